@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from claims.protocol import Claim
 from claims.rules import Part, Rule
-from claims.setups import LANGUAGE, adapted
 
 
 def measure(lab):
-    found = {r: lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in (4, 64)}
-    own = found[4].values("amplified")
+    small, large = lab.redrawn("language", "LoRA, r = 4", "LoRA, r = 64")
+    own = small.losses("amplified")
     return {
         "r4": own,
-        "r64": found[64].values("amplified"),
-        "random": found[4].values("random") / own,
-        "top": own / found[4].values("top"),
+        "r64": large.losses("amplified"),
+        "random": small.losses("random") / own,
+        "top": own / small.losses("top"),
     }
 
 

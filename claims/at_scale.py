@@ -1,6 +1,6 @@
 """The second setup of some claims: SmolLM2 with 135 million parameters, from what is recorded.
 
-``python -m claims.longer smollm2`` runs for hours and appends lines to ``runs/smollm2.*.jsonl``. Here
+``python -m claims.longer`` runs for hours and appends lines to ``runs/smollm2.*.jsonl``. Here
 nothing is trained: figures are of the runs that are there, and what has not run yet has none. New
 lines change figures and verdicts by ``python -m claims reword``.
 """
@@ -21,7 +21,7 @@ from claims.batched import HALVES
 from claims.redrawn import FOLDER, Book, Sweep, rate
 from lora_np.checks import Array
 
-METHODS, SEEDS = longer.METHODS["smollm2"], longer.SEEDS["smollm2"]
+METHODS, SEEDS = longer.METHODS, longer.SEEDS
 FEW = range(longer.LOOK)  # the seeds that look for the rate
 NONE = np.empty(0)
 SETUP = (

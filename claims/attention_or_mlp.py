@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import lora_np as lnp
 from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
-from claims.setups import LANGUAGE, adapted
-
-ATTENTION, MLP = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
+from claims.setups import shipped
 
 
 def measure(lab):
-    attention = lab.sweep("attention, r = 8", LANGUAGE, start=0, **adapted(8, targets=ATTENTION))
-    mlp = lab.sweep("MLP, r = 5", LANGUAGE, start=0, **adapted(5, targets=MLP))
-    numbers = attention.values("numbers") / mlp.values("numbers")
-    return {"gap": attention.values() - mlp.values(), "numbers": numbers}
+    attention, mlp = lab.redrawn("language", "attention, r = 8", "MLP, r = 5")
+    ours, theirs = (
+        sum(
+            leaf.size
+            for _, leaf in lnp.trainable(
+                lnp.inject(
+                    shipped(), rank=one.sweep.method["rank"], targets=one.sweep.method["targets"]
+                )
+            )
+        )
+        for one in (attention, mlp)
+    )
+    return {"gap": attention.losses() - mlp.losses(), "numbers": [ours / theirs]}
 
 
 CLAIM = Claim(

@@ -3,41 +3,36 @@
     python -m claims sweep defaults
 
 The rates are powers of two times that of `lora_np.lora.learning_rate`; what the default is compared
-with is the best of all runs of a rank, here, in the map of kappa and in the sweeps of rate-and-rank,
-on text the latter. At 135 million parameters it is compared with the rates that `claims.longer` has
-recorded, between two of which its loss is on a line. Raw results are lines of
-``runs/defaults.jsonl``, with the loss of each seed; a run that is there is not repeated.
+with is the best of all runs of a rank, here and in the map of kappa. On text and at 135 million
+parameters it is compared with the rates that are recorded of `claims.text` and `claims.longer`,
+between two of which its loss is on a line. Raw results are lines of ``runs/defaults.jsonl``, with the
+loss of each seed; a run that is there is not repeated.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import lora_np as lnp
-from claims import at_scale, setups
+from claims import at_scale, redrawn, setups
 from claims.batched import HALVES, Digits, Linear
 from claims.redrawn import FOLDER, Book, kappas
-from lora_np import course
 
 RANKS = (1, 4, 16, 64)
-SETUPS: dict[str, Any] = {"digits": Digits(), "linear": Linear(64), "language": setups.LANGUAGE}
-SEEDS = {"digits": range(32), "linear": range(32), "language": range(4)}
-PLACES = {"digits": range(-3, 4), "linear": range(-3, 4), "language": range(-2, 1)}
+SETUPS: dict[str, Any] = {"digits": Digits(), "linear": Linear(64)}
+SEEDS = {"digits": range(32), "linear": range(32)}
+PLACES = range(-3, 4)
 BOOK = Book(FOLDER / "defaults.jsonl")
-
-
-def base(setup: str) -> Any:
-    return setups.shipped() if setup == "language" else SETUPS[setup].tasks([0])[0].base
 
 
 def default(setup: str, rank: int) -> dict[str, float]:
     """The settings that `inject` and the trainers choose here."""
     targets = getattr(SETUPS[setup], "targets", "all-linear")
-    model = lnp.inject(base(setup), rank=rank, targets=targets)
+    model = lnp.inject(SETUPS[setup].tasks([0])[0].base, rank=rank, targets=targets)
     alpha = next(node.alpha for _, node in lnp.nn.walk(model) if isinstance(node, LAYER))
     return {"rank": rank, "alpha": alpha, "lr": lnp.lora.learning_rate(model)}
 
@@ -55,7 +50,7 @@ def sweep() -> None:
     """Run what is missing."""
     for setup, seeds in SEEDS.items():
         for rank in RANKS:
-            runs = [run(setup, rank, place) for place in PLACES[setup]]
+            runs = [run(setup, rank, place) for place in PLACES]
             for new in filter(BOOK.missing, runs):
                 BOOK.note(new, {"loss": losses(new, seeds)})
                 print(new, np.exp(BOOK.logs(new, "loss")).mean().round(4), flush=True)
@@ -65,9 +60,6 @@ def losses(run: dict[str, Any], seeds: Sequence[int]) -> Any:
     """The test loss of each seed."""
     setup, method = SETUPS[run["setup"]], {"kind": "lora"} | run
     lr, _ = method.pop("lr"), method.pop("setup")
-    if run["setup"] == "language":
-        method["targets"] = "all-linear"
-        return [setup.run(lr, seed, **method)["test"] for seed in seeds]
     found = setup.runs(seeds, [lr], **method)
     return np.mean([found[half][:, 0] for half in HALVES], axis=0)
 
@@ -80,14 +72,20 @@ def lost(setup: str, rank: int) -> float:
     """What the default loses against the best of all that is recorded, in nats; on the linear task,
     as a share of the first loss.
     """
+    if setup == "language":
+        return lost_on_text(rank)
     known = [json.loads(text) for text in BOOK.lines]
     found = [loss(one) for one in known if (one["setup"], one["rank"]) == (setup, rank)]
     if setup == "digits":
         found += mapped(rank)
-    if setup == "language":
-        rates = course.claims()["rate-and-rank"]["methods"][f"r = {rank}"]["rates"].values()
-        found += [float(np.mean(one["test"])) for one in rates]
     return loss(run(setup, rank, 0)) - min(found)
+
+
+def lost_on_text(rank: int) -> float:
+    """What the default loses on text against the best recorded rate, in nats."""
+    sweep = redrawn.sweeps("language")[f"LoRA, r = {rank}"]
+    recorded = redrawn.Redrawn(sweep, range(sweep.seeds)).to_json()
+    return between_rates(recorded["rates"], lnp.inject(setups.shipped(), rank=rank))
 
 
 def lost_at_scale(rank: int) -> float:
@@ -95,19 +93,25 @@ def lost_at_scale(rank: int) -> float:
     run. The loss is of the seeds that look for the rate.
     """
     runs, name = at_scale.Runs(), f"LoRA, r = {rank}"
-    rates = runs.swept(name)["rates"] if runs.places(name) else {}
+    if not runs.places(name):
+        return float("nan")
+    model = lnp.inject(lnp.Linear(np.zeros((576, 576))), rank=rank, rng=0)
+    assert model.alpha == at_scale.METHODS[name][0]["alpha"]
+    return between_rates(runs.swept(name)["rates"], model)
+
+
+def between_rates(rates: Mapping[str, Any], model: Any) -> float:
+    """What a model's default rate loses against the best of some, between two of which its loss is on a
+    line.
+    """
     losses = {
         float(rate): float(np.mean(one["test"]))
         for rate, one in rates.items()
         if None not in one["test"]
     }
-    if not losses:
-        return float("nan")
-    model = lnp.inject(lnp.Linear(np.zeros((576, 576))), rank=rank, rng=0)
-    assert model.alpha == at_scale.METHODS[name][0]["alpha"]
     chosen = lnp.lora.learning_rate(model)
-    logs = np.log([*losses]), [*losses.values()]
     assert min(losses) <= chosen <= max(losses)
+    logs = np.log([*losses]), [*losses.values()]
     return float(np.interp(np.log(chosen), *logs)) - min(losses.values())
 
 

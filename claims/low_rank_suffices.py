@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from claims import redrawn
 from claims.protocol import Claim
 from claims.rules import Part, Rule
-from claims.setups import LANGUAGE, Linear, adapted, untrained
+from claims.setups import Linear
 
 
 def measure(lab):
-    ranks = {r: lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in (1, 4, 64)}
-    before = untrained("test", ranks[1].setup.rows)
-    gain = {r: before - sweep.values() for r, sweep in ranks.items()}
+    ranks = lab.redrawn("language", *(f"LoRA, r = {r}" for r in (1, 4, 64)))
+    before = redrawn.untrained(lab.quick)
+    gain = {one.sweep.method["rank"]: before - one.losses() for one in ranks}
     linear = {
         decay: lab.sweep(
             f"linear, decay {decay:g}, r = 4", Linear(decay=decay), kind="lora", rank=4, alpha=32

@@ -21,7 +21,10 @@ def measure(lab):
     apart = {rank: peaks[rank] - peaks[4] for rank in (1, 16, 64)}
     ratios = {f"ratio{rank}": np.exp(np.sign(x.mean()) * x) for rank, x in apart.items()}
     lost = known.values(64, 4.0**6) - known.values(64, 16.0)
-    return gains | best | ratios | {"beyond": np.exp(lost)}
+    names = ("LoRA, r = 16", "LoRA, r = 16, kappa / 16", "LoRA, r = 16, kappa x 16")
+    text, below, above = lab.redrawn("language", *names)
+    on_text = {"text_smaller": below.over(text), "text_larger": text.over(above)}
+    return gains | best | ratios | {"beyond": np.exp(lost)} | on_text
 
 
 RANKS = (1, 4, 16, 64)
@@ -31,7 +34,7 @@ CLAIM = Claim(
     finding="At rank 16 the loss at kappa 16 was {gain16:lower} below that at kappa 1; the best kappas of ranks 4 and 64 differ by a factor of {ratio64}.",
     topic="scale",
     refuted_by="Best kappas of two ranks that lie further apart than a factor of 4, or no gain from the best one.",
-    setup="digits",
+    setup="digits, language",
     varied="kappa, speed and rank",
     setting=(
         "W = W0 + s B A, A starts at size sigma, Adam. Put a A, b B and s / (a b) for A, B and s: W is the same. Each step is "
@@ -51,7 +54,9 @@ CLAIM = Claim(
         for rank in (1, 16, 64)
     }
     | {
-        "beyond": "test loss at kappa 4,096 over test loss at kappa 16, rank 64, each at its own best speed"
+        "beyond": "test loss at kappa 4,096 over test loss at kappa 16, rank 64, each at its own best speed",
+        "text_smaller": "loss at alpha 2 over loss at alpha 32, rank 16, text, each at its best learning rate",
+        "text_larger": "loss at alpha 32 over loss at alpha 512, rank 16, text, each at its best learning rate",
     },
     measure=measure,
     ratios=(
@@ -60,6 +65,8 @@ CLAIM = Claim(
         "ratio16",
         "ratio64",
         "beyond",
+        "text_smaller",
+        "text_larger",
     ),
     rule=Rule(
         (

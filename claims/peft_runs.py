@@ -24,6 +24,7 @@ import numpy as np
 from claims import batched, longer, methods
 from claims.at_scale import METHODS, Runs
 from claims.redrawn import FOLDER, Book, Sweep
+from claims.text import Text, loaded
 from lora_np import adapters, language
 from lora_np.checks import Array
 
@@ -40,15 +41,15 @@ NAMES = (
 
 
 @dataclass(frozen=True)
-class PeftText(longer.Text):
-    """`claims.longer.Text`, with the training and the losses of torch and PEFT."""
+class PeftText(Text):
+    """`claims.text.Text`, with the training and the losses of torch and PEFT."""
 
     def once(self, seed: int, lr: float, **method: Any) -> dict[str, float]:
         import torch
         from peft import PeftModel
 
         name = self.bases[seed % len(self.bases)]
-        base = longer.loaded(name)
+        base = loaded(name)
         parts = self.parts(seed, base)
         start = methods.start(
             base, np.random.default_rng([seed, 23]), None, **{"targets": "all-linear", **method}
@@ -84,7 +85,7 @@ def transformer(base: str) -> Any:
 def saved(base: str) -> tempfile.TemporaryDirectory[str]:
     """Our weights in a folder that transformers reads; it goes when the process ends."""
     folder = tempfile.TemporaryDirectory()
-    language.save(longer.loaded(base), Path(folder.name) / "base")
+    language.save(loaded(base), Path(folder.name) / "base")
     return folder
 
 

@@ -2,7 +2,8 @@
 a verdict (`claims.rules`).
 
 On digits and linear tasks a seed draws base, split, start and order, and 64 seeds run side by side
-(`claims.redrawn`). Elsewhere it draws start and order. There, each method of training has a sweep
+(`claims.redrawn`); on text eight seeds draw them too, from four bases (`claims.text`). Elsewhere a
+seed draws start and order. There, each method of training has a sweep
 of its own along one grid of rates, a factor of 2.5 apart: two seeds find the rate whose validation loss is lowest, and the search goes on until neither end of
 what was tried is the best. Five seeds run at the best rate and at both its neighbours, and settle
 which of the three it is. Steps, batches and schedule are those of the setup, the same for all.
@@ -63,9 +64,8 @@ class AtScale(Trial):
     measure: Callable[[at_scale.Runs], Mapping[str, Sequence[float]]]
 
     def figure(self, name: str, values: Iterable[float | None]) -> Figure:
-        """The two sets are halves of the seeds that ran, from four on."""
-        found = super().figure(name, values)
-        return found._replace(set=max(2, len(found.values) // 2))
+        """There are two sets from four seeds on."""
+        return super().figure(name, values)._replace(two=4)
 
     def recorded(self, runs: at_scale.Runs | None = None) -> dict[str, Any]:
         """Words, figures and verdict as JSON, of as much as has run."""
@@ -319,7 +319,7 @@ class Lab:
         found = []
         for name in names:
             sweep = redrawn.sweeps(setup, self.quick)[name]
-            seeds = range(batched.BLOCK if self.quick else sweep.seeds)
+            seeds = range(redrawn.QUICK.get(setup, batched.BLOCK) if self.quick else sweep.seeds)
             if not self.quick:
                 sweep.search(seeds)
             found.append(redrawn.Redrawn(sweep, seeds))

@@ -6,13 +6,13 @@ import numpy as np
 
 from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
-from claims.setups import LANGUAGE, Digits, adapted
+from claims.setups import Digits
 
 RANKS = (1, 4, 16, 64)
 
 
 def measure(lab):
-    text = [lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in RANKS]
+    text = lab.redrawn("language", *(f"LoRA, r = {r}" for r in RANKS))
     fixed, scaled = (
         [
             lab.sweep(
@@ -26,8 +26,8 @@ def measure(lab):
         ]
         for alpha in (lambda r: 32, lambda r: 2 * r)
     )
-    common = text[1].place  # the best of rank 4 for all
-    lost = [sweep.values(place=common) - sweep.values() for sweep in text]
+    common = text[1].sweep  # the best of rank 4 for all
+    lost = [one.losses(at=common) - one.losses() for one in text]
     return {
         "spread": spread(text),
         "lost": np.max(lost, axis=0),
@@ -38,7 +38,7 @@ def measure(lab):
 
 def spread(sweeps):
     """The largest best rate over the smallest, for each seed."""
-    peaks = [sweep.peaks() for sweep in sweeps]
+    peaks = [one.peaks() for one in sweeps]
     return np.max(peaks, axis=0) / np.min(peaks, axis=0)
 
 
@@ -60,7 +60,7 @@ CLAIM = Claim(
     measure=measure,
     ratios=("spread", "digits", "doubled"),
     rule=Rule((Part("spread", below=4), Part("digits", below=4))),
-    limits="Short runs; ranks up to half the width. A largest over a smallest of four is above 1 even where all are alike. What rank 4's rate costs other ranks depends on the grid of rates, in steps of 2.5: that figure is in no rule.",
+    limits="Short runs; ranks up to half the width. A largest over a smallest of four is above 1 even where all are alike. What rank 4's rate costs other ranks depends on the grid of rates: that figure is in no rule.",
     advice="Fix alpha: then the best learning rate moves little with the rank, and one step of a sweep finds it again.",
     at_scale=AtScale(
         title="With alpha fixed, the best learning rate of rank 8 serves ranks 1 and 64 as well.",

@@ -3,10 +3,11 @@
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
     python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
+    python -m claims sweep language    every method of the claims on text, 8 seeds over four bases
     python -m claims sweep kappa       the map of speed and kappa
 
-Sixteen seeds look for the best rate, until it is the best of its two neighbours on either half of
-the images; then all seeds run at these rates. A rate is chosen by the mean log loss on one half,
+Sixteen seeds (on text four) look for the best rate, until it is the best of its two neighbours on
+either half of the images (on text, of two pieces held back); then all seeds run at these rates. A rate is chosen by the mean log loss on one half,
 and what is reported is the loss on the other half, and the other way round: the mean of both. Raw
 results are lines of ``runs/*.jsonl``, committed as they come; a run that is there is not repeated.
 """
@@ -22,20 +23,23 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched
+from claims import batched, text
 from claims.batched import HALVES, Digits, Linear
+from claims.text import Text
 from lora_np.checks import Array
 
 FOLDER = Path(__file__).parent / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
-DRAWN = {"muon": 16, "batch": 16}  # seeds of what is slow; the others have `batched.SEEDS`
+DRAWN = {"muon": 16, "batch": 16, "language": 8}  # of what is slow; else `batched.SEEDS`
+QUICK = {"language": 4}  # seeds of a quick run; else `batched.BLOCK`
 LOOK = 16  # seeds that look for the rate
 SPREAD = (-2, -1, 0, 1, 2)  # places around the start that are tried first
 SECONDS = {
     "digits": 0.05,
     "linear": 0.02,
     "muon": 0.5,
+    "language": 2.8,
 }  # of a core for each run, mean of the whole sweep
 
 HIDDEN, LAYERS = ["layers.0", "layers.2"], ["layers.0", "layers.2", "layers.4"]
@@ -112,6 +116,7 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
         "width 256, LoRA+ 16": (Linear(256, 0.5), lora(8, 16, "lora+"), -3),
         "width 256, A zero": (Linear(256, 0.5), lora(8, 16, "zero-a"), -1),
     },
+    "language": {name: (Text(), *rest) for name, rest in text.METHODS.items()},
 }  # fmt: skip
 
 KAPPAS = tuple(4.0**i for i in range(-1, 7))  # in units of alpha = r with A by Kaiming
@@ -144,7 +149,10 @@ class Book:
         return json.dumps(run, sort_keys=True) not in self.lines
 
     def note(self, run: Mapping[str, Any], losses: Mapping[str, Array]) -> None:
-        numbers = {name: [*map(in_logs, values)] for name, values in losses.items()}
+        numbers = {
+            name: [*map(as_it_is if name in text.LOOKED else in_logs, values)]
+            for name, values in losses.items()
+        }
         self.lines[json.dumps(run, sort_keys=True)] = numbers
         if self.path is None:
             return
@@ -153,13 +161,17 @@ class Book:
             file.write(json.dumps({"run": run} | numbers) + "\n")
 
     def logs(self, run: Mapping[str, Any], name: str) -> Array:
-        """Log losses of a line; those of a run that diverged are infinite."""
+        """Log losses of a line, or what was looked at; of a run that diverged they are infinite."""
         found = self.lines[json.dumps(run, sort_keys=True)][name]
         return np.array([np.inf if x is None else x for x in found])
 
 
 def in_logs(loss: float) -> float | None:
     return round(float(np.log(loss)), 4) if np.isfinite(loss) and loss > 0 else None
+
+
+def as_it_is(number: float) -> float | None:
+    return float(f"{number:.5g}") if np.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,7 @@ class Sweep:
         found = []
         for choosing, counting in (HALVES, HALVES[::-1]):
             place = (at or self).best(choosing, seeds) + beside
-            found.append(self.logs(place, f"{name} {counting}".strip(), seeds))
+            found.append(self.logs(place, part(name, counting), seeds))
         return np.asarray(np.mean(found, axis=0))
 
     def peaks(self, seeds: Sequence[int]) -> Array:
@@ -256,6 +268,11 @@ class Sweep:
             for i in (-1, 0, 1)
         )
         return np.log(rate(place)) + np.log(FACTOR) * vertex(lower, middle, upper)
+
+
+def part(name: str, half: str) -> str:
+    """What a line has of one half, or of no half."""
+    return name if name in ("old", *text.LOOKED) else f"{name} {half}".strip()
 
 
 def vertex(lower: Array, middle: Array, upper: Array) -> Array:
@@ -273,12 +290,25 @@ def vertex(lower: Array, middle: Array, upper: Array) -> Array:
 def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     """The methods of a setup, with what is recorded of them."""
     book = Book(None if quick else FOLDER / f"{setup}.jsonl")
-    seeds = DRAWN.get(setup, batched.SEEDS)
-    found = {name: Sweep(book, name, *rest, seeds=seeds) for name, rest in METHODS[setup].items()}
+    slow = setup == "language"  # a run takes seconds
+    size = {"width": 1, "look": 4} if slow else {}
+    size["seeds"] = DRAWN.get(setup, batched.SEEDS)
+    found = {name: Sweep(book, name, *rest, **size) for name, rest in METHODS[setup].items()}
     if not quick:
         return found
     full = sweeps(setup)
-    return {name: replace(one, width=batched.BLOCK, full=full[name]) for name, one in found.items()}
+    small = lambda one: {"setup": one.setup.shortened()} if slow else {"width": batched.BLOCK}
+    return {name: replace(one, full=full[name], **small(one)) for name, one in found.items()}
+
+
+def untrained(quick: bool = False) -> Array:
+    """The loss of the bases of text on what each seed holds back, in nats."""
+    sweep = replace(sweeps("language", quick)["full"], name="untrained", method=text.UNTRAINED)
+    seeds = range(QUICK["language"] if quick else sweep.seeds)
+    return np.asarray(np.exp(np.mean([sweep.logs(0, half, seeds) for half in HALVES], axis=0)))
+
+
+KINDS = {Digits: "digits", Linear: "linear", Text: "language"}
 
 
 @dataclass(frozen=True)
@@ -291,9 +321,14 @@ class Redrawn:
     @property
     def seconds(self) -> float:
         """What all runs of the sweep cost, about."""
-        setup = "digits" if isinstance(self.sweep.setup, Digits) else "linear"
+        setup = KINDS.get(type(self.sweep.setup), "linear")
         setup = "muon" if self.sweep.method.get("spectral") else setup
         return SECONDS[setup] * self.sweep.width * self.sweep.lines()
+
+    def losses(self, name: str = "", **where: Any) -> Array:
+        """Our loss for each seed at our best rate or beside it, or what was looked at."""
+        found = self.sweep.values(self.seeds, name, **where)
+        return found if name in text.LOOKED else np.exp(found)
 
     def over(self, other: Redrawn, name: str = "", **where: Any) -> Array:
         """Our loss over the other's, for each seed, at best rates of their own."""
@@ -307,18 +342,26 @@ class Redrawn:
         )
         return np.exp(ours - theirs)
 
+    def peaks(self) -> Array:
+        """The best rate of each seed."""
+        return np.asarray(np.exp(self.sweep.peaks(self.seeds)))
+
     def peaks_over(self, other: Redrawn) -> Array:
         """Our best rate over the other's, for each seed."""
-        return np.exp(self.sweep.peaks(self.seeds) - other.sweep.peaks(self.seeds))
+        return self.peaks() / other.peaks()
 
     def to_json(self) -> dict[str, Any]:
         """What the pages show: the loss of each seed at each rate, of both halves by their log."""
-        rates = {}
+        rates, names = {}, {"test": "", "early": "early"}
+        if isinstance(self.sweep.setup, Text):
+            names = {"test": "", "old": "old"} | (
+                {"intruders": "intruders"} if self.sweep.method.get("look") else {}
+            )
         for place in self.sweep.known(self.seeds):
             losses = {
-                name: [None if not np.isfinite(x) else float(f"{np.exp(x):.4g}") for x in logs]
-                for name, part in (("test", ""), ("early", "early "))
-                for logs in [np.mean([self.sweep.logs(place, f"{part}{half}", self.seeds) for half in HALVES], axis=0)]
+                name: [None if not np.isfinite(x) else float(f"{x if asked in text.LOOKED else np.exp(x):.4g}") for x in found]
+                for name, asked in names.items()
+                for found in [np.mean([self.sweep.logs(place, part(asked, half), self.seeds) for half in HALVES], axis=0)]
             }  # fmt: skip
             rates[f"{rate(place):g}"] = {"seeds": [*self.seeds]} | losses
         best = rate(self.sweep.best(HALVES[0], self.seeds))
@@ -419,3 +462,5 @@ def sweep(setup: str) -> None:
         one.search(range(one.seeds))
         best = [rate(one.best(half, range(one.seeds))) for half in HALVES]
         print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)
+    if setup == "language":
+        untrained()

@@ -33,7 +33,7 @@ STRENGTH = {CONTRADICTED: 0, ARTEFACT: 0, SCALE: 0, NOT_SHOWN: 1, IN_PART: 2, SU
 # 97.5 % of Student's t with n - 1 degrees of freedom
 STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 POWER = 0.88  # more standard errors, so that an effect is seen in four of five experiments
-SET = 32  # of 64 seeds, the first and the last
+TWO = 8  # seeds from which on they are two disjoint sets, the first half and the last
 
 
 def student(n: int) -> float:
@@ -53,7 +53,7 @@ class Figure(NamedTuple):
     values: tuple[float, ...]
     ratio: bool = False
     counted: bool = False  # arithmetic, so that no interval is missing
-    set: int = SET  # seeds in the first of two disjoint sets
+    two: int = TWO  # seeds from which on there are two sets
 
     @property
     def numbers(self) -> Any:
@@ -93,10 +93,14 @@ class Figure(NamedTuple):
     @property
     def sets(self) -> list[float]:
         """The means of two disjoint sets of seeds, where there are two."""
-        if len(self.values) < 2 * self.set:
-            return []
-        halves = self.values[: self.set], self.values[self.set :]
-        return [Figure(half, self.ratio).mean for half in halves]
+        return [half.mean for half in self.halves]
+
+    @property
+    def halves(self) -> list[Figure]:
+        """The two sets as figures of their own, or nothing."""
+        n = len(self.values)
+        halves = (self.values[: n // 2], self.values[n // 2 :]) if n >= self.two else ()
+        return [self._replace(values=half, two=n) for half in halves]
 
     def seen(self, bound: float, sign: int) -> float:
         """The value of smallest effect beyond a bound that would have been seen in four of five

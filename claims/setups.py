@@ -181,64 +181,6 @@ def reader() -> tuple[Any, dict[str, tuple[Array, Array]]]:
     return lnp.freeze(base), {name: (turned[part], answers[part]) for name, part in parts}
 
 
-@dataclass(frozen=True)
-class Language:
-    """The shipped model of 750,720 weights, which has read Austen, shall learn Genesis; nats a
-    character.
-    """
-
-    steps: int = 100
-    batch: int = 4
-    rows: int = 160  # of test text
-
-    def shortened(self) -> Language:
-        return replace(self, steps=20, rows=32)
-
-    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
-        tuned, start = self.train(lr, seed, **method)
-        parts = texts()
-        rows = {"validation": min(96, self.rows), "test": self.rows, "austen": self.rows}
-        found = {name: mean_loss(tuned, parts[name][:n]) for name, n in rows.items()}
-        numbers = sum(leaf.size for _, leaf in lnp.trainable(start))
-        return (
-            found
-            | {"numbers": numbers}
-            | (directions(tuned, method.get("rank", 16)) if method.get("look") else {})
-        )
-
-    def train(self, lr: float, seed: int, **method: Any) -> tuple[Any, Any]:
-        """The tuned model, frozen, and what it started as."""
-        rng = np.random.default_rng(seed)
-        training = texts()["training"]
-        first = lambda model: language.token_loss(model, training[:16])
-        start = methods.start(shipped(), rng, first, **method)
-        order = (
-            shuffled(seed)
-            .permutation(len(training))[: self.steps * self.batch]
-            .reshape(self.steps, self.batch)
-        )
-        rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
-        fitted = lnp.fit(
-            start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
-            progress=False, optimizer=methods.optimizer(rate, **method),
-        )  # fmt: skip
-        return lnp.freeze(fitted.model), start
-
-
-LANGUAGE = Language()
-FULL = {"kind": "full", "targets": "all", "look": True}
-
-
-def adapted(rank: int, **more: Any) -> dict[str, Any]:
-    """LoRA on all linear layers, with alpha 32 at each rank, as *LoRA Without Regret* has it."""
-    return {"kind": "lora", "rank": rank, "alpha": 32, "targets": "all-linear", "look": True} | more
-
-
-def untrained(part: str, rows: int) -> float:
-    """The loss of the shipped model itself."""
-    return mean_loss(shipped(), texts()[part][:rows])
-
-
 @functools.cache
 def shipped() -> Any:
     return language.load("austen")
@@ -273,33 +215,6 @@ def maps(before: Any, after: Any) -> list[tuple[Array, Array]]:
 
 
 LORA = lnp.lora.ADAPTED
-
-
-def directions(tuned: Any, rank: int) -> dict[str, float]:
-    """Of the changed weights: intruders in the first ten, the rank with 90 % of an update's energy,
-    and how far an update amplifies what W0 has in its own directions, in random ones, and in W0's
-    own top ones.
-    """
-    found: dict[str, list[float]] = {
-        "intruders": [],
-        "rank 90": [],
-        "amplified": [],
-        "random": [],
-        "top": [],
-    }
-    rng = np.random.default_rng(0)
-    for W0, W in maps(shipped(), tuned):
-        D = W.astype(np.float64) - W0
-        U, s, Vh = np.linalg.svd(D, full_matrices=False)
-        found["rank 90"].append(1 + int(np.searchsorted(np.cumsum(s**2), 0.9 * np.sum(s**2))))
-        found["intruders"].append(len(lnp.linalg.intruder_dimensions(W0, W, top=10, threshold=0.6)))
-        r = min(rank, *W0.shape)
-        U0, _, Vh0 = np.linalg.svd(W0, full_matrices=False)
-        drawn = [np.linalg.qr(rng.normal(size=(n, r)))[0] for n in W0.shape]
-        for name, left, right in (("amplified", U, Vh.T), ("random", *drawn), ("top", U0, Vh0.T)):
-            inside = np.linalg.norm(left[:, :r].T @ W0 @ right[:, :r])
-            found[name].append(float(np.linalg.norm(D) / inside))
-    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 @dataclass(frozen=True)

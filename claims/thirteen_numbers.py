@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from claims import redrawn
 from claims.protocol import Claim
 from claims.rules import Part, Rule
-from claims.setups import LANGUAGE, adapted, untrained
 
 
 def measure(lab):
-    best = lab.sweep("LoRA, r = 64", LANGUAGE, start=-1, **adapted(64))
-    before = untrained("test", best.setup.rows)
-    found = {}
-    for rank in (1, 16):
-        small = lab.sweep(
-            f"LoRA-XS, r = {rank}", LANGUAGE, start=0, **adapted(rank, kind="lora-xs", alpha=rank)
-        )
-        found[f"n{28 * rank**2}"] = (before - small.values()) / (before - best.values())
-    return found
+    names = ("LoRA, r = 64", "LoRA-XS, r = 1", "LoRA-XS, r = 16")
+    best, *few = lab.redrawn("language", *names)
+    before = redrawn.untrained(lab.quick)
+    shares = [(before - one.losses()) / (before - best.losses()) for one in few]
+    return dict(zip(("n28", "n7168"), shares, strict=True))
 
 
 CLAIM = Claim(

@@ -30,7 +30,7 @@ VERDICTS = tuple(MEANING)
 SETUPS = {
     "digits": "a network 64-64-64-10 that reads upright digits learns to read them on their side",
     "linear": "a linear student of a linear teacher, 48 or 256 wide",
-    "language": "a language model of 750,720 weights, trained on Austen, learns Genesis in 100 steps",
+    "language": "a language model of 750,720 weights, trained on Austen, learns Genesis in 100 steps; eight seeds draw one of four bases, which two tenths of Genesis are held back, start and order",
     "memory": "random labels, by a LoRA on a layer of 128 inputs or on a network 32 to 128 wide",
     "files": "the weights and adapters that come with the package; nothing is trained",
 }
@@ -43,8 +43,8 @@ Papers say that a rank of one is enough, that their start is faster, that a para
 tested in minutes, by one protocol: **each method has its own sweep of learning rates**, and test data that chose nothing. A small setup
 refutes nobody: it shows what to look for, and with what.
 
-On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text five seeds
-draw start and order on one base, so that their intervals say nothing of other bases. Some claims have a second setup, SmolLM2 with 135 million
+On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text eight seeds
+draw the same, from four bases. Some claims have a second setup, SmolLM2 with 135 million
 parameters, on the same card: its runs take minutes each and go on, so that the card says how many seeds have run. The rules were rewritten once, with the five seeds' results known and
 before the 64 were run. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
 [The report](../understand/report.md) has protocol, results and threats to validity on one page.
@@ -328,7 +328,7 @@ def shown(x: float | None) -> str:
 MEASURES = {
     "test": "test loss",
     "early": "test loss after a quarter of the steps",
-    "austen": "loss on the old text",
+    "old": "loss on the old text",
     "right": "accuracy",
     "bits": "bits held per parameter",
     "intruders": "intruders in the first ten",

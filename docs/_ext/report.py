@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 import claims
 from claims import batched, protocol, redrawn, rules
 from claims.protocol import PHRASES, Number
+from claims.text import Text
 from lora_np.version import __version__
 
 KNOWN = claim_pages.claims()
@@ -32,11 +33,14 @@ def counted(verdict: str) -> int:
 FACTS: dict[str, Any] = {
     "claims": len(KNOWN),
     "seeds": batched.SEEDS,
-    "set": rules.SET,
+    "set": redrawn.SET,
     "rate-seeds": redrawn.LOOK,
     "factor": f"{redrawn.FACTOR:g}",
-    "text-seeds": protocol.SETTLE,
-    "text-factor": protocol.FACTOR,
+    "text-seeds": redrawn.DRAWN["language"],
+    "text-rate-seeds": redrawn.sweeps("language")["full"].look,
+    "bases": len(Text().bases),
+    "other-seeds": protocol.SETTLE,
+    "other-factor": protocol.FACTOR,
     "level": "95 %",
     "training": f"{batched.PARTS[0]:,}",
     "halves": f"{batched.PARTS[1]} and {batched.PARTS[2]}",
@@ -92,15 +96,14 @@ def sets(name: str) -> str:
     claim, record = claims.claim(name), KNOWN[name]
     if "other seeds" in record:
         return f"{record['verdict']} / {record['other seeds']['verdict']}"
-    values = {figure: record["figures"][figure]["values"] for figure in claim.figures}
-    if max(map(len, values.values())) < 2 * rules.SET:
+    figures = protocol.read(claim, record["figures"])
+    if not any(one.halves for one in figures.values()):
         return "one set"
-    parts = [{figure: some if len(some) < 2 * rules.SET else some[place * rules.SET :][: rules.SET]
-              for figure, some in values.items()} for place in (0, 1)]  # fmt: skip
-    return " / ".join(
-        claim.rule.verdict({key: claim.figure(key, some) for key, some in part.items()})
-        for part in parts
+    parts = (
+        {key: one.halves[place] if one.halves else one for key, one in figures.items()}
+        for place in (0, 1)
     )
+    return " / ".join(map(claim.rule.verdict, parts))
 
 
 HEAD = """\

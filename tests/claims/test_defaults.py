@@ -15,7 +15,7 @@ from lora_np.lora import ALPHA, VARIANTS, learning_rate
 from lora_np.nn import Adam, Linear, Sequential, trainable
 
 MOST = 0.03  # nats, as the page of advice says; 0.05 would do
-CASES = [(setup, rank) for setup in defaults.SETUPS for rank in defaults.RANKS]
+CASES = [(setup, rank) for setup in (*defaults.SETUPS, "language") for rank in defaults.RANKS]
 
 
 @pytest.mark.parametrize(("setup", "rank"), CASES)

@@ -1,32 +1,13 @@
-"""The longer runs that a later day starts: what a seed draws, and that a stopped sweep goes on."""
+"""The longer runs that a later day starts: that a stopped sweep goes on, and what runs beside it."""
 
 import numpy as np
 import pytest
 
 from claims import longer
-from claims.longer import Text
 from claims.redrawn import Book, Sweep, rate
+from claims.text import Text
 
 SMALL = Text(("austen",), steps=2, batch=2, length=16, rows=4)
-
-
-def test_a_seed_draws_split_start_and_order():
-    base = longer.loaded("austen")
-    first, second = SMALL.parts(0, base), SMALL.parts(1, base)
-    assert not np.array_equal(first["first"], second["first"])
-    held = {row.tobytes() for name in ("first", "second") for row in first[name]}
-    assert not held & {row.tobytes() for row in first["training"]}
-    assert np.array_equal(first["old"], second["old"])
-
-
-def test_losses_are_of_each_seed_and_rate_and_a_run_repeats_itself():
-    method = {"kind": "lora", "rank": 2, "alpha": 4}
-    found = SMALL.runs([0, 1], [0.01, 0.02], **method)
-    assert {name: losses.shape for name, losses in found.items()} == dict.fromkeys(
-        ("first", "second", "old"), (2, 2)
-    )
-    assert len({*np.round(found["first"].ravel(), 9)}) == 4
-    assert SMALL.once(1, 0.02, **method)["first"] == found["first"][1, 1]
 
 
 class Bowl:
@@ -81,10 +62,9 @@ def test_rates_beside_the_best_run_with_all_seeds(tmp_path):
     best = sweep("full").best("first", range(2))
     assert sweep("full").known(range(4)) == [best - 2, best - 1, best]
     assert sweep("LoRA, r = 8").known(range(4)) == sweep("LoRA, r = 1").known(range(4)) == [best]
-    assert {*longer.BESIDE} < {*longer.METHODS["smollm2"]}
+    assert {*longer.BESIDE} < {*longer.METHODS}
 
 
 def test_parts_share_the_methods():
-    for name, methods in longer.METHODS.items():
-        parts = [sweep.name for part in range(3) for sweep in longer.sweeps(name, SMALL, part, 3)]
-        assert sorted(parts) == sorted(methods)
+    parts = [sweep.name for part in range(3) for sweep in longer.sweeps(SMALL, part, 3)]
+    assert sorted(parts) == sorted(longer.METHODS)

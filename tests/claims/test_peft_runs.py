@@ -2,8 +2,9 @@
 
 import pytest
 
-from claims import longer, peft_runs
+from claims import peft_runs
 from claims.at_scale import METHODS
+from claims.text import Text
 
 SMALL = {"bases": ("austen",), "steps": 12, "batch": 2, "length": 24, "rows": 6}
 
@@ -31,12 +32,12 @@ def test_a_run_ends_where_ours_does(name):
         pytest.importorskip(module)
     method, _ = METHODS[name]
     lr = 5 / (128 * method["alpha"] ** 0.5)
-    ours = longer.Text(**SMALL).once(1, lr, **method)
+    ours = Text(**SMALL).once(1, lr, **method)
     theirs = peft_runs.PeftText(**SMALL).once(1, lr, **method)
-    untouched = longer.Text(**SMALL | {"steps": 1}).once(1, 1e-9, **method)
+    untouched = Text(**SMALL | {"steps": 1}).once(1, 1e-9, **method)
     apart = {part: abs(theirs[part] - loss) for part, loss in ours.items()}
     assert max(apart.values()) < 1e-5
     moved = [abs(untouched[part] - loss) for part, loss in ours.items()]
     assert max(moved) > 100 * max(apart.values())  # it has learned
-    other = longer.Text(**SMALL).once(2, lr, **method)
+    other = Text(**SMALL).once(2, lr, **method)
     assert abs(other["first"] - ours["first"]) > 100 * max(apart.values())

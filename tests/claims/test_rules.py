@@ -99,6 +99,10 @@ def test_both_sets_of_seeds_must_be_on_one_side():
     split = Figure((*(first[:32] + 0.4), *(second[32:] - 0.01)))
     assert split.low > 0
     assert part.verdict(split) == NOT_SHOWN
+    for n in (2, 7, 8, 9, 64):  # two sets from eight seeds on
+        halves = Figure(tuple(values[:n])).halves
+        assert [len(half.values) for half in halves] == ([n // 2, n - n // 2] if n >= 8 else [])
+        assert sum((half.values for half in halves), ()) == tuple(values[:n] if n >= 8 else ())
 
 
 @every("name", NAMES)

@@ -84,12 +84,12 @@ def test_the_sliders_show_what_was_recorded(open_page):
 def test_what_else_was_measured_can_be_chosen(open_page):
     page = open_page("claims/forgets-less.html")
     full = KNOWN["forgets-less"]["methods"]["full"]
-    page.select_option("#claim-try select", "austen")
+    page.select_option("#claim-try select", "old")
     page.locator("#claim-try input").first.fill(str(0))
     rate = page.locator('[data-show="rate"]').inner_text()
     runs = next(runs for key, runs in full["rates"].items() if float(key) == float(rate))
     shown = page.locator(".claim-bars > div").last.locator("> span").last.inner_text()
-    assert float(shown) == pytest.approx(sum(runs["austen"]) / len(runs["austen"]), rel=6e-3)
+    assert float(shown) == pytest.approx(sum(runs["old"]) / len(runs["old"]), rel=6e-3)
 
 
 def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):

@@ -1,0 +1,145 @@
+"""Text: a language model learns another text, with its base, split, start and order redrawn.
+
+The language setup has four bases, trained alike from other seeds: the one that the package ships,
+one that lies in ``bases/1``, and two more that `recipes.base` trains in 20 minutes of a core each::
+
+    python -m recipes.base Rdata.rdb -o claims/bases/2 --seed 2      # and 3
+
+Only new runs need them: what is recorded needs no base, and a quick run has the two that are here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lora_np as lnp
+from claims import batched, methods, setups
+from lora_np import language
+from lora_np.checks import Array
+
+BASES = Path(__file__).parent / "bases"
+KEPT = ("austen", str(BASES / "1"))
+PIECES = 10  # contiguous pieces of the new text, of which a seed holds two back
+LOSSES = (*batched.HALVES, "old")
+LOOKED = ("intruders", "rank 90", "amplified", "random", "top")  # at the weights that changed
+
+
+@dataclass(frozen=True)
+class Text(batched.Setup):
+    """A language model learns another text; losses in nats a token, on two pieces held back."""
+
+    bases: tuple[str, ...] = (*KEPT, *(str(BASES / str(i)) for i in (2, 3)))
+    new: str = "genesis"
+    old: str = "austen-held-out"
+    steps: int = 100
+    batch: int = 4
+    length: int = 64
+    rows: int = 96  # of each text that a loss is of
+
+    def shortened(self) -> Text:
+        return replace(self, bases=KEPT, steps=20, rows=32)
+
+    def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
+        """Losses (seeds, rates) of each half and of the old text, and what was looked at."""
+        found = [[self.once(seed, rate, **method) for rate in rates] for seed in seeds]
+        names = [*LOSSES, *LOOKED] if method.get("look") else LOSSES
+        return {name: np.array([[one[name] for one in row] for row in found]) for name in names}
+
+    def once(self, seed: int, lr: float, **method: Any) -> dict[str, float]:
+        """One run; infinite losses if it diverged."""
+        base = loaded(self.bases[seed % len(self.bases)])
+        try:
+            tuned = self.train(seed, lr, **method)
+        except FloatingPointError:
+            return dict.fromkeys((*LOSSES, *LOOKED), np.inf)
+        parts = self.parts(seed, base)
+        found = {name: setups.mean_loss(tuned, parts[name]) for name in LOSSES}
+        look = directions(base, tuned, method.get("rank", 16)) if method.get("look") else {}
+        return found | look
+
+    def train(self, seed: int, lr: float, **method: Any) -> Any:
+        """The tuned model, frozen; of the kind *untrained* the base."""
+        base = loaded(self.bases[seed % len(self.bases)])
+        if method["kind"] == "untrained":
+            return base
+        training = self.parts(seed, base)["training"]
+        rng = np.random.default_rng([seed, 23])
+        first = lambda model: language.token_loss(model, training[:16])
+        start = methods.start(base, rng, first, **{"targets": "all-linear", **method})
+        order = batched.batches(seed, len(training), self.steps, self.batch)
+        rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
+        with np.errstate(all="ignore"):
+            fitted = lnp.fit(
+                start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
+                progress=False, optimizer=methods.optimizer(rate, **method),
+            )  # fmt: skip
+        return lnp.freeze(fitted.model)
+
+    def parts(self, seed: int, base: Any) -> dict[str, Array]:
+        """Windows to train on, two pieces of the new text held back, and the old text."""
+        tokens = base.vocabulary.encode(language.read_text(self.new))
+        pieces = np.array_split(tokens, PIECES)
+        order = np.random.default_rng([seed, 20]).permutation(PIECES)
+        cut = lambda tokens: language.windows(tokens, self.length)
+        held = {half: cut(pieces[order[i]])[: self.rows] for i, half in enumerate(batched.HALVES)}
+        training = np.concatenate([cut(pieces[i]) for i in sorted(order[2:])])
+        old = cut(base.vocabulary.encode(language.read_text(self.old)))[: self.rows]
+        return {"training": training, "old": old, **held}
+
+
+@functools.cache
+def loaded(base: str) -> Any:
+    path = Path(base)
+    if path.parent == BASES and not path.exists():
+        recipe = f"python -m recipes.base Rdata.rdb -o claims/bases/{path.name} --seed {path.name}"
+        raise SystemExit(f"claims/bases/{path.name} is not here: train it by {recipe}")
+    return language.load(base)
+
+
+def directions(base: Any, tuned: Any, rank: int) -> dict[str, float]:
+    """Of the changed weights: intruders in the first ten, the rank with 90 % of an update's energy,
+    and how far an update amplifies what W0 has in its own directions, in random ones, and in W0's
+    own top ones.
+    """
+    found: dict[str, list[float]] = {name: [] for name in LOOKED}
+    rng = np.random.default_rng(0)
+    for W0, W in setups.maps(base, tuned):
+        D = W.astype(np.float64) - W0
+        U, s, Vh = np.linalg.svd(D, full_matrices=False)
+        found["rank 90"].append(1 + int(np.searchsorted(np.cumsum(s**2), 0.9 * np.sum(s**2))))
+        found["intruders"].append(len(lnp.linalg.intruder_dimensions(W0, W, top=10, threshold=0.6)))
+        r = min(rank, *W0.shape)
+        U0, _, Vh0 = np.linalg.svd(W0, full_matrices=False)
+        drawn = [np.linalg.qr(rng.normal(size=(n, r)))[0] for n in W0.shape]
+        for name, left, right in (("amplified", U, Vh.T), ("random", *drawn), ("top", U0, Vh0.T)):
+            inside = np.linalg.norm(left[:, :r].T @ W0 @ right[:, :r])
+            found[name].append(float(np.linalg.norm(D) / inside))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def adapted(rank: int, alpha: float = 32, **more: Any) -> dict[str, Any]:
+    """LoRA on all linear layers, with alpha 32 at each rank, as *LoRA Without Regret* has it."""
+    return {"kind": "lora", "rank": rank, "alpha": alpha} | more
+
+
+ATTENTION, MLP = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
+FULL = {"kind": "full", "targets": "all"}
+# Each with the place of the rate at which its search begins, on the grid of `claims.redrawn`
+METHODS: dict[str, tuple[dict[str, Any], int]] = {
+    **{f"LoRA, r = {r}": (adapted(r, look=True), -1) for r in (1, 4, 16, 64)},
+    "LoRA, r = 16, kappa / 16": (adapted(16, 2), 1),
+    "LoRA, r = 16, kappa x 16": (adapted(16, 512), -3),
+    "attention, r = 8": (adapted(8, targets=ATTENTION), -1),
+    "MLP, r = 5": (adapted(5, targets=MLP), -1),
+    "q and v, r = 16": (adapted(16, targets=["q_proj", "v_proj"]), 0),
+    "LoRA-XS, r = 1": (adapted(1, 1, kind="lora-xs"), 1),
+    "LoRA-XS, r = 16": (adapted(16, 16, kind="lora-xs"), 0),
+    "full": (FULL | {"look": True}, -3),
+}
+UNTRAINED = {"kind": "untrained"}
