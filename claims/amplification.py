@@ -36,6 +36,6 @@ CLAIM = Claim(
     ratios=("r4", "r64", "random", "top"),
     rule=Rule((Part("random", above=1), Part("top", above=1), Part("r4", above=10))),
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
-    limits="In a matrix of 128 columns, 64 directions are half of all there are.",
+    limits="In a matrix of 128 columns, 64 directions are half of all there are. The factor grows with the learning rate: at half of rank 4's best one it is 7, below 10, and with one base, whose best learning rate was that one on another grid, the verdict was in part.",
     advice="`lora-np inspect --base` prints the factor for an adapter; a very large one is worth a second look.",
 )

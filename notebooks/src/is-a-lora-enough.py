@@ -198,7 +198,7 @@ print(
 
 # %% [markdown]
 # These are runs with one seed for each search, and $\alpha = 2r$. So ask the package for its verdicts, as in *Learn without forgetting*. There each method has its own sweep of
-# learning rates, with two seeds to find the best and five to settle it, and $\alpha = 32$ at each rank, as *LoRA Without Regret* has it. The rule that
+# learning rates, eight seeds draw one of four base models and the part of the text to hold back, and $\alpha = 32$ at each rank, as *LoRA Without Regret* has it. The rule that
 # turns figures into a verdict is a list of figures and bounds, tested like code.
 #
 # *Supported* means that the whole 95 % interval lies on the claimed side, *contradicted* that it falls short of the smallest effect worth having, and *in part* that
