@@ -30,7 +30,7 @@ VERDICTS = tuple(MEANING)
 SETUPS = {
     "digits": "a network 64-64-64-10 that reads upright digits learns to read them on their side",
     "linear": "a linear student of a linear teacher, 48 or 256 wide",
-    "language": "a language model of 750,720 weights, trained on Austen, learns Genesis in 100 steps; eight seeds draw one of four bases, which two tenths of Genesis are held back, start and order",
+    "language": "a language model of 750,720 weights, trained on Austen, learns Genesis in 100 steps; four bases",
     "memory": "random labels, by a LoRA on a layer of 128 inputs or on a network 32 to 128 wide",
     "files": "the weights and adapters that come with the package; nothing is trained",
 }

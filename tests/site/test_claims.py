@@ -83,7 +83,7 @@ def test_the_sliders_show_what_was_recorded(open_page):
 
 def test_what_else_was_measured_can_be_chosen(open_page):
     page = open_page("claims/forgets-less.html")
-    full = KNOWN["forgets-less"]["methods"]["full"]
+    full = KNOWN["forgets-less"]["methods"]["language: full"]
     page.select_option("#claim-try select", "old")
     page.locator("#claim-try input").first.fill(str(0))
     rate = page.locator('[data-show="rate"]').inner_text()
