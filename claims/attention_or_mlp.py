@@ -10,18 +10,14 @@ from claims.setups import shipped
 
 def measure(lab):
     attention, mlp = lab.redrawn("language", "attention, r = 8", "MLP, r = 5")
-    ours, theirs = (
-        sum(
-            leaf.size
-            for _, leaf in lnp.trainable(
-                lnp.inject(
-                    shipped(), rank=one.sweep.method["rank"], targets=one.sweep.method["targets"]
-                )
-            )
-        )
-        for one in (attention, mlp)
-    )
-    return {"gap": attention.losses() - mlp.losses(), "numbers": [ours / theirs]}
+    numbers = parameters(attention.sweep.method) / parameters(mlp.sweep.method)
+    return {"gap": attention.losses() - mlp.losses(), "numbers": [numbers]}
+
+
+def parameters(method):
+    """How many a method trains."""
+    model = lnp.inject(shipped(), rank=method["rank"], targets=method["targets"])
+    return sum(leaf.size for _, leaf in lnp.trainable(model))
 
 
 CLAIM = Claim(
