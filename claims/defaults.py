@@ -85,7 +85,11 @@ def lost_on_text(rank: int) -> float:
     """What the default loses on text against the best recorded rate, in nats."""
     sweep = redrawn.sweeps("language")[f"LoRA, r = {rank}"]
     recorded = redrawn.Redrawn(sweep, range(sweep.seeds)).to_json()
-    return between_rates(recorded["rates"], lnp.inject(setups.shipped(), rank=rank))
+    model = lnp.inject(setups.shipped(), rank=rank)
+    assert {layer.alpha for _, layer in lnp.nn.walk(model) if isinstance(layer, LAYER)} == {
+        recorded["method"]["alpha"]
+    }
+    return between_rates(recorded["rates"], model)
 
 
 def lost_at_scale(rank: int) -> float:

@@ -21,6 +21,7 @@ def measure(lab):
         "learns": lora.losses() - full.losses(),
         "forgets": full.losses("old") - lora.losses("old"),
         "matched": [x for x in matched if np.isfinite(x)],
+        "fast": full.losses("old", beside=1) - lora.losses("old"),
     }
 
 
@@ -40,6 +41,7 @@ CLAIM = Claim(
         "learns": "LoRA's loss on the new text minus the full update's, nats per character",
         "forgets": "the full update's loss on the old text minus LoRA's, each at its best learning rate for the new text",
         "matched": "the full update's loss on the old text minus LoRA's, the full update at a lower learning rate, where it has learned as much as LoRA",
+        "fast": "the full update's loss on the old text at twice its best learning rate minus LoRA's at its best",
     },
     measure=measure,
     rule=Rule(
@@ -51,7 +53,8 @@ CLAIM = Claim(
     ),
     limits=(
         "One style of text, 100 steps, small bases that are easily moved. What is forgotten depends on the learning rate. "
-        "A seed that no learning rate of the full update brings to the loss of LoRA is not counted."
+        "A seed that no learning rate of the full update brings to the loss of LoRA is not counted. "
+        "Three lower learning rates are tried; with one base and five seeds it was one."
     ),
     advice="If the old task matters, measure it, and lower the learning rate first. LoRA can be taken off, which is exact.",
 )

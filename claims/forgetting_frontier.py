@@ -68,7 +68,7 @@ CLAIM = Claim(
     measure=measure,
     ratios=[f"{level}{rank}" for level in LEVELS for rank in (8, 64)],
     rule=Rule(tuple(Part(f"{level}{rank}", above=1, worth=1.1) for level in LEVELS for rank in (8, 64))),
-    limits="That seeds which did not come to a level are left out was decided after the run (5 of 64 at 0.25). One small network and two tasks that need the same layers; no replay of old data; on text one base was tried.",
+    limits="That seeds which did not come to a level are left out was decided after the run (5 of 64 at 0.25). One small network and two tasks that need the same layers; no replay of old data; on text see forgets-less.",
     advice="Compare forgetting where both have learned as much, at the best rate and stop of each.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",

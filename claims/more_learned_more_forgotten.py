@@ -13,6 +13,8 @@ def measure(lab):
         "forgets": wide.losses("old") - narrow.losses("old"),
         "learns_aside": narrow.losses(beside=1) - wide.losses(beside=-1),
         "forgets_aside": wide.losses("old", beside=-1) - narrow.losses("old", beside=1),
+        "cost_wide": wide.losses(beside=-1) - wide.losses(),
+        "cost_narrow": narrow.losses(beside=1) - narrow.losses(),
     }
 
 
@@ -30,6 +32,8 @@ CLAIM = Claim(
         "forgets": "loss on the old text with all linear layers adapted minus with queries and values, best learning rates",
         "learns_aside": "loss on the new text with queries and values minus with all linear layers, the former at the rate above its best, the latter below",
         "forgets_aside": "loss on the old text with all linear layers minus with queries and values, the former at the rate below its best, the latter above",
+        "cost_wide": "loss on the new text at half of the best learning rate minus at the best, all linear layers",
+        "cost_narrow": "loss on the new text at twice the best learning rate minus at the best, queries and values",
     },
     measure=measure,
     rule=Rule((Part("forgets", above=0, worth=0.014), Part("forgets_aside", above=0, worth=0.014))),

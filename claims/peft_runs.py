@@ -49,7 +49,7 @@ class PeftText(Text):
         from peft import PeftModel
 
         name = self.bases[seed % len(self.bases)]
-        base = loaded(name)
+        base = self.base(seed)
         parts = self.parts(seed, base)
         start = methods.start(
             base, np.random.default_rng([seed, 23]), None, **{"targets": "all-linear", **method}

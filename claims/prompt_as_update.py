@@ -68,7 +68,7 @@ CLAIM = Claim(
     finding="The update is exact for the token that it was made for; one token later its divergence is {second} times that without prompt or update.",
     topic="what an update is like",
     refuted_by="An update of rank one that is not exact for the token that it was made for, or that serves the tokens after it no better than no prompt does.",
-    setup="language",
+    setup="files",
     varied="the prompt",
     setting=(
         "Prompts of 64 characters of Genesis. In each layer the output projection of attention gets B = W (z' - z) and A = z / (z z), where z' is what it "

@@ -240,15 +240,6 @@ class Sweep:
         lower, middle, upper = (self.values("validation", self.place + i) for i in (-1, 0, 1))
         return MIDDLE * FACTOR ** (self.place + redrawn.vertex(lower, middle, upper))
 
-    def curve(self, measure: str = "test") -> dict[float, float]:
-        """The mean over the seeds that ran, for each rate that was tried."""
-        return {
-            rate(place): float(
-                np.mean([run.get(measure, np.inf) for run in self.runs[place].values()])
-            )
-            for place in sorted(self.runs)
-        }
-
     def to_json(self) -> dict[str, Any]:
         rates = {}
         for place, runs in sorted(self.runs.items()):
@@ -273,13 +264,14 @@ class Lab:
         self,
         *,
         quick: bool = False,
-        first: int = 0,
         recorded: Mapping[str, Any] | None = None,
         again: bool = False,  # from the runs that are recorded, so that only figures are new
+        others: bool = False,  # with seeds that never ran
     ):
         self.quick = quick
+        first = SETTLE if others else 0
         self.seeds = [*range(first, first + (QUICK if quick else SETTLE))]
-        self.recorded, self.again = recorded, again
+        self.recorded, self.again, self.others = recorded, again, others
         self.sweeps: dict[str, Sweep | redrawn.Redrawn] = {}
         self.seconds = 0.0
         self.notes = HERE / ".runs.jsonl"
@@ -314,8 +306,14 @@ class Lab:
                 known = {name: np.inf if x is None else x for name, x in losses.items()}
                 self.known[key] = known | {"seconds": 0.0}
 
-    def redrawn(self, setup: str, *names: str) -> list[redrawn.Redrawn]:
-        """Methods on a setup of which each seed draws everything, with their own best rates."""
+    def redrawn(self, setup: str, *names: str, drawn: bool = True) -> list[redrawn.Redrawn]:
+        """Methods on a setup of which each seed draws everything, with their own best rates; in the
+        picture of the claim unless it is of another setup.
+        """
+        if self.others:
+            raise SystemExit(
+                "all seeds of this claim are recorded, in two sets: there are no others"
+            )
         found = []
         for name in names:
             sweep = redrawn.sweeps(setup, self.quick)[name]
@@ -323,7 +321,9 @@ class Lab:
             if not self.quick:
                 sweep.search(seeds)
             found.append(redrawn.Redrawn(sweep, seeds))
-            self.sweeps[f"{setup}: {name}"] = found[-1]
+            self.seconds += 0.0 if self.quick else found[-1].seconds
+            if drawn:
+                self.sweeps[f"{setup}: {name}"] = found[-1]
         return found
 
     def once(self, setup: Any, lr: float, seed: int, method: Mapping[str, Any]) -> dict[str, float]:
@@ -407,8 +407,7 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     begin, before = time.process_time(), lab.seconds
     figures = figures_of(claim, claim.measure(lab))
     assert figures.keys() == claim.figures.keys(), (figures.keys(), claim.figures.keys())
-    drawn = sum(s.seconds for s in lab.sweeps.values() if isinstance(s, redrawn.Redrawn))
-    seconds = max(time.process_time() - begin, lab.seconds - before + (0 if lab.quick else drawn))
+    seconds = max(time.process_time() - begin, lab.seconds - before)
     return {
         "seeds": seeds_of(lab, figures),
         "figures": figures,
@@ -471,7 +470,7 @@ def record(
     """
     path = RESULTS / f"{name}.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lab = Lab(quick=quick, first=5 if others else 0, recorded=before or None, again=again)
+    lab = Lab(quick=quick, others=others, recorded=before or None, again=again)
     found = tried(claim, lab)
     if quick:
         result = before | words(claim) | {"quick": quickly(found, before["verdict"])}

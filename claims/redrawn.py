@@ -34,6 +34,7 @@ SET = 32  # seeds 0 to 31, and 32 to 63
 DRAWN = {"muon": 16, "batch": 16, "language": 8}  # of what is slow; else `batched.SEEDS`
 QUICK = {"language": 4}  # seeds of a quick run; else `batched.BLOCK`
 LOOK = 16  # seeds that look for the rate
+LOOKING = {"language": 4}  # where a run takes seconds, and is noted by itself
 SPREAD = (-2, -1, 0, 1, 2)  # places around the start that are tried first
 SECONDS = {
     "digits": 0.05,
@@ -290,8 +291,8 @@ def vertex(lower: Array, middle: Array, upper: Array) -> Array:
 def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     """The methods of a setup, with what is recorded of them."""
     book = Book(None if quick else FOLDER / f"{setup}.jsonl")
-    slow = setup == "language"  # a run takes seconds
-    size = {"width": 1, "look": 4} if slow else {}
+    slow = setup in LOOKING
+    size = {"width": 1, "look": LOOKING[setup]} if slow else {}
     size["seeds"] = DRAWN.get(setup, batched.SEEDS)
     found = {name: Sweep(book, name, *rest, **size) for name, rest in METHODS[setup].items()}
     if not quick:
@@ -321,7 +322,7 @@ class Redrawn:
     @property
     def seconds(self) -> float:
         """What all runs of the sweep cost, about."""
-        setup = KINDS.get(type(self.sweep.setup), "linear")
+        setup = KINDS[type(self.sweep.setup)]
         setup = "muon" if self.sweep.method.get("spectral") else setup
         return SECONDS[setup] * self.sweep.width * self.sweep.lines()
 

@@ -3,7 +3,7 @@
 A rule is a list of parts. A part is one figure that the claim says lies above (or below) a bound:
 
 - *supported*: its whole 95 % interval lies on the claimed side of the bound, and so does the mean of
-  each of two disjoint sets of seeds, where there are two;
+  each half of the seeds, from eight seeds on;
 - *contradicted*: its whole interval falls short of ``worth``, the smallest effect worth having,
   which is declared before the run;
 - *not shown* otherwise, with the smallest effect that would have been seen in four of five such

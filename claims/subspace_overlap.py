@@ -5,23 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims import text
 from claims.protocol import Claim
 from claims.redrawn import rate
 from claims.rules import Part, Rule
 
 
 def measure(lab):
-    sweeps = [one.sweep for one in lab.redrawn("language", "LoRA, r = 4", "LoRA, r = 64")]
-    setup = sweeps[0].setup if lab.quick else text.Text(text.KEPT)
-    step = len(setup.bases)  # to the next seed of a base
+    methods = lab.redrawn("language", "LoRA, r = 4", "LoRA, r = 64")
     first, rest = [], []
-    for seed in range(4 if lab.quick else 8):
+    for seed in methods[0].seeds:
+        other = seed + len(methods[0].sweep.setup.bases)  # the next one with the same base
         small, large = (
-            setup.train(
-                seed + i * step, rate(sweep.best("first", range(sweep.seeds))), **sweep.method
+            one.sweep.setup.train(
+                drawn, rate(one.sweep.best("first", one.seeds)), **one.sweep.method
             )
-            for i, sweep in enumerate(sweeps)
+            for drawn, one in zip((seed, other), methods, strict=True)
         )
         phi = [
             lnp.linalg.similarity_grid(A, A64)
@@ -48,7 +46,7 @@ CLAIM = Claim(
     refuted_by="Top directions of two ranks that share no more than random ones.",
     setup="language",
     varied="the rank",
-    setting="The paper's measure phi(A, A', 1, 1) for queries and values, of two seeds; rank 4 for its rank 8. On two of the bases.",
+    setting="The paper's measure phi(A, A', 1, 1) for queries and values, of two seeds on one base; rank 4 for its rank 8.",
     figures={
         "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",
         "rest": "overlap of the next three directions of A at ranks 4 and 64, mean over queries and values of all layers",

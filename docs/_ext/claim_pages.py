@@ -19,7 +19,7 @@ from lora_np.course import claims
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#c98500", "#3f98d6", "#8a6d00", "#7f7f7f")
 MEANING = {
-    "supported": "each figure's whole 95 % interval lies on the claimed side, and so do both sets of seeds where there are two",
+    "supported": "each figure's whole 95 % interval lies on the claimed side, and so do the means of both halves of the seeds, from eight seeds on",
     "in part": "that is so for some of what is claimed; the page says for which part, and how much",
     "not shown": "the interval holds both; the page gives the smallest effect that would have been seen",
     "contradicted": "the whole interval falls short of the smallest effect worth having, which was declared beforehand",
@@ -46,7 +46,7 @@ refutes nobody: it shows what to look for, and with what.
 On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text eight seeds
 draw the same, from four bases. Some claims have a second setup, SmolLM2 with 135 million
 parameters, on the same card: its runs take minutes each and go on, so that the card says how many seeds have run. The rules were rewritten once, with the five seeds' results known and
-before the 64 were run. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
+before the 64 were run; that both halves of eight seeds and more must agree was decided with the runs on text. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
 [The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
 Each claim is a file of 30 to 100 lines in `claims/`. Try one yourself, in full or quickly:
@@ -184,8 +184,9 @@ def seeds_of(scale: dict[str, Any]) -> str:
 
 def setup_of(claim: dict[str, Any]) -> str:
     """The setup, in one sentence."""
-    name = claim["setup"]
-    return f"{name}: {SETUPS[name]}" if name in SETUPS else name
+    names = claim["setup"].split(", ")
+    known = all(name in SETUPS for name in names)
+    return "; ".join(f"{name}: {SETUPS[name]}" for name in names) if known else claim["setup"]
 
 
 def page(name: str, claim: dict[str, Any]) -> str:

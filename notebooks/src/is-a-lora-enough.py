@@ -201,7 +201,7 @@ print(
 # learning rates, eight seeds draw one of four base models and the part of the text to hold back, and $\alpha = 32$ at each rank, as *LoRA Without Regret* has it. The rule that
 # turns figures into a verdict is a list of figures and bounds, tested like code.
 #
-# *Supported* means that the whole 95 % interval lies on the claimed side, *contradicted* that it falls short of the smallest effect worth having, and *in part* that
+# *Supported* means that the whole 95 % interval lies on the claimed side, as do the means of both halves of the seeds, *contradicted* that it falls short of the smallest effect worth having, and *in part* that
 # the claim has several parts, of which some are supported:
 
 # %%

@@ -127,7 +127,7 @@ def near(claim, part, rng):
     start = Figure((part.bound,), part.figure in claim.ratios)
     least = Figure((part.least,), start.ratio)
     width = abs(least.numbers[0] - start.numbers[0]) + 0.1
-    n = int(rng.choice([3, 5, 64]))
+    n = int(rng.choice([3, 5, 8, 16, 64]))
     values = (
         start.numbers[0] + rng.normal() * 2 * width + rng.normal(size=n) * rng.exponential() * width
     )
