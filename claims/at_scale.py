@@ -92,19 +92,28 @@ class Runs:
         return np.asarray(np.exp(np.max(peaks, axis=0) - np.min(peaks, axis=0)))
 
     def frontier(self, first: str, second: str) -> Array:
-        """The old loss of a method at the new loss of another one, over the old loss of the latter,
-        which is at its best rate. The first is interpolated between its rates up to the best; a seed
-        that it does not bring there is not counted.
+        """The old loss of a method over that of another one, where both have the new loss of the one
+        that ended higher. Each is interpolated between its rates up to the best; a seed of which one is
+        not brought there is not counted.
         """
-        ours, theirs, found = self.places(first), self.places(second), []
-        for seed in self.seeds(second, theirs.values()) if ours else ():
-            halves = [
-                between(
-                    [self.point(first, place, counting, seed) for place in self.lower(first, ours[choosing], seed)],
-                    self.point(second, theirs[choosing], counting, seed),
-                )
-                for choosing, counting in zip(HALVES, HALVES[::-1], strict=True)
-            ]  # fmt: skip
+        names, found = (first, second), []
+        best = [self.places(name) for name in names]
+        known = [
+            self.seeds(name, places.values()) for name, places in zip(names, best, strict=True)
+        ]
+        for seed in min(known, key=len) if all(best) else ():
+            halves = []
+            for choosing, counting in zip(HALVES, HALVES[::-1], strict=True):
+                curves = [
+                    [
+                        self.point(name, place, counting, seed)
+                        for place in self.lower(name, places[choosing], seed)
+                    ]
+                    for name, places in zip(names, best, strict=True)
+                ]
+                level = max(curve[-1][0] for curve in curves)
+                ours, theirs = (between(curve, level) for curve in curves)
+                halves.append(ours - theirs)
             if np.all(np.isfinite(halves)):
                 found.append(np.exp(np.mean(halves)))
         return np.array(found) if len(found) >= len(FEW) else NONE
@@ -147,13 +156,12 @@ class Runs:
         return {"method": dict(METHODS[name][0]), "best": found, "rates": rates}
 
 
-def between(points: Sequence[tuple[float, float]], target: tuple[float, float]) -> float:
-    """The second coordinate of a line through points where the first is the target's, less the
-    target's; where two segments reach it, on the first.
+def between(points: Sequence[tuple[float, float]], level: float) -> float:
+    """The second coordinate of a line through points where the first has a level; where two segments
+    reach it, on the first.
     """
-    x, y = target
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
-        if min(x0, x1) <= x <= max(x0, x1):
-            share = (x - x0) / (x1 - x0) if x1 != x0 else 0.0
-            return y0 + share * (y1 - y0) - y
+        if min(x0, x1) <= level <= max(x0, x1):
+            share = (level - x0) / (x1 - x0) if x1 != x0 else 0.0
+            return y0 + share * (y1 - y0)
     return float("nan")

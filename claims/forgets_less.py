@@ -14,8 +14,8 @@ def measure(lab):
     # The full update where it has learned as much as LoRA: on a line between two learning rates
     curve = [(full.losses(beside=i), full.losses("old", beside=i)) for i in range(-SLOWER, 1)]
     matched = [
-        between([(new[i], old[i]) for new, old in curve], target)
-        for i, target in enumerate(zip(lora.losses(), lora.losses("old"), strict=True))
+        between([(new[i], old[i]) for new, old in curve], level) - kept
+        for i, (level, kept) in enumerate(zip(lora.losses(), lora.losses("old"), strict=True))
     ]
     return {
         "learns": lora.losses() - full.losses(),

@@ -167,10 +167,17 @@ def test_the_frontier_compares_at_equal_new_loss(folder):
     ]  # back at 0.04 above the best only
     (folder / "smollm2.0.jsonl").unlink()
     write(folder, [*few, *bowl("LoRA, r = 8", -3, 1.34, 4)])
-    assert found("forgetting-frontier")["figures"] == {}
-    out_of_reach = between([(1.0, 5.0), (0.9, 6.0)], (0.8, 1.0))
-    assert np.isnan(out_of_reach)
-    assert between([(1.0, 5.0), (0.9, 6.0)], (0.95, 1.0)) == pytest.approx(4.5)
+    assert {*found("forgetting-frontier")["figures"]} == {"new8"}
+    # LoRA ends lower: it is brought to the full update's new loss, at a third of the way
+    (folder / "smollm2.0.jsonl").unlink()
+    write(folder, [*bowl("full", -7, 1.34, 4), *bowl("LoRA, r = 8", -3, 1.3, 4, slope=0.1)])
+    record = found("forgetting-frontier")
+    assert record["figures"]["old8"]["values"] == pytest.approx(
+        [np.exp(0.1 + 0.1 / 3)] * 2, abs=1e-3
+    )
+    assert record["figures"]["new8"]["mean"] == pytest.approx(np.exp(0.04), abs=1e-3)
+    assert np.isnan(between([(1.0, 5.0), (0.9, 6.0)], 0.8))
+    assert between([(1.0, 5.0), (0.9, 6.0)], 0.95) == pytest.approx(5.5)
 
 
 def test_a_run_that_diverged_is_not_the_best(folder):

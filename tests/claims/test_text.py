@@ -153,6 +153,6 @@ def test_shrinking_no_intruder_changes_nothing_and_shrinking_some_does(monkeypat
 
 def test_the_full_update_is_matched_where_it_has_learned_as_much():
     curve = [(1.0, 0.0), (0.8, 0.1), (0.6, 0.3)]  # new and old loss, from the lowest rate up
-    assert between(curve, (0.7, 0.5)) == pytest.approx(0.2 - 0.5)
-    assert between(curve, (1.0, 0.5)) == pytest.approx(-0.5)
-    assert np.isnan(between(curve, (0.5, 0.5)))
+    assert between(curve, 0.7) == pytest.approx(0.2)
+    assert between(curve, 1.0) == 0
+    assert np.isnan(between(curve, 0.5))
