@@ -7,8 +7,8 @@ file of its own, and goes on where it was stopped::
     python -m claims.longer --model SmolLM2-135M.gguf --part 1/2
 
 When all are through, ``--beside`` adds what their claims ask for beside the best rates, for all seeds:
-ranks 1 and 64 at rank 8's best rate, ranks 8 and 64 at half of it, and the full update at two rates
-below its own.
+ranks 1 and 64 at rank 8's best rate, ranks 8 and 64 at a half and a quarter of it, and the full update
+at two rates below its own.
 
 ``--seeds 4`` runs fewer seeds than the design has, ``--brief`` tries several rates with two seeds
 only, and the others at the best of them; a later run adds what is missing. A run takes 90 seconds of
@@ -57,8 +57,8 @@ METHODS: dict[str, tuple[Mapping[str, Any], int]] = {
 # At 135 million parameters, rates for all seeds beside the best: of another method, or places lower
 BESIDE: dict[str, tuple[str, tuple[int, ...]]] = {
     "LoRA, r = 1": ("LoRA, r = 8", (0,)),
-    "LoRA, r = 8": ("LoRA, r = 8", (-1,)),
-    "LoRA, r = 64": ("LoRA, r = 8", (-1, 0)),
+    "LoRA, r = 8": ("LoRA, r = 8", (-2, -1)),
+    "LoRA, r = 64": ("LoRA, r = 8", (-2, -1, 0)),
     "LoRA, r = 64, alpha 256": ("LoRA, r = 8", (0,)),
     "full": ("full", (-2, -1)),
 }
