@@ -10,19 +10,40 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from claims import longer
 from claims.batched import HALVES
 from claims.redrawn import FOLDER, Book, Sweep, rate
+from claims.text import ATTENTION, FULL, MLP, adapted
 from lora_np.checks import Array
 
-METHODS, SEEDS = longer.METHODS, longer.SEEDS
-FEW = range(longer.LOOK)  # the seeds that look for the rate
+SEEDS = 12
+LOOK = 2
+SMOLLM2: Mapping[str, Any] = {
+    "new": "devils-dictionary",
+    "steps": 60,
+    "batch": 1,
+    "length": 128,
+    "rows": 14,
+}
+
+# Each with the place of the rate at which its search begins, on the grid of `claims.redrawn`
+METHODS: dict[str, tuple[Mapping[str, Any], int]] = {
+    **{f"LoRA, r = {r}": (adapted(r), -3) for r in (8, 64, 1)},
+    "LoRA, r = 8, kappa x 16": (adapted(8, 512), -5),
+    "LoRA, r = 8, kappa / 16": (adapted(8, 2), -1),
+    "MLP, r = 5": (adapted(5, targets=MLP), -3),
+    "attention, r = 8": (adapted(8, targets=ATTENTION), -3),
+    "LoRA, r = 64, alpha 256": (adapted(64, 256), -4),
+    "PiSSA, r = 8": (adapted(8, 8, kind="pissa"), -4),
+    "LoRA-GA, r = 8": (adapted(8, 16, kind="lora-ga"), -4),
+    "full": (FULL, -7),
+}
+FEW = range(LOOK)  # the seeds that look for the rate
 NONE = np.empty(0)
 SETUP = (
     "SmolLM2-135M-Instruct (Hugging Face, Apache 2.0; four-bit weights, used as float32) learns The Devil's Dictionary "

@@ -23,38 +23,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from claims import batched
+from claims.at_scale import LOOK, METHODS, SEEDS, SMOLLM2
 from claims.redrawn import FOLDER, Book, Sweep
-from claims.text import ATTENTION, FULL, MLP, Text, adapted
+from claims.text import Text
 
-SEEDS = 12
-LOOK = 2
-SMOLLM2: Mapping[str, Any] = {
-    "new": "devils-dictionary",
-    "steps": 60,
-    "batch": 1,
-    "length": 128,
-    "rows": 14,
-}
-
-# Each with the place of the rate at which its search begins, on the grid of `claims.redrawn`
-METHODS: dict[str, tuple[Mapping[str, Any], int]] = {
-    **{f"LoRA, r = {r}": (adapted(r), -3) for r in (8, 64, 1)},
-    "LoRA, r = 8, kappa x 16": (adapted(8, 512), -5),
-    "LoRA, r = 8, kappa / 16": (adapted(8, 2), -1),
-    "MLP, r = 5": (adapted(5, targets=MLP), -3),
-    "attention, r = 8": (adapted(8, targets=ATTENTION), -3),
-    "LoRA, r = 64, alpha 256": (adapted(64, 256), -4),
-    "PiSSA, r = 8": (adapted(8, 8, kind="pissa"), -4),
-    "LoRA-GA, r = 8": (adapted(8, 16, kind="lora-ga"), -4),
-    "full": (FULL, -7),
-}
-
-# At 135 million parameters, rates for all seeds beside the best: of another method, or places lower
+# Rates for all seeds beside the best: of another method, or places lower
 BESIDE: dict[str, tuple[str, tuple[int, ...]]] = {
     "LoRA, r = 1": ("LoRA, r = 8", (0,)),
     "LoRA, r = 8": ("LoRA, r = 8", (-2, -1)),

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched, longer, methods
-from claims.at_scale import METHODS, Runs
+from claims import batched, methods
+from claims.at_scale import METHODS, SMOLLM2, Runs
 from claims.redrawn import FOLDER, Book, Sweep
 from claims.text import Text, loaded
 from lora_np import adapters, language
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="as `lora_np.language.load` takes it")
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
-    setup = PeftText(**longer.SMOLLM2, bases=(args.model,))
+    setup = PeftText(**SMOLLM2, bases=(args.model,))
     chosen, book = Runs(), Book(FOLDER / "smollm2-peft.0.jsonl")
     for name in NAMES:
         places = {*chosen.places(name).values()}

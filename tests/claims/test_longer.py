@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from claims import longer
+from claims.at_scale import METHODS
 from claims.redrawn import Book, Sweep, rate
 from claims.text import Text
 
@@ -63,9 +64,9 @@ def test_rates_beside_the_best_run_with_all_seeds(tmp_path):
     assert sweep("full").known(range(4)) == [best - 2, best - 1, best]
     assert sweep("LoRA, r = 1").known(range(4)) == [best]
     assert sweep("LoRA, r = 8").known(range(4)) == [best - 2, best - 1, best]
-    assert {*longer.BESIDE} < {*longer.METHODS}
+    assert {*longer.BESIDE} < {*METHODS}
 
 
 def test_parts_share_the_methods():
     parts = [sweep.name for part in range(3) for sweep in longer.sweeps(SMALL, part, 3)]
-    assert sorted(parts) == sorted(longer.METHODS)
+    assert sorted(parts) == sorted(METHODS)
