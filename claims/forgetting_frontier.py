@@ -88,6 +88,6 @@ CLAIM = Claim(
         | {f"new{rank}": runs.over("full", f"LoRA, r = {rank}") for rank in (8, 64)},
         ratios=("old8", "old64", "new8", "new64"),
         rule=Rule((Part("old8", above=1, worth=1.01), Part("old64", above=1, worth=1.01))),
-        limits="One base, one text, 60 steps, and a line between rates a factor of 2 apart. One old text stands for all that the base knows. The comparison was to be at LoRA's new loss; since the full update did not reach it, either of the two may be the one that ends higher, decided when the full update's runs were known and LoRA's at half of its best learning rate were not.",
+        limits="One base, one text, 60 steps, and a line between rates a factor of 2 apart. One old text stands for all that the base knows. The comparison was to be at LoRA's new loss; since the full update did not reach it, either of the two may be the one that ends higher, decided when the full update's runs of four seeds were known, and of LoRA's at half of its best learning rate two seeds' of six.",
     ),
 )  # fmt: skip
