@@ -166,10 +166,15 @@ class Number(float):
         return f"{number:.3g}"
 
 
+CLOSE = 0.0005  # of the loss; figures are rounded to about a fifth of it
+
+
 def compared(ratio: float) -> str:
     """A ratio in words, whichever side it is on: ``the loss was {gap:than} the other``."""
     if ratio == 1:
         return "the same as"
+    if abs(ratio - 1) < CLOSE:
+        return f"within {100 * CLOSE:g} % of"
     return f"{100 * abs(ratio - 1):.2g} % {'above' if ratio > 1 else 'below'}"
 
 

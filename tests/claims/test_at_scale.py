@@ -280,6 +280,8 @@ def test_a_ratio_in_words_says_on_which_side_it_is():
     assert protocol.compared(1.05) == "5 % above"
     assert protocol.compared(0.95) == "5 % below"
     assert protocol.compared(1) == "the same as"
+    assert protocol.compared(1.0004) == protocol.compared(0.9996) == "within 0.05 % of"
+    assert protocol.compared(0.9993) == "0.07 % below"
     assert f"{protocol.Number(0.9876):than}" == "1.2 % below"
 
 

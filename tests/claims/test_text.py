@@ -156,3 +156,21 @@ def test_the_full_update_is_matched_where_it_has_learned_as_much():
     assert between(curve, 0.7) == pytest.approx(0.2)
     assert between(curve, 1.0) == 0
     assert np.isnan(between(curve, 0.5))
+
+
+def test_other_splits_is_supported_without_the_shipped_base_too():
+    claim, record = claims.claim("other-splits"), RECORDED["other-splits"]
+    figures = protocol.read(claim, record["figures"])
+    others = [seed for seed in range(8) if seed % len(BASES)]
+    kept = {
+        key: one._replace(values=tuple(one.values[seed] for seed in others))
+        for key, one in figures.items()
+    }
+    assert claim.rule.verdict(kept) == record["verdict"] == "supported"
+
+
+def test_half_of_the_best_rate_costs_rank_4_one_percent_and_its_factor_falls_below_ten():
+    sweep = redrawn.sweeps("language")["LoRA, r = 4"]
+    lost = np.mean(sweep.values(range(8), beside=-1) - sweep.values(range(8)))
+    assert 0.005 < lost < 0.015
+    assert RECORDED["amplification"]["figures"]["slow"]["high"] < 10
