@@ -31,6 +31,8 @@ TOOLS = {
     "redrawn",
     "longer",
     "peft_runs",
+    "kept",
+    "rate_law_rule",
     "defaults",
     "studies",
     "__main__",
