@@ -33,6 +33,7 @@ TOOLS = {
     "peft_runs",
     "kept",
     "rate_law_rule",
+    "rate_law_runs",
     "defaults",
     "studies",
     "__main__",

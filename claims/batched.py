@@ -122,17 +122,21 @@ def readers(first: int) -> list[Any]:
     return upright([(seed, seed) for seed in range(first, first + BLOCK)])
 
 
-def upright(draws: Sequence[tuple[int, int]]) -> list[Any]:
-    """Networks that read upright digits: of each, one seed draws the split, another start and order."""
+def upright(draws: Sequence[tuple[int, int]], width: int = 64) -> list[Any]:
+    """Networks 64-width-width-10 that read upright digits: of each, one seed draws the split, another
+    start and order.
+    """
     images, labels = digits()
     x, tasks = flat(images), []
     for part, seed in draws:
         rng = np.random.default_rng([seed, 22])
-        layer = lambda d, rng=rng: lnp.Linear.init(
-            d_out=d, d_in=64, bias=True, rng=rng, dtype=np.float32
+        layer = lambda d, k, rng=rng: lnp.Linear.init(
+            d_out=d, d_in=k, bias=True, rng=rng, dtype=np.float32
         )
         relu = lnp.Activation(lnp.nn.relu)
-        network = lnp.Sequential([layer(64), relu, layer(64), relu, layer(10)])
+        network = lnp.Sequential(
+            [layer(width, 64), relu, layer(width, width), relu, layer(10, width)]
+        )
         chosen = split(part)[0][batches(seed + 1000, PARTS[0], 500, 64)]
         tasks.append(Task(network, x[chosen], labels[chosen], (), (x[:1], labels[:1])))
     networks = [task.base for task in tasks]
@@ -188,8 +192,9 @@ class Runs:
         ratio: float = 1.0,
         scales: Sequence[float] | None = None,
         spectral: bool = False,
+        rule: Any = None,
     ):
-        self.spectral = spectral
+        self.spectral, self.rule = spectral, rule or lnp.Adam()
         self.tasks, self.rates, self.schedule, self.ratio = tasks, rates, schedule, ratio
         self.model = models[0]
         leaves = [dict(lnp.leaves(lnp.freeze(model))) for model in models]
@@ -204,13 +209,14 @@ class Runs:
         self.scales = None if scales is None else column(scales, 4)
 
     def train(self, setup: Any) -> Iterator[int]:
-        """Adam (or LoRA-Muon), step by step, all runs at once; yields after each step."""
+        """Adam (or another rule, or LoRA-Muon), step by step, all runs at once; yields after each
+        step.
+        """
         leaves = {path: leaf for path, leaf in self.arrays.items() if isinstance(leaf, lnp.Tensor)}
         moments = {
             path: [np.zeros_like(leaf.data) for _ in range(2)] for path, leaf in leaves.items()
         }
         x, y = (np.stack([part[i] for part in self.tasks], axis=1) for i in (1, 2))
-        adam = lnp.Adam()
         for step in range(setup.steps):
             outputs = self.forward(x[step][:, None])
             np.sum(setup.losses(outputs, y[step][:, None])).backward()
@@ -220,7 +226,7 @@ class Runs:
             for path, leaf in {} if self.spectral else leaves.items():
                 faster = self.ratio if path.endswith("B") else 1.0
                 scratch = np.empty_like(leaf.data)
-                adam.update(
+                self.rule.update(
                     leaf.data,
                     leaf.grad,
                     moments[path],
