@@ -34,6 +34,8 @@ TOOLS = {
     "kept",
     "rate_law_rule",
     "rate_law_runs",
+    "reward_rank_rule",
+    "reward_rank_runs",
     "defaults",
     "studies",
     "__main__",
