@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class Digits(batched.Digits):
     gain: float = 1.0
     sgd: bool = False
 
-    targets = ["layers.2"]
+    targets: ClassVar[list[str]] = ["layers.2"]
 
     def tasks(self, seeds: Sequence[int]) -> list[batched.Task]:
         blocks = {
