@@ -182,6 +182,8 @@ class Linear(Setup):
 class Runs:
     """Runs of a block of seeds (first axis) at some rates (second axis), as one model."""
 
+    rule: lnp.nn.Optimizer = lnp.Adam()
+
     def __init__(
         self,
         tasks: Sequence[Task],
@@ -192,9 +194,8 @@ class Runs:
         ratio: float = 1.0,
         scales: Sequence[float] | None = None,
         spectral: bool = False,
-        rule: Any = None,
     ):
-        self.spectral, self.rule = spectral, rule or lnp.Adam()
+        self.spectral = spectral
         self.tasks, self.rates, self.schedule, self.ratio = tasks, rates, schedule, ratio
         self.model = models[0]
         leaves = [dict(lnp.leaves(lnp.freeze(model))) for model in models]
@@ -209,14 +210,13 @@ class Runs:
         self.scales = None if scales is None else column(scales, 4)
 
     def train(self, setup: Any) -> Iterator[int]:
-        """Adam (or another rule, or LoRA-Muon), step by step, all runs at once; yields after each
-        step.
-        """
+        """Adam (or LoRA-Muon), step by step, all runs at once; yields after each step."""
         leaves = {path: leaf for path, leaf in self.arrays.items() if isinstance(leaf, lnp.Tensor)}
         moments = {
             path: [np.zeros_like(leaf.data) for _ in range(2)] for path, leaf in leaves.items()
         }
         x, y = (np.stack([part[i] for part in self.tasks], axis=1) for i in (1, 2))
+        adam = self.rule
         for step in range(setup.steps):
             outputs = self.forward(x[step][:, None])
             np.sum(setup.losses(outputs, y[step][:, None])).backward()
@@ -226,7 +226,7 @@ class Runs:
             for path, leaf in {} if self.spectral else leaves.items():
                 faster = self.ratio if path.endswith("B") else 1.0
                 scratch = np.empty_like(leaf.data)
-                self.rule.update(
+                adam.update(
                     leaf.data,
                     leaf.grad,
                     moments[path],

@@ -82,13 +82,18 @@ class Digits(batched.Digits):
             tasks = self.tasks(some)
             models = [without_bias(one) for one in batched.starts(self, tasks, some, method)]
             schedule = lambda lr: lnp.nn.linear_schedule(lr, steps=self.steps)
-            optimizer = lnp.SGD(lr=1.0) if self.sgd else lnp.Adam()
-            runs = batched.Runs(tasks, models, rates, schedule, rule=optimizer)
+            runs = (Descent if self.sgd else batched.Runs)(tasks, models, rates, schedule)
             with np.errstate(all="ignore"):
                 for _ in runs.train(self):
                     pass
                 blocks.append({half: runs.losses(self, i) for i, half in enumerate(HALVES)})
         return {half: np.concatenate([block[half] for block in blocks]) for half in HALVES}
+
+
+class Descent(batched.Runs):
+    """Runs by plain gradient descent."""
+
+    rule = lnp.SGD(lr=1.0)
 
 
 @functools.lru_cache(8)
@@ -182,14 +187,15 @@ def grow(path: Path, novels: Path) -> None:
     """Train a base on batches of 16 x 64 characters of the novels, and save it."""
     k, depth, trained, start, seed = path.name.split("-")
     width, rng = int(k), np.random.default_rng([int(seed), 31])
-    config = recipe.CONFIG | {
-        "hidden_size": width,
-        "intermediate_size": width * 11 // 4,
-        "num_hidden_layers": int(depth),
-        "num_attention_heads": width // 32,
-        "num_key_value_heads": width // 64,
-    }
-    model = recipe.initial(rng, config, width**-0.5 if start == "fan" else 0.02)
+    model = recipe.initial(
+        rng,
+        deviation=width**-0.5 if start == "fan" else 0.02,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=int(depth),
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 64,
+    )
     tokens, held_out = recipe.split(recipe.novels(novels))
 
     def batches() -> Iterator[Array]:

@@ -13,11 +13,10 @@ import argparse
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -87,12 +86,12 @@ def character_vector(raw: bytes) -> Iterator[str]:
         at += length
 
 
-def initial(
-    rng: np.random.Generator, config: Mapping[str, Any] = CONFIG, size: float = 0.02
-) -> LanguageModel:
-    """Normal weights of deviation ``size``; those that add to the residual stream smaller, as in
-    GPT-2.
+def initial(rng: np.random.Generator, *, deviation: float = 0.02, **changes: int) -> LanguageModel:
+    """Normal weights of some deviation; those that add to the residual stream smaller, as in GPT-2.
+
+    ``changes`` are fields of the config.
     """
+    config = CONFIG | changes
     d, inner = config["hidden_size"], config["intermediate_size"]
     kv = config["num_key_value_heads"] * config["head_dim"]
     shapes = {
@@ -113,8 +112,8 @@ def initial(
         if name.endswith("bias") or module not in shapes:
             return None
         adds = module in ("o_proj", "down_proj")
-        deviation = size / (2 * config["num_hidden_layers"]) ** 0.5 if adds else size
-        return lnp.Tensor(rng.normal(0, deviation, shapes[module]).astype(np.float32))
+        size = deviation / (2 * config["num_hidden_layers"]) ** 0.5 if adds else deviation
+        return lnp.Tensor(rng.normal(0, size, shapes[module]).astype(np.float32))
 
     return build(config, read, vocabulary=Characters(CHARACTERS))
 
