@@ -111,3 +111,17 @@ def share(text: str) -> tuple[int, int]:
     if not 0 <= numbers[0] < numbers[1]:
         raise ValueError(f"part must be such as 0/2 or 1/2, got {text!r}")
     return numbers
+
+
+def write_page(page: Path, parts: Mapping[str, str]) -> None:
+    """Write figures into a page: each part stands between comments with its name."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(within(text, name), part)
+    page.write_text(text, encoding="utf-8")
+
+
+def within(text: str, name: str) -> str:
+    """What stands between the comments of a part."""
+    first, last = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    return text[text.index(first) + len(first) : text.index(last)]

@@ -5,6 +5,7 @@
     python -m claims.rate_law_runs --only text                     points whose name has this word
     python -m claims.rate_law_runs --quick                         a subset in memory, in a minute
     python -m claims.rate_law_runs --show                          what is recorded
+    python -m claims.rate_law_runs --page                          write it into the page
 
 Every run is a line of ``runs/rate-law.FAMILY.jsonl`` with its point, learning rate, seeds, losses, CPU
 seconds and the commit of the rule; a run that is there is not repeated. Each point needs the best
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,15 @@ import lora_np as lnp
 from claims import batched, methods, rate_law_rule as rule, text
 from claims.at_scale import SMOLLM2
 from claims.batched import HALVES
-from claims.kept import HERE, RUNS, Kept, OutOfTimeError, share
+from claims.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
 from claims.rate_law_rule import Measured, Point
 from lora_np import language
 from lora_np.checks import Array
 from recipes import base as recipe
 
 GROWN = HERE / "bases" / "grown"
+PAGE = HERE.parent / "docs" / "understand" / "learning-rate.md"
+MIDDLE = ["layers.2"]  # the layer of digits that is trained
 FAMILIES = ("digits", "text", "smollm2")
 LOOK = {"digits": 16, "text": 2, "smollm2": 2}  # seeds that search in steps of 2
 READERS = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]  # what reads a norm
@@ -63,7 +66,7 @@ class Digits(batched.Digits):
     gain: float = 1.0
     sgd: bool = False
 
-    targets: ClassVar[list[str]] = ["layers.2"]
+    targets = MIDDLE
 
     def tasks(self, seeds: Sequence[int]) -> list[batched.Task]:
         blocks = {
@@ -262,7 +265,8 @@ class Study:
             some = range(first, min(first + width, seeds[-1] + 1))
             line = kept.once(run, lambda some=some: self.trained(point, side, some, lr))
             rows.append([[np.inf if x is None else x for x in line[half]] for half in HALVES])
-        return np.asarray(np.concatenate(rows, axis=1))
+        joined: Array = np.concatenate(rows, axis=1)
+        return joined
 
     def width(self, point: Point) -> int:
         """Seeds in a line."""
@@ -378,7 +382,7 @@ def groups(points: Sequence[Point]) -> list[list[Point]]:
 
 def said(found: Measured) -> str:
     return (
-        f"{found.point.name}: full {found.full:.3g}, LoRA {found.lora:.3g}, law B "
+        f"{found.point.name}: full {found.full:.3g}, LoRA {found.lora:.3g}, predicted "
         f"{found.predicted:.3g} (factor {found.factor:.2f}, cost {found.cost:.4f} nats)"
     )
 
@@ -393,10 +397,139 @@ def run(study: Study, points: Sequence[Point], show: Callable[[str], None]) -> l
             show(f"{error}: needs --novels or --smollm2")
             continue
         except OutOfTimeError:
-            show(f"out of time at {point.name}")
-            break
+            if study.minutes:
+                show(f"out of time at {point.name}")
+                break
+            continue  # only what is recorded is asked for
         show(said(found[-1]))
     return found
+
+
+def recorded() -> list[Measured]:
+    """All points whose runs are complete."""
+    return run(Study(minutes=0), rule.points(), lambda line: None)
+
+
+# The page
+
+
+def report(measured: Sequence[Measured]) -> str:
+    """Markdown: the verdict, the points by part, slopes, and the identity."""
+    word, facts = rule.verdict(measured, identities(measured), [])
+    lines = [f"**{word.capitalize()}.** {' '.join(facts)}", ""]
+    lines += [
+        "| setup, what varies | points | LoRA over full | within 1.5 | largest factor | within 0.01 nats |"
+    ]
+    lines += ["|-|-|-|-|-|-|"]
+    held = [one for one in measured if one.point.held]
+    for family in FAMILIES:
+        for part in dict.fromkeys(one.point.part for one in held if one.point.family == family):
+            some = [one for one in held if (one.point.family, one.point.part) == (family, part)]
+            ratios, factors = ([f(one) for one in some] for f in (ratio_of, factor_of))
+            within = sum(x <= rule.WITHIN for x in factors)
+            cheap = sum(one.cost <= rule.NATS for one in some)
+            lines.append(
+                f"| {family}, {part} | {len(some)} | {min(ratios):.2g} to {max(ratios):.2g} | {within} "
+                f"| {max(factors):.2f} | {cheap} |"
+            )
+    if len(held) > 1:
+        names = "law B", "alpha^-1/2, a constant per task", "free powers"
+        errors = rule.rms(np.array([one.errors for one in held]), axis=0)
+        spoken = ", ".join(f"{name} {error:.2f}" for name, error in zip(names, errors, strict=True))
+        lines += ["", f"Root mean square of the log errors: {spoken}."]
+    lines += ["", "| grid | slope by law B | slope found |", "|-|-|-|"]
+    for name, slope in slopes(measured).items():
+        lines.append(f"| {name} | {rule.SLOPES[name]:.2f} | {slope:.2f} |")
+    return "\n".join(lines)
+
+
+def full_of(one: Measured) -> float:
+    return one.full
+
+
+def lora_of(one: Measured) -> float:
+    return one.lora
+
+
+def ratio_of(one: Measured) -> float:
+    return one.lora / one.full
+
+
+def factor_of(one: Measured) -> float:
+    return one.factor
+
+
+def slopes(measured: Sequence[Measured]) -> dict[str, float]:
+    """The slopes of those grids of the rule that have run."""
+    lora = {one.point.name: one.lora for one in measured}
+    base: Mapping[str, Any] = {"setting": {"base": 1}}
+    frozen: Mapping[str, Any] = {"lora": {"frozen": 1}}
+    sgd: Mapping[str, Any] = {"setting": {"sgd": 1}}
+    ends = {
+        "digits 96, alpha 2 to 2,048": ("digits", 96, 2, 2048, {}),
+        "digits 96, alpha 32,768 to 524,288": ("digits", 96, 32768, 524288, {}),
+        "text 128, alpha 2 to 128": ("text", 128, 2, 128, {}),
+        "text 128, alpha 1,024 to 8,192": ("text", 128, 1024, 8192, {}),
+        "text 256, alpha 2 to 128": ("text", 256, 2, 128, base),
+        "text 256, alpha 2,048 to 16,384": ("text", 256, 2048, 16384, base),
+        "digits 96, frozen A, alpha 2 to 8,192": ("digits", 96, 2, 8192, frozen),
+        "text 128, frozen A, alpha 8 to 2,048": ("text", 128, 8, 2048, frozen),
+        "digits 96, SGD, alpha 8 to 128": ("digits", 96, 8, 128, sgd),
+        "text 128, SGD, alpha 8 to 128": ("text", 128, 8, 128, sgd),
+    }
+    pairs = {
+        name: (Point("", family, k, low, **more), Point("", family, k, high, **more), high / low)
+        for name, (family, k, low, high, more) in ends.items()
+    }
+    for family in ("digits", "text"):
+        low, high = (Point("", family, 128, setting={"gain": gain}) for gain in (1 / 64, 8))
+        pairs[f"{family} 128, gain 1/64 to 8"] = low, high, 512
+    pairs["digits, width 96 to 384"] = Point("", "digits", 96), Point("", "digits", 384), 4
+    pairs["text, width 64 to 384"] = (
+        Point("", "text", 64, **base),
+        Point("", "text", 384, **base),
+        6,
+    )
+    found = {
+        name: float(np.log(lora[high.name] / lora[low.name]) / np.log(x))
+        for name, (low, high, x) in pairs.items()
+        if {low.name, high.name} <= {*lora}
+    }
+    groups = {
+        "digits 128, steps, of full": ("digits", ("steps",)),
+        "text 128, steps, of full": ("text", ("steps",)),
+        "text 128, bases and sceptics, of full": ("text", ("base", "sceptic")),
+    }
+    for name, (family, parts) in groups.items():
+        some = [one for one in measured if one.point.family == family and one.point.part in parts]
+        if len(some) == sum(p.family == family and p.part in parts for p in rule.points()):
+            full, best = (np.log([f(one) for one in some]) for f in (full_of, lora_of))
+            found[name] = float(np.polyfit(full, best, 1)[0])
+    return {name: found[name] for name in rule.SLOPES if name in found}
+
+
+def published() -> str:
+    """Markdown: what published rules predict for points that were recorded before the study."""
+    rows = {
+        "digits, two layers, 64": ("two layers", 64, 32),
+        "text, 128": ("text", 128, 32),
+        "SmolLM2, 576": ("smollm2", 576, 32),
+        "text, 128, alpha 2": ("text", 128, 2),
+        "SmolLM2, 576, alpha 512": ("smollm2", 576, 512),
+    }
+    lines = [
+        "| recorded | full | LoRA | ten times | by width, Llama | by width, Qwen | law A | law B |"
+    ]
+    lines += ["|-|-|-|-|-|-|-|-|"]
+    for name, where in rows.items():
+        same = [row for row in rule.PILOT if row[:3] == where]
+        full, lora = (float(np.exp(np.mean(np.log([row[i] for row in same])))) for i in (3, 4))
+        _, k, alpha = where
+        guesses = [10 * full, *(5e-4 * (2000 / k) ** power for power in (0.781, 0.0775))]
+        guesses += [rule.law_a(full, alpha), rule.law_b(full, alpha, k)]
+        cells = " | ".join(f"{x:.2g} ({x / lora:.2g})" for x in guesses)
+        lines.append(f"| {name} | {full:.2g} | {lora:.2g} | {cells} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -411,8 +544,13 @@ def main() -> None:
     parser.add_argument("--smollm2", help="SmolLM2-135M, as `lora_np.language.load` takes it")
     parser.add_argument("--quick", action="store_true", help="the subset QUICK, in memory")
     parser.add_argument("--show", action="store_true", help="what is recorded; run nothing")
+    parser.add_argument("--page", action="store_true", help="write what is recorded into the page")
     args = parser.parse_args()
     show = lambda line: print(f"{time.strftime('%H:%M')} {line}", flush=True)
+    if args.page:
+        parts = {"published": published(), "recorded": report(recorded())}
+        write_page(PAGE, parts)
+        return
     study = Study(0 if args.show else args.minutes, args.novels, args.smollm2, not args.quick)
     part, of = args.part
     chosen = [one for one in rule.points() if args.only in one.name]

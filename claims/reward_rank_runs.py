@@ -5,6 +5,7 @@
     python -m claims.reward_rank_runs --part 0/2              one of two processes
     python -m claims.reward_rank_runs --quick                 a subset in memory, in half a minute
     python -m claims.reward_rank_runs --show                  what is recorded
+    python -m claims.reward_rank_runs --page                  write it into the page
 
 Lines of ``runs/reward-rank.bandit.jsonl`` and ``.language.jsonl`` carry their settings, seeds, J, CPU
 seconds and the commit of the rule; what is there does not run again. Draws depend on the seed alone, so
@@ -14,6 +15,7 @@ that ranks and learning rates meet the same images, prompts and noise.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,11 +27,12 @@ import numpy as np
 
 import lora_np as lnp
 from claims import batched, methods, reward_rank_rule as rule
-from claims.kept import RUNS, Kept, OutOfTimeError, share
+from claims.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
 from claims.text import BASES, loaded
 from lora_np import language
 from lora_np.checks import Array
 
+PAGE = HERE.parent / "docs" / "understand" / "reward-rank.md"
 # The quick subset, in small: few steps and seeds. It shows that the estimator learns, and that a
 # solution of rank 16 is beyond rank 1. It cannot tell bits from steps, nor anything of language.
 QUICK = [(1, 22, 60), (16, 22, 60)]
@@ -426,6 +429,57 @@ def languages(study: Study, part: int, of: int) -> None:
         show(f"{task}, rank {rank or 'full'}, {seeds} seeds: J {found.mean():.4f}")
 
 
+# The page
+
+
+def report(study: Study) -> str:
+    """Markdown: what each rank achieves in the bandit, and the verdict once all of it has run."""
+    lines = [
+        "| bits | solution's rank | steps | rank 1 | rank 4 | rank 16 | full | rank 1, exact gradients |",
+        "|-|-|-|-|-|-|-|-|",
+    ]
+    for geometry, bits, steps in sorted(tasks(), key=lambda task: (task[1], task[0], task[2])):
+        task = geometry, bits, steps
+        cells = []
+        for rank in rule.RANKS:
+            with contextlib.suppress(OutOfTimeError):
+                cells.append(f"{100 * study.bandit(task, rank, 0).mean():.1f}")
+        with contextlib.suppress(OutOfTimeError):
+            cells.append(f"{100 * study.floor(task).mean():.1f}")
+        if len(cells) == len(rule.RANKS) + 1:
+            lines.append(f"| {bits} | {geometry} | {steps} | {' | '.join(cells)} |")
+    try:
+        count = blocks(study)
+        word, facts = rule.verdict(behind(study, count))
+    except OutOfTimeError:
+        return "\n".join(["**Not run yet.**", "", *lines])
+    seeds = f"{count * rule.SEEDS} seeds."
+    return "\n".join(
+        [*lines, "", f"**{word.capitalize()}**, {seeds}", "", *(f"- {x}" for x in facts)]
+    )
+
+
+def language_report(study: Study) -> str:
+    """Markdown: J of each rank beside what needs no learning, as far as it has run."""
+    lines = []
+    for task in rule.LANGUAGE:
+        with contextlib.suppress(OutOfTimeError):
+            known = study.references(task)
+            means = {name: np.mean([one[name] for one in known]) for name in known[0]}
+            spoken = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+            lines.append(
+                f"- {task}, without learning: {spoken} (J per character, mean of four bases)"
+            )
+            for rank in rule.LANGUAGE_RANKS:
+                for seeds in (rule.SEEDS, rule.LOOK):
+                    with contextlib.suppress(OutOfTimeError):
+                        found = study.language(task, rank, seeds)
+                        name = f"rank {rank}" if rank else "full"
+                        lines.append(f"- {task}, {name}, {seeds} seeds: {found.mean():.4f}")
+                        break
+    return "\n".join(lines) or "Not run yet."
+
+
 def show(line: str) -> None:
     print(f"{time.strftime('%H:%M')} {line}", flush=True)
 
@@ -440,7 +494,12 @@ def main() -> None:
     parser.add_argument("--only", choices=["bandit", "language"], help="one half of the study")
     parser.add_argument("--quick", action="store_true", help="the subset QUICK, in memory")
     parser.add_argument("--show", action="store_true", help="what is recorded; run nothing")
+    parser.add_argument("--page", action="store_true", help="write what is recorded into the page")
     args = parser.parse_args()
+    if args.page:
+        known = Study(minutes=0)
+        write_page(PAGE, {"bandit": report(known), "language": language_report(known)})
+        return
     study = Study(0 if args.show else args.minutes, not args.quick)
     if args.quick:
         for task in QUICK:
