@@ -117,11 +117,8 @@ def write_page(page: Path, parts: Mapping[str, str]) -> None:
     """Write figures into a page: each part stands between comments with its name."""
     text = page.read_text(encoding="utf-8")
     for name, part in parts.items():
-        text = text.replace(within(text, name), part)
+        first, last = (
+            text.index(comment) for comment in (f"<!-- {name} -->", f"<!-- end of {name} -->")
+        )
+        text = f"{text[:first]}<!-- {name} -->\n\n{part}\n\n{text[last:]}"
     page.write_text(text, encoding="utf-8")
-
-
-def within(text: str, name: str) -> str:
-    """What stands between the comments of a part."""
-    first, last = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    return text[text.index(first) + len(first) : text.index(last)]

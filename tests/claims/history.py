@@ -36,3 +36,12 @@ def follows(name, rule_name):
         for later in recorded:
             kept.git("merge-base", "--is-ancestor", commit, later)  # fails if it is not
             assert not later.startswith(commit), "the rule was committed together with its runs"
+
+
+def on_page(page, name):
+    """What stands between the comments of a part of a page."""
+    text = page.read_text(encoding="utf-8")
+    _, _, rest = text.partition(f"<!-- {name} -->")
+    part, found, _ = rest.partition(f"<!-- end of {name} -->")
+    assert found, name
+    return part.strip()

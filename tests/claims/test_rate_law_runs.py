@@ -9,7 +9,7 @@ import lora_np as lnp
 from claims import batched, kept, rate_law_rule as rule, rate_law_runs as runs
 from claims.rate_law_rule import Measured, Point
 from claims.text import adapted
-from tests.claims.history import follows
+from tests.claims.history import follows, on_page
 from tests.drawing import few
 
 
@@ -211,3 +211,25 @@ def test_a_peak_is_the_vertex_of_a_parabola():
             assert rule.peak(logs, offsets) == pytest.approx(best, rel=1e-3)
     flat = dict.fromkeys(range(-5, 6), 1.0) | {0: 0.5, 2: np.inf, 1: np.inf, -1: np.inf}
     assert rule.peak(flat, (-2, -1, 0, 1, 2)) == pytest.approx(rule.rate(0), rel=1e-3)
+
+
+def test_the_page_says_what_is_recorded():
+    """python -m claims.rate_law_runs --page writes it."""
+    assert on_page(runs.PAGE, "published") == runs.published()
+    assert on_page(runs.PAGE, "recorded") == runs.report(runs.recorded())
+
+
+def test_slopes_are_found_between_the_ends_that_the_rule_names():
+    """Points that follow B at the expected full rates have B's slopes."""
+    exact = []
+    for i, point in enumerate(rule.points()):
+        spread = 1.1 ** (i % 3) if point.part in ("steps", "base", "sceptic") else 1
+        full = rule.expected_full(point) * spread
+        exact.append(Measured(point, full, rule.expected_lora(point, full), 0))
+    found = runs.slopes(exact)
+    assert found.keys() == rule.SLOPES.keys()
+    for name, slope in found.items():
+        assert slope == pytest.approx(rule.SLOPES[name], abs=0.02), name
+    assert runs.identities(exact) == pytest.approx([1] * 6)
+    some = [one for one in exact if one.point.family == "digits"]
+    assert {name.split()[0].strip(",") for name in runs.slopes(some)} == {"digits"}

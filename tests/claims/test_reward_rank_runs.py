@@ -10,7 +10,7 @@ import lora_np as lnp
 from claims import kept, reward_rank_rule as rule, reward_rank_runs as runs
 from claims.reward_rank_runs import Bandit, Study, Writer, advantages, surrogate, to_go
 from lora_np import language
-from tests.claims.history import follows
+from tests.claims.history import follows, on_page
 from tests.drawing import few
 from tests.language.conftest import random_model
 from tests.rounding import in_double
@@ -187,3 +187,10 @@ def test_a_verdict_asks_for_small_intervals_and_can_say_every_word():
 def test_recorded_lines_follow_the_committed_rule():
     for name in ("bandit", "language"):
         follows(f"reward-rank.{name}.jsonl", "reward_rank_rule.py")
+
+
+def test_the_page_says_what_is_recorded():
+    """python -m claims.reward_rank_runs --page writes it."""
+    known = Study(minutes=0)
+    assert on_page(runs.PAGE, "bandit") == runs.report(known)
+    assert on_page(runs.PAGE, "language") == runs.language_report(known)
