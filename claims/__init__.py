@@ -32,6 +32,7 @@ TOOLS = {
     "longer",
     "peft_runs",
     "kept",
+    "rate_law_peft",
     "rate_law_rule",
     "rate_law_runs",
     "reward_rank_rule",

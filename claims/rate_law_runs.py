@@ -325,9 +325,9 @@ class Side:
     seeds: Sequence[int]
     start: int
 
-    def means(self, places: Sequence[int], seeds: Sequence[int]) -> dict[int, float]:
-        """The mean log loss at places of the grid."""
-        return {place: float(np.mean(self.at(rule.rate(place), seeds))) for place in places}
+    def mean(self, place: int, seeds: Sequence[int]) -> float:
+        """The mean log loss at a place of the grid."""
+        return float(np.mean(self.at(rule.rate(place), seeds)))
 
     def at(self, lr: float, seeds: Sequence[int]) -> Array:
         return self.study.losses(self.point, self.side, seeds, lr)
@@ -340,17 +340,9 @@ class Side:
         """Steps of 2 with few seeds until the best has been compared with both its neighbours, then
         the best of all seeds among its `offsets`.
         """
-        known: dict[int, float] = {}
         few = self.seeds[: LOOK[self.point.family]]
-        place = self.start
-        while missing := [place + i for i in (0, 2, -2) if place + i not in known]:
-            known |= self.means(missing, few)
-            place = rule.best(known)
-        known = {}
-        while missing := [place + i for i in self.offsets if place + i not in known]:
-            known |= self.means(missing, self.seeds)
-            place = rule.best(known)
-        return known
+        found = closed(lambda place: self.mean(place, few), self.start, (0, 2, -2))
+        return closed(lambda place: self.mean(place, self.seeds), rule.best(found), self.offsets)
 
     def peak(self) -> float:
         return rule.peak(self.searched(), self.offsets)
@@ -410,12 +402,64 @@ def recorded() -> list[Measured]:
     return run(Study(minutes=0), rule.points(), lambda line: None)
 
 
+# torch and PEFT
+
+
+AGAIN = (Point("alpha", "text", 128, 32), Point("alpha", "text", 128, 2048))
+
+
+def agreement(setup: Any = None) -> list[float]:
+    """PEFT's best learning rates over ours, or the inverse, of the points that have run; with a setup
+    (`claims.rate_law_peft`), after the runs that are missing.
+    """
+    study = Study(minutes=0)
+    ends = 0.0 if setup is None else float("inf")
+    kept = Kept(RUNS / "rate-law.peft.jsonl", Path(rule.__file__), ends)
+    found = []
+    for point in AGAIN:
+        side = study.side(point, "lora", 1)
+        losses = functools.partial(repeated, kept, point, setup, seeds=side.seeds)
+        try:
+            ours = side.searched()
+            theirs = closed(losses, rule.best(ours), side.offsets)
+        except OutOfTimeError:
+            continue
+        ratio = rule.peak(theirs, side.offsets) / rule.peak(ours, side.offsets)
+        found.append(float(np.exp(abs(np.log(ratio)))))
+    return found
+
+
+def repeated(kept: Kept, point: Point, setup: Any, place: int, seeds: Sequence[int]) -> float:
+    """The mean log loss of LoRA's seeds at a place of the grid, in another program."""
+    method = {"kind": "lora", "rank": point.rank, "alpha": point.alpha}
+    losses = []
+    for seed in seeds:
+
+        def train(seed: int = seed) -> dict[str, Any]:
+            found = setup.once(seed, rule.rate(place), **method)
+            return {half: in_logs(found[half]) for half in HALVES}
+
+        run = {"point": point.name, "side": "peft", "rate": rule.rate(place), "seed": seed}
+        line = kept.once(run, train)
+        losses += [np.inf if line[half] is None else line[half] for half in HALVES]
+    return float(np.mean(losses))
+
+
+def closed(mean: Callable[[int], float], place: int, offsets: Sequence[int]) -> dict[int, float]:
+    """Mean log losses at the best place of the grid and its neighbours, from a first place on."""
+    known: dict[int, float] = {}
+    while missing := [place + i for i in offsets if place + i not in known]:
+        known |= {one: mean(one) for one in missing}
+        place = rule.best(known)
+    return known
+
+
 # The page
 
 
 def report(measured: Sequence[Measured]) -> str:
     """Markdown: the verdict, the points by part, slopes, and the identity."""
-    word, facts = rule.verdict(measured, identities(measured), [])
+    word, facts = rule.verdict(measured, identities(measured), agreement())
     lines = [f"**{word.capitalize()}.** {' '.join(facts)}", ""]
     lines += [
         "| setup, what varies | points | LoRA over full | within 1.5 | largest factor | within 0.01 nats |"
@@ -562,7 +606,7 @@ def main() -> None:
     measured = []
     for group in groups(chosen)[part::of]:
         measured += run(study, group, show)
-    word, facts = rule.verdict(measured, identities(measured), [])
+    word, facts = rule.verdict(measured, identities(measured), agreement())
     print("\n".join([word, *facts]))
 
 

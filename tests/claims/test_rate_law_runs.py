@@ -233,3 +233,20 @@ def test_slopes_are_found_between_the_ends_that_the_rule_names():
     assert runs.identities(exact) == pytest.approx([1] * 6)
     some = [one for one in exact if one.point.family == "digits"]
     assert {name.split()[0].strip(",") for name in runs.slopes(some)} == {"digits"}
+
+
+def test_the_best_rates_of_another_program_are_compared_at_the_same_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    monkeypatch.setattr(kept, "committed", lambda path: "abc")
+
+    class Peft:
+        def once(self, seed, lr, **method):
+            assert seed in range(4, 8)
+            return dict.fromkeys(("first", "second"), np.exp(0.1 * np.log(lr / 0.0121) ** 2))
+
+    assert runs.agreement(Peft()) == []  # nothing to compare with
+    for point in runs.AGAIN:
+        Valley().measured(point)
+    assert runs.agreement() == []
+    assert runs.agreement(Peft()) == pytest.approx([1.1, 1.1], abs=0.02)
+    assert runs.agreement() == pytest.approx([1.1, 1.1], abs=0.02)
