@@ -194,3 +194,17 @@ def test_the_page_says_what_is_recorded():
     known = Study(minutes=0)
     assert on_page(runs.PAGE, "bandit") == runs.report(known)
     assert on_page(runs.PAGE, "language") == runs.language_report(known)
+
+
+def test_a_writer_learns_the_same_again_and_needs_no_learning_for_a_ban(monkeypatch):
+    monkeypatch.setattr(rule, "EVALUATED", 128)
+    writer = Writer("lipogram", 1)
+    once, again = (writer.measured(writer.trained(1, 0.005, steps=3)) for _ in range(2))
+    assert once == again
+    before = writer.measured(writer.base)
+    assert before["kl"] == 0
+    assert once["kl"] > 0
+    banned = writer.tilted(np.random.default_rng(0), 30.0, n=64)
+    without_foresight = writer.tilted(np.random.default_rng(0), 1 / writer.beta, n=64)
+    # the policy without foresight is the best of those that look at one character only
+    assert before["J"] + 0.03 < banned < without_foresight + 0.003 < 0
