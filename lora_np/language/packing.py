@@ -322,8 +322,16 @@ def log_probabilities(
 
     Parameters
     ----------
-    model, tokens, labels, sequence_ids, rng
+    model : LanguageModel
+        What is trained or measured.
+    tokens : ndarray of int, shape (batch, tokens)
+        Each row is a text.
+    labels : ndarray of int, shape (batch, tokens), optional
         As for `token_loss`.
+    sequence_ids : ndarray of int, shape (batch, tokens), optional
+        As for `token_loss`.
+    rng : Generator, optional
+        Switches dropout on.
 
     Returns
     -------
@@ -332,8 +340,10 @@ def log_probabilities(
 
     Raises
     ------
-    ValueError, TypeError
-        As for `token_loss`.
+    ValueError
+        If no label counts, there is not one for each token, or one is not a token.
+    TypeError
+        If labels are not integers.
 
     Examples
     --------
