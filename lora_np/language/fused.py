@@ -156,8 +156,9 @@ def attend_forward(
     window: int | None,
     scale: float,
     sequence_ids: Array | None = None,
-    keep: int = KEPT,  # attention weights at most, for the gradient
+    keep: int | None = None,  # how many attention weights at most, by default KEPT
 ) -> tuple[Array, Any]:
+    keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
     KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # so BLAS is faster
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
