@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import traceback
@@ -10,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from lora_np.checks import brief, close_names
 from lora_np.cli.output import printable_output
@@ -50,6 +52,29 @@ class Commands(click.Group):
             raise click.UsageError(f"no such command {name!r}{close_names(name, COMMANDS)}")
         command: click.Command = getattr(import_module(f"lora_np.cli.{COMMANDS[name]}"), name)
         return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([*summaries().items()])
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command without loading any, or an option."""
+        names = summaries().items()
+        items = [
+            CompletionItem(name, help=text) for name, text in names if name.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, context, incomplete)
+
+
+def summaries() -> dict[str, str]:
+    """Read the first line of each command's docstring from the source."""
+    functions: dict[str, ast.FunctionDef] = {}
+    for file in FILES:
+        tree = ast.parse(Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8"))
+        functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    texts = {name: ast.get_docstring(functions[name]) or "" for name in COMMANDS}
+    return {name: text.partition("\n")[0] for name, text in texts.items()}
 
 
 @click.command(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)

@@ -77,7 +77,9 @@ def test_rotation(batch, heads, piece, monkeypatch):
 @every("kept", [0, 5000, 2**22])
 @every("window", [None, 1, 3, 64, 70])
 @every(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
-@every(("tokens", "before"), [(1, 0), (2, 0), (2, 1), (65, 0), (65, 62), (130, 0), (130, 3), (130, 50)])
+@every(
+    ("tokens", "before"), [(1, 0), (2, 0), (2, 1), (65, 0), (65, 62), (130, 0), (130, 3), (130, 50)]
+)
 def test_attention(tokens, before, heads, kv, window, kept, monkeypatch):
     """Blocks, groups, windows, tiles, keys before the first query, and weights that are made again
     on the way back.
