@@ -7,6 +7,7 @@ written once. ``from lora_np.lazy import np`` is NumPy, imported when it is firs
 
 import builtins
 from _thread import RLock  # as functools takes it: threading itself would cost a millisecond
+from types import ModuleType
 
 __all__ = ["Deferred", "np", "on_demand"]
 
@@ -70,7 +71,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         return value
 
 
-class Deferred:
+class Deferred(ModuleType):
     """Import a module when one of its names is first used.
 
     Examples
@@ -79,13 +80,10 @@ class Deferred:
     2.0
     """
 
-    def __init__(self, module: str) -> None:
-        self.module = module
-
     def __getattr__(self, name: str) -> object:
         from importlib import import_module
 
-        value = getattr(import_module(self.module), name)
+        value = getattr(import_module(self.__name__), name)
         setattr(self, name, value)  # from now on as fast as a module's own
         return value
 

@@ -60,21 +60,25 @@ class Commands(click.Group):
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a command without loading any, or an option."""
-        names = summaries().items()
-        items = [
-            CompletionItem(name, help=text) for name, text in names if name.startswith(incomplete)
+        return [
+            *(
+                CompletionItem(n, help=text)
+                for n, text in summaries().items()
+                if n.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, context, incomplete),
         ]
-        return items + click.Command.shell_complete(self, context, incomplete)
 
 
 def summaries() -> dict[str, str]:
     """Read the first line of each command's docstring from the source."""
-    functions: dict[str, ast.FunctionDef] = {}
+    texts = {}
     for file in FILES:
-        tree = ast.parse(Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8"))
-        functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    texts = {name: ast.get_docstring(functions[name]) or "" for name in COMMANDS}
-    return {name: text.partition("\n")[0] for name, text in texts.items()}
+        source = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef):
+                texts[node.name] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return {name: texts[name] for name in COMMANDS}
 
 
 @click.command(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)

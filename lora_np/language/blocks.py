@@ -248,7 +248,8 @@ class SelfAttention(Named):
         if by_head and not self.normed_first:
             q, k = self.norms(q, k)
         settings: dict[str, Any] = {"window": self.window, "scale": self.score}
-        settings["sequence_ids"] = None if rows is None else rows.ids
+        if rows is not None:
+            settings["sequence_ids"] = rows.ids
         use_fused = self.fused and not self.score_cap
         if cache is None and use_fused:
             return fused.attend(q, k, v, **settings)
