@@ -1,6 +1,6 @@
 # Right answers to the exercises in forms of their own, to be parsed, not run: every one that the checks reject is a finding.
 # Their authors read only the exercises' statements, before the checks met these answers; they are not students.
-# ruff: noqa: B007, B905, C408, C416, F811, F821, F841, NPY002, RET503, RUF059
+# ruff: noqa: B905, C408, F811, F821, NPY002, RET503, RUF059
 import numpy as np
 
 
@@ -682,10 +682,15 @@ def gram_schmidt(M):
     return Q
 
 
-@right("Cholesky of the Gram matrix")
+@right("recursive: the first columns, then the last without its part in them, twice")
 def gram_schmidt(M):
-    L = np.linalg.cholesky(M.T @ M)
-    return np.linalg.solve(L, np.transpose(M)).T
+    rest = np.array(M[:, -1:], float)
+    if M.shape[1] == 1:
+        return rest / np.linalg.norm(rest)
+    Q = gram_schmidt(M[:, :-1])
+    rest -= Q @ (Q.T @ rest)
+    rest -= Q @ (Q.T @ rest)
+    return np.hstack([Q, rest / np.linalg.norm(rest)])
 
 
 @right("the part that least squares leaves over, with the other sign")

@@ -1,6 +1,6 @@
 # Wrong answers to the exercises, to be parsed, not run: every answer that the checks accept is a finding.
 # Their authors read only the exercises' statements, before the checks met these answers; they are not students.
-# ruff: noqa: B007, B905, C408, C416, F811, F821, F841, NPY002, RET503, RUF059
+# ruff: noqa: B007, B905, C416, F811, F821, F841, NPY002, RET503, RUF059
 import numpy as np
 
 
