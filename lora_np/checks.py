@@ -72,7 +72,7 @@ def whole_numbers(name: str, value: object) -> tuple[int, ...]:
 
 def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
     """Convert ``values`` to an array of whole numbers from 0 to ``count - 1``."""
-    array = np.asarray(values)
+    array = plain(name, values)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}")
     wrong = array[(array < 0) | (array >= count)]
@@ -87,12 +87,8 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
     LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become
     float64.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise masked(name)
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    array = real(name, value)
+    single = array.dtype.itemsize <= 4
     array = array.astype(np.float32 if single else np.float64, copy=False)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix (2 axes), got shape {array.shape}")
@@ -102,9 +98,35 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
     return array
 
 
-def masked(name: str) -> TypeError:
-    """Make the error for a masked array: NumPy's functions would ignore the mask."""
-    return TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
+def real(name: str, value: object) -> Array:
+    """Convert ``value`` to floats as a Tensor does: integers and booleans become float64."""
+    array = plain(name, value)
+    if array.dtype.kind == "f":
+        return array
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
+def plain(name: str, value: object) -> Array:
+    """Convert ``value`` to an ndarray in native byte order; refuse a mask, which would be lost."""
+    if type(value) is not np.ndarray:
+        if masked(value):
+            raise TypeError(
+                f"{name} must not be a masked array: fill it first, as in {name}.filled(0)"
+            )
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError) as error:  # of a Tensor, or of rows of different lengths
+            raise type(error)(f"{name}: {error}") from None
+    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+
+
+def masked(value: object) -> bool:
+    """Tell whether ``value`` is a masked array or a list that holds one."""
+    if isinstance(value, (list, tuple)):
+        return any(map(masked, value))
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # no import of numpy.ma
 
 
 def finite(name: str, array: Array) -> None:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, StrPath, shown
+from lora_np.checks import Array, StrPath, plain, shown
 from lora_np.files import (
     FileError,
     Json,
@@ -167,7 +167,7 @@ def save(
         float_dtype(dtype)
     if not isinstance(tensors, Mapping):
         raise TypeError(f"tensors must map names to arrays, got {shown(tensors)}")
-    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    arrays = {name: plain(name, array) for name, array in tensors.items()}
     header = {}
     for name, array in arrays.items():
         own = _BY_NUMPY.get(array.dtype.newbyteorder("<"))

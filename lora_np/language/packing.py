@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, Rng, whole_number
+from lora_np.checks import Array, Rng, plain, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
 from lora_np.language.composed import IGNORED, Operand
@@ -304,9 +304,10 @@ def token_loss(
     >>> round(float(token_loss(austen, tokens[None])), 2)
     1.04
     """
+    tokens = plain("tokens", tokens)
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
-    labels = np.asarray(labels)
+    labels = plain("labels", labels)
     counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
     if (
@@ -370,6 +371,7 @@ def windows(tokens: Array, max_length: int) -> Array:
     array([[0, 1, 2, 3],
            [3, 4, 5, 6]])
     """
+    tokens = plain("tokens", tokens)
     rows = (len(tokens) - 1) // whole_number("max_length", max_length)
     if rows < 1:
         raise ValueError(

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Operand, Tensor, affine, primitive, value
-from lora_np.checks import Array, Rng, computed_dtype, generator, numbers_below, shown, whole_number
-from lora_np.nn.tree import outline
+from lora_np.autograd import Operand, Tensor, affine, operand, primitive, value
+from lora_np.checks import (
+    Array,
+    Rng,
+    computed_dtype,
+    generator,
+    numbers_below,
+    real,
+    shown,
+    whole_number,
+)
+from lora_np.nn.tree import LEAVES, outline
 from lora_np.quantise import Quantised
 
 Layer = Callable[..., Operand]  # of an input, and rng=
@@ -53,15 +62,13 @@ class Linear:
             raise TypeError(
                 f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)"
             )
-        check_weight("W", self.W)
+        convert_weights(self, "W", "b")
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
-        if self.b is not None:
-            check_weight("b", self.b, quantised=False)
-            if self.b.shape != (self.d_out,):
-                raise ValueError(
-                    f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
-                )
+        if self.b is not None and self.b.shape != (self.d_out,):
+            raise ValueError(
+                f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
+            )
 
     @classmethod
     def init(
@@ -151,7 +158,7 @@ class Embedding:
             raise TypeError(
                 "Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))"
             )
-        check_weight("W", self.W)
+        convert_weights(self, "W")
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
 
@@ -235,14 +242,35 @@ affine_quantised = primitive(
 )
 
 
-def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
-    if not isinstance(
-        weight, (Tensor, np.ndarray, Quantised) if quantised else (Tensor, np.ndarray)
-    ):
-        kind = type(weight).__name__
-        raise TypeError(
-            f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it"
-        )
+def convert_weights(layer: object, *names: str) -> None:
+    """Convert the arrays in these fields of a new layer as a Tensor converts its data.
+
+    Parameters
+    ----------
+    layer : object
+        A frozen dataclass, in its ``__post_init__``.
+    *names : str
+        Fields that hold a Tensor, an ndarray or a quantised weight; b and c may be None.
+
+    Raises
+    ------
+    TypeError
+        If a field holds something else, or an array that is masked or not of real numbers.
+
+    Examples
+    --------
+    >>> Linear(np.array([[200, 100]], np.uint8)).W
+    array([[200., 100.]])
+    """
+    for name in names:
+        given = getattr(layer, name)
+        if isinstance(given, np.ndarray):
+            object.__setattr__(layer, name, real(name, given))
+        elif not (isinstance(given, LEAVES) or (given is None and name in "bc")):
+            kind = type(given).__name__
+            raise TypeError(
+                f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it"
+            )
 
 
 def relu(x: Operand) -> Operand:
@@ -267,6 +295,7 @@ def relu(x: Operand) -> Operand:
     >>> relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
+    x = operand("x", x)
     return np.where(x > 0, x, 0)
 
 
@@ -292,7 +321,7 @@ def sigmoid(x: Operand) -> Operand:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
+    y: Operand = 0.5 * np.tanh(0.5 * operand("x", x)) + 0.5
     return y
 
 
@@ -318,6 +347,7 @@ def gelu(x: Operand) -> Operand:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
+    x = operand("x", x)
     y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
     return y
 
@@ -346,6 +376,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
+    x = operand("x", x)
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     e = np.exp(x - value(x).max(axis=axis, keepdims=True))
     y: Operand = e / e.sum(axis=axis, keepdims=True)
@@ -382,6 +413,7 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     >>> dropout(np.ones(4), 0.5, rng=None)
     array([1., 1., 1., 1.])
     """
+    x = operand("x", x)
     if rng is None or rate == 0:
         return x
     if not isinstance(rng, np.random.Generator):

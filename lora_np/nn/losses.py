@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Operand, primitive, value
-from lora_np.checks import Array, numbers_below
+from lora_np.autograd import Operand, operand, primitive, value
+from lora_np.checks import Array, numbers_below, real
 
 
 def mean_squared_error(prediction: Operand, target: Array) -> Operand:
@@ -39,15 +40,19 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     >>> float(mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
+    return mean_squared_difference(prediction, target)
+
+
+def residual_of(prediction: Any, target: Any) -> Any:
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction and target differ in shape: {prediction.shape} and {target.shape}"
         )
-    return mean_squared_difference(prediction, target)
+    return prediction - target
 
 
-def squared_forward(a: Array, b: Array) -> tuple[Array, Array]:
-    residual: Array = a - b
+def squared_forward(prediction: Array, target: Array) -> tuple[Array, Array]:
+    residual = residual_of(prediction, target)
     flat = residual.ravel("K")
     if flat.dtype == np.float16:  # where a sum would end at 65504
         flat = flat.astype(np.float32)
@@ -55,7 +60,7 @@ def squared_forward(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def squared_gradients(
-    residual: Array, a: Array, b: Array, *, wanted: tuple[bool, ...]
+    residual: Array, prediction: Array, target: Array, *, wanted: tuple[bool, ...]
 ) -> Callable[[Array], tuple[Array, Array | None]]:
     def pull(g: Array) -> tuple[Array, Array | None]:
         gradient = residual
@@ -70,7 +75,7 @@ mean_squared_difference = primitive(
     squared_forward,
     joint=squared_gradients,
     keeps=True,
-    composed=lambda a, b: np.mean(np.square(a - b)),
+    composed=lambda prediction, target: np.mean(np.square(residual_of(prediction, target))),
 )
 
 
@@ -106,7 +111,8 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     >>> float(cross_entropy(np.zeros((1, 4)), np.array([2]))) == float(np.log(4))
     True
     """
-    shape = np.shape(logits)
+    logits = operand("logits", logits)
+    shape = logits.shape
     if len(shape) != 2 or np.shape(labels) != shape[:1]:
         raise ValueError(
             f"logits (n, classes) and labels (n,) must fit, got {shape} and {np.shape(labels)}"
@@ -140,4 +146,5 @@ def accuracy(logits: Operand, labels: Array) -> float:
     >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
     """
-    return float(np.mean(value(logits).argmax(axis=1) == labels))
+    chosen = value(operand("logits", logits)).argmax(axis=1)
+    return float(np.mean(chosen == real("labels", labels)))

@@ -12,7 +12,16 @@ from functools import cache
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, Rng, choice, matrix, overflow_allowed, whole_number
+from lora_np.checks import (
+    Array,
+    ArrayLike,
+    Rng,
+    choice,
+    matrix,
+    overflow_allowed,
+    real,
+    whole_number,
+)
 from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
@@ -181,7 +190,7 @@ def normal_quantile(p: ArrayLike) -> Array:
     """
     from statistics import NormalDist  # which takes a while to load
 
-    p = np.asarray(p, np.float64)
+    p = real("p", p).astype(np.float64, copy=False)
     if not ((p > 0) & (p < 1)).all():
         raise ValueError(f"p must lie between 0 and 1, got {p[~((p > 0) & (p < 1))].flat[0]}")
     return np.asarray(np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])(p))

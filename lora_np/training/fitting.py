@@ -22,6 +22,7 @@ from lora_np.checks import (
     generator,
     number,
     overflow_allowed,
+    plain,
     whole_number,
 )
 from lora_np.nn import (
@@ -517,7 +518,7 @@ def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, A
     """Check that x and y are arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
-        array = given if isinstance(given, np.ndarray) else np.asarray(given)
+        array = plain(name, given)
         if array.dtype.kind not in "fiub":
             raise TypeError(
                 f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}"
