@@ -99,17 +99,24 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
 
 def real(name: str, value: object) -> Array:
-    """Convert ``value`` to floats as a Tensor does: integers and booleans become float64."""
+    """Convert ``value`` to floats: float16, float32 and float64 stay, others become float64."""
+    array = numbers(name, value)
+    return array if array.dtype in FLOATS else array.astype(np.float64)
+
+
+def numbers(name: str, value: object) -> Array:
+    """Convert ``value`` to an array of real numbers of any dtype."""
     array = plain(name, value)
-    if array.dtype.kind == "f":
-        return array
-    if array.dtype.kind not in "iub":
+    if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    return array.astype(np.float64)
+    return array
+
+
+FLOATS = {*map(np.dtype, ("f2", "f4", "f8"))}  # in native byte order
 
 
 def plain(name: str, value: object) -> Array:
-    """Convert ``value`` to an ndarray in native byte order; refuse a mask, which would be lost."""
+    """Convert ``value`` to an ndarray; refuse a mask, which would be lost."""
     if type(value) is not np.ndarray:
         if masked(value):
             raise TypeError(
@@ -119,7 +126,7 @@ def plain(name: str, value: object) -> Array:
             value = np.asarray(value)
         except (TypeError, ValueError) as error:  # of a Tensor, or of rows of different lengths
             raise type(error)(f"{name}: {error}") from None
-    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+    return value
 
 
 def masked(value: object) -> bool:

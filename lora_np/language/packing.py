@@ -305,6 +305,8 @@ def token_loss(
     1.04
     """
     tokens = plain("tokens", tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens must have 2 axes, got shape {tokens.shape}")
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
     labels = plain("labels", labels)
@@ -372,12 +374,13 @@ def windows(tokens: Array, max_length: int) -> Array:
            [3, 4, 5, 6]])
     """
     tokens = plain("tokens", tokens)
-    rows = (len(tokens) - 1) // whole_number("max_length", max_length)
+    count = tokens.size
+    rows = (count - 1) // whole_number("max_length", max_length)
     if rows < 1:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, which is too short for {max_length} and the token"
+            f"the text has {count} tokens, which is too short for {max_length} and the token"
             " that follows: use a longer text, or a max_length of at most"
-            f" {max(len(tokens) - 1, 1)}"
+            f" {max(count - 1, 1)}"
         )
     starts = np.arange(rows)[:, None] * max_length
     result: Array = tokens[starts + np.arange(max_length + 1)]

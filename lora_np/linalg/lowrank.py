@@ -319,7 +319,7 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     """
     errors = real("errors", errors)
     tolerance = number("tolerance", tolerance, maximum=1)
-    rounding = 4 * len(errors) ** 0.5 * float(np.finfo(errors.dtype).eps)
+    rounding = 4 * errors.size**0.5 * float(np.finfo(errors.dtype).eps)
     return int(np.argmax(errors <= tolerance + rounding))
 
 

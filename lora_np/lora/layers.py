@@ -22,8 +22,10 @@ class LowRank:
 
     __repr__ = outline
 
+    axes = 2
+
     def __post_init__(self) -> None:
-        convert_weights(self, "A", "B")
+        convert_weights(self, A=self.axes, B=self.axes)
         # A plain float: a NumPy scalar would lift float32 to float64 in every call.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
@@ -89,7 +91,7 @@ class LoRALinear(LowRank):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_weights(self, "c")
+        convert_weights(self, c=1)
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
             raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
@@ -201,7 +203,7 @@ class TrainableTokens:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        convert_weights(self, "rows")
+        convert_weights(self, rows=2)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
@@ -248,9 +250,11 @@ class LoRAExperts(LowRank):
     B: Tensor | Array  # (experts, d, r)
     alpha: float
 
+    axes = 3
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_weights(self, "base")
+        convert_weights(self, base=3)
 
     def __getitem__(self, i: Any) -> Any:
         return self.base[i] + self.B[i] @ self.A[i] * self.scale
@@ -263,7 +267,7 @@ class LoRAExperts(LowRank):
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
     """Check that ``B A`` is a product, of the ``shape`` of what it is added to."""
     a, b = A.shape, B.shape
-    if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+    if a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")
     if (b[0], a[1]) != shape:
         raise ValueError(

@@ -363,7 +363,7 @@ class DoRALinear:
             raise ValueError(
                 "lora's base must not have a b, which would be scaled: give it to DoRALinear"
             )
-        convert_weights(self, "m", "b")
+        convert_weights(self, m=1, b=1)
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(
@@ -417,7 +417,7 @@ class XSLinear:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        convert_weights(self, "A", "R", "B")
+        convert_weights(self, A=2, R=2, B=2)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, StrPath, close_names, plain, shown
+from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import FileError, errors_at
 from lora_np.hub import gguf
 from lora_np.models.families import (
@@ -391,7 +391,6 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
     >>> as_stored({"model_type": "gemma2"}, "model.norm.weight", np.zeros(2))
     array([1., 1.])
     """
-    W = plain("W", W)
     order = row_order(config, name, len(W))
     W = W if order is None else W[np.argsort(order)]
     return W + 1 if from_one(config, name) else W

@@ -62,9 +62,7 @@ class Linear:
             raise TypeError(
                 f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)"
             )
-        convert_weights(self, "W", "b")
-        if self.W.ndim != 2:
-            raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
+        convert_weights(self, W=2, b=1)
         if self.b is not None and self.b.shape != (self.d_out,):
             raise ValueError(
                 f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
@@ -158,9 +156,7 @@ class Embedding:
             raise TypeError(
                 "Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))"
             )
-        convert_weights(self, "W")
-        if self.W.ndim != 2:
-            raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
+        convert_weights(self, W=2)
 
     def __call__(self, tokens: Array, *, rng: Rng = None) -> Operand:
         tokens = numbers_below("tokens", tokens, self.W.shape[0])
@@ -228,7 +224,7 @@ class Sequential:
 
 # A few rows of W are dequantised at a time, and again in the backward pass.
 def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Array:
-    y = W.product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+    y = W.product(x.reshape(-1, *x.shape[-1:])).reshape(*x.shape[:-1], -1)
     return y if b is None else y + b
 
 
@@ -242,35 +238,42 @@ affine_quantised = primitive(
 )
 
 
-def convert_weights(layer: object, *names: str) -> None:
-    """Convert the arrays in these fields of a new layer as a Tensor converts its data.
+def convert_weights(layer: object, **axes: int) -> None:
+    """Convert the arrays in the fields of a new layer as a Tensor converts its data.
 
     Parameters
     ----------
     layer : object
         A frozen dataclass, in its ``__post_init__``.
-    *names : str
-        Fields that hold a Tensor, an ndarray or a quantised weight; b and c may be None.
+    **axes : int
+        For each field that holds a Tensor, an ndarray or a quantised weight, how many axes that
+        has; b and c may be None.
 
     Raises
     ------
     TypeError
         If a field holds something else, or an array that is masked or not of real numbers.
+    ValueError
+        If it has more or fewer axes.
 
     Examples
     --------
     >>> Linear(np.array([[200, 100]], np.uint8)).W
     array([[200., 100.]])
     """
-    for name in names:
+    for name, count in axes.items():
         given = getattr(layer, name)
-        if isinstance(given, np.ndarray):
-            object.__setattr__(layer, name, real(name, given))
-        elif not (isinstance(given, LEAVES) or (given is None and name in "bc")):
+        if given is None and name in "bc":
+            continue
+        if not isinstance(given, LEAVES):
             kind = type(given).__name__
             raise TypeError(
                 f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it"
             )
+        if given.ndim != count:
+            raise ValueError(f"{name} must have {count} axes, got shape {given.shape}")
+        if isinstance(given, np.ndarray):
+            object.__setattr__(layer, name, real(name, given))
 
 
 def relu(x: Operand) -> Operand:

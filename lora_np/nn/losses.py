@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Operand, operand, primitive, value
-from lora_np.checks import Array, numbers_below, real
+from lora_np.checks import Array, numbers_below, plain, real
 
 
 def mean_squared_error(prediction: Operand, target: Array) -> Operand:
@@ -112,10 +112,10 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     True
     """
     logits = operand("logits", logits)
-    shape = logits.shape
-    if len(shape) != 2 or np.shape(labels) != shape[:1]:
+    shape, labels = logits.shape, plain("labels", labels)
+    if len(shape) != 2 or labels.shape != shape[:1]:
         raise ValueError(
-            f"logits (n, classes) and labels (n,) must fit, got {shape} and {np.shape(labels)}"
+            f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}"
         )
     labels = numbers_below("labels", labels, shape[1])
     # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.

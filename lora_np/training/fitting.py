@@ -21,8 +21,8 @@ from lora_np.checks import (
     finite,
     generator,
     number,
+    numbers,
     overflow_allowed,
-    plain,
     whole_number,
 )
 from lora_np.nn import (
@@ -518,11 +518,7 @@ def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, A
     """Check that x and y are arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
-        array = plain(name, given)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(
-                f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}"
-            )
+        array = numbers(name, given)
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{name} must hold rows of data, got shape {array.shape}")
         finite(name, array)

@@ -273,7 +273,7 @@ def test_progress_bar_in_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    ({"x": [["1"]]}, TypeError, "x must hold real numbers, got list of <U1"),
+    ({"x": [["1"]]}, TypeError, "x must hold real numbers, got dtype <U1"),
     ({"x": np.zeros((0, 5))}, ValueError, r"x must hold rows of data, got shape \(0, 5\)"),
     ({"x": np.full((200, 5), np.nan)}, ValueError, r"x must be finite, got nan at \(0, 0\)"),
     ({"y": np.full((200, 4), np.inf)}, ValueError, r"y must be finite, got inf at \(0, 0\)"),
