@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_np import mini
-from lora_np.checks import ArrayLike, choice
+from lora_np.checks import Array, ArrayLike, choice, real
 from lora_np.exercises.catalogue import DATA, law_of
 from lora_np.exercises.running import Mistake, last_line, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
@@ -35,7 +35,7 @@ class Scene:
     said : str
         A sentence.
     panels : mapping of str to array_like
-        A matrix is drawn in shades, a list of numbers as a curve.
+        A matrix is drawn in shades, a list of numbers as a curve; ``?`` stands for NaN.
     passed : bool
         Whether the line is right.
 
@@ -52,15 +52,27 @@ class Scene:
     panels: Mapping[str, ArrayLike] = field(default_factory=dict)
     passed: bool = True
 
+    def __post_init__(self) -> None:
+        self.sizes()
+
+    def sizes(self) -> dict[str, Array]:
+        return {label: np.abs(real(label, panel)) for label, panel in self.panels.items()}
+
     def __repr__(self) -> str:
-        parts = [self.said]
-        for label, panel in self.panels.items():
-            same = [np.abs(p).max() for p in self.panels.values() if np.ndim(p) == np.ndim(panel)]
-            M = np.abs(np.atleast_2d(np.asarray(panel, np.float64))) / (max(same) or 1)
-            marks = SHADES if np.ndim(panel) == 2 else BARS
-            small = M[:: -(-len(M) // 16), :: -(-M.shape[1] * len(marks[0]) // 60)]
-            steps = np.rint(small * (len(marks) - 1)).astype(int)
-            parts.append("\n".join([label, *("".join(marks[i] for i in row) for row in steps)]))
+        parts, panels = [self.said], self.sizes()
+        for label, M in panels.items():
+            same = [
+                p.max(initial=0, where=np.isfinite(p)) for p in panels.values() if p.ndim == M.ndim
+            ]
+            marks = SHADES if M.ndim == 2 else BARS
+            M = np.atleast_2d(M)
+            small = M[:: -(-len(M) // 16) or 1, :: -(-M.shape[1] * len(marks[0]) // 60) or 1]
+            steps = np.rint(np.minimum(small / most, 1) * (len(marks) - 1))
+            signs = (
+                "".join("?" * len(marks[0]) if np.isnan(i) else marks[int(i)] for i in row)
+                for row in steps
+            )
+            parts.append("\n".join([label, *signs]))
         return "\n\n".join(filter(None, parts))
 
 

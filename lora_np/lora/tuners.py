@@ -95,6 +95,13 @@ class Tuner:
     directions: Callable[..., int] = field(default_factory=lambda: lambda r: r)
     outputs: bool = False
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # a row of the table by its key: its functions have no names
+        for key, row in TUNERS.items():
+            if row is self:
+                return row_of, (key,)
+        return super().__reduce__()
+
     @property
     def formula(self) -> Callable[..., Pair | Array]:
         """The function that defines the update."""
@@ -188,6 +195,10 @@ class Tuner:
         if isinstance(default, int):
             return whole_number(key, given, minimum=min(default, key == "r"))
         return number(key, given, minimum=-inf)
+
+
+def row_of(key: str) -> Tuner:
+    return TUNERS[key]
 
 
 def lora_factors(A: Array, B: Array, *, lora_alpha: float) -> Pair:
