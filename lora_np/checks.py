@@ -25,7 +25,7 @@ StrPath = str | os.PathLike[str]
 # Given to a call of a layer, it draws what is dropped. In quotes: numpy.random takes time to load.
 Rng: TypeAlias = "np.random.Generator | None"
 # a result that is too large, or becomes nan, is told or replaced afterwards
-overflow_allowed = functools.partial(np.errstate, over="ignore", invalid="ignore")
+overflow_allowed = functools.partial(np.errstate, over="ignore", under="ignore", invalid="ignore")
 
 
 def brief(text: str, longest: int) -> str:

@@ -61,9 +61,8 @@ class Scene:
     def __repr__(self) -> str:
         parts, panels = [self.said], self.sizes()
         for label, M in panels.items():
-            same = [
-                p.max(initial=0, where=np.isfinite(p)) for p in panels.values() if p.ndim == M.ndim
-            ]
+            alike = [p[np.isfinite(p)] for p in panels.values() if p.ndim == M.ndim]
+            most = max(p.max(initial=0) for p in alike) or 1
             marks = SHADES if M.ndim == 2 else BARS
             M = np.atleast_2d(M)
             small = M[:: -(-len(M) // 16) or 1, :: -(-M.shape[1] * len(marks[0]) // 60) or 1]

@@ -63,6 +63,7 @@ class Decoder(Named):
     layers: tuple[blocks.DecoderLayer, ...]
     norm: blocks.RMSNorm | blocks.LayerNorm
 
+    @np.errstate(under="ignore")
     def __call__(
         self,
         tokens: Array,

@@ -381,8 +381,9 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     """
     x = operand("x", x)
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
-    e = np.exp(x - value(x).max(axis=axis, keepdims=True))
-    y: Operand = e / e.sum(axis=axis, keepdims=True)
+    with np.errstate(under="ignore"):
+        e = np.exp(x - value(x).max(axis=axis, keepdims=True))
+        y: Operand = e / e.sum(axis=axis, keepdims=True)
     return y
 
 

@@ -120,9 +120,9 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     labels = numbers_below("labels", labels, shape[1])
     # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
     shifted = logits - value(logits).max(axis=1, keepdims=True)
-    loss: Operand = np.mean(
-        np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(shape[0]), labels]
-    )
+    with np.errstate(under="ignore"):
+        total = np.sum(np.exp(shifted), axis=1)
+    loss: Operand = np.mean(np.log(total) - shifted[np.arange(shape[0]), labels])
     return loss
 
 

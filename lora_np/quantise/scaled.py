@@ -325,7 +325,7 @@ def int8(W: Array) -> Int8:
 
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
-    values, scales = normalised(W.reshape(-1), block)
+    values, scales = normalised(W.reshape(-1), block, kind)
     even = np.pad(values, (0, W.size % 2))  # with a zero, as in bitsandbytes
     # the nearest level
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
@@ -380,10 +380,12 @@ def _nearest_on_grid() -> Array:
     return np.searchsorted((levels[:-1] + levels[1:]) / 2, grid).astype(np.uint8)
 
 
-def normalised(flat: Array, block: int) -> tuple[Array, Array]:
+def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
     """Divide the entries of each block by its largest magnitude; return both."""
     tops = np.maximum.reduceat(np.abs(flat), np.arange(0, flat.size, block))
     least = np.float32(1e-38)  # as in bitsandbytes: zero divided by this is zero
+    for size in tops[(tops > 0) & (tops < least)][:1]:
+        raise ValueError(f"a block of W is too small for {kind}: its largest magnitude is {size:g}")
     values = flat.copy()
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
@@ -418,6 +420,7 @@ KINDS = (
 )
 
 
+@np.errstate(under="ignore")
 def quantise(
     W: ArrayLike, kind: str, *, block: int = 64, double: bool = False, rng: Rng = None
 ) -> Quantised:
@@ -457,7 +460,8 @@ def quantise(
     ------
     ValueError
         If W is not a finite matrix, is too large for float32 or for the scales, has rows too small
-        for int8, or its rows are not whole blocks; or the kind is not known, or takes no options.
+        for int8 or blocks too small for int4 and nf4, or its rows are not whole blocks; or the kind
+        is not known, or takes no options.
     TypeError
         If W does not hold real numbers.
 
