@@ -101,7 +101,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 def real(name: str, value: object) -> Array:
     """Convert ``value`` to floats: float16, float32 and float64 stay, others become float64."""
     array = numbers(name, value)
-    return array if array.dtype in FLOATS else array.astype(np.float64)
+    return array if array.dtype.char in "efd" else array.astype(np.float64)
 
 
 def numbers(name: str, value: object) -> Array:
@@ -110,9 +110,6 @@ def numbers(name: str, value: object) -> Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array
-
-
-FLOATS = {*map(np.dtype, ("f2", "f4", "f8"))}  # in native byte order
 
 
 def plain(name: str, value: object) -> Array:

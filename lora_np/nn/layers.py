@@ -299,7 +299,7 @@ def relu(x: Operand) -> Operand:
     array([0., 2.])
     """
     x = operand("x", x)
-    return np.where(x > 0, x, 0)
+    return np.where(x <= 0, 0, x)  # NaN stays NaN
 
 
 def sigmoid(x: Operand) -> Operand:
