@@ -104,6 +104,13 @@ def real(name: str, value: object) -> Array:
     return array if array.dtype.char in "efd" else array.astype(np.float64)
 
 
+def convert_arrays(new: object) -> None:
+    """Convert the arrays, and lists, in the fields of a new dataclass as `real` does."""
+    for name, given in [*vars(new).items()]:
+        if isinstance(given, (np.ndarray, list)):
+            object.__setattr__(new, name, real(name, given))
+
+
 def numbers(name: str, value: object) -> Array:
     """Convert ``value`` to an array of real numbers of any dtype."""
     array = plain(name, value)
@@ -131,6 +138,11 @@ def masked(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
     return isinstance(value, np.ndarray) and hasattr(value, "mask")  # no import of numpy.ma
+
+
+def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
+    """Convert named arrays as `real` does."""
+    return {name: real(name, array) for name, array in named.items()}
 
 
 def finite(name: str, array: Array) -> None:

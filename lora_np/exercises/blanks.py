@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_np import mini
-from lora_np.checks import Array, ArrayLike, choice, real
+from lora_np.checks import ArrayLike, arrays, choice
 from lora_np.exercises.catalogue import DATA, law_of
 from lora_np.exercises.running import Mistake, last_line, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
@@ -52,19 +52,13 @@ class Scene:
     panels: Mapping[str, ArrayLike] = field(default_factory=dict)
     passed: bool = True
 
-    def __post_init__(self) -> None:
-        self.sizes()
-
-    def sizes(self) -> dict[str, Array]:
-        return {label: np.abs(real(label, panel)) for label, panel in self.panels.items()}
-
     def __repr__(self) -> str:
-        parts, panels = [self.said], self.sizes()
+        parts, panels = [self.said], arrays(self.panels)
         for label, M in panels.items():
-            alike = [p[np.isfinite(p)] for p in panels.values() if p.ndim == M.ndim]
+            alike = [np.abs(p[np.isfinite(p)]) for p in panels.values() if p.ndim == M.ndim]
             most = max(p.max(initial=0) for p in alike) or 1
             marks = SHADES if M.ndim == 2 else BARS
-            M = np.atleast_2d(M)
+            M = np.abs(np.atleast_2d(M))
             small = M[:: -(-len(M) // 16) or 1, :: -(-M.shape[1] * len(marks[0]) // 60) or 1]
             steps = np.rint(np.minimum(small / most, 1) * (len(marks) - 1))
             signs = (

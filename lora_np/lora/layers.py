@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Tensor, adapted_affine, affine, plus_low_rank, value
-from lora_np.checks import Array, Rng, number
-from lora_np.nn import Embedding, Linear, convert_weights, dropout, freeze, outline
+from lora_np.checks import Array, Rng, convert_arrays, number
+from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
 class LowRank:
@@ -22,10 +22,8 @@ class LowRank:
 
     __repr__ = outline
 
-    axes = 2
-
     def __post_init__(self) -> None:
-        convert_weights(self, A=self.axes, B=self.axes)
+        convert_arrays(self)
         # A plain float: a NumPy scalar would lift float32 to float64 in every call.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
@@ -91,7 +89,6 @@ class LoRALinear(LowRank):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_weights(self, c=1)
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
             raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
@@ -203,7 +200,7 @@ class TrainableTokens:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        convert_weights(self, rows=2)
+        convert_arrays(self)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
@@ -250,12 +247,6 @@ class LoRAExperts(LowRank):
     B: Tensor | Array  # (experts, d, r)
     alpha: float
 
-    axes = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        convert_weights(self, base=3)
-
     def __getitem__(self, i: Any) -> Any:
         return self.base[i] + self.B[i] @ self.A[i] * self.scale
 
@@ -267,7 +258,7 @@ class LoRAExperts(LowRank):
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
     """Check that ``B A`` is a product, of the ``shape`` of what it is added to."""
     a, b = A.shape, B.shape
-    if a[0] != b[1]:
+    if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")
     if (b[0], a[1]) != shape:
         raise ValueError(

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, convert_arrays, generator, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
-from lora_np.nn import Embedding, Linear, convert_weights, freeze, outline, replace, walk
+from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
 if TYPE_CHECKING:
@@ -363,7 +363,7 @@ class DoRALinear:
             raise ValueError(
                 "lora's base must not have a b, which would be scaled: give it to DoRALinear"
             )
-        convert_weights(self, m=1, b=1)
+        convert_arrays(self)
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(
@@ -417,7 +417,7 @@ class XSLinear:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        convert_weights(self, A=2, R=2, B=2)
+        convert_arrays(self)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T

@@ -8,7 +8,6 @@ with on_demand(globals()):
         Embedding as Embedding,
         Linear as Linear,
         Sequential as Sequential,
-        convert_weights as convert_weights,
         dropout as dropout,
         gelu as gelu,
         relu as relu,

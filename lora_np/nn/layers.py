@@ -13,13 +13,13 @@ from lora_np.checks import (
     Array,
     Rng,
     computed_dtype,
+    convert_arrays,
     generator,
     numbers_below,
-    real,
     shown,
     whole_number,
 )
-from lora_np.nn.tree import LEAVES, outline
+from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
 Layer = Callable[..., Operand]  # of an input, and rng=
@@ -62,11 +62,16 @@ class Linear:
             raise TypeError(
                 f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)"
             )
-        convert_weights(self, W=2, b=1)
-        if self.b is not None and self.b.shape != (self.d_out,):
-            raise ValueError(
-                f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
-            )
+        check_weight("W", self.W)
+        if self.W.ndim != 2:
+            raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
+        if self.b is not None:
+            check_weight("b", self.b, quantised=False)
+            if self.b.shape != (self.d_out,):
+                raise ValueError(
+                    f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
+                )
+        convert_arrays(self)
 
     @classmethod
     def init(
@@ -156,7 +161,10 @@ class Embedding:
             raise TypeError(
                 "Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))"
             )
-        convert_weights(self, W=2)
+        check_weight("W", self.W)
+        if self.W.ndim != 2:
+            raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
+        convert_arrays(self)
 
     def __call__(self, tokens: Array, *, rng: Rng = None) -> Operand:
         tokens = numbers_below("tokens", tokens, self.W.shape[0])
@@ -238,42 +246,14 @@ affine_quantised = primitive(
 )
 
 
-def convert_weights(layer: object, **axes: int) -> None:
-    """Convert the arrays in the fields of a new layer as a Tensor converts its data.
-
-    Parameters
-    ----------
-    layer : object
-        A frozen dataclass, in its ``__post_init__``.
-    **axes : int
-        For each field that holds a Tensor, an ndarray or a quantised weight, how many axes that
-        has; b and c may be None.
-
-    Raises
-    ------
-    TypeError
-        If a field holds something else, or an array that is masked or not of real numbers.
-    ValueError
-        If it has more or fewer axes.
-
-    Examples
-    --------
-    >>> Linear(np.array([[200, 100]], np.uint8)).W
-    array([[200., 100.]])
-    """
-    for name, count in axes.items():
-        given = getattr(layer, name)
-        if given is None and name in "bc":
-            continue
-        if not isinstance(given, LEAVES):
-            kind = type(given).__name__
-            raise TypeError(
-                f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it"
-            )
-        if given.ndim != count:
-            raise ValueError(f"{name} must have {count} axes, got shape {given.shape}")
-        if isinstance(given, np.ndarray):
-            object.__setattr__(layer, name, real(name, given))
+def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
+    if not isinstance(
+        weight, (Tensor, np.ndarray, Quantised) if quantised else (Tensor, np.ndarray)
+    ):
+        kind = type(weight).__name__
+        raise TypeError(
+            f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it"
+        )
 
 
 def relu(x: Operand) -> Operand:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.checks import Array, plain, real
-from lora_np.plots.style import ACCENT, CYCLE, MUTED, arrays, axes, label_line
+from lora_np.checks import Array, arrays, plain, real
+from lora_np.plots.style import ACCENT, CYCLE, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

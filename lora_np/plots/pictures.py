@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, real
-from lora_np.plots.style import INK, MUTED, arrays, axes, sized_figure
+from lora_np.checks import Array, arrays, real
+from lora_np.plots.style import INK, MUTED, axes, sized_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

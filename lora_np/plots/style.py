@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from lora_np.checks import Array, real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,8 +107,3 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
         text, (x, y), color=darker, path_effects=halo, annotation_clip=False,
         textcoords="offset points", **place | options,
     )  # fmt: skip
-
-
-def arrays(named: Mapping[str, Array]) -> dict[str, Array]:
-    """Convert arrays to floats; an error names what it is about."""
-    return {name: real(name, array) for name, array in named.items()}

@@ -329,7 +329,6 @@ ROWS = {
     ),
     "nn.Activation": Row(lambda x: nn.Activation(nn.relu)(x), X),
     "nn.Sequential": Row(lambda x: nn.Sequential([BASE, nn.Activation(np.tanh)])(x), X),
-    "nn.convert_weights": Row(lambda W: nn.Linear(W).W * 2, matrices("W")),
     "nn.accuracy": Row(nn.accuracy, {"logits": Argument((5, 3)), **LABELS}),
     "nn.cross_entropy": Row(nn.cross_entropy, {"logits": Argument((5, 3)), **LABELS}),
     "nn.mean_squared_error": Row(nn.mean_squared_error, matrices("prediction", "target")),
@@ -522,6 +521,9 @@ LEFT_OUT = {
     **dict.fromkeys(
         ("autograd.affine", "autograd.adapted_affine", "autograd.plus_low_rank"), ("0-d",)
     ),
+    # NumPy says which index does not fit
+    "lora.LoRAExperts": ("0-d",),
+    "lora.TrainableTokens": ("0-d",),
     # a vote may turn by rounding
     **{f"lora.WeightedUpdate {m}": ("float16",) for m in lora.MERGE_METHODS if "ties" in m},
     # matplotlib says what it does not draw

@@ -32,7 +32,7 @@ def test_init_is_reproducible():
 
 
 @pytest.mark.parametrize(("W", "b", "match"), [
-    (np.ones(3), None, r"W must have 2 axes, got shape \(3,\)"),
+    (np.ones(3), None, r"W must be a matrix \(d, k\), got shape \(3,\)"),
     (np.ones((2, 3)), np.ones(3), r"b must have shape \(2,\)"),
 ])  # fmt: skip
 def test_shapes_that_do_not_fit(W, b, match):
