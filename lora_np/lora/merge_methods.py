@@ -15,7 +15,7 @@ from math import copysign
 
 import numpy as np
 
-from lora_np.checks import Array, Rng, convert_arrays, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, generator, matrix, number, real, whole_number
 from lora_np.linalg import SVD, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
@@ -58,7 +58,9 @@ class WeightedUpdate:
     gram: Array | None = None
 
     def __post_init__(self) -> None:
-        convert_arrays(self)
+        for name, given in [*vars(self).items()]:
+            if name in ("B", "A", "gram") and given is not None:
+                object.__setattr__(self, name, real(name, given))
 
     @property
     def weighted(self) -> Array:
