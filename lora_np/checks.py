@@ -100,6 +100,8 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
 def real(name: str, value: object) -> Array:
     """Convert ``value`` to floats: float16, float32 and float64 stay, others become float64."""
+    if type(value) is np.ndarray and value.dtype.char in "efd":
+        return value  # fast, as in every step of training
     array = numbers(name, value)
     return array if array.dtype.char in "efd" else array.astype(np.float64)
 

@@ -17,7 +17,7 @@ with on_demand(globals()):
         product as product,
     )
     from lora_np.autograd.law import check_derivative as check_derivative
-    from lora_np.autograd.methods import operand as operand, value as value
+    from lora_np.autograd.methods import value as value
     from lora_np.autograd.nesting import grad as grad
     from lora_np.autograd.tables import (
         NOT_DIFFERENTIABLE as NOT_DIFFERENTIABLE,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
-from lora_np.checks import Array, ArrayLike, plain, real
+from lora_np.checks import Array, ArrayLike, plain
 
 IN_PLACE = (
     "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
@@ -155,31 +155,3 @@ def value(x: Any) -> Array:
     while isinstance(x, ArrayMethods):
         x = x.data
     return x if type(x) is np.ndarray else plain("x", x)
-
-
-def operand(name: str, x: Any) -> Any:
-    """Return a Tensor as it is, and convert anything else as a Tensor converts its data.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for the message of an error.
-    x : Tensor or array_like
-        Its value.
-
-    Returns
-    -------
-    Tensor or ndarray
-        Floats: not a copy, unless there is something to convert.
-
-    Raises
-    ------
-    TypeError
-        If ``x`` does not hold real numbers, or is masked.
-
-    Examples
-    --------
-    >>> operand("x", np.array([200, 100], np.uint8))
-    array([200., 100.])
-    """
-    return x if isinstance(x, ArrayMethods) else real(name, x)

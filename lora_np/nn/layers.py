@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Operand, Tensor, affine, operand, primitive, value
+from lora_np.autograd import Operand, Tensor, affine, primitive, value
 from lora_np.checks import (
     Array,
     Rng,
@@ -16,6 +16,7 @@ from lora_np.checks import (
     convert_arrays,
     generator,
     numbers_below,
+    real,
     shown,
     whole_number,
 )
@@ -278,7 +279,7 @@ def relu(x: Operand) -> Operand:
     >>> relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
-    x = operand("x", x)
+    x = x if isinstance(x, Tensor) else real("x", x)
     return np.where(x <= 0, 0, x)  # NaN stays NaN
 
 
@@ -304,7 +305,8 @@ def sigmoid(x: Operand) -> Operand:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    y: Operand = 0.5 * np.tanh(0.5 * operand("x", x)) + 0.5
+    x = x if isinstance(x, Tensor) else real("x", x)
+    y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
     return y
 
 
@@ -330,7 +332,7 @@ def gelu(x: Operand) -> Operand:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
-    x = operand("x", x)
+    x = x if isinstance(x, Tensor) else real("x", x)
     y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
     return y
 
@@ -359,7 +361,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
-    x = operand("x", x)
+    x = x if isinstance(x, Tensor) else real("x", x)
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     with np.errstate(under="ignore"):
         e = np.exp(x - value(x).max(axis=axis, keepdims=True))
@@ -397,13 +399,13 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     >>> dropout(np.ones(4), 0.5, rng=None)
     array([1., 1., 1., 1.])
     """
-    x = operand("x", x)
     if rng is None or rate == 0:
         return x
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
         )
-    kept = rng.random(np.shape(x), dtype=np.float32) >= rate
+    x = x if isinstance(x, Tensor) else real("x", x)
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
     y: Operand = x * (kept / (1 - rate)).astype(x.dtype)
     return y

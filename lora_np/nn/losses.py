@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Operand, operand, primitive, value
+from lora_np.autograd import Operand, Tensor, primitive, value
 from lora_np.checks import Array, numbers_below, plain, real
 
 
@@ -40,7 +40,12 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     >>> float(mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
-    return mean_squared_difference(prediction, target)
+    residual = residual_of(prediction, target)
+    flat = residual.ravel("K")
+    if flat.dtype == np.float16:  # where a sum would end at 65504
+        flat = flat.astype(np.float32)
+    # a product with itself needs no array of squares
+    return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # as keeps=True wants
 
 
 def residual_of(prediction: Any, target: Any) -> Any:
@@ -49,14 +54,6 @@ def residual_of(prediction: Any, target: Any) -> Any:
             f"prediction and target differ in shape: {prediction.shape} and {target.shape}"
         )
     return prediction - target
-
-
-def squared_forward(prediction: Array, target: Array) -> tuple[Array, Array]:
-    residual = residual_of(prediction, target)
-    flat = residual.ravel("K")
-    if flat.dtype == np.float16:  # where a sum would end at 65504
-        flat = flat.astype(np.float32)
-    return flat.dot(flat) / flat.size, residual  # a product with itself needs no array of squares
 
 
 def squared_gradients(
@@ -71,8 +68,8 @@ def squared_gradients(
 
 
 # In one step: its parts would need four more arrays of that size in the backward pass.
-mean_squared_difference = primitive(
-    squared_forward,
+mean_squared_error = primitive(
+    mean_squared_error,
     joint=squared_gradients,
     keeps=True,
     composed=lambda prediction, target: np.mean(np.square(residual_of(prediction, target))),
@@ -111,7 +108,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     >>> float(cross_entropy(np.zeros((1, 4)), np.array([2]))) == float(np.log(4))
     True
     """
-    logits = operand("logits", logits)
+    logits = logits if isinstance(logits, Tensor) else real("logits", logits)
     shape, labels = logits.shape, plain("labels", labels)
     if len(shape) != 2 or labels.shape != shape[:1]:
         raise ValueError(
@@ -146,5 +143,5 @@ def accuracy(logits: Operand, labels: Array) -> float:
     >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
     """
-    chosen = value(operand("logits", logits)).argmax(axis=1)
-    return float(np.mean(chosen == real("labels", labels)))
+    scores = value(logits if isinstance(logits, Tensor) else real("logits", logits))
+    return float(np.mean(scores.argmax(axis=1) == real("labels", labels)))

@@ -28,7 +28,6 @@ from lora_np import (
     language,
     linalg,
     lora,
-    models,
     nn,
     plots,
     quantise,
@@ -299,7 +298,6 @@ ROWS = {
     # autograd
     "autograd.Tensor": Row(lambda data: Tensor(data) * 2, matrices("data")),
     "autograd.value": Row(autograd.value, matrices("x")),
-    "autograd.operand": Row(lambda x: autograd.operand("x", x) * 2, matrices("x")),
     "autograd.affine": Row(autograd.affine, LAYER),
     "autograd.adapted_affine": Row(
         lambda **arrays: autograd.adapted_affine(scale=1.5, **arrays), {**LAYER, **FACTORS}
