@@ -7,11 +7,10 @@ handful of ufunc calls for any number of arrays, and nothing is allocated.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, guided, number, whole_number
 from lora_np.nn.tree import leaves, trainable
+from lora_np.work import keep_pages
 
 LearningRate = float | Callable[[int], float]
 
@@ -394,25 +394,6 @@ class Run:
         self.steps += 1
 
 
-@functools.cache
-def keep_pages() -> None:
-    """Let the C library keep what a step frees: otherwise the next step would page it in again.
-
-    These are the settings that glibc itself adopts once an array of 32 MiB has been freed
-    (mallopt(3)).
-    """
-    if sys.platform == "linux":
-        import ctypes  # which Pyodide need not have
-
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-        if mallopt is not None:
-            mallopt(MMAP_THRESHOLD, 2**25)
-            mallopt(TRIM_THRESHOLD, 2**26)
-
-
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
-
-
 def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
     """Begin a run of ``optimizer`` on the Tensors of ``model``, which it will move in place.
 
@@ -546,7 +527,7 @@ def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
 
 
 def scaled(lr: LearningRate, factor: float) -> LearningRate:
-    return functools.partial(scaled_rate, lr, factor) if callable(lr) else lr * factor
+    return partial(scaled_rate, lr, factor) if callable(lr) else lr * factor
 
 
 def scaled_rate(lr: Callable[[int], float], factor: float, step: int) -> float:
