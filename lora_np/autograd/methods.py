@@ -75,7 +75,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         origin = "" if self.node is None else f", from={self.node.name}"
         return f"Tensor({body}{dtype}{origin})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self.node is not None:
             raise TypeError(
                 f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)"

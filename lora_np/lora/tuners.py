@@ -94,7 +94,7 @@ class Tuner:
     directions: Callable[..., int] = field(default_factory=lambda: lambda r: r)
     outputs: bool = False
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[object, ...]:
         # a row of the table by its key: its functions have no names
         for key, row in TUNERS.items():
             if row is self:

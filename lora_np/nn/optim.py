@@ -303,7 +303,7 @@ class Bank:
             leaf.data = self.values[cut].reshape(array.shape)
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # anew from the leaves: a copy of a view is a view no more
         leaves = [leaf for leaf, *_ in self.views]
         return Bank, (self.optimizer, leaves), {"state": self.state}
