@@ -284,14 +284,9 @@ def through(module, *arrays):
 
 
 def gradients_of(x, A, B):
-    tensors = [
-        Tensor(a)
-        if isinstance(a, np.ndarray) and not np.iscomplexobj(a) and not hasattr(a, "mask")
-        else a
-        for a in (A, B)
-    ]
+    tensors = [a if isinstance(a, Tensor) else Tensor(a) for a in (A, B)]
     layer = lora.LoRALinear(BASE, *tensors, alpha=2.0)
-    return through(layer, x), [t.grad for t in tensors]
+    return through(layer, x), [tensor.grad for tensor in tensors]
 
 
 ROWS = {
@@ -529,6 +524,8 @@ LEFT_OUT = {
 }
 #: What an argument is called where it is refused.
 INSIDE = {
+    ("lora.LoRALinear gradients", "A"): "data",
+    ("lora.LoRALinear gradients", "B"): "data",
     ("autograd.plus_low_rank", "A"): "W",
     ("autograd.plus_low_rank", "B"): "W",
     ("autograd.plus_low_rank", "h"): "b",
