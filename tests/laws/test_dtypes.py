@@ -332,9 +332,7 @@ ROWS = {
     "nn.softmax": Row(nn.softmax, X),
     # lora
     "lora.LoRALinear": Row(lora_layer, {**X, **FACTORS, "c": Argument((4,))}),
-    "lora.LoRALinear dropout": Row(
-        lambda **arrays: lora_layer(rng=0, **arrays), {**X, **FACTORS}
-    ),
+    "lora.LoRALinear dropout": Row(lambda **arrays: lora_layer(rng=0, **arrays), {**X, **FACTORS}),
     "lora.LoRALinear gradients": Row(gradients_of, {**X, **FACTORS}),
     "lora.LoRAEmbedding": Row(
         lambda tokens, A, B: (
@@ -349,11 +347,9 @@ ROWS = {
     ),
     "lora.DoRALinear": Row(
         lambda m, b, x, A, B: (
-            (
-                layer := lora.DoRALinear(
-                    lora.LoRALinear(nn.Linear(BASE.W), A, B, alpha=3.0), m, b
-                )
-            )(x),
+            (layer := lora.DoRALinear(lora.LoRALinear(nn.Linear(BASE.W), A, B, alpha=3.0), m, b))(
+                x
+            ),
             lnp.merge(layer).W,
         ),
         {"m": Argument((4,)), "b": Argument((4,)), **X, **FACTORS},
@@ -395,9 +391,17 @@ ROWS = {
     **{
         f"linalg.{name}": Row(getattr(linalg, name), matrices("M"))
         for name in (
-            "column_space", "effective_rank", "energy", "independent_columns", "matrix_rank",
-            "rank_errors", "rank_for_energy", "rank_for_error", "row_echelon", "stable_rank",
-        )  # fmt: skip
+            "column_space",
+            "effective_rank",
+            "energy",
+            "independent_columns",
+            "matrix_rank",
+            "rank_errors",
+            "rank_for_energy",
+            "rank_for_error",
+            "row_echelon",
+            "stable_rank",
+        )
     },
     "linalg.lu": Row(lambda M: (lu := linalg.lu(M)) and (lu[0], lu[1] @ lu[2]), matrices("M")),
     "linalg.qr": Row(lambda M: product(linalg.qr(M)), matrices("M")),
@@ -506,7 +510,7 @@ ROWS = {
         lambda one: drawing(plots.rank_error_curves({"one": one}, ax=axes())),
         {"one": Argument((4,), "chances")},
     ),
-}  # fmt: skip
+}
 AUSTEN = language.load("austen")
 #: What is not drawn, and why.
 LEFT_OUT = {
