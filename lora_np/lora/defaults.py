@@ -13,7 +13,7 @@ ALPHA = 32.0
 
 
 def learning_rate(model: Any, variant: str = "lora") -> float:
-    """Choose a learning rate for Adam: ``5 / (width sqrt(alpha))``, at any rank.
+    """Choose a peak learning rate for Adam: ``5 / (width max(sqrt(alpha), alpha / 12))``.
 
     Parameters
     ----------
@@ -54,4 +54,4 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
         return 0.01
     width = max(64, *(min(layer.A.shape[-1], layer.B.shape[-2]) for layer in layers))
     alpha = max(1.0, *(layer.alpha for layer in layers)) * VARIANTS[variant].ratio
-    return float(f"{5 / (width * math.sqrt(alpha)):.2g}")
+    return float(f"{5 / (width * max(math.sqrt(alpha), alpha / 12)):.2g}")
