@@ -15,6 +15,8 @@ ALPHA = 32.0
 def learning_rate(model: Any, variant: str = "lora") -> float:
     """Choose a peak learning rate for Adam: ``5 / (width max(sqrt(alpha), alpha / 12))``.
 
+    If only one layer has a LoRA, it is 2.5 times as much.
+
     Parameters
     ----------
     model : tree
@@ -54,4 +56,5 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
         return 0.01
     width = max(64, *(min(layer.A.shape[-1], layer.B.shape[-2]) for layer in layers))
     alpha = max(1.0, *(layer.alpha for layer in layers)) * VARIANTS[variant].ratio
-    return float(f"{5 / (width * max(math.sqrt(alpha), alpha / 12)):.2g}")
+    size = 5 if len(layers) > 1 else 12.5
+    return float(f"{size / (width * max(math.sqrt(alpha), alpha / 12)):.2g}")
