@@ -270,7 +270,7 @@ def lost_at_scale(name: str) -> float:
     if not runs.places(name):
         return float("nan")
     alpha = at_scale.METHODS[name][0]["alpha"]
-    model = lnp.inject(Linear(np.zeros((576, 576))), rank=1, alpha=alpha, rng=0)
+    model = lnp.inject([Linear(np.zeros((576, 576))) for _ in range(2)], rank=1, alpha=alpha)
     return between_rates(runs.swept(name)["rates"], model)
 
 
