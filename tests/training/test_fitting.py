@@ -3,6 +3,7 @@ wrong.
 """
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_the_last_steps_of_the_default_hardly_move():
     tuned, seen = lnp.inject(lnp.Linear(np.zeros((4, 5))), rank=2, rng=rng), []
     lnp.fit(tuned, x, y, steps=50, watch=lambda step, model: seen.append(model.B.data.copy()),
             progress=False)  # fmt: skip
-    moved = [np.abs(after - before).max() for before, after in zip(seen, seen[1:], strict=False)]
+    moved = [np.abs(after - before).max() for before, after in pairwise(seen)]
     assert moved[0] == pytest.approx(lnp.lora.learning_rate(tuned), rel=1e-3)
     assert moved[-1] < moved[0] / 100
 
