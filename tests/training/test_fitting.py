@@ -274,6 +274,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step():
         lnp.fit(zeros(), x, y, optimizer=lnp.SGD(lr=1e6), progress=False)
 
 
+def test_the_rate_that_is_too_large_is_the_highest_so_far():
+    """Not that of the step at which a decaying run broke down."""
+    x, y, _ = problem()
+    optimizer = lnp.SGD(lr=lnp.cosine_schedule(10.0, steps=1000, warmup=3))
+    with pytest.raises(FloatingPointError, match=r"at step \d\d+.*below 10$"):
+        lnp.fit(zeros(), x, y, optimizer=optimizer, steps=1000, progress=False)
+
+
 def test_float32_stays_float32():
     x, y, _ = problem()
     model = lnp.Linear(lnp.Tensor(np.zeros((4, 5), np.float32)))
