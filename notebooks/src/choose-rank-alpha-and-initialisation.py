@@ -300,8 +300,8 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 # %% [markdown]
 # ## Compare fairly
 #
-# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. Each rate is where a run begins: `sweep` lets it
-# fall to zero by the last step. At one rank, rsLoRA is LoRA with $\sqrt 8$ times the alpha, no more: the same choice in other words.
+# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. `sweep` lets each rate fall to zero.
+# At one rank, rsLoRA is LoRA with $\sqrt 8$ times the alpha, no more.
 
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
 variants = ["lora", "rslora", "lora+", "dora", "pissa", "olora"]
@@ -335,8 +335,8 @@ assert 0.98 * best[0] < best[variants.index("olora")] < best[0]
 assert 1.12 < at_0001[0] / best[0] < 1.14
 
 # %% [markdown]
-# At rate 0.001, LoRA+ is first, since its $B$ moves at 0.016: well before LoRA, and just before OLoRA. At its
-# best rate, plain LoRA is as good.
+# At rate 0.001, LoRA+ is first, just before OLoRA, since its $B$ moves at 0.016. At its best rate, plain
+# LoRA is as good.
 # Starting from terms of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
 # while a badly chosen rate costs LoRA up to 13 %.
 #
@@ -362,12 +362,12 @@ axes.minorticks_off()
 axes.set_xticks(ranks, ranks)
 
 assert all(1.03 < middle[1] / middle[rank] < 1.045 for rank in ranks[2:])
-assert 1.015 < middle[2] / middle[4] < 1.03
+assert round(middle[2] / middle[4], 2) == 1.02
 assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 
 # %% [markdown]
-# Each point is the mean of both seeds. Rank 1 is only 3 to 4 % above rank 4 and higher ranks, and rank 2 about 2 %. Rank 4 is enough for this
-# data. Eight times as many parameters change the error by less than a hundredth. Had rank 32 won, the next question would have been whether 64 wins again.
+# Each point is the mean of both seeds. Rank 1 is 3 to 4 % above ranks 4 to 32, rank 2 about 2 %. Rank 4 is enough here:
+# eight times as many parameters change the error by less than a hundredth. Had rank 32 won, you would have to try 64.
 #
 # ## The law
 #
@@ -403,8 +403,8 @@ assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 #
 #   <details><summary>Answer</summary>
 #
-#   Those at a small rate: at 0.001 the six now lie between 0.121 and 0.130, before between 0.126 and 0.137. Each at its best rate, they
-#   are between 0.119 and 0.121, within about 2 % of each other.
+#   Those at a small rate: at 0.001 the six now lie between 0.121 and 0.130. Each at its best rate, they are between
+#   0.119 and 0.121, within about 2 % of each other.
 #
 #   </details>
 #
