@@ -16,6 +16,11 @@ from lora_np.lora import ALPHA, VARIANTS, learning_rate
 from lora_np.nn import Adam, Linear, Sequential, trainable
 
 CASES = [(name, rank) for name in defaults.TASKS for rank in defaults.RANKS]
+EXCEPTIONS = {
+    ("digits inverted", 1): "0.11",
+    ("digits inverted", 64): "0.09",
+    ("middle layer, width 256", 8): "0.053",
+}
 NOTES = " ".join(learning_rate.__doc__.split())
 
 
@@ -23,15 +28,21 @@ NOTES = " ".join(learning_rate.__doc__.split())
 def test_the_defaults_lose_little_or_the_docstring_says_how_much(name, rank):
     best, lost = defaults.best(name, rank), defaults.lost(name, rank)
     assert {best - 1, best, best + 1} <= defaults.known(name, rank)
-    assert lost.kept(name) or f"{name} {lost.mean:.2f} at rank {rank}" in NOTES
+    if (name, rank) in EXCEPTIONS:
+        said = EXCEPTIONS[name, rank]
+        assert not lost.kept(name)
+        assert f"{said} at rank {rank}" in NOTES
+        assert float(said) == round(lost.mean, len(said) - 2)
+    else:
+        assert lost.kept(name)
 
 
 def test_the_docstring_names_no_other_exception():
-    broken = [case for case in CASES if not defaults.lost(*case).kept(case[0])]
-    assert NOTES.count(" at rank ") == len(broken)
+    assert NOTES.count(" at rank ") == len(EXCEPTIONS)
+    assert "three exceptions" in NOTES
 
 
-@pytest.mark.parametrize("name", ["digits mirrored", "linear", "regression"])
+@pytest.mark.parametrize("name", ["digits mirrored", "permuted names", "linear"])
 def test_what_is_recorded_is_what_fit_does_by_default(name):
     """To the loss that a run on another machine may differ by; without decay it differs by more."""
     first = defaults.FIRST
@@ -115,6 +126,8 @@ def test_the_rule_of_the_rate(width, alpha):
     for variant in ("lora", "dora", "lora+"):
         model = adapted(width, alpha=alpha, variant=variant)
         assert learning_rate(model) == pytest.approx(expected, rel=0.06)
+    alone = lnp.inject(Linear(np.zeros((width, width))), rank=2, alpha=alpha)
+    assert learning_rate(alone) == pytest.approx(2.5 * expected, rel=0.06)
     faster = learning_rate(model, "lora+")
     assert faster == pytest.approx(rule(16 * alpha), rel=0.06)
     assert VARIANTS["lora+"].optimizer(Adam(lr=faster)).of("B").lr == 16 * faster
