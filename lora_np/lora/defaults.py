@@ -49,8 +49,8 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
     parameters it loses at most 0.014; at alpha 256 and 512 the rate is still 1.6 times too high.
 
     The best rate also depends on the batch: on digits, 1,200 batches of 16 wanted a third to half
-    of it, and 75 of 256 twice as much. All this is for Adam: plain descent, whose step goes with alpha
-    squared, needs a rate of its own.
+    of it, and 75 of 256 twice as much. All this is for Adam: plain descent, whose step goes with
+    alpha squared, needs a rate of its own.
 
     Examples
     --------
