@@ -57,7 +57,6 @@ exclude_patterns = [
     "_ext",
     "browser",
     "explorer",
-    "moved",
     "understand/faq.md",  # a part of understand/questions.md
     "**/.ipynb_checkpoints",
 ]
@@ -102,7 +101,6 @@ copybutton_prompt_is_regexp = True
 html_theme = "furo"
 html_title = "lora_np"
 html_favicon = "_static/favicon.svg"
-html_extra_path = ["moved"]  # addresses that pages once had
 html_static_path = ["_static", str(MADE / "static")]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
