@@ -69,7 +69,14 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         return value
 
 
-class Deferred(type(builtins)):  # type: ignore[misc]  types itself would be one more import
+TYPE_CHECKING = False  # as type checkers know it, without importing typing
+if TYPE_CHECKING:
+    from types import ModuleType as Module
+else:
+    Module = type(builtins)
+
+
+class Deferred(Module):
     """Import a module when one of its names is first used.
 
     Examples
@@ -86,7 +93,6 @@ class Deferred(type(builtins)):  # type: ignore[misc]  types itself would be one
         return value
 
 
-TYPE_CHECKING = False  # as type checkers know it, without importing typing
 if TYPE_CHECKING:
     import numpy as numpy  # as type checkers know a name for others
 else:
