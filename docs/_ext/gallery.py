@@ -118,7 +118,7 @@ class LessonTable(SphinxDirective):
 
 
 def path_minutes() -> tuple[float, int]:
-    """Minutes that the path takes to read and run, and for its exercises: all that is not *more*."""
+    """Minutes of the path to read and run, and for its exercises: all that is not *more*."""
     path = [notebook for lesson, notebook in notebooks() if lesson.group == "path"]
     read = sum(about.minutes(about.core(notebook)) for notebook in path)
     return read, sum(exercise.minutes for exercise in path_exercises())

@@ -145,7 +145,6 @@ def script(lesson: Lesson) -> str:
 
 def opening(lesson: Lesson) -> str:
     """Say what to do, and where it is explained, unless the course leaves its solutions out."""
-    more = " Those marked *more* go beyond the three hours of the path."
     explained = ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
     return (
         f"# Exercises: {lesson.title}\n\n{len(lesson.exercises)} functions to write,"
@@ -154,8 +153,8 @@ def opening(lesson: Lesson) -> str:
         " finds wrong. Each law that holds earns its points. Any right answer passes, with loops"
         " or without, in float64 or float32. In a terminal, `lora-np exercises check"
         f" {lesson.stem}.py` checks the script, whose end has the hints."
-        + more * any(exercise.more for exercise in lesson.exercises)
-        + explained * bool(lesson.exercises[0].solution)
+        + explained
+        * bool(lesson.exercises[0].solution)
     )
 
 

@@ -138,9 +138,9 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty, time and *more*, as in ``"medium, 10 minutes, more"``."""
-        difficulty = ("easy", "medium", "hard")[self.difficulty - 1]
-        return f"{difficulty}, {self.minutes} minutes{', more' * self.more}"
+        """Difficulty and time, as in ``"easy, 5 minutes"``, and *more* if it is."""
+        effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        return effort + ", more: beyond the path" * self.more
 
 
 @dataclass(frozen=True)
