@@ -97,7 +97,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     def watch(frame: FrameType, event: str, called: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         if event == "c_call" and frame.f_globals is not globals():
-            module, name = called.__module__ or "", called.__name__
+            module, name = f"{called.__module__}", called.__name__  # None for a method
         wanted = name in names or (module.startswith(packages) and name != "<module>")
         library = module.startswith(LIBRARIES) and not module.startswith(OURS)
         if "call" in event and wanted and library:
