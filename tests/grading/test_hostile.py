@@ -15,6 +15,7 @@ import pytest
 
 from lora_np.exercises import Rules, exercise
 from lora_np.grading import check_file
+from lora_np.grading.channel import import_path
 from lora_np.grading.confine import Limits
 from lora_np.grading.sandbox import Sandbox
 from tests.grading.hostile import HOSTILE, POINTS
@@ -28,10 +29,12 @@ RULES = Rules(["SVD"])
 # each in a process of its own, since many spoil the process that they run in
 ALONE = """
 import json, os, select, signal, sys
+
+given = json.load(sys.stdin)
+sys.path[:0] = given.pop("paths")
 import numpy as np
 from lora_np.exercises import Rules, call, run_cell
 
-given = json.load(sys.stdin)
 for code in given.pop("codes"):
     reading, writing = os.pipe()
     child = os.fork()
@@ -88,7 +91,8 @@ def runnable(one):
 def alone(given, tmp_path_factory):
     codes = [source(one) for one in HOSTILE if runnable(one)]
     told = subprocess.run(
-        [sys.executable, "-c", ALONE], input=json.dumps({**given, "M": M.tolist(), "codes": codes}),
+        [sys.executable, "-c", ALONE],
+        input=json.dumps({**given, "M": M.tolist(), "codes": codes, "paths": import_path()}),
         capture_output=True, text=True, cwd=tmp_path_factory.mktemp("alone"),
     )  # fmt: skip
     values = [json.loads(line) for line in told.stdout.splitlines()]
