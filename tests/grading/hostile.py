@@ -69,7 +69,7 @@ HOSTILE = [
             "    told = subprocess.run([sys.executable, '-c', code], input=json.dumps(M.tolist()), capture_output=True, text=True)\n"
             "    return np.array(json.loads(told.stdout))"),
     Hostile("compiled functions", "NumPy's own, without its Python", "", "return np.linalg._umath_linalg.svd(M, signature='d->d')"),
-    Hostile("compiled functions", "SciPy's LAPACK", "", "from scipy.linalg.lapack import dgesdd\n    return dgesdd(M)[1]"),
+    Hostile("compiled functions", "SciPy's LAPACK", "", "return dgesdd(M)[1]", "from scipy.linalg.lapack import dgesdd"),
     Hostile("a library's code under another name", "NumPy's source, executed again", "",
             "return space['svd'](M, True, True)[1]",
             "import inspect\nfrom numpy.linalg import _linalg\nspace = {'__name__': 'mine', '__package__': 'numpy.linalg'}\n"

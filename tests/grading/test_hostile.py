@@ -84,7 +84,7 @@ def given(tmp_path_factory):
 
 
 def runnable(one):
-    return "scipy" not in one.code or find_spec("scipy") is not None
+    return "scipy" not in one.before or find_spec("scipy") is not None
 
 
 @pytest.fixture(scope="module")
