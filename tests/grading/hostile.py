@@ -110,7 +110,7 @@ HOSTILE = [
     Hostile("processes and signals", "a session of its own", "sandbox", "import os\n    if os.fork() == 0:\n        os.setsid()\n        os._exit(0)\n    return True"),
     Hostile("network", "a connection", "sandbox", "import socket\n    socket.create_connection(('127.0.0.1', given['port']), 2).close()\n    return True"),
     Hostile("network", "a port that listens", "sandbox", "import socket\n    socket.socket().bind(('127.0.0.1', 0))\n    return True"),
-    Hostile("resources", "memory", "sandbox", "return np.empty(2**29, np.uint8).size > 0"),
+    Hostile("resources", "memory", "sandbox", "return np.empty(2**31, np.uint8).size > 0"),
     Hostile("resources", "limits raised", "sandbox", "import resource\n    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n    return open(given['write'], 'w').write('x') == 1"),
     Hostile("resources", "a loop without end", "sandbox", "while True:\n        pass"),
     Hostile("resources", "a deep recursion", "forbids sandbox", "return attack(M, given)"),

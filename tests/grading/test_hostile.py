@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all limits hold
 PAGE = Path(__file__).parents[2] / "docs" / "teaching-threats.md"
 M = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 0.0, 1.0]])
 RIGHT = np.linalg.svd(M)[1]
-LIMITS = Limits(seconds=3.0, memory=128 * 2**20)
+LIMITS = Limits(seconds=3.0, memory=512 * 2**20)
 RULES = Rules(["SVD"])
 # each in a process of its own, since many spoil the process that they run in
 ALONE = """
