@@ -3,7 +3,7 @@
 Each defines ``attack(M, given)``. It returns the singular values of ``M`` if it is to use a library
 function that the exercise forbids (``SVD``), else True if it did what it must not do. ``given`` has
 the targets: files to read and to write, a process, a port, a variable.
-``tests/grading/test_hostile.py`` runs all of them against `forbids` alone and in the sandbox, and holds
+``tests/laws/test_grading_hostile.py`` runs all of them against `forbids` alone and in the sandbox, and holds
 docs/teaching-threats.md to the result.
 """
 
