@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import formulas
 import materials
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -72,7 +73,7 @@ def protected(page: str, runtime: str) -> str:
 def protect(app: Sphinx, problem: Exception | None) -> None:
     if problem or app.builder.format != "html":
         return
-    for path in Path(app.outdir).rglob("*.html"):
+    for path in formulas.written(Path(app.outdir)):
         page = path.read_text(encoding="utf-8")
         written = protected(page, materials.place())
         if written != page:

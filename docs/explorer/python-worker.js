@@ -22,9 +22,10 @@ let loaded = 0;
 self.fetch = async (what, options) => {
   const url = String(what), name = url.split("/").at(-1);
   const hash = integrity[url] ?? options?.integrity;
-  if (!hash) throw new Error(`${name} has no hash`);
-  const response = await fetchPlainly(url, { ...options, integrity: hash }).catch(() => {
-    throw new Error(`${name} did not come, or is not the file that it should be`);
+  const response = await (hash ? fetchPlainly(url, { ...options, integrity: hash }) : Promise.reject()).catch(() => {
+    const why = `${name} did not come, or is not the file that it should be`;
+    tell({ failed: `Python could not be loaded (${why}). Try again.` }); // Pyodide may wait for ever
+    throw new Error(why);
   });
   if (!response.ok || !response.body || response.url.endsWith(".wasm")) return response;
   const count = new TransformStream({

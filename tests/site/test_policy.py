@@ -23,7 +23,7 @@ ONE = LESSON.exercises[0]
 
 
 def pages(site):
-    return [path for path in site.rglob("*.html") if path.relative_to(site).parts[0] != ".doctrees"]
+    return [path for path in site.rglob("*.html") if path.relative_to(site).parts[0] != "_static"]
 
 
 def rules(page):
