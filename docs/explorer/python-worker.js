@@ -14,15 +14,16 @@ const forgotten = new Set(); // questions whose answer nobody waits for any more
 let queue = Promise.resolve();
 const tell = (what) => self.postMessage(what);
 
-// What is fetched, by Pyodide too, must have the hash that the site was built with, or that Pyodide's lock has.
-// It is counted as it comes; but a browser keeps what it has compiled of WebAssembly only for answers that it
-// knows.
+// What is fetched, by Pyodide too, must have the hash that the site was built with, or that Pyodide's lock
+// has. It is counted as it comes; but a browser keeps what it has compiled of WebAssembly only for answers
+// that it knows.
 const fetchPlainly = self.fetch.bind(self);
 let loaded = 0;
 self.fetch = async (what, options) => {
   const url = String(what), name = url.split("/").at(-1);
   const hash = integrity[url] ?? options?.integrity;
-  const response = await (hash ? fetchPlainly(url, { ...options, integrity: hash }) : Promise.reject()).catch(() => {
+  const verified = { ...options, integrity: hash };
+  const response = await (hash ? fetchPlainly(url, verified) : Promise.reject()).catch(() => {
     const why = `${name} did not come, or is not the file that it should be`;
     tell({ failed: `Python could not be loaded (${why}). Try again.` }); // Pyodide may wait for ever
     throw new Error(why);

@@ -8,7 +8,8 @@
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const address = (path) => new URL(path, root).href;
   const { wheels, data, runtime, scripts, hashes, bytes, compiled, drawing } = window.loraPython;
-  const integrity = Object.fromEntries(Object.entries(hashes).map(([path, hash]) => [address(path), hash]));
+  const integrity = Object.fromEntries(
+    Object.entries(hashes).map(([path, hash]) => [address(path), hash]));
   const megabytes = (n) => (n / 1e6).toFixed(0);
 
   let worker, expected, calls = 0;
@@ -31,8 +32,8 @@
     loading(0);
   }
 
-  // The worker is made of texts whose hashes are right, and has the policy of this page, which a worker with an
-  // address of its own would not have.
+  // The worker is made of texts whose hashes are right, and has the policy of this page, which a worker
+  // with an address of its own would not have.
   async function launched() {
     const texts = await Promise.all([...scripts.map(address), address("_static/python-worker.js")].map(script));
     return new Worker(URL.createObjectURL(new Blob(texts, { type: "text/javascript" })));

@@ -289,7 +289,9 @@ def test_released_sites_are_kept_as_they_were_built(versions, tmp_path):
 def test_before_the_first_release_the_site_is_mains(versions, tmp_path):
     (tmp_path / "latest").mkdir()
     versions.collect(tmp_path, tmp_path / "nothing")
-    assert "url=latest/" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "url=latest/" in page
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\';' in page
 
 
 def test_release_notes_are_the_section_of_the_version(versions):
