@@ -35,7 +35,8 @@
   // The worker is made of texts whose hashes are right, and has the policy of this page, which a worker
   // with an address of its own would not have.
   async function launched() {
-    const texts = await Promise.all([...scripts.map(address), address("_static/python-worker.js")].map(script));
+    const parts = [...scripts, "_static/python-worker.js"];
+    const texts = await Promise.all(parts.map(address).map(script));
     return new Worker(URL.createObjectURL(new Blob(texts, { type: "text/javascript" })));
   }
 

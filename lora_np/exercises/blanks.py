@@ -72,7 +72,7 @@ class Puzzle(Exercise):
     ----------
     name, title, difficulty, minutes, laws, statement, stub, hints : various
         See `Exercise`.
-    solution, forbids, cases, needs, example, mistakes, answer : various
+    solution, forbids, cases, needs, example, mistakes, answer, more : various
         See `Exercise`.
     number : int
         From 1.
