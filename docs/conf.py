@@ -51,6 +51,7 @@ extensions = [
     "code_blocks",
     "accessible",
     "formulas",
+    "policy",
 ]
 exclude_patterns = [
     "_build",
