@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_np.checks import Array, float_name, real
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 # From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first,
 # which is the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a

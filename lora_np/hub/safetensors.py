@@ -26,7 +26,7 @@ from lora_np.files import (
 )
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.tensors import TensorFile, TensorInfo
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -16,7 +16,7 @@ from math import inf, isqrt, prod
 from typing import Any, TypeVar
 
 from lora_np.checks import Array, number, shown, whole_number
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 Pair = tuple[Array, Array]  # B (d, R) and A (R, k)
 Shape = tuple[int, ...]
