@@ -38,7 +38,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     __slots__ = ()
 
     data: Any  # an ndarray, or inside a grad a Tensor
-    grad: Any
+    grad: Array | None
     node: Any  # where it comes from, or None
     answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
 

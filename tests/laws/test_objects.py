@@ -156,9 +156,7 @@ OBJECTS = {
 #: Classes without an object above.
 WITHOUT = {
     "a base, of which there is no object": ("Optimizer", "Quantised", "Named"),
-    "an error, which needs no copy, and what imports modules": (
-        "Deferred", "WireError", "on_demand",
-    ),
+    "an error, which needs no copy": ("WireError",),
     "needs a file, a chat model or minutes of work; made of the same parts as others": (
         "GGUFModel", "Chat", "Baked", "Tour", "Update", "Extraction", "ResizeResult", "Written",
     ),
