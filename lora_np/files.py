@@ -132,6 +132,40 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
+def decode_text(content: bytes) -> str:
+    r"""Decode a file of text that a person wrote, whichever editor or shell has saved it.
+
+    Parameters
+    ----------
+    content : bytes
+        In UTF-8 or UTF-16, with or without a byte order mark, or else in Windows-1252.
+
+    Returns
+    -------
+    str
+        With line feeds as ends of lines.
+
+    Raises
+    ------
+    ValueError
+        If it is not text, or has a zero byte.
+
+    Examples
+    --------
+    >>> decode_text("r = 8\r\n".encode("utf-16")), decode_text(b"# caf\xe9\r")
+    ('r = 8\n', '# café\n')
+    """
+    # Without a mark: every other byte of a Latin letter is zero.
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * content.count(0) > len(content)
+    wider = "utf-16-be" if content[:1] == b"\0" else "utf-16"
+    for encoding in (wider,) if wide else ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            text = content.removeprefix(b"\xef\xbb\xbf").decode(encoding)
+            if "\0" not in text:
+                return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise FileError("not text in UTF-8, UTF-16 or Windows-1252")
+
+
 def read_json(path: StrPath) -> dict[str, Any]:
     """Read the object in a JSON file of at most 32 MiB and 3 million items.
 

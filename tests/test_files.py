@@ -12,7 +12,7 @@ import pytest
 
 import lora_np
 from lora_np import adapters
-from lora_np.files import write_figure, write_whole
+from lora_np.files import decode_text, write_figure, write_whole
 from tests.drawing import FULL
 
 
@@ -267,3 +267,41 @@ def test_nothing_is_written_but_by_the_functions_that_write_whole():
     package = Path(lora_np.__file__).parent
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if writes(path)}
     assert found - {"files.py"} == WRITERS.keys()
+
+
+ENCODINGS = {
+    "UTF-8": "utf-8", "UTF-8 with a mark": "utf-8-sig", "UTF-16 with a mark": "utf-16",
+    "UTF-16 without a mark": "utf-16-le", "big end first": "utf-16-be", "Windows": "cp1252",
+    "big end first, with a mark": "utf-16-be",
+}  # fmt: skip
+MARKS = {"big end first, with a mark": b"\xfe\xff"}
+WORDS = ["def f(x):", "\treturn 2 * x", "# naïve café, „quoted“ – 5 €", "", "s = 'α'"]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_text_is_the_same_in_each_encoding_and_with_any_ends_of_lines(name, ending):
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        lines = [WORDS[i] for i in rng.integers(len(WORDS) - (name == "Windows"), size=9)]
+        text = ending.join([WORDS[0], *lines])
+        content = MARKS.get(name, b"") + text.encode(ENCODINGS[name])
+        assert decode_text(content) == text.replace(ending, "\n")
+
+
+@pytest.mark.parametrize("content", [
+    b"PK\x03\x04\x14\x00\x00\x00\x08\x00", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", bytes(9), b"\0\0", b"a\0b",
+    b"\xff\xfea", b"\xff\xfe\x00\xd8a\0", b"\xff\xfe\0\0a\0\0\0", b"\x81\x8d", bytes(range(256)),
+    "naïve".encode("utf-16-be")[:-1], "def f(x):".encode("utf-32-le"),
+])  # fmt: skip
+def test_what_is_not_text_is_refused(content):
+    with pytest.raises(ValueError, match="not text in UTF-8, UTF-16 or Windows-1252"):
+        decode_text(content)
+
+
+def test_random_bytes_are_not_text():
+    rng = np.random.default_rng(0)
+    for size in (1_000, 3_000):
+        for _ in range(100):
+            with pytest.raises(ValueError, match="not text"):
+                decode_text(rng.bytes(size))
