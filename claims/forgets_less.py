@@ -51,6 +51,9 @@ CLAIM = Claim(
             Part("matched", above=0, worth=0.014),
         )
     ),
+    headline="forgets",
+    words="full update's old loss − LoRA's, nats, best rates",
+    beats={"learns": ("language", "LoRA, r = 16")},
     limits=(
         "One style of text, 100 steps, small bases that are easily moved. What is forgotten depends on the learning rate. "
         "A seed that no learning rate of the full update brings to the loss of LoRA is not counted. "

@@ -82,7 +82,10 @@ CLAIM = Claim(
     },
     measure=measure,
     ratios=("second", "later"),
+    counted=("exact",),
     rule=Rule((Part("exact", below=1e-9), Part("second", below=1, worth=0.9), Part("later", below=1, worth=0.9))),
+    headline="second",
+    words="divergence one token later, with the update ÷ without",
     limits="The paper updates the MLP after attention, we update the output projection of attention, for which two lines are enough. One small model of characters, trained on another author. The update serves one token; an update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*).",
     advice="Do not write a prompt into the weights from one token: fit an update to many tokens with `lora_np.language.bake`.",
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 import lora_np as lnp
@@ -22,6 +24,7 @@ def measure(lab):
     }
 
 
+@functools.cache
 def steepness(kind, seed):
     """The first gradient's norm at rank 512 over that at rank 4, for the product B A."""
     rng = np.random.default_rng(seed)
@@ -53,7 +56,10 @@ CLAIM = Claim(
     },
     measure=measure,
     ratios=("tuned", "fixed", "gradient", "stable"),
-    rule=Rule((Part("tuned", above=1, worth=1.1),), one_rate=(Part("fixed", above=1),)),
+    rule=Rule((Part("tuned", above=1, worth=1.1),)),
+    headline="tuned",
+    words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
+    beats={"tuned": ("digits", "LoRA, r = 64, alpha = 16")},
     limits="rsLoRA is LoRA with sqrt(r) times alpha, here 8 times (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup.",
     advice="If you tune alpha, try a larger one, by rsLoRA or by hand, which is the same, and tune the learning rate for either.",
     at_scale=AtScale(
@@ -71,7 +77,10 @@ CLAIM = Claim(
             ),
         },
         ratios=("tuned", "fixed"),
-        rule=Rule((Part("tuned", above=1, worth=1.01),), one_rate=(Part("fixed", above=1),)),
+        rule=Rule((Part("tuned", above=1, worth=1.01),)),
+        headline="tuned",
+        words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
+        beats={"tuned": ("LoRA, r = 64",)},
         limits="One base, one text, 60 steps.",
     ),
 )
