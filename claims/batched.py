@@ -57,10 +57,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Digits(Setup):
-    """A network 64-64-64-10 that reads upright digits learns to read them on their side."""
+    """A network 64-64-64-10 that reads upright digits learns to read them on their side, or another of
+    the new tasks in `NEW`.
+    """
 
     steps: int = 300
     batch: int = 64
+    new: str = "side"
 
     targets = setups.HIDDEN
     loss = staticmethod(lnp.cross_entropy)
@@ -70,8 +73,7 @@ class Digits(Setup):
 
     def task(self, seed: int, base: Any, order: int | None = None) -> Task:
         """What a seed has drawn, with the order of the batches that another one draws."""
-        images, labels = digits()
-        turned = flat(np.rot90(images, axes=(1, 2)))
+        x, labels = NEW[self.new](*digits(), seed)
         training, *halves = split(seed)
         chosen = training[
             batches(seed if order is None else order, len(training), self.steps, self.batch)
@@ -79,10 +81,10 @@ class Digits(Setup):
         some = training[:512]
         return Task(
             base,
-            turned[chosen],
+            x[chosen],
             labels[chosen],
-            tuple((turned[half], labels[half]) for half in halves),
-            (turned[some], labels[some]),
+            tuple((x[half], labels[half]) for half in halves),
+            (x[some], labels[some]),
         )
 
     def losses(self, outputs: Any, y: Array) -> Any:
@@ -95,6 +97,31 @@ class Digits(Setup):
 @functools.cache
 def digits() -> tuple[Array, Array]:
     return lnp.datasets.digits()
+
+
+def on_their_side(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Digits turned by a quarter: the old pixels in another order."""
+    return flat(np.rot90(images, axes=(1, 2))), labels
+
+
+def other_names(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Upright digits, of which each class takes the name of another one: a seed draws a cycle of all
+    ten, so that no class keeps its name.
+    """
+    cycle = np.random.default_rng([seed, 24]).permutation(10)
+    names = np.empty(10, labels.dtype)
+    names[cycle] = np.roll(cycle, 1)
+    return flat(images), names[labels]
+
+
+def nearby(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Upright digits, shifted by two pixels to the right; what leaves on one side enters on the other,
+    so that no pixel is lost.
+    """
+    return flat(np.roll(images, 2, axis=2)), labels
+
+
+NEW = {"side": on_their_side, "names": other_names, "near": nearby}  # what digits may learn
 
 
 def flat(images: Array) -> Array:
@@ -351,6 +378,9 @@ def starts(setup: Any, tasks: Sequence[Task], seeds: Sequence[int], method: Any)
     """The model that each seed trains."""
     found = []
     for task, seed in zip(tasks, seeds, strict=True):
+        if method["kind"] == "untrained":
+            found.append(task.base)
+            continue
         first = lambda model, task=task: setup.loss(model(task.start[0]), task.start[1])
         rng = np.random.default_rng([setup.start(seed), 23])
         found.append(methods.start(task.base, rng, first, **{"targets": setup.targets, **method}))
@@ -367,7 +397,8 @@ def run(
 ) -> dict[str, Array]:
     """Losses (seeds, rates) on both halves, at the end and after a quarter of the steps.
 
-    ``scales`` take the place of alpha / r, one for each rate.
+    ``scales`` take the place of alpha / r, one for each rate. Of the kind *untrained* they are the
+    losses of the base.
     """
     blocks = []
     for first in range(0, len(seeds), BLOCK):
@@ -380,7 +411,7 @@ def run(
         runs = Runs(tasks, models, rates, schedule, ratio=ratio, scales=scales, spectral=muon)
         found = {}
         with np.errstate(all="ignore"):
-            for step in runs.train(setup):
+            for step in runs.train(setup) if method["kind"] != "untrained" else ():
                 if step == setup.steps // setups.EARLY:
                     found |= {f"early {h}": runs.losses(setup, i) for i, h in enumerate(HALVES)}
             found |= {half: runs.losses(setup, i) for i, half in enumerate(HALVES)}

@@ -2,6 +2,7 @@
 
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
+    python -m claims sweep digits-names digits-near   the same on two more tasks of digits, 16 seeds
     python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
     python -m claims sweep language    every method of the claims on text, 8 seeds over four bases
     python -m claims sweep kappa       the map of speed and kappa
@@ -31,7 +32,13 @@ from lora_np.checks import Array
 FOLDER = Path(__file__).parent / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
-DRAWN = {"muon": 16, "batch": 16, "language": 8}  # of what is slow; else `batched.SEEDS`
+DRAWN = {
+    "muon": 16,
+    "batch": 16,
+    "language": 8,
+    "digits-names": 16,
+    "digits-near": 16,
+}  # of what is slow; else `batched.SEEDS`
 QUICK = {"language": 4}  # seeds of a quick run; else `batched.BLOCK`
 LOOK = 16  # seeds that look for the rate
 LOOKING = {"language": 4}  # where a run takes seconds, and is noted by itself
@@ -119,6 +126,13 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
     },
     "language": {name: (Text(), *rest) for name, rest in text.METHODS.items()},
 }  # fmt: skip
+
+METHODS |= {  # on two more tasks of digits, see `claims.tasks`
+    f"digits-{new}": {
+        name: (replace(setup, new=new), *rest) for name, (setup, *rest) in METHODS["digits"].items()
+    }
+    for new in ("names", "near")
+}
 
 KAPPAS = tuple(4.0**i for i in range(-1, 7))  # in units of alpha = r with A by Kaiming
 SPEEDS = tuple(range(-3, 5))  # powers of two of SPEED / sqrt(r)
@@ -302,10 +316,13 @@ def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     return {name: replace(one, full=full[name], **small(one)) for name, one in found.items()}
 
 
-def untrained(quick: bool = False) -> Array:
-    """The loss of the bases of text on what each seed holds back, in nats."""
-    sweep = replace(sweeps("language", quick)["full"], name="untrained", method=text.UNTRAINED)
-    seeds = range(QUICK["language"] if quick else sweep.seeds)
+def untrained(quick: bool = False, setup: str = "language") -> Array:
+    """The loss of the untrained bases of a setup on what each seed holds back, in nats (on the linear
+    task as a share of ||D||^2).
+    """
+    sweep = next(iter(sweeps(setup, quick).values()))
+    sweep = replace(sweep, name="untrained", method=text.UNTRAINED)
+    seeds = range(QUICK.get(setup, batched.BLOCK) if quick else sweep.seeds)
     return np.asarray(np.exp(np.mean([sweep.logs(0, half, seeds) for half in HALVES], axis=0)))
 
 
@@ -463,5 +480,4 @@ def sweep(setup: str) -> None:
         one.search(range(one.seeds))
         best = [rate(one.best(half, range(one.seeds))) for half in HALVES]
         print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)
-    if setup == "language":
-        untrained()
+    untrained(setup=setup)
