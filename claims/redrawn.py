@@ -316,14 +316,16 @@ def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     return {name: replace(one, full=full[name], **small(one)) for name, one in found.items()}
 
 
-def untrained(quick: bool = False, setup: str = "language") -> Array:
+def untrained(quick: bool = False, setup: str = "language", name: str = "") -> Array:
     """The loss of the untrained bases of a setup on what each seed holds back, in nats (on the linear
-    task as a share of ||D||^2).
+    task as a share of ||D||^2); or on the old text.
     """
     sweep = next(iter(sweeps(setup, quick).values()))
     sweep = replace(sweep, name="untrained", method=text.UNTRAINED)
     seeds = range(QUICK.get(setup, batched.BLOCK) if quick else sweep.seeds)
-    return np.asarray(np.exp(np.mean([sweep.logs(0, half, seeds) for half in HALVES], axis=0)))
+    return np.asarray(
+        np.exp(np.mean([sweep.logs(0, part(name, half), seeds) for half in HALVES], axis=0))
+    )
 
 
 KINDS = {Digits: "digits", Linear: "linear", Text: "language"}
