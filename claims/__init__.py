@@ -32,6 +32,7 @@ TOOLS = {
     "longer",
     "peft_runs",
     "defaults",
+    "regularising",
     "studies",
     "tasks",
     "__main__",

@@ -64,6 +64,7 @@ class Digits(Setup):
     steps: int = 300
     batch: int = 64
     new: str = "side"
+    images: int = PARTS[0]  # to train on
 
     targets = setups.HIDDEN
     loss = staticmethod(lnp.cross_entropy)
@@ -75,6 +76,7 @@ class Digits(Setup):
         """What a seed has drawn, with the order of the batches that another one draws."""
         x, labels = NEW[self.new](*digits(), seed)
         training, *halves = split(seed)
+        training = training[: self.images]
         chosen = training[
             batches(seed if order is None else order, len(training), self.steps, self.batch)
         ]
@@ -215,8 +217,12 @@ class Runs:
         ratio: float = 1.0,
         scales: Sequence[float] | None = None,
         spectral: bool = False,
+        decay: Sequence[float] | None = None,
+        dropout: Sequence[float] | None = None,
+        masks: Sequence[np.random.Generator] = (),
     ):
-        self.spectral = spectral
+        self.spectral, self.decay, self.masks = spectral, decay, masks
+        self.dropout = None if dropout is None else column(dropout, 4)
         self.tasks, self.rates, self.schedule, self.ratio = tasks, rates, schedule, ratio
         self.model = models[0]
         leaves = [dict(lnp.leaves(lnp.freeze(model))) for model in models]
@@ -239,13 +245,15 @@ class Runs:
         x, y = (np.stack([part[i] for part in self.tasks], axis=1) for i in (1, 2))
         adam = lnp.Adam()
         for step in range(setup.steps):
-            outputs = self.forward(x[step][:, None])
+            outputs = self.forward(x[step][:, None], dropping=self.dropout is not None)
             np.sum(setup.losses(outputs, y[step][:, None])).backward()
             lr = np.asarray([self.schedule(rate)(step) for rate in self.rates], np.float32)
             if self.spectral:
                 spectral_step(leaves, moments, column(lr, 4))
             for path, leaf in {} if self.spectral else leaves.items():
                 faster = self.ratio if path.endswith("B") else 1.0
+                if self.decay is not None:  # AdamW's
+                    leaf.data *= 1 - column(lr * np.asarray(self.decay), leaf.ndim)
                 scratch = np.empty_like(leaf.data)
                 adam.update(
                     leaf.data,
@@ -259,13 +267,22 @@ class Runs:
                 leaf.grad = None
             yield step
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, *, dropping: bool = False) -> Any:
         """Outputs (seeds, rates, n, d) of inputs (seeds, 1, n, k)."""
         for i, layer in enumerate(self.model.layers):
             own = {path.removeprefix(f"layers.{i}."): leaf for path, leaf in self.arrays.items()
                    if path.startswith(f"layers.{i}.")}  # fmt: skip
+            if dropping and isinstance(layer, LoRALinear):
+                own["kept"] = self.kept(x.shape[-2:])
             x = RESPONSES[type(layer)](layer, own, x, self.scales)
         return x
+
+    def kept(self, shape: tuple[int, ...]) -> Array:
+        """What dropout multiplies inputs by: runs of a seed that differ in their rate of dropout draw the
+        same numbers.
+        """
+        drawn = np.stack([rng.random(shape, dtype=np.float32) for rng in self.masks])[:, None]
+        return ((drawn >= self.dropout) / (1 - self.dropout)).astype(np.float32)
 
     def losses(self, setup: Any, half: int) -> Array:
         """The loss (seeds, rates) on one half; of a run that diverged, infinite."""
@@ -304,7 +321,8 @@ def linear(layer: Any, own: Any, x: Any, scales: Any) -> Any:
 
 def lora(layer: Any, own: Any, x: Any, scales: Any) -> Any:
     scale = np.float32(layer.scale) if scales is None else scales
-    low = (x @ turned(own["A"])) @ turned(own["B"]) * scale
+    dropped = x * own["kept"] if "kept" in own else x
+    low = (dropped @ turned(own["A"])) @ turned(own["B"]) * scale
     return affine(x, own["base.W"], own.get("base.b")) + low
 
 
@@ -393,11 +411,13 @@ def run(
     rates: Sequence[float],
     *,
     scales: Sequence[float] | None = None,
+    decay: Sequence[float] | None = None,
+    dropout: Sequence[float] | None = None,
     **method: Any,
 ) -> dict[str, Array]:
     """Losses (seeds, rates) on both halves, at the end and after a quarter of the steps.
 
-    ``scales`` take the place of alpha / r, one for each rate. Of the kind *untrained* they are the
+    ``scales`` take the place of alpha / r, one for each rate, and so do weight decay and dropout. Of the kind *untrained* they are the
     losses of the base.
     """
     blocks = []
@@ -408,7 +428,19 @@ def run(
         schedule = lambda lr: lnp.nn.linear_schedule(lr, steps=setup.steps)
         ratio = method.get("ratio", 16.0 if method.get("kind") == "lora+" else 1.0)
         muon = method.get("spectral", False)
-        runs = Runs(tasks, models, rates, schedule, ratio=ratio, scales=scales, spectral=muon)
+        masks = [np.random.default_rng([seed, 25]) for seed in some]
+        runs = Runs(
+            tasks,
+            models,
+            rates,
+            schedule,
+            ratio=ratio,
+            scales=scales,
+            spectral=muon,
+            decay=decay,
+            dropout=dropout,
+            masks=masks,
+        )
         found = {}
         with np.errstate(all="ignore"):
             for step in runs.train(setup) if method["kind"] != "untrained" else ():
