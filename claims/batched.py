@@ -8,6 +8,7 @@ cost seconds. Each run is what `lora_np.fit` gives for it alone, which a test ho
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -202,6 +203,23 @@ class Linear(Setup):
 
     def losses(self, outputs: Any, y: Array) -> Any:
         return np.mean((outputs - y) ** 2, axis=(-2, -1))
+
+
+@dataclass(frozen=True)
+class Descent(Linear):
+    """The linear task by plain gradient descent, one run after another, which some hook acts on."""
+
+    def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
+        alone = setups.Linear(self.width, self.decay, self.steps, self.batch, self.noise)
+        found = np.full((len(seeds), len(rates)), np.inf)
+        for i, seed in enumerate(seeds):
+            for j, lr in enumerate(rates):
+                with (
+                    np.errstate(all="ignore"),
+                    contextlib.suppress(FloatingPointError, np.linalg.LinAlgError),
+                ):
+                    found[i, j] = alone.run(lr, seed, adam=False, **method)["test"]
+        return dict.fromkeys(HALVES, np.where(np.isfinite(found), found, np.inf))
 
 
 class Runs:

@@ -3,6 +3,7 @@
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
     python -m claims sweep digits-names digits-near   the same on two more tasks of digits, 16 seeds
+    python -m claims sweep descent     gradient descent on the linear task, plain and scaled
     python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
     python -m claims sweep language    every method of the claims on text, 8 seeds over four bases
     python -m claims sweep kappa       the map of speed and kappa
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from claims import batched, text
-from claims.batched import HALVES, Digits, Linear
+from claims.batched import HALVES, Descent, Digits, Linear
 from claims.text import Text
 from lora_np.checks import Array
 
@@ -123,6 +124,10 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
         "width 256, LoRA": (Linear(256, 0.5), lora(8, 16), -1),
         "width 256, LoRA+ 16": (Linear(256, 0.5), lora(8, 16, "lora+"), -3),
         "width 256, A zero": (Linear(256, 0.5), lora(8, 16, "zero-a"), -1),
+    },
+    "descent": {
+        "gradient descent": (Descent(48, 0.7), lora(8, 8), 7),
+        "scaled descent": (Descent(48, 0.7), lora(8, 8, hook="scaled descent"), 8),
     },
     "language": {name: (Text(), *rest) for name, rest in text.METHODS.items()},
 }  # fmt: skip
@@ -328,7 +333,7 @@ def untrained(quick: bool = False, setup: str = "language", name: str = "") -> A
     )
 
 
-KINDS = {Digits: "digits", Linear: "linear", Text: "language"}
+KINDS = {Digits: "digits", Linear: "linear", Descent: "linear", Text: "language"}
 
 
 @dataclass(frozen=True)
