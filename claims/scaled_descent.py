@@ -9,7 +9,6 @@ from claims.protocol import Claim, share
 from claims.rules import Part, Rule
 from claims.setups import HOOKS
 
-
 BELOW = 3  # places on the grid of learning rates: a factor of 8
 
 
