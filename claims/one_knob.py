@@ -41,7 +41,7 @@ CLAIM = Claim(
         "the same too if the rates become a eta_A and b eta_B and eps becomes eps / a and eps / b. So the four knobs have two "
         "invariants, speed = sqrt(s eta_A eta_B) and kappa = s sigma^2 eta_B / eta_A, and LoRA+ with ratio x is LoRA with x "
         "times alpha, rsLoRA is LoRA with sqrt(r) times alpha, 16 times alpha at a quarter of the rate is A's start times 4. "
-        "A test holds this to the last bit. The map: eight kappas, each at its best speed, ranks 1 to 64. Each seed draws "
+        "A test holds this to the last bit, for factors that are powers of two, with eps scaled and no gradient clipped. The map: eight kappas, each at its best speed, ranks 1 to 64. Each seed draws "
         "base, split, start and order; the base never sees a test image."
     ),
     figures={

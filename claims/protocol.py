@@ -364,10 +364,11 @@ class Lab:
         seeds = f"{self.seeds[0]}-{self.seeds[-1]}"
         return redrawn.Book(self.folder / f"{name}-{seeds}.jsonl")
 
-    def untrained(self) -> np.ndarray:
-        """The loss of the bases of text on what each seed holds back, in nats."""
-        sweeps = self.methods("language")
-        return redrawn.untrained(sweeps["full"], self.drawn(sweeps["full"].seeds, redrawn.QUICK["language"]))  # fmt: skip
+    def untrained(self, setup: str = "language", name: str = "") -> np.ndarray:
+        """The loss of the untrained bases on what each seed holds back, or on the old text."""
+        sweep = next(iter(self.methods(setup).values()))
+        seeds = self.drawn(sweep.seeds, redrawn.QUICK.get(setup, batched.BLOCK))
+        return redrawn.untrained(sweep, seeds, name)
 
     def kappas(self) -> redrawn.Map:
         """The map of kappa: recorded, in small, or trained anew."""

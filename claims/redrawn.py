@@ -2,6 +2,8 @@
 
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
+    python -m claims sweep digits-names digits-near   the same on two more tasks of digits, 16 seeds
+    python -m claims sweep descent     gradient descent on the linear task, plain and scaled
     python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
     python -m claims sweep language    every method of the claims on text, 8 seeds over four bases
     python -m claims sweep kappa       the map of speed and kappa
@@ -25,14 +27,20 @@ from typing import Any
 import numpy as np
 
 from claims import batched, text
-from claims.batched import HALVES, Digits, Linear
+from claims.batched import HALVES, Descent, Digits, Linear
 from claims.text import Text
 from lora_np.checks import Array
 
 FOLDER = Path(__file__).parent / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
-DRAWN = {"muon": 16, "batch": 16, "language": 8}  # of what is slow; else `batched.SEEDS`
+DRAWN = {
+    "muon": 16,
+    "batch": 16,
+    "language": 8,
+    "digits-names": 16,
+    "digits-near": 16,
+}  # of what is slow; else `batched.SEEDS`
 QUICK = {"language": 4}  # seeds of a quick run; else `batched.BLOCK`
 LOOK = 16  # seeds that look for the rate
 LOOKING = {"language": 4}  # where a run takes seconds, and is noted by itself
@@ -118,8 +126,19 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
         "width 256, LoRA+ 16": (Linear(256, 0.5), lora(8, 16, "lora+"), -3),
         "width 256, A zero": (Linear(256, 0.5), lora(8, 16, "zero-a"), -1),
     },
+    "descent": {
+        "gradient descent": (Descent(48, 0.7), lora(8, 8), 7),
+        "scaled descent": (Descent(48, 0.7), lora(8, 8, hook="scaled descent"), 8),
+    },
     "language": {name: (Text(), *rest) for name, rest in text.METHODS.items()},
 }  # fmt: skip
+
+METHODS |= {  # on two more tasks of digits, see `claims.tasks`
+    f"digits-{new}": {
+        name: (replace(setup, new=new), *rest) for name, (setup, *rest) in METHODS["digits"].items()
+    }
+    for new in ("names", "near")
+}
 
 KAPPAS = tuple(4.0**i for i in range(-1, 7))  # in units of alpha = r with A by Kaiming
 SPEEDS = tuple(range(-3, 5))  # powers of two of SPEED / sqrt(r)
@@ -339,13 +358,16 @@ def anew(setup: str, book: Book, seeds: Sequence[int]) -> dict[str, Sweep]:
     }
 
 
-def untrained(of: Sweep, seeds: Sequence[int]) -> Array:
-    """The loss of the bases of a setup on what each seed holds back, in nats."""
+def untrained(of: Sweep, seeds: Sequence[int], name: str = "") -> Array:
+    """The loss of the untrained bases of a setup on what each seed holds back, in nats (on the linear
+    task as a share of ||D||^2); or on the old text.
+    """
     sweep = replace(of, name="untrained", method=text.UNTRAINED)
-    return np.asarray(np.exp(np.mean([sweep.logs(0, half, seeds) for half in HALVES], axis=0)))
+    logs = [sweep.logs(0, part(name, half), seeds) for half in HALVES]
+    return np.asarray(np.exp(np.mean(logs, axis=0)))
 
 
-KINDS = {Digits: "digits", Linear: "linear", Text: "language"}
+KINDS = {Digits: "digits", Linear: "linear", Descent: "linear", Text: "language"}
 
 
 @dataclass(frozen=True)
@@ -505,5 +527,4 @@ def sweep(setup: str) -> None:
         one.search(range(one.seeds))
         best = [rate(one.best(half, range(one.seeds))) for half in HALVES]
         print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)
-    if setup == "language":
-        untrained(one, range(one.seeds))
+    untrained(one, range(one.seeds))

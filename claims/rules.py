@@ -5,7 +5,8 @@ A rule is a list of parts. A part is one figure that the claim says lies above (
 
 - *contradicted here*: the whole interval falls short of ``worth``, although some method of the setup
   reaches it;
-- *needs scale*: the whole interval falls short of ``worth``, and no method of the setup reaches it;
+- *needs scale*: the whole interval falls short of ``worth``, no method of the setup reaches it, and
+  the opposite is not worth having either;
 - *supported*: the whole interval lies on the claimed side of the bound, and so does the mean of each
   half of the seeds, from eight seeds on;
 - *not shown* otherwise, with the smallest effect that four of five such experiments would have seen.
@@ -173,13 +174,20 @@ class Part:
             return figure.silent
         near, far = figure.ends(outside)[:: self.sign]
         if self.beyond(self.least, far) and not self.lower_bound:
-            return SCALE if self.out_of_reach(reach) else CONTRADICTED
+            opposite = self.beyond(self.mirrored(figure.ratio), far)
+            return SCALE if self.out_of_reach(reach) and not opposite else CONTRADICTED
         sure = self.beyond(near, self.bound)
         return (
             SUPPORTED
             if sure and all(self.beyond(mean, self.bound) for mean in figure.sets)
             else NOT_SHOWN
         )
+
+    def mirrored(self, ratio: bool) -> float:
+        """An effect worth having on the other side of the bound; beyond all, where none is declared."""
+        if self.least == self.bound:
+            return -np.inf * self.sign
+        return self.bound**2 / self.least if ratio else 2 * self.bound - self.least
 
     def aim(self, ratio: bool, share: bool) -> float:
         """A truth at which the claim should be seen: twice the smallest effect. If the bound is
@@ -239,7 +247,9 @@ class Rule:
         against = self.contradicted(figures)
         if judged and all(one == SUPPORTED for one in judged) and not against:
             return SUPPORTED
-        if SUPPORTED not in judged and (SCALE in judged or (self.scale and judged)):
+        if self.scale and SUPPORTED not in judged:
+            return SCALE
+        if SCALE in judged and not {SUPPORTED, CONTRADICTED} & {*judged}:
             return SCALE
         if against:
             return CONTRADICTED
@@ -276,7 +286,10 @@ class Rule:
             groups.setdefault(own, []).append(said)
         order = [name for name in (*VERDICTS, ONCE, COUNTED) if name in groups]
         text = " ".join(f"{name.capitalize()}: {'; '.join(groups[name])}." for name in order)
-        return f"{verdict.capitalize()}.{self.reason(labels, figures)} {text}"
+        reason = self.reason(labels, figures)
+        if not reason and [*groups] == [verdict]:
+            return text
+        return f"{verdict.capitalize()}.{reason} {text}"
 
     def reason(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> str:
         """Why the verdict is what it is, where the parts alone do not say so."""

@@ -76,7 +76,7 @@ class Text(batched.Setup):
         with np.errstate(all="ignore"):
             fitted = lnp.fit(
                 start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
-                progress=False, optimizer=methods.optimizer(rate, **method),
+                progress=False, rng=np.random.default_rng([seed, 25]), optimizer=methods.optimizer(rate, **method),
             )  # fmt: skip
         return lnp.freeze(fitted.model)
 
