@@ -41,7 +41,7 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "dropout": (0.0, 0.05, 0.1, 0.2, 0.5),
 }
 KEYS = {"weight decay": "decay", "dropout": "dropout"}  # of a method
-RANKS = (1, 8, 64)
+RANKS = (8, 64, 1)  # in the order in which they run
 ALPHA = 32
 WORTH = {"digits": 0.1, "few": 0.1, "text": 0.01}
 
@@ -70,8 +70,8 @@ class Study:
 
 
 STUDIES = {
-    "digits": Study(Regularised(), range(32)),
-    "few": Study(Regularised(images=100), range(32)),
+    "digits": Study(Regularised(), range(16)),
+    "few": Study(Regularised(images=100), range(16)),
     "text": Study(Text(), range(8), size={"width": 1, "look": 2}),
 }
 
