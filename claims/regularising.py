@@ -114,6 +114,20 @@ def verdict(name: str, figure: Figure) -> str:
     return "hurts" if figure.low > 1 else "no difference shown"
 
 
+def rows(knob: str) -> list[list[str]]:
+    """A row for each setup and value: the loss over the loss without, with its interval, rank by rank."""
+    return [
+        [name, f"{value:g}", *(told(name, over(name, rank, knob, value)) for rank in sorted(RANKS))]
+        for name in STUDIES
+        for value in KNOBS[knob][1:]
+    ]
+
+
+def told(name: str, figure: Figure) -> str:
+    """A ratio with its interval, and what it shows."""
+    return f"{figure.mean:.3f} ({figure.low:.3f} to {figure.high:.3f}), {verdict(name, figure)}"
+
+
 def run(name: str) -> None:
     """Run what is missing of a setup."""
     study = STUDIES[name]
