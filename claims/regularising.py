@@ -41,7 +41,7 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "dropout": (0.0, 0.05, 0.1, 0.2, 0.5),
 }
 KEYS = {"weight decay": "decay", "dropout": "dropout"}  # of a method
-RANKS = (1, 8, 64)
+RANKS = (8, 64, 1)  # in the order in which they run
 ALPHA = 32
 WORTH = {"digits": 0.1, "few": 0.1, "text": 0.01}
 
@@ -70,8 +70,8 @@ class Study:
 
 
 STUDIES = {
-    "digits": Study(Regularised(), range(32)),
-    "few": Study(Regularised(images=100), range(32)),
+    "digits": Study(Regularised(), range(16)),
+    "few": Study(Regularised(images=100), range(16)),
     "text": Study(Text(), range(8), size={"width": 1, "look": 2}),
 }
 
@@ -112,6 +112,20 @@ def verdict(name: str, figure: Figure) -> str:
     if figure.high < 1:
         return "helps" if figure.mean <= 1 - WORTH[name] else "helps a little"
     return "hurts" if figure.low > 1 else "no difference shown"
+
+
+def rows(knob: str) -> list[list[str]]:
+    """A row for each setup and value: the loss over the loss without, with its interval, rank by rank."""
+    return [
+        [name, f"{value:g}", *(told(name, over(name, rank, knob, value)) for rank in sorted(RANKS))]
+        for name in STUDIES
+        for value in KNOBS[knob][1:]
+    ]
+
+
+def told(name: str, figure: Figure) -> str:
+    """A ratio with its interval, and what it shows."""
+    return f"{figure.mean:.3f} ({figure.low:.3f} to {figure.high:.3f}), {verdict(name, figure)}"
 
 
 def run(name: str) -> None:
