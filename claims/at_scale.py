@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from claims import redrawn
 from claims.batched import HALVES
 from claims.redrawn import FOLDER, Book, Sweep, rate
 from claims.text import ATTENTION, FULL, MLP, UNTRAINED, adapted
@@ -79,7 +80,7 @@ class Runs:
         known = sweep.known(FEW)
         best = {half: sweep.best(half, FEW) for half in HALVES} if known else {}
         near = {place + i for place in best.values() for i in (-1, 0, 1)}
-        return best if near <= {*known} else {}
+        return best if redrawn.RESAMPLE or near <= {*known} else {}
 
     def seeds(self, name: str, places: Collection[int]) -> Sequence[int]:
         """The first seeds that have all run at these rates."""
@@ -104,6 +105,20 @@ class Runs:
         ours, theirs = self.losses(first, at[0]), self.losses(second, at[1])
         count = min(len(ours), len(theirs))
         return np.exp(ours[:count] - theirs[:count]) if count >= len(FEW) else NONE
+
+    def share(self, some: str, of: str) -> Array:
+        """The share of a method's gain over the base that another one achieves."""
+        base = np.mean([self.untrained(half, range(SEEDS)) for half in HALVES], axis=0)
+        losses = [np.exp(one) for one in (base, self.losses(some), self.losses(of))]
+        count = min(map(len, losses))
+        before, ours, theirs = (one[:count] for one in losses)
+        return (before - ours) / (before - theirs) if count >= len(FEW) else NONE
+
+    def peaks_over(self, first: str, second: str) -> Array:
+        """The best rate of a method over that of another, for each seed that looks for it."""
+        if self.rates is not None or not (self.places(first) and self.places(second)):
+            return NONE
+        return np.asarray(np.exp(self.sweep(first).peaks(FEW) - self.sweep(second).peaks(FEW)))
 
     def spread(self, *names: str) -> Array:
         """The largest best rate over the smallest, for each seed that looks for it."""

@@ -37,6 +37,8 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=Rule((Part("forgets", above=0, worth=0.014), Part("forgets_aside", above=0, worth=0.014))),
+    headline="forgets",
+    words="old loss, all layers − queries and values, nats",
     limits=(
         "Two methods on one text: enough to contradict a rule, not to make one. The rates aside were added after a first "
         "run at the best rates alone, which said that it holds."

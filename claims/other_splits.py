@@ -41,6 +41,9 @@ CLAIM = Claim(
     measure=measure,
     ratios=("mlp", "all", "rank", "full", "old"),
     rule=Rule(tuple(Part(name, above=1, worth=1.01) for name in ("mlp", "all", "rank", "full", "old"))),
+    headline="mlp",
+    words="attention's loss ÷ MLP's, other bases and splits",
+    beats={"mlp": ("language", "attention, r = 8"), "all": ("language", "q and v, r = 16"), "rank": ("language", "LoRA, r = 4"), "full": ("language", "LoRA, r = 16")},
     limits="Four bases of one recipe, each with two splits, and one text, 100 steps. Two seeds have the shipped base: without them the verdict is the same. The runs are those of other claims on text.",
     advice="Hold back several pieces of a text in turn before you trust a small difference.",
 )  # fmt: skip

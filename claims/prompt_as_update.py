@@ -196,6 +196,8 @@ CLAIM = Claim(
     ratios=[f"{figure}_{kind}" for figure in FIGURES[1:] for kind in (*OF, "large")],
     counted=[f"exact_{kind}" for kind in OF],
     rule=Rule(tuple(Part(f"{figure}_{kind}", below=1, worth=0.9) for figure in FIGURES[1:] for kind in OF)),
+    headline="second_random",
+    words="divergence one token later, with the update ÷ without, random models",
     limits="The paper updates the MLP after attention, we update the output projection of attention, for which two lines are enough. Small models of characters; the large one is one model, and in no rule. The update serves one token; an update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*).",
     advice="Do not write a prompt into the weights from one token: fit an update to many tokens with `lora_np.language.bake`.",
 )  # fmt: skip

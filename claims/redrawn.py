@@ -16,9 +16,10 @@ results are lines of ``runs/*.jsonl``, committed as they come; a run that is the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,29 @@ def rate(place: int) -> float:
     return float(f"{FIRST * FACTOR**place:.4g}")
 
 
+RESAMPLE: list[int] = []  # the number of the resample that chooses rates, while there is one
+
+
+@contextlib.contextmanager
+def resampled(number: int) -> Iterator[None]:
+    """Let rates be chosen by seeds that are drawn again with replacement. Nothing is trained: a run
+    that is not recorded is not a number.
+    """
+    RESAMPLE.append(number)
+    try:
+        yield
+    finally:
+        RESAMPLE.clear()
+
+
+def chosen(losses: Array) -> Array:
+    """The losses of the seeds that choose: all, or a resample of them."""
+    if not RESAMPLE:
+        return losses
+    rng = np.random.default_rng([*RESAMPLE, len(losses)])
+    return losses[rng.integers(len(losses), size=len(losses))]
+
+
 @dataclass(frozen=True)
 class Book:
     """A file of raw results: a line for a method at one rate, with the losses of a set of seeds."""
@@ -215,7 +239,7 @@ class Sweep:
         """Run what is missing, all rates at once."""
         for first in range(seeds[0], seeds[-1] + 1, self.width):
             new = [place for place in places if self.book.missing(self.run(place, first))]
-            some = range(first, first + self.width)
+            some = range(first, min(first + self.width, seeds[-1] + 1))
             # a run that takes minutes is noted by itself
             for group in [new] * bool(new) if self.width > 1 else [[place] for place in new]:
                 found = self.setup.runs(some, [*map(rate, group)], **self.method)
@@ -225,7 +249,10 @@ class Sweep:
 
     def logs(self, place: int, half: str, seeds: Sequence[int]) -> Array:
         """The log loss of each seed at a rate."""
-        self.tried([place], seeds)
+        if not RESAMPLE:
+            self.tried([place], seeds)
+        elif place not in self.known(seeds):
+            return np.full(len(seeds), np.nan)
         firsts = range(seeds[0], seeds[-1] + 1, self.width)
         return np.concatenate([self.book.logs(self.run(place, first), half) for first in firsts])
 
@@ -243,7 +270,8 @@ class Sweep:
         """The rate with the lowest mean log loss on a half."""
         if self.full is not None:
             return self.full.best(half, range(self.seeds))
-        return min(self.known(seeds), key=lambda place: np.mean(self.logs(place, half, seeds)))
+        mean = lambda place: np.mean(chosen(self.logs(place, half, seeds)))
+        return min(self.known(seeds), key=mean)
 
     def search(self, seeds: Sequence[int], *, neighbours: bool = True) -> None:
         """Run until, by either half, the best rate has been compared with both its neighbours; with
@@ -321,16 +349,22 @@ def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     return {name: replace(one, full=full[name], **small(one)) for name, one in found.items()}
 
 
-def untrained(quick: bool = False, setup: str = "language", name: str = "") -> Array:
+def anew(setup: str, book: Book, seeds: Sequence[int]) -> dict[str, Sweep]:
+    """The methods of a setup, to be trained with other seeds and noted elsewhere."""
+    width = lambda one: min(one.width, batched.BLOCK)
+    return {
+        name: replace(one, book=book, width=width(one), look=min(one.look, len(seeds)))
+        for name, one in sweeps(setup).items()
+    }
+
+
+def untrained(of: Sweep, seeds: Sequence[int], name: str = "") -> Array:
     """The loss of the untrained bases of a setup on what each seed holds back, in nats (on the linear
     task as a share of ||D||^2); or on the old text.
     """
-    sweep = next(iter(sweeps(setup, quick).values()))
-    sweep = replace(sweep, name="untrained", method=text.UNTRAINED)
-    seeds = range(QUICK.get(setup, batched.BLOCK) if quick else sweep.seeds)
-    return np.asarray(
-        np.exp(np.mean([sweep.logs(0, part(name, half), seeds) for half in HALVES], axis=0))
-    )
+    sweep = replace(of, name="untrained", method=text.UNTRAINED)
+    logs = [sweep.logs(0, part(name, half), seeds) for half in HALVES]
+    return np.asarray(np.exp(np.mean(logs, axis=0)))
 
 
 KINDS = {Digits: "digits", Linear: "linear", Descent: "linear", Text: "language"}
@@ -366,6 +400,11 @@ class Redrawn:
             one.sweep.values(self.seeds, name, at.sweep, beside) for one in (self, other)
         )
         return np.exp(ours - theirs)
+
+    def tuned(self, seed: int) -> Any:
+        """The tuned model of a seed of text, at the rate that the first half chooses."""
+        lr = rate(self.sweep.best(HALVES[0], self.seeds))
+        return text.trained(self.sweep.setup, seed, lr, json.dumps(dict(self.sweep.method)))
 
     def peaks(self) -> Array:
         """The best rate of each seed."""
@@ -439,14 +478,15 @@ class Map:
 
     def logs(self, rank: int, kappa: float, speed: int, half: str) -> Array:
         """Log losses on a half."""
-        self.tried(rank, kappa, [speed])
+        if not RESAMPLE:
+            self.tried(rank, kappa, [speed])
         return self.book.logs(self.run(rank, kappa, speed), half)
 
     def speed(self, rank: int, kappa: float, half: str) -> int:
         """The best speed by the mean log loss on a half."""
         if self.full is not None:
             return self.full.speed(rank, kappa, half)
-        mean = lambda speed: np.mean(self.logs(rank, kappa, speed, half))
+        mean = lambda speed: np.mean(chosen(self.logs(rank, kappa, speed, half)))
         return min(self.known(rank, kappa), key=mean)
 
     def values(self, rank: int, kappa: float) -> Array:
@@ -459,7 +499,7 @@ class Map:
         """The place in `KAPPAS` of the lowest mean log loss."""
         if self.full is not None:
             return self.full.best(rank)
-        return int(np.argmin([np.mean(self.values(rank, kappa)) for kappa in KAPPAS]))
+        return int(np.argmin([np.mean(chosen(self.values(rank, kappa))) for kappa in KAPPAS]))
 
     def peaks(self, rank: int) -> Array:
         """The log of each seed's best kappa: the minimum of a parabola through the best kappa of all
@@ -487,4 +527,4 @@ def sweep(setup: str) -> None:
         one.search(range(one.seeds))
         best = [rate(one.best(half, range(one.seeds))) for half in HALVES]
         print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)
-    untrained(setup=setup)
+    untrained(one, range(one.seeds))
