@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import claims
-from claims import defaults, protocol, reach, redrawn
+from claims import defaults, protocol, reach, redrawn, tasks
 
 
 def main() -> None:
@@ -45,9 +45,15 @@ def main() -> None:
     if args.command == "run" and (args.out is None or not args.name or args.seeds < 2):
         parser.error("run wants the NAME of a claim, --out FOLDER, and at least 2 --seeds")
     if args.command == "run" and args.out.resolve().is_relative_to(claims.FOLDER):
-        parser.error(f"--out {args.out} lies in claims/, whose files are recorded: name another folder")
+        parser.error(
+            f"--out {args.out} lies in claims/, whose files are recorded: name another folder"
+        )
     if args.command == "reach":
         reach.record({name: claims.claim(name) for name in claims.names()})
+        return
+    if args.command == "tasks":
+        results = {name: recorded(name) for name in claims.names()}
+        tasks.record({name: claims.claim(name) for name in claims.names()}, results)
         return
     known = {name: claims.claim(name) for name in args.name or claims.names()}
     wrong = []
@@ -69,8 +75,13 @@ def run(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
     path.write_text(protocol.compact(json.dumps(found, ensure_ascii=False, indent=1)), "utf-8")
     seconds = time.process_time() - begin
     said(name, found, f"{seconds:.0f} CPU seconds; {path}")
-    recorded = json.loads((protocol.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    print(f"    published: {recorded['verdict']}", flush=True)
+    print(f"    published: {recorded(name)['verdict']}", flush=True)
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """The file of a claim."""
+    known: dict[str, Any] = json.loads((protocol.RESULTS / f"{name}.json").read_text("utf-8"))
+    return known
 
 
 def show(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
@@ -94,12 +105,12 @@ def said(name: str, found: Mapping[str, Any], how: str) -> None:
 
 def check(name: str, claim: protocol.Claim, args: argparse.Namespace | None = None) -> list[str]:
     """What is not as it is recorded: the quick verdict, or a figure outside its interval."""
-    recorded = json.loads((protocol.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    found = protocol.tried(claim, protocol.Lab(quick=True, recorded=recorded))
-    expected = recorded["quick"]
+    before = recorded(name)
+    found = protocol.tried(claim, protocol.Lab(quick=True, recorded=before))
+    expected = before["quick"]
     wrong = []
     # a quick run that is too short to agree with the full one shows nothing, and is not held to it
-    if found["verdict"] != expected["verdict"] == recorded["verdict"]:
+    if found["verdict"] != expected["verdict"] == before["verdict"]:
         wrong.append(
             f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}"
         )
@@ -125,6 +136,7 @@ COMMANDS = {
     "show": show,
     "record": record,
     "reach": None,
+    "tasks": None,
     "check": check,
     "reword": lambda name, claim, args: protocol.reword(name, claim),
 }

@@ -24,8 +24,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from claims import at_scale, batched, chance, redrawn
-from claims.rules import NOT_RUN, NOT_SHOWN, Figure, Part, Rule
+from claims import at_scale, batched, chance, redrawn, tasks
+from claims.rules import NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -289,8 +289,9 @@ class Lab:
         again: bool = False,  # from the runs that are recorded, so that only figures are new
         seeds: Sequence[int] = range(SETTLE),
         folder: Path | None = None,
+        task: str = "",  # another task of digits, see `claims.tasks`
     ):
-        self.quick = quick
+        self.quick, self.task = quick, task
         self.seeds = [*seeds][: QUICK if quick else None]
         self.recorded, self.again, self.folder = recorded, again, folder
         self.sweeps: dict[str, Sweep | redrawn.Redrawn] = {}
@@ -336,6 +337,8 @@ class Lab:
         """Methods on a setup of which each seed draws everything, with their own best rates; in the
         picture of the claim unless it is of another setup.
         """
+        if self.task and setup == tasks.SWEPT:
+            setup = f"{setup}-{self.task}"
         found, sweeps = [], self.methods(setup)
         for name in names:
             seeds = self.drawn(sweeps[name].seeds, redrawn.QUICK.get(setup, batched.BLOCK))
@@ -553,9 +556,7 @@ def words(claim: Claim) -> dict[str, Any]:
     )
 
 
-def record(
-    name: str, claim: Claim, *, quick: bool = False, again: bool = False
-) -> dict[str, Any]:
+def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False) -> dict[str, Any]:
     """Run a claim and write its file: the full run, what it gives in small, or its figures anew, from
     the runs that are recorded.
     """
@@ -564,7 +565,8 @@ def record(
     lab = Lab(quick=quick, recorded=before or None, again=again)
     found = tried(claim, lab)
     if quick:
-        result = before | words(claim) | {"quick": quickly(found, before["verdict"])}
+        own = claim.rule.verdict(read(claim, before["figures"]))
+        result = before | words(claim) | {"quick": quickly(found, own)}
     else:
         result = {
             "name": name,
@@ -593,6 +595,9 @@ def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     figures = read(claim, result["figures"])
     result["finding"] = claim.found(figures)
     result["odds"] = chance.odds(claim, figures)
+    result["other tasks"] = tasks.recorded().get(result["name"], {})
+    if said := tasks.sentence(result["name"], claim.figures):
+        result |= {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
     result["verdicts"] = result["verdict"]
     if "at scale" in result:
         result["verdicts"] = f"small: {result['verdict']}; 135M: {result['at scale']['verdict']}"

@@ -70,8 +70,8 @@ class Study:
 
 
 STUDIES = {
-    "digits": Study(Regularised(), range(16)),
-    "few": Study(Regularised(images=100), range(16)),
+    "digits": Study(Regularised(), range(8), size={"width": 8, "look": 8}),
+    "few": Study(Regularised(images=100), range(8), size={"width": 8, "look": 8}),
     "text": Study(Text(), range(8), size={"width": 1, "look": 2}),
 }
 

@@ -1,7 +1,7 @@
 """Two more tasks of digits, for every claim that compares methods on digits: which of its parts turn?
 
     python -m claims sweep digits-names digits-near     about 3 CPU minutes a task
-    python -m claims.tasks                              what each claim comes to on each task
+    python -m claims tasks                              data/tasks.json: each part on each task
 
 All three tasks start from a network that reads upright digits. On *side*, the task of the claims, it
 learns to read them on their side. On *names* the images stay as they are, and each class gets the
@@ -17,50 +17,124 @@ it is supported on one of the three tasks and contradicted on another. A claim o
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from claims import protocol, redrawn
-from claims.rules import CONTRADICTED, SUPPORTED, Figure
+from claims.rules import CONTRADICTED, SUPPORTED, TASK, Figure, Part, Rule
+from lora_np.files import write_whole
 
+if TYPE_CHECKING:
+    from claims.protocol import Claim
+
+FILE = Path(__file__).parent / "data" / "tasks.json"
 TASKS = ("names", "near")
 FIRST = "side"
+WORDS = {FIRST: "on their side", "names": "with other names", "near": "shifted by two pixels"}
+SWEPT = "digits"  # the setup in whose place another task is swept
 
 
-class Lab(protocol.Lab):
-    """A lab in which digits are another task."""
+def figures(claim: Claim, task: str) -> dict[str, Figure]:
+    """The figures of a claim on another task."""
+    from claims import protocol
 
-    def __init__(self, task: str, **settings: Any):
-        super().__init__(**settings)
-        self.task, self.swept = task, False
-
-    def redrawn(self, setup: str, *names: str, drawn: bool = True) -> list[redrawn.Redrawn]:
-        here = setup == "digits"
-        self.swept |= here
-        return super().redrawn(f"digits-{self.task}" if here else setup, *names, drawn=drawn)
+    values = claim.measure(protocol.Lab(task=task))
+    return protocol.read(claim, protocol.figures_of(claim, values))
 
 
-def figures(claim: protocol.Claim, task: str, first: Mapping[str, Figure]) -> dict[str, Figure]:
-    """The figures of a claim on another task, without those that are the same on the first one: they
-    are of another setup, or counted.
+def on_each(claim: Claim, first: Mapping[str, Figure]) -> dict[str, dict[str, Figure]]:
+    """The figures that a claim's parts judge, on each task. Those that stay as they are on the first
+    one are counted, or of another setup.
     """
-    lab = Lab(task)
-    found = protocol.read(claim, protocol.figures_of(claim, claim.measure(lab)))
-    return {name: one for name, one in found.items() if lab.swept and one != first[name]}
-
-
-def on_each(claim: protocol.Claim, first: Mapping[str, Figure]) -> dict[str, dict[str, str]]:
-    """The verdict of each part on each task, by the name of its figure."""
-    found = {FIRST: dict(first)} | {task: figures(claim, task, first) for task in TASKS}
+    found = {FIRST: dict(first)} | {task: figures(claim, task) for task in TASKS}
+    judged = {part.figure for part in claim.rule.parts}
     return {
-        part.figure: {task: part.verdict(some[part.figure]) for task, some in found.items()}
-        for part in claim.rule.parts
-        if all(part.figure in some for some in found.values())
+        name: {task: some[name] for task, some in found.items()}
+        for name in first
+        if name in judged
+        and all(name in some for some in found.values())
+        and found[TASKS[0]][name].values != first[name].values
     }
 
 
-def turned(verdicts: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The figures whose part is supported on one task and contradicted on another."""
+def verdicts(rule: Rule, part: Part, by_task: Mapping[str, Figure]) -> dict[str, str]:
+    """The verdict of a part on each task."""
+    return {task: part.verdict(figure, outside=rule.outside) for task, figure in by_task.items()}
+
+
+def turns(found: Mapping[str, str]) -> bool:
+    """Whether a part is supported on one task and contradicted on another."""
+    return {SUPPORTED, CONTRADICTED} <= {*found.values()}
+
+
+def measured_on_each(claim: Claim, first: Mapping[str, Figure]) -> dict[str, Any]:
+    """A claim's parts on each task, as JSON: mean, interval and verdict."""
+    from claims import protocol
+
+    by_figure = on_each(claim, first)
+    numbers = lambda one: {
+        key: protocol.rounded(x)
+        for key, x in (("mean", one.mean), ("low", one.low), ("high", one.high))
+    }
+    return {
+        part.figure: {
+            task: numbers(figure) | {"verdict": verdict}
+            for (task, figure), verdict in zip(
+                by_figure[part.figure].items(),
+                verdicts(claim.rule, part, by_figure[part.figure]).values(),
+                strict=True,
+            )
+        }
+        for part in claim.rule.parts
+        if part.figure in by_figure
+    }
+
+
+def record(claims: Mapping[str, Claim], results: Mapping[str, Any]) -> None:
+    """Write the file, of every claim that sweeps digits."""
+    from claims import protocol
+
+    sweep = lambda name: any(one.startswith(f"{SWEPT}: ") for one in results[name]["methods"])
+    found = {
+        name: measured_on_each(claim, protocol.read(claim, results[name]["figures"]))
+        for name, claim in claims.items()
+        if sweep(name)
+    }
+    text = json.dumps(found, indent=1) + "\n"
+    write_whole(FILE, lambda file: file.write(text.encode()))
+    recorded.cache_clear()
+
+
+@functools.cache
+def recorded() -> dict[str, dict[str, dict[str, Any]]]:
+    """The file: by claim, then figure, then task."""
+    known: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    return known
+
+
+def turned(name: str) -> list[str]:
+    """The figures of a claim whose part is supported on one task and contradicted on another."""
     return [
-        name for name, some in verdicts.items() if {SUPPORTED, CONTRADICTED} <= {*some.values()}
+        figure
+        for figure, by_task in recorded().get(name, {}).items()
+        if turns({task: one["verdict"] for task, one in by_task.items()})
     ]
+
+
+def verdict(name: str, own: str) -> str:
+    """The verdict of a claim, given that of its first task."""
+    return TASK if turned(name) else own
+
+
+def sentence(name: str, labels: Mapping[str, str]) -> str:
+    """What turns, with its figures on each task."""
+    said = []
+    for figure in turned(name):
+        on = [
+            f"{one['mean']:.3g} ({one['low']:.3g} to {one['high']:.3g}) {WORDS[task]}"
+            for task, one in recorded()[name][figure].items()
+        ]
+        said.append(f"{labels[figure]}: {', '.join(on)}")
+    return f"{TASK.capitalize()}. {'; '.join(said)}." if said else ""

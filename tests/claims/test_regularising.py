@@ -79,11 +79,11 @@ def test_every_cell_has_a_best_rate_between_others(name):
 
 def test_recorded_lines_come_again():
     one = sweep("digits", 8, "dropout", 0.1)
-    place, seeds = one.best(HALVES[0], range(16)), range(8)
+    place, seeds = one.best(HALVES[0], range(8)), range(8)
     again = one.setup.runs(seeds, [one_rate(place)], **one.method)
     for half in HALVES:
         assert np.log(again[half][:, 0]) == pytest.approx(
-            one.logs(place, half, range(16))[:8], abs=0.02
+            one.logs(place, half, range(8)), abs=0.02
         )
     text = sweep("text", 8, "weight decay", 1.0)
     place = text.best(HALVES[0], range(8))
