@@ -27,7 +27,7 @@ from claims.rules import MIXED, SUPPORTED, Figure, Part
 if TYPE_CHECKING:
     from claims.protocol import Trial
 
-CHOICES, DRAWS = 100, 1000
+CHOICES, DRAWS = 60, 1000
 ENOUGH = 0.8  # of experiments in which a true claim should be seen
 
 
