@@ -115,9 +115,10 @@ class AtScale(Trial):
 
     def judged(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict once all parts of the rule have figures, and what is said of those that have."""
-        known = lambda parts: tuple(part for part in parts if part.figure in figures)
-        ready = replace(self.rule, parts=known(self.rule.parts))
-        names = [part.figure for part in self.rule.parts if part.figure not in figures]
+        wanted = {part: [part.figure, *[part.needs] * bool(part.needs)] for part in self.rule.parts}
+        known = tuple(part for part, names in wanted.items() if {*names} <= {*figures})
+        ready = replace(self.rule, parts=known)
+        names = [name for some in wanted.values() for name in some if name not in figures]
         missing = [*dict.fromkeys(self.figures[name] for name in names)]
         found = judged(replace(self, rule=ready), figures) if ready.parts else {}
         try:

@@ -154,7 +154,7 @@ def test_one_rate_for_all_ranks(folder):
 def test_the_frontier_compares_at_equal_new_loss(folder):
     write(folder, bowl("LoRA, r = 8", -3, 1.34, 4))
     write(folder, bowl("LoRA, r = 64", -3, 1.33, 4))
-    write(folder, bowl("full", -7, 1.3, 4, slope=0.1))
+    write(folder, [*bowl("full", -7, 1.3, 4, slope=0.1), *base(1.5, 2.0)])
     record = found("forgetting-frontier")
     # two rates below the best the full update's new loss is higher by 0.08, one by 0.02: 0.04 lies
     # a third of the way, where its old loss is lower by 0.1 + 0.1 / 3
@@ -168,9 +168,11 @@ def test_the_frontier_compares_at_equal_new_loss(folder):
     (folder / "smollm2.0.jsonl").unlink()
     write(folder, [*few, *bowl("LoRA, r = 8", -3, 1.34, 4)])
     assert {*found("forgetting-frontier")["figures"]} == {"new8"}
+    assert "lost8" not in found("forgetting-frontier")["figures"]  # the base has not run
     # LoRA ends lower: it is brought to the full update's new loss, at a third of the way
     (folder / "smollm2.0.jsonl").unlink()
     write(folder, [*bowl("full", -7, 1.34, 4), *bowl("LoRA, r = 8", -3, 1.3, 4, slope=0.1)])
+    assert found("forgetting-frontier")["verdict"] == "not run yet"
     record = found("forgetting-frontier")
     assert record["figures"]["old8"]["values"] == pytest.approx(
         [np.exp(0.1 + 0.1 / 3)] * 2, abs=1e-3
@@ -178,6 +180,25 @@ def test_the_frontier_compares_at_equal_new_loss(folder):
     assert record["figures"]["new8"]["mean"] == pytest.approx(np.exp(0.04), abs=1e-3)
     assert np.isnan(between([(1.0, 5.0), (0.9, 6.0)], 0.8))
     assert between([(1.0, 5.0), (0.9, 6.0)], 0.95) == pytest.approx(5.5)
+
+
+def base(new, old, seeds=4):
+    for seed in range(seeds):
+        losses = {"first": new + 0.05 * seed, "second": new + 0.01 + 0.05 * seed, "old": old}
+        yield "untrained", 0, seed, losses
+
+
+@pytest.mark.parametrize(("old", "verdict"), [(2.8, "contradicted here"), (3.2, "needs scale")])
+def test_forgetting_needs_both_methods_above_the_untrained_model(folder, old, verdict):
+    for name, best, level in (("LoRA, r = 8", -3, 1.34), ("LoRA, r = 64", -3, 1.34), ("full", -7, 1.34)):
+        write(folder, bowl(name, best, level, 4))
+    write(folder, base(1.5, old))
+    record = found("forgetting-frontier")
+    assert record["figures"]["old8"]["values"] == pytest.approx([1] * 2)
+    assert record["figures"]["lost8"]["values"] == pytest.approx([np.exp(3 - old)] * 2, rel=1e-3)
+    assert record["figures"]["gained8"]["values"] == pytest.approx([np.exp(0.16)] * 4, rel=1e-3)
+    assert record["verdict"] == verdict
+    assert ("There was nothing to lose" in record["sentence"]) == (verdict == "needs scale")
 
 
 def test_a_run_that_diverged_is_not_the_best(folder):
