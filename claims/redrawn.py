@@ -418,7 +418,8 @@ class Redrawn:
 
     def to_json(self) -> dict[str, Any]:
         """What the pages show: the loss of each seed at each rate, of both halves by their log."""
-        rates, names = {}, {"test": "", "early": "early"}
+        rates = {}
+        names = {"test": ""} | ({} if isinstance(self.sweep.setup, Descent) else {"early": "early"})
         if isinstance(self.sweep.setup, Text):
             names = {"test": "", "old": "old"} | (
                 {"intruders": "intruders"} if self.sweep.method.get("look") else {}

@@ -171,7 +171,7 @@ def by_chance(known: dict[str, Any]) -> str:
 def power(claim: dict[str, Any]) -> list[str]:
     """Whether the rule would see the claim if it were true."""
     odds = claim["odds"]
-    if not odds or odds["power"] or claim["verdict"] == "supported":
+    if not odds or odds["power"]:
         return []
     return [
         f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments, and not in the 80 % that we ask for."
