@@ -10,6 +10,7 @@ Commands::
     python -m claims record --again   figures anew, from the runs that are recorded
     python -m claims reach            what the best of all methods achieves in each setup
     python -m claims tasks            data/tasks.json: each part of a claim on two more tasks of digits
+    python -m claims untrained        data/untrained.json: the loss of the untrained model in each setup
     python -m claims sweep SETUP      digits (digits-names, digits-near: two more tasks), linear or kappa: 64 seeds that draw everything anew; language: 8; or defaults
     python -m claims check            compare quick runs with what is recorded: for CI
     python -m claims reword           write words and verdicts again, from the recorded figures

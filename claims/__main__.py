@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import claims
-from claims import defaults, protocol, reach, redrawn, tasks
+from claims import base_line, defaults, protocol, reach, redrawn, tasks
 
 
 def main() -> None:
@@ -51,9 +51,10 @@ def main() -> None:
     if args.command == "reach":
         reach.record({name: claims.claim(name) for name in claims.names()})
         return
-    if args.command == "tasks":
+    if args.command in ("tasks", "untrained"):
         results = {name: recorded(name) for name in claims.names()}
-        tasks.record({name: claims.claim(name) for name in claims.names()}, results)
+        writer = tasks.record if args.command == "tasks" else base_line.record
+        writer({name: claims.claim(name) for name in claims.names()}, results)
         return
     known = {name: claims.claim(name) for name in args.name or claims.names()}
     wrong = []
@@ -137,6 +138,7 @@ COMMANDS = {
     "record": record,
     "reach": None,
     "tasks": None,
+    "untrained": None,
     "check": check,
     "reword": lambda name, claim, args: protocol.reword(name, claim),
 }

@@ -211,8 +211,9 @@ class Descent(Linear):
 
     def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
         alone = setups.Linear(self.width, self.decay, self.steps, self.batch, self.noise)
-        found = np.full((len(seeds), len(rates)), np.inf)
-        for i, seed in enumerate(seeds):
+        untrained = method["kind"] == "untrained"  # a share of ||D||^2
+        found = np.full((len(seeds), len(rates)), 1.0 if untrained else np.inf)
+        for i, seed in enumerate([] if untrained else seeds):
             for j, lr in enumerate(rates):
                 with (
                     np.errstate(all="ignore"),

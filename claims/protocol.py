@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from claims import at_scale, batched, chance, redrawn, tasks
+from claims import at_scale, base_line, batched, chance, redrawn, tasks
 from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
@@ -597,6 +597,7 @@ def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     figures = read(claim, result["figures"])
     result["finding"] = claim.found(figures)
     result["odds"] = chance.odds(claim, figures)
+    result["untrained"] = base_line.recorded().get(result["name"], {})
     result["other tasks"] = tasks.recorded().get(result["name"], {})
     own = [part["figure"] for part in result["parts"] if part["verdict"] == CONTRADICTED]
     said = tasks.sentence(result["name"], claim.figures)
