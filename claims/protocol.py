@@ -592,6 +592,11 @@ def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False)
     return found
 
 
+def failed(result: Mapping[str, Any]) -> list[str]:
+    """The figures whose part is contradicted."""
+    return [part["figure"] for part in result["parts"] if part["verdict"] == CONTRADICTED]
+
+
 def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     """What follows from the figures of all setups together."""
     figures = read(claim, result["figures"])
@@ -599,9 +604,7 @@ def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     result["odds"] = chance.odds(claim, figures)
     result["untrained"] = base_line.recorded().get(result["name"], {})
     result["other tasks"] = tasks.recorded().get(result["name"], {})
-    own = [part["figure"] for part in result["parts"] if part["verdict"] == CONTRADICTED]
-    said = tasks.sentence(result["name"], claim.figures)
-    if said and {*own} <= {*result["other tasks"]}:  # nothing fails on another setup
+    if said := tasks.sentence(result["name"], claim.figures, failed(result)):
         result |= {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
     result["verdicts"] = result["verdict"]
     if "at scale" in result:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +116,13 @@ def recorded() -> dict[str, dict[str, dict[str, Any]]]:
     return known
 
 
-def turned(name: str) -> list[str]:
+def turned(name: str, failed: Collection[str] = ()) -> list[str]:
     """The figures of a claim whose part is supported on one task and contradicted on another; none if
-    another part is contradicted on every task, since the claim fails on each of them then.
+    another part is contradicted on every task, or is of another setup and among those that ``failed``:
+    the claim fails on each task then.
     """
+    if not {*failed} <= {*recorded().get(name, {})}:
+        return []
     known = {
         figure: {task: one["verdict"] for task, one in by_task.items()}
         for figure, by_task in recorded().get(name, {}).items()
@@ -129,15 +132,15 @@ def turned(name: str) -> list[str]:
     return [figure for figure, found in known.items() if turns(found)]
 
 
-def verdict(name: str, own: str) -> str:
-    """The verdict of a claim, given that of its first task."""
-    return TASK if turned(name) else own
+def verdict(name: str, own: str, failed: Collection[str] = ()) -> str:
+    """The verdict of a claim, given that of its first task and the parts that fail there."""
+    return TASK if turned(name, failed) else own
 
 
-def sentence(name: str, labels: Mapping[str, str]) -> str:
+def sentence(name: str, labels: Mapping[str, str], failed: Collection[str] = ()) -> str:
     """What turns, with its figures on each task."""
     said = []
-    for figure in turned(name):
+    for figure in turned(name, failed):
         on = [
             f"{one['mean']:.3g} ({one['low']:.3g} to {one['high']:.3g}) {WORDS[task]}"
             for task, one in recorded()[name][figure].items()
