@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import lora_np as lnp
@@ -14,13 +15,13 @@ LEFT = {"rounded": (1.0, "same"), "tenth": (0.1, "same"), "exact": (1.0, None)}
 
 def measure(lab):
     (adapters,) = lab.redrawn("language", "LoRA, r = 16", drawn=False)
-    found = [left(adapters, seed) for seed in adapters.seeds]
+    found = [left(adapters.sweep.setup, adapters.tuned(seed), seed) for seed in adapters.seeds]
     return {name: [one[name] for one in found] for name in found[0]}
 
 
-def left(adapters, seed):
+@functools.cache
+def left(setup, tuned, seed):
     """What an adapter gains on a base in nf4, and the share of it that is left after merging."""
-    setup, tuned = adapters.sweep.setup, adapters.tuned(seed)
     rows = setup.parts(seed, setup.base(seed))["first"]
     quantised = lambda path, layer: lnp.Linear(lnp.quantise.quantise(layer.W, "nf4"), layer.b)
     coarse = lnp.replace(setup.base(seed), lnp.Linear, lambda path, layer: quantised(path, layer) if "_proj" in path else layer)  # fmt: skip

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from claims import at_scale, base_line, batched, chance, redrawn, tasks
-from claims.rules import NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
+from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -498,7 +498,8 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     values = claim.measure(lab)
     assert values.keys() == claim.figures.keys(), (values.keys(), claim.figures.keys())
     seconds = max(time.process_time() - begin, sum(lab.costs.values()))
-    choices = {} if lab.quick else chance.choices(claim, lambda: claim.measure(lab))
+    chose = lab.costs and not lab.quick
+    choices = chance.choices(claim, lambda: claim.measure(lab)) if chose else {}
     figures = figures_of(claim, values, choices)
     return {
         "seeds": seeds_of(lab, figures),
@@ -591,6 +592,11 @@ def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False)
     return found
 
 
+def failed(result: Mapping[str, Any]) -> list[str]:
+    """The figures whose part is contradicted."""
+    return [part["figure"] for part in result["parts"] if part["verdict"] == CONTRADICTED]
+
+
 def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     """What follows from the figures of all setups together."""
     figures = read(claim, result["figures"])
@@ -598,7 +604,7 @@ def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     result["odds"] = chance.odds(claim, figures)
     result["untrained"] = base_line.recorded().get(result["name"], {})
     result["other tasks"] = tasks.recorded().get(result["name"], {})
-    if said := tasks.sentence(result["name"], claim.figures):
+    if said := tasks.sentence(result["name"], claim.figures, failed(result)):
         result |= {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
     result["verdicts"] = result["verdict"]
     if "at scale" in result:

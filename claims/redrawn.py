@@ -266,12 +266,14 @@ class Sweep:
         """How many lines are recorded."""
         return sum(json.loads(run)["method"] == self.name for run in self.book.lines)
 
-    def best(self, half: str, seeds: Sequence[int]) -> int:
-        """The rate with the lowest mean log loss on a half."""
+    def best(self, half: str, seeds: Sequence[int], *, again: bool = True) -> int:
+        """The rate with the lowest mean log loss on a half; of all seeds even in a resample if not
+        ``again``.
+        """
         if self.full is not None:
             return self.full.best(half, range(self.seeds))
-        mean = lambda place: np.mean(chosen(self.logs(place, half, seeds)))
-        return min(self.known(seeds), key=mean)
+        drawn = chosen if again else np.asarray
+        return min(self.known(seeds), key=lambda place: np.mean(drawn(self.logs(place, half, seeds))))  # fmt: skip
 
     def search(self, seeds: Sequence[int], *, neighbours: bool = True) -> None:
         """Run until, by either half, the best rate has been compared with both its neighbours; with
@@ -402,8 +404,8 @@ class Redrawn:
         return np.exp(ours - theirs)
 
     def tuned(self, seed: int) -> Any:
-        """The tuned model of a seed of text, at the rate that the first half chooses."""
-        lr = rate(self.sweep.best(HALVES[0], self.seeds))
+        """The tuned model of a seed of text, at the rate that the first half chooses with all seeds."""
+        lr = rate(self.sweep.best(HALVES[0], self.seeds, again=False))
         return text.trained(self.sweep.setup, seed, lr, json.dumps(dict(self.sweep.method)))
 
     def peaks(self) -> Array:
@@ -416,7 +418,8 @@ class Redrawn:
 
     def to_json(self) -> dict[str, Any]:
         """What the pages show: the loss of each seed at each rate, of both halves by their log."""
-        rates, names = {}, {"test": "", "early": "early"}
+        rates = {}
+        names = {"test": ""} | ({} if isinstance(self.sweep.setup, Descent) else {"early": "early"})
         if isinstance(self.sweep.setup, Text):
             names = {"test": "", "old": "old"} | (
                 {"intruders": "intruders"} if self.sweep.method.get("look") else {}

@@ -24,27 +24,34 @@ SIDES = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 
 @dataclass(frozen=True)
 class Condition:
-    """A figure on one side of a value."""
+    """A figure on one side of a value, or of another figure."""
 
     figure: str
     op: str
-    value: float
+    value: float = 0.0
+    than: str = ""
 
     def holds(self, figures: Mapping[str, Figure]) -> bool | None:
-        """Whether all of the interval fulfils it; None if only some of it does, if the figure was
+        """Whether all of the interval fulfils it; None if only some of it does, if a figure was
         measured once, or if it is not there.
         """
-        figure = figures.get(self.figure)
-        if figure is None or figure.silent not in ("", COUNTED):
+        known = [figures.get(name) for name in (self.figure, self.than) if name]
+        if any(one is None or one.silent not in ("", COUNTED) for one in known):
             return None
-        low, high = (COMPARED[self.op](x, self.value) for x in (figure.low, figure.high))
-        return low if low == high else None
+        ends = [(one.low, one.high) for one in known if one is not None]
+        low, high = ends[0]
+        least, most = ends[1] if self.than else (self.value, self.value)
+        true = COMPARED[self.op]
+        surely, perhaps = (true(low, most), true(high, least))
+        if self.op.startswith("<"):
+            surely, perhaps = true(high, least), true(low, most)
+        return True if surely else None if perhaps else False
 
     def found(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> str:
         """The figure, and the side on which it was to lie."""
-        label, figure = labels[self.figure], figures[self.figure]
-        side = f"{SIDES[self.op]} {shown(label, self.value)}"
-        return f"{label}: {measured(label, figure)}, {side}"
+        label = labels[self.figure]
+        to = labels[self.than] if self.than else shown(label, self.value)
+        return f"{label}: {measured(label, figures[self.figure])}, {SIDES[self.op]} {to}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def parsed(data: Mapping[str, Any] | None) -> Condition | Joined | None:
     if not data:
         return None
     if "figure" in data:
-        return Condition(data["figure"], data["op"], float(data["value"]))
+        return Condition(**data)
     (kind,) = data
     inner = [one for one in map(parsed, data[kind]) if one is not None]
     return Joined(kind == "any", inner)

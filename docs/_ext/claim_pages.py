@@ -70,7 +70,7 @@ CARD = """\
 <p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdicts}</span> <span>{topic}</span></p>
 <p><a href="{name}.html">{title}</a></p>
 {setups}
-<p class="claim-paper">{paper}</p>
+<p class="claim-paper">Untrained: {base}. {paper}</p>
 </li>"""
 
 SETUP = """\
@@ -171,7 +171,7 @@ def by_chance(known: dict[str, Any]) -> str:
 def power(claim: dict[str, Any]) -> list[str]:
     """Whether the rule would see the claim if it were true."""
     odds = claim["odds"]
-    if not odds or odds["power"] or claim["verdict"] == "supported":
+    if not odds or odds["power"]:
         return []
     return [
         f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments, and not in the 80 % that we ask for."
@@ -182,6 +182,8 @@ def card(name: str, claim: dict[str, Any]) -> str:
     """A claim, with both its setups side by side where it has two."""
     parts = ("verdict", "verdicts", "topic", "title", "paper")
     said = {part: html.escape(claim[part]) for part in parts}
+    bases = (f"{one['mean']:.3g} {one['unit']} ({setup})" for setup, one in claim["untrained"].items())
+    said["base"] = html.escape("; ".join(bases) or "nothing is trained")
     setups = shown_setup(claim, setup_of(claim))
     if "at scale" in claim:
         scale = claim["at scale"]
@@ -224,6 +226,9 @@ def page(name: str, claim: dict[str, Any]) -> str:
         ("Of the paper's own setting", claim["setting"]),
         ("Published", claim["published"]),
         ("The rule", claim["rule"]),
+        ("The untrained model", base_line(claim, large=False)),
+        ("What the best method reaches", reached(claim)),
+        ("What chance does", odds(claim)),
         ("Limits", claim["limits"]),
         ("What to do about it", claim["advice"]),
     ]
@@ -244,7 +249,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
         f"| | |\n|---|---|\n{table}",
     ]
     if "at scale" in claim:
-        parts += at_scale(claim["at scale"])
+        parts += at_scale(claim)
     if claim.get("methods"):
         data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
@@ -256,12 +261,46 @@ def page(name: str, claim: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def at_scale(scale: dict[str, Any]) -> list[str]:
+def base_line(claim: dict[str, Any], *, large: bool) -> str:
+    """The loss of the untrained model in the setups of one scale."""
+    return "; ".join(
+        f"{setup}: {shown(one['mean'])} ({shown(one['low'])} to {shown(one['high'])}) {one['unit']}"
+        for setup, one in claim["untrained"].items()
+        if setup.startswith("135M") == large
+    )
+
+
+def reached(claim: dict[str, Any]) -> str:
+    """The best that any method of the setup makes of each figure that names a method to beat."""
+    return "; ".join(
+        f"{claim['meaning'][part['figure']]}: {shown(part['reach'])}, where {shown(part['worth'])} is asked"
+        for part in claim["parts"]
+        if part["reach"] is not None
+    )
+
+
+def odds(claim: dict[str, Any]) -> str:
+    """How often the rule is wrong about no effect, and how often it sees one."""
+    known = claim["odds"]
+    if not known:
+        return ""
+    null = known["null"]
+    return (
+        f"Without any effect, the rule says *supported* in {100 * null['supported']:.1f} % and *mixed* in {100 * null['mixed']:.1f} % of simulated experiments. "
+        f"At twice the smallest effect worth having, it says *supported* in {100 * known['seen']:.0f} %."
+    )
+
+
+def at_scale(claim: dict[str, Any]) -> list[str]:
     """The section of a second setup."""
+    scale = claim["at scale"]
     rows = [
         ("The setup", scale["setup"]),
         ("Of this claim", scale["setting"]),
         ("The rule", scale["rule"]),
+        ("The untrained model", base_line(claim, large=True)),
+        ("What the best method reaches", reached(scale)),
+        ("What chance does", odds(scale)),
         ("Limits", scale["limits"]),
         ("By torch and PEFT", repeated(scale)),
     ]

@@ -11,7 +11,7 @@ import lora_np as lnp
 from claims import at_scale, protocol
 from claims.at_scale import METHODS, SEEDS, Runs, between
 from claims.redrawn import rate
-from claims.rules import CONTRADICTED, IN_PART, NOT_RUN, NOT_SHOWN, STRENGTH, SUPPORTED, Figure
+from claims.rules import CONTRADICTED, MIXED, NOT_RUN, NOT_SHOWN, SCALE, STRENGTH, SUPPORTED, Figure
 from tests.drawing import every
 
 RECORDED = lnp.course.claims()
@@ -49,14 +49,14 @@ def found(name):
     return SCALES[name].recorded()
 
 
-def test_the_six_of_the_design_have_a_second_setup_and_ask_for_methods_that_run():
+def test_eight_have_a_second_setup_and_ask_for_methods_that_run():
     asked = set()
     for name, scale in SCALES.items():
         runs = Runs()
         scale.measure(runs)
         assert runs.asked
         asked |= {*runs.asked}
-        assert {part.figure for part in (*scale.rule.parts, *scale.rule.one_rate)} <= {
+        assert {part.figure for part in scale.rule.parts} <= {
             *scale.figures
         }, name
         assert {*scale.ratios} == {*scale.figures}
@@ -147,7 +147,7 @@ def test_one_rate_for_all_ranks(folder):
     assert record["figures"]["lost1"]["values"] == [1, 1, 1, 1]
     assert record["figures"]["lost64"]["values"] == pytest.approx([np.exp(0.02)] * 2, abs=1e-3)
     assert record["figures"]["spread"]["mean"] == pytest.approx(2, rel=0.02)
-    assert record["verdict"] == IN_PART
+    assert record["verdict"] == MIXED
     assert "rank 1's loss was the same as its own best" in record["finding"]
 
 
@@ -251,7 +251,7 @@ def test_what_torch_and_peft_give_stands_beside_ours(folder):
 
 def simulated(scale, truth, rng):
     drawn = {}
-    for part in (*scale.rule.parts, *scale.rule.one_rate):
+    for part in scale.rule.parts:
         values = truth(part) + SPREAD * rng.normal(size=SEEDS)
         drawn[part.figure] = scale.figure(part.figure, np.exp(values))
     return drawn
@@ -277,7 +277,7 @@ def test_better_evidence_never_gives_a_weaker_verdict(name):
     scale, rng = SCALES[name], np.random.default_rng(0)
     for _ in range(DRAWS):
         drawn = {}
-        for part in (*scale.rule.parts, *scale.rule.one_rate):
+        for part in scale.rule.parts:
             n = int(rng.choice([2, 4, 6, 12]))
             values = np.log(part.bound) + 0.01 * (rng.normal() + rng.normal(size=n))
             drawn[part.figure] = scale.figure(part.figure, np.exp(values))
