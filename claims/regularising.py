@@ -117,14 +117,23 @@ def verdict(name: str, figure: Figure) -> str:
 def rows(knob: str) -> list[list[str]]:
     """A row for each setup and value: the loss over the loss without, with its interval, rank by rank."""
     return [
-        [name, f"{value:g}", *(told(name, over(name, rank, knob, value)) for rank in sorted(RANKS))]
+        [name, f"{value:g}", *(told(name, rank, knob, value) for rank in sorted(RANKS))]
         for name in STUDIES
         for value in KNOBS[knob][1:]
     ]
 
 
-def told(name: str, figure: Figure) -> str:
+def known(name: str, rank: int, knob: str, value: float) -> bool:
+    """Whether a value has run, and what it is compared with."""
+    seeds = STUDIES[name].seeds
+    return all(sweep(name, rank, knob, one).known(seeds) for one in (value, 0.0))
+
+
+def told(name: str, rank: int, knob: str, value: float) -> str:
     """A ratio with its interval, and what it shows."""
+    if not known(name, rank, knob, value):
+        return "not run yet"
+    figure = over(name, rank, knob, value)
     return f"{figure.mean:.3f} ({figure.low:.3f} to {figure.high:.3f}), {verdict(name, figure)}"
 
 

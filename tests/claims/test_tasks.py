@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from claims import batched, redrawn, tasks
+import claims
+import lora_np as lnp
+from claims import batched, protocol, redrawn, tasks
 from claims.batched import HALVES, Digits
-from claims.rules import CONTRADICTED, NOT_SHOWN, SUPPORTED
+from claims.rules import CONTRADICTED, NOT_SHOWN, SUPPORTED, TASK
 
 
 def test_names_change_and_images_stay():
@@ -60,10 +62,44 @@ def test_every_method_on_digits_has_run_on_each_task():
             assert near <= {*sweep.known(range(16))}, name
 
 
-def test_a_part_turns_if_it_is_supported_on_one_task_and_contradicted_on_another():
-    verdicts = {
-        "turns": {"side": SUPPORTED, "names": NOT_SHOWN, "near": CONTRADICTED},
-        "stays": {"side": SUPPORTED, "names": SUPPORTED, "near": NOT_SHOWN},
-        "never": {"side": CONTRADICTED, "names": CONTRADICTED, "near": NOT_SHOWN},
-    }
-    assert tasks.turned(verdicts) == ["turns"]
+SIDE = {"turns": SUPPORTED, "stays": SUPPORTED, "fails": CONTRADICTED}
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """One part that turns, one that does not, and one that fails on the first task alone."""
+    names = {"turns": CONTRADICTED, "stays": NOT_SHOWN, "fails": SUPPORTED}
+    found = {
+        figure: {task: {"verdict": one, "mean": 1.0, "low": 0.9, "high": 1.1} for task, one in
+                 (("side", SIDE[figure]), ("names", names[figure]), ("near", NOT_SHOWN))}
+        for figure in SIDE
+    }  # fmt: skip
+    monkeypatch.setattr(tasks, "recorded", lambda: {"one": found})
+    return found
+
+
+def test_a_part_turns_if_it_is_supported_on_one_task_and_contradicted_on_another(known):
+    assert tasks.turned("one") == ["turns", "fails"]
+    assert tasks.verdict("one", SUPPORTED) == TASK
+    assert "with other names" in tasks.sentence("one", dict.fromkeys(SIDE, "label"))
+    assert tasks.turned("another") == []
+
+
+def test_a_claim_that_fails_on_every_task_does_not_depend_on_it(known):
+    assert tasks.verdict("one", CONTRADICTED, ["of another setup"]) == CONTRADICTED
+    assert tasks.verdict("one", CONTRADICTED, ["fails"]) == TASK
+    known["stays"] = {task: one | {"verdict": CONTRADICTED} for task, one in known["stays"].items()}
+    assert tasks.verdict("one", CONTRADICTED) == CONTRADICTED
+
+
+def test_a_lab_of_another_task_sweeps_it_in_the_place_of_digits():
+    plain, other = protocol.Lab(), protocol.Lab(task="near")
+    first, second = (lab.redrawn("digits", "LoRA, r = 8")[0] for lab in (plain, other))
+    assert (first.sweep.setup.new, second.sweep.setup.new) == ("side", "near")
+    assert other.redrawn("linear", "LoRA, r = 8")[0].sweep.setup == batched.Linear()
+
+
+@pytest.mark.parametrize("name", ["asymmetry", "lora-xs"])
+def test_what_is_recorded_follows_from_the_lines(name):
+    figures = protocol.read(claims.claim(name), lnp.course.claims()[name]["figures"])
+    assert tasks.measured_on_each(claims.claim(name), figures) == tasks.recorded()[name]
