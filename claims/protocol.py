@@ -605,7 +605,8 @@ def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     result["untrained"] = base_line.recorded().get(result["name"], {})
     result["other tasks"] = tasks.recorded().get(result["name"], {})
     if said := tasks.sentence(result["name"], claim.figures, failed(result)):
-        result |= {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
+        alone = {"alone": result["verdict"]}  # of the first task
+        result |= alone | {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
     result["verdicts"] = result["verdict"]
     if "at scale" in result:
         result["verdicts"] = f"small: {result['verdict']}; 135M: {result['at scale']['verdict']}"

@@ -23,7 +23,7 @@ from lora_np.version import __version__
 
 KNOWN = claim_pages.claims()
 QUICK = [
-    claim["quick"] | {"full": claim["verdict"]} for claim in KNOWN.values() if "quick" in claim
+    claim["quick"] | {"full": claim.get("alone", claim["verdict"])} for claim in KNOWN.values() if "quick" in claim
 ]
 TOPICS = sorted({claim["topic"] for claim in KNOWN.values()})
 
