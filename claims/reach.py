@@ -64,7 +64,7 @@ def larger(scale: AtScale) -> dict[str, Best]:
                 other: float(np.exp(np.mean(np.log(some))))
                 for other, some in ratios.items()
                 if len(some)
-            }  # fmt: skip
+            }
         )
     return found
 

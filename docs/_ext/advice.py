@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[1] / "understand" / "advice.toml"
 
 
 class Knob(TypedDict):
-    """An entry of advice.toml. ``study`` names a knob of `claims.regularising`, if it is tried there."""
+    """An entry of advice.toml; ``study`` names a knob of `claims.regularising` that is tried."""
 
     advice: str
     data: list[str]
