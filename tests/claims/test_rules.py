@@ -216,7 +216,9 @@ def test_a_rule_reaches_each_verdict_at_a_known_truth(label):
     claim, record = TRIALS[label]
     share = lambda truth, wanted: sum(simulated(label, truth)[one] for one in wanted) / DRAWS
     needs = any(part.needs for part in claim.rule.parts)
-    if not (needs and record["verdict"] == SCALE):
+    # two seeds have an interval of 32 standard errors to each side
+    few = min(len(record["figures"][part.figure]["values"]) for part in claim.rule.parts) == 2
+    if not few and not (needs and record["verdict"] == SCALE):
         assert share(far(1), {SUPPORTED}) >= 0.8
     weak = {CONTRADICTED, SCALE} | (
         {NOT_SHOWN} if any(p.lower_bound for p in claim.rule.parts) else set()
