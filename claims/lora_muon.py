@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims import redrawn
 from claims.protocol import Claim
 from claims.rules import Part, Rule
 

@@ -47,7 +47,12 @@ CLAIM = Claim(
     published="1 to 2 % better, up to 2 times faster.",
     headline="digits",
     words="LoRA's loss ÷ LoRA+'s at the end, digits",
-    beats={"digits": ("digits", "LoRA, r = 8"), "digits_early": ("digits", "LoRA, r = 8", "early"), "wide": ("linear", "width 256, LoRA"), "wide_early": ("linear", "width 256, LoRA", "early")},
+    beats={
+        "digits": ("digits", "LoRA, r = 8"),
+        "digits_early": ("digits", "LoRA, r = 8", "early"),
+        "wide": ("linear", "width 256, LoRA"),
+        "wide_early": ("linear", "width 256, LoRA", "early"),
+    },
     limits=(
         "LoRA+ with ratio x is LoRA with x times alpha (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width. Runs agree to the last bit if x is a "
         "power of two, Adam's epsilon for B is divided by x and no gradient is clipped. With the usual epsilon of 1e-8, as here, logits on digits differ by 0.005 after 100 steps, and "

@@ -55,7 +55,9 @@ CLAIM = Claim(
             "share1": "share of rank 64's gain over the untrained model that rank 1 achieves",
             "share8": "share of rank 64's gain over the untrained model that rank 8 achieves",
         },
-        measure=lambda runs: {f"share{r}": runs.share(f"LoRA, r = {r}", "LoRA, r = 64") for r in (1, 8)},
+        measure=lambda runs: {
+            f"share{r}": runs.share(f"LoRA, r = {r}", "LoRA, r = 64") for r in (1, 8)
+        },
         rule=Rule((Part("share1", above=0.98), Part("share8", above=0.98))),
         headline="share8",
         words="share of rank 64's gain that rank 8 achieves",

@@ -44,7 +44,12 @@ CLAIM = Claim(
     ),
     headline="digits",
     words="LoRA's loss ÷ PiSSA's at the end, rank 8",
-    beats={"digits": ("digits", "LoRA, r = 8, alpha = 8"), "digits_early": ("digits", "LoRA, r = 8, alpha = 8", "early"), "linear": ("linear", "LoRA, r = 8, alpha = 8"), "linear_early": ("linear", "LoRA, r = 8, alpha = 8", "early")},
+    beats={
+        "digits": ("digits", "LoRA, r = 8, alpha = 8"),
+        "digits_early": ("digits", "LoRA, r = 8, alpha = 8", "early"),
+        "linear": ("linear", "LoRA, r = 8, alpha = 8"),
+        "linear_early": ("linear", "LoRA, r = 8, alpha = 8", "early"),
+    },
     limits="The linear task is PiSSA's worst case: the directions that it moves are of no use there.",
     advice="Tune LoRA's learning rate first. PiSSA helps where the task lies in W0's leading directions.",
     at_scale=AtScale(

@@ -418,7 +418,7 @@ def rounded(x: float | None) -> float | None:
 def figures_of(
     claim: Trial,
     found: Mapping[str, Iterable[float]],
-    choices: Mapping[str, float] = {},  # noqa: B006 - read alone
+    choices: Mapping[str, float] = {},
 ) -> dict[str, Any]:
     """Figures as JSON, of values as they are written down, and what the choice of rates adds."""
     figures = {name: claim.figure(name, map(rounded, values)) for name, values in found.items()}

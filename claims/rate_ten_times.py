@@ -45,7 +45,9 @@ CLAIM = Claim(
             f"r{r}": f"LoRA's best learning rate at rank {r} over the full update's, alpha 32"
             for r in (1, 8, 64)
         },
-        measure=lambda runs: {f"r{r}": runs.peaks_over(f"LoRA, r = {r}", "full") for r in (1, 8, 64)},
+        measure=lambda runs: {
+            f"r{r}": runs.peaks_over(f"LoRA, r = {r}", "full") for r in (1, 8, 64)
+        },
         ratios=("r1", "r8", "r64"),
         rule=Rule(tuple(Part(f"r{r}", above=5) for r in (1, 8, 64))),
         headline="r8",

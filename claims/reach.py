@@ -60,7 +60,11 @@ def larger(scale: AtScale) -> dict[str, Best]:
     for name, (beaten, *_) in scale.beats.items():
         ratios = {other: runs.over(beaten, other) for other in at_scale.METHODS}
         found[name] = largest(
-            {other: float(np.exp(np.mean(np.log(some)))) for other, some in ratios.items() if len(some)}  # fmt: skip
+            {
+                other: float(np.exp(np.mean(np.log(some))))
+                for other, some in ratios.items()
+                if len(some)
+            }
         )
     return found
 

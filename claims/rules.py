@@ -62,7 +62,9 @@ class Figure(NamedTuple):
     ratio: bool = False
     counted: bool = False  # arithmetic, so that no interval is missing
     two: int = TWO  # seeds from which on there are two sets
-    choice: float = 0.0  # standard error that the choice of learning rates adds, see `claims.chance`
+    choice: float = (
+        0.0  # standard error that the choice of learning rates adds, see `claims.chance`
+    )
 
     @property
     def numbers(self) -> Any:
@@ -136,7 +138,9 @@ class Part:
     below: float | None = None
     worth: float | None = None  # the smallest effect worth having; by default, the bound
     lower_bound: bool = False  # what is measured may lie higher, so that it contradicts nothing
-    needs: str = ""  # a figure without which there is nothing to judge: it must lie above none at all
+    needs: str = (
+        ""  # a figure without which there is nothing to judge: it must lie above none at all
+    )
 
     def __post_init__(self) -> None:
         if (self.above is None) == (self.below is None):
@@ -295,8 +299,12 @@ class Rule:
         """Why the verdict is what it is, where the parts alone do not say so."""
         verdict = self.verdict(figures)
         if verdict == SCALE and not self.scale:
-            idle = {part.needs for part in self.parts if part.needs and self.idle(figures[part.needs])}
-            said = [f"{labels[name]}: {measured(labels[name], figures[name])}" for name in sorted(idle)]
+            idle = {
+                part.needs for part in self.parts if part.needs and self.idle(figures[part.needs])
+            }
+            said = [
+                f"{labels[name]}: {measured(labels[name], figures[name])}" for name in sorted(idle)
+            ]
             if said:
                 return f" There was nothing to lose ({'; '.join(said)})."
             return " No method of this setup reaches what was asked, the full update included."

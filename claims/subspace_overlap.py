@@ -14,9 +14,7 @@ def measure(lab):
     first, rest = [], []
     for seed in methods[0].seeds:
         other = seed + len(methods[0].sweep.setup.bases)  # the next one with the same base
-        small, large = (
-            one.tuned(drawn) for drawn, one in zip((seed, other), methods, strict=True)
-        )
+        small, large = (one.tuned(drawn) for drawn, one in zip((seed, other), methods, strict=True))
         phi = [
             lnp.linalg.similarity_grid(A, A64)
             for A, A64 in zip(factors(small), factors(large), strict=True)

@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[1] / "understand" / "advice.toml"
 
 
 class Knob(TypedDict):
-    """An entry of advice.toml. ``study`` names a knob of `claims.regularising`, if it is tried there."""
+    """An entry of advice.toml; ``study`` names a knob of `claims.regularising` that is tried."""
 
     advice: str
     data: list[str]
@@ -61,7 +61,10 @@ def studied(knob: str) -> str:
     ranks = " | ".join(f"rank {rank}" for rank in sorted(regularising.RANKS))
     head = f"| setup | {knob} | {ranks} |\n|---|---:|{'---:|' * len(regularising.RANKS)}\n"
     rows = [f"| {' | '.join(row)} |" for row in regularising.rows(knob)]
-    return f"Loss over the loss with {knob} 0, each at its own best learning rate:\n\n{head}" + "\n".join(rows)
+    return (
+        f"Loss over the loss with {knob} 0, each at its own best learning rate:\n\n{head}"
+        + "\n".join(rows)
+    )
 
 
 class Advice(SphinxDirective):

@@ -182,7 +182,9 @@ def card(name: str, claim: dict[str, Any]) -> str:
     """A claim, with both its setups side by side where it has two."""
     parts = ("verdict", "verdicts", "topic", "title", "paper")
     said = {part: html.escape(claim[part]) for part in parts}
-    bases = (f"{one['mean']:.3g} {one['unit']} ({setup})" for setup, one in claim["untrained"].items())
+    bases = (
+        f"{one['mean']:.3g} {one['unit']} ({setup})" for setup, one in claim["untrained"].items()
+    )
     said["base"] = html.escape("; ".join(bases) or "nothing is trained")
     setups = shown_setup(claim, setup_of(claim))
     if "at scale" in claim:

@@ -23,7 +23,9 @@ from lora_np.version import __version__
 
 KNOWN = claim_pages.claims()
 QUICK = [
-    claim["quick"] | {"full": claim.get("alone", claim["verdict"])} for claim in KNOWN.values() if "quick" in claim
+    claim["quick"] | {"full": claim.get("alone", claim["verdict"])}
+    for claim in KNOWN.values()
+    if "quick" in claim
 ]
 TOPICS = sorted({claim["topic"] for claim in KNOWN.values()})
 
@@ -81,15 +83,15 @@ FACTS: dict[str, Any] = {
     "text-tokens": f"{Text().steps * Text().batch * Text().length:,}",
     "large": "135 million",
     "large-steps": at_scale.SMOLLM2["steps"],
-    "large-tokens": f"{math.prod(at_scale.SMOLLM2[name] for name in ('steps', 'batch', 'length')):,}",
+    "large-tokens": f"{math.prod(at_scale.SMOLLM2[of] for of in ('steps', 'batch', 'length')):,}",
     "large-seeds": max(len(scale["seeds"]) for scale in LARGE.values()),
     "merging-width": 96,
 }
 
 
 def figure(reference: str) -> tuple[str, str]:
-    """The claim of ``claim: figure`` or ``claim: figure:phrase``, and the words for its figure; with
-    ``135M`` after the claim, of the second setup.
+    """The claim of ``claim: figure`` or ``claim: figure:phrase``, and the words for its figure;
+    with ``135M`` after the claim, of the second setup.
     """
     claim, _, rest = reference.partition(": ")
     claim, large, _ = claim.partition(" 135M")
@@ -151,8 +153,8 @@ ROW, LEFT, WIDE = 19, 430, 560
 
 
 def beyond(part: dict[str, Any], ratio: bool, x: float) -> float:
-    """How far a value lies beyond the bound of a part, on its side, as the log of a ratio; a difference
-    from zero in units in which the smallest effect worth having is a tenth.
+    """How far a value lies beyond the bound of a part, on its side, as the log of a ratio; a
+    difference from zero in units in which the smallest effect worth having is a tenth.
     """
     bound, worth = part["bound"], part["worth"]
     if ratio or (bound > 0 and x > 0):
@@ -166,8 +168,19 @@ def across(x: float) -> float:
     return LEFT + WIDE / 2 * (1 + soft / math.asinh(EDGE / SOFT))
 
 
+FIGURE = """\
+<figure><svg class="claim-picture" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
+{drawn}</svg><figcaption>{caption}</figcaption></figure>"""
+NAMED = '<a href="../claims/{name}.html"><text x="{x}" y="{y}" class="y">{label}<title>{told}</title></text></a>'  # noqa: E501
+SPOT = '<path class="axis" d="M{low:.1f} {y}H{high:.1f}"/><circle cx="{mean:.1f}" cy="{y}" r="4"/>'
+CAPTION = (
+    "Every claim by the figure that stands for it: how far it lies beyond the bound of the claim "
+    "(on its side to the right), with the interval that judges. "
+)
+
+
 def forest() -> str:
-    """All claims in one picture: each by the figure that stands for it, with the interval that judges."""
+    """All claims in one picture: each by its headline, with the interval that judges."""
     rows = []
     for name in sorted(KNOWN, key=lambda name: (KNOWN[name]["topic"], name)):
         rows.append((name, name, KNOWN[name]))
@@ -181,21 +194,20 @@ def forest() -> str:
     for i, (name, label, claim) in enumerate(rows):
         y = ROW * (i + 1)
         told = html.escape(f"{claim['words']}. {claim['verdict']}")
-        drawn.append(f'<a href="../claims/{name}.html"><text x="{LEFT - 12}" y="{y}" class="y">{label} {MARKS[claim["verdict"]]}<title>{told}</title></text></a>')  # fmt: skip
+        marked = f"{label} {MARKS[claim['verdict']]}"
+        drawn.append(NAMED.format(name=name, x=LEFT - 12, y=y, label=marked, told=told))
         for part in claim["parts"]:
-            if part["figure"] != claim["headline"]:
-                continue
-            ratio = part["figure"] in claim["ratios"]
-            low, mid, high = (across(beyond(part, ratio, part[end])) for end in ("low", "mean", "high"))  # fmt: skip
-            drawn.append(
-                f'<path class="axis" d="M{low:.1f} {y - 4}H{high:.1f}"/><circle cx="{mid:.1f}" cy="{y - 4}" r="4"/>'
-            )
-    key = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != "not run yet")
-    caption = f"Every claim by the figure that stands for it: how far it lies beyond the bound of the claim (on its side to the right), with the interval that judges. {key}."
-    title = "Forest of all claims: distance of each headline figure from its bound"
-    return (
-        f'<figure><svg class="claim-picture" viewBox="0 0 {LEFT + WIDE + 20} {height}" role="img" aria-label="{title}">'
-        f"{''.join(drawn)}</svg><figcaption>{html.escape(caption)}</figcaption></figure>"
+            if part["figure"] == claim["headline"]:
+                ratio = part["figure"] in claim["ratios"]
+                ends = {end: across(beyond(part, ratio, part[end])) for end in ("low", "mean", "high")}  # fmt: skip
+                drawn.append(SPOT.format(y=y - 4, **ends))
+    key = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != rules.NOT_RUN)
+    return FIGURE.format(
+        width=LEFT + WIDE + 20,
+        height=height,
+        title="Forest of all claims: distance of each headline figure from its bound",
+        drawn="".join(drawn),
+        caption=html.escape(f"{CAPTION}{key}."),
     )
 
 

@@ -11,7 +11,7 @@ import lora_np as lnp
 from claims import at_scale, protocol
 from claims.at_scale import METHODS, SEEDS, Runs, between
 from claims.redrawn import rate
-from claims.rules import CONTRADICTED, MIXED, NOT_RUN, NOT_SHOWN, SCALE, STRENGTH, SUPPORTED, Figure
+from claims.rules import CONTRADICTED, MIXED, NOT_RUN, NOT_SHOWN, STRENGTH, SUPPORTED, Figure
 from tests.drawing import every
 
 RECORDED = lnp.course.claims()
@@ -56,9 +56,7 @@ def test_eight_have_a_second_setup_and_ask_for_methods_that_run():
         scale.measure(runs)
         assert runs.asked
         asked |= {*runs.asked}
-        assert {part.figure for part in scale.rule.parts} <= {
-            *scale.figures
-        }, name
+        assert {part.figure for part in scale.rule.parts} <= {*scale.figures}, name
         assert {*scale.ratios} == {*scale.figures}
     assert asked == {*METHODS}
 
@@ -190,7 +188,11 @@ def base(new, old, seeds=4):
 
 @pytest.mark.parametrize(("old", "verdict"), [(2.8, "contradicted here"), (3.2, "needs scale")])
 def test_forgetting_needs_both_methods_above_the_untrained_model(folder, old, verdict):
-    for name, best, level in (("LoRA, r = 8", -3, 1.34), ("LoRA, r = 64", -3, 1.34), ("full", -7, 1.34)):
+    for name, best, level in (
+        ("LoRA, r = 8", -3, 1.34),
+        ("LoRA, r = 64", -3, 1.34),
+        ("full", -7, 1.34),
+    ):
         write(folder, bowl(name, best, level, 4))
     write(folder, base(1.5, old))
     record = found("forgetting-frontier")

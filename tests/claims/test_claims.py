@@ -325,7 +325,9 @@ def test_run_trains_into_a_folder_and_touches_nothing_else(tmp_path, monkeypatch
     """Small, so that it takes seconds: a setup of one by one runs, and one whose seeds draw all."""
     files = [path for path in RESULTS.parent.rglob("*") if path.suffix in (".json", ".jsonl")]
     before = {path: path.read_bytes() for path in files}
-    commanded(monkeypatch, "run", "scaled-descent", "--seeds", 2, "--first", 1000, "--out", tmp_path)
+    commanded(
+        monkeypatch, "run", "scaled-descent", "--seeds", 2, "--first", 1000, "--out", tmp_path
+    )
     said = capsys.readouterr().out
     seconds = float(re.search(r"\((\d+) CPU seconds", said)[1])
     assert "published: supported" in said

@@ -82,9 +82,7 @@ def test_recorded_lines_come_again():
     place, seeds = one.best(HALVES[0], range(8)), range(8)
     again = one.setup.runs(seeds, [one_rate(place)], **one.method)
     for half in HALVES:
-        assert np.log(again[half][:, 0]) == pytest.approx(
-            one.logs(place, half, range(8)), abs=0.02
-        )
+        assert np.log(again[half][:, 0]) == pytest.approx(one.logs(place, half, range(8)), abs=0.02)
     text = sweep("text", 8, "weight decay", 1.0)
     place = text.best(HALVES[0], range(8))
     found = text.setup.once(1, one_rate(place), **text.method)

@@ -130,7 +130,9 @@ def test_a_sweep_that_claims_share_counts_once(report):
 
 def test_the_abstract_has_the_sizes_in_150_words(report):
     (abstract,) = re.findall(r"\*\*Abstract\.\*\* (.+?)\n\n", PAGE, re.DOTALL)
-    fill = lambda found: str(report.FACTS[found[2]] if found[1] == "fact" else "12.1 (11.9 to 12.2)")
+    fill = lambda found: str(
+        report.FACTS[found[2]] if found[1] == "fact" else "12.1 (11.9 to 12.2)"
+    )
     words = ROLE.sub(fill, abstract).split()
     assert 120 <= len(words) <= 185  # with the figures and their intervals
     for size in ("64", "750,720", "25,600", "135 million", "7,680"):

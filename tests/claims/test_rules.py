@@ -21,7 +21,6 @@ from claims.rules import (
     STRENGTH,
     SUPPORTED,
     TASK,
-    VERDICTS,
     Figure,
     Part,
     Rule,
