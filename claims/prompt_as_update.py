@@ -109,12 +109,12 @@ def log_probabilities(model, tokens):
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def compared(model, prompts, *, first=0):
+def compared(model, prompts, *, first=0, draw=41):
     """The figures of a model, one for each of some prompts from a text that is Genesis from a token
     on.
     """
     text = genesis(model)[first:]
-    rng = np.random.default_rng(41)
+    rng = np.random.default_rng(draw)
     found = {name: [] for name in FIGURES}
     for start in rng.choice(len(text) - 200, PROMPTS, replace=False)[:prompts]:
         tokens = np.asarray(text[start : start + LENGTH + 1 + AFTER])
@@ -128,23 +128,27 @@ def compared(model, prompts, *, first=0):
     return {name: np.array(values) for name, values in found.items()}
 
 
-def lines(book, name, **quick):
+def lines(book, name, draw=41, **quick):
     """What a model comes to, recorded or run: the logs of each figure by prompt."""
     run = {"model": name}
     if book.missing(run):
         model = model_of(name, **quick)
         first = TRAINED * len(genesis(model)) // 5 if name.startswith("tiny") else 0
         few = bool(quick) or not name.startswith("base")
-        book.note(run, compared(model, FEW if few else PROMPTS, first=first))
+        book.note(run, compared(model, FEW if few else PROMPTS, first=first, draw=draw))
     return {figure: book.logs(run, figure) for figure in FIGURES}
 
 
 def measure(lab):
-    book = Book(None) if lab.quick else BOOK
+    book, draw = lab.book("prompts"), 41
+    kinds = dict(KINDS)
+    if lab.folder is not None:  # other models and other prompts; the trained ones are what they are
+        draw += lab.seeds[0]
+        kinds |= {kind: [f"{kind} {seed}" for seed in lab.seeds] for kind in ("random", "tiny")}
     quick = {"steps": STEPS // 10} if lab.quick else {}
     found = {}
-    for kind, names in KINDS.items():
-        models = [lines(book, name, **quick) for name in (names[:2] if lab.quick else names)]
+    for kind, names in kinds.items():
+        models = [lines(book, name, draw, **quick) for name in (names[:2] if lab.quick else names)]
         for figure in FIGURES:
             values = [
                 np.max(one[figure]) if figure == "exact" else np.mean(one[figure]) for one in models

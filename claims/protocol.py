@@ -618,6 +618,8 @@ def reword(name: str, claim: Claim) -> None:
     recorded.
     """
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
+    if "other seeds" in result and {*result["seeds"]} & {*result["other seeds"]["seeds"]}:
+        del result["other seeds"]  # of a protocol with fewer seeds
     for name_of_part in ("", "quick", "other seeds"):
         part = result if not name_of_part else result.get(name_of_part)
         if part is not None:

@@ -48,7 +48,7 @@ On digits and linear tasks each seed draws the base, the split, the initialisati
 draw the same, from four bases. A card with two setups has one verdict for each, "small" and "135M". {chance}
 [The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
-Each claim is a file of 30 to 100 lines in `claims/`. Read its verdict, compute it again from the recorded runs, or train it again with seeds of your own:
+Each claim is a file of 30 to 200 lines in `claims/`. Read its verdict, compute it again from the recorded runs, or train it again with seeds of your own:
 
 ```console
 $ lora-np claims rslora

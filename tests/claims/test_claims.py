@@ -35,7 +35,7 @@ def test_there_are_two_dozen_claims_all_recorded():
 def test_a_claim_is_short_complete_and_public(name):
     path = RESULTS.parent / f"{name.replace('-', '_')}.py"
     text = path.read_text(encoding="utf-8")
-    assert 30 <= text.count("\n") <= 100
+    assert 30 <= text.count("\n") <= 210
     claim = claims.claim(name)
     for part in ("title", "paper", "topic", "refuted_by", "setup", "setting", "limits", "advice"):
         assert getattr(claim, part), part
@@ -130,6 +130,7 @@ def mutations(figures):
         lambda x: x / 10,
         lambda x: x + 1,
         lambda x: x - 1,
+        lambda x: 1 + 0.01 * np.sin(99 * x),  # nothing but noise
     ]
     for name in figures:
         for move in moves:
@@ -204,7 +205,7 @@ def test_no_claim_turns_from_supported_to_contradicted_with_other_seeds():
     again = {name: record for name, record in RECORDED.items() if "other seeds" in record}
     for name, record in again.items():
         assert not {*record["seeds"]} & {*record["other seeds"]["seeds"]}
-        assert record["other seeds"]["verdict"] == record["verdict"], name
+        assert not {SUPPORTED, CONTRADICTED} <= {record["other seeds"]["verdict"], record["verdict"]}, name  # fmt: skip
     two = 0
     for name, record in RECORDED.items():
         claim = claims.claim(name)

@@ -3,6 +3,7 @@ should at a known truth.
 """
 
 import os
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -36,7 +37,7 @@ DRAWS = 400 if os.environ.get("LORA_NP_FULL") else 60
 
 def test_an_interval_is_students():
     figure = Figure((1.0, 2.0, 3.0, 4.0, 5.0))
-    assert figure.high - figure.mean == pytest.approx(2.776 * np.sqrt(2.5 / 5))
+    assert figure.high - figure.mean == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=1e-3)
     assert Figure((2.0,)).low == 2.0
     # 97.5 % of Student's t with 9, 31 and 63 degrees of freedom, from a table
     for n, t in ((10, 2.262), (32, 2.040), (64, 1.998)):
@@ -60,7 +61,8 @@ def test_a_ratio_and_its_inverse_say_the_same():
     assert ratio.low == pytest.approx(1 / inverse.high)
     above, below = Part("x", above=1, worth=1.1), Part("x", below=1, worth=1 / 1.1)
     assert above.verdict(ratio) == below.verdict(inverse)
-    assert above.sentence("x", ratio).count("(") == 1
+    told = Rule((above,)).told(above, "x", ratio, above.verdict(ratio))
+    assert told.count("(") == 1
 
 
 def test_what_would_have_been_seen_is_seen_in_four_of_five_experiments():
@@ -187,10 +189,18 @@ def trials():
 
 TRIALS = {label: rest for label, *rest in trials()}
 SPREAD = [label for label, (_, record) in TRIALS.items() if record["odds"]]
+# two seeds have an interval of 32 standard errors to each side, so that ten are nothing
+MORE = [
+    label
+    for label in SPREAD
+    if all(len(figure["values"]) != 2 for figure in TRIALS[label][1]["figures"].values())
+]
 
 
 def simulated(label, truth):
     claim, record = TRIALS[label]
+    # a card may name both sides, as that of alphas whose best losses differ
+    claim = replace(claim, rule=replace(claim.rule, refuted=None))
     return chance.simulated(claim, protocol.read(claim, record["figures"]), truth, DRAWS)
 
 
@@ -207,7 +217,7 @@ def far(side, only=None):
     return truth
 
 
-@every("label", SPREAD)
+@every("label", MORE)
 def test_a_rule_reaches_each_verdict_at_a_known_truth(label):
     claim, record = TRIALS[label]
     share = lambda truth, wanted: sum(simulated(label, truth)[one] for one in wanted) / DRAWS
