@@ -72,7 +72,7 @@ class Puzzle(Exercise):
     ----------
     name, title, difficulty, minutes, laws, statement, stub, hints : various
         See `Exercise`.
-    solution, forbids, cases, needs, example, mistakes, answer : various
+    solution, forbids, cases, needs, example, mistakes, answer, more : various
         See `Exercise`.
     number : int
         From 1.
@@ -301,5 +301,5 @@ def puzzle_lines(script: str) -> dict[str, str]:
     {'parameters': 'parameters = r'}
     """
     titles = {TITLE.format(one.number, ""): one.name for one in puzzles()}
-    lines = re.findall(r"^ *(# Puzzle \d+: ).*\n *(.*?) *$", script, re.M)
+    lines = re.findall(r"^[ \t]*(# Puzzle \d+: ).*\n[ \t]*(.*?)[ \t]*$", script, re.M)
     return {titles[title]: line for title, line in lines if title in titles}

@@ -103,6 +103,8 @@ class Exercise:
         What has been done wrong before, so that a check can name it.
     answer : str
         The solution's code, with all that it needs; empty in a course that leaves it out.
+    more : bool
+        Whether it goes beyond the three hours of the path.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Exercise:
     example: str = field(default="", repr=False)
     mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
     answer: str = field(default="", repr=False)
+    more: bool = False
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -135,8 +138,9 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, as in ``"easy, 5 minutes"``."""
-        return f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        """Difficulty and time, as in ``"easy, 5 minutes"``, and *more* if it is."""
+        effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        return effort + ", more: beyond the path" * self.more
 
 
 @dataclass(frozen=True)
