@@ -111,13 +111,15 @@ def claims(name: str | None, as_json: bool) -> None:
     """
     known = course.claims()
     if name is None:
-        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
+        rows = [(key, claim["verdicts"], claim["title"]) for key, claim in known.items()]
         options.show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
         return
     claim = known[choice("claim", name, known)]
+    setups = [claim, *([claim["at scale"]] if "at scale" in claim else [])]
     intervals = [
-        (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
-        for key, figure in claim["figures"].items()
+        (setup["meaning"][key], figure["mean"], figure["low"], figure["high"])
+        for setup in setups
+        for key, figure in setup["figures"].items()
     ]
     parts = (
         "finding",
@@ -130,7 +132,8 @@ def claims(name: str | None, as_json: bool) -> None:
         "limits",
         "advice",
     )
-    notes = [f"{part}: {claim[part]}" for part in ("verdict", *parts) if claim[part]]
+    notes = [f"{part}: {claim[part]}" for part in ("verdicts", *parts) if claim[part]]
+    notes += [f"135M: {setup['sentence']}" for setup in setups[1:]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
 
