@@ -44,13 +44,16 @@ def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
     same("the gradient of b", of_b, a.T @ g, size=terms(a.T, g))
 
 
-def sum_gradients(draw: Draw, answer: Answer, key: str) -> None:
-    shape = draw.sizes("nm", high=4)
-    g, a, b = (draw.array(name, *shape) for name in "gab")
-    total, of_a, of_b = parts("sum a b", answer(g, a, b), *3 * [g.shape])
-    same("a + b", total, a + b, size=10)
-    same("the gradient of a", of_a, g)
-    same("the gradient of b", of_b, g)
+def step_back(draw: Draw, answer: Answer, key: str) -> None:
+    """Check the value of a + b or a @ b, and both gradients."""
+    n, k, m = draw.sizes("nkm", high=4)
+    a, b = draw.array("a", n, k), draw.array("b", *((n, k) if key == "+" else (k, m)))
+    value, size = (a + b, 10) if key == "+" else (a @ b, terms(a, b))
+    g = draw.array("g", *value.shape)
+    got, of_a, of_b = parts("value a b", answer(g, a, b), g.shape, a.shape, b.shape)
+    same(f"a {key} b", got, value, size=size)
+    same("the gradient of a", of_a, g if key == "+" else g @ b.T, size=terms(g, b.T))
+    same("the gradient of b", of_b, g if key == "+" else a.T @ g, size=terms(a.T, g))
 
 
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
@@ -194,6 +197,19 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
         same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size_A, why=why)
     if key == "of_B":
         same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size_B, why=why)
+
+
+def layer_value(draw: Draw, answer: Answer) -> None:
+    """Check what a layer gives, and the gradients that flow back through it."""
+    (x, W0, A, B), alpha = layer(draw), draw.number("alpha", 1, 32)
+    h, sizes = forward(x, W0, A, B, alpha)
+    got, *both = parts("h A B", answer(x, W0, A, B, alpha), h.shape, A.shape, B.shape)
+    same("h", got, h, size=float(sizes.max()))
+    G, size = (2 * alpha / len(A) / h.size * e.T @ f for e, f in ((h, x), (sizes, np.abs(x))))
+    for name, one, right in zip("AB", both, (B.T @ G, G @ A.T), strict=True):
+        largest = float(size.sum() * np.abs(A if name == "B" else B).max())
+        why = "the loss is the mean of all h squared"
+        same(f"the gradient of {name}", one, right, size=largest, why=why)
 
 
 def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
