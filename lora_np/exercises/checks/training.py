@@ -294,7 +294,8 @@ def kl_divergence(draw: Draw, answer: Answer, key: str) -> None:
     p = draw.array("p", n, low=key == "nats", high=9)
     q = draw.array("q", n, low=1, high=9)
     if draw.pick("small", (False, True)):
-        q[draw.whole("smallest", 0, n - 1)] *= 1e-12
+        smallest = draw.whole("smallest", 0, n - 1)
+        p[smallest], q[smallest] = 1e-4 * p[smallest], 1e-12 * q[smallest]
     draw.assume(p.any())
     p, q = p / p.sum(), q / q.sum()
     same("the divergence", answer(p, q), p @ np.log(np.where(p > 0, p, q) / q), size=1)
