@@ -88,7 +88,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 2.05 + draw.array("signal", r, low=0, high=40)  # noise may have lowered it
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered it
     M = turned(
         draw,
         "M",

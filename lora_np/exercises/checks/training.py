@@ -8,6 +8,7 @@ import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
+from lora_np.exercises.checks.matrices import as_typed
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import (
     TOLERANCE,
@@ -65,7 +66,7 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
 
 def slope(draw: Draw, answer: Answer, key: str) -> None:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
-    x, c = draw.array("x", *shape), draw.array("c", *shape)
+    x, c = as_typed(draw.array("x", *shape)), draw.array("c", *shape)
     factors = literal(c)
     linear = Source(f"lambda x: float(np.sum({factors} * x))")
     if key == "linear":
