@@ -406,13 +406,12 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexampl
 
     def wanted(arguments: Sequence[Value]) -> bool:
         nonlocal asked
-        asked = drawn if drawn < one.cases else asked
         for name, condition in known.items():
             left = missing.get(name, OFTEN)
             if left and (inside := condition(*arguments)) is not None:
                 missing[name] = left - bool(inside)
                 asked = drawn if inside else asked
-        return asked == drawn
+        return drawn < one.cases or asked == drawn
 
     answer = replace(answer, wanted=wanted)
     while drawn < one.cases or (any(missing.values()) and drawn - asked < PATIENCE):
