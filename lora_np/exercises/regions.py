@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ Condition = Callable[..., bool | None]  # None if a region is not for arguments 
 
 
 @cache
-def table() -> dict[str, Any]:
+def table() -> dict[str, dict[str, dict[str, str]]]:
     """Read ``regions.toml``."""
     path = Path(__file__).parent / "data" / "regions.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -45,7 +44,7 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     ['M: square, from 3 x 3', 'a rank in between']
     """
     known = table()
-    if law not in known["searching"].get(exercise, [law]):
+    if law not in known["searching"].get(exercise, {law: law}):
         return {}
     rows = {
         f"{name}: {told}": f"(lambda x: {text} if {kind} else None)({name})"

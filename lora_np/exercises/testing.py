@@ -106,6 +106,8 @@ class Exercise:
         What has been done wrong before, so that a check can name it.
     answer : str
         The solution's code, with all that it needs; empty in a course that leaves it out.
+    more : bool
+        Whether it goes beyond the three hours of the path.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Exercise:
     example: str = field(default="", repr=False)
     mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
     answer: str = field(default="", repr=False)
+    more: bool = False
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -138,8 +141,9 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, as in ``"easy, 5 minutes"``."""
-        return f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        """Difficulty and time, as in ``"easy, 5 minutes"``, and *more* if it is."""
+        effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        return effort + ", more: beyond the path" * self.more
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace as changed
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,6 +63,7 @@ class Decoder(Named):
     layers: tuple[blocks.DecoderLayer, ...]
     norm: blocks.RMSNorm | blocks.LayerNorm
 
+    @np.errstate(under="ignore")
     def __call__(
         self,
         tokens: Array,
@@ -71,6 +71,7 @@ class Decoder(Named):
         rng: Rng = None,
         caches: list[Cache] | None = None,
         sequence_ids: Array | None = None,
+        last: bool = False,
     ) -> Operand:
         before = caches[0].tokens if caches else 0
         rows = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
@@ -78,7 +79,8 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            x = layer(x, rng=rng, cache=cache, rows=rows)
+            only = last and i + 1 == len(self.layers)  # its other tokens would not be used
+            x = layer(x, rng=rng, cache=cache, rows=rows, last=only)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 
@@ -248,7 +250,7 @@ def build(
         if kind == "model":
             return LanguageModel(
                 names={"model": names["model"], "lm_head": names["head"]},
-                config=MappingProxyType(dict(config)), vocabulary=vocabulary, context=s.context,
+                config=dict(config), vocabulary=vocabulary, context=s.context,
                 cap=s.whole.logit_cap, model=parts["model"], lm_head=parts["head"],
             )  # fmt: skip
         make, settings = MAKERS[kind], s.settings(kind, names, i or 0)

@@ -7,11 +7,10 @@ handful of ufunc calls for any number of arrays, and nothing is allocated.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, guided, number, whole_number
 from lora_np.nn.tree import leaves, trainable
+from lora_np.work import keep_pages
 
 LearningRate = float | Callable[[int], float]
 
@@ -303,6 +303,11 @@ class Bank:
             leaf.data = self.values[cut].reshape(array.shape)
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # anew from the leaves: a copy of a view is a view no more
+        leaves = [leaf for leaf, *_ in self.views]
+        return Bank, (self.optimizer, leaves), {"state": self.state}
+
     def gather(self) -> bool:
         """Take the gradients and clear them; say if there were any. None counts as zero."""
         any_gradient = False
@@ -387,25 +392,6 @@ class Run:
                 bank.values, bank.gradient, bank.state, bank.scratch, self.steps, rate
             )
         self.steps += 1
-
-
-@functools.cache
-def keep_pages() -> None:
-    """Let the C library keep what a step frees: otherwise the next step would page it in again.
-
-    These are the settings that glibc itself adopts once an array of 32 MiB has been freed
-    (mallopt(3)).
-    """
-    if sys.platform == "linux":
-        import ctypes  # which Pyodide need not have
-
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-        if mallopt is not None:
-            mallopt(MMAP_THRESHOLD, 2**25)
-            mallopt(TRIM_THRESHOLD, 2**26)
-
-
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 
 def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
@@ -541,7 +527,11 @@ def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
 
 
 def scaled(lr: LearningRate, factor: float) -> LearningRate:
-    return (lambda step: factor * lr(step)) if callable(lr) else lr * factor
+    return partial(scaled_rate, lr, factor) if callable(lr) else lr * factor
+
+
+def scaled_rate(lr: Callable[[int], float], factor: float, step: int) -> float:
+    return factor * lr(step)
 
 
 def rate_at(lr: LearningRate, step: int) -> float:
