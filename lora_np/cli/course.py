@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,10 @@ def puzzles(file: Path, hints: int) -> None:
         elif not done and one.name in checked:
             parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
-        parts.append(f"{file} is a whole LoRA now. Run it: python {file}")
+        with contextlib.redirect_stdout(io.StringIO()):
+            problem = practice.run_cell(file.read_bytes(), "cell 0", {"__name__": "__main__"})
+        whole = f"{file} is a whole LoRA now. Run it: python {file}"
+        parts.append(f"{file} ends with an error: {problem}" if problem else whole)
     else:
         due = every[passed.index(False)]
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
