@@ -13,7 +13,7 @@ import click
 from lora_np import course, exercises as practice, grading
 from lora_np.checks import choice, whole_number
 from lora_np.cli import options
-from lora_np.files import write_new
+from lora_np.files import decode_text, write_new
 from lora_np.table import Table
 
 lessons = click.option(
@@ -76,7 +76,7 @@ def puzzles(file: Path, hints: int) -> None:
             parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
         with contextlib.redirect_stdout(io.StringIO()):
-            problem = practice.run_cell(file.read_bytes(), "cell 0", {"__name__": "__main__"})
+            problem = practice.run_cell(decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"})
         whole = f"{file} is a whole LoRA now. Run it: python {file}"
         parts.append(f"{file} ends with an error: {problem}" if problem else whole)
     else:
