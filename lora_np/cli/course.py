@@ -76,7 +76,9 @@ def puzzles(file: Path, hints: int) -> None:
             parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
         with contextlib.redirect_stdout(io.StringIO()):
-            problem = practice.run_cell(decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"})
+            problem = practice.run_cell(
+                decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"}
+            )
         whole = f"{file} is a whole LoRA now. Run it: python {file}"
         parts.append(f"{file} ends with an error: {problem}" if problem else whole)
     else:
