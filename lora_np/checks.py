@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+from lora_np.lazy import np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 P = ParamSpec("P")
 R = TypeVar("R")
 First = TypeVar("First")
 Second = TypeVar("Second")
 Settings = TypeVar("Settings")
-Array = npt.NDArray[Any]
-ArrayLike = npt.ArrayLike
+if TYPE_CHECKING:
+    Array = npt.NDArray[Any]
+    ArrayLike = npt.ArrayLike
+else:  # commands that count import no NumPy
+    Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
 # Given to a call of a layer, it draws what is dropped. In quotes: numpy.random takes time to load.
 Rng: TypeAlias = "np.random.Generator | None"
-# a result that is too large, or becomes nan, is told or replaced afterwards
-overflow_allowed = functools.partial(np.errstate, over="ignore", invalid="ignore")
+
+
+def overflow_allowed(**settings: Any) -> np.errstate:
+    """Ignore results that are too large or NaN, which the caller reports or replaces afterwards."""
+    return np.errstate(over="ignore", invalid="ignore", **settings)
 
 
 def brief(text: str, longest: int) -> str:
@@ -51,7 +61,7 @@ def whole_number(
 
     ``top`` names ``maximum`` in the message, as in ``"min(d, k)"``.
     """
-    if isinstance(value, (bool, np.bool_)):
+    if type(value).__name__ in ("bool", "bool_"):  # Python's or NumPy's
         raise TypeError(f"{name} must be a whole number, got the boolean {value}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -124,19 +134,18 @@ def number(
     open_maximum: bool = False,
 ) -> float:
     """Convert ``value`` to a finite float in a range; an open end is itself excluded."""
-    kinds = (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:  # a whole number of more than 308 digits
         result = float("inf")
-    if not np.isfinite(result):
+    if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {brief(str(value), 100)}")
     too_low = result <= minimum if open_minimum else result < minimum
     if too_low or (result >= maximum if open_maximum else result > maximum):
         right = f"{'above' if open_minimum else 'at least'} {minimum:g}"
-        if np.isfinite(maximum):
+        if math.isfinite(maximum):
             right += f" and {'below' if open_maximum else 'at most'} {maximum:g}"
         raise ValueError(f"{name} must be {right}, got {value}")
     return result

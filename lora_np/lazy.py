@@ -2,11 +2,14 @@
 
 Each runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for
 what they do not use. Type checkers, editors and readers see ordinary imports, and each name is
-written once.
+written once. ``from lora_np.lazy import np`` is NumPy, imported when it is first used.
 """
 
 import builtins
 from _thread import RLock  # as functools takes it: threading itself would cost a millisecond
+from types import ModuleType
+
+__all__ = ["Deferred", "np", "on_demand"]
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is
@@ -66,3 +69,27 @@ class on_demand:  # noqa: N801  a statement, as suppress is
             return import_module(f"{package}.{name}")
         value = self.namespace[name] = getattr(import_module(origin), name)
         return value
+
+
+class Deferred(ModuleType):
+    """Import a module when one of its names is first used.
+
+    Examples
+    --------
+    >>> Deferred("math").sqrt(4)
+    2.0
+    """
+
+    def __getattr__(self, name: str) -> object:
+        from importlib import import_module
+
+        value = getattr(import_module(self.__name__), name)
+        setattr(self, name, value)  # from now on as fast as a module's own
+        return value
+
+
+TYPE_CHECKING = False  # as type checkers know it, without importing typing
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Deferred("numpy")

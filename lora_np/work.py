@@ -94,3 +94,22 @@ def progress_bar(
         )  # fmt: skip
     finally:
         tqdm.monitor_interval = interval
+
+
+@cache
+def keep_pages() -> None:
+    """Let the C library keep the memory of freed arrays, which a next step would page in again.
+
+    These are the settings that glibc itself adopts once an array of 32 MiB has been freed
+    (mallopt(3)).
+    """
+    if sys.platform == "linux":
+        import ctypes  # which Pyodide need not have
+
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if mallopt is not None:
+            mallopt(MMAP_THRESHOLD, 2**25)
+            mallopt(TRIM_THRESHOLD, 2**26)
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import traceback
@@ -10,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from lora_np.checks import brief, close_names
 from lora_np.cli.output import printable_output
@@ -50,6 +52,33 @@ class Commands(click.Group):
             raise click.UsageError(f"no such command {name!r}{close_names(name, COMMANDS)}")
         command: click.Command = getattr(import_module(f"lora_np.cli.{COMMANDS[name]}"), name)
         return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([*summaries().items()])
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command without loading any, or an option."""
+        return [
+            *(
+                CompletionItem(n, help=text)
+                for n, text in summaries().items()
+                if n.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, context, incomplete),
+        ]
+
+
+def summaries() -> dict[str, str]:
+    """Read the first line of each command's docstring from the source."""
+    texts = {}
+    for file in FILES:
+        source = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef):
+                texts[node.name] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return {name: texts[name] for name in COMMANDS}
 
 
 @click.command(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)

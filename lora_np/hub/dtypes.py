@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lora_np.checks import Array, float_name
+from lora_np.lazy import np
 
 # From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first,
 # which is the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a
@@ -16,7 +15,7 @@ TABLE = {
     "float16": ("F16", "<f2"),
     "uint16": ("U16", "<u2"), "int16": ("I16", "<i2"), "float8_e4m3": ("F8_E4M3", "u1"),
     "float8_e5m2": ("F8_E5M2", "u1"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"),
-    "bool": ("BOOL", "?"),
+    "bool": ("BOOL", "b1"),
 }  # fmt: skip
 # From the number of a kind of tensor in a GGUF file to its name, the numbers in a block and its
 # bytes. fmt: off
@@ -57,7 +56,7 @@ GGUF_KINDS = {
     41: ("Q1_0", 128, 18),
 }
 # fmt: on
-BLOCKS = {name: (1, np.dtype(stored).itemsize) for name, (_, stored) in TABLE.items()}
+BLOCKS = {name: (1, int(stored[-1])) for name, (_, stored) in TABLE.items()}
 BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 

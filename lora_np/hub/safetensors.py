@@ -12,10 +12,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
 from lora_np.checks import Array, StrPath, shown
 from lora_np.files import (
@@ -29,12 +26,15 @@ from lora_np.files import (
 )
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.tensors import TensorFile, TensorInfo
+from lora_np.lazy import np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
-_BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
 _MAX_HEADER = 100_000_000  # as in the reference implementation
 _BLOCK = 2**20  # entries converted at a time, so that no second tensor's worth is needed
 _MAX_AXES = 64  # as in NumPy
@@ -169,8 +169,9 @@ def save(
         raise TypeError(f"tensors must map names to arrays, got {shown(tensors)}")
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     header = {}
+    kinds = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
     for name, array in arrays.items():
-        own = _BY_NUMPY.get(array.dtype.newbyteorder("<"))
+        own = kinds.get(array.dtype.newbyteorder("<"))
         if own is None:
             raise FileError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)

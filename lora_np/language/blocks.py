@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -228,15 +228,17 @@ class SelfAttention(Named):
         rng: Rng = None,
         cache: Cache | None = None,
         rows: Sequences | None = None,
+        last: bool = False,
     ) -> Operand:
-        mixed = self.mixed(*self.by_heads(x, rng), cache, rows)
+        q, k, v = self.by_heads(x, rng)
+        mixed = self.mixed(q[:, -1:] if last else q, k, v, cache, rows)
         output: Operand = self.output(mixed, rng=rng)
         return output
 
     def mixed(
         self, q: Operand, k: Operand, v: Operand, cache: Cache | None, rows: Sequences | None
     ) -> Operand:
-        """Compute the weighted values, of all heads side by side."""
+        """Compute the weighted values, of all heads side by side, for the last tokens or all."""
         by_head = self.normed == "heads"
         if by_head and self.normed_first:
             q, k = self.norms(q, k)
@@ -245,24 +247,23 @@ class SelfAttention(Named):
             q, k = self.turned(self.rotary, before, q, k, rows)
         if by_head and not self.normed_first:
             q, k = self.norms(q, k)
-        tokens, window, scale = q.shape[1], self.window, self.score
-        sequence_ids = None if rows is None else rows.ids
+        settings: dict[str, Any] = {"window": self.window, "scale": self.score}
+        if rows is not None:
+            settings["sequence_ids"] = rows.ids
+        use_fused = self.fused and not self.score_cap
+        if cache is None and use_fused:
+            return fused.attend(q, k, v, **settings)
+        tokens = q.shape[1]
         if cache is not None:
             k, v = cache.extend(value(k), value(v))
-        if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
-            result: Operand = fused.attend(
-                q, k, v, window=window, scale=scale, sequence_ids=sequence_ids
-            )
-            return result
+            if tokens > 1 and use_fused:  # nothing is kept, since no gradient passes a cache
+                return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
         # some queries of a long prompt at a time
         size, parts = tokens if cache is None else fused.BLOCK, []
         for i in range(0, tokens, size):
             some = q[:, i : i + size]
             end = k.shape[1] - tokens + i + some.shape[1]
-            part = composed.attend(
-                some, k[:, :end], v[:, :end], window=window, scale=scale, cap=self.score_cap,
-                sequence_ids=sequence_ids,
-            )  # fmt: skip
+            part = composed.attend(some, k[:, :end], v[:, :end], **settings, cap=self.score_cap)
             parts.append(part)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -289,18 +290,19 @@ class SelfAttention(Named):
     def turned(
         self, rotary: Rotary, before: int, q: Operand, k: Operand, rows: Sequences | None
     ) -> tuple[Operand, Operand]:
-        """Rotate queries and keys by the angles of their positions."""
-        end = before + q.shape[1]
+        """Rotate keys, and the queries of the last tokens, by the angles of their positions."""
+        tokens, end = q.shape[1], before + k.shape[1]
         if rows is None:
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(rows.positions, rows.lengths, q.dtype)
-        if q.shape[1] == 1:  # at once: for a single token calls are what costs
+        if k.shape[1] == 1:  # at once: for a single token calls are what costs
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
         rotate = fused.rotate if self.fused else composed.rotate
         q, k = rotary.halves(q), rotary.halves(k)
-        return rotate(q, cos=cos, sin=sin), rotate(k, cos=cos, sin=sin)
+        k = rotate(k, cos=cos, sin=sin)
+        return rotate(q, cos=cos[..., -tokens:, :, :], sin=sin[..., -tokens:, :, :]), k
 
 
 def heads_of(x: Operand, heads: int) -> Operand:
@@ -477,9 +479,11 @@ class DecoderLayer(Named):
         rng: Rng = None,
         cache: Cache | None = None,
         rows: Sequences | None = None,
+        last: bool = False,
     ) -> Operand:
         y = x if self.before_attention is None else self.before_attention(x)
-        y = self.attention(y, rng=rng, cache=cache, rows=rows)
+        y = self.attention(y, rng=rng, cache=cache, rows=rows, last=last)
+        x = x[:, -1:] if last else x
         added = self.plus(x, y if self.after_attention is None else self.after_attention(y))
         y = x if self.parallel else added
         y = self.mlp(y if self.before_mlp is None else self.before_mlp(y), rng=rng)

@@ -71,6 +71,7 @@ class Decoder(Named):
         rng: Rng = None,
         caches: list[Cache] | None = None,
         sequence_ids: Array | None = None,
+        last: bool = False,
     ) -> Operand:
         before = caches[0].tokens if caches else 0
         rows = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
@@ -78,7 +79,8 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            x = layer(x, rng=rng, cache=cache, rows=rows)
+            only = last and i + 1 == len(self.layers)  # its other tokens would not be used
+            x = layer(x, rng=rng, cache=cache, rows=rows, last=only)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 

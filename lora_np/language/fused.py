@@ -156,7 +156,9 @@ def attend_forward(
     window: int | None,
     scale: float,
     sequence_ids: Array | None = None,
+    keep: int | None = None,  # how many attention weights at most, by default KEPT
 ) -> tuple[Array, Any]:
+    keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
     KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # so BLAS is faster
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
@@ -167,7 +169,7 @@ def attend_forward(
     for some, keys, block in blocks(q, k, window):
         edges = [keys.start, keys.stop]
         kept += sums[:, :, block].size * (keys.stop - keys.start)
-        if kept > KEPT and largest is None and window is None:
+        if kept > keep and largest is None and window is None:
             edges[1:1] = range(TILE, some.start, TILE)
         for first, end in pairwise(edges):
             E = scores(Q[:, :, block], KT, some, slice(first, end), window, sequence_ids)
@@ -181,7 +183,7 @@ def attend_forward(
             else:
                 sums[:, :, block] += row_sums(E)
                 mixed[:, :, block] += np.matmul(E, V[:, :, first:end])
-        weights.append(E if kept <= KEPT else None)
+        weights.append(E if kept <= keep else None)
     mixed /= widened(sums, q.shape[-1])
     return by_token(mixed, (*q.shape[:2], -1)), (Q, KT, V, mixed, weights, largest, sums)
 
@@ -258,13 +260,18 @@ def largest_of(x: Array) -> float:
 
 
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows."""
-    tokens, group = q.shape[1], q.shape[2] // k.shape[2]
+    """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows.
+
+    The queries are the last of the tokens that the keys belong to.
+    """
+    tokens, group = k.shape[1], q.shape[2] // k.shape[2]
+    before = tokens - q.shape[1]
     size = BLOCK if tokens <= 2 * TILE else 2 * BLOCK
-    for t in range(0, tokens, size):
+    for t in range(before, tokens, size):
         end = min(t + size, tokens)
         first = 0 if window is None else max(0, t - window + 1)
-        yield slice(t, end), slice(first, end), slice(t * group, end * group)
+        rows = slice((t - before) * group, (end - before) * group)
+        yield slice(t, end), slice(first, end), rows
 
 
 def scores(

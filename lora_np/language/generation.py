@@ -26,6 +26,7 @@ from lora_np.language.templates import Messages, Template, shared
 from lora_np.nn import freeze, replace, softmax
 from lora_np.quantise import Blocks
 from lora_np.settings import setting
+from lora_np.work import keep_pages
 
 Prompt = TypeVar("Prompt", str, Sequence[str])
 AT_ONCE = 16  # rows that are continued together
@@ -318,13 +319,14 @@ class Reader:
     --------
     >>> from lora_np import language
     >>> reader = Reader(language.load("austen"))
-    >>> reader.read([[3, 1, 4]]).shape  # hidden states of the tokens that are new
-    (1, 3, 128)
+    >>> reader.read([[3, 1, 4]]).shape  # the hidden state of the last token
+    (1, 128)
     >>> reader.take([0, 0]).read([[3, 1, 4, 1], [3, 1, 4, 5]]).shape
-    (2, 1, 128)
+    (2, 128)
     """
 
     def __init__(self, model: LanguageModel) -> None:
+        keep_pages()  # each layer of a long prompt frees what the next one needs
         # a byte for each code, as long as text is made: every token needs all weights
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
@@ -361,7 +363,7 @@ class Reader:
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
-        """Read tokens and return the hidden states of those that are new.
+        """Read the tokens that are new and return the hidden state of the last one.
 
         Parameters
         ----------
@@ -370,9 +372,7 @@ class Reader:
 
         Returns
         -------
-        ndarray of shape (rows, new tokens, d)
-            The same number in all rows: all tokens, with padding on the left, if nothing that is
-            held is of use.
+        ndarray of shape (rows, d)
         """
         gaps: Array = np.argmax(self.ids, axis=1)  # padding on the left
         held = self.held(rows, gaps)
@@ -389,8 +389,8 @@ class Reader:
         mask = None if self.ids.all() else self.ids
         # of weights that are out of bounds, draw tells
         with overflow_allowed():
-            hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask)
-        return value(hidden)
+            hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask, last=True)
+        return value(hidden)[:, -1]
 
     def held(self, rows: list[list[int]], gaps: Array) -> int:
         """Count the columns of the caches that these rows begin with, but for a token to read."""
@@ -425,10 +425,10 @@ def continued(
         for i in going:
             if len(rows[i]) - starts[i] > reach:
                 starts[i] = len(rows[i]) - max(int(reach) // 2, 1)
-        hidden = reader.read([rows[i][starts[i] :] for i in going])[:, -1:]
+        hidden = reader.read([rows[i][starts[i] :] for i in going])
         with overflow_allowed():
-            logits = value(reader.model.logits(hidden))[:, 0]
-        for i, scores, state in zip(going, logits, hidden[:, 0], strict=True):
+            logits = value(reader.model.logits(hidden))
+        for i, scores, state in zip(going, logits, hidden, strict=True):
             continuations[i].hidden.append(state.copy())
             rows[i].append(settings.draw(scores, rows[i], rng))
             continuations[i].ended = rows[i][-1] in ends

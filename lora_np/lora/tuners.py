@@ -15,9 +15,8 @@ from inspect import signature
 from math import inf, isqrt, prod
 from typing import Any, TypeVar
 
-import numpy as np
-
 from lora_np.checks import Array, number, shown, whole_number
+from lora_np.lazy import np
 
 Pair = tuple[Array, Array]  # B (d, R) and A (R, k)
 Shape = tuple[int, ...]

@@ -7,9 +7,7 @@ handful of ufunc calls for any number of arrays, and nothing is allocated.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, guided, number, whole_number
 from lora_np.nn.tree import leaves, trainable
+from lora_np.work import keep_pages
 
 LearningRate = float | Callable[[int], float]
 
@@ -387,25 +386,6 @@ class Run:
                 bank.values, bank.gradient, bank.state, bank.scratch, self.steps, rate
             )
         self.steps += 1
-
-
-@functools.cache
-def keep_pages() -> None:
-    """Let the C library keep what a step frees: otherwise the next step would page it in again.
-
-    These are the settings that glibc itself adopts once an array of 32 MiB has been freed
-    (mallopt(3)).
-    """
-    if sys.platform == "linux":
-        import ctypes  # which Pyodide need not have
-
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-        if mallopt is not None:
-            mallopt(MMAP_THRESHOLD, 2**25)
-            mallopt(TRIM_THRESHOLD, 2**26)
-
-
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 
 def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:

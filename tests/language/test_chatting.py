@@ -10,6 +10,7 @@ from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.language.blocks import Cache
 from tests.language.conftest import random_model
+from tests.language.reading import tokens_read
 
 pytest.importorskip("jinja2")
 
@@ -24,37 +25,25 @@ def chatty():
     return with_template(random_model(max_position_embeddings=512))
 
 
-def widths_of_reads(chat, monkeypatch):
-    """How many tokens each row of a read has, as they come."""
-    widths, read = [], chat.reader.read
-
-    def counting(rows):
-        states = read(rows)
-        widths.append(states.shape[1])
-        return states
-
-    monkeypatch.setattr(chat.reader, "read", counting)
-    return widths
-
-
 @pytest.mark.parametrize("begin", [[], SYSTEM], ids=["alone", "system"])
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_each_answer_is_the_one_without_a_memory_and_reads_only_what_is_new(
     chatty, begin, temperature, monkeypatch
 ):
     chat = language.Chat(chatty, begin)
-    widths, messages, held = widths_of_reads(chat, monkeypatch), [*begin], 0
+    messages, held = [*begin], 0
     for i, question in enumerate(QUESTIONS):
         messages.append({"role": "user", "content": question})
         how = {"tokens": 12, "temperature": temperature, "rng": i}
         alone = language.answer(chatty, messages, **how)
-        widths.clear()
-        assert chat.ask(question, **how) == alone
+        with monkeypatch.context() as patch:
+            read = tokens_read(patch)
+            assert chat.ask(question, **how) == alone
         messages.append({"role": "assistant", "content": alone})
         assert chat.messages == messages
         total = len(chat.template.tokens(messages[:-1], add_generation_prompt=True))
-        assert widths[0] <= total - held + 1  # at most the last token is read again
-        assert set(widths[1:]) <= {1}
+        assert read[0] <= total - held + 1  # at most the last token is read again
+        assert set(read[1:]) <= {1}
         held = total
     chat.messages = chat.messages[: len(begin) + 1]  # what was said after it does not count
     assert chat.ask("hi", tokens=9, temperature=0) == language.answer(

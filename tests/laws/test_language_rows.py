@@ -8,6 +8,7 @@ from lora_np.language.decoder import decoder_settings
 from lora_np.language.generation import Reader, padded
 from tests.drawing import every, few
 from tests.language.family_cases import CASES, KINDS, LLAMA3, LONG, SIZE, YARN, each, rope
+from tests.language.reading import tokens_read
 from tests.rounding import assert_as_near, in_double
 
 LONGROPE = {**LONG, "original_max_position_embeddings": 12}
@@ -87,9 +88,9 @@ def test_rows_that_are_read_token_by_token_are_what_each_is_alone(case, lengths)
     together, alone = Reader(model), [Reader(model) for _ in rows]
     for step in range(10):
         begun = [row + end[:step] for row, end in zip(rows, more, strict=True)]
-        found = together.read(begun)[:, -1]
+        found = together.read(begun)
         for i, row in enumerate(begun):
-            expected = alone[i].read([row])[:, -1][0]
+            expected = alone[i].read([row])[0]
             np.testing.assert_allclose(found[i], expected, rtol=1e-6, atol=1e-6)
             if "dynamic" not in case[1]:  # there keys stay as they were turned in a shorter text
                 whole = model.model(np.array([row]))[0, -1]
@@ -97,24 +98,26 @@ def test_rows_that_are_read_token_by_token_are_what_each_is_alone(case, lengths)
 
 
 @pytest.mark.parametrize("case", ROTARY[:8], ids=lambda case: f"{case[0]} {case[1]}")
-def test_a_common_beginning_is_read_once_and_copied_to_rows(case):
+def test_a_common_beginning_is_read_once_and_copied_to_rows(case, monkeypatch):
     family, _, changes = case
     model = in_double(random_model(family, changes))
     (beginning,), questions = rows_of([10]), rows_of([4, 4, 4], seed=2)
     one = Reader(model)
     one.read([beginning])
     rows = [beginning + question for question in questions]
-    found = one.take([0] * len(rows)).read(rows)
-    assert found.shape[1] == (14 if "longrope" in case[1] else 4)  # across the limit all anew
+    with monkeypatch.context() as patch:
+        read = tokens_read(patch)
+        found = one.take([0] * len(rows)).read(rows)
+    assert read == [14 if "longrope" in case[1] else 4]  # across the limit all anew
     for i, row in enumerate(rows):
-        expected = Reader(model).read([row])[0, -1]
+        expected = Reader(model).read([row])[0]
         if "dynamic" not in case[1]:
-            np.testing.assert_allclose(found[i, -1], expected, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(found[i], expected, rtol=1e-6, atol=1e-6)
     # what was read stays: another question, and one that shares only its first words
     for row in (rows[1], beginning[:6] + questions[0], beginning[:3]):
-        expected = Reader(model).read([row])[0, -1]
+        expected = Reader(model).read([row])[0]
         if "dynamic" not in case[1]:
-            np.testing.assert_allclose(one.read([row])[0, -1], expected, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(one.read([row])[0], expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_a_common_beginning_is_read_once_and_copied_to_rows(case):
     [*ROTARY[:8], ("mistral", "window", {"sliding_window": 6})],
     ids=lambda case: f"{case[0]} {case[1]}",
 )
-def test_rows_of_any_length_go_on_from_a_common_beginning_as_alone(case):
+def test_rows_of_any_length_go_on_from_a_common_beginning_as_alone(case, monkeypatch):
     family, _, changes = case
     model = in_double(random_model(family, changes))
     (beginning,), questions = rows_of([10]), rows_of([4, 1, 6, 2], seed=2)
@@ -132,13 +135,15 @@ def test_rows_of_any_length_go_on_from_a_common_beginning_as_alone(case):
     together = one.spread(rows)
     for step in range(3):
         begun = [row + end[:step] for row, end in zip(rows, more, strict=True)]
-        found = together.read(begun)
+        with monkeypatch.context() as patch:
+            read = tokens_read(patch)
+            found = together.read(begun)
         if "longrope" not in case[1]:
-            assert found.shape[1] == (1 if step else 6)
+            assert read == [1 if step else 6]
         for i, row in enumerate(begun):
             if "dynamic" not in case[1]:
                 whole = model.model(np.array([row]))[0, -1]
-                np.testing.assert_allclose(found[i, -1], whole, rtol=1e-6, atol=1e-6)
+                np.testing.assert_allclose(found[i], whole, rtol=1e-6, atol=1e-6)
     assert one.rows == [beginning]
     assert not one.spread([beginning[:1], [*beginning, 1]]).rows  # nothing of it is of use
     assert not Reader(model).spread(rows).rows  # nothing was read
@@ -154,4 +159,4 @@ def test_text_goes_on_where_the_positions_are_stretched():
     assert reach["llama", "dynamic"] == reach["glm", "dynamic"] == float("inf")
     assert reach["llama", "yarn"] == 64
     assert reach["llama", "linear"] == 3 * SIZE["max_position_embeddings"]
-    assert Reader(random_model(*ROTARY[2][::2])).read([row]).shape == (1, 40, 24)
+    assert Reader(random_model(*ROTARY[2][::2])).read([row]).shape == (1, 24)
