@@ -1,65 +1,68 @@
-"""Name the mistake behind an answer that breaks a law, by what the law compares."""
+"""Name the mistake behind an answer, where enough inputs tell it from everything similar."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from lora_np.checks import Array
 from lora_np.exercises.inputs import Counterexample
-from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.running import Mistake, Reply, run_cell, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
+Given = Callable[[int], Broken]  # how an answer breaks a law on the input of this number
+NEIGHBOURS = 40  # of a solution that are tried
+OFTEN = 5  # inputs that prove something
 
-# What an error says, or which law of all answers is broken, and what that comes from.
-FAILURES = {
-    "^The shape of": "with more or fewer axes, rows or columns",
-    "NameError|UnboundLocalError": "with a name that has no value yet",
-    r"object has no|object is not|not iterable|0-dim|0 dim|shape \(\)|scalar": (
-        "with a number where an array or a list is needed"
-    ),
-    "IndexError|KeyError": "with an index that is not there",
-    "unsupported operand|has no len": "with a value of another type than is needed",
-    "mismatch|broadcast|aligned|imension": "with shapes that do not fit each other",
-    "ZeroDivisionError": "with a division by zero",
-    "An answer is finite": "with a division by zero, or a root or logarithm of a negative number",
-}
+
+@cache
+def table() -> dict[str, Any]:
+    """Read ``diagnosis.toml``."""
+    path = Path(__file__).parent / "data" / "diagnosis.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def diagnosis(
-    mistakes: Iterable[Mistake],
-    shown: Sequence[Broken],
-    tried: Callable[[str], Iterable[Broken]],
-    unused: Callable[[Sequence[Value]], str],
+    mistakes: Iterable[tuple[Mistake, Given]],
+    neighbours: Iterable[Given],
+    given: Sequence[Broken],
 ) -> Mistake | None:
-    """Find a known mistake, or a relation to what is right, that explains how a law is broken.
+    """Find the known mistake that explains an answer, if inputs prove it.
+
+    The mistake gives what the answer gives on every input. On five of them or more, the solution,
+    all other mistakes and all neighbours of the solution give something else.
 
     Parameters
     ----------
-    mistakes : iterable of Mistake
-        Of the exercise.
-    shown : sequence of Counterexample or None
-        How the answer breaks the law on several inputs.
-    tried : callable
-        How a mistake's code breaks it on the same inputs.
-    unused : callable
-        A parameter that a right answer uses, and this one does not when it is called so.
+    mistakes : iterable of Mistake and callable
+        What each gives.
+    neighbours : iterable of callable
+        What programs give that are close to the solution. One that never differs from the answer
+        is the mistake in other words.
+    given : sequence of Counterexample or None
+        How the answer breaks the law on each input.
     """
-    for mistake in mistakes:
-        if all(map(alike, shown, tried(mistake.code))):
-            return mistake
-    broken = [one for one in shown if one]
-    if not broken:  # it answers differently each time
+    different = {
+        repr(one.asked[0]): i for i, one in enumerate(given) if one and "value" in one.asked[1]
+    }
+    telling = [*different.values()]
+    places = [*telling, *(i for i in range(len(given)) if i not in telling)]
+
+    def same(other: Given) -> bool:
+        return all(alike(given[i], other(i)) for i in places)
+
+    known = list(mistakes)
+    if len(telling) < OFTEN or not (found := next((m for m, g in known if same(g)), None)):
         return None
-    name = failure(broken[0].why)
-    if not name and all(one.why.right is not None for one in broken):
-        name = relation([(np.array(one.why.compared), np.array(one.why.right)) for one in broken])
-    name = name or unused([one.asked[0] for one in broken])
-    return Mistake(name, "", "") if name else None
+    rivals = [other for mistake, other in known if mistake is not found]
+    rivals += (other for other in neighbours if not same(other))
+    for other in rivals:
+        telling = [i for i in telling if not alike(given[i], other(i))]
+    return found if len(telling) >= OFTEN else None
 
 
 def alike(a: Broken, b: Broken) -> bool:
@@ -81,46 +84,48 @@ def replies_alike(a: Reply, b: Reply) -> bool:
     return bool(first) and first == second
 
 
-def failure(why: LawBroken) -> str:
-    """Say what an error, or a value that no answer may have, comes from."""
-    if why.name and why.right is not None:
-        got, wanted = (np.array(shape).tolist() for shape in (why.compared, why.right))
-        if got == wanted[::-1]:
-            return "with rows and columns exchanged"
-    return next((name for words, name in FAILURES.items() if re.search(words, str(why))), "")
-
-
-def relation(pairs: Sequence[tuple[Array, Array]]) -> str:
-    """Name the factor between what is given and what is right, if it is one on all inputs."""
-    got, right = pairs[-1]
-    factor = float(np.vdot(got, right) / np.vdot(right, right))
-    if not all(values_alike(got, factor * right) for got, right in pairs):
-        return ""
-    names = {-1.0: "with the opposite sign", 0.0: "with zeros only"}
-    return names.get(factor, f"with a factor of {factor:.3g} too much")
-
-
 def unused(
     parameters: Sequence[str],
-    calls: Sequence[Callable[[Sequence[Value]], Reply]],
+    answer: Callable[[Sequence[Value]], Reply],
+    solution: Callable[[Sequence[Value]], Reply],
     asked: Sequence[Sequence[Value]],
 ) -> str:
-    """Name the parameter whose value changes what the second of two functions returns, alone."""
+    """Name the parameters that change what the solution returns, and never what the answer does."""
+    names = []
     for i, name in enumerate(parameters):
-        changed = []
-        for one in asked:
-            value = one[i]
-            if isinstance(value, (int, float, np.ndarray)):
-                changed.append([*one[:i], 2 * value + 1, *one[i + 1 :]])
-        same, right = (
-            [replies_alike(call(new), call(old)) for old, new in zip(asked, changed, strict=False)]
-            for call in calls
-        )
-        if same and all(same) and not all(right):
-            return f"without using {name}"
-    return ""
+        changes = 0
+        for one, other in zip(asked, [*asked[1:], *asked[:1]], strict=True):
+            new = [*one[:i], other[i], *one[i + 1 :]]
+            (a, b), (right, changed) = map(answer, (one, new)), map(solution, (one, new))
+            if "value" in changed and not replies_alike(changed, right):
+                if "value" not in b or not values_alike(b["value"], a.get("value"), 1e-9):
+                    break
+                changes += 1
+        else:
+            names += [name] * (changes >= OFTEN)
+    return f"without using {' and '.join(names)}" * bool(names)
 
 
+@cache
+def usual(answer: str, name: str) -> list[Mistake]:
+    """List the mistakes that any exercise allows: each changes what ``answer`` returns."""
+    head = f"{answer}\nsolution = {name}\n\ndef {name}(*given):\n    right = solution(*given)\n"
+    return [Mistake(told, "", f"{head}    return {new}") for told, new in table()["usual"].items()]
+
+
+@cache
+def neighbours(answer: str, part: str) -> list[str]:
+    """Change this part of an answer in one place, by each rule of the table."""
+    found = [
+        answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :])
+        for old, new in table()["neighbours"]["rules"]
+        for place in re.finditer(old, part)
+    ]
+    # changed, a loop may never end
+    return [] if "while" in part else found[:: len(found) // NEIGHBOURS + 1]
+
+
+@cache
 def written(code: str, name: str) -> Value:
     """Run ``code``, and return what it calls ``name``."""
     names: dict[str, Value] = {"__name__": "submission"}

@@ -8,14 +8,22 @@ import doctest
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from lora_np.exercises.diagnosis import diagnosis, unused, written
+from lora_np.exercises.diagnosis import (
+    Broken,
+    Given,
+    diagnosis,
+    neighbours,
+    unused,
+    usual,
+    written,
+)
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
@@ -28,7 +36,7 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
-DIAGNOSED = (1, 2, 3, 4)  # seeds of inputs on which mistakes are told apart
+TRAIL = 12  # inputs around the smallest on which mistakes are told apart, beside those drawn anew
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -41,6 +49,8 @@ LAWS = {  # that a failed call breaks, by the kind of its error
     "Forbidden": "The exercise forbids it",
     "TooMuch": TOO_MUCH,
     "Ended": ENDED,
+    "None": "A function returns its answer",
+    "arity": "The function takes the arguments that the statement names",
 }
 
 
@@ -104,6 +114,8 @@ class Exercise:
         What has been done wrong before, so that a check can name it.
     answer : str
         The solution's code, with all that it needs; empty in a course that leaves it out.
+    part : str
+        What of it is written by the student.
     """
 
     name: str
@@ -121,6 +133,7 @@ class Exercise:
     example: str = field(default="", repr=False)
     mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
     answer: str = field(default="", repr=False)
+    part: str = field(default="", repr=False)
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -295,6 +308,8 @@ class Answer:
         if "error" in reply:
             kind = str(reply.get("kind"))
             why = "" if kind == "NotImplementedError" else str(reply["error"])
+            if re.match(r"TypeError: [\w.<>]+\(\) (takes|missing) [^(]*$", why):  # not inside of it
+                kind = "arity"
             raise LawBroken(LAWS.get(kind, "A call ends without an error"), why)
         if "unusable" in reply:
             detail = str(reply["unusable"])
@@ -403,34 +418,23 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     """Judge by the smallest input found that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
-    name, first = broken.why.name, broken
+    name, trail = broken.why.name, [broken]
 
-    def again(remembered: Inputs) -> Counterexample | None:
-        shown = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
-        return shown if shown and shown.why.name == name else None
+    def likewise(inputs: Inputs) -> Broken:
+        shown = again(law, answer, inputs)
+        if shown is None or shown.why.name != name:
+            return None
+        trail.append(shown)
+        return shown
 
     if smallest and name not in (UNWRITTEN, ENDED):
         # Excessive cost occurs on large inputs: only their entries are simplified.
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
-        broken = shrink(again, broken, attempts=attempts)
+        broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
-    if smallest and name not in LAWS.values():
-        draws = [Draw(np.random.default_rng(seed)) for seed in DIAGNOSED]
-        for draw in draws:  # large inputs tell mistakes apart that are the same on small ones
-            breaks(law, draw, answer)
+    if smallest and answer.exercise.answer and name not in LAWS.values():
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            inputs = [broken.drawn, first.drawn, *(draw.drawn for draw in draws)]
-            shown = list(tried(law, answer, inputs))
-
-            def known(code: str) -> Iterator[Counterexample | None]:
-                function = written(code, answer.exercise.name)
-                own = Answer(answer.exercise, lambda arguments, _: call(function, arguments))
-                return tried(law, own, inputs)
-
-            solution = written(answer.exercise.answer, answer.exercise.name)
-            calls = (lambda asked: answer.caller(asked, Rules())), partial(call, solution)
-            ignored = partial(unused, answer.exercise.parameters, calls)
-            mistake = diagnosis(answer.exercise.mistakes, shown, known, ignored)
+            mistake = named(law, answer, [broken, *trail[:1], *trail[-TRAIL:]])
     if mistake:
         hint = f" Hint: {mistake.hint}" if mistake.hint else ""
         message += f"\nA known mistake gives this answer: {mistake.name}.{hint}"
@@ -438,10 +442,62 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     return Verdict(law.slug, False, message, pasted, mistake.name if mistake else "")
 
 
-def tried(law: Law, answer: Answer, inputs: Sequence[Inputs]) -> Iterator[Counterexample | None]:
-    """Test the law on each of these inputs again."""
-    for one in inputs:
-        yield breaks(law, Draw(np.random.default_rng(0), remembered=one), answer)
+def named(law: Law, answer: Answer, shown: Sequence[Counterexample]) -> Mistake | None:
+    """Name the mistake behind an answer that breaks a law on the inputs that are shown."""
+    one = answer.exercise
+    drawn, asked = telling(one, law)
+    inputs = [*drawn, *(broken.drawn for broken in shown)]
+
+    def given(code: str) -> Given:
+        known = given_by(code, one, law)
+        return lambda i: known(i) if i < len(drawn) else again(law, by(code, one), inputs[i])
+
+    mistakes = ((m, given(m.code)) for m in (*one.mistakes, *usual(one.answer, one.name)))
+    close = (given(code) for code in neighbours(one.answer, one.part))
+    mistake = diagnosis(mistakes, close, [again(law, answer, some) for some in inputs])
+    if mistake or shown[0].why.name:
+        return mistake
+    free, solution = Rules(), by(one.answer, one).caller
+    ignored = unused(
+        one.parameters, lambda a: answer.caller(a, free), lambda a: solution(a, free), asked
+    )
+    return Mistake(ignored, "", "") if ignored else None
+
+
+@cache
+def telling(one: Exercise, law: Law) -> tuple[list[Inputs], list[Sequence[Value]]]:
+    """Draw inputs that tell mistakes apart: no small ones, where many are the same.
+
+    The second list has what the law asks about each.
+    """
+    rng, solution = np.random.default_rng(TRAIL), by(one.answer, one)
+    found: list[Inputs] = []
+    asked: list[Sequence[Value]] = []
+    for _ in range(one.cases + TRAIL):
+        draw, solution.last = Draw(rng), ((), {})
+        breaks(law, draw, solution)
+        if solution.last[1]:  # not rejected
+            found.append(draw.drawn)
+            asked.append(solution.last[0])
+    return found, asked
+
+
+def by(code: str, one: Exercise) -> Answer:
+    """Wrap what ``code`` defines, without any rules."""
+    function = written(code, one.name)
+    return Answer(one, lambda arguments, rules: call(function, arguments))
+
+
+@cache
+def given_by(code: str, one: Exercise, law: Law) -> Given:
+    """Remember how the answer that ``code`` defines breaks the law on each telling input."""
+    answer, inputs = by(code, one), telling(one, law)[0]
+    return cache(lambda i: again(law, answer, inputs[i]))
+
+
+def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
+    """Test the law on these inputs again."""
+    return breaks(law, Draw(np.random.default_rng(0), remembered=inputs), answer)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
