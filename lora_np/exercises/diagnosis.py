@@ -28,21 +28,21 @@ def table() -> dict[str, Any]:
 
 def diagnosis(
     mistakes: Iterable[tuple[Mistake, Given]],
-    neighbours: Iterable[Given],
+    others: Iterable[tuple[Mistake, Given]],
     given: Sequence[Broken],
 ) -> Mistake | None:
-    """Find the known mistake that explains an answer, if inputs prove it.
+    """Find the mistake that explains an answer, if inputs prove it.
 
-    The mistake gives what the answer gives on every input. On five of them or more, the solution,
-    all other mistakes and all neighbours of the solution give something else.
+    It gives what the answer gives on every input. The answer has returned a value on five of those
+    that break the law, or more, and from each other mistake it differs on five of them as well.
 
     Parameters
     ----------
     mistakes : iterable of Mistake and callable
-        What each gives.
-    neighbours : iterable of callable
-        What programs give that are close to the solution. One that never differs from the answer
-        is the mistake in other words.
+        Those that are known, and what each gives.
+    others : iterable of Mistake and callable
+        Those that any exercise allows, and changes of the solution, which have no name. One that
+        is never different is the mistake that is found, in other words.
     given : sequence of Counterexample or None
         How the answer breaks the law on each input.
     """
@@ -55,14 +55,15 @@ def diagnosis(
     def same(other: Given) -> bool:
         return all(alike(given[i], other(i)) for i in places)
 
-    known = list(mistakes)
-    if len(telling) < OFTEN or not (found := next((m for m, g in known if same(g)), None)):
-        return None
-    rivals = [other for mistake, other in known if mistake is not found]
-    rivals += (other for other in neighbours if not same(other))
-    for other in rivals:
-        telling = [i for i in telling if not alike(given[i], other(i))]
-    return found if len(telling) >= OFTEN else None
+    def apart(other: Given) -> bool:
+        return sum(not alike(given[i], other(i)) for i in telling) >= OFTEN
+
+    known, more = list(mistakes), list(others)
+    named = (one for one, other in known + more if one.name and same(other))
+    found = next(named, None) if len(telling) >= OFTEN else None
+    proved = (apart(other) for one, other in known if one is not found)
+    spared = (apart(other) or same(other) for _, other in more)
+    return found if found and all(proved) and all(spared) else None
 
 
 def alike(a: Broken, b: Broken) -> bool:
@@ -114,10 +115,14 @@ def usual(answer: str, name: str) -> list[Mistake]:
 
 
 @cache
-def neighbours(answer: str, part: str) -> list[str]:
+def neighbours(answer: str, part: str) -> list[Mistake]:
     """Change this part of an answer in one place, by each rule of the table."""
     found = [
-        answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :])
+        Mistake(
+            "",
+            "",
+            answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :]),
+        )
         for old, new in table()["neighbours"]["rules"]
         for place in re.finditer(old, part)
     ]

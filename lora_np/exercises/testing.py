@@ -448,13 +448,17 @@ def named(law: Law, answer: Answer, shown: Sequence[Counterexample]) -> Mistake 
     drawn, asked = telling(one, law)
     inputs = [*drawn, *(broken.drawn for broken in shown)]
 
-    def given(code: str) -> Given:
-        known = given_by(code, one, law)
-        return lambda i: known(i) if i < len(drawn) else again(law, by(code, one), inputs[i])
+    def given(mistake: Mistake) -> tuple[Mistake, Given]:
+        def known(i: int) -> Broken:
+            if i < len(drawn):
+                return given_by(mistake.code, one, law)(i)
+            return again(law, by(mistake.code, one), inputs[i])
 
-    mistakes = ((m, given(m.code)) for m in (*one.mistakes, *usual(one.answer, one.name)))
-    close = (given(code) for code in neighbours(one.answer, one.part))
-    mistake = diagnosis(mistakes, close, [again(law, answer, some) for some in inputs])
+        return mistake, known
+
+    more = map(given, [*usual(one.answer, one.name), *neighbours(one.answer, one.part)])
+    results = [again(law, answer, some) for some in inputs]
+    mistake = diagnosis(map(given, one.mistakes), more, results)
     if mistake or shown[0].why.name:
         return mistake
     free, solution = Rules(), by(one.answer, one).caller
