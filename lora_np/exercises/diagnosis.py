@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +28,40 @@ def table() -> dict[str, Any]:
 
 
 def diagnosis(
-    mistakes: Iterable[tuple[Mistake, Given]],
-    others: Iterable[tuple[Mistake, Given]],
+    mistakes: Sequence[tuple[Mistake, Given]],
+    others: Sequence[tuple[Mistake, Given]],
     given: Sequence[Broken],
 ) -> Mistake | None:
     """Find the mistake that explains an answer, if inputs prove it.
 
-    It gives what the answer gives on every input. The answer has returned a value on five of those
-    that break the law, or more, and from each other mistake it differs on five of them as well.
+    It gives what the answer gives on every input. On five of them or more the answer breaks the
+    law with a value, and each other mistake differs from it on five of them or more.
 
     Parameters
     ----------
-    mistakes : iterable of Mistake and callable
+    mistakes : sequence of Mistake and callable
         Those that are known, and what each gives.
-    others : iterable of Mistake and callable
+    others : sequence of Mistake and callable
         Those that any exercise allows, and changes of the solution, which have no name. One that
         is never different is the mistake that is found, in other words.
     given : sequence of Counterexample or None
         How the answer breaks the law on each input.
     """
-    different = {
-        repr(one.asked[0]): i for i, one in enumerate(given) if one and "value" in one.asked[1]
-    }
-    telling = [*different.values()]
-    places = [*telling, *(i for i in range(len(given)) if i not in telling)]
+    broken = [i for i, one in enumerate(given) if one]
+    places = [*broken, *(i for i, one in enumerate(given) if not one)]
+    telling = {repr(one.asked[0]) for one in given if one and "value" in one.asked[1]}
 
     def same(other: Given) -> bool:
         return all(alike(given[i], other(i)) for i in places)
 
     def apart(other: Given) -> bool:
-        return sum(not alike(given[i], other(i)) for i in telling) >= OFTEN
+        differences = (i for i in places if not alike(given[i], other(i)))
+        return len([*islice(differences, OFTEN)]) == OFTEN
 
-    known, more = list(mistakes), list(others)
-    named = (one for one, other in known + more if one.name and same(other))
+    named = (one for one, other in [*mistakes, *others] if one.name and same(other))
     found = next(named, None) if len(telling) >= OFTEN else None
-    proved = (apart(other) for one, other in known if one is not found)
-    spared = (apart(other) or same(other) for _, other in more)
+    proved = (apart(other) for one, other in mistakes if one is not found)
+    spared = (apart(other) or same(other) for _, other in others)
     return found if found and all(proved) and all(spared) else None
 
 

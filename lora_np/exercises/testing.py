@@ -36,7 +36,8 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
-TRAIL = 12  # inputs around the smallest on which mistakes are told apart, beside those drawn anew
+DIAGNOSED = (1, 2)  # seeds of inputs on which mistakes are told apart
+TRAIL = 12  # smaller and smaller inputs on which they are, too
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -445,23 +446,29 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
 def named(law: Law, answer: Answer, shown: Sequence[Counterexample]) -> Mistake | None:
     """Name the mistake behind an answer that breaks a law on the inputs that are shown."""
     one = answer.exercise
-    drawn, asked = telling(one, law)
-    inputs = [*drawn, *(broken.drawn for broken in shown)]
+    inputs: list[tuple[Law, Inputs, int]] = [(law, broken.drawn, -1) for broken in shown]
 
     def given(mistake: Mistake) -> tuple[Mistake, Given]:
         def known(i: int) -> Broken:
-            if i < len(drawn):
-                return given_by(mistake.code, one, law)(i)
-            return again(law, by(mistake.code, one), inputs[i])
+            which, drawn, place = inputs[i]
+            if place < 0:
+                return again(which, by(mistake.code, one), drawn)
+            return given_by(mistake.code, one, which, place)
 
         return mistake, known
 
-    more = map(given, [*usual(one.answer, one.name), *neighbours(one.answer, one.part)])
-    results = [again(law, answer, some) for some in inputs]
-    mistake = diagnosis(map(given, one.mistakes), more, results)
-    if mistake or shown[0].why.name:
-        return mistake
+    more = [*map(given, [*usual(one.answer, one.name), *neighbours(one.answer, one.part)])]
+    known = [*map(given, one.mistakes)]
+    # what one law cannot tell apart, another may
+    for laws in ([law], [other for other in one.laws if other is not law]):
+        inputs += ((of, told[0], i) for of in laws for i, told in enumerate(telling(one, of)))
+        results = [again(of, answer, drawn) for of, drawn, _ in inputs]
+        if mistake := diagnosis(known, more, results):
+            return mistake
+    if shown[0].why.name:
+        return None
     free, solution = Rules(), by(one.answer, one).caller
+    asked = [arguments for _, arguments in telling(one, law)]
     ignored = unused(
         one.parameters, lambda a: answer.caller(a, free), lambda a: solution(a, free), asked
     )
@@ -469,21 +476,17 @@ def named(law: Law, answer: Answer, shown: Sequence[Counterexample]) -> Mistake 
 
 
 @cache
-def telling(one: Exercise, law: Law) -> tuple[list[Inputs], list[Sequence[Value]]]:
-    """Draw inputs that tell mistakes apart: no small ones, where many are the same.
+def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
+    """Draw inputs that tell mistakes apart, from all regions, and what the law asks about each."""
+    found: list[tuple[Inputs, Sequence[Value]]] = []
 
-    The second list has what the law asks about each.
-    """
-    rng, solution = np.random.default_rng(TRAIL), by(one.answer, one)
-    found: list[Inputs] = []
-    asked: list[Sequence[Value]] = []
-    for _ in range(one.cases + TRAIL):
-        draw, solution.last = Draw(rng), ((), {})
-        breaks(law, draw, solution)
-        if solution.last[1]:  # not rejected
-            found.append(draw.drawn)
-            asked.append(solution.last[0])
-    return found, asked
+    def check(draw: Draw, answer: Answer) -> None:
+        law.check(draw, answer)
+        found.append((draw.drawn, answer.last[0]))
+
+    for seed in DIAGNOSED:
+        first_broken(replace(law, check=check), by(one.answer, one), [seed])
+    return found
 
 
 def by(code: str, one: Exercise) -> Answer:
@@ -493,10 +496,9 @@ def by(code: str, one: Exercise) -> Answer:
 
 
 @cache
-def given_by(code: str, one: Exercise, law: Law) -> Given:
-    """Remember how the answer that ``code`` defines breaks the law on each telling input."""
-    answer, inputs = by(code, one), telling(one, law)[0]
-    return cache(lambda i: again(law, answer, inputs[i]))
+def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
+    """Tell how what ``code`` defines breaks the law on the telling input of this number."""
+    return again(law, by(code, one), telling(one, law)[place][0])
 
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
