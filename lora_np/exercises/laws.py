@@ -79,7 +79,8 @@ def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array
         array = np.asarray(answer)
     except ValueError:  # rows of different lengths
         raise LawBroken(f"The shape of {name}", wanted + type(answer).__name__) from None
-    kind = f"dtype {array.dtype}" if array.dtype.kind in "cSU" else type(answer).__name__
+    kinds = {"c": "complex numbers", "U": "text", "S": "bytes"}
+    kind = kinds.get(array.dtype.kind, type(answer).__name__)
     real = array.dtype.kind in "fiub"
     law(
         real, f"{name} must hold real numbers, got {kind}", name="An answer is made of real numbers"

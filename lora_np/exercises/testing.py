@@ -309,7 +309,7 @@ class Answer:
         if "error" in reply:
             kind = str(reply.get("kind"))
             why = "" if kind == "NotImplementedError" else str(reply["error"])
-            if re.match(r"TypeError: [\w.<>]+\(\) (takes|missing) [^(]*$", why):  # not inside of it
+            if re.match(rf"TypeError: (\S+\.)?{self.exercise.name}\(\) (takes|missing)", why):
                 kind = "arity"
             raise LawBroken(LAWS.get(kind, "A call ends without an error"), why)
         if "unusable" in reply:

@@ -24,5 +24,7 @@ def answers(stem):
         if isinstance(function, ast.FunctionDef):
             (mark,) = function.decorator_list
             source = "\n".join(lines[function.lineno - 1 : function.end_lineno]) + "\n"
-            found.append(Read(function.name, ast.literal_eval(mark.args[0]) if mark.args else "", source))
+            found.append(
+                Read(function.name, ast.literal_eval(mark.args[0]) if mark.args else "", source)
+            )
     return tuple(found)

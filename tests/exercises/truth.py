@@ -1,5 +1,7 @@
 """Judge a name that a check gives a wrong answer, on inputs that the check has never seen."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from lora_np.exercises.diagnosis import alike, usual, written
@@ -34,9 +36,11 @@ def wrong_share(one, law, function, name, count=1_000, seed=53):
     """On which share of the inputs the answer is not what its name says, and of how many."""
     student, inputs = answer_of(one, function), list(larger(one, law, count, seed))
     if name.startswith("without using "):
-        places = [one.parameters.index(p) for p in name.removeprefix("without using ").split(" and ")]
+        places = [
+            one.parameters.index(p) for p in name.removeprefix("without using ").split(" and ")
+        ]
         kept = []
-        for (_, first), (_, second) in zip(inputs, inputs[1:], strict=False):
+        for (_, first), (_, second) in pairwise(inputs):
             for i in places:
                 mixed = [*first[:i], second[i], *first[i + 1 :]]
                 if "value" in call(written(one.answer, one.name), mixed):
