@@ -10,6 +10,7 @@ from lora_np.checks import Array, ArrayLike
 from lora_np.exercises.values import Value
 
 TOLERANCE = 1e-4  # of the largest number: right answers computed in float32 come closer
+FINITE = "An answer is finite"
 
 
 class LawBroken(AssertionError):  # noqa: N818
@@ -95,7 +96,7 @@ def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array
         right=shape,
     )
     array = array.astype(np.float64)
-    law(np.isfinite(array).all(), f"{name} holds NaN or infinity", name="An answer is finite")
+    law(np.isfinite(array).all(), f"{name} holds NaN or infinity", name=FINITE)
     return array
 
 
