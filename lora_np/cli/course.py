@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
+import contextlib
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,8 @@ def puzzles(file: Path, hints: int) -> None:
         elif not done and one.name in checked:
             parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
-        problem = ran(file)
+        with contextlib.redirect_stdout(io.StringIO()):
+            problem = practice.run_cell(file.read_bytes(), "cell 0", {"__name__": "__main__"})
         whole = f"{file} is a whole LoRA now. Run it: python {file}"
         parts.append(
             f"All lines are right, but {file} ends with an error: {problem}" if problem else whole
@@ -86,17 +86,6 @@ def puzzles(file: Path, hints: int) -> None:
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
         parts += [due.text, *due.hints[:hints], f"{told} --hints 1 shows a hint."]
     print("\n\n".join(parts))
-
-
-def ran(file: Path) -> str:
-    """Run a script in a process of its own, and say what it raised and where."""
-    command = [sys.executable, "-X", "utf8", str(file)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-    if not done.returncode:
-        return ""
-    lines = re.findall(rf'File "{re.escape(str(file))}", line (\d+)', done.stderr)
-    raised = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-    return raised + "".join(f" (line {line})" for line in lines[-1:])
 
 
 @click.command()

@@ -1,20 +1,15 @@
-"""Name regions of inputs, and draw until a law has seen enough inputs of each."""
+"""Name the regions of inputs of which a law must have seen enough before an answer passes."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_np.exercises.values import Value
-
-OFTEN = 5  # inputs of each region that a law sees
-PATIENCE = 150  # draws in a row that bring none: what is still missing is left to other laws
 Condition = Callable[..., bool | None]  # None if a region is not for arguments of this kind
 
 
@@ -66,51 +61,3 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
         for told, text in rows.items()
         if told not in known["left_out"].get(exercise, {})
     }
-
-
-@dataclass
-class Search:
-    """Draw small inputs first, then those of regions of which a law has not seen enough.
-
-    Iterating yields the effort of each draw. `wants` then says whether an answer should be asked:
-    about every input of the first ``cases`` draws, and later only for regions that are missing.
-
-    Parameters
-    ----------
-    regions : mapping of str to callable
-        See `regions`.
-    cases : int
-        How many inputs are drawn in any case.
-    missing : dict of str to int
-        How many inputs of each region are still needed, as far as it is known.
-
-    Examples
-    --------
-    >>> search = Search({"large": lambda n: n > 3}, cases=2)
-    >>> [effort for effort in search if search.wants([4])], search.missing
-    ([0.0, 1.0, 1.0, 1.0, 1.0], {'large': 0})
-    """
-
-    regions: Mapping[str, Condition]
-    cases: int
-    missing: dict[str, int] = field(default_factory=dict)
-    drawn: int = 0
-    useful: int = 0  # the last draw about which an answer was asked
-
-    def __iter__(self) -> Iterator[float]:
-        while self.drawn < self.cases or (
-            any(self.missing.values()) and self.drawn - self.useful <= PATIENCE
-        ):
-            yield min(1.0, self.drawn / max(1, self.cases - 1))
-            self.drawn += 1
-
-    def wants(self, arguments: Sequence[Value]) -> bool:
-        """Return whether an answer should be asked about this input, which is counted then."""
-        if self.drawn < self.cases:
-            self.useful = self.drawn
-        for name, condition in self.regions.items():
-            left = self.missing.get(name, OFTEN)
-            if left and (inside := condition(*arguments)) is not None:
-                self.missing[name] = left - bool(inside)
-                self.useful = self.drawn if inside else self.useful
-        return self.useful == self.drawn

@@ -27,7 +27,7 @@ from lora_np.exercises.diagnosis import (
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.regions import Search, regions
+from lora_np.exercises.regions import regions
 from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
@@ -38,6 +38,8 @@ SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
 DIAGNOSED = (1, 2)  # seeds of inputs on which mistakes are told apart
 TRAIL = 12  # smaller and smaller inputs on which they are, too
+OFTEN = 5  # inputs of each region that a law sees
+PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -294,13 +296,15 @@ class Answer:
     exercise: Exercise
     caller: Caller
     last: Exchange = ((), {})  # the last call, and the reply
-    search: Search | None = None  # says whether a call is worth its time
+    wanted: Callable[[Sequence[Value]], bool] = (
+        lambda arguments: True  # whether a call is worth its time
+    )
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
     ) -> Any:
         """Call the function, in at most ``within`` bytes and ``steps`` of the interpreter."""
-        if self.search and not self.search.wants(arguments):
+        if not self.wanted(arguments):
             raise Rejected
         rules = Rules(self.exercise.forbids, within, steps)
         self.last = arguments, {}
@@ -407,12 +411,32 @@ def example_broken(answer: Answer) -> str:
 
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexample | None:
-    """Find the first input that breaks the law; None if it holds on all."""
+    """Find an input that breaks the law, small ones first; None if it holds on all.
+
+    After so many cases the answer is asked only about inputs of a region of which the law has not
+    seen enough, until none is missing, or none has come for a long time.
+    """
     one, rng = answer.exercise, np.random.default_rng(seed)
-    search = Search(regions(one.name, law.slug, tuple(one.parameters)), one.cases)
-    answer = replace(answer, search=search)
-    draws = (Draw(rng, effort) for effort in search)
-    return next(filter(None, (breaks(law, draw, answer) for draw in draws)), None)
+    known, missing = regions(one.name, law.slug, tuple(one.parameters)), dict[str, int]()
+    drawn = asked = 0
+
+    def wanted(arguments: Sequence[Value]) -> bool:
+        nonlocal asked
+        asked = drawn if drawn < one.cases else asked
+        for name, condition in known.items():
+            left = missing.get(name, OFTEN)
+            if left and (inside := condition(*arguments)) is not None:
+                missing[name] = left - bool(inside)
+                asked = drawn if inside else asked
+        return asked == drawn
+
+    answer = replace(answer, wanted=wanted)
+    while drawn < one.cases or (any(missing.values()) and drawn - asked < PATIENCE):
+        draw = Draw(rng, min(1.0, drawn / max(1, one.cases - 1)))
+        if broken := breaks(law, draw, answer):
+            return broken
+        drawn += 1
+    return None
 
 
 def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest: bool) -> Verdict:

@@ -30,7 +30,7 @@ EXPRESSIONS = {
                   "(t[0] @ t[2].data).mean()", "(t[0] * 2.0).mean()"),
     "reuse": ("(t[0] + t[0]).mean()", "(t[0] * t[0]).mean()",
     "((t[0] @ t[2]) * (t[1] @ t[2])).mean()",
-              "(lambda a: (a * a + a).mean())(t[0] - t[1])"),
+              "(lambda a: (a * a + a).mean())(t[0] - t[1])", "(lambda a: (a + a * a).mean())(t[0] - t[1])"),
 }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def project_counting(draw: Draw, answer: Answer, key: str) -> None:
 
 def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
     r, alpha = draw.whole("r", 1, 2), draw.number("alpha", 1, 16)
-    layers, right = drawn_layers(draw, PATHS[: draw.whole("layers", 1, 3)], r)
+    layers, right = drawn_layers(draw, PATHS[: draw.whole("layers", 1, 4)], r)
     answered = answer({path: (B, A, alpha) for path, (B, A) in layers.items()})
     law(
         isinstance(answered, tuple) and len(answered) == 2,

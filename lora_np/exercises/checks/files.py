@@ -108,8 +108,9 @@ def one_alpha_same(draw: Draw, answer: Answer) -> None:
 
 PATHS = (
     "lm_head",
-    "model.layers.0.self_attn.q_proj",
     "model.layers.11.mlp.up_proj",
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.1.self_attn.q_proj",
     "encoder.model.lora.0",
 )
 

@@ -88,7 +88,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 3.05 + draw.array("signal", r, low=0, high=40)
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered it
     M = turned(
         draw,
         "M",
@@ -236,12 +236,9 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
     if draw.pick("tie", (False, False, True)):  # nothing is rounded: the squares add up to 2, 4, 16
-        s = draw.pick("s", ([1, 1], [1, 1, 1, 1], [3, 2, 1, 1, 1]))
-        M = np.eye(*(max(len(s), side) for side in M.shape))
-        M[: len(s), : len(s)] = np.diag(s)
-        M[len(s) :] = 0
-        kept = np.cumsum(np.square(s)) / np.sum(np.square(s))
-        share = float(kept[draw.whole("exact", 0, len(s) - 2)])
+        M = np.diag(draw.pick("s", ([1.0, 1], [1.0, 1, 1, 1], [3.0, 2, 1, 1, 1])))
+        kept = np.cumsum(np.diag(M) ** 2) / np.sum(M**2)
+        share = float(kept[draw.whole("exact", 0, len(M) - 2)])
     else:
         draw.assume(np.abs(kept - share).min() > 1e-3)
     exactly("the rank", answer(M, share), 1 + int(np.argmax(kept >= share)))
