@@ -18,7 +18,7 @@ from lora_np.exercises.values import Value
 Broken = Counterexample | None  # None where the law holds
 Given = Callable[[int], Broken]  # how an answer breaks a law on the input of this number
 NEIGHBOURS = 40  # of a solution that are tried
-OFTEN = 5  # inputs that prove something
+OFTEN = 5  # inputs that prove something, and that a law sees of each region
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from lora_np.exercises.diagnosis import (
+    OFTEN,
     Broken,
     Given,
     diagnosis,
@@ -38,7 +39,6 @@ SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
 DIAGNOSED = (1, 2)  # seeds of inputs on which mistakes are told apart
 TRAIL = 12  # smaller and smaller inputs on which they are, too
-OFTEN = 5  # inputs of each region that a law sees
 PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
