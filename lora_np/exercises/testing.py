@@ -459,7 +459,8 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
     if smallest and answer.exercise.answer and name not in LAWS.values():
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            mistake = named(law, answer, [broken, *trail[:1], *trail[-TRAIL:]])
+            shown = {repr(one.asked[0]): one for one in (broken, trail[0], *trail[-TRAIL:])}
+            mistake = named(law, answer, [*shown.values()])
     if mistake:
         hint = f" Hint: {mistake.hint}" if mistake.hint else ""
         message += f"\nA known mistake gives this answer: {mistake.name}.{hint}"
@@ -502,15 +503,16 @@ def named(law: Law, answer: Answer, shown: Sequence[Counterexample]) -> Mistake 
 @cache
 def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
     """Draw inputs that tell mistakes apart, from all regions, and what the law asks about each."""
-    found: list[tuple[Inputs, Sequence[Value]]] = []
+    found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
         law.check(draw, answer)
-        found.append((draw.drawn, answer.last[0]))
+        found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
     for seed in DIAGNOSED:
-        first_broken(replace(law, check=check), by(one.answer, one), [seed])
-    return found
+        seeds = [seed, one.laws.index(law)]
+        first_broken(replace(law, check=check), by(one.answer, one), seeds)
+    return list(found.values())
 
 
 def by(code: str, one: Exercise) -> Answer:
