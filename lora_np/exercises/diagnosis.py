@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
+from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample
-from lora_np.exercises.laws import FINITE
-from lora_np.exercises.running import Mistake, Reply, run_cell, values_alike
+from lora_np.exercises.regions import table
+from lora_np.exercises.running import ANYTHING, Mistake, Reply, run_cell, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
-Given = Callable[[int], Broken]  # how an answer breaks a law on the input of this number
 NEIGHBOURS = 40  # of a solution that are tried
 OFTEN = 5  # inputs that prove something, and that a law sees of each region
 
 
-@cache
-def table() -> dict[str, Any]:
-    """Read ``diagnosis.toml``."""
-    path = Path(__file__).parent / "data" / "diagnosis.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
 def diagnosis(
-    mistakes: Sequence[tuple[Mistake, Given]],
-    others: Sequence[tuple[Mistake, Given]],
+    mistakes: Sequence[Mistake],
+    others: Sequence[Mistake],
     given: Sequence[Broken],
+    tell: Callable[[Mistake, int], Broken],
 ) -> Mistake | None:
     """Find the mistake that explains an answer, if inputs prove it.
 
@@ -40,29 +31,31 @@ def diagnosis(
 
     Parameters
     ----------
-    mistakes : sequence of Mistake and callable
-        Those that are known, and what each gives.
-    others : sequence of Mistake and callable
+    mistakes : sequence of Mistake
+        Those that are known.
+    others : sequence of Mistake
         Those that any exercise allows, and changes of the solution, which have no name. One that
         is never different is the mistake that is found, in other words.
     given : sequence of Counterexample or None
         How the answer breaks the law on each input.
+    tell : callable
+        How a mistake breaks it on the input of this number.
     """
     broken = [i for i, one in enumerate(given) if one]
     places = [*broken, *(i for i, one in enumerate(given) if not one)]
     telling = [one for one in given if one and "value" in one.asked[1]]
 
-    def same(other: Given) -> bool:
-        return all(alike(given[i], other(i)) for i in places)
+    def same(one: Mistake) -> bool:
+        return all(alike(given[i], tell(one, i)) for i in places)
 
-    def apart(other: Given) -> bool:
-        differences = (i for i in places if not alike(given[i], other(i)))
+    def apart(one: Mistake) -> bool:
+        differences = (i for i in places if not alike(given[i], tell(one, i)))
         return len([*islice(differences, OFTEN)]) == OFTEN
 
-    named = (one for one, other in [*mistakes, *others] if one.name and same(other))
+    named = (one for one in (*mistakes, *others) if one.name and same(one))
     found = next(named, None) if len(telling) >= OFTEN else None
-    proved = (apart(other) for one, other in mistakes if one is not found)
-    spared = (apart(other) or same(other) for _, other in others)
+    proved = (one is found or apart(one) for one in mistakes)
+    spared = (apart(one) or same(one) for one in others)
     return found if found and all(proved) and all(spared) else None
 
 
@@ -70,9 +63,9 @@ def alike(a: Broken, b: Broken) -> bool:
     """Return whether two answers are the same in what a law compares."""
     if a is None or b is None:
         return a is b
-    if a.why.name != b.why.name or a.why.name == FINITE:
-        return a.why.name == b.why.name
-    if a.why.compared is None or a.why.name:
+    if a.why.name != b.why.name:
+        return False
+    if a.why.compared is None:
         return replies_alike(a.asked[1], b.asked[1])
     return values_alike(a.why.compared, b.why.compared)
 
@@ -87,8 +80,8 @@ def replies_alike(a: Reply, b: Reply) -> bool:
 
 def unused(
     parameters: Sequence[str],
-    answer: Callable[[Sequence[Value]], Reply],
-    solution: Callable[[Sequence[Value]], Reply],
+    answer: Callable[[Sequence[Value], Rules], Reply],
+    solution: Callable[[Sequence[Value], Rules], Reply],
     asked: Sequence[Sequence[Value]],
 ) -> str:
     """Name the parameters that change what the solution returns, and never what the answer does."""
@@ -97,9 +90,10 @@ def unused(
         changes = 0
         for one, other in zip(asked, [*asked[1:], *asked[:1]], strict=True):
             new = [*one[:i], other[i], *one[i + 1 :]]
-            (a, b), (right, changed) = map(answer, (one, new)), map(solution, (one, new))
+            right, changed = solution(one, ANYTHING), solution(new, ANYTHING)
             if "value" in changed and not replies_alike(changed, right):
-                if "value" not in b or not values_alike(b["value"], a.get("value"), 1e-9):
+                a, b = answer(one, ANYTHING).get("value"), answer(new, ANYTHING).get("value")
+                if a is None or not values_alike(b, a, 1e-9):
                     break
                 changes += 1
         else:
@@ -111,7 +105,10 @@ def unused(
 def usual(answer: str, name: str) -> list[Mistake]:
     """List the mistakes that any exercise allows: each changes what ``answer`` returns."""
     head = f"{answer}\nsolution = {name}\n\ndef {name}(*given):\n    right = solution(*given)\n"
-    return [Mistake(told, "", f"{head}    return {new}") for told, new in table()["usual"].items()]
+    return [
+        Mistake(told, "", f"{head}    return {new}")
+        for told, new in table("diagnosis")["usual"].items()
+    ]
 
 
 @cache
@@ -123,7 +120,7 @@ def neighbours(answer: str, part: str) -> list[Mistake]:
             "",
             answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :]),
         )
-        for old, new in table()["neighbours"]["rules"]
+        for old, new in table("diagnosis")["neighbours"]["rules"]
         for place in re.finditer(old, part)
     ]
     # changed, a loop may never end

@@ -18,7 +18,7 @@ import numpy as np
 from lora_np.exercises.diagnosis import (
     OFTEN,
     Broken,
-    Given,
+    alike,
     diagnosis,
     neighbours,
     unused,
@@ -38,7 +38,6 @@ Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
 DIAGNOSED = (1, 2)  # seeds of inputs on which mistakes are told apart
-TRAIL = 12  # smaller and smaller inputs on which they are, too
 PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
@@ -443,14 +442,11 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     """Judge by the smallest input found that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
-    name, trail = broken.why.name, [broken]
+    name = broken.why.name
 
     def likewise(inputs: Inputs) -> Broken:
         shown = again(law, answer, inputs)
-        if shown is None or shown.why.name != name:
-            return None
-        trail.append(shown)
-        return shown
+        return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
         # Excessive cost occurs on large inputs: only their entries are simplified.
@@ -459,8 +455,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
     if smallest and answer.exercise.answer and name not in LAWS.values():
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            shown = {repr(one.asked[0]): one for one in (broken, trail[0], *trail[-TRAIL:])}
-            mistake = named(law, answer, [*shown.values()])
+            mistake = named(law, answer, broken)
     if mistake:
         hint = f" Hint: {mistake.hint}" if mistake.hint else ""
         message += f"\nA known mistake gives this answer: {mistake.name}.{hint}"
@@ -468,36 +463,28 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     return Verdict(law.slug, False, message, pasted, mistake.name if mistake else "")
 
 
-def named(law: Law, answer: Answer, shown: Sequence[Counterexample]) -> Mistake | None:
-    """Name the mistake behind an answer that breaks a law on the inputs that are shown."""
+def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
+    """Name the mistake behind an answer that breaks a law, as is shown."""
     one = answer.exercise
-    inputs: list[tuple[Law, Inputs, int]] = [(law, broken.drawn, -1) for broken in shown]
+    places: list[tuple[Law, int]] = []
+    results: list[Broken] = []
 
-    def given(mistake: Mistake) -> tuple[Mistake, Given]:
-        def known(i: int) -> Broken:
-            which, drawn, place = inputs[i]
-            if place < 0:
-                return again(which, by(mistake.code, one), drawn)
-            return given_by(mistake.code, one, which, place)
+    def tell(mistake: Mistake, i: int) -> Broken:
+        return given_by(mistake.code, one, *places[i])
 
-        return mistake, known
-
-    more = [*map(given, [*usual(one.answer, one.name), *neighbours(one.answer, one.part)])]
-    known = [*map(given, one.mistakes)]
+    more = [*usual(one.answer, one.name), *neighbours(one.answer, one.part)]
     # what one law cannot tell apart, another may
     for laws in ([law], [other for other in one.laws if other is not law]):
-        inputs += ((of, told[0], i) for of in laws for i, told in enumerate(telling(one, of)))
-        results = [again(of, answer, drawn) for of, drawn, _ in inputs]
-        if mistake := diagnosis(known, more, results):
-            return mistake
-    if shown[0].why.name:
-        return None
-    free, solution = Rules(), by(one.answer, one).caller
+        for of in laws:
+            for i, (drawn, _) in enumerate(telling(one, of)):
+                places.append((of, i))
+                results.append(again(of, answer, drawn))
+        found = diagnosis(one.mistakes, more, results, tell)
+        if found and alike(shown, again(law, by(found.code, one), shown.drawn)):
+            return found
     asked = [arguments for _, arguments in telling(one, law)]
-    ignored = unused(
-        one.parameters, lambda a: answer.caller(a, free), lambda a: solution(a, free), asked
-    )
-    return Mistake(ignored, "", "") if ignored else None
+    ignored = unused(one.parameters, answer.caller, by(one.answer, one).caller, asked)
+    return Mistake(ignored, "", "") if ignored and not shown.why.name else None
 
 
 @cache
