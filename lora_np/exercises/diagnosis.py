@@ -41,9 +41,8 @@ def diagnosis(
     tell : callable
         How a mistake breaks it on the input of this number.
     """
-    broken = [i for i, one in enumerate(given) if one]
-    places = [*broken, *(i for i, one in enumerate(given) if not one)]
-    telling = [one for one in given if one and "value" in one.asked[1]]
+    places = sorted(range(len(given)), key=lambda i: given[i] is None)  # what differs first
+    telling = sum(one is not None and "value" in one.asked[1] for one in given)
 
     def same(one: Mistake) -> bool:
         return all(alike(given[i], tell(one, i)) for i in places)
@@ -53,7 +52,7 @@ def diagnosis(
         return len([*islice(differences, OFTEN)]) == OFTEN
 
     named = (one for one in (*mistakes, *others) if one.name and same(one))
-    found = next(named, None) if len(telling) >= OFTEN else None
+    found = next(named, None) if telling >= OFTEN else None
     proved = (one is found or apart(one) for one in mistakes)
     spared = (apart(one) or same(one) for one in others)
     return found if found and all(proved) and all(spared) else None
