@@ -111,7 +111,7 @@ class GitHub:
                     variables = job.get("env", {}) | step.get("env", {})
                     self.command(
                         step["run"],
-                        {name: filled(value) for name, value in variables.items()},
+                        {name: filled(value, place / title) for name, value in variables.items()},
                         place / title,
                         ref,
                     )
@@ -164,8 +164,12 @@ class GitHub:
         run(sys.executable, "-m", "twine", "upload", "--disable-progress-bar", *files, **login)
 
 
-def filled(value: str) -> str:
-    known = {"github.token": "token", "github.event.repository.default_branch": "main"}
+def filled(value: str, workspace: Path) -> str:
+    known = {
+        "github.token": "token",
+        "github.event.repository.default_branch": "main",
+        "github.workspace": str(workspace),
+    }
     return re.sub(r"\$\{\{ (.+?) \}\}", lambda found: known[found[1]], value)
 
 

@@ -51,13 +51,13 @@ extensions = [
     "code_blocks",
     "accessible",
     "formulas",
+    "policy",
 ]
 exclude_patterns = [
     "_build",
     "_ext",
     "browser",
     "explorer",
-    "moved",
     "understand/faq.md",  # a part of understand/questions.md
     "**/.ipynb_checkpoints",
 ]
@@ -102,7 +102,6 @@ copybutton_prompt_is_regexp = True
 html_theme = "furo"
 html_title = "lora_np"
 html_favicon = "_static/favicon.svg"
-html_extra_path = ["moved"]  # addresses that pages once had
 html_static_path = ["_static", str(MADE / "static")]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]

@@ -21,6 +21,7 @@ FORWARD = """\
 <!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; base-uri 'none'">
 <title>lora_np: LoRA in plain NumPy</title>
 <meta name="description" content="LoRA in plain NumPy: learn it, count it, use adapter files.">
 <meta property="og:title" content="Freeze the big matrix. Train two thin ones.">

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,7 +35,7 @@ Rng: TypeAlias = "np.random.Generator | None"
 
 def overflow_allowed(**settings: Any) -> np.errstate:
     """Ignore results that are too large or NaN, which the caller reports or replaces afterwards."""
-    return np.errstate(over="ignore", invalid="ignore", **settings)
+    return np.errstate(over="ignore", under="ignore", invalid="ignore", **settings)
 
 
 def brief(text: str, longest: int) -> str:
@@ -82,7 +82,7 @@ def whole_numbers(name: str, value: object) -> tuple[int, ...]:
 
 def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
     """Convert ``values`` to an array of whole numbers from 0 to ``count - 1``."""
-    array = np.asarray(values)
+    array = plain(name, values)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}")
     wrong = array[(array < 0) | (array >= count)]
@@ -97,12 +97,8 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
     LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become
     float64.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise masked(name)
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    array = real(name, value)
+    single = array.dtype.itemsize <= 4
     array = array.astype(np.float32 if single else np.float64, copy=False)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix (2 axes), got shape {array.shape}")
@@ -112,9 +108,53 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
     return array
 
 
-def masked(name: str) -> TypeError:
-    """Make the error for a masked array: NumPy's functions would ignore the mask."""
-    return TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
+def real(name: str, value: object) -> Array:
+    """Convert ``value`` to floats: float16, float32 and float64 stay, others become float64."""
+    if type(value) is np.ndarray and value.dtype.char in "efd":
+        return value  # fast, as in every step of training
+    array = numbers(name, value)
+    return array if array.dtype.char in "efd" else array.astype(np.float64)
+
+
+def convert_arrays(new: object) -> None:
+    """Convert the arrays, and lists, in the fields of a new dataclass as `real` does."""
+    for name, given in [*vars(new).items()]:
+        if isinstance(given, (np.ndarray, list)):
+            object.__setattr__(new, name, real(name, given))
+
+
+def numbers(name: str, value: object) -> Array:
+    """Convert ``value`` to an array of real numbers of any dtype."""
+    array = plain(name, value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def plain(name: str, value: object) -> Array:
+    """Convert ``value`` to an ndarray; refuse a mask, which would be lost."""
+    if type(value) is not np.ndarray:
+        if masked(value):
+            raise TypeError(
+                f"{name} must not be a masked array: fill it first, as in {name}.filled(0)"
+            )
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError) as error:  # of a Tensor, or of rows of different lengths
+            raise type(error)(f"{name}: {error}") from None
+    return value
+
+
+def masked(value: object) -> bool:
+    """Tell whether ``value`` is a masked array or a list that holds one."""
+    if isinstance(value, (list, tuple)):
+        return any(map(masked, value))
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # no import of numpy.ma
+
+
+def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
+    """Convert named arrays as `real` does."""
+    return {name: real(name, array) for name, array in named.items()}
 
 
 def finite(name: str, array: Array) -> None:

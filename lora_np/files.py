@@ -7,15 +7,14 @@ import errno
 import io
 import json
 import os
-import re
 import signal
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from stat import S_ISREG
-from types import ModuleType
+from stat import S_IMODE, S_ISREG
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeAlias, TypeVar
 
 from lora_np.checks import StrPath, brief
@@ -23,12 +22,6 @@ from lora_np.checks import StrPath, brief
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-try:
-    import fcntl as _fcntl
-except ImportError:  # Windows, and browsers
-    _fcntl = None  # type: ignore[assignment]
-# JupyterLite has an empty module of that name
-fcntl: ModuleType | None = _fcntl if hasattr(_fcntl, "flock") else None
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
@@ -132,11 +125,45 @@ def open_regular(path: Path) -> BufferedReader:
     try:
         handle = os.open(path, flags)
     except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such file") from None
+        raise MissingFileError(unfinished(path.parent) or f"{path}: no such file") from None
     if not S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FileError(f"{path}: not a regular file")
     return os.fdopen(handle, "rb")
+
+
+def decode_text(content: bytes) -> str:
+    r"""Decode a file of text that a person wrote, whichever editor or shell has saved it.
+
+    Parameters
+    ----------
+    content : bytes
+        In UTF-8 or UTF-16, with or without a byte order mark, or else in Windows-1252.
+
+    Returns
+    -------
+    str
+        With line feeds as ends of lines.
+
+    Raises
+    ------
+    ValueError
+        If it is not text, or has a zero byte.
+
+    Examples
+    --------
+    >>> decode_text("r = 8\r\n".encode("utf-16")), decode_text(b"# caf\xe9\r")
+    ('r = 8\n', '# café\n')
+    """
+    # Without a mark: every other byte of a Latin letter is zero.
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * content.count(0) > len(content)
+    wider = "utf-16-be" if content[:1] == b"\0" else "utf-16"
+    for encoding in (wider,) if wide else ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            text = content.removeprefix(b"\xef\xbb\xbf").decode(encoding)
+            if "\0" not in text:
+                return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise FileError("not text in UTF-8, UTF-16 or Windows-1252")
 
 
 def read_json(path: StrPath) -> dict[str, Any]:
@@ -246,36 +273,40 @@ def _no_constant(text: str) -> NoReturn:
 
 # Writing
 
+STAGE = ".lora-np-"  # begins the names of what is being written, next to its target
+
 
 def target_path(path: StrPath) -> Path:
-    """``path`` to write to, which must not be empty: ``Path("")`` is the current directory."""
-    if not os.fspath(path):
-        raise ValueError("the path to write to must not be empty, got ''")
+    """Convert ``path``, which must have a name: ``Path("")`` is the current directory."""
+    if not os.path.basename(os.path.abspath(path)) or not os.fspath(path):
+        raise ValueError(f"the path to write to must have a name, got {os.fspath(path)!r}")
     return Path(path)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """What ``write`` puts into a file, which is on the disk before it replaces an older one.
+    """Write a file under another name next to ``path``, and move it there when it is on the disk.
 
-    It is written next to ``path`` and locked meanwhile: an unlocked one was left by a killed run,
-    and is removed by the next run with the same ``path``.
+    It gets the mode of an older file, which it replaces; a link stays, and what it leads to is
+    replaced. Of several processes that write one path, the last one wins.
     """
-    prefix = f".{path.name[:100]}."
     if path.parent.exists() and not path.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.new"))
-    stage = path.with_name(f"{prefix}{os.urandom(16).hex()}.new")
-    clean = _cleaned(partial(stage.unlink, missing_ok=True))
-    with clean, named(path, stage), open(stage, "xb") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-        if os.name == "nt":  # which renames no open file
-            file.close()
-        os.replace(stage, path)
+    target = Path(os.path.realpath(path))
+    stage = _stage(target)
+    with _cleaned(partial(stage.unlink, missing_ok=True)), named(path, stage):
+        with open(stage, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.is_file():
+            stage.chmod(S_IMODE(target.stat().st_mode))
+        os.replace(stage, target)
+
+
+def _stage(target: Path) -> Path:
+    """Give an unused path next to ``target``, short enough for any name of the target."""
+    return target.with_name(f"{STAGE}{os.urandom(8).hex()}")
 
 
 @contextmanager
@@ -299,17 +330,6 @@ def named(path: Path, stage: Path) -> Iterator[None]:
         if not unnamed and not str(error.filename).startswith(str(stage)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _clear(folder: Path, ours: re.Pattern[str]) -> None:
-    if fcntl is None:
-        return
-    for name in os.listdir(folder):
-        if ours.fullmatch(name) and (folder / name).is_file():
-            # locked: another run is writing it
-            with suppress(OSError), open(folder / name, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (folder / name).unlink(missing_ok=True)
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
@@ -386,9 +406,9 @@ def replacing(
 ) -> Iterator[Path]:
     """Give a new directory or file to write, which becomes ``target`` if the block succeeds.
 
-    An old target is moved aside first and removed last, so that at every moment the old or the new
-    one is whole on the disk. Both are next to it, under names that only its lock knows: nothing
-    else is removed, by this run or by the next one after a crash.
+    At every moment the old or the new one is whole on the disk. Where the system can, a directory
+    and its old version are exchanged in one step. Elsewhere the old one is first renamed to
+    ``.NAME.old``; if the run is killed then, `unfinished` says so to the next one.
 
     Parameters
     ----------
@@ -417,14 +437,17 @@ def replacing(
     Raises
     ------
     ValueError
-        If the target exists and ``force`` is not given, it holds what would be lost, or another run
-        is writing it.
+        If the target exists and ``force`` is not given, it holds what would be lost, or a killed
+        run has left its old version under another name.
     """
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
-    hidden = target.with_name(f".{target.name[:100]}")
+    if check:
+        target = Path(os.path.realpath(target))
+    stage = _stage(target)
     may_go = check or partial(_check_directory, target, writes, marks)
-    with _parents(target), named(target, hidden), _leased(target) as (stage, aside):
+    clean = _cleaned(partial(_remove, stage, ignore_errors=True))
+    with _parents(target), named(target, stage), clean:
         _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
         new = stage / target.name if check else stage
@@ -437,8 +460,11 @@ def replacing(
         for path in (*stage.rglob("*"), stage):
             _sync(path)
         _check_target(target, force, real_inputs, may_go)  # again: it may have appeared meanwhile
+        if target.exists():
+            shutil.copymode(target, new)
         with _uninterrupted():
-            _swap(new, target, aside)
+            _put(new, target, force)
+            _sync(target.parent)
 
 
 @contextmanager
@@ -456,41 +482,6 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Give unguessable places next to ``target`` for the new and the old one, under a lock.
-
-    Their names cannot be guessed, and are written to the lock before anything is put there: they
-    identify what a killed run left, and nothing else is ours.
-    """
-    path = target.with_name(f".{target.name}.lora-np")
-
-    def places(key: str) -> tuple[Path, Path]:
-        name = f".{target.name[:100]}.{key}"
-        return target.with_name(f"{name}.new"), target.with_name(f"{name}.old")
-
-    key = os.urandom(16).hex()
-    stage, aside = places(key)
-
-    def clean() -> None:
-        _remove(stage, ignore_errors=True)
-        if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
-            with suppress(OSError):
-                path.unlink()
-
-    with ExitStack() as ends:
-        with _uninterrupted():
-            lock, dead = _locked(path, target)
-            file = ends.enter_context(os.fdopen(lock, "rb+", buffering=0))
-            if dead:
-                _undo(*places(dead), target)
-            ends.enter_context(_cleaned(clean))
-        file.seek(0)
-        file.write(key.encode())
-        os.fsync(lock)
-        yield stage, aside
-
-
-@contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block, where the system can."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows, and browsers
@@ -503,53 +494,12 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _locked(path: Path, target: Path) -> tuple[int, str]:
-    """The lock, which may be a dead run's, and the key of that run or ""."""
-    foreign = ValueError(f"{path}: is in the way, and was not made by lora-np; move it")
-    while True:
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except OSError as error:
-            raise foreign if error.errno in (errno.EISDIR, errno.ELOOP) else error from None
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.stat(path)):
-                key = (
-                    os.read(lock, 100).decode("latin-1")
-                    if S_ISREG(os.fstat(lock).st_mode)
-                    else "pipe"
-                )
-                if re.fullmatch("([0-9a-f]{32})?", key):
-                    return lock, key
-                os.close(lock)
-                raise foreign
-        except BlockingIOError:
-            os.close(lock)
-            raise ValueError(f"{target}: another run is writing it") from None
-        except FileNotFoundError:
-            pass  # the run that had it has just finished and removed it
-        os.close(lock)
-
-
-def _undo(stage: Path, aside: Path, target: Path) -> None:
-    if aside.exists() and not os.path.lexists(target):
-        os.rename(aside, target)
-    elif aside.exists() and stage.exists():
-        raise ValueError(
-            f"{target}: has been made since a run that was to replace it was killed; move it, or"
-            f" what was there before, {aside}"
-        )
-    # where the new one is in place, only the removal of the old one was missing
-    for left in (aside, stage):
-        if left.exists():
-            _remove(left)
-
-
 def _check_target(
     target: Path, force: bool, inputs: list[Path], check: Callable[[], object]
 ) -> None:
     if not os.path.lexists(target):
+        if message := unfinished(target):
+            raise FileError(message)
         return
     real = Path(os.path.realpath(target))
     if real in inputs:
@@ -579,18 +529,63 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
 
 
-def _swap(stage: Path, target: Path, aside: Path) -> None:
-    if stage.is_dir() and target.exists():
+def _put(new: Path, target: Path, force: bool) -> None:
+    """Move what is new to its place; an old directory then stands where the new one was."""
+    if force and new.is_dir() and target.is_dir():  # no directory replaces one that is not empty
+        if _exchanged(new, target):
+            return
+        aside = _aside(target)
+        if os.path.lexists(aside):
+            raise FileError(f"{aside}: is in the way of what is written; move or remove it")
         os.rename(target, aside)
-    try:
-        os.replace(stage, target)
-    except BaseException:
-        if aside.exists():
+        try:
+            os.rename(new, target)
+        except BaseException:
             os.rename(aside, target)
-        raise
-    _sync(target.parent)
-    if aside.exists():
-        _remove(aside)
+            raise
+        os.rename(aside, new)
+    else:
+        os.replace(new, target)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step, if the system can: renameat2(2) with RENAME_EXCHANGE."""
+    if sys.platform != "linux":
+        return False
+    import ctypes  # which Pyodide need not have
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # other C libraries have none
+    here, exchange = -100, 2
+    paths = here, os.fsencode(one), here, os.fsencode(other)
+    return rename is not None and rename(*paths, exchange) == 0
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"
+
+
+def unfinished(target: Path) -> str:
+    """Say that a killed run has left the old version of ``target`` under another name, if it has.
+
+    Parameters
+    ----------
+    target : Path
+        What is missing.
+
+    Returns
+    -------
+    str
+        A line for an error; empty if nothing was left.
+
+    Examples
+    --------
+    >>> unfinished(Path("no-such-directory"))
+    ''
+    """
+    aside = _aside(target)
+    if not os.path.lexists(aside):
+        return ""
+    return f"{target}: a run that replaced it was killed; rename {aside} back to {target.name}"
 
 
 def _remove(folder: Path, *, ignore_errors: bool = False) -> None:

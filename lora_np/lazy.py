@@ -2,14 +2,12 @@
 
 Each runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for
 what they do not use. Type checkers, editors and readers see ordinary imports, and each name is
-written once. ``from lora_np.lazy import np`` is NumPy, imported when it is first used.
+written once. ``from lora_np.lazy import numpy as np`` is NumPy, imported when it is
+first used.
 """
 
 import builtins
 from _thread import RLock  # as functools takes it: threading itself would cost a millisecond
-from types import ModuleType
-
-__all__ = ["Deferred", "np", "on_demand"]
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is
@@ -71,7 +69,14 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         return value
 
 
-class Deferred(ModuleType):
+TYPE_CHECKING = False  # as type checkers know it, without importing typing
+if TYPE_CHECKING:
+    from types import ModuleType as Module
+else:
+    Module = type(builtins)
+
+
+class Deferred(Module):
     """Import a module when one of its names is first used.
 
     Examples
@@ -88,8 +93,7 @@ class Deferred(ModuleType):
         return value
 
 
-TYPE_CHECKING = False  # as type checkers know it, without importing typing
 if TYPE_CHECKING:
-    import numpy as np
+    import numpy as numpy  # as type checkers know a name for others
 else:
-    np = Deferred("numpy")
+    numpy = Deferred("numpy")

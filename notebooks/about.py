@@ -4,6 +4,8 @@ import base64
 import re
 from typing import Any, NamedTuple
 
+# below the heading of a section that the path does not ask for
+MORE = "*More: the path goes on without this section.*"
 WORDS, CHARACTERS = 130, 1_250  # of prose and of code, read in a minute
 SHORT = 3  # words in bold: a term, not a statement
 BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!-- (\w+): (.+?) -->)?", re.DOTALL)
@@ -80,6 +82,18 @@ def statements(text: str) -> list[Statement]:
         Statement(" ".join(words.split()), kind, what) for words, kind, what in BOLD.findall(prose)
     ]
     return [one for one in found if len(one.words.split()) > SHORT and not one.words.endswith("?")]
+
+
+def core(notebook: Any) -> Any:
+    """The notebook without the sections that are marked *more*."""
+    kept, more = [], False
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown" and text.startswith("## "):
+            more = text.partition("\n")[2].startswith(f"\n{MORE}\n")
+        if not more:
+            kept.append(cell)
+    return {**notebook, "cells": kept}
 
 
 def minutes(notebook: Any) -> float:

@@ -22,6 +22,7 @@ import resource
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from hatch_build import package, publication
-from lora_np.exercises import Lesson, lessons as numbered
+from lora_np.exercises import Exercise, Lesson, lessons as numbered
 from lora_np.version import __version__
 from notebooks import about
 
@@ -154,18 +155,25 @@ def read(source: Path) -> Any:
 def ending(source: Path) -> str:
     """What every lesson ends with: its exercises, and the next lesson with its question."""
     lesson = next(one for one in numbered() if one.slug == source.stem)
-    names = ", ".join(f"*{exercise.title}*" for exercise in lesson.exercises)
-    minutes = sum(exercise.minutes for exercise in lesson.exercises)
+    core = [exercise for exercise in lesson.exercises if not exercise.more]
+    more = [exercise for exercise in lesson.exercises if exercise.more]
+    beyond = f"*More*, {listed(more)}. " if more else ""
     text = f"""\
 ## Exercises, and the next lesson
 
-**Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them with
+**Exercises** for this lesson, {listed(core)}. {beyond}Write and check them with
 {started(lesson)}.
 
 {following(lesson)}
 """
     _, site = publication()
     return about.linked(text, f"{site}latest/practice/{{}}.html") if site else text
+
+
+def listed(some: Sequence[Exercise]) -> str:
+    """Their minutes and titles."""
+    names = ", ".join(f"*{exercise.title}*" for exercise in some)
+    return f"{sum(exercise.minutes for exercise in some)} minutes in all: {names}"
 
 
 def following(lesson: Lesson) -> str:

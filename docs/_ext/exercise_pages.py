@@ -130,9 +130,17 @@ def write(folder: Path) -> None:
             path.unlink()
 
 
-def script(wheels: list[Path], data: list[str], runtime: str, drawing: int) -> str:
-    """Where the page finds Python, the wheels, this package's first, and the large data that it
-    fetches when they are opened, and how many bytes it fetches, also to draw.
+def script(
+    wheels: list[Path],
+    data: list[str],
+    runtime: str,
+    scripts: list[str],
+    hashes: dict[str, str],
+    drawing: int,
+) -> str:
+    """Where the page finds Python, its scripts, the wheels, this package's first, and large data,
+    which it fetches when they are opened; the hash of each file, and how many bytes it fetches,
+    also to draw.
 
     Relative addresses begin at the root of the site.
     """
@@ -141,6 +149,8 @@ def script(wheels: list[Path], data: list[str], runtime: str, drawing: int) -> s
         "wheels": [f"_static/python/{wheel.name}" for wheel in wheels],
         "data": data,
         "runtime": runtime,
+        "scripts": scripts,
+        "hashes": hashes,
         "bytes": size,
         "compiled": COMPILED,
         "drawing": drawing,

@@ -75,25 +75,27 @@ class Gallery(SphinxDirective):
 
 
 class LessonMinutes(SphinxDirective):
-    """For learners: how long each lesson and its exercises take."""
+    """For learners: how long each lesson and its exercises take, and how much of that is *more*."""
 
     def run(self) -> list[nodes.Node]:
         rows = [
-            "| | lesson | group | minutes | of these running | exercises, minutes |",
-            "|---|---|---|---:|---:|---:|",
+            "| | lesson | group | minutes | of these *more* | running | exercises, minutes "
+            "| of these *more* |",
+            "|---|---|---|---:|---:|---:|---:|---:|",
         ]
         for lesson, notebook in notebooks():
-            minutes, seconds = math.ceil(about.minutes(notebook)), notebook["metadata"]["seconds"]
-            doing = sum(exercise.minutes for exercise in lesson.exercises)
             title = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)"
             group = f"**{lesson.group}**" if lesson.group == "path" else lesson.group
-            rows.append(
-                f"| {lesson.number} | {title} | {group} | {minutes} | {seconds} s | {doing} |"
-            )
+            read, core = about.minutes(notebook), about.minutes(about.core(notebook))
+            times = [exercise.minutes for exercise in lesson.exercises]
+            more = sum(exercise.minutes for exercise in lesson.exercises if exercise.more)
+            cells = [lesson.number, title, group, math.ceil(read), round(read - core) or ""]
+            cells += [f"{notebook['metadata']['seconds']} s", sum(times), more or ""]
+            rows.append(f"| {' | '.join(map(str, cells))} |")
         read, done = path_minutes()
         rows.append(
-            f"\nThe path: {read:.0f} minutes to read and run, "
-            f"{done:.0f} with the first exercise of each lesson."
+            f"\nThe path without *more*: {read:.0f} minutes to read and run, and {done} for "
+            f"{len(path_exercises())} exercises, {read + done:.0f} in all."
         )
         return self.parse_text_to_nodes("\n".join(rows))
 
@@ -115,11 +117,17 @@ class LessonTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(rows))
 
 
-def path_minutes() -> tuple[float, float]:
-    """Minutes of the path: read and run, and with the first exercise of each of its lessons."""
-    path = [(lesson, notebook) for lesson, notebook in notebooks() if lesson.group == "path"]
-    read = sum(about.minutes(notebook) for _, notebook in path)
-    return read, read + sum(lesson.exercises[0].minutes for lesson, _ in path)
+def path_minutes() -> tuple[float, int]:
+    """Minutes of the path to read and run, and for its exercises: all that is not *more*."""
+    path = [notebook for lesson, notebook in notebooks() if lesson.group == "path"]
+    read = sum(about.minutes(about.core(notebook)) for notebook in path)
+    return read, sum(exercise.minutes for exercise in path_exercises())
+
+
+def path_exercises() -> list[exercises.Exercise]:
+    """The exercises of the path that are not marked *more*."""
+    path = [lesson for lesson in exercises.lessons() if lesson.group == "path"]
+    return [one for lesson in path for one in lesson.exercises if not one.more]
 
 
 def raw(text: str) -> nodes.Node:

@@ -1,9 +1,12 @@
 """Files of the site that are not in Git, made before Sphinx reads: lessons, wheels, MathJax, data.
 
 PYODIDE_DIST=DIR makes a site that serves the Pyodide runtime in DIR and needs no network; without
-it the notebooks in the browser fetch the kernel's normal Pyodide.
+it pages fetch Pyodide from its public address. In both cases they run only files whose hashes are
+those of docs/browser/pyodide.sha256, or follow from them.
 """
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +42,10 @@ EXAMPLE = ROOT / "lora_np" / "hub" / "data" / "austen" / "king-james"
 
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
+# of Pyodide's own files; its lock has the hashes of packages
+HASHES = DOCS / "browser" / "pyodide.sha256"
+# what a page runs as a script, in this order, and then its own
+SCRIPTS = ("pyodide.asm.js", "pyodide.js")
 # where Pyodide is without PYODIDE_DIST
 CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
 PYTHON_IN_BROWSER = "3.12"
@@ -194,16 +201,19 @@ def python() -> None:
     (wheel,) = PYTHON.glob("lora_np-*.whl")
     for_the_browser(wheel)
     shutil.rmtree(PYTHON / "pyodide", ignore_errors=True)
-    data, place, drawing = without_data(wheel), CDN, exercise_pages.DRAWING
+    data, drawing = without_data(wheel), exercise_pages.DRAWING
+    hashes = {f"{place()}{name}": found for name, found in published().items()}
     if runtime():
         once("slimmed", slimmed)
-        place = "_static/python/pyodide/"
         drawing = copy_runtime(runtime(), PYTHON / "pyodide")
         shutil.copytree(MADE / "slimmed" / "data", PLACE, dirs_exist_ok=True)
         data += sorted(
             path.relative_to(PLACE).as_posix() for path in PLACE.glob("matplotlib/**/*.*")
         )
-    script = exercise_pages.script([wheel, *needed], data, place, drawing)
+        hashes = {f"{place()}{name}": integrity(PYTHON / "pyodide" / name) for name in published()}
+    hashes |= {f"_static/python/{one.name}": integrity(one) for one in [wheel, *needed]}
+    scripts = [f"{place()}{name}" for name in SCRIPTS]
+    script = exercise_pages.script([wheel, *needed], data, place(), scripts, hashes, drawing)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
 
 
@@ -296,6 +306,22 @@ def copy_runtime(source: Path, target: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def published() -> dict[str, str]:
+    """Pyodide's own files and their hashes, as a browser writes them."""
+    lines = HASHES.read_text(encoding="utf-8").splitlines()
+    pairs = (line.split() for line in lines)
+    return {name: f"sha256-{base64.b64encode(bytes.fromhex(h)).decode()}" for h, name in pairs}
+
+
+def integrity(file: Path) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(file.read_bytes()).digest()).decode()}"
+
+
+def place() -> str:
+    """Where pages find the runtime: in the site, or at its public address."""
+    return "_static/python/pyodide/" if runtime() else CDN
+
+
 def runtime() -> Path | None:
     given = os.environ.get("PYODIDE_DIST")
     if not given:
@@ -303,6 +329,9 @@ def runtime() -> Path | None:
     folder = Path(given).resolve()
     if not (folder / "pyodide.js").is_file():
         raise ConfigError(f"PYODIDE_DIST must be a folder with pyodide.js, got {given!r}")
+    for name, expected in published().items():
+        if integrity(folder / name) != expected:
+            raise ConfigError(f"{folder / name} is not that of Pyodide: see {HASHES.name}")
     return folder
 
 

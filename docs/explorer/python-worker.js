@@ -1,5 +1,5 @@
 // Python in a worker: it starts once. What it is asked, docs/browser/page.py answers, one after the other.
-"use strict";
+// python.js puts Pyodide's own scripts before this one.
 
 // characters shown of what is printed
 const PRINTED = { cell: 40_000, run: 4000, check: 4000, puzzle: 0, set: 0 };
@@ -8,18 +8,26 @@ const DRAWS = /matplotlib|plot|plt|figure|sliders|PIL/; // code that cannot do w
 const IMPORTS = /^(?:import matplotlib\.pyplot as plt|from lora_np(?:\.plots)? import .*)$/gm;
 const MOUNTED = "/given"; // where files of the reader lie, a folder for each place
 
-let pyodide, page, current, left, most, cut, draws, place;
+let pyodide, page, current, left, most, cut, draws, place, integrity;
 let shown = false; // whether a cell has shown anything
 const forgotten = new Set(); // questions whose answer nobody waits for any more
 let queue = Promise.resolve();
 const tell = (what) => self.postMessage(what);
 
-// What is fetched, by Pyodide too, is counted as it comes; but a browser keeps what it has compiled of
-// WebAssembly only for answers that it knows.
+// What is fetched, by Pyodide too, must have the hash that the site was built with, or that Pyodide's lock
+// has. It is counted as it comes; but a browser keeps what it has compiled of WebAssembly only for answers
+// that it knows.
 const fetchPlainly = self.fetch.bind(self);
 let loaded = 0;
-self.fetch = async (...given) => {
-  const response = await fetchPlainly(...given);
+self.fetch = async (what, options) => {
+  const url = String(what), name = url.split("/").at(-1);
+  const hash = integrity[url] ?? options?.integrity;
+  const verified = { ...options, integrity: hash };
+  const response = await (hash ? fetchPlainly(url, verified) : Promise.reject()).catch(() => {
+    const why = `${name} did not come, or is not the file that it should be`;
+    tell({ failed: `Python could not be loaded (${why}). Try again.` }); // Pyodide may wait for ever
+    throw new Error(why);
+  });
   if (!response.ok || !response.body || response.url.endsWith(".wasm")) return response;
   const count = new TransformStream({
     transform(part, out) {
@@ -58,8 +66,8 @@ function show(what) {
   tell({ id: current, ...what });
 }
 
-async function begin({ runtime, wheels, data, folder }) {
-  importScripts(`${runtime}pyodide.js`);
+async function begin({ runtime, wheels, data, folder, integrity: hashes }) {
+  integrity = hashes;
   const env = { HOME: "/home/pyodide", MPLBACKEND: "Agg" };
   const [python, ...archives] = await Promise.all([
     self.loadPyodide({ indexURL: runtime, packages: ["numpy"], env }),

@@ -7,7 +7,9 @@
   const INDENT = "    ";
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const address = (path) => new URL(path, root).href;
-  const { wheels, data, runtime, bytes, compiled, drawing } = window.loraPython;
+  const { wheels, data, runtime, scripts, hashes, bytes, compiled, drawing } = window.loraPython;
+  const integrity = Object.fromEntries(
+    Object.entries(hashes).map(([path, hash]) => [address(path), hash]));
   const megabytes = (n) => (n / 1e6).toFixed(0);
 
   let worker, expected, calls = 0;
@@ -17,14 +19,37 @@
 
   function start() { // a stop begins another life
     if (worker) return;
-    const started = worker = new Worker(address("_static/python-worker.js"));
-    worker.addEventListener("message", ({ data }) => started === worker && heard(data));
-    worker.addEventListener("error",
-      () => stop("Python could not be started here. Try another browser, or take the exercises home."));
+    const begun = worker = launched();
+    const ours = (what) => begun === worker && what();
+    begun.then((started) => {
+      started.addEventListener("message", ({ data }) => ours(() => heard(data)));
+      started.addEventListener("error", () => ours(
+        () => stop("Python could not be started here. Try another browser, or take the exercises home.")));
+    }).catch((error) => ours(() => stop(`Python could not be loaded (${error.message}). Try again.`)));
     expected = bytes;
-    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), data,
+    send({ runtime: address(runtime), wheels: wheels.map(address), data, integrity,
       folder: address("_static/data/") });
     loading(0);
+  }
+
+  // The worker is made of texts whose hashes are right, and has the policy of this page, which a worker
+  // with an address of its own would not have.
+  async function launched() {
+    const parts = [...scripts, "_static/python-worker.js"];
+    const texts = await Promise.all(parts.map(address).map(script));
+    return new Worker(URL.createObjectURL(new Blob(texts, { type: "text/javascript" })));
+  }
+
+  async function script(url) {
+    const answer = await fetch(url, { integrity: integrity[url] ?? "" }).catch(() => null);
+    const name = url.split("/").at(-1);
+    if (!answer) throw new Error(`${name} did not come, or is not the file that it should be`);
+    if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+    return `${await answer.text()}\n`;
+  }
+
+  function send(what) {
+    worker.then((started) => started.postMessage(what)).catch(() => {}); // which start has told
   }
 
   function heard(data) {
@@ -57,7 +82,7 @@
   }
 
   function stop(text) {
-    worker?.terminate();
+    worker?.then((started) => started.terminate()).catch(() => {});
     worker = undefined;
     python.there = false;
     python.life++;
@@ -73,7 +98,7 @@
     return new Promise((resolve) => {
       const id = ++calls;
       waiting.set(id, { name, seconds, began, shown, resolve });
-      worker.postMessage({ id, ...what });
+      send({ id, ...what });
       signal?.addEventListener("abort", () => forget(id));
     });
   }
@@ -81,7 +106,7 @@
   function forget(id) {
     if (waiting.get(id)?.runs) stop("Stopped.");
     if (!waiting.has(id)) return;
-    worker.postMessage({ forget: id });
+    send({ forget: id });
     finish(id, { text: "Stopped.", passed: false, stopped: true });
   }
 

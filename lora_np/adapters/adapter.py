@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, StrPath, overflow_allowed
+from lora_np.checks import Array, StrPath, overflow_allowed, plain
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
 from lora_np.models import Rewrite, peft
@@ -479,10 +479,7 @@ def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str,
 
 def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:
     """An array in memory, to be stored as ``dtype`` (by default its own)."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{name} must be an array: {error}") from None
+    array = plain(name, values)
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
     return Stored(float_dtype(dtype or array.dtype.name), array.shape, lambda: array)

@@ -27,7 +27,7 @@ from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed
+from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed, real
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
@@ -210,7 +210,7 @@ def combine(
             loaded, weights, grams or [{}] * len(loaded), strict=True
         ):
             for name, module in source.items():
-                gram = np.asarray(by_name[name]) if name in by_name else None
+                gram = real("a Gram matrix", by_name[name]) if name in by_name else None
                 given.setdefault(name, []).append((module, weight, gram))
         draws = generator(rng).spawn(len(given))
         work = {
@@ -267,7 +267,7 @@ def _combined(
             gains = [_gain(W0, module) for module, *_ in given]
             gained = list(zip(updates, gains, strict=True))
             gain = 1 + sum(update.weight * (g - 1) for update, g in gained)
-            updates = [update._replace(B=g * update.B) for update, g in gained]
+            updates = [replace(update, B=g * update.B) for update, g in gained]
         wanted = spectra.no_overflow(
             name, spectra.side_by_side((update.B, update.weighted) for update in updates)
         )
@@ -307,7 +307,7 @@ def _by_map(
     if updates[0].B.ndim == 2:
         return combine_maps(updates)
     maps = range(len(updates[0].B))
-    made = [combine_maps([x._replace(B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
+    made = [combine_maps([replace(x, B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
     rank = max(len(A) for _, A in made)  # zeros fill up the others
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])

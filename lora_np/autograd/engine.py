@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lora_np.autograd.methods import ArrayMethods
-from lora_np.checks import Array, ArrayLike
+from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
 Pull = Callable[..., Operand]  # from the gradient of a result to that of an argument
@@ -29,8 +29,8 @@ class Tensor(ArrayMethods):
     Parameters
     ----------
     data : array_like
-        The values, *copied*: training must not change the caller's array. Integers become float64;
-        float16, float32 and float64 stay what they are.
+        The values, *copied*: training must not change the caller's array. float16, float32 and
+        float64 stay what they are; integers and all other real numbers become float64.
 
     Attributes
     ----------
@@ -65,12 +65,7 @@ class Tensor(ArrayMethods):
     node: Node | None  # None in a leaf
 
     def __init__(self, data: ArrayLike) -> None:
-        values = np.array(data)
-        if values.dtype.kind in "iub":
-            values = values.astype(np.float64)
-        if values.dtype.kind != "f":
-            raise TypeError(f"a Tensor holds real numbers, got dtype {values.dtype}")
-        self.data, self.grad, self.level, self.node = values, None, 0, None
+        self.data, self.grad, self.level, self.node = np.array(real("data", data)), None, 0, None
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
@@ -112,7 +107,7 @@ class Tensor(ArrayMethods):
         """
         data = self.data
         if gradient is not None:
-            start = np.array(gradient, data.dtype)
+            start = real("gradient", gradient).astype(data.dtype)
         elif data.size == 1:
             start = np.array(1, data.dtype, ndmin=data.ndim)
         else:

@@ -33,13 +33,15 @@ def product(a: Operand, b: Operand) -> Array:
     >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[11.]])
     """
-    if a.ndim <= 2:
+    if 0 < a.ndim <= 2:
         return a.dot(b)  # type: ignore[no-any-return]
     # one product of matrices; np.matmul would make one for each of the first axes
     return rows(a).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
 
 
 def rows(a: Operand) -> Array:
+    if not a.ndim:
+        raise ValueError("x must have an axis of inputs, got a number")
     # -1 would be unknown where the last axis is empty
     return a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
 

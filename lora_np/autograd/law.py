@@ -10,7 +10,7 @@ import numpy as np
 from lora_np.autograd.engine import Operand, Tensor
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
-from lora_np.checks import Array, generator
+from lora_np.checks import Array, generator, plain, real
 
 
 def check_derivative(
@@ -71,27 +71,30 @@ def check_derivative(
     True
     """
     rng = generator(rng)
-    points = [np.array(a, dtype=np.float64) if np.asarray(a).dtype.kind == "f" else a for a in args]
-    real = [i for i, a in enumerate(points) if np.asarray(a).dtype.kind == "f"]
-    if not real:
+    points, places = list(args), []
+    for i, a in enumerate(args):
+        if plain(f"argument {i}", a).dtype.kind in "fc":
+            points[i] = real(f"argument {i}", a).astype(np.float64)
+            places.append(i)
+    if not places:
         raise TypeError("check_derivative needs at least one argument of real numbers")
 
     def moved(i: int, x: Operand) -> Operand:
         return f(*points[:i], x, *points[i + 1 :])
 
-    plain = value(f(*points))
+    answer = value(f(*points))
     worst = 0.0
-    for i in np.repeat(real, directions).tolist():
+    for i in np.repeat(places, directions).tolist():
         v = rng.standard_normal(np.shape(points[i]))
         after, before = (value(moved(i, points[i] + by * v)) for by in (step, -step))
         Jv = (after - before) / (2 * step)
         w = rng.standard_normal(Jv.shape)
         x = Tensor(points[i])
         y = moved(i, x)
-        same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", plain)
-        if not np.allclose(value(y), plain, rtol=tolerance, atol=tolerance, equal_nan=True):
+        same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", answer)
+        if not np.allclose(value(y), answer, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise AssertionError(
-                f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {plain}"
+                f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {answer}"
             )
         if isinstance(y, Tensor):
             y.backward(w)
@@ -100,7 +103,7 @@ def check_derivative(
         expected = float(np.sum(w * Jv))
         got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
         # The possible error of the difference of two rounded results.
-        noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * plain))) / step
+        noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * answer))) / step
         scale = max(float(np.sum(np.abs(w * Jv))), step)
         error = (abs(got - expected) - noise) / scale
         if not error <= tolerance:
@@ -111,8 +114,8 @@ def check_derivative(
             )
         worst = max(worst, error)
     if order > 1:
-        w = rng.standard_normal(plain.shape)
-        for i in real:
+        w = rng.standard_normal(answer.shape)
+        for i in places:
             gradient = grad(lambda *a: np.sum(w * f(*a)), argument=i)
             try:
                 error = check_derivative(

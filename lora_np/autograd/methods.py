@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter, getitem
-from typing import Any, ClassVar, Literal, NoReturn, Self
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
-from lora_np.checks import Array, ArrayLike
+from lora_np.checks import Array, ArrayLike, plain
 
 IN_PLACE = (
     "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
@@ -38,6 +38,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     __slots__ = ()
 
     data: Any  # an ndarray, or inside a grad a Tensor
+    grad: Array | None
     node: Any  # where it comes from, or None
     answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
 
@@ -74,12 +75,12 @@ class ArrayMethods(NDArrayOperatorsMixin):
         origin = "" if self.node is None else f", from={self.node.name}"
         return f"Tensor({body}{dtype}{origin})"
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Array]]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self.node is not None:
             raise TypeError(
                 f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)"
             )
-        return type(self), (self.data,)
+        return type(self), (self.data,), (None, {"grad": self.grad})
 
     def __iter__(self) -> Iterator[Any]:
         return (self.answer(getitem, (self, i), {}) for i in range(len(self)))
@@ -153,4 +154,4 @@ def value(x: Any) -> Array:
     """
     while isinstance(x, ArrayMethods):
         x = x.data
-    return np.asarray(x)
+    return x if type(x) is np.ndarray else plain("x", x)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd.engine import Operand, Tensor, tensor, walk
+from lora_np.checks import real
 
 LEVELS = count(1)  # a grad inside another begins later, and so gets a larger number
 
@@ -59,9 +60,9 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
         level = next(LEVELS)
         inside = list(args)
         for i in places:
-            inside[i] = tensor(
-                args[i] if isinstance(args[i], Tensor) else Tensor(args[i]).data, level, None
-            )
+            a = args[i]
+            data = a if isinstance(a, Tensor) else np.array(real(f"argument {i}", a))
+            inside[i] = tensor(data, level, None)
         y = f(*inside, **kwargs)
         if np.size(y) != 1:
             raise ValueError(

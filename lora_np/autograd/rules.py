@@ -6,7 +6,7 @@ argument. It captures only the names it uses; what it does not mention is free t
 Broadcasting is the engine's business.
 
 At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in max and min share
-equally.
+equally, and so does NaN.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ derivative(
 derivative(
     np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b))
 )
-derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(a - y)))
-derivative(np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(a - y)))
+# 1 / (1 + exp(b - a)), which neither overflows nor is NaN where a is infinite
+derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.logaddexp(0, b - a))))
+derivative(
+    np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
+)
 derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at the kink
 derivative(
     np.arctan2,
@@ -94,11 +97,11 @@ def without_zero(y: Array) -> Array:
 
 
 def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
-    """Return ``b - 1``, or 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
+    """Return ``b - 1``, or 0 where b is zero: ``b * a ** (b - 1)`` is then zero for every a."""
     if isinstance(b, (int, float)):
-        return b - 1 if b else 1
+        return b - 1 if b else 0
     b = b.astype(dtype)
-    return np.where(b == 0, 1, b - 1)
+    return np.where(b == 0, 0, b - 1)
 
 
 # Functions of one number
@@ -185,8 +188,8 @@ def clip(
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
-    """Return the part of ``g`` that goes to ``winner``: half where both are equal."""
-    return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
+    """Return the part of ``g`` that goes to ``winner``: half where both are equal, all at NaN."""
+    return np.where(np.less(winner, loser), 0, np.where(np.equal(winner, loser), g / 2, g))
 
 
 def within(a: Array, low: ArrayLike | None, high: ArrayLike | None) -> Any:
@@ -377,7 +380,9 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
-        return np.where(largest, with_axes(g, axis, keepdims, a.ndim) / ties, 0)
+        ties = np.where(ties == 0, np.nan, ties)  # the largest is NaN, which equals nothing
+        part = with_axes(g, axis, keepdims, a.ndim) / ties
+        return np.where(largest | np.isnan(ties), part, 0)
 
     return pull
 

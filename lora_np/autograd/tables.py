@@ -17,7 +17,7 @@ import numpy as np
 
 from lora_np.autograd.engine import Node, Operand, Pull, Pulls, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, close_names, plain, real
 
 Rule = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 Joint = Callable[..., Pulls]  # the same for all arguments at once
@@ -130,7 +130,8 @@ def primitive(
     Parameters
     ----------
     function : callable
-        The forward pass. It receives and returns plain arrays.
+        The forward pass. It receives and returns plain arrays: lists, and arrays of integers, are
+        converted as `Tensor` converts its data, except in a position that is not differentiable.
     *rules : callable, Each or None
         As for `derivative`.
     joint : callable, optional
@@ -186,15 +187,22 @@ def primitive(
             "joint= and keeps= are for arrays alone: say by composed= what `grad` takes instead"
         )
 
+    row = Row(function, rules, joint, keeps, composed)
+    of_numbers = not row.fixed  # an argument without a derivative may be an index
+
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
         for a in (*args, *kwargs.values()) if kwargs else args:
-            if isinstance(a, HOLDERS):
-                return record(operation, args, kwargs)
+            if type(a) is np.ndarray:
+                if a.dtype.kind == "f" or not of_numbers:
+                    continue
+            elif not isinstance(a, HOLDERS):
+                continue
+            return record(operation, args, kwargs)
         y = function(*args, **kwargs)
         return y[0] if keeps else y
 
-    DERIVATIVES[operation] = Row(function, rules, joint, keeps, composed)
+    DERIVATIVES[operation] = row
     return operation
 
 
@@ -314,22 +322,26 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
             raise not_differentiable(function, i)
     if row.spread:
         args = args[0]
-    level = 0
-    for a in args:
-        if isinstance(a, Tensor) and a.level > level:
-            level = a.level
-    if level and row.composed:
-        return row.composed(*args, **kwargs)
-    values, wanted, targets, forward = list(args), [False] * len(args), [], row.forward
+    level, values = 0, list(args)
     for i, a in enumerate(args):
+        if isinstance(a, Tensor):
+            if a.level > level:
+                level = a.level
+        elif type(a) is np.ndarray and (a.dtype.kind == "f" or function is row.forward):
+            continue  # a function of NumPy, or nothing to convert
+        elif isinstance(a, HOLDERS) and i not in row.fixed:
+            convert = plain if function is row.forward else real
+            values[i] = convert(row.covers[0 if row.spread else i], a)
+    if level and row.composed:
+        return row.composed(*values, **kwargs)
+    wanted, targets, forward = [False] * len(values), [], row.forward
+    for i, a in enumerate(values):
         if isinstance(a, Tensor):
             if a.level == level:
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
                 forward = function  # which remembers the step for that one, too
-        elif isinstance(a, LISTS) and i not in row.fixed:
-            values[i] = np.asarray(a)  # refused by a Tensor inside
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -357,7 +369,7 @@ def each_of(rule: Rule) -> Joint:
 
 
 LISTS = (list, tuple)
-HOLDERS = (Tensor, *LISTS)
+HOLDERS = (Tensor, np.ndarray, *LISTS)
 
 
 def holds_tensor(a: Any) -> bool:

@@ -164,7 +164,10 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
         for lesson in chosen
         for one in lesson.exercises
     ]
-    notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in chosen)} points."]
+    notes = [
+        f"{len(rows)} exercises, {sum(lesson.points for lesson in chosen)} points."
+        " The path takes three hours without those marked *more*."
+    ]
     table = Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
     options.show_as(table.records, as_json, table)
 

@@ -57,8 +57,8 @@ def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
 
 def output_path(text: str) -> Path:
     """Refuse a path that nothing can be written to, before any work is done."""
-    if not text:
-        raise click.BadParameter("name what to write, got ''")
+    if not text.strip("/"):
+        raise click.BadParameter(f"name what to write, got {text!r}")
     path = Path(text)
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():

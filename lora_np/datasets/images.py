@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from lora_np.checks import Array, finite, generator, whole_number
+from lora_np.checks import Array, finite, generator, real, whole_number
 
 HEIGHT, LEFT, WIDTH = 10, 12, 22  # of a pair of patches, the columns of the left one, and of both
 
@@ -110,7 +110,7 @@ def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Ar
     ((5, 120), (5, 100))
     """
     n, rng = whole_number("n", n), generator(rng)
-    image = np.asarray(image, dtype=np.float64)
+    image = real("image", image).astype(np.float64, copy=False)
     if image.ndim != 2 or image.shape[0] < HEIGHT or image.shape[1] < WIDTH:
         raise ValueError(
             f"image must have at least {HEIGHT} x {WIDTH} pixels, got shape {image.shape}"
@@ -148,6 +148,7 @@ def standardised(image: Array) -> Array:
     >>> standardised(np.array([[1.0, 3.0]]))
     array([[-1.,  1.]])
     """
+    image = real("image", image)
     spread = image.std()
     if spread == 0:
         raise ValueError(f"image must not be all of one value, got {image.flat[0]} everywhere")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_np import mini
-from lora_np.checks import ArrayLike, choice
+from lora_np.checks import ArrayLike, arrays, choice
 from lora_np.exercises.catalogue import DATA, law_of
 from lora_np.exercises.running import Mistake, last_line, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
@@ -35,7 +35,7 @@ class Scene:
     said : str
         A sentence.
     panels : mapping of str to array_like
-        A matrix is drawn in shades, a list of numbers as a curve.
+        A matrix is drawn in shades, a list of numbers as a curve; ``?`` stands for NaN.
     passed : bool
         Whether the line is right.
 
@@ -53,14 +53,19 @@ class Scene:
     passed: bool = True
 
     def __repr__(self) -> str:
-        parts = [self.said]
-        for label, panel in self.panels.items():
-            same = [np.abs(p).max() for p in self.panels.values() if np.ndim(p) == np.ndim(panel)]
-            M = np.abs(np.atleast_2d(np.asarray(panel, np.float64))) / (max(same) or 1)
-            marks = SHADES if np.ndim(panel) == 2 else BARS
-            small = M[:: -(-len(M) // 16), :: -(-M.shape[1] * len(marks[0]) // 60)]
-            steps = np.rint(small * (len(marks) - 1)).astype(int)
-            parts.append("\n".join([label, *("".join(marks[i] for i in row) for row in steps)]))
+        parts, panels = [self.said], arrays(self.panels)
+        for label, M in panels.items():
+            alike = [np.abs(p[np.isfinite(p)]) for p in panels.values() if p.ndim == M.ndim]
+            most = max(p.max(initial=0) for p in alike) or 1
+            marks = SHADES if M.ndim == 2 else BARS
+            M = np.abs(np.atleast_2d(M))
+            small = M[:: -(-len(M) // 16) or 1, :: -(-M.shape[1] * len(marks[0]) // 60) or 1]
+            steps = np.rint(np.minimum(small / most, 1) * (len(marks) - 1))
+            signs = (
+                "".join("?" * len(marks[0]) if np.isnan(i) else marks[int(i)] for i in row)
+                for row in steps
+            )
+            parts.append("\n".join([label, *signs]))
         return "\n\n".join(filter(None, parts))
 
 
@@ -72,7 +77,7 @@ class Puzzle(Exercise):
     ----------
     name, title, difficulty, minutes, laws, statement, stub, hints : various
         See `Exercise`.
-    solution, forbids, cases, needs, example, mistakes, answer, part : various
+    solution, forbids, cases, needs, example, mistakes, answer, part, more : various
         See `Exercise`.
     number : int
         From 1.
@@ -302,5 +307,5 @@ def puzzle_lines(script: str) -> dict[str, str]:
     {'parameters': 'parameters = r'}
     """
     titles = {TITLE.format(one.number, ""): one.name for one in puzzles()}
-    lines = re.findall(r"^ *(# Puzzle \d+: ).*\n *(.*?) *$", script, re.M)
+    lines = re.findall(r"^[ \t]*(# Puzzle \d+: ).*\n[ \t]*(.*?)[ \t]*$", script, re.M)
     return {titles[title]: line for title, line in lines if title in titles}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lora_np.exercises.values import Value
 
-LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath")
+LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath", "sys", "_thread")
 # they call a student's function, and are called back by it
 OURS = ("lora_np.exercises", "lora_np.grading")
 
@@ -68,7 +68,8 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
 
     Every call in Python is watched, so a function is refused under an alias, from a list, or called
     by another function of its library; and at the end, if the exception was caught. This keeps a
-    student from handing in the library's answer. Compiled functions and other threads are not seen:
+    student from handing in the library's answer. Threads, and calls that end the watch, are refused
+    too. Compiled functions are not seen, and neither is the code of a library under another name:
     it does not stop malice.
 
     Parameters
@@ -86,16 +87,20 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         If a function ran that must not; `TooMuch` if a limit was passed.
     """
     forbids, within, steps = rules
-    names = {name for rule in forbids for name in FAMILIES.get(rule, rule).split()}
+    # and what would end the watch, or is not seen by it
+    unseen = "setprofile settrace start_new_thread start_joinable_thread"
+    names = {word for rule in forbids for word in f"{FAMILIES.get(rule, rule)} {unseen}".split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
     refused: list[str] = []
     taken = {"bytes of memory": 0, "steps of Python": 0}
 
-    def watch(frame: FrameType, event: str, _: Value) -> None:
+    def watch(frame: FrameType, event: str, called: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
+        if event == "c_call" and frame.f_globals is not globals():
+            module, name = f"{called.__module__}", called.__name__  # None for a method
         wanted = name in names or (module.startswith(packages) and name != "<module>")
         library = module.startswith(LIBRARIES) and not module.startswith(OURS)
-        if event == "call" and wanted and library:
+        if "call" in event and wanted and library:
             parts = [part for part in f"{module}.{name}".split(".") if part[:1] != "_"]
             refused.append(f"{'.'.join(parts)} is not allowed in this exercise: write it yourself")
             raise Forbidden(refused[-1])

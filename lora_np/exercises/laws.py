@@ -87,12 +87,7 @@ def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array
     )
     array = array.astype(np.float64)
     finite = np.isfinite(array)
-    law(
-        finite.all(),
-        f"{name} holds NaN or infinity",
-        name="An answer is finite",
-        compared=finite
-    )
+    law(finite.all(), f"{name} holds NaN or infinity", name="An answer is finite", compared=finite)
     return array
 
 

@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     ['M: square, from 3 x 3', 'a rank in between']
     """
     known = table("regions")
-    if law not in known["searching"].get(exercise, [law]):
+    if law not in known["searching"].get(exercise, {law: law}):
         return {}
     rows = {
         f"{name}: {told}": f"(lambda x: {text} if {kind} else None)({name})"

@@ -56,7 +56,11 @@ def run_cell(
     """
     flags = 0
     try:
-        for statement in ast.parse(source, f"<{title}>").body:
+        try:
+            parsed = ast.parse(source, f"<{title}>")
+        except IndentationError:  # perhaps tabs, below lines of the stub that spaces indent
+            parsed = ast.parse(source.expandtabs(4), f"<{title}>")
+        for statement in parsed.body:
             reached(statement.lineno)
             part = ast.Module([statement], [])
             code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)

@@ -118,6 +118,8 @@ class Exercise:
         The solution's code, with all that it needs; empty in a course that leaves it out.
     part : str
         What of it is written by the student.
+    more : bool
+        Whether it goes beyond the three hours of the path.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
     answer: str = field(default="", repr=False)
     part: str = field(default="", repr=False)
+    more: bool = False
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -151,8 +154,9 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, as in ``"easy, 5 minutes"``."""
-        return f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        """Difficulty and time, as in ``"easy, 5 minutes"``, and *more* if it is."""
+        effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+        return effort + ", more: beyond the path" * self.more
 
 
 @dataclass(frozen=True)
@@ -421,13 +425,12 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexampl
 
     def wanted(arguments: Sequence[Value]) -> bool:
         nonlocal asked
-        asked = drawn if drawn < one.cases else asked
         for name, condition in known.items():
             left = missing.get(name, OFTEN)
             if left and (inside := condition(*arguments)) is not None:
                 missing[name] = left - bool(inside)
                 asked = drawn if inside else asked
-        return asked == drawn
+        return drawn < one.cases or asked == drawn
 
     answer = replace(answer, wanted=wanted)
     while drawn < one.cases or (any(missing.values()) and drawn - asked < PATIENCE):

@@ -8,21 +8,21 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import TextIOWrapper
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
 from lora_np.checks import choice
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_seeds, plural
-from lora_np.files import open_regular, write_text
+from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.judge import judged
 from lora_np.grading.sandbox import Sandbox
-from lora_np.grading.submissions import LARGEST, Report, kind, printable
+from lora_np.grading.submissions import Report, kind, printable, text_of
 from lora_np.table import Cell, Table
 from lora_np.work import parallel_map
 
@@ -87,27 +87,31 @@ class Grades:
         return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
-        """Return ``"absent"``, ``"does not parse"``, ``"nothing readable"``, or nothing."""
-        texts = [text for file in self.reports[student] for text in (file.failure, *file.problems)]
+        """Return ``"absent"``, ``"unreadable"``, ``"does not parse"``, or nothing.
+
+        ``"partly unreadable"`` if the student has other files, whose points count.
+        """
+        files = self.reports[student]
+        unreadable = [file.unreadable for file in files]
+        if all(unreadable):
+            return "unreadable" if files else "absent"
+        texts = [text for file in files for text in (file.failure, *file.problems)]
         if any("SyntaxError" in text or "IndentationError" in text for text in texts):
             return "does not parse"
-        if not self.reports[student]:
-            return "absent"
-        readable = any(kind(file.path) for file in self.reports[student])
-        return "" if readable else "nothing readable"
+        return "partly unreadable" if any(unreadable) else ""
 
     def points(self, student: str) -> int:
         """Add up the points of all exercises."""
         return sum(outcome.points for outcome in self.outcomes(student))
 
     def total(self, student: str) -> Cell:
-        """Return the points for a gradebook, in which a student without a file has none."""
-        return self.points(student) if self.reports[student] else ""
+        """Return the points, or nothing for a student none of whose files could be read."""
+        return "" if self.state(student) in {"absent", "unreadable"} else self.points(student)
 
     @property
     def table(self) -> Table:
         """A row for each student; as notes what was hard, missing limits, and files not graded."""
-        rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
+        rows = [(one, self.total(one), self.maximum, self.state(one)) for one in self.reports]
         notes = [
             f"Questions drawn with seed {self.rng}: the same number asks them again.",
             *self.hard(),
@@ -137,7 +141,10 @@ class Grades:
         rows: list[list[Cell]] = []
         for student in self.reports:
             outcomes = self.outcomes(student)
-            earned = ["" if one.message == "Not handed in" else one.points for one in outcomes]
+            earned = [
+                "" if one.message.startswith(("Not handed in", "Not readable")) else one.points
+                for one in outcomes
+            ]
             rows.append([harmless(student), *earned, self.total(student), self.maximum])
         columns = ["student", *(exercise.name for exercise in self.exercises), "points", "of"]
         return Table(columns, rows).to_csv()
@@ -258,7 +265,9 @@ def grade(
             )
             beyond = f"Only {MOST} files of one student are graded."
             if failure := file.failure or beyond * (place >= MOST) or over * (left <= 0):
-                reports.append(Report(file.path, {}, failure=failure))
+                reports.append(
+                    Report(file.path, {}, failure=failure, unreadable=bool(file.failure))
+                )
             elif answered:
                 own = replace(limits, total_seconds=min(left, limits.total_seconds))
                 reports.append(judged(file.path, answered, seeds, own))
@@ -349,10 +358,10 @@ def readable_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class HandedIn:
-    """Describe a file to the supervisor, which reads its bytes once and only searches them."""
+    """Describe a file to the supervisor, which reads its text once and only searches it."""
 
     path: Path
-    answers: frozenset[str] = frozenset()  # names of exercises that it seems to define
+    answers: Collection[str] = ()  # names of exercises that it seems to define
     failure: str = ""
 
 
@@ -361,18 +370,11 @@ def look_at(path: Path) -> HandedIn:
         told = "is neither a notebook nor a script" + " (an archive)" * (path.suffix in ARCHIVES)
         return HandedIn(path, failure=f"{readable_name(path.name)} {told}")
     try:
-        if path.stat().st_size > LARGEST:
-            return HandedIn(
-                path, failure=f"{readable_name(path.name)} is larger than {LARGEST:,} bytes"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        return HandedIn(path, failure=printable(str(error)))
-    known = {exercise.name.encode() for lesson in lessons() for exercise in lesson.exercises}
-    answers = {
-        match[1] for match in re.finditer(rb"\bdef (\w{1,100})", content) if match[1] in known
-    }
-    return HandedIn(path, frozenset(map(bytes.decode, answers)))
+        text = text_of(path)
+    except (OSError, ValueError) as error:
+        return HandedIn(path, failure=printable(f"{error}".replace(f"{path}", path.name)))
+    known = {exercise.name for lesson in lessons() for exercise in lesson.exercises}
+    return HandedIn(path, known.intersection(re.findall(r"\bdef (\w{1,100})", text)))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -436,10 +438,10 @@ def read_roster(path: Path) -> list[Row]:
     >>> read_roster(path)
     [{'Name': 'alice', 'Email address': 'alice@example.org'}]
     """
+    lines = StringIO(text_of(path))
     try:
-        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.DictReader(file, strict=True) if any(row.values())]
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = [row for row in csv.DictReader(lines, strict=True) if any(row.values())]
+    except csv.Error as error:
         raise ValueError(f"{path} is not a roster in CSV: {error}") from None
     if not rows or any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path} must have a line of headings, and as many fields in each line")

@@ -237,7 +237,7 @@ PACKAGES = {
     "numpy", "scipy", "scikit_learn", "sklearn", "joblib", "threadpoolctl", "narwhals", "sympy",
     "mpmath", "pandas", "pytz", "tzdata", "matplotlib", "mpl_toolkits", "pylab", "contourpy",
     "cycler", "dateutil", "fontTools", "fonttools", "kiwisolver", "packaging", "PIL", "pillow",
-    "pyparsing", "six", "tqdm",
+    "pyparsing", "six", "tqdm", "charset_normalizer",
 }  # fmt: skip
 
 

@@ -69,9 +69,13 @@ def main() -> None:
     exercises = [exercise(name) for name in order["exercises"]]
     try:
         report = check_file(path, exercises, seeds=order["seeds"], limits=limits)
-    except (OSError, ValueError) as error:  # neither a notebook nor a script
-        report = Report(path, {}, failure=printable(str(error).replace(str(path), path.name)))
-    fields = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
+    except (OSError, ValueError) as error:  # neither a notebook nor a script, or not text
+        failure = printable(str(error).replace(str(path), path.name))
+        report = Report(path, {}, failure=failure, unreadable=True)
+    fields = {
+        name: getattr(report, name)
+        for name in ("problems", "missing", "printed", "failure", "unreadable")
+    }
     fields["verdicts"] = {
         name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()
     }

@@ -23,6 +23,7 @@ from lora_np.exercises import (
     puzzle_lines,
     puzzles,
 )
+from lora_np.files import decode_text, errors_at, open_regular
 from lora_np.grading.channel import Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
@@ -60,6 +61,8 @@ class Report:
         Why the file could not be judged, or not to its end; empty if it could.
     seconds : float
         How long its process ran.
+    unreadable : bool
+        Whether the file could not even be read.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class Report:
     printed: str = ""
     failure: str = ""
     seconds: float = 0.0
+    unreadable: bool = False
 
     @property
     def passed(self) -> bool:
@@ -259,6 +263,22 @@ def kind(path: Path) -> str:
     return plain.suffix if plain.suffix in SUFFIXES else ""
 
 
+def text_of(path: Path) -> str:
+    """Read what a person handed in, in whichever encoding.
+
+    Raises
+    ------
+    ValueError
+        If it is not a regular file, is too large or is not text.
+    """
+    with open_regular(path) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
+    with errors_at(path):
+        return decode_text(content)
+
+
 def cells_of(path: Path) -> list[str]:
     """Split a notebook, or a script at each ``# %%``, into cells of code.
 
@@ -267,26 +287,20 @@ def cells_of(path: Path) -> list[str]:
     Raises
     ------
     ValueError
-        If it is neither a notebook nor a script, or has too many cells.
+        If it is neither a notebook nor a script, is not text, or has too many cells.
     """
     if not kind(path):
         raise ValueError(f"{path} must be a .py or .ipynb file")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} must be a regular file")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
+    text = text_of(path)
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
         if kind(path) == ".ipynb":
             code = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
             cells = ["".join(cell["source"]) for cell in code]
         else:
             cells = re.split(r"^# %%.*$", text, flags=re.M)
         full = sum(1 for cell in cells if cell.strip())
-    except MemoryError:
-        raise ValueError(f"{path} takes too much memory to read") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a notebook: {type(error).__name__} {error}") from None
+    except (MemoryError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is neither a notebook nor a script: {error!r}") from None
     if full > CELLS:
         raise ValueError(f"{path} has {full:,} cells of code, and may have {CELLS:,}")
     if kind(path) == ".py" and text.count("\n") <= NUMBERED:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lora_np.checks import Array, float_name
-from lora_np.lazy import np
+from lora_np.checks import Array, float_name, real
+from lora_np.lazy import numpy as np
 
 # From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first,
 # which is the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a
@@ -121,6 +121,7 @@ def rounded(array: Array, dtype: str) -> Array:
     >>> rounded(np.array([1.00390625, 1.01171875]), "bfloat16")
     array([1.      , 1.015625], dtype=float32)
     """
+    array = real("array", array)
     with np.errstate(over="ignore"):
         if float_dtype(dtype) == "bfloat16":
             return from_bfloat16(to_bfloat16(array))

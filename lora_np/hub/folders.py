@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_np.checks import Array, StrPath
-from lora_np.files import FileError, MissingFileError, read_json
+from lora_np.files import FileError, MissingFileError, read_json, unfinished
 from lora_np.hub import safetensors
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.tensors import TensorInfo
@@ -172,7 +172,7 @@ def directory(path: StrPath) -> Path:
     if not path.exists():
         models, adapters = shipped_paths("models"), shipped_paths("adapters")
         shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
-        raise MissingFileError(f"{path}: no such directory; {shipped}")
+        raise MissingFileError(unfinished(path) or f"{path}: no such directory; {shipped}")
     if not path.is_dir():
         raise FileError(f"{path}: not a directory")
     return path

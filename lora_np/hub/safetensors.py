@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
-from lora_np.checks import Array, StrPath, shown
+from lora_np.checks import Array, StrPath, plain, shown
 from lora_np.files import (
     FileError,
     Json,
@@ -26,7 +26,7 @@ from lora_np.files import (
 )
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.tensors import TensorFile, TensorInfo
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -167,7 +167,7 @@ def save(
         float_dtype(dtype)
     if not isinstance(tensors, Mapping):
         raise TypeError(f"tensors must map names to arrays, got {shown(tensors)}")
-    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    arrays = {name: plain(name, array) for name, array in tensors.items()}
     header = {}
     kinds = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
     for name, array in arrays.items():

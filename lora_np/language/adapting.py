@@ -65,7 +65,9 @@ class FinetuneSettings(RunSettings):
     max_length: int | None = setting(
         None, "Most tokens in a row; longer examples are cut; by default the context, at most 256"
     )
-    lr: float | None = setting(None, "Peak learning rate; by default 5 / (width * sqrt(alpha))")
+    lr: float | None = setting(
+        None, "Peak learning rate; by default 5 / (width * max(sqrt(alpha), alpha / 12))"
+    )
     schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
     warmup: int | None = setting(None, "Steps of warm-up; by default a tenth, at most 10")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
@@ -303,9 +305,10 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     max_length : int, optional
         Most tokens in a row; longer examples are cut; by default the context, at most 256.
     lr : float, optional
-        Peak learning rate; by default 5 / (width * sqrt(alpha)), `lora_np.lora.learning_rate`.
+        Peak learning rate; by default 5 / (width * max(sqrt(alpha), alpha / 12)), which is
+        `lora_np.lora.learning_rate`.
     schedule : {"cosine", "linear", "constant"}
-        Decay of the learning rate, to zero after the warm-up.
+        Decay of the learning rate, to zero after the warm-up; "constant" does not decay.
     warmup : int, optional
         Steps of warm-up; by default a tenth, at most 10.
     weight_decay : float

@@ -117,7 +117,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     Raises
     ------
     ValueError
-        If the file is empty or not text in UTF-8, or a line is damaged, not an example, or has
+        If the file is empty or not text, or a line is damaged, not an example, or has
         nothing to learn from; the message has its number.
     FileNotFoundError
         If there is no such file.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace as changed
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,6 +63,7 @@ class Decoder(Named):
     layers: tuple[blocks.DecoderLayer, ...]
     norm: blocks.RMSNorm | blocks.LayerNorm
 
+    @np.errstate(under="ignore")
     def __call__(
         self,
         tokens: Array,
@@ -250,7 +250,7 @@ def build(
         if kind == "model":
             return LanguageModel(
                 names={"model": names["model"], "lm_head": names["head"]},
-                config=MappingProxyType(dict(config)), vocabulary=vocabulary, context=s.context,
+                config=dict(config), vocabulary=vocabulary, context=s.context,
                 cap=s.whole.logit_cap, model=parts["model"], lm_head=parts["head"],
             )  # fmt: skip
         make, settings = MAKERS[kind], s.settings(kind, names, i or 0)

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, Rng, whole_number
+from lora_np.checks import Array, Rng, plain, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
 from lora_np.language.composed import IGNORED, Operand
@@ -304,9 +304,12 @@ def token_loss(
     >>> round(float(token_loss(austen, tokens[None])), 2)
     1.04
     """
+    tokens = plain("tokens", tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens must have 2 axes, got shape {tokens.shape}")
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
-    labels = np.asarray(labels)
+    labels = plain("labels", labels)
     counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
     if (
@@ -370,12 +373,14 @@ def windows(tokens: Array, max_length: int) -> Array:
     array([[0, 1, 2, 3],
            [3, 4, 5, 6]])
     """
-    rows = (len(tokens) - 1) // whole_number("max_length", max_length)
+    tokens = plain("tokens", tokens)
+    count = tokens.size
+    rows = (count - 1) // whole_number("max_length", max_length)
     if rows < 1:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, which is too short for {max_length} and the token"
+            f"the text has {count} tokens, which is too short for {max_length} and the token"
             " that follows: use a longer text, or a max_length of at most"
-            f" {max(len(tokens) - 1, 1)}"
+            f" {max(count - 1, 1)}"
         )
     starts = np.arange(rows)[:, None] * max_length
     result: Array = tokens[starts + np.arange(max_length + 1)]

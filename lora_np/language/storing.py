@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lora_np import hub
 from lora_np.autograd import value
 from lora_np.checks import Array, StrPath, computed_dtype
-from lora_np.files import errors_at, open_regular, read_json, replacing, target_path
+from lora_np.files import decode_text, errors_at, open_regular, read_json, replacing, target_path
 from lora_np.language.decoder import LanguageModel, build, decoder_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
@@ -195,7 +195,7 @@ def located_adapter(adapter: StrPath) -> Path:
 
 
 def read_text(source: StrPath) -> str:
-    """Read the text of a UTF-8 file, or of standard input for "-".
+    """Read the text of a file in UTF-8, UTF-16 or Windows-1252, or of standard input for "-".
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def read_text(source: StrPath) -> str:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is empty, not text in UTF-8, more than 256 MiB, or not a regular file.
+        If it is empty, not text, more than 256 MiB, or not a regular file.
 
     Examples
     --------
@@ -227,15 +227,11 @@ def read_text(source: StrPath) -> str:
         if path is None:
             raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
         content = read_bytes(path)
-    with errors_at(f"{source} is not text in UTF-8"):
-        text = content.decode("utf-8-sig")
-    if "\0" in text:
-        raise ValueError(
-            f"{source} is binary, not text: it has a zero byte at {text.index(chr(0))}"
-        )
+    with errors_at(source):
+        text = decode_text(content)
     if not text.strip():
         raise ValueError(f"{source} is empty: there is nothing to learn from")
-    return text.replace("\r\n", "\n")
+    return text
 
 
 def read_bytes(path: Path) -> bytes:

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ NO_GROWTH = {
     "Whitespace",
     "WhitespaceSplit",
 }
-NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+NO_FILES: Mapping[str, bytes] = {}
 
 
 class Described:

@@ -16,6 +16,7 @@ from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 SWEEPS = 60  # about ten are usual; the most ever seen is sixteen
 
 
+@np.errstate(under="ignore")
 def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
     """``M[order] = L @ U``: elimination, recorded. Partial pivoting moves the largest candidate up.
 
@@ -192,6 +193,7 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
     return _triangular(M, pivoting=True)
 
 
+@np.errstate(under="ignore")
 def svd(M: ArrayLike) -> SVD:
     """``M = (U * s) @ Vh`` by one-sided Jacobi: turn pairs of columns until all are orthogonal.
 
@@ -257,6 +259,7 @@ def svd(M: ArrayLike) -> SVD:
     return SVD(_directions(columns[:, order], s), restored("the norm of M", s, unit), V[:, order].T)
 
 
+@np.errstate(under="ignore")
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
     """Make M triangular by reflections, each of which lays what is left of a column on its axis."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, choice, guided, masked, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, choice, guided, matrix, number, real, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
@@ -317,11 +317,9 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     >>> rank_within([1.0, 0.1, 0.01, 0.0], tolerance=0.05)
     2
     """
-    if isinstance(errors, np.ma.MaskedArray):
-        raise masked("errors")
-    errors = np.asarray(errors)
+    errors = real("errors", errors)
     tolerance = number("tolerance", tolerance, maximum=1)
-    rounding = 4 * len(errors) ** 0.5 * float(np.finfo(errors.dtype).eps)
+    rounding = 4 * errors.size**0.5 * float(np.finfo(errors.dtype).eps)
     return int(np.argmax(errors <= tolerance + rounding))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Tensor, adapted_affine, affine, plus_low_rank, value
-from lora_np.checks import Array, Rng, number
+from lora_np.checks import Array, Rng, convert_arrays, number
 from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
@@ -23,6 +23,7 @@ class LowRank:
     __repr__ = outline
 
     def __post_init__(self) -> None:
+        convert_arrays(self)
         # A plain float: a NumPy scalar would lift float32 to float64 in every call.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
@@ -87,15 +88,14 @@ class LoRALinear(LowRank):
     c: Tensor | Array | None = None  # (d,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
             raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
-        super().__post_init__()
         rate = number("dropout", self.dropout, maximum=1, open_maximum=True)
         object.__setattr__(self, "dropout", rate)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
-        x = x if isinstance(x, Tensor) else np.asarray(x)
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
         if kept is x and isinstance(W, (Tensor, np.ndarray)):
@@ -153,9 +153,9 @@ class LoRAEmbedding(LowRank):
     alpha: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         vocab, d = self.base.W.shape
         check_factors(self.A, self.B, (d, vocab))
-        super().__post_init__()
 
     def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens
@@ -198,6 +198,9 @@ class TrainableTokens:
     rows: Tensor | Array  # (n, d)
 
     __repr__ = outline
+
+    def __post_init__(self) -> None:
+        convert_arrays(self)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import copysign
-from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, generator, matrix, number, real, whole_number
 from lora_np.linalg import SVD, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
@@ -28,7 +27,8 @@ _SHRUNK = 0.9  # RegMean: what is left of the entries off a Gram matrix's diagon
 _RIDGE = 1e-6  # on its diagonal, relative to the largest entry: what no input reaches is averaged
 
 
-class WeightedUpdate(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class WeightedUpdate:
     """One LoRA of a module, ``weight * scale * B @ A``.
 
     Parameters
@@ -56,6 +56,11 @@ class WeightedUpdate(NamedTuple):
     weight: float = 1.0
     scale: float = 1.0
     gram: Array | None = None
+
+    def __post_init__(self) -> None:
+        for name, given in [*vars(self).items()]:
+            if name in ("B", "A", "gram") and given is not None:
+                object.__setattr__(self, name, real(name, given))
 
     @property
     def weighted(self) -> Array:
@@ -254,6 +259,11 @@ def _on_factors(updates: Updates, rule: Rule) -> Pair:
     return rule([update.B for update in updates], roots), A
 
 
+def _on_updates(updates: Updates, rule: Rule) -> Array:
+    """Apply the rule to the updates themselves."""
+    return rule([update.delta for update in updates], _weights(updates))
+
+
 def _weights(updates: Updates) -> Weights:
     return [update.weight for update in updates]
 
@@ -262,7 +272,7 @@ def _shared(updates: Updates) -> tuple[Array, Array, list[Array]]:
     """Compute U from the SVD of all Bs, V^T from the SVD of all As, and the ``U^T dW_i V``."""
     U = _svd(_wide(updates)).U
     Vh = _svd(np.vstack([update.A for update in updates])).Vh
-    return U, Vh, [update._replace(B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]
+    return U, Vh, [replace(update, B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]
 
 
 def _core(updates: Updates, rule: Rule) -> Pair:
@@ -313,7 +323,7 @@ def _orthonormal(M: Array) -> Array:
 
 
 def _svd(M: Array) -> SVD:
-    return SVD(*np.linalg.svd(M, full_matrices=False)).significant()
+    return SVD(*np.linalg.svd(matrix("M", M), full_matrices=False)).significant()
 
 
 def _regmean(updates: Updates) -> Pair:
@@ -356,9 +366,7 @@ _factors = MergeMethod(
     _on_factors,
     warning="adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
 )
-_updates = MergeMethod(
-    lambda updates, rule: rule([update.delta for update in updates], _weights(updates)), cut=True
-)
+_updates = MergeMethod(_on_updates, cut=True)
 
 # By the names of PEFT's ``combination_type`` where it has them.
 MERGE_METHODS: dict[str, MergeMethod] = {

@@ -16,7 +16,7 @@ from math import inf, isqrt, prod
 from typing import Any, TypeVar
 
 from lora_np.checks import Array, number, shown, whole_number
-from lora_np.lazy import np
+from lora_np.lazy import numpy as np
 
 Pair = tuple[Array, Array]  # B (d, R) and A (R, k)
 Shape = tuple[int, ...]
@@ -93,6 +93,13 @@ class Tuner:
     rank: str = ""
     directions: Callable[..., int] = field(default_factory=lambda: lambda r: r)
     outputs: bool = False
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        # a row of the table by its key: its functions have no names
+        for key, row in TUNERS.items():
+            if row is self:
+                return row_of, (key,)
+        return super().__reduce__()
 
     @property
     def formula(self) -> Callable[..., Pair | Array]:
@@ -187,6 +194,10 @@ class Tuner:
         if isinstance(default, int):
             return whole_number(key, given, minimum=min(default, key == "r"))
         return number(key, given, minimum=-inf)
+
+
+def row_of(key: str) -> Tuner:
+    return TUNERS[key]
 
 
 def lora_factors(A: Array, B: Array, *, lora_alpha: float) -> Pair:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, convert_arrays, generator, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
@@ -146,7 +146,7 @@ def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     The residual ``W0 - (alpha/r) B A`` is frozen.
     """
     rank = whole_number("rank", rank, maximum=min(W.shape), top="min(d, k)")
-    Q, R = np.linalg.qr(W)
+    Q, R = np.linalg.qr(matrix("W", W))
     return Q[:, :rank], R[:rank]
 
 
@@ -363,6 +363,7 @@ class DoRALinear:
             raise ValueError(
                 "lora's base must not have a b, which would be scaled: give it to DoRALinear"
             )
+        convert_arrays(self)
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(
@@ -414,6 +415,9 @@ class XSLinear:
     B: Array  # (d, r)
 
     __repr__ = outline
+
+    def __post_init__(self) -> None:
+        convert_arrays(self)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
@@ -598,7 +602,8 @@ def held(layer: Linear, s: Settings) -> Linear:
 
 
 def first_gradient(layer: Linear, s: Settings) -> Array:
-    G, shape = s.gradient, layer.W.shape
+    shape = layer.W.shape
+    G = None if s.gradient is None else matrix("gradients", s.gradient)
     if G is None or G.shape != shape:
         got = None if G is None else G.shape
         raise ValueError(f"needs the first gradient, of shape {shape}, got {got}: pass gradients=")

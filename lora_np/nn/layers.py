@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Operand, Tensor, affine, primitive, value
-from lora_np.checks import Array, Rng, computed_dtype, generator, numbers_below, shown, whole_number
+from lora_np.checks import (
+    Array,
+    Rng,
+    computed_dtype,
+    convert_arrays,
+    generator,
+    numbers_below,
+    real,
+    shown,
+    whole_number,
+)
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
@@ -62,6 +72,7 @@ class Linear:
                 raise ValueError(
                     f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
                 )
+        convert_arrays(self)
 
     @classmethod
     def init(
@@ -154,6 +165,7 @@ class Embedding:
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
+        convert_arrays(self)
 
     def __call__(self, tokens: Array, *, rng: Rng = None) -> Operand:
         tokens = numbers_below("tokens", tokens, self.W.shape[0])
@@ -221,7 +233,7 @@ class Sequential:
 
 # A few rows of W are dequantised at a time, and again in the backward pass.
 def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Array:
-    y = W.product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+    y = W.product(x.reshape(-1, *x.shape[-1:])).reshape(*x.shape[:-1], -1)
     return y if b is None else y + b
 
 
@@ -267,7 +279,8 @@ def relu(x: Operand) -> Operand:
     >>> relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
-    return np.where(x > 0, x, 0)
+    x = x if isinstance(x, Tensor) else real("x", x)
+    return np.where(x <= 0, 0, x)  # NaN stays NaN
 
 
 def sigmoid(x: Operand) -> Operand:
@@ -292,6 +305,7 @@ def sigmoid(x: Operand) -> Operand:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
+    x = x if isinstance(x, Tensor) else real("x", x)
     y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
     return y
 
@@ -318,6 +332,7 @@ def gelu(x: Operand) -> Operand:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
+    x = x if isinstance(x, Tensor) else real("x", x)
     y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
     return y
 
@@ -346,9 +361,11 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
+    x = x if isinstance(x, Tensor) else real("x", x)
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
-    e = np.exp(x - value(x).max(axis=axis, keepdims=True))
-    y: Operand = e / e.sum(axis=axis, keepdims=True)
+    with np.errstate(under="ignore"):
+        e = np.exp(x - value(x).max(axis=axis, keepdims=True))
+        y: Operand = e / e.sum(axis=axis, keepdims=True)
     return y
 
 
@@ -388,6 +405,7 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
         raise TypeError(
             f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
         )
-    kept = rng.random(np.shape(x), dtype=np.float32) >= rate
+    x = x if isinstance(x, Tensor) else real("x", x)
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
     y: Operand = x * (kept / (1 - rate)).astype(x.dtype)
     return y

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Operand, primitive, value
-from lora_np.checks import Array, numbers_below
+from lora_np.autograd import Operand, Tensor, primitive, value
+from lora_np.checks import Array, numbers_below, plain, real
 
 
 def mean_squared_error(prediction: Operand, target: Array) -> Operand:
@@ -39,23 +40,24 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     >>> float(mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
+    residual = residual_of(prediction, target)
+    flat = residual.ravel("K")
+    if flat.dtype == np.float16:  # where a sum would end at 65504
+        flat = flat.astype(np.float32)
+    # a product with itself needs no array of squares
+    return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # as keeps=True wants
+
+
+def residual_of(prediction: Any, target: Any) -> Any:
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction and target differ in shape: {prediction.shape} and {target.shape}"
         )
-    return mean_squared_difference(prediction, target)
-
-
-def squared_forward(a: Array, b: Array) -> tuple[Array, Array]:
-    residual: Array = a - b
-    flat = residual.ravel("K")
-    if flat.dtype == np.float16:  # where a sum would end at 65504
-        flat = flat.astype(np.float32)
-    return flat.dot(flat) / flat.size, residual  # a product with itself needs no array of squares
+    return prediction - target
 
 
 def squared_gradients(
-    residual: Array, a: Array, b: Array, *, wanted: tuple[bool, ...]
+    residual: Array, prediction: Array, target: Array, *, wanted: tuple[bool, ...]
 ) -> Callable[[Array], tuple[Array, Array | None]]:
     def pull(g: Array) -> tuple[Array, Array | None]:
         gradient = residual
@@ -66,11 +68,11 @@ def squared_gradients(
 
 
 # In one step: its parts would need four more arrays of that size in the backward pass.
-mean_squared_difference = primitive(
-    squared_forward,
+mean_squared_error = primitive(
+    mean_squared_error,
     joint=squared_gradients,
     keeps=True,
-    composed=lambda a, b: np.mean(np.square(a - b)),
+    composed=lambda prediction, target: np.mean(np.square(residual_of(prediction, target))),
 )
 
 
@@ -106,17 +108,18 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     >>> float(cross_entropy(np.zeros((1, 4)), np.array([2]))) == float(np.log(4))
     True
     """
-    shape = np.shape(logits)
-    if len(shape) != 2 or np.shape(labels) != shape[:1]:
+    logits = logits if isinstance(logits, Tensor) else real("logits", logits)
+    shape, labels = logits.shape, plain("labels", labels)
+    if len(shape) != 2 or labels.shape != shape[:1]:
         raise ValueError(
-            f"logits (n, classes) and labels (n,) must fit, got {shape} and {np.shape(labels)}"
+            f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}"
         )
     labels = numbers_below("labels", labels, shape[1])
     # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
     shifted = logits - value(logits).max(axis=1, keepdims=True)
-    loss: Operand = np.mean(
-        np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(shape[0]), labels]
-    )
+    with np.errstate(under="ignore"):
+        total = np.sum(np.exp(shifted), axis=1)
+    loss: Operand = np.mean(np.log(total) - shifted[np.arange(shape[0]), labels])
     return loss
 
 
@@ -140,4 +143,5 @@ def accuracy(logits: Operand, labels: Array) -> float:
     >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
     """
-    return float(np.mean(value(logits).argmax(axis=1) == labels))
+    scores = value(logits if isinstance(logits, Tensor) else real("logits", logits))
+    return float(np.mean(scores.argmax(axis=1) == real("labels", labels)))

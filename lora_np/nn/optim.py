@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -302,6 +303,11 @@ class Bank:
             leaf.data = self.values[cut].reshape(array.shape)
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # anew from the leaves: a copy of a view is a view no more
+        leaves = [leaf for leaf, *_ in self.views]
+        return Bank, (self.optimizer, leaves), {"state": self.state}
+
     def gather(self) -> bool:
         """Take the gradients and clear them; say if there were any. None counts as zero."""
         any_gradient = False
@@ -521,7 +527,11 @@ def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
 
 
 def scaled(lr: LearningRate, factor: float) -> LearningRate:
-    return (lambda step: factor * lr(step)) if callable(lr) else lr * factor
+    return partial(scaled_rate, lr, factor) if callable(lr) else lr * factor
+
+
+def scaled_rate(lr: Callable[[int], float], factor: float, step: int) -> float:
+    return factor * lr(step)
 
 
 def rate_at(lr: LearningRate, step: int) -> float:

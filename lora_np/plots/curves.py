@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, arrays, plain, real
 from lora_np.plots.style import ACCENT, CYCLE, MUTED, axes, label_line
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def lines(
 
     ax = axes(ax)
     given = {
-        name: curve if isinstance(curve, tuple) else (np.arange(1, len(curve) + 1), curve)
+        name: (plain(name, curve[0]), real(name, curve[1]))
+        if isinstance(curve, tuple)
+        else (np.arange(1, len(curve) + 1), real(name, curve))
         for name, curve in curves.items()
     }
     if "x" in logarithmic:
@@ -171,7 +173,7 @@ def rank_error_curves(
     """
     places = {
         name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[0], errors, 0))
-        for name, errors in curves.items()
+        for name, errors in arrays(curves).items()
     }
     ylabel = "relative error $\\|M - M_r\\| / \\|M\\|$"
     return lines(places, xlabel="rank r", ylabel=ylabel, logarithmic="y", level=tolerance, ax=ax)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, arrays, real
 from lora_np.plots.style import INK, MUTED, axes, sized_figure
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def matrix_tiles(
     >>> [ax.get_title() for ax in figure.axes]
     ['B', 'A', 'B A']
     """
+    matrices = arrays(matrices)
     heights, widths = zip(*(M.shape for M in matrices.values()), strict=True)
     gap, tall = 0.16 * max(widths), max(heights)
     wide = sum(widths) + gap * len(widths)
@@ -111,6 +112,7 @@ def gallery(
     >>> len(gallery({"stripes": np.ones((4, 1)) * [0, 1, 0, 1]}, figure=Figure()).axes)
     1
     """
+    images = arrays(images)
     ratios = [image.shape[1] / image.shape[0] for image in images.values()]
     if stacked:
         figure = sized_figure(figure, width, sum(width / ratio + 0.3 for ratio in ratios))
@@ -161,6 +163,7 @@ def image_approximations(
     >>> len(image_approximations(np.eye(4), {"r = 1": np.zeros((4, 4))}, figure=Figure()).axes)
     4
     """
+    image, approximations = real("image", image), arrays(approximations)
     columns = 1 + len(approximations)
     height = 2 * width / columns * image.shape[0] / image.shape[1] + 0.35
     figure = sized_figure(figure, width, height, w_pad=0.02, h_pad=0.02)
@@ -235,7 +238,7 @@ def heatmap(
     """
     ax = axes(ax, size=(6.8, 4.2))
     ax.grid(False)
-    values = np.asarray(values, dtype=np.float64)
+    values = real("values", values)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if limits is None else limits
     y, x = (

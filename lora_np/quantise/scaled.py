@@ -12,7 +12,16 @@ from functools import cache
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, Rng, choice, matrix, overflow_allowed, whole_number
+from lora_np.checks import (
+    Array,
+    ArrayLike,
+    Rng,
+    choice,
+    matrix,
+    overflow_allowed,
+    real,
+    whole_number,
+)
 from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
@@ -181,7 +190,7 @@ def normal_quantile(p: ArrayLike) -> Array:
     """
     from statistics import NormalDist  # which takes a while to load
 
-    p = np.asarray(p, np.float64)
+    p = real("p", p).astype(np.float64, copy=False)
     if not ((p > 0) & (p < 1)).all():
         raise ValueError(f"p must lie between 0 and 1, got {p[~((p > 0) & (p < 1))].flat[0]}")
     return np.asarray(np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])(p))
@@ -316,7 +325,7 @@ def int8(W: Array) -> Int8:
 
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
-    values, scales = normalised(W.reshape(-1), block)
+    values, scales = normalised(W.reshape(-1), block, kind)
     even = np.pad(values, (0, W.size % 2))  # with a zero, as in bitsandbytes
     # the nearest level
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
@@ -371,10 +380,12 @@ def _nearest_on_grid() -> Array:
     return np.searchsorted((levels[:-1] + levels[1:]) / 2, grid).astype(np.uint8)
 
 
-def normalised(flat: Array, block: int) -> tuple[Array, Array]:
+def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
     """Divide the entries of each block by its largest magnitude; return both."""
     tops = np.maximum.reduceat(np.abs(flat), np.arange(0, flat.size, block))
     least = np.float32(1e-38)  # as in bitsandbytes: zero divided by this is zero
+    for size in tops[(tops > 0) & (tops < least)][:1]:
+        raise ValueError(f"a block of W is too small for {kind}: its largest magnitude is {size:g}")
     values = flat.copy()
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
@@ -409,6 +420,7 @@ KINDS = (
 )
 
 
+@np.errstate(under="ignore")
 def quantise(
     W: ArrayLike, kind: str, *, block: int = 64, double: bool = False, rng: Rng = None
 ) -> Quantised:
@@ -448,7 +460,8 @@ def quantise(
     ------
     ValueError
         If W is not a finite matrix, is too large for float32 or for the scales, has rows too small
-        for int8, or its rows are not whole blocks; or the kind is not known, or takes no options.
+        for int8 or blocks too small for int4 and nf4, or its rows are not whole blocks; or the kind
+        is not known, or takes no options.
     TypeError
         If W does not hold real numbers.
 

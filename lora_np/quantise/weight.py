@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, ArrayLike
+from lora_np.checks import Array, ArrayLike, real
 
 PIECE = 2**18  # entries of a matrix at a time
 
@@ -145,7 +145,7 @@ class Quantised:
         >>> quantise(W, "int8").error(W)
         0.0
         """
-        W = np.asarray(W)
+        W = real("W", W)
         if W.shape != self.shape:
             raise ValueError(f"W must have shape {self.shape}, got {W.shape}")
         lost, size = (

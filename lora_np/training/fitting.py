@@ -21,12 +21,14 @@ from lora_np.checks import (
     finite,
     generator,
     number,
+    numbers,
     overflow_allowed,
     whole_number,
 )
 from lora_np.nn import (
     Adam,
     Optimizer,
+    cosine_schedule,
     freeze,
     mean_squared_error,
     rate_at,
@@ -153,8 +155,9 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     y : array_like of shape (n, ...), optional
         The targets, if ``x`` is an array.
     optimizer : Optimizer, optional
-        `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default `Adam` at
-        `lora_np.lora.learning_rate`, which is 1e-2 without a LoRA.
+        `SGD`, `Adam`, `AdamW`, `Groups` of them, ...: it keeps the learning rate, or the schedule,
+        that you gave it. By default `Adam`, whose rate decays along half a cosine from
+        `lora_np.lora.learning_rate` (1e-2 without a LoRA) to zero at the end of ``steps``.
     loss : callable, optional
         ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is
         required, and called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model,
@@ -165,7 +168,8 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only
         for the full batch: a mini-batch loss can fall below the optimum.
     steps : int
-        Number of training steps.
+        Number of training steps. The default optimizer decays over all of them, even if ``goal`` or
+        ``patience`` ends the run earlier.
     batch_size : int, optional
         Rows in a batch, drawn without replacement until too few are left; by default all, the full
         batch.
@@ -189,7 +193,8 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         It may be deleted when the run is over.
     resume : bool
         Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit
-        for bit as without the interruption.
+        for bit as without the interruption. To go on for more ``steps`` than at first, pass an
+        optimizer: the default one depends on them.
     identity : str, optional
         A name of the run, which its checkpoint then belongs to, instead of all it computes with.
     rng : Generator or int
@@ -268,6 +273,14 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     return Fit(training.model, history, interrupted)
 
 
+def decaying(peak: float, steps: int) -> Adam:
+    """Return the optimizer of a run that names none.
+
+    There is no warm-up: on digits, ten steps of it raised the loss by 0.04 to 0.21 nats.
+    """
+    return Adam(lr=cosine_schedule(peak, steps=steps))
+
+
 class Training:
     """A run of `fit`: what is trained, and how far it has come."""
 
@@ -284,7 +297,7 @@ class Training:
         if optimizer is None:
             from lora_np.lora import learning_rate
 
-            optimizer = Adam(lr=learning_rate(model))
+            optimizer = decaying(learning_rate(model), s.steps)
         whole_number("accumulate", s.accumulate)
         if s.goal is not None and not (self.data.whole and s.accumulate == 1):
             raise ValueError(
@@ -423,8 +436,8 @@ def diagnosis(training: Training) -> str:
         )
     if max(losses[:-1]) > 2 * losses[0]:
         message += f"; training diverged, from {losses[0]:.3g} to {losses[-2]:.3g}"
-    rate = max(rate_at(bank.optimizer.lr, run.steps) for bank in run.banks)
-    return f"{message}; try a learning rate below {rate:g}"
+    rates = [rate_at(bank.optimizer.lr, step) for bank in run.banks for step in range(run.steps)]
+    return f"{message}; try a learning rate below {max(rates):g}"
 
 
 class Stream:
@@ -517,11 +530,7 @@ def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, A
     """Check that x and y are arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
-        array = given if isinstance(given, np.ndarray) else np.asarray(given)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(
-                f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}"
-            )
+        array = numbers(name, given)
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{name} must hold rows of data, got shape {array.shape}")
         finite(name, array)

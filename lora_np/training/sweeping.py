@@ -13,9 +13,9 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, matrix, number, whole_number
 from lora_np.linalg import optimal_losses
 from lora_np.lora import ALPHA, VARIANTS, LoRALinear, inject, learning_rate
-from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
+from lora_np.nn import Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
-from lora_np.training.fitting import fit, uninterrupted
+from lora_np.training.fitting import decaying, fit, uninterrupted
 from lora_np.work import one_thread, progress_bar
 
 SETTINGS = ("variant", "rank", "alpha", "lr", "rng")
@@ -106,7 +106,7 @@ def sweep(
     lr: Sequence[float | None] = (None,),
     rngs: Sequence[int] = (0,),
     variants: Sequence[str] = ("lora",),
-    optimizer: Callable[[float], Optimizer] = Adam,
+    optimizer: Callable[[float], Optimizer] | None = None,
     steps: int = 300,
     batch_size: int | None = None,
     jobs: int | None = None,
@@ -123,13 +123,16 @@ def sweep(
     alphas : sequence of float
         Each update is scaled by ``alpha / r``.
     lr : sequence of float or None
-        Learning rates of the optimizer; None is that of `lora_np.lora.learning_rate`.
+        Learning rates; None is that of `lora_np.lora.learning_rate`. By default each is the peak
+        from which the rate decays, as in `fit`.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
         Rows of `lora_np.lora.VARIANTS`, except "loftq", "lora-ga" and "lora-one".
-    optimizer : callable
-        ``optimizer(lr)``, such as the class `Adam`.
+    optimizer : callable, optional
+        ``optimizer(lr)``, such as the class `Adam`, which keeps the rate constant. By default
+        `Adam` with the decay of `fit`: to train at the best rate that a sweep found, pass
+        ``Adam(lr=cosine_schedule(rate, steps=steps))`` to `fit`.
     steps : int
         Steps of each run.
     batch_size : int, optional
@@ -208,7 +211,7 @@ def grid(
 def run(
     problem: Problem,
     settings: Mapping[str, Any],
-    optimizer: Callable[[float], Optimizer],
+    optimizer: Callable[[float], Optimizer] | None,
     options: Any,
 ) -> dict[str, Any]:
     """Run once, in a worker: on one thread, since the number of threads shows in the last bits."""
@@ -222,10 +225,11 @@ def run(
         if variant in ("lora", "rslora", "lora+"):
             # of W0 + B A; the other variants start elsewhere, or train something else
             record["optimum"] = problem.optimum(rank)
+        chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []
         try:
             fitted = uninterrupted(fit(
-                model, problem.x, problem.y, optimizer=VARIANTS[variant].optimizer(optimizer(rate)),
+                model, problem.x, problem.y, optimizer=VARIANTS[variant].optimizer(chosen),
                 loss=problem.loss, watch=lambda step, model: taken.append(step), rng=rng,
                 progress=False,
                 **options,

@@ -217,8 +217,7 @@ assert abs(losses["shipped"] - 1.18) < 0.01
 #
 # One run proves little, and a comparison is fair only if each side is tuned. So a command of the repository,
 # `python -m recipes.adaptation`, gave each setting its own learning rate, the best on the validation text, and then ran it with five random
-# **seeds** (a seed is the number that determines all that is drawn at random). Its results come with the package. First: is our run one of
-# them?
+# **seeds** (a seed determines all random draws). Its results come with the package. Is our run one of them?
 
 # %%
 runs = lnp.course.adaptation_runs()
@@ -241,8 +240,8 @@ print("the run above is the recorded one, to within 0.02")
 
 # %% [markdown]
 # Now the others: the mean of five seeds, and how sure it is. Let $s$ be their **standard deviation**, the usual distance of a run from the
-# mean. Then the mean itself is typically off by $s / \sqrt 5$. The bars reach $2.78\, s / \sqrt 5$ to both sides, an **interval** that
-# would hold the true mean in 95 of 100 such experiments. (For five runs the factor is 2.78, from the table of Student's t.)
+# mean. The mean is typically off by $s / \sqrt 5$. The bars reach $2.78\, s / \sqrt 5$ to both sides (Student's t
+# for five runs), an **interval** that would hold the true mean in 95 of 100 such experiments.
 
 
 # %% alt="Test loss against trainable parameters, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
@@ -315,10 +314,12 @@ assert share["q_proj, v_proj", 64] < share["all-linear", 1] + 0.01
 #   tenths, rank 64 nearly all.
 # - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 train twelve times as many parameters as rank 1 on all linear layers, and
 #   learn no more.
-# - Rank 16 looks hardly better than rank 4. That is the coarse grid of learning rates, chosen by one seed: another rate of rank 16 has a
-#   test loss that is 0.03 lower, and a validation loss that is 0.003 higher.
+# - Rank 16 looks hardly better than rank 4. That is the coarse grid of learning rates, chosen by one seed: at another rate the
+#   test loss of rank 16 is 0.03 lower, and the validation loss 0.003 higher.
 #
 # ## Alpha
+#
+# *More: the path goes on without this section.*
 #
 # The update is $\tfrac{\alpha}{r} BA$, so a larger $\alpha$ makes the same step of $B$ and $A$ count for more. A larger learning rate makes
 # the step longer. Are the two the same setting? Rank 4 at three alphas, each at several learning rates:
@@ -455,6 +456,8 @@ print(
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - A. Vaswani et al., *Attention Is All You Need*, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).
 # - H. Touvron et al., *LLaMA: Open and Efficient Foundation Language Models*, [arXiv

@@ -300,8 +300,8 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 # %% [markdown]
 # ## Compare fairly
 #
-# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. At one rank, rsLoRA is
-# LoRA with $\sqrt 8$ times the alpha, no more: the same choice in other words.
+# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. `sweep` lets each rate fall to zero.
+# At one rank, rsLoRA is LoRA with $\sqrt 8$ times the alpha, no more.
 
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
 variants = ["lora", "rslora", "lora+", "dora", "pissa", "olora"]
@@ -332,13 +332,13 @@ at_0001, best = (np.array([row[column] for row in rows]) for column in (1, 3))
 assert at_0001[2] == at_0001.min()  # LoRA+
 assert best.max() < 1.04 * best.min() < 1.04 * at_0001.min()
 assert 0.98 * best[0] < best[variants.index("olora")] < best[0]
-assert 1.075 < at_0001[0] / best[0] < 1.1
+assert 1.12 < at_0001[0] / best[0] < 1.14
 
 # %% [markdown]
-# At rate 0.001, LoRA+ is first, since its $B$ moves at 0.016: well before LoRA, and just before OLoRA. At its
-# best rate, plain LoRA is as good.
+# At rate 0.001, LoRA+ is first, just before OLoRA, since its $B$ moves at 0.016. At its best rate, plain
+# LoRA is as good.
 # Starting from terms of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
-# while a badly chosen rate costs LoRA 8 to 10 %.
+# while a badly chosen rate costs LoRA up to 13 %.
 #
 # That is one small, linear problem. What carries over is the way to compare: **a variant must win at its own best learning rate, against the others at theirs.**<!-- claim: variants-tie -->
 #
@@ -346,7 +346,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 #
 # With $\alpha = 8$ kept, and the two best rates of the comparison tried for each rank:
 
-# %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 2 and stays level from there to rank 32." tags=["cover"]
+# %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 4 and stays level from there to rank 32." tags=["cover"]
 ranks = [1, 2, 4, 8, 16, 32]
 found = sweep(ranks=ranks, alphas=[8], lr=[0.01, 0.03], rngs=[0, 1])
 errors = {rank: [] for rank in ranks}
@@ -361,12 +361,13 @@ axes = lnp.plots.lines(
 axes.minorticks_off()
 axes.set_xticks(ranks, ranks)
 
-assert all(1.02 < middle[1] / middle[rank] < 1.03 for rank in ranks[1:])
-assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
+assert all(1.03 < middle[1] / middle[rank] < 1.045 for rank in ranks[2:])
+assert round(middle[2] / middle[4], 2) == 1.02
+assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 
 # %% [markdown]
-# Each point is the mean of both seeds. Rank 1 is only 2 to 3 % above the others. Rank 2 is enough for this data. Sixteen times as many
-# parameters change the error by less than a hundredth. Had rank 32 won, the next question would have been whether 64 wins again.
+# Each point is the mean of both seeds. Rank 1 is 3 to 4 % above ranks 4 to 32, rank 2 about 2 %. Rank 4 is enough here:
+# eight times as many parameters change the error by less than a hundredth. Had rank 32 won, you would have to try 64.
 #
 # ## The law
 #
@@ -394,7 +395,7 @@ assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 #
 #   <details><summary>Answer</summary>
 #
-#   Its best rate is higher, from 0.03 on (plain LoRA's is 0.01), and its valley is wide and **less** deep, 0.137 against 0.121: eight random
+#   Its best rate is higher, 0.1 (plain LoRA's is 0.03), and its valley is wide and **less** deep, 0.137 against 0.121: eight random
 #   directions that cannot turn are worth less than eight that can.
 #
 #   </details>
@@ -402,8 +403,8 @@ assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 #
 #   <details><summary>Answer</summary>
 #
-#   Those at a small rate: at 0.001 all but DoRA now lie between 0.120 and 0.123. Each at its best rate, the six are between
-#   0.120 and 0.122, within 2 % of each other.
+#   Those at a small rate: at 0.001 the six now lie between 0.121 and 0.130. Each at its best rate, they are between
+#   0.119 and 0.121, within about 2 % of each other.
 #
 #   </details>
 #

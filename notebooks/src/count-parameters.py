@@ -235,6 +235,8 @@ Table(["model", "LoRA on", "parameters", "trainable, r = 8", "share"], rows, for
 # %% [markdown]
 # ## The paper's own numbers
 #
+# *More: the path goes on without this section.*
+#
 # In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. GPT-3, another model of texts, has
 # 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, that is
 # $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its tables state, for GPT-3 and smaller
@@ -393,6 +395,8 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*,
 #   [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), section 4.1 for the method, 4.2 for its benefits and

@@ -10,7 +10,7 @@
 #
 # - find the best approximation of any rank to any matrix,
 # - say how large its error is before you compute it,
-# - choose a rank by error or by energy.
+# - choose a rank by error or by energy (*more*).
 #
 # You need matrix multiplication and the idea of rank, from *See rank*.
 
@@ -133,14 +133,18 @@ _ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="
 # One point is the lowest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
 #
 # This holds for every matrix and every rank. **Keep the first $r$ terms of the SVD, and no matrix of rank $r$
-# comes closer**<!-- proof: the two steps that follow; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped terms are
+# comes closer**<!-- proof: two steps, in the next section; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped terms are
 # orthogonal to each other, so their sizes combine as in Pythagoras, by their squares:
 #
 # $$
 # \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}
 # $$
 #
-# Why is nothing closer? Let $N$ have rank $r$, and let $E = M - N$ be what it misses.
+# ## Why nothing is closer
+#
+# *More: the path goes on without this section.*
+#
+# Let $N$ have rank $r$, and let $E = M - N$ be what it misses.
 #
 # 1. The outputs of $N$ need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are one too many to be independent. Some combination $x$ of
 #    $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, so $Ex = Mx$. And $M$ stretches every combination of $v_1, \dots, v_{r+1}$ at least
@@ -177,7 +181,9 @@ for name, some in choices.items():
 axes = lnp.plots.singular_spectrum(left_over)
 
 # %% [markdown]
-# The first $r$ terms are two thin matrices. Give each side the root of the singular values:
+# ## The cut is two thin matrices
+#
+# Write the first $r$ terms as two thin matrices. Give each side the root of the singular values:
 #
 # $$
 # B = \begin{pmatrix} \sqrt{\sigma_1}\, u_1 & \dots & \sqrt{\sigma_r}\, u_r \end{pmatrix}, \qquad
@@ -273,6 +279,8 @@ axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 #
 # ## Move the rank yourself
 #
+# *More: the path goes on without this section.*
+#
 # Run this cell in your browser or in JupyterLab, and it becomes a slider. Find the rank at which you recognise a
 # person, and the rank at which you would hang the picture on a wall. Elsewhere you see four ranks side by side.
 
@@ -292,6 +300,8 @@ lnp.course.sliders(cut, rank=[1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 50, 70, 100])
 
 # %% [markdown]
 # ## Choose a rank
+#
+# *More: the path goes on without this section.*
 #
 # **By error**: the smallest rank whose relative error is small enough. **By energy**: the smallest rank that
 # keeps a given share of the sum of all squared entries. That sum is $\sigma_1^2 + \sigma_2^2 + \dots$, so the
@@ -370,6 +380,8 @@ axes = lnp.plots.lines(
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", *Psychometrika* 1,
 #   211-218, 1936, [doi 10.1007/BF02288367](https://doi.org/10.1007/BF02288367).

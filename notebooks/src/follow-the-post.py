@@ -137,6 +137,8 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # %% [markdown]
 # ## Why r is far smaller than d and k
 #
+# *More: the path goes on without this section.*
+#
 # For two reasons. First, only then it saves anything: $r(d + k)$ is less than $d\,k$ if $r < \frac{d\,k}{d + k}$, which for
 # 100 x 120 means up to rank 54.
 #
@@ -223,6 +225,8 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #
 # ## Where each thread goes on
 #
+# *More: the path goes on without this section.*
+#
 # | from the note | on the path | deeper |
 # |---|---|---|
 # | rank | *See rank* | |
@@ -261,6 +265,8 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685): section 4.1.
 # - N. Houlsby et al., *Parameter-Efficient Transfer Learning for NLP*, [arXiv 1902.00751](https://arxiv.org/abs/1902.00751): adapters.

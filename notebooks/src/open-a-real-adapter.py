@@ -11,7 +11,7 @@
 # - read an adapter's files down to the single entry,
 # - see how many of its directions are needed, and cut the others,
 # - make an adapter out of two models,
-# - exchange adapters with PEFT, the library that most of them are made with.
+# - exchange adapters with PEFT, the library that most of them are made with (*more*).
 #
 # You need *Cut the SVD*, *Train h = W0 x + BAx* and *Adapt a language model*.
 
@@ -186,6 +186,8 @@ axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 #
 # ## One that was made elsewhere
 #
+# *More: the path goes on without this section.*
+#
 # That adapter was ours. Here is one that PEFT has made, with PyTorch, a library for networks, and for the language model of
 # *Adapt a language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. Who made
 # it, from what and under which licence is in a third file, which you should always read first:
@@ -296,6 +298,8 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 # %% [markdown]
 # ## To PEFT and back
 #
+# *More: the path goes on without this section.*
+#
 # Where PyTorch and PEFT are installed, the folder opens as it is. Base and adapter of this lesson, there:
 #
 # ```python
@@ -375,6 +379,8 @@ lnp.adapters.check("nameless", runtime="peft")
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - Hugging Face, [PEFT checkpoint
 #   format](https://huggingface.co/docs/peft/developer_guides/checkpoint): the keys and the config.

@@ -10,9 +10,9 @@
 # After this lesson you can
 #
 # - find the columns of a matrix that bring something new,
-# - see a rank in a picture,
+# - see a rank in a picture (*more*),
 # - build a matrix of any rank from two thin ones,
-# - say why noise gives a matrix full rank, and what to ask instead.
+# - say why noise gives a matrix full rank, and what to ask instead (*more*).
 #
 # You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
 # belongs to. *Follow the post* shows why rank matters: it changes 12,000 entries with 1,760 parameters.
@@ -191,6 +191,8 @@ assert lnp.matrix_rank(M @ table[:3, :3]) == 1  # rank 2 times rank 1
 # %% [markdown]
 # ## Rank as a picture
 #
+# *More: the path goes on without this section.*
+#
 # Now the three pictures of the beginning. In the flag every row is the same, so the rank is 1. On the
 # chessboard there are two kinds of rows, and both kinds are needed. The photograph shows Grace Hopper, who
 # led the making of the first compilers.
@@ -214,6 +216,8 @@ figure = lnp.plots.gallery(
 # can be larger, because a matrix has no more independent columns than columns, and no more than rows.
 #
 # ## Noise makes everything full rank
+#
+# *More: the path goes on without this section.*
 #
 # Is the photograph so full of content? Its rank does not say that. Here is a matrix that we make ourselves:
 # two thin factors of rank 8, multiplied to 100 x 120 entries. Then we add **noise**, a small random number, to each of them, a
@@ -305,6 +309,8 @@ assert rank == 8
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - G. Strang, *Introduction to Linear Algebra*, 5th edition, Wellesley-Cambridge Press 2016, sections 3.4 and
 #   3.5: independence, basis, and why rows and columns have the same rank.

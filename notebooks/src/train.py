@@ -133,6 +133,8 @@ assert np.allclose(layer.B.grad, grad_B)
 # %% [markdown]
 # ## The same by finite differences
 #
+# *More: the path goes on without this section.*
+#
 # Whom do you trust if hand and computer disagree? A derivative can be measured. Move one entry a little up and
 # a little down, and see how much the loss changes:
 
@@ -292,6 +294,8 @@ assert path[-1].tolist() == [0, 0]
 # %% [markdown]
 # ## Full against LoRA
 #
+# *More: the path goes on without this section.*
+#
 # Now in earnest: a full update of 12,000 parameters and LoRA at rank 8 with 1,760. Each is trained for 2,000 steps by Adam, which divides each
 # gradient by its usual size so far, in batches of 256 random pairs, with a learning rate that falls to zero. `inject` adds $B$ and $A$ to a
 # layer and freezes the rest.
@@ -364,6 +368,8 @@ Table(["model", "trainable parameters", "error, held out"], rows, formats=format
 #   </details>
 #
 # ## Further reading
+#
+# *More: the path goes on without this section.*
 #
 # - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*,
 #   [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), section 4.1: equation 3 and its initialisation.

@@ -155,7 +155,7 @@ def test_dtypes(data, dtype):
 
 @pytest.mark.parametrize("data", [[1j], ["a"], [None]])
 def test_only_real_numbers(data):
-    with pytest.raises(TypeError, match="a Tensor holds real numbers, got dtype"):
+    with pytest.raises(TypeError, match="data must hold real numbers, got dtype"):
         Tensor(data)
 
 

@@ -84,7 +84,7 @@ def test_defaults_are_read_beside_the_advice(advice):
         assert getattr(settings, option) == 0
     assert f"the default is {settings.alpha:g} at every rank" in said["Alpha (kappa)"]
     widths = {width: lnp.Linear(np.zeros((width, width), np.float32)) for width in (64, 128, 576)}
-    rates = [lnp.lora.learning_rate(lnp.inject(layer, rank=8)) for layer in widths.values()]
+    rates = [lnp.lora.learning_rate(lnp.inject([layer] * 2, rank=8)) for layer in widths.values()]
     first, *others = [f"{rate} at {width}" for rate, width in zip(rates, widths, strict=True)]
     text = f"5 / (width √alpha): {first.replace('at', 'at width')}, {' and '.join(others)}"
     assert text in said["Learning rate"]

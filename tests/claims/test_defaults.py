@@ -1,4 +1,6 @@
-"""The defaults of alpha and the learning rate, against every recorded sweep of their setups."""
+"""The defaults of `fit`, alpha and the learning rate: through `fit` itself, on tasks that the rule of
+the learning rate was not made on, and against every recorded sweep of text and at scale.
+"""
 
 import inspect
 import json
@@ -9,30 +11,80 @@ import pytest
 
 import lora_np as lnp
 from claims import at_scale, defaults
-from claims.redrawn import kappas
 from lora_np import language
 from lora_np.lora import ALPHA, VARIANTS, learning_rate
 from lora_np.nn import Adam, Linear, Sequential, trainable
 
-MOST = 0.03  # nats, as the page of advice says; 0.05 would do
-CASES = [(setup, rank) for setup in (*defaults.SETUPS, "language") for rank in defaults.RANKS]
+CASES = [(name, rank) for name in defaults.TASKS for rank in defaults.RANKS]
+EXCEPTIONS = {
+    ("digits inverted", 1): "0.11",
+    ("digits inverted", 64): "0.09",
+    ("middle layer, width 256", 8): "0.053",
+}
+NOTES = " ".join(learning_rate.__doc__.split())
 
 
-@pytest.mark.parametrize(("setup", "rank"), CASES)
-def test_the_defaults_lose_little_at_every_rank(setup, rank):
-    assert 0 <= defaults.lost(setup, rank) <= MOST
+@pytest.mark.parametrize(("name", "rank"), CASES)
+def test_the_defaults_lose_little_or_the_docstring_says_how_much(name, rank):
+    best, lost = defaults.best(name, rank), defaults.lost(name, rank)
+    assert {best - 1, best, best + 1} <= defaults.known(name, rank)
+    if (name, rank) in EXCEPTIONS:
+        said = EXCEPTIONS[name, rank]
+        assert not lost.kept(name)
+        assert f"{said} at rank {rank}" in NOTES
+        assert float(said) == round(lost.mean, len(said) - 2)
+    else:
+        assert lost.kept(name)
 
 
-@pytest.mark.parametrize("rank", [1, 8, 64])
-def test_the_defaults_lose_little_at_135_million_parameters(rank):
-    lost = defaults.lost_at_scale(rank)
-    assert np.isnan(lost) or 0 <= lost <= MOST
+def test_the_docstring_names_no_other_exception():
+    assert NOTES.count(" at rank ") == len(EXCEPTIONS)
+    assert "three exceptions" in NOTES
+
+
+@pytest.mark.parametrize("name", ["digits mirrored", "permuted names", "linear"])
+def test_what_is_recorded_is_what_fit_does_by_default(name):
+    """To the loss that a run on another machine may differ by; without decay it differs by more."""
+    first = defaults.FIRST
+    task = defaults.TASKS[name](first)
+    recorded, constant = (defaults.losses(name, 8, place)[0] for place in (0, "constant"))
+    assert abs(constant / recorded - 1) > 3 * 0.005
+    assert defaults.once(task, first, 8, 0) == pytest.approx(recorded, rel=0.005)
+    assert defaults.once(task, first, 8, "constant") == pytest.approx(constant, rel=0.005)
+
+
+def test_the_default_is_at_place_zero_and_others_beside_it():
+    """Adam that decays from the rule's rate is the same run, bit for bit."""
+    task = defaults.TASKS["linear"](0)
+    model = lnp.inject(task.base, rank=8, rng=np.random.default_rng([0, 23]))
+    for place, name in ((0, "default"), (2, "twice the rate")):
+        peak = learning_rate(model) * 2 ** (place / 2)
+        rate = lnp.cosine_schedule(peak, steps=task.settings["steps"])
+        tuned = lnp.fit(
+            model, *task.data, **task.settings, optimizer=Adam(lr=rate), rng=0, progress=False
+        )
+        assert task.loss(lnp.freeze(tuned.model)) == defaults.once(task, 0, 8, place), name
+
+
+@pytest.mark.parametrize("rank", [1, 4, 16, 64])
+def test_the_defaults_lose_little_on_text_at_every_rank(rank):
+    assert 0 <= defaults.lost_on_text(rank) <= defaults.NATS
+
+
+@pytest.mark.parametrize("name", [name for name in at_scale.METHODS if name.startswith("LoRA, ")])
+def test_the_defaults_lose_little_at_135_million_parameters(name):
+    """At alpha 2, 256 and 512 as well."""
+    lost = defaults.lost_at_scale(name)
+    assert np.isnan(lost) or 0 <= lost <= defaults.NATS
+
+
+NAME = "LoRA, r = 8"
 
 
 def test_a_default_between_two_recorded_rates(tmp_path, monkeypatch):
-    assert np.isnan(defaults.lost_at_scale(8)) or defaults.lost_at_scale(8) < 1
+    assert np.isnan(defaults.lost_at_scale(NAME)) or defaults.lost_at_scale(NAME) < 1
     monkeypatch.setattr(at_scale, "FOLDER", tmp_path)
-    assert np.isnan(defaults.lost_at_scale(8))
+    assert np.isnan(defaults.lost_at_scale(NAME))
     losses = {0.0005: 1.3, 0.001: 1.2, 0.002: 1.4}
     lines = [
         {"run": {"method": "LoRA, r = 8", "rate": lr, "seeds": seed}, "first": [log], "second": [log], "old": [1.0]}
@@ -42,16 +94,8 @@ def test_a_default_between_two_recorded_rates(tmp_path, monkeypatch):
     (tmp_path / "smollm2.0.jsonl").write_text(text, encoding="utf-8")
     share = np.log(0.0015 / 0.001) / np.log(2)
     expected = share * (np.exp(1.4) - np.exp(1.2))
-    assert defaults.lost_at_scale(8) == pytest.approx(expected, rel=1e-3)
-    assert defaults.lost_at_scale(8) > MOST
-
-
-def test_the_bound_tells_other_settings():
-    """alpha = r at a rate of 0.01 loses more, at rank 1 of digits."""
-    known = defaults.mapped(1)
-    halves = [kappas().logs(1, 1.0, -3, half) for half in ("first", "second")]  # a rate of 0.008
-    apart = np.mean(np.exp(np.mean(halves, axis=0))) - min(known)
-    assert apart > 2 * MOST
+    assert defaults.lost_at_scale(NAME) == pytest.approx(expected, rel=1e-3)
+    assert defaults.lost_at_scale(NAME) > defaults.NATS
 
 
 def test_one_alpha_everywhere():
@@ -77,12 +121,15 @@ def adapted(width, **settings):
 @pytest.mark.parametrize("width", [8, 64, 128, 576])
 @pytest.mark.parametrize("alpha", [1, 16, 512])
 def test_the_rule_of_the_rate(width, alpha):
-    expected = 5 / (max(width, 64) * alpha**0.5)
+    rule = lambda alpha: 5 / (max(width, 64) * max(alpha**0.5, alpha / 12))
+    expected = rule(alpha)
     for variant in ("lora", "dora", "lora+"):
         model = adapted(width, alpha=alpha, variant=variant)
         assert learning_rate(model) == pytest.approx(expected, rel=0.06)
+    alone = lnp.inject(Linear(np.zeros((width, width))), rank=2, alpha=alpha)
+    assert learning_rate(alone) == pytest.approx(2.5 * expected, rel=0.06)
     faster = learning_rate(model, "lora+")
-    assert faster == pytest.approx(expected / 4, rel=0.06)
+    assert faster == pytest.approx(rule(16 * alpha), rel=0.06)
     assert VARIANTS["lora+"].optimizer(Adam(lr=faster)).of("B").lr == 16 * faster
     assert learning_rate(lnp.merge(model)) == 0.01
     assert learning_rate(adapted(64, alpha=1e-300)) == learning_rate(adapted(64, alpha=1))

@@ -47,6 +47,10 @@ def messy(solved):
     ]
     return files | {
         "a mark of the order of bytes.py": b"\xef\xbb\xbf" + right.replace("\n", "\r\n").encode(),
+        "redirected by PowerShell.py": right.replace("\n", "\r\n").encode("utf-16"),
+        "redirected without a mark.py": f"# café\n{right}".encode("utf-16-le"),
+        "of an old Mac.py": right.replace("\n", "\r").encode("utf-8-sig"),
+        "tabs.py": right.replace("    ", "\t").encode(),
         "Latin letters.py": b"# caf\xe9\r\n" + right.encode(),
         "no marks, plots first.py": (plots + right.replace("# %%", "")).encode(),
         "ends at its end.py": f"{right.replace('# %%', '')}\nimport os\nos._exit(0)\n".encode(),

@@ -84,7 +84,7 @@ def test_feedback(graded):
         "**A rank for a budget**\n\n    affordable_rank: 0 of 2 points\n      Not written yet\n"
         in text
     )
-    assert "is not a notebook" in graded.feedback("dan")
+    assert "is neither a notebook nor a script" in graded.feedback("dan")
     assert "    # a heading" in graded.feedback("erin")
     assert "Not handed in" in graded.feedback("carol")
     assert "It defines no function that these exercises ask for" in graded.feedback("carol")
@@ -121,7 +121,7 @@ def test_limits_that_do_not_hold_are_said():
         path = Path("answers.py")
         missing = {"memory": "not enforced on Windows"}  # noqa: RUF012
         failure = ""
-
+        unreadable = False
         problems = ()
 
     notes = Grades((), 0, {"a": [File()]}).table.notes
@@ -231,8 +231,8 @@ def test_no_process_at_all_is_said_before_anything_is_graded(tmp_path, monkeypat
 def test_each_file_is_read_once(tmp_path, monkeypatch):
     folder = fill(tmp_path, {f"{name}.py": COUNT for name in "abc"})
     read = []
-    real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
+    real = classroom.text_of
+    monkeypatch.setattr(classroom, "text_of", lambda path: read.append(path.name) or real(path))
     monkeypatch.setattr(classroom, "judged", lambda path, *rest: Report(path, {}))
     grade(folder, rng=1)
     assert sorted(read) == ["a.py", "b.py", "c.py"]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lora_np.exercises import exercise
-from lora_np.grading.submissions import cells_of, check_file, defined_in
+from lora_np.exercises import exercise, puzzle_lines, puzzle_script, puzzles
+from lora_np.grading.submissions import cells_of, check_file, check_puzzles, defined_in
 from tests.mutations import is_linear
 
 RIGHT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -39,11 +39,61 @@ def test_a_file_from_windows(tmp_path):
     assert check_file(path).passed
 
 
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_every_encoding_and_end_of_line_is_read(tmp_path, encoding, ending):
+    text = f"# café\n{RIGHT}"
+    script, book = tmp_path / "a.py", tmp_path / "a.ipynb"
+    script.write_bytes(text.replace("\n", ending).encode(encoding))
+    book.write_bytes(notebook(text).replace("\n", ending).encode(encoding))
+    assert cells_of(script) == cells_of(book) == [text]
+    assert check_file(script).passed
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_puzzles_in_every_encoding_keep_what_is_solved(tmp_path, encoding, ending):
+    path = tmp_path / "puzzles.py"
+    script = puzzle_script()
+    for one in puzzles()[:2] + puzzles()[3:4]:
+        title, blank, rest = script.partition(f"# Puzzle {one.number}:")
+        script = title + blank + rest.replace(one.blank, one.right, 1)
+    content = script.replace("\n", ending).encode(encoding, "replace")
+    path.write_bytes(content)
+    found = check_puzzles(path)
+    assert {name: outcome.passed for name, (_, outcome) in found.items()} == {
+        one.name: True for one in (puzzles()[0], puzzles()[1], puzzles()[3])
+    }
+
+
+def test_tabs_indent_puzzles_and_answers_even_below_spaces_of_ours(tmp_path):
+    path = tmp_path / "puzzles.py"
+    lines = {one.name: one.right for one in puzzles()}
+    path.write_text(
+        "".join(f"\t# Puzzle {one.number}: {one.title}\n\t{one.right} \t\n" for one in puzzles())
+    )
+    assert puzzle_lines(path.read_text()) == lines
+    path.write_text(puzzle_script().replace("    ", "\t"))
+    assert len(puzzle_lines(path.read_text())) == len(lines)
+    head, _, body = RIGHT.partition(":\n")
+    for doc in ('\t"""Mine."""\n', '    """Yours."""\n'):
+        script = f"{head}:\n{doc}" + body.replace("    ", "\t")
+        (tmp_path / "a.py").write_text(script)
+        assert check_file(tmp_path / "a.py").passed
+
+
+def test_a_blank_line_below_a_title_is_no_answer():
+    assert puzzle_lines("# Puzzle 1: Count\n\nparameters = r") == {"parameters": ""}
+
+
 @pytest.mark.parametrize(("name", "content", "words"), [
-    ("a.ipynb", "{", "is not a notebook"),
-    ("a.ipynb", "[1, 2]", "is not a notebook"),
-    ("a.ipynb", '{"cells": [{"cell_type": "code", "source": 5}]}', "is not a notebook"),
-    ("a.ipynb", "[" * 100_000, "is not a notebook"),
+    ("a.ipynb", "{", "is neither a notebook nor a script"),
+    ("a.ipynb", "[1, 2]", "is neither a notebook nor a script"),
+    ("a.ipynb", '{"cells": [{"cell_type": "code", "source": 5}]}', "is neither a notebook nor a script"),
+    ("a.ipynb", "[" * 100_000, "is neither a notebook nor a script"),
     ("a.txt", RIGHT, "must be a .py or .ipynb file"),
     ("a.py", "def f(x):\n    return x\n", "defines no function that an exercise asks for"),
 ])  # fmt: skip

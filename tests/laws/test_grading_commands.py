@@ -75,7 +75,7 @@ def test_grade(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "words", "status"), [
-    (["check", "nothing.py"], "nothing.py: No such file", 1),
+    (["check", "nothing.py"], "nothing.py: no such file", 1),
     (["check", __file__], "defines no function", 1),
     (["check", __file__, "--exercise", "cutt"], "did you mean 'cut'", 1),
     (["grade", "nowhere", "--seconds", "0"], "seconds must be above 0 and at most 86400, got 0", 1),
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_no_half_of_a_notebook(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
     os.mkfifo(tmp_path / "a.py")
     assert run(["exercises", "check", str(tmp_path / "a.py")]) == 1
-    assert "must be a regular file" in capsys.readouterr().err
+    assert "not a regular file" in capsys.readouterr().err
 
 
 def test_as_a_process(tmp_path):

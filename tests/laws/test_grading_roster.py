@@ -14,7 +14,7 @@ from lora_np.grading.classroom import broken_laws, part_of, read_roster
 
 pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 
-ROSTER = 'Student,ID,Email\n"Byron, Ada",17,ada@x.org\nBob,18,bob@x.org\nCy,19,cy@x.org\nDan,20,dan@x.org\nEve,21,eve@x.org\n'
+ROSTER = 'Student,ID,Email\n"Byron, Ada",17,ada@x.org\nBob,18,bob@x.org\nCy,19,cy@x.org\nDan,20,dan@x.org\nEve,21,eve@x.org\nGil,22,gil@x.org\nHo,23,ho@x.org\n'
 WITHOUT_SCALE = "import numpy as np\ndef lora_forward(x, W0, A, B, alpha):\n    return x @ W0.T + x @ A.T @ B.T\n"
 RIGHT = WITHOUT_SCALE.replace("+ x", "+ alpha / len(A) * x")
 
@@ -37,6 +37,10 @@ def graded(tmp_path_factory):
     (handed_in / "Eve_9_file" / "work.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     (handed_in / "Eve_9_file" / "letter.docx").write_bytes(b"")
     (handed_in / "ivy (copy).py.txt").write_text(RIGHT)
+    (handed_in / "Gil.py").write_bytes(b"PK\x03\x04" + bytes(9) + RIGHT.encode())
+    (handed_in / "Ho").mkdir()
+    (handed_in / "Ho" / "week.py").write_text(RIGHT, "utf-16")
+    (handed_in / "Ho" / "notes.ipynb").write_text(f'{{"cells": ["{RIGHT}"')
     (handed_in / "jo.zip").write_bytes(b"PK")
     (handed_in / "read me.txt").write_text("for the teacher")
     names = ["lora_forward", "lora_start"]
@@ -47,8 +51,8 @@ def graded(tmp_path_factory):
 def test_everybody_on_the_roster_has_a_row_and_strangers_come_last(graded):
     told = [(row["student"], row["points"], row["state"]) for row in graded[0].table.records]
     assert told == [
-        ("Byron, Ada", 1, ""), ("Bob", 0, ""), ("Cy", 0, "does not parse"), ("Dan", 0, "absent"),
-        ("Eve", 0, "nothing readable"), ("ivy (copy)", 1, ""), ("jo", 0, "nothing readable"), ("stranger", 0, ""),
+        ("Byron, Ada", 1, ""), ("Bob", 0, ""), ("Cy", 0, "does not parse"), ("Dan", "", "absent"),
+        ("Eve", "", "unreadable"), ("Gil", "", "unreadable"), ("Ho", 1, "partly unreadable"), ("ivy (copy)", 1, ""), ("jo", "", "unreadable"), ("stranger", 0, ""),
     ]  # fmt: skip
 
 
@@ -74,14 +78,15 @@ def test_the_gradebook_is_the_roster_and_a_column(graded):
     head, *body = rows(path)
     assert head == ["Student", "ID", "Email", "LoRA (99)"]
     assert body[0] == ["Byron, Ada", "17", "ada@x.org", "1"]
-    assert [row[-1] for row in body] == ["1", "0", "0", "", "0"]
+    assert [row[-1] for row in body] == ["1", "0", "0", "", "", "", "1"]
 
 
 def test_what_came_and_cannot_be_read_is_listed(graded):
-    notes = [note for note in graded[0].table.notes if note.startswith(("Eve", "jo"))]
+    notes = [note for note in graded[0].table.notes if note.startswith(("Eve", "Gil", "jo"))]
     assert notes == [
         "Eve, letter.docx: letter.docx is neither a notebook nor a script",
         "Eve, work.zip: work.zip is neither a notebook nor a script (an archive)",
+        "Gil, Gil.py: Gil.py: not text in UTF-8, UTF-16 or Windows-1252",
         "jo, jo.zip: jo.zip is neither a notebook nor a script (an archive)",
     ]
     assert "work.zip" in graded[0].feedback("Eve")

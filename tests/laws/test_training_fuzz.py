@@ -28,6 +28,7 @@ def fit(path, steps=3, rng=None):
     """Continue at a checkpoint, to more steps than it has."""
     model = lnp.inject(BASE, rank=1, rng=0)
     settings = {
+        "optimizer": lnp.Adam(lr=0.01),  # the default one belongs to its number of steps
         "batch_size": 4,
         "steps": steps,
         "validation": (X, Y),

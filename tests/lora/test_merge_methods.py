@@ -2,6 +2,7 @@
 refused.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,7 +116,7 @@ def test_ties_of_peft_and_of_mergekit_differ_in_vote_and_divisor():
     opposites = [WeightedUpdate(np.eye(1), np.array([[x]])) for x in (1.0, -1.0)]
     for name in ("ties_svd", "mergekit_ties", "mergekit_dare_ties"):  # a draw is won by plus
         assert result(name, opposites, density=1) == [[1.0]]
-    assert result("mergekit_ties", [opposites[0]._replace(weight=-2.0)], density=1) == [[1.0]]
+    assert result("mergekit_ties", [replace(opposites[0], weight=-2.0)], density=1) == [[1.0]]
     # Half of the entries stay: the larger one of each.
     np.testing.assert_allclose(result("ties_svd", terms, density=0.5), [[-2.0, 12.0]])
     np.testing.assert_allclose(result("mergekit_ties", terms, density=0.5), [[-2.0, 3.0]])
@@ -222,14 +223,14 @@ def test_laws(name):
     for seed in SEEDS:
         terms = draw(seed)
         if name == "mergekit_ties":  # weights that cancel are its exception
-            terms = [term._replace(weight=abs(term.weight)) for term in terms]
+            terms = [replace(term, weight=abs(term.weight)) for term in terms]
         D = result(name, terms)
         if not method.chance:
             np.testing.assert_allclose(result(name, terms[::-1]), D, atol=1e-10, err_msg="order")
-        tripled = [term._replace(weight=3 * term.weight) for term in terms]
+        tripled = [replace(term, weight=3 * term.weight) for term in terms]
         factor = 1 if name == "mergekit_ties" else 3  # which divides by the weights
         np.testing.assert_allclose(result(name, tripled), factor * D, atol=1e-10, err_msg="weights")
-        one = terms[0]._replace(weight=1.0)
+        one = replace(terms[0], weight=1.0)
         if name != "iso":
             density = {} if method.density is None else {"density": 1}
             np.testing.assert_allclose(
@@ -240,7 +241,7 @@ def test_laws(name):
             assert B.shape[1] == A.shape[0] <= rank
             if not method.cut and name != "iso":  # whose directions are equally strong
                 np.testing.assert_allclose(B @ A, best(D, rank), atol=1e-10, err_msg="cut")
-        dead = [term._replace(B=0 * term.B) for term in terms]
+        dead = [replace(term, B=0 * term.B) for term in terms]
         assert not result(name, dead).any()
 
 
@@ -250,7 +251,7 @@ def test_which_ways_depend_on_how_an_update_is_factored(name):
         terms = draw(seed)
         mixed = np.array([[3.0, 1.0], [0.0, 0.5]])
         others = [
-            terms[0]._replace(B=terms[0].B @ mixed, A=np.linalg.solve(mixed, terms[0].A)),
+            replace(terms[0], B=terms[0].B @ mixed, A=np.linalg.solve(mixed, terms[0].A)),
             *terms[1:],
         ]
         same = np.allclose(result(name, terms), result(name, others), atol=1e-8)
@@ -265,14 +266,14 @@ def test_single_precision_stays(name):
     assert B.dtype == A.dtype == np.float32
     exact = draw(1)
     exact = [
-        term._replace(B=t.B.astype(float), A=t.A.astype(float))
+        replace(term, B=t.B.astype(float), A=t.A.astype(float))
         for term, t in zip(exact, terms, strict=True)
     ]
     np.testing.assert_allclose(B @ A, result(name, exact), atol=2e-4)
 
 
 def test_the_same_adapter_twice_has_directions_of_rounding_which_count_for_nothing():
-    term = draw(0)[0]._replace(weight=1.0)
+    term = replace(draw(0)[0], weight=1.0)
     for name in ("knots", "core", "tsv", "iso"):
         density = {} if MERGE_METHODS[name].density is None else {"density": 1}
         B, A = MERGE_METHODS[name]([term, term], **density)

@@ -352,17 +352,20 @@ def test_the_object_is_small_frozen_and_tells_what_it_is(kind):
     np.testing.assert_array_equal(W, matrix("normal", (8, 256)))
 
 
-@pytest.mark.parametrize("scale", [1e-38, 1e-39, 1e-42, 1e-45])
-def test_rows_of_denormal_numbers_are_quantised_twice(scale):
+@pytest.mark.parametrize("scale", [1e-37, 2e-38, 9e-39, 1e-39, 1e-42, 1e-45])
+@pytest.mark.parametrize("kind", ["nf4", "int4"])
+def test_blocks_of_denormal_numbers_are_kept_or_refused(kind, scale):
     rng = np.random.default_rng(0)
     for rows in (1, 8, 64):
-        W = (rng.normal(size=(rows, 64)) * scale).astype(np.float32)
-        W[0] = 0
-        for kind in ("nf4", "int4"):
-            assert (
-                np.abs(quantise(W, kind, double=True).dequantised() - W).max()
-                <= 2 * np.abs(W).max()
-            )
+        W = (rng.uniform(-1, 1, size=(rows, 64)) * scale).astype(np.float32)
+        W[:, 0], W[0] = scale, 0
+        for double in (False, True):
+            if scale > 1e-38 or rows == 1:
+                lost = np.abs(quantise(W, kind, double=double).dequantised() - W).max()
+                assert lost <= (2 if double else 0.2) * np.abs(W).max()
+                continue
+            with pytest.raises(ValueError, match=f"a block of W is too small for {kind}: its larg"):
+                quantise(W, kind, double=double)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

@@ -191,6 +191,23 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, match):
         lnp.fit(model, x, y, steps=3, checkpoint=path, resume=True, progress=False)
 
 
+def test_the_default_optimizer_is_resumed_where_it_was_and_belongs_to_its_steps(tmp_path):
+    model, x, y, _ = problem()
+    settings = {"steps": 40, "progress": False}
+    whole = lnp.fit(model, x, y, **settings)
+
+    def die(step, model):
+        if step == 25:
+            raise Killed
+
+    with pytest.raises(Killed):
+        lnp.fit(model, x, y, **settings, checkpoint=tmp_path / "run.npz", watch=die)
+    resume = {"checkpoint": tmp_path / "run.npz", "resume": True, "progress": False}
+    with pytest.raises(ValueError, match=r"its optimizer is .*steps=40.*here it is .*steps=60"):
+        lnp.fit(model, x, y, steps=60, **resume)
+    same(lnp.fit(model, x, y, steps=40, **resume), whole)
+
+
 def test_an_old_checkpoint_is_not_overwritten_unasked(tmp_path):
     path = tmp_path / "run.npz"
     run(OPTIMIZERS["adam"], path)

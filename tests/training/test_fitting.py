@@ -3,6 +3,7 @@ wrong.
 """
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -63,6 +64,38 @@ def test_the_callers_model_is_not_changed():
         np.testing.assert_array_equal(lnp.value(a), old)
     assert result.model.base.W is base.W
     assert not np.array_equal(result.model.B.data, tuned.B.data)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40])
+@pytest.mark.parametrize("ends", [{}, {"goal": 1.0}, {"patience": 2}])
+def test_only_the_default_optimizer_decays(steps, ends):
+    """Its rate goes to zero at the last step, wherever the run ends; a given one stays."""
+    x, y, rng = problem(seed=steps)
+    tuned = lnp.inject(lnp.Linear(np.zeros((4, 5))), rank=2, rng=rng)
+    peak = lnp.lora.learning_rate(tuned)
+    settings = {"steps": steps, "validation": (x, y), "validate_every": 2, "progress": False} | ends
+    losses = {
+        name: lnp.fit(tuned, x, y, **settings, **given).history.loss
+        for name, given in {
+            "default": {},
+            "decays": {"optimizer": lnp.Adam(lr=lnp.cosine_schedule(peak, steps=steps))},
+            "stays": {"optimizer": lnp.Adam(lr=peak)},
+            "stays too": {"optimizer": lnp.Adam(lr=lambda step: peak)},
+        }.items()
+    }
+    np.testing.assert_array_equal(losses["default"], losses["decays"])
+    np.testing.assert_array_equal(losses["stays"], losses["stays too"])
+    assert steps < 4 or not np.array_equal(losses["default"], losses["stays"])
+
+
+def test_the_last_steps_of_the_default_hardly_move():
+    x, y, rng = problem()
+    tuned, seen = lnp.inject(lnp.Linear(np.zeros((4, 5))), rank=2, rng=rng), []
+    lnp.fit(tuned, x, y, steps=50, watch=lambda step, model: seen.append(model.B.data.copy()),
+            progress=False)  # fmt: skip
+    moved = [np.abs(after - before).max() for before, after in pairwise(seen)]
+    assert moved[0] == pytest.approx(lnp.lora.learning_rate(tuned), rel=1e-3)
+    assert moved[-1] < moved[0] / 100
 
 
 @pytest.mark.parametrize("batch_size", [None, 32])
@@ -241,6 +274,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step():
         lnp.fit(zeros(), x, y, optimizer=lnp.SGD(lr=1e6), progress=False)
 
 
+def test_the_rate_that_is_too_large_is_the_highest_so_far():
+    """Not that of the step at which a decaying run broke down."""
+    x, y, _ = problem()
+    optimizer = lnp.SGD(lr=lnp.cosine_schedule(10.0, steps=1000, warmup=3))
+    with pytest.raises(FloatingPointError, match=r"at step \d\d+.*below 10$"):
+        lnp.fit(zeros(), x, y, optimizer=optimizer, steps=1000, progress=False)
+
+
 def test_float32_stays_float32():
     x, y, _ = problem()
     model = lnp.Linear(lnp.Tensor(np.zeros((4, 5), np.float32)))
@@ -273,7 +314,7 @@ def test_progress_bar_in_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    ({"x": [["1"]]}, TypeError, "x must hold real numbers, got list of <U1"),
+    ({"x": [["1"]]}, TypeError, "x must hold real numbers, got dtype <U1"),
     ({"x": np.zeros((0, 5))}, ValueError, r"x must hold rows of data, got shape \(0, 5\)"),
     ({"x": np.full((200, 5), np.nan)}, ValueError, r"x must be finite, got nan at \(0, 0\)"),
     ({"y": np.full((200, 4), np.inf)}, ValueError, r"y must be finite, got inf at \(0, 0\)"),

@@ -247,6 +247,8 @@ def test_a_refused_resume_names_what_differs(what, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"identity": "mine"}])
 def test_the_same_call_is_continued(settings, tmp_path):
+    """Also for more steps, if the optimizer does not depend on them."""
+    settings = settings | {"optimizer": lnp.Adam(lr=0.01)}
     whole = run(tmp_path / "whole.npz", steps=9, **settings)
     run(tmp_path / "run.npz", steps=5, **settings)
     continued = run(tmp_path / "run.npz", steps=9, **settings)

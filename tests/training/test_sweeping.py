@@ -34,8 +34,12 @@ def test_every_combination_once_in_order():
     assert keys[0] == ("lora", 1, 1.0, 0.01, 0)
 
 
-def test_records_are_what_fit_gives():
+@pytest.mark.parametrize("optimizer", [None, lnp.Adam])
+def test_records_are_what_fit_gives(optimizer):
+    """By default the rate decays from each of ``lr``; that of a given optimizer stays."""
     p = problem()
+    rate = lnp.cosine_schedule(0.03, steps=30) if optimizer is None else 0.03
+    chosen = {} if optimizer is None else {"optimizer": optimizer}
     record = sweep(
         p,
         ranks=[2],
@@ -45,6 +49,7 @@ def test_records_are_what_fit_gives():
         steps=30,
         batch_size=20,
         progress=False,
+        **chosen,
     ).records[0]
     rng = np.random.default_rng(5)
     model = lnp.inject(p.model, rank=2, alpha=4, rng=rng)
@@ -53,7 +58,7 @@ def test_records_are_what_fit_gives():
             model,
             p.x,
             p.y,
-            optimizer=lnp.Adam(lr=0.03),
+            optimizer=lnp.Adam(lr=rate),
             steps=30,
             batch_size=20,
             rng=rng,
@@ -66,6 +71,15 @@ def test_records_are_what_fit_gives():
     )
     assert record["optimum"] == pytest.approx(optimum(model, p.x, p.y))
     assert record["trainable"] == 2 * (5 + 6)
+
+
+def test_the_default_of_sweep_is_that_of_fit():
+    p = problem()
+    record = sweep(p, ranks=[2], rngs=[3], steps=20, progress=False).records[0]
+    rng = np.random.default_rng(3)
+    model = lnp.inject(p.model, rank=2, rng=rng)
+    fitted = lnp.freeze(lnp.fit(model, p.x, p.y, steps=20, rng=rng, progress=False).model)
+    assert record["loss"] == pytest.approx(np.mean((fitted(p.x) - p.y) ** 2), rel=1e-9)
 
 
 def test_the_same_for_any_number_of_workers():

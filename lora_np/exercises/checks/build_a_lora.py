@@ -30,7 +30,8 @@ EXPRESSIONS = {
                   "(t[0] @ t[2].data).mean()", "(t[0] * 2.0).mean()"),
     "reuse": ("(t[0] + t[0]).mean()", "(t[0] * t[0]).mean()",
     "((t[0] @ t[2]) * (t[1] @ t[2])).mean()",
-              "(lambda a: (a * a + a).mean())(t[0] - t[1])", "(lambda a: (a + a * a).mean())(t[0] - t[1])"),
+              "(lambda a: (a * a + a).mean())(t[0] - t[1])",
+              "(lambda a: (a + a * a).mean())(t[0] - t[1])"),
 }  # fmt: skip
 
 

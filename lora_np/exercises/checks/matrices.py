@@ -45,7 +45,9 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
     d, k = draw.sizes("dk")
-    M = scale(draw) * np.outer(draw.array("column", d), draw.array("row", k))
+    column, row = draw.array("column", d), draw.array("row", k)
+    column[: draw.pick("first row", (0, 0, 1))] = row[: draw.pick("first column", (0, 0, 1))] = 0
+    M = scale(draw) * np.outer(column, row)
     draw.assume(M.any())
     b, a = parts("b a", answer(M), (d, 1), (1, k))
     same("b @ a", b @ a, M)

@@ -58,7 +58,7 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     g, x = (
         draw.array("g", *shape),
-        draw.pick("width", (1.0, 10.0, 1000.0)) * draw.array("x", *shape),
+        draw.pick("width", (1.0, 1.0, 10.0, 1000.0)) * draw.array("x", *shape),
     )
     sigma = (1 + np.tanh(x / 2)) / 2
     same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
