@@ -122,17 +122,21 @@ def readers(first: int) -> list[Any]:
     return upright([(seed, seed) for seed in range(first, first + BLOCK)])
 
 
-def upright(draws: Sequence[tuple[int, int]]) -> list[Any]:
-    """Networks that read upright digits: of each, one seed draws the split, another start and order."""
+def upright(draws: Sequence[tuple[int, int]], width: int = 64) -> list[Any]:
+    """Networks 64-width-width-10 that read upright digits: of each, one seed draws the split, another
+    start and order.
+    """
     images, labels = digits()
     x, tasks = flat(images), []
     for part, seed in draws:
         rng = np.random.default_rng([seed, 22])
-        layer = lambda d, rng=rng: lnp.Linear.init(
-            d_out=d, d_in=64, bias=True, rng=rng, dtype=np.float32
+        layer = lambda d, k, rng=rng: lnp.Linear.init(
+            d_out=d, d_in=k, bias=True, rng=rng, dtype=np.float32
         )
         relu = lnp.Activation(lnp.nn.relu)
-        network = lnp.Sequential([layer(64), relu, layer(64), relu, layer(10)])
+        network = lnp.Sequential(
+            [layer(width, 64), relu, layer(width, width), relu, layer(10, width)]
+        )
         chosen = split(part)[0][batches(seed + 1000, PARTS[0], 500, 64)]
         tasks.append(Task(network, x[chosen], labels[chosen], (), (x[:1], labels[:1])))
     networks = [task.base for task in tasks]
@@ -178,6 +182,8 @@ class Linear(Setup):
 class Runs:
     """Runs of a block of seeds (first axis) at some rates (second axis), as one model."""
 
+    rule: lnp.nn.Optimizer = lnp.Adam()
+
     def __init__(
         self,
         tasks: Sequence[Task],
@@ -210,7 +216,7 @@ class Runs:
             path: [np.zeros_like(leaf.data) for _ in range(2)] for path, leaf in leaves.items()
         }
         x, y = (np.stack([part[i] for part in self.tasks], axis=1) for i in (1, 2))
-        adam = lnp.Adam()
+        adam = self.rule
         for step in range(setup.steps):
             outputs = self.forward(x[step][:, None])
             np.sum(setup.losses(outputs, y[step][:, None])).backward()

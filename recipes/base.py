@@ -86,14 +86,16 @@ def character_vector(raw: bytes) -> Iterator[str]:
         at += length
 
 
-def initial(rng: np.random.Generator) -> LanguageModel:
-    """Normal weights of deviation 0.02; those that add to the residual stream smaller, as in
-    GPT-2.
+def initial(rng: np.random.Generator, *, deviation: float = 0.02, **changes: int) -> LanguageModel:
+    """Normal weights of some deviation; those that add to the residual stream smaller, as in GPT-2.
+
+    ``changes`` are fields of the config.
     """
-    d, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
-    kv = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
+    config = CONFIG | changes
+    d, inner = config["hidden_size"], config["intermediate_size"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
     shapes = {
-        "embed_tokens": (CONFIG["vocab_size"], d),
+        "embed_tokens": (config["vocab_size"], d),
         "q_proj": (d, d),
         "k_proj": (kv, d),
         "v_proj": (kv, d),
@@ -110,10 +112,10 @@ def initial(rng: np.random.Generator) -> LanguageModel:
         if name.endswith("bias") or module not in shapes:
             return None
         adds = module in ("o_proj", "down_proj")
-        deviation = 0.02 / (2 * CONFIG["num_hidden_layers"]) ** 0.5 if adds else 0.02
-        return lnp.Tensor(rng.normal(0, deviation, shapes[module]).astype(np.float32))
+        size = deviation / (2 * config["num_hidden_layers"]) ** 0.5 if adds else deviation
+        return lnp.Tensor(rng.normal(0, size, shapes[module]).astype(np.float32))
 
-    return build(CONFIG, read, vocabulary=Characters(CHARACTERS))
+    return build(config, read, vocabulary=Characters(CHARACTERS))
 
 
 def split(texts: dict[str, str]) -> tuple[Array, Array]:

@@ -45,6 +45,8 @@ window.searchKeywords = {
   "understand/alpha": ["alpha", "lora alpha", "scaling", "scale", "lora_alpha", "alpha and rank", "rslora scaling"],
   "understand/family": ["variants", "lora variants", "dora", "vera", "loha", "lokr", "oft", "adalora", "ia3", "adapters compared"],
   "understand/savings": ["faster", "speed", "why is lora slow", "cost", "savings", "training time"],
+  "understand/learning-rate": ["learning rate of lora", "ten times", "10x learning rate", "lr scaling", "mup", "width"],
+  "understand/reward-rank": ["reinforcement learning", "rl", "reward", "policy gradient", "reinforce", "grpo", "rank 1", "bandit"],
   "understand/questions": ["questions", "learning rate", "which learning rate", "lr", "faq", "which modules"],
   "claims/index": ["claims", "papers", "evidence", "does lora work", "lora vs full fine tuning", "full fine tuning"],
   "claims/rslora": ["rslora", "rank stabilised", "rank stabilized"],

@@ -106,7 +106,7 @@ def usual(answer: str, name: str) -> list[Mistake]:
     head = f"{answer}\nsolution = {name}\n\ndef {name}(*given):\n    right = solution(*given)\n"
     return [
         Mistake(told, "", f"{head}    return {new}")
-        for told, new in table("diagnosis")["usual"].items()
+        for told, new in table("diagnosis")["usual"]["mistakes"].items()
     ]
 
 
@@ -119,7 +119,8 @@ def neighbours(answer: str, part: str) -> list[Mistake]:
             "",
             answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :]),
         )
-        for old, new in table("diagnosis")["neighbours"]["rules"]
+        for rules in table("diagnosis")["neighbours"].values()
+        for old, new in rules.items()
         for place in re.finditer(old, part)
     ]
     # changed, a loop may never end

@@ -13,7 +13,7 @@ Condition = Callable[..., bool | None]  # None if a region is not for arguments 
 
 
 @cache
-def table(name: str) -> dict[str, Any]:
+def table(name: str) -> dict[str, dict[str, dict[str, str]]]:
     """Read the file of data that has this name."""
     path = Path(__file__).parent / "data" / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))

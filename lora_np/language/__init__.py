@@ -32,7 +32,11 @@ with on_demand(globals()):
         grams as grams,
         likelihood as likelihood,
     )
-    from lora_np.language.packing import token_loss as token_loss, windows as windows
+    from lora_np.language.packing import (
+        log_probabilities as log_probabilities,
+        token_loss as token_loss,
+        windows as windows,
+    )
     from lora_np.language.storing import (
         load as load,
         located_adapter as located_adapter,

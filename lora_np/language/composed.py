@@ -11,7 +11,7 @@ from numpy.polynomial.chebyshev import chebinterpolate, chebval
 
 from lora_np.autograd import Tensor, primitive, value
 from lora_np.checks import Array
-from lora_np.nn import cross_entropy, sigmoid, softmax
+from lora_np.nn import sigmoid, softmax
 from lora_np.quantise import Quantised
 
 Operand = Tensor | Array
@@ -155,8 +155,23 @@ def erfc_series(dtype: np.dtype[np.generic]) -> Array:
     return series
 
 
-def head_loss(h: Operand, W: Operand, *, labels: Array) -> Operand:
-    """Cross-entropy of ``softmax(h W^T)`` in nats: the mean over the labels not `IGNORED`.
+def log_probabilities(logits: Operand, labels: Array) -> Operand:
+    """Compute ``log softmax(logits)[label]`` of each label, in nats; 0 where it is `IGNORED`.
+
+    Parameters
+    ----------
+    logits : Tensor or ndarray of shape (..., vocab)
+    labels : ndarray of int, shape (...)
+    """
+    counts = labels != IGNORED
+    z = logits - value(logits).max(axis=-1, keepdims=True)  # a constant, against overflow
+    picked = z[(*np.indices(labels.shape), np.where(counts, labels, 0))]
+    result: Operand = (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts
+    return result
+
+
+def head_log_probabilities(h: Operand, W: Operand, *, labels: Array) -> Operand:
+    """Compute `log_probabilities` of the logits ``h W^T``.
 
     Parameters
     ----------
@@ -164,11 +179,8 @@ def head_loss(h: Operand, W: Operand, *, labels: Array) -> Operand:
     W : Tensor, ndarray or Quantised of shape (vocab, d)
     labels : ndarray of int, shape (...)
     """
-    h, labels = h.reshape(-1, h.shape[-1]), labels.reshape(-1)
-    keep = labels != IGNORED
     W = W.dequantised() if isinstance(W, Quantised) else W
-    result: Operand = cross_entropy(h[keep] @ W.T, labels[keep])
-    return result
+    return log_probabilities(h @ W.T, labels)
 
 
 def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) -> Operand:

@@ -346,13 +346,12 @@ class Expected:
 
 
 def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Array, Array]:
-    h2, labels = rows(h), labels.reshape(-1)
-    keep = np.flatnonzero(labels != composed.IGNORED)
-    dh = np.zeros_like(h2)
-    total = 0.0
+    h2, flat = rows(h), labels.reshape(-1)
+    keep = np.flatnonzero(flat != composed.IGNORED)
+    log_p, dh = np.zeros(len(h2), h.dtype), np.zeros_like(h2)
     for i in range(0, len(keep), ROWS):
         part = keep[i : i + ROWS]
-        some, wanted, step = h2[part], labels[part], max(1, LOGITS // len(part))
+        some, wanted, step = h2[part], flat[part], max(1, LOGITS // len(part))
         picked, expected = np.empty((len(some), 1), h.dtype), Expected(len(some), h.dtype)
         for start in range(0, W.shape[0], step):
             W_part = tokens_of(W, slice(start, start + step))
@@ -361,18 +360,17 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Arra
             here = np.flatnonzero((column >= 0) & (column < len(W_part)))
             picked[here, 0] = z[here, column[here]]
             expected.add(z, W_part)
-        dh[part] = expected.mean - tokens_of(W, wanted)
-        total += float(np.sum(expected.log_sums - picked, dtype=np.float64))
-    dh /= len(keep)
-    return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
+        dh[part] = tokens_of(W, wanted) - expected.mean
+        log_p[part] = (picked - expected.log_sums)[:, 0]
+    return log_p.reshape(labels.shape), dh.reshape(h.shape)
 
 
-head_loss = primitive(
+head_log_probabilities = primitive(
     head_forward,
-    lambda dh, h, W, *, labels: lambda g: dh * g,
+    lambda dh, h, W, *, labels: lambda g: dh * g[..., None],
     NOT_DIFFERENTIABLE,
     keeps=True,
-    composed=composed.head_loss,
+    composed=composed.head_log_probabilities,
 )
 
 

@@ -16,14 +16,14 @@ import numpy as np
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, plain, whole_number
 from lora_np.files import errors_at
-from lora_np.language import fused
+from lora_np.language import composed, fused
 from lora_np.language.composed import IGNORED, Operand
 from lora_np.language.data import Choices, Completion, Conversation, Data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
 from lora_np.language.vocabulary import Vocabulary
-from lora_np.nn import Linear, cross_entropy, freeze
+from lora_np.nn import Linear, freeze
 
 T = TypeVar("T")
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
@@ -304,13 +304,62 @@ def token_loss(
     >>> round(float(token_loss(austen, tokens[None])), 2)
     1.04
     """
+    log_p = log_probabilities(model, tokens, labels, sequence_ids=sequence_ids, rng=rng)
+    counts = log_p.size if labels is None else np.count_nonzero(np.asarray(labels) != IGNORED)
+    result: Operand = -np.sum(log_p) / counts
+    return result
+
+
+def log_probabilities(
+    model: LanguageModel,
+    tokens: Array,
+    labels: Array | None = None,
+    *,
+    sequence_ids: Array | None = None,
+    rng: Rng = None,
+) -> Operand:
+    """Compute the log probability, in nats, of the token that follows each one.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        What is trained or measured.
+    tokens : ndarray of int, shape (batch, tokens)
+        Each row is a text.
+    labels : ndarray of int, shape (batch, tokens), optional
+        As for `token_loss`.
+    sequence_ids : ndarray of int, shape (batch, tokens), optional
+        As for `token_loss`.
+    rng : Generator, optional
+        Switches dropout on.
+
+    Returns
+    -------
+    Tensor or ndarray of shape (batch, tokens)
+        One number per label, and 0 where it does not count: `token_loss` is minus their mean.
+
+    Raises
+    ------
+    ValueError
+        If no label counts, there is not one for each token, or one is not a token.
+    TypeError
+        If labels are not integers.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> tokens = austen.vocabulary.encode("Emma")
+    >>> np.exp(log_probabilities(austen, tokens[None])).round(2)  # m, m, a
+    array([[0.09, 0.82, 0.93]], dtype=float32)
+    """
     tokens = plain("tokens", tokens)
     if tokens.ndim != 2:
         raise ValueError(f"tokens must have 2 axes, got shape {tokens.shape}")
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
     labels = plain("labels", labels)
-    counts = checked(labels, tokens, int(model.config["vocab_size"]))
+    check_labels(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
     if (
         not isinstance(head, Linear)
@@ -319,21 +368,20 @@ def token_loss(
         or model.cap
     ):
         logits = model(tokens, sequence_ids=sequence_ids, rng=rng)
-        return cross_entropy(logits[counts], labels[counts])
+        return composed.log_probabilities(logits, labels)
     hidden = model.model(tokens, sequence_ids=sequence_ids, rng=rng)
-    return fused.head_loss(hidden, head.W, labels=labels)
+    return fused.head_log_probabilities(hidden, head.W, labels=labels)
 
 
-def checked(labels: Array, tokens: Array, vocab: int) -> Array:
-    """Tell which labels count, after checking them: a fused loss would index with any."""
+def check_labels(labels: Array, tokens: Array, vocab: int) -> None:
+    """Check labels: a fused loss would index with any."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != np.shape(tokens):
         raise ValueError(
             f"labels must have the shape of tokens, {np.shape(tokens)}, got {labels.shape}"
         )
-    counts: Array = labels != IGNORED
-    chosen = labels[counts]
+    chosen = labels[labels != IGNORED]
     if not chosen.size:
         raise ValueError(
             f"no token has a label to learn from: all {labels.size} labels are {IGNORED}"
@@ -343,7 +391,6 @@ def checked(labels: Array, tokens: Array, vocab: int) -> Array:
         raise ValueError(
             f"labels must be between 0 and {vocab - 1}, or {IGNORED} to be ignored, got {wrong}"
         )
-    return counts
 
 
 def windows(tokens: Array, max_length: int) -> Array:

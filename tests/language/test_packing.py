@@ -226,3 +226,44 @@ def test_all_rows_come_once_in_an_epoch_and_a_step_has_the_same_in_any_number_of
             assert_near(loss, exact)
     epoch = [row for i in range(len(rows) // 4) for row in whole.drawn(i)]
     assert sorted(map(id, epoch)) == sorted(map(id, rows))
+
+
+@pytest.mark.parametrize("head", ["frozen", "trained", "capped"])
+@pytest.mark.parametrize("seed", few(range(12), 4))
+def test_log_probabilities_are_those_of_the_logits_and_the_loss_is_minus_their_mean(seed, head):
+    """Values and gradients, against log softmax in NumPy; a label that is ignored has none."""
+    capped = {"final_logit_softcapping": 2.0, "model_type": "gemma2", "head_dim": 4}
+    model = in_double(random_model(**capped if head == "capped" else {}))
+    if head == "trained":
+        model = lnp.replace(model, np.ndarray, lambda path, W: lnp.Tensor(W))
+    else:
+        model = lnp.inject(model, rank=2, variant="lora", targets="all-linear", rng=seed)
+        model = lnp.replace(
+            model, lnp.Tensor, lambda path, leaf: lnp.Tensor(leaf.data + 0.1 * np.cos(leaf.data))
+        )
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 30, (2, 7))
+    labels = np.where(rng.random((2, 7)) < 0.6, rng.integers(0, 30, (2, 7)), -100)
+    labels[0, 0] = 3
+    weights, counts = rng.normal(size=(2, 7)), labels >= 0
+
+    def by_hand():
+        z = model(tokens)
+        picked = z[np.arange(2)[:, None], np.arange(7), np.where(counts, labels, 0)]
+        return (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts
+
+    found = []
+    for log_p in (language.log_probabilities(model, tokens, labels), by_hand()):
+        np.sum(log_p * weights).backward()
+        grads = [leaf.grad for _, leaf in lnp.trainable(model)]
+        found.append([log_p.data, *grads])
+        for _, leaf in lnp.trainable(model):
+            leaf.grad = None
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+    assert not found[0][0][~counts].any()
+    loss = language.token_loss(model, tokens, labels)
+    assert float(lnp.value(loss)) == pytest.approx(-found[0][0].sum() / counts.sum(), rel=1e-12)
+    whole = language.log_probabilities(lnp.freeze(model), tokens)
+    assert whole.shape == (2, 6)
+    assert float(language.token_loss(lnp.freeze(model), tokens)) == pytest.approx(-whole.mean())

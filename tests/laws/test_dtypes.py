@@ -480,6 +480,10 @@ ROWS = {
         lambda tokens, labels: language.token_loss(AUSTEN, tokens, labels),
         {"tokens": Argument((2, 4), "indices", 9), "labels": Argument((2, 4), "indices", 9)},
     ),
+    "language.log_probabilities": Row(
+        lambda tokens, labels: language.log_probabilities(AUSTEN, tokens, labels),
+        {"tokens": Argument((2, 4), "indices", 9), "labels": Argument((2, 4), "indices", 9)},
+    ),
     "exercises.Scene": Row(lambda panel: repr(Scene("a", {"panel": panel})), matrices("panel")),
     # plots
     "plots.heatmap": Row(

@@ -166,13 +166,15 @@ def test_no_token_sees_a_later_one():
 
 @pytest.mark.parametrize(("logits", "rows"), [(1, 1), (40, 4), (40, 1024), (2**18, 1024)])
 @pytest.mark.parametrize("ignored", [0, 3, 20])
-def test_head_loss(logits, rows, ignored, monkeypatch):
+def test_head_log_probabilities(logits, rows, ignored, monkeypatch):
     monkeypatch.setattr(fused, "LOGITS", logits)
     monkeypatch.setattr(fused, "ROWS", rows)
     rng = np.random.default_rng(ignored)
     labels = rng.integers(0, 11, (3, 7))
     labels.ravel()[rng.permutation(21)[:ignored]] = -100
-    compare("head_loss", [random(rng, 3, 7, 5)], W=rng.normal(size=(11, 5)), labels=labels)
+    compare(
+        "head_log_probabilities", [random(rng, 3, 7, 5)], W=rng.normal(size=(11, 5)), labels=labels
+    )
 
 
 @pytest.mark.parametrize(("logits", "rows"), [(1, 1), (40, 4), (40, 1024), (2**18, 1024)])

@@ -442,6 +442,7 @@ def test_all_that_draws_is_asked():
         "draw",
         "dropout",
         "forecast",
+        "log_probabilities",
         "logits",
         "other_seeds",
         "quantise",
