@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample
@@ -14,7 +14,6 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, run_cell, values
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
-NEIGHBOURS = 40  # of a solution that are tried
 OFTEN = 5  # inputs that prove something, and that a law sees of each region
 
 
@@ -87,7 +86,7 @@ def unused(
     names = []
     for i, name in enumerate(parameters):
         changes = 0
-        for one, other in zip(asked, [*asked[1:], *asked[:1]], strict=True):
+        for one, other in pairwise(asked):
             new = [*one[:i], other[i], *one[i + 1 :]]
             right, changed = solution(one, ANYTHING), solution(new, ANYTHING)
             if "value" in changed and not replies_alike(changed, right):
@@ -124,7 +123,7 @@ def neighbours(answer: str, part: str) -> list[Mistake]:
         for place in re.finditer(old, part)
     ]
     # changed, a loop may never end
-    return [] if "while" in part else found[:: len(found) // NEIGHBOURS + 1]
+    return [] if "while" in part else found
 
 
 @cache

@@ -472,17 +472,15 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
     places: list[tuple[Law, int]] = []
     results: list[Broken] = []
 
-    def tell(mistake: Mistake, i: int) -> Broken:
-        return given_by(mistake.code, one, *places[i])
-
     more = [*usual(one.answer, one.name), *neighbours(one.answer, one.part)]
     # what one law cannot tell apart, another may
-    for laws in ([law], [other for other in one.laws if other is not law]):
-        for of in laws:
-            for i, (drawn, _) in enumerate(telling(one, of)):
-                places.append((of, i))
-                results.append(again(of, answer, drawn))
-        found = diagnosis(one.mistakes, more, results, tell)
+    for of in sorted(one.laws, key=lambda other: other is not law):
+        for i, (drawn, _) in enumerate(telling(one, of)):
+            places.append((of, i))
+            results.append(again(of, answer, drawn))
+        found = diagnosis(
+            one.mistakes, more, results, lambda known, i: given_by(known.code, one, *places[i])
+        )
         if found and alike(shown, again(law, by(found.code, one), shown.drawn)):
             return found
     asked = [arguments for _, arguments in telling(one, law)]
@@ -500,15 +498,14 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
         found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
     for seed in DIAGNOSED:
-        seeds = [seed, one.laws.index(law)]
-        first_broken(replace(law, check=check), by(one.answer, one), seeds)
+        place = one.laws.index(law)
+        first_broken(replace(law, check=check), by(one.answer, one), [seed, place])
     return list(found.values())
 
 
 def by(code: str, one: Exercise) -> Answer:
     """Wrap what ``code`` defines, without any rules."""
-    function = written(code, one.name)
-    return Answer(one, lambda arguments, rules: call(function, arguments))
+    return Answer(one, lambda arguments, _: call(written(code, one.name), arguments))
 
 
 @cache
