@@ -498,8 +498,7 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
         found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
     for seed in DIAGNOSED:
-        place = one.laws.index(law)
-        first_broken(replace(law, check=check), by(one.answer, one), [seed, place])
+        first_broken(replace(law, check=check), by(one.answer, one), [seed, one.laws.index(law)])
     return list(found.values())
 
 
