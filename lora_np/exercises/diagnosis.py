@@ -123,7 +123,7 @@ def neighbours(answer: str, part: str) -> list[Mistake]:
         for place in re.finditer(old, part)
     ]
     # changed, a loop may never end
-    return [] if "while" in part else found
+    return [] if "while" in part else found[:: len(found) // 12 + 1]
 
 
 @cache
