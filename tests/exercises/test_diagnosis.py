@@ -75,7 +75,7 @@ def test_every_name_of_a_wrong_answer_is_true_and_most_get_one():
 FALSE = [
     ("lora_forward", "def lora_forward(x, W0, A, B, alpha):\n    print(x @ W0.T)", ""),
     ("dora_weight", "def dora_weight(W0, A, B, m, alpha):\n    V = W0 + alpha / len(A) * B @ A\n    return m * V / np.linalg.norm(V, axis=1)", ""),
-    ("cross_entropy", "def cross_entropy(logits, labels):\n    e = np.exp(logits - logits.max(axis=1, keepdims=True))\n    p = e / e.sum(axis=1, keepdims=True)\n    return -np.mean(np.log(np.clip(p[np.arange(len(p)), labels], 1e-12, 1)))", ""),
+    ("cross_entropy", "def cross_entropy(logits, labels):\n    e = np.exp(logits - logits.max(axis=1, keepdims=True))\n    p = e / e.sum(axis=1, keepdims=True)\n    return -np.mean(np.log(np.clip(p[np.arange(len(p)), labels], 1e-12, 1)))", "with probabilities cut off at 1e-12"),
     ("noisy_rank", "def noisy_rank(M, sigma):\n    return int((np.linalg.svdvals(M) > sigma * np.sqrt(sum(M.shape))).sum())", "with a threshold that is a little too low: the loudest noise counts"),
     ("cut_qr", "def cut_qr(M, r):\n    U, s, Vh = np.linalg.svd(M)\n    return U[:, :r] * s[:r] @ Vh[:r]", "with the truncated SVD"),
     ("amplification", "def amplification(W0, delta, r):\n    U, s, Vh = np.linalg.svd(delta)\n    return np.linalg.norm(delta, 2) / np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T, 2)", "with largest singular values for both norms"),
