@@ -37,7 +37,6 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
-DIAGNOSED = 1  # seed of the inputs on which mistakes are told apart
 PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
@@ -497,8 +496,8 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
         law.check(draw, answer)
         found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
-    seeds = DIAGNOSED, one.laws.index(law)
-    first_broken(replace(law, check=check), by(one.answer, one), seeds)
+    # other inputs than those of a check
+    first_broken(replace(law, check=check), by(one.answer, one), [1, one.laws.index(law)])
     return list(found.values())
 
 

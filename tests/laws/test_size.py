@@ -4,11 +4,7 @@ import pytest
 
 from benchmarks.size import ROOT, measure, sources, unused_names
 
-<<<<<<< HEAD
-MOST_TOKENS = 253_830
-=======
-MOST_TOKENS = 253_519
->>>>>>> main
+MOST_TOKENS = 253_869
 MOST_ANY = 500
 
 
