@@ -3,10 +3,15 @@
 Commands::
 
     python -m claims list
-    python -m claims run NAME         write results/NAME.json
-    python -m claims run --quick      quick runs, at the learning rates that the full runs found
-    python -m claims run --again NAME figures anew, from the runs that are recorded
-    python -m claims sweep SETUP      digits, linear or kappa: 64 seeds that draw everything anew; language: 8; or defaults
+    python -m claims run NAME         train it with seeds of your own, into a folder of your own
+    python -m claims show NAME        figures and verdict, from the runs that are recorded
+    python -m claims record NAME      write results/NAME.json: train what is not recorded
+    python -m claims record --quick   quick runs, at the learning rates that the full runs found
+    python -m claims record --again   figures anew, from the runs that are recorded
+    python -m claims reach            what the best of all methods achieves in each setup
+    python -m claims tasks            data/tasks.json: each part of a claim on two more tasks of digits
+    python -m claims untrained        data/untrained.json: the loss of the untrained model in each setup
+    python -m claims sweep SETUP      digits (digits-names, digits-near: two more tasks), linear or kappa: 64 seeds that draw everything anew; language: 8; or defaults
     python -m claims check            compare quick runs with what is recorded: for CI
     python -m claims reword           write words and verdicts again, from the recorded figures
 """
@@ -14,42 +19,28 @@ Commands::
 from __future__ import annotations
 
 import importlib
-import pkgutil
+from dataclasses import replace
+from pathlib import Path
 
+from claims import reach, refutations
 from claims.protocol import Claim
 
-TOOLS = {
-    "protocol",
-    "rules",
-    "at_scale",
-    "setups",
-    "text",
-    "memorising",
-    "suites",
-    "methods",
-    "batched",
-    "redrawn",
-    "longer",
-    "peft_runs",
-    "kept",
-    "rate_law_peft",
-    "rate_law_rule",
-    "rate_law_runs",
-    "reward_rank_rule",
-    "reward_rank_runs",
-    "defaults",
-    "studies",
-    "__main__",
-}
+FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
     """Every claim, by its file."""
-    found = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted(name.replace("_", "-") for name in found if name not in TOOLS)
+    files = (path for path in FOLDER.glob("*.py") if "\nCLAIM = Claim(" in path.read_text("utf-8"))
+    return sorted(path.stem.replace("_", "-") for path in files)
 
 
 def claim(name: str) -> Claim:
-    """The claim of a name."""
+    """The claim of a name, with what would contradict it and what its setups allow."""
     found: Claim = importlib.import_module(f"claims.{name.replace('-', '_')}").CLAIM
-    return found
+    rule = lambda trial, scale: replace(
+        trial.rule, refuted=refutations.current(name, scale), reach=reach.of(name, scale)
+    )
+    large = found.at_scale
+    if large is not None:
+        large = replace(large, rule=rule(large, "at scale"))
+    return replace(found, rule=rule(found, "small"), at_scale=large)

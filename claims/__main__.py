@@ -1,30 +1,34 @@
-"""``python -m claims``: run claims, in full or quickly, and check what is recorded."""
+"""``python -m claims``: train claims, show them, and check what is recorded."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import claims
-from claims import defaults, protocol, redrawn
+from claims import base_line, defaults, protocol, reach, redrawn, tasks
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m claims", description=claims.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=["list", "run", "check", "reword", "sweep"])
+    parser.add_argument("command", choices=[*COMMANDS, "sweep"])
     parser.add_argument("name", nargs="*", help="all by default")
+    parser.add_argument("--seeds", type=int, default=8, help="of run: how many (8)")
+    parser.add_argument("--first", type=int, default=1000, help="of run: the first seed (1000)")
+    parser.add_argument("--out", type=Path, help="of run: the folder that everything is written to")
     parser.add_argument(
-        "--quick", action="store_true", help="run quickly, at the recorded learning rates"
+        "--quick", action="store_true", help="of record: in small, at the recorded learning rates"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="of record: from the runs that are recorded"
     )
     parser.add_argument(
         "--half", type=int, choices=[0, 1], help="1: claims whose setup is text, 0: the others"
-    )
-    parser.add_argument(
-        "--other-seeds", action="store_true", help="in full, with five seeds that never ran"
-    )
-    parser.add_argument(
-        "--again", action="store_true", help="figures anew, from the runs that are recorded"
     )
     args = parser.parse_intermixed_args()
     if args.command == "sweep":
@@ -38,41 +42,76 @@ def main() -> None:
         return
     if unknown := set(args.name) - set(claims.names()):
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
-    wrong = []
-    for name in args.name or claims.names():
-        claim = claims.claim(name)
-        if args.half is not None and claim.setup.startswith("language") != bool(args.half):
-            continue
-        if args.command == "list":
-            print(f"{name:26} {claim.title}")
-            continue
-        if args.command == "reword":
-            protocol.reword(name, claim)
-            continue
-        if args.command == "check":
-            wrong += check(name, claim)
-            continue
-        found = protocol.record(
-            name, claim, quick=args.quick, others=args.other_seeds, again=args.again
+    if args.command == "run" and (args.out is None or not args.name or args.seeds < 2):
+        parser.error("run wants the NAME of a claim, --out FOLDER, and at least 2 --seeds")
+    if args.command == "run" and args.out.resolve().is_relative_to(claims.FOLDER):
+        parser.error(
+            f"--out {args.out} lies in claims/, whose files are recorded: name another folder"
         )
-        print(f"{name} ({found['seconds']:.0f} s): {found['sentence']}", flush=True)
-        for figure, numbers in found["figures"].items():
-            print(
-                f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})",
-                flush=True,
-            )
+    if args.command == "reach":
+        reach.record({name: claims.claim(name) for name in claims.names()})
+        return
+    if args.command in ("tasks", "untrained"):
+        results = {name: recorded(name) for name in claims.names()}
+        writer = tasks.record if args.command == "tasks" else base_line.record
+        writer({name: claims.claim(name) for name in claims.names()}, results)
+        return
+    known = {name: claims.claim(name) for name in args.name or claims.names()}
+    wrong = []
+    for name, claim in known.items():
+        if args.half is None or claim.setup.startswith("language") == bool(args.half):
+            wrong += COMMANDS[args.command](name, claim, args) or []
+    if args.command == "run":
+        print(f"{time.process_time():.0f} CPU seconds in all")
     if wrong:
         raise SystemExit("\n".join(wrong))
 
 
-def check(name: str, claim: protocol.Claim) -> list[str]:
+def run(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
+    """Train a claim with seeds of the reader's own."""
+    begin = time.process_time()
+    seeds = range(args.first, args.first + args.seeds)
+    found = protocol.train(claim, seeds, args.out)
+    path = args.out / f"{name}.json"
+    path.write_text(protocol.compact(json.dumps(found, ensure_ascii=False, indent=1)), "utf-8")
+    seconds = time.process_time() - begin
+    said(name, found, f"{seconds:.0f} CPU seconds; {path}")
+    print(f"    published: {recorded(name)['verdict']}", flush=True)
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """The file of a claim."""
+    known: dict[str, Any] = json.loads((protocol.RESULTS / f"{name}.json").read_text("utf-8"))
+    return known
+
+
+def show(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
+    """Figures and verdict, from the runs that are recorded."""
+    said(name, protocol.show(name, claim), "from the recorded runs")
+
+
+def record(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
+    """Write the file of a claim."""
+    found = protocol.record(name, claim, quick=args.quick, again=args.again)
+    said(name, found, f"{found['seconds']:.0f} s")
+
+
+def said(name: str, found: Mapping[str, Any], how: str) -> None:
+    """Print figures and verdict."""
+    print(f"{name} ({how}): {found['sentence']}")
+    for figure, numbers in found["figures"].items():
+        print(f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})")
+    print(end="", flush=True)
+
+
+def check(name: str, claim: protocol.Claim, args: argparse.Namespace | None = None) -> list[str]:
     """What is not as it is recorded: the quick verdict, or a figure outside its interval."""
-    recorded = json.loads((protocol.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    found = protocol.tried(claim, protocol.Lab(quick=True, recorded=recorded))
-    expected = recorded["quick"]
+    before = recorded(name)
+    found = protocol.tried(claim, protocol.Lab(quick=True, recorded=before))
+    expected = before["quick"]
     wrong = []
     # a quick run that is too short to agree with the full one shows nothing, and is not held to it
-    if found["verdict"] != expected["verdict"] == recorded["verdict"]:
+    if found["verdict"] != expected["verdict"] == before["verdict"]:
         wrong.append(
             f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}"
         )
@@ -90,6 +129,19 @@ def check(name: str, claim: protocol.Claim) -> list[str]:
             )
     print(f"{name}: {found['verdict']} ({found['seconds']:.1f} s)", flush=True)
     return wrong
+
+
+COMMANDS = {
+    "list": lambda name, claim, args: print(f"{name:26} {claim.title}"),
+    "run": run,
+    "show": show,
+    "record": record,
+    "reach": None,
+    "tasks": None,
+    "untrained": None,
+    "check": check,
+    "reword": lambda name, claim, args: protocol.reword(name, claim),
+}
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ CLAIM = Claim(
     measure=measure,
     ratios=("less", "more", "fixed", "rates"),
     rule=Rule((Part("less", below=1.1), Part("more", below=1.1))),
+    headline="more",
+    words="loss at alpha 16 ÷ loss at alpha 128, best rates",
     limits="One task. It is an identity only if the start of A changes as well: alpha times c squared, rate over c, A over c leave every step as it is (one-knob). With A as it is, alpha also moves kappa.",
     advice="Tune the learning rate first. If there is time for a second number, raise alpha: that moves kappa, which the rate cannot.",
 )

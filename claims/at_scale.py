@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from claims import redrawn
 from claims.batched import HALVES
 from claims.redrawn import FOLDER, Book, Sweep, rate
-from claims.text import ATTENTION, FULL, MLP, adapted
+from claims.text import ATTENTION, FULL, MLP, UNTRAINED, adapted
 from lora_np.checks import Array
 
 SEEDS = 12
@@ -79,7 +80,7 @@ class Runs:
         known = sweep.known(FEW)
         best = {half: sweep.best(half, FEW) for half in HALVES} if known else {}
         near = {place + i for place in best.values() for i in (-1, 0, 1)}
-        return best if near <= {*known} else {}
+        return best if redrawn.RESAMPLE or near <= {*known} else {}
 
     def seeds(self, name: str, places: Collection[int]) -> Sequence[int]:
         """The first seeds that have all run at these rates."""
@@ -105,6 +106,20 @@ class Runs:
         count = min(len(ours), len(theirs))
         return np.exp(ours[:count] - theirs[:count]) if count >= len(FEW) else NONE
 
+    def share(self, some: str, of: str) -> Array:
+        """The share of a method's gain over the base that another one achieves."""
+        base = np.mean([self.untrained(half, range(SEEDS)) for half in HALVES], axis=0)
+        losses = [np.exp(one) for one in (base, self.losses(some), self.losses(of))]
+        count = min(map(len, losses))
+        before, ours, theirs = (one[:count] for one in losses)
+        return (before - ours) / (before - theirs) if count >= len(FEW) else NONE
+
+    def peaks_over(self, first: str, second: str) -> Array:
+        """The best rate of a method over that of another, for each seed that looks for it."""
+        if self.rates is not None or not (self.places(first) and self.places(second)):
+            return NONE
+        return np.asarray(np.exp(self.sweep(first).peaks(FEW) - self.sweep(second).peaks(FEW)))
+
     def spread(self, *names: str) -> Array:
         """The largest best rate over the smallest, for each seed that looks for it."""
         if self.rates is not None or not all(self.places(name) for name in names):
@@ -113,9 +128,38 @@ class Runs:
         return np.asarray(np.exp(np.max(peaks, axis=0) - np.min(peaks, axis=0)))
 
     def frontier(self, first: str, second: str) -> Array:
-        """The old loss of a method over that of another one, where both have the new loss of the one
-        that ended higher. Each is interpolated between its rates up to the best; a seed of which one is
-        not brought there is not counted.
+        """The old loss of a method over that of another one, where both have learned as much."""
+        found = [ours - theirs for _, ours, theirs in self.matched(first, second)]
+        return np.exp(found) if len(found) >= len(FEW) else NONE
+
+    def lost(self, first: str, second: str) -> Array:
+        """The lower of the old losses of two methods where both have learned as much, over the untrained
+        model's: above 1 if both have forgotten something.
+        """
+        found = [
+            min(ours, theirs) - self.untrained("old", [seed])[0]
+            for seed, ours, theirs in self.matched(first, second)
+            if self.untrained("old", [seed]).size
+        ]
+        return np.exp(found) if len(found) >= len(FEW) else NONE
+
+    def untrained(self, part: str, seeds: Sequence[int]) -> Array:
+        """The log loss of the base, of seeds that have it."""
+        sweep = Sweep(self.book, "untrained", None, UNTRAINED, 0, width=1, look=len(FEW))
+        known = [seed for seed in seeds if sweep.known([seed])]
+        return np.array([sweep.logs(0, part, [seed])[0] for seed in known])
+
+    def gained(self, name: str) -> Array:
+        """The loss of the base on the new text over a method's at its best learning rate."""
+        ours = self.losses(name)
+        found = [self.untrained(half, range(len(ours))) for half in HALVES]
+        base = np.mean(found, axis=0)
+        return np.exp(base - ours[: len(base)]) if len(base) >= len(FEW) else NONE
+
+    def matched(self, first: str, second: str) -> list[tuple[int, float, float]]:
+        """Log losses of two methods on the old text where both have the new loss of the one that ended
+        higher, for each seed. Each is interpolated between its rates up to the best; a seed of which one
+        is not brought there is not counted.
         """
         names, found = (first, second), []
         best = [self.places(name) for name in names]
@@ -133,11 +177,11 @@ class Runs:
                     for name, places in zip(names, best, strict=True)
                 ]
                 level = max(curve[-1][0] for curve in curves)
-                ours, theirs = (between(curve, level) for curve in curves)
-                halves.append(ours - theirs)
+                halves.append([between(curve, level) for curve in curves])
             if np.all(np.isfinite(halves)):
-                found.append(np.exp(np.mean(halves)))
-        return np.array(found) if len(found) >= len(FEW) else NONE
+                ours, theirs = map(float, np.mean(halves, axis=0))
+                found.append((seed, ours, theirs))
+        return found
 
     def lower(self, name: str, best: int, seed: int) -> list[int]:
         """The rates at which a seed has run, up to the best."""

@@ -37,6 +37,9 @@ CLAIM = Claim(
     counted=("numbers",),
     rule=Rule((Part("gap", above=0, worth=0.014),)),
     published="Attention alone behind the MLP alone, also with matched parameter counts; no better on top of it.",
+    headline="gap",
+    words="attention's loss − MLP's, nats, as many parameters",
+    beats={"gap": ("language", "attention, r = 8")},
     limits="Four layers; the MLP has 61 % of the weights here.",
     advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
     at_scale=AtScale(
@@ -49,6 +52,9 @@ CLAIM = Claim(
         measure=lambda runs: {"gap": runs.over("attention, r = 8", "MLP, r = 5")},
         ratios=("gap",),
         rule=Rule((Part("gap", above=1, worth=1.01),)),
+        headline="gap",
+        words="attention's loss ÷ MLP's, about as many parameters",
+        beats={"gap": ("attention, r = 8",)},
         limits="One base, one text, 60 steps. The MLP has 3 % more parameters.",
     ),
 )

@@ -41,6 +41,8 @@ CLAIM = Claim(
     measure=measure,
     ratios=[*(f"{kind}{rank}" for kind in ("examples", "steps") for rank in RANKS), "apart"],
     rule=Rule((Part("apart", below=1.25), *(Part(f"steps{rank}", below=1) for rank in RANKS))),
+    headline="apart",
+    words="what a large batch costs at rank 64 ÷ at rank 1",
     limits="The band of 0.8 to 1.25 for the first figure became, after the run, a bound of 1.25 on the larger over the smaller. One task of 1,000 images to train on: at 300 steps of 256 each image is seen 77 times. Two batch sizes; weight decay and warm-up are not varied.",
     advice="Compare batch sizes at equal examples if compute counts, and tune the learning rate for each.",
 )  # fmt: skip

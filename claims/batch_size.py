@@ -34,6 +34,8 @@ CLAIM = Claim(
     measure=measure,
     ratios=("digits", "digits_lora", "linear", "linear_lora"),
     rule=Rule((Part("digits", above=1, worth=1.1), Part("linear", above=1, worth=1.1))),
+    headline="digits",
+    words="growth of LoRA's loss with the batch ÷ the full update's",
     limits="At equal examples a large batch means few steps, here 75 and 38. A study at equal steps is not made yet.",
     advice="Keep LoRA's batch small (32 or less) unless the hardware asks for more; tune the learning rate for each.",
 )

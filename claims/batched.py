@@ -8,6 +8,7 @@ cost seconds. Each run is what `lora_np.fit` gives for it alone, which a test ho
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,10 +58,14 @@ class Setup:
 
 @dataclass(frozen=True)
 class Digits(Setup):
-    """A network 64-64-64-10 that reads upright digits learns to read them on their side."""
+    """A network 64-64-64-10 that reads upright digits learns to read them on their side, or another of
+    the new tasks in `NEW`.
+    """
 
     steps: int = 300
     batch: int = 64
+    new: str = "side"
+    images: int = PARTS[0]  # to train on
 
     targets = setups.HIDDEN
     loss = staticmethod(lnp.cross_entropy)
@@ -70,19 +75,19 @@ class Digits(Setup):
 
     def task(self, seed: int, base: Any, order: int | None = None) -> Task:
         """What a seed has drawn, with the order of the batches that another one draws."""
-        images, labels = digits()
-        turned = flat(np.rot90(images, axes=(1, 2)))
+        x, labels = NEW[self.new](*digits(), seed)
         training, *halves = split(seed)
+        training = training[: self.images]
         chosen = training[
             batches(seed if order is None else order, len(training), self.steps, self.batch)
         ]
         some = training[:512]
         return Task(
             base,
-            turned[chosen],
+            x[chosen],
             labels[chosen],
-            tuple((turned[half], labels[half]) for half in halves),
-            (turned[some], labels[some]),
+            tuple((x[half], labels[half]) for half in halves),
+            (x[some], labels[some]),
         )
 
     def losses(self, outputs: Any, y: Array) -> Any:
@@ -95,6 +100,31 @@ class Digits(Setup):
 @functools.cache
 def digits() -> tuple[Array, Array]:
     return lnp.datasets.digits()
+
+
+def on_their_side(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Digits turned by a quarter: the old pixels in another order."""
+    return flat(np.rot90(images, axes=(1, 2))), labels
+
+
+def other_names(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Upright digits, of which each class takes the name of another one: a seed draws a cycle of all
+    ten, so that no class keeps its name.
+    """
+    cycle = np.random.default_rng([seed, 24]).permutation(10)
+    names = np.empty(10, labels.dtype)
+    names[cycle] = np.roll(cycle, 1)
+    return flat(images), names[labels]
+
+
+def nearby(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
+    """Upright digits, shifted by two pixels to the right; what leaves on one side enters on the other,
+    so that no pixel is lost.
+    """
+    return flat(np.roll(images, 2, axis=2)), labels
+
+
+NEW = {"side": on_their_side, "names": other_names, "near": nearby}  # what digits may learn
 
 
 def flat(images: Array) -> Array:
@@ -179,6 +209,24 @@ class Linear(Setup):
         return np.mean((outputs - y) ** 2, axis=(-2, -1))
 
 
+@dataclass(frozen=True)
+class Descent(Linear):
+    """The linear task by plain gradient descent, one run after another, which some hook acts on."""
+
+    def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
+        alone = setups.Linear(self.width, self.decay, self.steps, self.batch, self.noise)
+        untrained = method["kind"] == "untrained"  # a share of ||D||^2
+        found = np.full((len(seeds), len(rates)), 1.0 if untrained else np.inf)
+        for i, seed in enumerate([] if untrained else seeds):
+            for j, lr in enumerate(rates):
+                with (
+                    np.errstate(all="ignore"),
+                    contextlib.suppress(FloatingPointError, np.linalg.LinAlgError),
+                ):
+                    found[i, j] = alone.run(lr, seed, adam=False, **method)["test"]
+        return dict.fromkeys(HALVES, np.where(np.isfinite(found), found, np.inf))
+
+
 class Runs:
     """Runs of a block of seeds (first axis) at some rates (second axis), as one model."""
 
@@ -194,8 +242,12 @@ class Runs:
         ratio: float = 1.0,
         scales: Sequence[float] | None = None,
         spectral: bool = False,
+        decay: Sequence[float] | None = None,
+        dropout: Sequence[float] | None = None,
+        masks: Sequence[np.random.Generator] = (),
     ):
-        self.spectral = spectral
+        self.spectral, self.decay, self.masks = spectral, decay, masks
+        self.dropout = None if dropout is None else column(dropout, 4)
         self.tasks, self.rates, self.schedule, self.ratio = tasks, rates, schedule, ratio
         self.model = models[0]
         leaves = [dict(lnp.leaves(lnp.freeze(model))) for model in models]
@@ -218,13 +270,15 @@ class Runs:
         x, y = (np.stack([part[i] for part in self.tasks], axis=1) for i in (1, 2))
         adam = self.rule
         for step in range(setup.steps):
-            outputs = self.forward(x[step][:, None])
+            outputs = self.forward(x[step][:, None], dropping=self.dropout is not None)
             np.sum(setup.losses(outputs, y[step][:, None])).backward()
             lr = np.asarray([self.schedule(rate)(step) for rate in self.rates], np.float32)
             if self.spectral:
                 spectral_step(leaves, moments, column(lr, 4))
             for path, leaf in {} if self.spectral else leaves.items():
                 faster = self.ratio if path.endswith("B") else 1.0
+                if self.decay is not None:  # AdamW's
+                    leaf.data *= 1 - column(lr * np.asarray(self.decay), leaf.ndim)
                 scratch = np.empty_like(leaf.data)
                 adam.update(
                     leaf.data,
@@ -238,13 +292,22 @@ class Runs:
                 leaf.grad = None
             yield step
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, *, dropping: bool = False) -> Any:
         """Outputs (seeds, rates, n, d) of inputs (seeds, 1, n, k)."""
         for i, layer in enumerate(self.model.layers):
             own = {path.removeprefix(f"layers.{i}."): leaf for path, leaf in self.arrays.items()
                    if path.startswith(f"layers.{i}.")}  # fmt: skip
+            if dropping and isinstance(layer, LoRALinear):
+                own["kept"] = self.kept(x.shape[-2:])
             x = RESPONSES[type(layer)](layer, own, x, self.scales)
         return x
+
+    def kept(self, shape: tuple[int, ...]) -> Array:
+        """What dropout multiplies inputs by: runs of a seed that differ in their rate of dropout draw the
+        same numbers.
+        """
+        drawn = np.stack([rng.random(shape, dtype=np.float32) for rng in self.masks])[:, None]
+        return ((drawn >= self.dropout) / (1 - self.dropout)).astype(np.float32)
 
     def losses(self, setup: Any, half: int) -> Array:
         """The loss (seeds, rates) on one half; of a run that diverged, infinite."""
@@ -283,7 +346,8 @@ def linear(layer: Any, own: Any, x: Any, scales: Any) -> Any:
 
 def lora(layer: Any, own: Any, x: Any, scales: Any) -> Any:
     scale = np.float32(layer.scale) if scales is None else scales
-    low = (x @ turned(own["A"])) @ turned(own["B"]) * scale
+    dropped = x * own["kept"] if "kept" in own else x
+    low = (dropped @ turned(own["A"])) @ turned(own["B"]) * scale
     return affine(x, own["base.W"], own.get("base.b")) + low
 
 
@@ -357,6 +421,9 @@ def starts(setup: Any, tasks: Sequence[Task], seeds: Sequence[int], method: Any)
     """The model that each seed trains."""
     found = []
     for task, seed in zip(tasks, seeds, strict=True):
+        if method["kind"] == "untrained":
+            found.append(task.base)
+            continue
         first = lambda model, task=task: setup.loss(model(task.start[0]), task.start[1])
         rng = np.random.default_rng([setup.start(seed), 23])
         found.append(methods.start(task.base, rng, first, **{"targets": setup.targets, **method}))
@@ -369,11 +436,14 @@ def run(
     rates: Sequence[float],
     *,
     scales: Sequence[float] | None = None,
+    decay: Sequence[float] | None = None,
+    dropout: Sequence[float] | None = None,
     **method: Any,
 ) -> dict[str, Array]:
     """Losses (seeds, rates) on both halves, at the end and after a quarter of the steps.
 
-    ``scales`` take the place of alpha / r, one for each rate.
+    ``scales`` take the place of alpha / r, one for each rate, and so do weight decay and dropout. Of the kind *untrained* they are the
+    losses of the base.
     """
     blocks = []
     for first in range(0, len(seeds), BLOCK):
@@ -383,10 +453,22 @@ def run(
         schedule = lambda lr: lnp.nn.linear_schedule(lr, steps=setup.steps)
         ratio = method.get("ratio", 16.0 if method.get("kind") == "lora+" else 1.0)
         muon = method.get("spectral", False)
-        runs = Runs(tasks, models, rates, schedule, ratio=ratio, scales=scales, spectral=muon)
+        masks = [np.random.default_rng([seed, 25]) for seed in some]
+        runs = Runs(
+            tasks,
+            models,
+            rates,
+            schedule,
+            ratio=ratio,
+            scales=scales,
+            spectral=muon,
+            decay=decay,
+            dropout=dropout,
+            masks=masks,
+        )
         found = {}
         with np.errstate(all="ignore"):
-            for step in runs.train(setup):
+            for step in runs.train(setup) if method["kind"] != "untrained" else ():
                 if step == setup.steps // setups.EARLY:
                     found |= {f"early {h}": runs.losses(setup, i) for i, h in enumerate(HALVES)}
             found |= {half: runs.losses(setup, i) for i, half in enumerate(HALVES)}

@@ -40,6 +40,8 @@ CLAIM = Claim(
     measure=measure,
     rule=Rule(tuple(Part(rank, above=1.5, lower_bound=True) for rank in ("r1", "r4", "r8"))),
     published="2 bits, even in int8 (whole models trained for long); 3.6 bits for GPT-like models.",
+    headline="r4",
+    words="most bits held per trained parameter, rank 4",
     limits="400 steps of Adam: a lower bound of what could be held, so that a low figure shows nothing. With four times the steps rank 8 holds 1.95 instead of 1.6.",
     advice="Plan one trainable parameter for each bit to memorise, two at rank 1; with luck it holds two bits.",
 )

@@ -33,8 +33,10 @@ CLAIM = Claim(
     ratios=("digits1", "fixed1", "digits8", "fixed8"),
     rule=Rule(
         (Part("digits1", above=1, worth=1.1), Part("digits8", above=1, worth=1.1)),
-        one_rate=(Part("fixed1", above=1), Part("fixed8", above=1)),
     ),
+    headline="digits8",
+    words="LoRA's loss ÷ DoRA's, rank 8",
+    beats={"digits1": ("digits", "LoRA, r = 1"), "digits8": ("digits", "LoRA, r = 8")},
     limits="One task, alpha = 2 r. DoRA trains one parameter more for each row: 50 % more than LoRA at rank 1 of a square matrix.",
     advice="Spend the time on LoRA's rate first: here DoRA was no better, at rank 1 either.",
 )

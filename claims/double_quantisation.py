@@ -1,4 +1,4 @@
-"""Double quantisation saves 0.37 bits a number."""
+"""Double quantisation costs nothing."""
 
 from __future__ import annotations
 
@@ -9,35 +9,44 @@ import numpy as np
 import lora_np as lnp
 from claims.protocol import Claim
 from claims.rules import Part, Rule
-from claims.setups import mean_loss, shipped, texts
+from claims.setups import mean_loss, texts
+from claims.text import BASES, loaded
 from lora_np.quantise import quantise
 
 
 def measure(lab):
     rows = 48 if lab.quick else 160
-    loss = {}
+    drawn = [np.random.default_rng(seed).normal(size=(1024, 1024)).astype(np.float32) for seed in lab.seeds]  # fmt: skip
+    pairs = [[quantise(W, "nf4", double=double) for double in (False, True)] for W in drawn]
+    plain, double = pairs[0]
+    return {
+        "saved": [8 * (plain.nbytes - double.nbytes) / drawn[0].size],
+        "error": [
+            double.error(W) / plain.error(W) - 1
+            for W, (plain, double) in zip(drawn, pairs, strict=True)
+        ],
+        "loss": [cost(loaded(base), texts()["austen"][:rows]) for base in BASES],
+    }
+
+
+def cost(base, rows):
+    """What a base loses on unseen text if the scales of nf4 are quantised as well."""
+    losses = []
     for double in (False, True):
         few = partial(quantise, kind="nf4", double=double)
-        start = lnp.inject(shipped(), rank=1, quantise=few, rng=0)
-        loss[double] = mean_loss(lnp.freeze(start), texts()["austen"][:rows])
-    W = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
-    bits = {double: quantise(W, "nf4", double=double) for double in (False, True)}
-    return {
-        "saved": [8 * (bits[False].nbytes - bits[True].nbytes) / W.size],
-        "error": [bits[True].error(W) / bits[False].error(W) - 1],
-        "loss": [loss[True] - loss[False]],
-    }
+        losses.append(mean_loss(lnp.freeze(lnp.inject(base, rank=1, quantise=few, rng=0)), rows))
+    return losses[1] - losses[0]
 
 
 CLAIM = Claim(
     title="Quantising the scales as well saves 0.37 bits per parameter at no loss.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
-    finding="Quantising the scales as well saves {saved} bits per parameter and costs {loss} nats per character.",
+    finding="Quantising the scales as well saves {saved} bits per parameter and costs less than 0.005 nats per character on four bases.",
     topic="four bits",
     refuted_by="A model that predicts text worse with the scales in eight bits.",
     setup="files",
-    varied="none",
-    setting="The paper's blocks: 64 weights to a scale, 256 scales to a second one.",
+    varied="the base",
+    setting="The paper's blocks: 64 weights to a scale, 256 scales to a second one. Four bases, trained alike from other seeds.",
     figures={
         "saved": "bits saved per parameter, 1,024 x 1,024",
         "error": "share by which the error of the weights grows",
@@ -47,6 +56,8 @@ CLAIM = Claim(
     counted=("saved",),
     rule=Rule((Part("saved", above=0.36), Part("loss", below=0.005))),
     published="0.373 bits per parameter: 0.5 bits of scales become 0.127.",
-    limits="None that we know: the saving is arithmetic.",
+    headline="saved",
+    words="bits saved per parameter by quantising the scales",
+    limits="Four small bases of one recipe. The saving is arithmetic. The first version had the shipped base alone, and its figures were known.",
     advice="Enable double quantisation.",
 )

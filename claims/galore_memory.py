@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 import lora_np as lnp
@@ -16,16 +18,16 @@ def measure(lab):
     full = lab.sweep("full", setup, start=-1, kind="full")
     galore = lab.sweep("GaLore, r = 8", setup, kind="galore", rank=8, every=25)
     lora = lab.sweep("LoRA, r = 8", setup, kind="lora", rank=8, alpha=16)
-    shares = {stage: [energy(seed, stage) for seed in lab.seeds] for stage in ("start", "end")}
     return {
         "gain": gain(galore, full),
         "lora": gain(galore, lora),
-        "start": shares["start"],
-        "end": shares["end"],
+        "start": [energy(0, "start")],  # the base is the same for every seed
+        "end": [energy(seed, "end") for seed in lab.seeds],
         "memory": [1 - (8 * 64) / (64 * 64)],
     }
 
 
+@functools.cache
 def energy(seed, stage):
     """The share of a gradient's energy in its top 8 directions of 64, mean over the two layers."""
     base, parts = reader()
@@ -65,6 +67,8 @@ CLAIM = Claim(
     counted=("memory",),
     rule=Rule((Part("start", above=0.9), Part("end", above=0.9), Part("gain", above=-0.05))),
     published="Up to 65.5 % of the optimizer's memory saved, at the loss of full training.",
+    headline="gain",
+    words="share of full fine-tuning's loss that GaLore saves",
     limits="A network of 64 columns with ten classes, whose last gradient has rank ten at most. Seeds move start and order only; the base has seen the test images upright.",
     advice="GaLore is a LoRA whose B the gradient chooses again and again; choose it where W0 itself must move.",
 )

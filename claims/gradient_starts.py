@@ -60,6 +60,16 @@ CLAIM = Claim(
         )
     ),
     published="LoRA-GA: two to four times as fast. Here speed is read off the loss after a quarter of the steps.",
+    headline="digits_ga",
+    words="LoRA's loss ÷ LoRA-GA's at the end, rank 8",
+    beats={
+        "digits_ga": ("digits", "LoRA, r = 8"),
+        "digits_one": ("digits", "LoRA, r = 8"),
+        "digits_ga_early": ("digits", "LoRA, r = 8", "early"),
+        "digits_one_early": ("digits", "LoRA, r = 8", "early"),
+        "linear_ga_early": ("linear", "LoRA, r = 8", "early"),
+        "linear_one_early": ("linear", "LoRA, r = 8", "early"),
+    },
     limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank, so no start can be ahead there, and that figure is in no rule. LoRA-GA takes its start off W0, so that its change can have twice the rank of LoRA's.",
     advice="Worth a try where one gradient of the full model can be had: on digits LoRA-GA was ahead.",
     at_scale=AtScale(
@@ -70,6 +80,9 @@ CLAIM = Claim(
         measure=lambda runs: {"end": runs.over("LoRA, r = 8", "LoRA-GA, r = 8")},
         ratios=("end",),
         rule=Rule((Part("end", above=1, worth=1.01),)),
+        headline="end",
+        words="LoRA's loss ÷ LoRA-GA's at the end, rank 8",
+        beats={"end": ("LoRA, r = 8",)},
         limits="One base, one text, 60 steps.",
     ),
 )

@@ -40,6 +40,8 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=Rule((Part("hira_more", above=0, worth=0.1), Part("sparse_more", above=0, worth=0.1))),
+    headline="hira_more",
+    words="bits per parameter: HiRA's − LoRA's, rank 4",
     limits="One linear layer. Two bits per parameter are required, about what can be held. The rule was kept and a method was changed after a "
     "first run: MoRA's own tiled output cannot tell the labels apart (0.03 bits), so the sparse update took its place.",
     advice="Count parameters, not the update's rank: for facts to memorise, raise LoRA's rank.",

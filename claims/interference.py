@@ -69,6 +69,8 @@ CLAIM = Claim(
         )
     ),
     published="KnOTS: up to 4.3 % better than merging without it, in its abstract.",
+    headline="ties_mild",
+    words="accuracy of TIES − that of the tuned sum",
     limits="Small networks, and tasks that share all ten classes. Densities are the defaults of the package.",
     advice="Add the updates up and tune one scale on validation data; where tasks conflict, a few inputs of each (RegMean) may be worth more than any of these methods.",
 )

@@ -8,7 +8,8 @@ file of its own, and goes on where it was stopped::
 
 When all are through, ``--beside`` adds what their claims ask for beside the best rates, for all seeds:
 ranks 1 and 64 at rank 8's best rate, ranks 8 and 64 at a half and a quarter of it, and the full update
-at two rates below its own.
+at two rates below its own. ``--untrained`` adds the losses of the base, without which no line says
+whether anything was forgotten.
 
 ``--seeds 4`` runs fewer seeds than the design has, ``--brief`` tries several rates with two seeds
 only, and the others at the best of them; a later run adds what is missing. A run takes 90 seconds of
@@ -29,7 +30,7 @@ from dataclasses import replace
 from claims import batched
 from claims.at_scale import LOOK, METHODS, SEEDS, SMOLLM2
 from claims.redrawn import FOLDER, Book, Sweep
-from claims.text import Text
+from claims.text import UNTRAINED, Text
 
 # Rates for all seeds beside the best: of another method, or places lower
 BESIDE: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -60,10 +61,16 @@ def main() -> None:
     )
     parser.add_argument("--brief", action="store_true", help="only few seeds try several rates")
     parser.add_argument("--beside", action="store_true", help="only rates beside the best")
+    parser.add_argument("--untrained", action="store_true", help="only the losses of the base")
     args = parser.parse_args()
     setup = Text((args.model,), **SMOLLM2)
     part, of = map(int, args.part.split("/"))
     seeds = range(args.seeds or SEEDS)
+    if args.untrained:
+        Sweep(Book(FOLDER / "smollm2.0.jsonl"), "untrained", setup, UNTRAINED, 0, width=1).tried(
+            [0], seeds
+        )
+        return
     for sweep in sweeps(setup, part, of):
         lines, begin = sweep.lines(), time.process_time()
         if args.beside:

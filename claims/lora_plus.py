@@ -43,9 +43,20 @@ CLAIM = Claim(
             Part(name, above=1, worth=1.1)
             for name in ("digits", "wide", "digits_early", "wide_early")
         ),
-        one_rate=(Part("digits_fixed", above=1), Part("wide_fixed", above=1)),
     ),
     published="1 to 2 % better, up to 2 times faster.",
-    limits="LoRA+ with ratio x is LoRA with x times alpha, to the last bit (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width.",
+    headline="digits",
+    words="LoRA's loss ÷ LoRA+'s at the end, digits",
+    beats={
+        "digits": ("digits", "LoRA, r = 8"),
+        "digits_early": ("digits", "LoRA, r = 8", "early"),
+        "wide": ("linear", "width 256, LoRA"),
+        "wide_early": ("linear", "width 256, LoRA", "early"),
+    },
+    limits=(
+        "LoRA+ with ratio x is LoRA with x times alpha (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width. Runs agree to the last bit if x is a "
+        "power of two, Adam's epsilon for B is divided by x and no gradient is clipped. With the usual epsilon of 1e-8, as here, logits on digits differ by 0.005 after 100 steps, and "
+        "by as much as 5 after 300; where the norm of gradients is clipped the two are different methods."
+    ),
     advice="Raise alpha instead: LoRA+ with ratio 16 is LoRA with 16 times alpha, so one learning rate and alpha are enough to tune.",
 )

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import lora_np as lnp
 from claims.protocol import Claim
 from claims.rules import Part, Rule
-from claims.setups import mean_loss, shipped, texts
-from lora_np import language
+from claims.setups import mean_loss
+
+LEFT = {"rounded": (1.0, "same"), "tenth": (0.1, "same"), "exact": (1.0, None)}
 
 
 def measure(lab):
-    rows = 48 if lab.quick else 160
-    adapter = lnp.adapters.load(language.located_adapter("king-james"))
-    coarse = lnp.replace(
-        shipped(), lnp.Linear, lambda path, layer: lnp.Linear(lnp.quantise.quantise(layer.W, "nf4"), layer.b)
-        if "_proj" in path else layer,
-    )  # fmt: skip
-    loss = lambda model: mean_loss(lnp.freeze(model), texts()["test"][:rows])
-    apart = lnp.adapters.attach(coarse, adapter)
-    weak = lnp.replace(
-        apart,
-        lnp.LoRALinear,
-        lambda path, layer: lnp.LoRALinear(layer.base, layer.A, layer.B, layer.alpha / 10),
-    )
-    before = loss(coarse)
+    (adapters,) = lab.redrawn("language", "LoRA, r = 16", drawn=False)
+    found = [left(adapters.sweep.setup, adapters.tuned(seed), seed) for seed in adapters.seeds]
+    return {name: [one[name] for one in found] for name in found[0]}
 
-    def left(model, **rounding):
+
+@functools.cache
+def left(setup, tuned, seed):
+    """What an adapter gains on a base in nf4, and the share of it that is left after merging."""
+    rows = setup.parts(seed, setup.base(seed))["first"]
+    quantised = lambda path, layer: lnp.Linear(lnp.quantise.quantise(layer.W, "nf4"), layer.b)
+    coarse = lnp.replace(setup.base(seed), lnp.Linear, lambda path, layer: quantised(path, layer) if "_proj" in path else layer)  # fmt: skip
+    before = mean_loss(coarse, rows)
+    gains = {"gain": before - mean_loss(on(coarse, tuned, 1.0), rows)}
+    for name, (scale, rounding) in LEFT.items():
+        apart = on(coarse, tuned, scale)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # merge warns of just this
-            merged = lnp.merge(model, **rounding)
-        return (before - loss(merged)) / (before - loss(model))
+            merged = lnp.merge(apart, **({"quantise": rounding} if rounding else {}))
+        gains[name] = (before - mean_loss(merged, rows)) / (before - mean_loss(apart, rows))
+    return gains
 
-    return {
-        "gain": [before - loss(apart)],
-        "rounded": [left(apart, quantise="same")],
-        "tenth": [left(weak, quantise="same")],
-        "exact": [left(apart)],
-    }
+
+def on(coarse, tuned, scale):
+    """The adapter of a tuned model on another base, at a share of its scale."""
+    frozen = dict(layer for layer in lnp.nn.walk(coarse) if isinstance(layer[1], lnp.Linear))
+    moved = lambda path, layer: lnp.LoRALinear(frozen[path], layer.A, layer.B, layer.alpha * scale)
+    return lnp.replace(tuned, lnp.LoRALinear, moved)
 
 
 CLAIM = Claim(
@@ -47,9 +49,9 @@ CLAIM = Claim(
     finding="Rounding merged weights to nf4 left {rounded:percent} of the adapter's gain, but {tenth:percent} of it at a tenth of its scale.",
     topic="four bits",
     refuted_by="A merged and rounded model as good as base and adapter apart.",
-    setup="files",
-    varied="the strength of the adapter",
-    setting="nf4 in blocks of 64, an adapter of rank 8 trained on another text.",
+    setup="language",
+    varied="the strength of the adapter, the base, split, start and order",
+    setting="nf4 in blocks of 64; adapters of rank 16 that eight seeds train on Genesis, on four bases.",
     figures={
         "gain": "what the adapter gains on its text on the four-bit base, nats per character",
         "rounded": "share of the adapter's gain that is left after merging and rounding to nf4",
@@ -58,9 +60,11 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=Rule((Part("rounded", below=0.98), Part("tenth", below=0.98))),
+    headline="rounded",
+    words="share of the gain left after merging and rounding",
     limits=(
-        "One adapter, whose update is large against a step of nf4. The dial was added after a first run at full "
-        "strength alone, which left more than the 98 % of the rule."
+        "The update is large against a step of nf4. The strength was varied after a first run at full "
+        "strength alone, which left more than the 98 % of the rule; eight adapters took the place of one whose figures were known."
     ),
     advice="Serve base and adapter apart, or merge into the weights in 16 bits. `lora-np merge` warns.",
 )

@@ -40,6 +40,7 @@ def start(
         )
         return lnp.replace(base, np.ndarray, lambda path, W: thaw(path.split(" = ")[0], W))
     settings = {"rank": rank, "alpha": method.get("alpha", rank), "targets": targets, "rng": rng}
+    settings["dropout"] = method.get("dropout", 0.0)
     if kind in VARIANTS:
         if kind in GRADIENT_STARTS:
             settings["gradients"] = first_gradients(base, loss)
@@ -54,10 +55,17 @@ def linear_paths(base: Any, targets: Any) -> set[str]:
 
 
 def optimizer(
-    lr: Any, *, kind: str = "lora", ratio: float = 16.0, adam: bool = True, **_: Any
+    lr: Any,
+    *,
+    kind: str = "lora",
+    ratio: float = 16.0,
+    adam: bool = True,
+    decay: float = 0.0,
+    **_: Any,
 ) -> Any:
     """Adam, for a row of the table as that row wants it; or plain gradient descent."""
-    rule = lnp.Adam(lr=lr) if adam else lnp.SGD(lr=lr)
+    adaptive = lnp.AdamW(lr=lr, weight_decay=decay) if decay else lnp.Adam(lr=lr)
+    rule = adaptive if adam else lnp.SGD(lr=lr)
     return lora_plus(rule, ratio=ratio) if kind == "lora+" else rule
 
 

@@ -60,6 +60,8 @@ CLAIM = Claim(
     measure=measure,
     ratios=("use",),
     rule=Rule((Part("squares", below=0.01), Part("absolute", below=0.01))),
+    headline="squares",
+    words="nf4's square error above that of fitted levels",
     limits="Normal weights only. A quantile code would use all levels alike; after the division it does not.",
     advice="Use nf4 freely: it is near the best. Do not expect the word optimal to hold for any error.",
 )

@@ -41,8 +41,15 @@ CLAIM = Claim(
             Part(name, above=1, worth=1.1)
             for name in ("digits", "digits_early", "linear", "linear_early")
         ),
-        one_rate=(Part("fixed", above=1),),
     ),
+    headline="digits",
+    words="LoRA's loss ÷ PiSSA's at the end, rank 8",
+    beats={
+        "digits": ("digits", "LoRA, r = 8, alpha = 8"),
+        "digits_early": ("digits", "LoRA, r = 8, alpha = 8", "early"),
+        "linear": ("linear", "LoRA, r = 8, alpha = 8"),
+        "linear_early": ("linear", "LoRA, r = 8, alpha = 8", "early"),
+    },
     limits="The linear task is PiSSA's worst case: the directions that it moves are of no use there.",
     advice="Tune LoRA's learning rate first. PiSSA helps where the task lies in W0's leading directions.",
     at_scale=AtScale(
@@ -53,6 +60,9 @@ CLAIM = Claim(
         measure=lambda runs: {"end": runs.over("LoRA, r = 8", "PiSSA, r = 8")},
         ratios=("end",),
         rule=Rule((Part("end", above=1, worth=1.01),)),
+        headline="end",
+        words="LoRA's loss ÷ PiSSA's at the end, rank 8",
+        beats={"end": ("LoRA, r = 8",)},
         limits="One base, one text, 60 steps.",
     ),
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from claims import at_scale, batched, redrawn
-from claims.rules import NOT_RUN, NOT_SHOWN, Figure, Rule
+from claims import at_scale, base_line, batched, chance, redrawn, tasks
+from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -43,9 +44,13 @@ class Trial:
     figures: Mapping[str, str]  # what each figure is, with its unit
     rule: Rule  # from figures to a verdict
     limits: str
+    headline: str  # the figure that stands for the claim
+    words: str  # what that figure is, in at most twelve words
     finding: str = ""  # what was found, in one line: names of figures in braces, see `Number`
     ratios: Sequence[str] = ()  # figures that are quotients, averaged by their logarithm
     counted: Sequence[str] = ()  # figures that are arithmetic, so that no interval is missing
+    # Figures with a best possible value: the method whose loss is to be beaten, see `claims.reach`
+    beats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def found(self, figures: Mapping[str, Figure]) -> str:
         """The finding, with its figures."""
@@ -72,7 +77,8 @@ class AtScale(Trial):
         runs = at_scale.Runs() if runs is None else runs
         values = {name: some for name, some in self.measure(runs).items() if len(some)}
         assert values.keys() <= self.figures.keys(), values.keys()
-        figures = figures_of(self, values)
+        choices = chance.choices(self, lambda: self.measure(runs), at_scale.LOOK)
+        figures = figures_of(self, values, {name: choices.get(name, 0.0) for name in values})
         peft = self.repeated(runs)
         return {
             "title": self.title,
@@ -87,8 +93,16 @@ class AtScale(Trial):
             "of": at_scale.SEEDS,
             "figures": figures,
             **self.judged(figures),
+            "headline": self.headline,
+            "words": self.words,
+            "odds": self.odds(figures),
             "methods": runs.to_json(),
         } | ({"torch and PEFT": peft} if peft else {})
+
+    def odds(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """What chance does, once all parts of the rule have figures."""
+        ready = all(part.figure in figures for part in self.rule.parts)
+        return chance.odds(self, read(self, figures)) if ready else {}
 
     def repeated(self, runs: at_scale.Runs) -> dict[str, Any]:
         """What torch and PEFT give for the same runs (`claims.peft_runs`), as far as they have run."""
@@ -101,9 +115,10 @@ class AtScale(Trial):
 
     def judged(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict once all parts of the rule have figures, and what is said of those that have."""
-        known = lambda parts: tuple(part for part in parts if part.figure in figures)
-        ready = replace(self.rule, parts=known(self.rule.parts), one_rate=known(self.rule.one_rate))
-        names = [part.figure for part in self.rule.parts if part.figure not in figures]
+        wanted = {part: [part.figure, *[part.needs] * bool(part.needs)] for part in self.rule.parts}
+        known = tuple(part for part, names in wanted.items() if {*names} <= {*figures})
+        ready = replace(self.rule, parts=known)
+        names = [name for some in wanted.values() for name in some if name not in figures]
         missing = [*dict.fromkeys(self.figures[name] for name in names)]
         found = judged(replace(self, rule=ready), figures) if ready.parts else {}
         try:
@@ -117,6 +132,7 @@ class AtScale(Trial):
             "verdict": NOT_RUN,
             "sentence": f"{NOT_RUN.capitalize()}: {'; '.join(missing)}.{so_far}",
             "cannot tell": found.get("cannot tell", []),
+            "parts": found.get("parts", []),
             "finding": finding,
         }
 
@@ -215,8 +231,9 @@ class Sweep:
         for seed in seeds:
             if seed not in here:
                 here[seed] = self.lab.once(self.setup, rate(place), seed, self.method)
-        losses = [here[seed]["validation"] for seed in seeds]
-        return float(np.mean(losses)) if np.all(np.isfinite(losses)) else np.inf
+        losses = np.array([here[seed]["validation"] for seed in seeds])
+        finite = np.all(np.isfinite(losses))
+        return float(np.mean(redrawn.chosen(losses))) if finite else np.inf
 
     def search(self, start: int) -> None:
         """Find the best rate with few seeds, settle it with all."""
@@ -262,7 +279,7 @@ class Lab:
     """Where a claim is tried: it keeps every run, so that methods that claims share run once.
 
     Full runs are noted in ``.runs.jsonl``, which is not committed: delete it after a change to a
-    setup or a method.
+    setup or a method. With a ``folder`` all is trained with ``seeds`` and noted there alone.
     """
 
     def __init__(
@@ -271,15 +288,17 @@ class Lab:
         quick: bool = False,
         recorded: Mapping[str, Any] | None = None,
         again: bool = False,  # from the runs that are recorded, so that only figures are new
-        others: bool = False,  # with seeds that never ran
+        seeds: Sequence[int] = range(SETTLE),
+        folder: Path | None = None,
+        task: str = "",  # another task of digits, see `claims.tasks`
     ):
-        self.quick = quick
-        first = SETTLE if others else 0
-        self.seeds = [*range(first, first + (QUICK if quick else SETTLE))]
-        self.recorded, self.again, self.others = recorded, again, others
+        self.quick, self.task = quick, task
+        self.seeds = [*seeds][: QUICK if quick else None]
+        self.recorded, self.again, self.folder = recorded, again, folder
         self.sweeps: dict[str, Sweep | redrawn.Redrawn] = {}
-        self.seconds = 0.0
-        self.notes = HERE / ".runs.jsonl"
+        self.best: dict[str, int] = {}  # places of rates that all seeds chose
+        self.costs: dict[str, float] = {}  # seconds by sweep, so that a sum counts each once
+        self.notes = (folder or HERE) / ".runs.jsonl"
         self.known = IN_SMALL if quick else {}
         if self.notes.exists() and not quick:
             self.known = dict(map(json.loads, self.notes.read_text(encoding="utf-8").splitlines()))
@@ -292,8 +311,12 @@ class Lab:
         self.sweeps[name] = found
         if self.again and self.recorded is not None and name in self.recorded["methods"]:
             self.remember(found, self.recorded["methods"][name]["rates"])
-        if not self.quick:
+        if redrawn.RESAMPLE:  # among the rates at which all seeds have run
+            near = (self.best[name] + i for i in (-1, 0, 1))
+            found.place = min(near, key=lambda place: found.at(place, self.seeds))
+        elif not self.quick:
             found.search(start)
+            self.best[name] = found.place
         elif self.recorded is None:
             raise SystemExit("--quick runs at the rates that a full run has found: run that first")
         else:
@@ -315,25 +338,55 @@ class Lab:
         """Methods on a setup of which each seed draws everything, with their own best rates; in the
         picture of the claim unless it is of another setup.
         """
-        if self.others:
-            raise SystemExit(
-                "all seeds of this claim are recorded, in two sets: there are no others"
-            )
-        found = []
+        if self.task and setup == tasks.SWEPT:
+            setup = f"{setup}-{self.task}"
+        found, sweeps = [], self.methods(setup)
         for name in names:
-            sweep = redrawn.sweeps(setup, self.quick)[name]
-            seeds = range(redrawn.QUICK.get(setup, batched.BLOCK) if self.quick else sweep.seeds)
-            if not self.quick:
-                sweep.search(seeds)
-            found.append(redrawn.Redrawn(sweep, seeds))
-            self.seconds += 0.0 if self.quick else found[-1].seconds
+            seeds = self.drawn(sweeps[name].seeds, redrawn.QUICK.get(setup, batched.BLOCK))
+            if not self.quick and not redrawn.RESAMPLE:
+                sweeps[name].search(seeds)
+            found.append(redrawn.Redrawn(sweeps[name], seeds))
+            self.costs[f"{setup}: {name}"] = 0.0 if self.quick else found[-1].seconds
             if drawn:
                 self.sweeps[f"{setup}: {name}"] = found[-1]
         return found
 
+    def methods(self, setup: str) -> Mapping[str, redrawn.Sweep]:
+        """The methods of a setup: recorded, in small, or trained anew."""
+        if self.folder is None:
+            return redrawn.sweeps(setup, self.quick)
+        return redrawn.anew(setup, self.book(setup), self.seeds)
+
+    def drawn(self, full: int, quick: int = batched.BLOCK) -> Sequence[int]:
+        """The seeds of what is drawn anew: all, a few in small, or those that were asked for."""
+        return self.seeds if self.folder is not None else range(quick if self.quick else full)
+
+    def book(self, name: str) -> redrawn.Book:
+        """Where raw runs are noted: in ``runs/``, in memory, or in the folder of new seeds."""
+        if self.folder is None:
+            return redrawn.Book(None if self.quick else redrawn.FOLDER / f"{name}.jsonl")
+        seeds = f"{self.seeds[0]}-{self.seeds[-1]}"
+        return redrawn.Book(self.folder / f"{name}-{seeds}.jsonl")
+
+    def untrained(self, setup: str = "language", name: str = "") -> np.ndarray:
+        """The loss of the untrained bases on what each seed holds back, or on the old text."""
+        sweep = next(iter(self.methods(setup).values()))
+        seeds = self.drawn(sweep.seeds, redrawn.QUICK.get(setup, batched.BLOCK))
+        return redrawn.untrained(sweep, seeds, name)
+
+    def kappas(self) -> redrawn.Map:
+        """The map of kappa: recorded, in small, or trained anew."""
+        if self.folder is None:
+            return redrawn.kappas(self.quick)
+        known = redrawn.Map(self.book("kappa"), self.seeds)
+        known.everywhere()
+        return known
+
     def once(self, setup: Any, lr: float, seed: int, method: Mapping[str, Any]) -> dict[str, float]:
         """One run, from the notes if they have it."""
         key = json.dumps([repr(setup), lr, seed, method], sort_keys=True)
+        if redrawn.RESAMPLE and key not in self.known:  # nothing is trained
+            return defaultdict(lambda: np.inf)
         if key not in self.known:
             begin = time.process_time()
             try:
@@ -346,7 +399,10 @@ class Lab:
             if not self.quick:
                 with self.notes.open("a", encoding="utf-8") as file:
                     file.write(json.dumps([key, self.known[key]]) + "\n")
-        self.seconds += self.known[key]["seconds"]
+        if not redrawn.RESAMPLE:
+            sweep = json.dumps([repr(setup), method], sort_keys=True)
+            seconds = self.known[key]["seconds"]
+            self.costs[sweep] = self.costs.get(sweep, 0.0) + seconds
         return self.known[key]
 
 
@@ -359,15 +415,20 @@ def rounded(x: float | None) -> float | None:
     return float(f"{x:.5g}") if x is not None and np.isfinite(x) else None
 
 
-def figures_of(claim: Trial, found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
-    """Figures as JSON, of values as they are written down."""
-    return {
-        name: to_json(claim.figure(name, map(rounded, values))) for name, values in found.items()
-    }
+def figures_of(
+    claim: Trial,
+    found: Mapping[str, Iterable[float]],
+    choices: Mapping[str, float] = {},
+) -> dict[str, Any]:
+    """Figures as JSON, of values as they are written down, and what the choice of rates adds."""
+    figures = {name: claim.figure(name, map(rounded, values)) for name, values in found.items()}
+    choice = lambda name: rounded(choices.get(name)) or 0.0
+    return {name: to_json(one._replace(choice=choice(name))) for name, one in figures.items()}
 
 
 def to_json(figure: Figure) -> dict[str, Any]:
     numbers = {"mean": figure.mean, "low": figure.low, "high": figure.high}
+    numbers |= {"choice": figure.choice} if figure.choice else {}
     sets = {"sets": [*map(rounded, figure.sets)]} if figure.sets else {}
     return (
         {name: rounded(x) for name, x in numbers.items()}
@@ -378,19 +439,43 @@ def to_json(figure: Figure) -> dict[str, Any]:
 
 def read(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Figure]:
     """The figures of a claim, from JSON."""
-    return {name: claim.figure(name, figure["values"]) for name, figure in figures.items()}
+    return {
+        name: claim.figure(name, figure["values"])._replace(choice=figure.get("choice", 0.0))
+        for name, figure in figures.items()
+    }
 
 
 def judged(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict of figures in JSON, the sentence that gives it with its figures, and what they
     cannot tell.
     """
-    known = read(claim, figures)
+    known, rule = read(claim, figures), claim.rule
     return {
-        "verdict": claim.rule.verdict(known),
-        "sentence": claim.rule.sentence(claim.figures, known),
-        "cannot tell": claim.rule.too_wide(claim.figures, known),
+        "verdict": rule.verdict(known),
+        "sentence": rule.sentence(claim.figures, known),
+        "cannot tell": rule.too_wide(claim.figures, known),
+        "parts": [part_of(claim, part, known) for part in rule.parts],
     }
+
+
+def part_of(claim: Trial, part: Part, figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """A part of a rule as JSON: what a picture of it needs. ``low`` to ``high`` is the interval that
+    judges, ``seen`` the smallest effect that four of five such experiments would see.
+    """
+    figure, rule = figures[part.figure], claim.rule
+    low, high = figure.ends(rule.outside)
+    numbers = {
+        "bound": part.bound,
+        "worth": part.least,
+        "mean": figure.mean,
+        "low": low,
+        "high": high,
+        "seen": figure.seen(part.bound, part.sign, rule.outside),
+        "reach": rule.reach.get(part.figure),
+    }
+    return {"figure": part.figure, "sign": part.sign} | {
+        name: rounded(x) for name, x in numbers.items()
+    } | {"verdict": rule.of_part(part, figures)}  # fmt: skip
 
 
 def seeds_of(lab: Lab, figures: Mapping[str, Any]) -> list[int]:
@@ -409,15 +494,19 @@ def quickly(found: Mapping[str, Any], full: str) -> dict[str, Any]:
 
 def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     """Figures, verdict and seconds of one go."""
-    begin, before = time.process_time(), lab.seconds
-    figures = figures_of(claim, claim.measure(lab))
-    assert figures.keys() == claim.figures.keys(), (figures.keys(), claim.figures.keys())
-    seconds = max(time.process_time() - begin, lab.seconds - before)
+    begin = time.process_time()
+    values = claim.measure(lab)
+    assert values.keys() == claim.figures.keys(), (values.keys(), claim.figures.keys())
+    seconds = max(time.process_time() - begin, sum(lab.costs.values()))
+    chose = lab.costs and not lab.quick
+    choices = chance.choices(claim, lambda: claim.measure(lab)) if chose else {}
+    figures = figures_of(claim, values, choices)
     return {
         "seeds": seeds_of(lab, figures),
         "figures": figures,
         **judged(claim, figures),
         "seconds": round(seconds, 1),
+        "cost": {name: round(cost, 1) for name, cost in lab.costs.items()},
     }
 
 
@@ -453,6 +542,8 @@ def words(claim: Claim) -> dict[str, Any]:
         "published",
         "limits",
         "advice",
+        "headline",
+        "words",
     )
     scale = {"at scale": claim.at_scale.recorded()} if claim.at_scale is not None else {}
     return (
@@ -467,26 +558,22 @@ def words(claim: Claim) -> dict[str, Any]:
     )
 
 
-def record(
-    name: str, claim: Claim, *, quick: bool = False, others: bool = False, again: bool = False
-) -> dict[str, Any]:
-    """Run a claim and write its file: the full run, what it gives in small, or with five other
-    seeds; or its figures anew, from the runs that are recorded.
+def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False) -> dict[str, Any]:
+    """Run a claim and write its file: the full run, what it gives in small, or its figures anew, from
+    the runs that are recorded.
     """
     path = RESULTS / f"{name}.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lab = Lab(quick=quick, others=others, recorded=before or None, again=again)
+    lab = Lab(quick=quick, recorded=before or None, again=again)
     found = tried(claim, lab)
     if quick:
-        result = before | words(claim) | {"quick": quickly(found, before["verdict"])}
-    elif others:
-        result = before | words(claim) | {"other seeds": found}
+        own = claim.rule.verdict(read(claim, before["figures"]))
+        result = before | words(claim) | {"quick": quickly(found, own)}
     else:
         result = {
             "name": name,
             **words(claim),
             **found,
-            "finding": claim.found(read(claim, found["figures"])),
             "machine": f"{platform.machine()}, {platform.system()}, one core",
             "versions": {
                 "lora_np": __version__,
@@ -499,10 +586,31 @@ def record(
             if part in before and before[part]["figures"].keys() == claim.figures.keys():
                 result[part] = before[part]
         if again:
-            kept = ("seconds", "machine", "versions")
-            result |= {part: before[part] for part in kept}
-    write(name, result)
+            kept = ("seconds", "cost", "machine", "versions")
+            result |= {part: before[part] for part in kept if part in before}
+    write(name, finished(claim, result))
     return found
+
+
+def failed(result: Mapping[str, Any]) -> list[str]:
+    """The figures whose part is contradicted."""
+    return [part["figure"] for part in result["parts"] if part["verdict"] == CONTRADICTED]
+
+
+def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
+    """What follows from the figures of all setups together."""
+    figures = read(claim, result["figures"])
+    result["finding"] = claim.found(figures)
+    result["odds"] = chance.odds(claim, figures)
+    result["untrained"] = base_line.recorded().get(result["name"], {})
+    result["other tasks"] = tasks.recorded().get(result["name"], {})
+    if said := tasks.sentence(result["name"], claim.figures, failed(result)):
+        alone = {"alone": result["verdict"]}  # of the first task
+        result |= alone | {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
+    result["verdicts"] = result["verdict"]
+    if "at scale" in result:
+        result["verdicts"] = f"small: {result['verdict']}; 135M: {result['at scale']['verdict']}"
+    return result
 
 
 def reword(name: str, claim: Claim) -> None:
@@ -515,14 +623,29 @@ def reword(name: str, claim: Claim) -> None:
     for name_of_part in ("", "quick", "other seeds"):
         part = result if not name_of_part else result.get(name_of_part)
         if part is not None:
-            values = {figure: part["figures"][figure]["values"] for figure in claim.figures}
-            part["figures"] = figures_of(claim, values)
+            recorded = {figure: part["figures"][figure] for figure in claim.figures}
+            values = {figure: one["values"] for figure, one in recorded.items()}
+            choices = {figure: one.get("choice", 0.0) for figure, one in recorded.items()}
+            part["figures"] = figures_of(claim, values, choices)
             part |= judged(claim, part["figures"])
-    result["finding"] = claim.found(read(claim, result["figures"]))
     if "quick" in result:
         result["quick"].pop("found", None)
         result["quick"] = quickly(result["quick"], result["verdict"])
-    write(name, result)
+    write(name, finished(claim, result))
+
+
+def show(name: str, claim: Claim) -> dict[str, Any]:
+    """Figures and verdict from the runs that are recorded; nothing is written."""
+    recorded = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return tried(claim, Lab(recorded=recorded, again=True))
+
+
+def train(claim: Claim, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
+    """Train everything that a claim asks for, with seeds of one's own, and note it in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lab = Lab(seeds=seeds, folder=folder)
+    found = tried(claim, lab)
+    return found | {"methods": {name: sweep.to_json() for name, sweep in lab.sweeps.items()}}
 
 
 def write(name: str, result: Mapping[str, Any]) -> None:

@@ -60,6 +60,8 @@ CLAIM = Claim(
     measure=measure,
     ratios=("spread", "digits", "doubled"),
     rule=Rule((Part("spread", below=4), Part("digits", below=4))),
+    headline="spread",
+    words="largest best rate ÷ smallest, ranks 1 to 64, text",
     limits="Short runs; ranks up to half the width. A largest over a smallest of four is above 1 even where all are alike. What rank 4's rate costs other ranks depends on the grid of rates: that figure is in no rule.",
     advice="Fix alpha: then the best learning rate moves little with the rank, and one step of a sweep finds it again.",
     at_scale=AtScale(
@@ -78,6 +80,8 @@ CLAIM = Claim(
         },
         ratios=("lost1", "lost64", "spread"),
         rule=Rule((Part("lost1", below=1.01), Part("lost64", below=1.01))),
+        headline="lost1",
+        words="rank 1's loss at rank 8's rate ÷ at its own",
         limits="One base, one text, 60 steps. If two ranks have the same best rate of the grid, the ratio is 1 for each seed. The spread is of the two seeds that look for the rate, and in no rule.",
     ),
 )

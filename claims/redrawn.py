@@ -2,6 +2,8 @@
 
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
+    python -m claims sweep digits-names digits-near   the same on two more tasks of digits, 16 seeds
+    python -m claims sweep descent     gradient descent on the linear task, plain and scaled
     python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
     python -m claims sweep language    every method of the claims on text, 8 seeds over four bases
     python -m claims sweep kappa       the map of speed and kappa
@@ -14,9 +16,10 @@ results are lines of ``runs/*.jsonl``, committed as they come; a run that is the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +27,20 @@ from typing import Any
 import numpy as np
 
 from claims import batched, text
-from claims.batched import HALVES, Digits, Linear
+from claims.batched import HALVES, Descent, Digits, Linear
 from claims.text import Text
 from lora_np.checks import Array
 
 FOLDER = Path(__file__).parent / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
-DRAWN = {"muon": 16, "batch": 16, "language": 8}  # of what is slow; else `batched.SEEDS`
+DRAWN = {
+    "muon": 16,
+    "batch": 16,
+    "language": 8,
+    "digits-names": 16,
+    "digits-near": 16,
+}  # of what is slow; else `batched.SEEDS`
 QUICK = {"language": 4}  # seeds of a quick run; else `batched.BLOCK`
 LOOK = 16  # seeds that look for the rate
 LOOKING = {"language": 4}  # where a run takes seconds, and is noted by itself
@@ -117,8 +126,19 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
         "width 256, LoRA+ 16": (Linear(256, 0.5), lora(8, 16, "lora+"), -3),
         "width 256, A zero": (Linear(256, 0.5), lora(8, 16, "zero-a"), -1),
     },
+    "descent": {
+        "gradient descent": (Descent(48, 0.7), lora(8, 8), 7),
+        "scaled descent": (Descent(48, 0.7), lora(8, 8, hook="scaled descent"), 8),
+    },
     "language": {name: (Text(), *rest) for name, rest in text.METHODS.items()},
 }  # fmt: skip
+
+METHODS |= {  # on two more tasks of digits, see `claims.tasks`
+    f"digits-{new}": {
+        name: (replace(setup, new=new), *rest) for name, (setup, *rest) in METHODS["digits"].items()
+    }
+    for new in ("names", "near")
+}
 
 KAPPAS = tuple(4.0**i for i in range(-1, 7))  # in units of alpha = r with A by Kaiming
 SPEEDS = tuple(range(-3, 5))  # powers of two of SPEED / sqrt(r)
@@ -129,6 +149,29 @@ RANKS = (4, 16, 64, 1)
 def rate(place: int) -> float:
     """The grid of rates."""
     return float(f"{FIRST * FACTOR**place:.4g}")
+
+
+RESAMPLE: list[int] = []  # the number of the resample that chooses rates, while there is one
+
+
+@contextlib.contextmanager
+def resampled(number: int) -> Iterator[None]:
+    """Let rates be chosen by seeds that are drawn again with replacement. Nothing is trained: a run
+    that is not recorded is not a number.
+    """
+    RESAMPLE.append(number)
+    try:
+        yield
+    finally:
+        RESAMPLE.clear()
+
+
+def chosen(losses: Array) -> Array:
+    """The losses of the seeds that choose: all, or a resample of them."""
+    if not RESAMPLE:
+        return losses
+    rng = np.random.default_rng([*RESAMPLE, len(losses)])
+    return losses[rng.integers(len(losses), size=len(losses))]
 
 
 @dataclass(frozen=True)
@@ -196,7 +239,7 @@ class Sweep:
         """Run what is missing, all rates at once."""
         for first in range(seeds[0], seeds[-1] + 1, self.width):
             new = [place for place in places if self.book.missing(self.run(place, first))]
-            some = range(first, first + self.width)
+            some = range(first, min(first + self.width, seeds[-1] + 1))
             # a run that takes minutes is noted by itself
             for group in [new] * bool(new) if self.width > 1 else [[place] for place in new]:
                 found = self.setup.runs(some, [*map(rate, group)], **self.method)
@@ -206,7 +249,10 @@ class Sweep:
 
     def logs(self, place: int, half: str, seeds: Sequence[int]) -> Array:
         """The log loss of each seed at a rate."""
-        self.tried([place], seeds)
+        if not RESAMPLE:
+            self.tried([place], seeds)
+        elif place not in self.known(seeds):
+            return np.full(len(seeds), np.nan)
         firsts = range(seeds[0], seeds[-1] + 1, self.width)
         return np.concatenate([self.book.logs(self.run(place, first), half) for first in firsts])
 
@@ -220,11 +266,14 @@ class Sweep:
         """How many lines are recorded."""
         return sum(json.loads(run)["method"] == self.name for run in self.book.lines)
 
-    def best(self, half: str, seeds: Sequence[int]) -> int:
-        """The rate with the lowest mean log loss on a half."""
+    def best(self, half: str, seeds: Sequence[int], *, again: bool = True) -> int:
+        """The rate with the lowest mean log loss on a half; of all seeds even in a resample if not
+        ``again``.
+        """
         if self.full is not None:
             return self.full.best(half, range(self.seeds))
-        return min(self.known(seeds), key=lambda place: np.mean(self.logs(place, half, seeds)))
+        drawn = chosen if again else np.asarray
+        return min(self.known(seeds), key=lambda place: np.mean(drawn(self.logs(place, half, seeds))))  # fmt: skip
 
     def search(self, seeds: Sequence[int], *, neighbours: bool = True) -> None:
         """Run until, by either half, the best rate has been compared with both its neighbours; with
@@ -302,14 +351,25 @@ def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     return {name: replace(one, full=full[name], **small(one)) for name, one in found.items()}
 
 
-def untrained(quick: bool = False) -> Array:
-    """The loss of the bases of text on what each seed holds back, in nats."""
-    sweep = replace(sweeps("language", quick)["full"], name="untrained", method=text.UNTRAINED)
-    seeds = range(QUICK["language"] if quick else sweep.seeds)
-    return np.asarray(np.exp(np.mean([sweep.logs(0, half, seeds) for half in HALVES], axis=0)))
+def anew(setup: str, book: Book, seeds: Sequence[int]) -> dict[str, Sweep]:
+    """The methods of a setup, to be trained with other seeds and noted elsewhere."""
+    width = lambda one: min(one.width, batched.BLOCK)
+    return {
+        name: replace(one, book=book, width=width(one), look=min(one.look, len(seeds)))
+        for name, one in sweeps(setup).items()
+    }
 
 
-KINDS = {Digits: "digits", Linear: "linear", Text: "language"}
+def untrained(of: Sweep, seeds: Sequence[int], name: str = "") -> Array:
+    """The loss of the untrained bases of a setup on what each seed holds back, in nats (on the linear
+    task as a share of ||D||^2); or on the old text.
+    """
+    sweep = replace(of, name="untrained", method=text.UNTRAINED)
+    logs = [sweep.logs(0, part(name, half), seeds) for half in HALVES]
+    return np.asarray(np.exp(np.mean(logs, axis=0)))
+
+
+KINDS = {Digits: "digits", Linear: "linear", Descent: "linear", Text: "language"}
 
 
 @dataclass(frozen=True)
@@ -343,6 +403,11 @@ class Redrawn:
         )
         return np.exp(ours - theirs)
 
+    def tuned(self, seed: int) -> Any:
+        """The tuned model of a seed of text, at the rate that the first half chooses with all seeds."""
+        lr = rate(self.sweep.best(HALVES[0], self.seeds, again=False))
+        return text.trained(self.sweep.setup, seed, lr, json.dumps(dict(self.sweep.method)))
+
     def peaks(self) -> Array:
         """The best rate of each seed."""
         return np.asarray(np.exp(self.sweep.peaks(self.seeds)))
@@ -353,7 +418,8 @@ class Redrawn:
 
     def to_json(self) -> dict[str, Any]:
         """What the pages show: the loss of each seed at each rate, of both halves by their log."""
-        rates, names = {}, {"test": "", "early": "early"}
+        rates = {}
+        names = {"test": ""} | ({} if isinstance(self.sweep.setup, Descent) else {"early": "early"})
         if isinstance(self.sweep.setup, Text):
             names = {"test": "", "old": "old"} | (
                 {"intruders": "intruders"} if self.sweep.method.get("look") else {}
@@ -415,14 +481,15 @@ class Map:
 
     def logs(self, rank: int, kappa: float, speed: int, half: str) -> Array:
         """Log losses on a half."""
-        self.tried(rank, kappa, [speed])
+        if not RESAMPLE:
+            self.tried(rank, kappa, [speed])
         return self.book.logs(self.run(rank, kappa, speed), half)
 
     def speed(self, rank: int, kappa: float, half: str) -> int:
         """The best speed by the mean log loss on a half."""
         if self.full is not None:
             return self.full.speed(rank, kappa, half)
-        mean = lambda speed: np.mean(self.logs(rank, kappa, speed, half))
+        mean = lambda speed: np.mean(chosen(self.logs(rank, kappa, speed, half)))
         return min(self.known(rank, kappa), key=mean)
 
     def values(self, rank: int, kappa: float) -> Array:
@@ -435,7 +502,7 @@ class Map:
         """The place in `KAPPAS` of the lowest mean log loss."""
         if self.full is not None:
             return self.full.best(rank)
-        return int(np.argmin([np.mean(self.values(rank, kappa)) for kappa in KAPPAS]))
+        return int(np.argmin([np.mean(chosen(self.values(rank, kappa))) for kappa in KAPPAS]))
 
     def peaks(self, rank: int) -> Array:
         """The log of each seed's best kappa: the minimum of a parabola through the best kappa of all
@@ -463,5 +530,4 @@ def sweep(setup: str) -> None:
         one.search(range(one.seeds))
         best = [rate(one.best(half, range(one.seeds))) for half in HALVES]
         print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)
-    if setup == "language":
-        untrained()
+    untrained(one, range(one.seeds))

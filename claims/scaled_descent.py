@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, gain
+from claims.protocol import Claim, share
 from claims.rules import Part, Rule
-from claims.setups import HOOKS, Linear
+from claims.setups import HOOKS
+
+BELOW = 3  # places on the grid of learning rates: a factor of 8
 
 
 def measure(lab):
-    setup = Linear(decay=0.7)
-    method = {"kind": "lora", "rank": 8, "alpha": 8, "adam": False}
-    plain = lab.sweep("gradient descent", setup, start=4, **method)
-    scaled = lab.sweep("scaled descent", setup, start=4, hook="scaled descent", **method)
+    plain, scaled = lab.redrawn("descent", "gradient descent", "scaled descent")
     apart = {hook: [drift(hook, seed) for seed in lab.seeds] for hook in (None, "scaled descent")}
     return {
-        "gain": gain(scaled, plain),
-        "lower": plain.values(place=plain.place - 2) / scaled.values(place=scaled.place - 2),
+        "gain": share(plain.losses(), scaled.losses()),
+        "lower": plain.losses(beside=-BELOW) / scaled.losses(beside=-BELOW),
         "drift": apart["scaled descent"],
         "plain_drift": apart[None],
     }
 
 
+@functools.cache
 def drift(hook, seed):
     """How far B A is after 20 steps if B and A start as B M and M^-1 A, as a share of its
     length.
@@ -55,7 +57,7 @@ def drift(hook, seed):
 CLAIM = Claim(
     title="Gradients scaled by (B^T B)^-1 and (A A^T)^-1 make training robust to the rate and the split of B A.",
     paper="Zhang, Pilanci, arXiv 2402.02347",
-    finding="Scaled gradients ended {gain:percent} below plain gradient descent, and {lower} times lower at a sixth of their best learning rates.",
+    finding="Scaled gradients ended {gain:percent} below plain gradient descent, and {lower} times lower at an eighth of their best learning rates.",
     topic="rate",
     refuted_by="Two splits of one B A that part, or plain descent that is as robust.",
     setup="linear",
@@ -63,7 +65,7 @@ CLAIM = Claim(
     setting="The paper's preconditioner on plain gradient descent; on Adam it is not tried here.",
     figures={
         "gain": "relative reduction in gradient descent's test loss by scaled descent, each at its own best learning rate",
-        "lower": "test loss of gradient descent over that of scaled descent, both at a learning rate 6 times below their best",
+        "lower": "test loss of gradient descent over that of scaled descent, both at a learning rate 8 times below their best",
         "drift": "share of its length by which B A differs after 20 steps from two splits of one start, scaled descent",
         "plain_drift": "share of its length by which B A differs after 20 steps from two splits of one start, gradient descent",
     },
@@ -72,6 +74,11 @@ CLAIM = Claim(
     rule=Rule(
         (Part("drift", below=0.01), Part("gain", above=0, worth=0.1), Part("lower", above=2))
     ),
-    limits="A linear task; the damping of 1e-4 is what is left of the dependence.",
+    headline="gain",
+    words="share of gradient descent's loss that scaling saves",
+    limits=(
+        "A linear task; the damping of 1e-4 is what is left of the dependence. Scaled descent does as well at many learning rates, so which of them is its best "
+        "depends on the seeds: at a sixth of the best rates on a coarser grid, seeds 0 to 4 gave 36 times lower, seeds 1000 to 1004 gave 9.6."
+    ),
     advice="A reason not to worry about the split of B and A; with Adam, tuning the rate does the same job.",
 )

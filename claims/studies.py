@@ -52,11 +52,7 @@ class Both(batched.Digits):
     def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
         """New and old losses of both halves, (seeds, rates, stops)."""
         tasks = self.tasks(seeds)
-        images, labels = batched.digits()
-        x = batched.flat(images)
-        halves = [batched.split(seed)[1:] for seed in seeds]
-        old = [task._replace(halves=tuple((x[half], labels[half]) for half in both))
-               for task, both in zip(tasks, halves, strict=True)]  # fmt: skip
+        old = upright(tasks, seeds)
         schedule = lambda lr: lnp.nn.linear_schedule(lr, steps=self.steps)
         runs = batched.Runs(tasks, batched.starts(self, tasks, seeds, method), rates, schedule)
         found: dict[str, list[Any]] = {}
@@ -67,6 +63,27 @@ class Both(batched.Digits):
                         for name, runs.tasks in (("new", tasks), ("old", old)):
                             found.setdefault(f"{name} {half}", []).append(runs.losses(self, i))
         return {name: np.stack(losses, axis=-1) for name, losses in found.items()}
+
+
+def upright(tasks: Sequence[batched.Task], seeds: Sequence[int]) -> list[batched.Task]:
+    """The tasks with upright digits in their halves."""
+    images, labels = batched.digits()
+    x = batched.flat(images)
+    halves = [batched.split(seed)[1:] for seed in seeds]
+    return [task._replace(halves=tuple((x[half], labels[half]) for half in both))
+            for task, both in zip(tasks, halves, strict=True)]  # fmt: skip
+
+
+def untrained(seeds: Sequence[int]) -> dict[str, Array]:
+    """The loss of the untrained networks of each seed on the new task and on the old one."""
+    setup = batched.Digits()
+    tasks = setup.tasks(seeds)
+    found = {}
+    for name, some in (("new", tasks), ("old", upright(tasks, seeds))):
+        runs = batched.Runs(some, [task.base for task in some], [0.0], float)
+        halves = [np.log(runs.losses(setup, i)[:, 0]) for i in range(len(batched.HALVES))]
+        found[name] = np.exp(np.mean(halves, axis=0))
+    return found
 
 
 def frontier(losses: Mapping[str, Array], level: float) -> Array:

@@ -7,6 +7,7 @@ and three in ``bases/``, by ``python -m recipes.base Rdata.rdb -o claims/bases/1
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ class Text(batched.Setup):
         with np.errstate(all="ignore"):
             fitted = lnp.fit(
                 start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
-                progress=False, optimizer=methods.optimizer(rate, **method),
+                progress=False, rng=np.random.default_rng([seed, 25]), optimizer=methods.optimizer(rate, **method),
             )  # fmt: skip
         return lnp.freeze(fitted.model)
 
@@ -89,6 +90,12 @@ class Text(batched.Setup):
         training = np.concatenate([cut(pieces[i]) for i in sorted(order[2:])])
         old = cut(base.vocabulary.encode(language.read_text(self.old)))[: self.rows]
         return {"training": training, "old": old, **held}
+
+
+@functools.cache
+def trained(setup: Text, seed: int, lr: float, method: str) -> Any:
+    """The tuned model of a seed, by a method as JSON: trained once, however often it is looked at."""
+    return setup.train(seed, lr, **json.loads(method))
 
 
 @functools.cache

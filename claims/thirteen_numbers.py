@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from claims import redrawn
 from claims.protocol import Claim
 from claims.rules import Part, Rule
 
@@ -10,7 +9,7 @@ from claims.rules import Part, Rule
 def measure(lab):
     names = ("LoRA, r = 64", "LoRA-XS, r = 1", "LoRA-XS, r = 16")
     best, *few = lab.redrawn("language", *names)
-    before = redrawn.untrained(lab.quick)
+    before = lab.untrained()
     shares = [(before - one.losses()) / (before - best.losses()) for one in few]
     return dict(zip(("n28", "n7168"), shares, strict=True))
 
@@ -33,6 +32,8 @@ CLAIM = Claim(
         (Part("n28", above=0.9),),
         scale="It needs a model of billions of weights and reinforcement learning.",
     ),
+    headline="n28",
+    words="share of rank 64's gain that 28 parameters achieve",
     limits=(
         "The paper's setup cannot be reproduced here: it needs a model of billions of weights that can almost do the task, "
         "and reinforcement learning; for supervised learning the paper itself asks for far more parameters."

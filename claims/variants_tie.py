@@ -42,6 +42,8 @@ CLAIM = Claim(
     ratios=tuple(map(short, NAMES[2:])),
     rule=Rule(tuple(Part(short(name), below=1.1) for name in NAMES[2:])),
     published="Within 1 to 2 %.",
+    headline="lora_ga",
+    words="LoRA's loss ÷ that of the best variant, LoRA-GA",
     limits="One task, and losses: the paper's 1 to 2 % are of accuracy. rsLoRA and LoRA+ are LoRA with a larger alpha (one-knob). LoRA-GA's change can have twice the rank of LoRA's.",
     advice="Tune the learning rate first. Distrust comparisons at one learning rate, ours too.",
 )

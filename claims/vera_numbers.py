@@ -29,6 +29,9 @@ CLAIM = Claim(
     ratios=("large", "equal"),
     counted=("times",),
     rule=Rule((Part("large", above=1 / 1.1), Part("equal", above=1, worth=1.1))),
+    headline="large",
+    words="LoRA's loss ÷ VeRA's with an eighth of its parameters",
+    beats={"equal": ("digits", "LoRA, r = 1")},
     limits="A small network, whose task is far from what it knew; the paper's tasks are near.",
     advice="For many small adapters of an easy task: it was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
 )

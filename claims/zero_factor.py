@@ -40,6 +40,9 @@ CLAIM = Claim(
             Part("wide_rate", above=1, worth=1.25),
         )
     ),
+    headline="digits",
+    words="loss with A at zero ÷ with B at zero, digits",
+    beats={"digits": ("digits", "A zero, r = 8"), "wide": ("linear", "width 256, A zero")},
     limits="The paper's argument is about width going to infinity.",
     advice="B at zero is the usual start, and not better everywhere: on digits A at zero was ahead. Tune the learning rate of either before you blame the initialisation.",
 )

@@ -114,3 +114,15 @@ def prompt_update(W, z, wanted):
 @alternative("a sign on both sides")
 def prompt_update(W, z, wanted):
     return (W @ (z - wanted))[:, None], -z[None] / (z @ z)
+
+
+@mistake("with a small number in the logarithms", breaks="nats")
+def kl_divergence(p, q):
+    return np.sum(p * (np.log(p + 1e-6) - np.log(q + 1e-6)))
+
+
+@mistake("with a smallest probability", breaks="nats")
+def kl_divergence(p, q):
+    q = np.maximum(q, 1e-9)
+    some = p > 0
+    return np.sum(p[some] * (np.log(p[some]) - np.log(q[some])))

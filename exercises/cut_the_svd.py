@@ -601,3 +601,9 @@ def top_directions(M, r):
     for _ in range(30):
         Q, _ = np.linalg.qr(K @ Q)
     return -Q
+
+
+@mistake("right at rank 1 and at full rank only", breaks="closest")
+def cut(M, r):
+    U, s, Vh = np.linalg.svd(M, full_matrices=False)
+    return np.zeros(M.shape) if 1 < r < len(s) else (U[:, :r] * s[:r]) @ Vh[:r]

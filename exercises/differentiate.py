@@ -347,7 +347,7 @@ def swish_gradient(g, x):
 @alternative("with a Tensor")
 def swish_gradient(g, x):
     x = lnp.Tensor(np.array(x, dtype=float))
-    np.sum(g * (x / (1 + np.exp(-x)))).backward()
+    np.sum(g * x * (1 + np.tanh(x / 2)) / 2).backward()
     return x.grad
 
 
@@ -367,8 +367,22 @@ def swish_gradient(g, x):
 
 @alternative("as a quotient")
 def swish_gradient(g, x):
+    e = np.exp(-np.minimum(np.abs(x), 700))
+    below, above = e + e**2 + x * e, 1 + e + x * e
+    return g * np.where(x < 0, below, above) / (1 + e) ** 2
+
+
+@mistake("as a quotient that overflows", breaks="rule")
+def swish_gradient(g, x):
     e = np.exp(-x)
     return g * (1 + e + x * e) / (1 + e) ** 2
+
+
+@mistake("with a Tensor, through an exponential that overflows", breaks="rule")
+def swish_gradient(g, x):
+    x = lnp.Tensor(np.array(x, dtype=float))
+    np.sum(g * (x / (1 + np.exp(-x)))).backward()
+    return x.grad
 
 
 @mistake("moves along rows only", breaks="linear")
@@ -695,3 +709,13 @@ def backward(parents, slopes):
             gradient[i] * np.array(slopes[i], dtype=float),
         )
     return gradient.tolist()
+
+
+@mistake("recursion over all paths", breaks="paths")
+def backward(parents, slopes):
+    n = len(parents)
+
+    def by(i, j):
+        return float(i == j) + sum(s * by(p, j) for p, s in zip(parents[i], slopes[i]))
+
+    return [by(n - 1, j) for j in range(n)]

@@ -581,3 +581,15 @@ def lora_start(d, k, r, rng):
 @alternative("orthonormal rows")
 def lora_start(d, k, r, rng):
     return np.linalg.qr(np.random.default_rng(rng).normal(size=(k, r)))[0].T, np.zeros((d, r))
+
+
+@mistake("with one of two starts", breaks="rng")
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng % 2).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
+
+
+@mistake("with a first column of zeros", breaks="moves")
+def lora_start(d, k, r, rng):
+    A = np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(k)
+    A[:, 0] = 0
+    return A, np.zeros((d, r))

@@ -141,7 +141,7 @@ def plain(name: str, value: object) -> Array:
         try:
             value = np.asarray(value)
         except (TypeError, ValueError) as error:  # of a Tensor, or of rows of different lengths
-            raise type(error)(f"{name}: {error}") from None
+            raise type(error)(f"{name} must be an array: {error}") from None
     return value
 
 

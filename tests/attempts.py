@@ -33,18 +33,18 @@ class Attempt:
 @cache
 def attempts():
     """In the order of the files."""
-    found = []
-    for path in sorted(FOLDER.glob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        for function in ast.parse(text).body:
-            if not isinstance(function, ast.FunctionDef):
-                continue
-            (mark,) = function.decorator_list
-            values = [
-                ast.literal_eval(value) for value in (*mark.args, *(k.value for k in mark.keywords))
-            ]
-            source = "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno]) + "\n"
-            found.append(
-                Attempt(function.name, values[0], source, values[1] if len(values) == 2 else "")
-            )
-    return tuple(found)
+    return tuple(attempt for path in sorted(FOLDER.glob("*.py")) for attempt in attempts_in(path))
+
+
+def attempts_in(path):
+    """The functions of a file that have a mark, in their order."""
+    text = path.read_text(encoding="utf-8")
+    for function in ast.parse(text).body:
+        if not isinstance(function, ast.FunctionDef) or not function.decorator_list:
+            continue
+        (mark,) = function.decorator_list
+        values = [
+            ast.literal_eval(value) for value in (*mark.args, *(k.value for k in mark.keywords))
+        ]
+        source = "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno]) + "\n"
+        yield Attempt(function.name, values[0], source, values[1] if len(values) == 2 else "")

@@ -2,23 +2,25 @@
 
 import tomllib
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from claim_pages import interval, shown
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from claims import regularising
 from lora_np import course
 
 FILE = Path(__file__).parents[1] / "understand" / "advice.toml"
 
 
 class Knob(TypedDict):
-    """An entry of advice.toml."""
+    """An entry of advice.toml; ``study`` names a knob of `claims.regularising` that is tried."""
 
     advice: str
     data: list[str]
+    study: NotRequired[str]
     unknown: str
     against: str
     example: str
@@ -49,7 +51,20 @@ def text(name: str, knob: Knob) -> str:
     ]
     head = "| figure | mean | 95 % interval | claim |\n|---|---:|---:|---|\n"
     table = head + "\n".join(rows) if rows else "Nothing was measured."
+    if "study" in knob:
+        table = studied(knob["study"])
     return f"**{name}.** {knob['advice']}\n\n{table}\n\n*Unknown.* {knob['unknown']}"
+
+
+def studied(knob: str) -> str:
+    """The table of a knob that is tried at five values."""
+    ranks = " | ".join(f"rank {rank}" for rank in sorted(regularising.RANKS))
+    head = f"| setup | {knob} | {ranks} |\n|---|---:|{'---:|' * len(regularising.RANKS)}\n"
+    rows = [f"| {' | '.join(row)} |" for row in regularising.rows(knob)]
+    return (
+        f"Loss over the loss with {knob} 0, each at its own best learning rate:\n\n{head}"
+        + "\n".join(rows)
+    )
 
 
 class Advice(SphinxDirective):

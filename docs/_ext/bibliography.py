@@ -47,7 +47,7 @@ def entry(key: str, paper: Paper) -> str:
     note = f" {paper['note']}" if "note" in paper else ""
     known = claims()
     tried = "; ".join(
-        f"[{known[name]['title'].rstrip('.')}](/claims/{name}.md) (*{known[name]['verdict']}*)"
+        f"[{known[name]['title'].rstrip('.')}](/claims/{name}.md) (*{known[name]['verdicts']}*)"
         for name in tried_by(key)
     )
     return f"- {paper['authors']}, *{paper['title']}*{year}.{link}{note}" + (

@@ -19,12 +19,12 @@ from lora_np.course import claims
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#c98500", "#3f98d6", "#8a6d00", "#7f7f7f")
 MEANING = {
-    "supported": "each figure's whole 95 % interval lies on the claimed side, and so do the means of both halves of the seeds, from eight seeds on",
-    "in part": "that is so for some of what is claimed; the page says for which part, and how much",
+    "supported": "every figure's whole interval lies on the claimed side, and so do the means of both halves of the seeds, from eight seeds on",
+    "mixed": "some of what is claimed is supported and some contradicted; the page says which",
+    "depends on the task": "what is supported on one task is contradicted on another; the page says on which",
     "not shown": "the interval holds both; the page gives the smallest effect that would have been seen",
-    "contradicted": "the whole interval falls short of the smallest effect worth having, which was declared beforehand",
-    "an artefact of the learning rate": "at a rate that suits one of the methods, and not when each has its own",
-    "needs scale": "this setup cannot tell, and the page says what could",
+    "contradicted here": "what the card says would contradict it was found, or the interval falls short of the smallest effect worth having, which some method of this setup reaches",
+    "needs scale": "no method of this setup reaches the smallest effect worth having, the full update included, or there was nothing to lose: this setup cannot tell",
 }
 VERDICTS = tuple(MEANING)
 SETUPS = {
@@ -39,22 +39,21 @@ INTRODUCTION = """\
 # LoRA, checked
 
 {{.lead}}
-Papers say that a rank of one is enough, that their start is faster, that a parameter holds two bits. Here {count} such claims are
-tested in minutes, by one protocol: **each method has its own sweep of learning rates**, and test data that chose nothing. A small setup
-refutes nobody: it shows what to look for, and with what.
+Papers say that a rank of one is enough, that their start is faster, that a parameter holds two bits. We tested {count} such claims
+in minutes each, by one protocol: **each method has its own sweep of learning rates**, and is judged on data that was not used for tuning. The
+setups are small: a network of digits 64 wide, a language model of 750,720 parameters, and for some claims SmolLM2 with 135 million parameters, trained for 60
+steps. So a verdict holds for the setup that it names, and *contradicted here* says no more than that.
 
-On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text eight seeds
-draw the same, from four bases. Some claims have a second setup, SmolLM2 with 135 million
-parameters, on the same card: its runs take minutes each and go on, so that the card says how many seeds have run. The rules were rewritten once, with the five seeds' results known and
-before the 64 were run; that both halves of eight seeds and more must agree was decided with the runs on text. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
+On digits and linear tasks each seed draws the base, the split, the initialisation and the order of the batches, and 64 seeds run. On text eight seeds
+draw the same, from four bases. A card with two setups has one verdict for each, "small" and "135M". {chance}
 [The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
-Each claim is a file of 30 to 100 lines in `claims/`. Try one yourself, in full or quickly:
+Each claim is a file of 30 to 200 lines in `claims/`. Read its verdict, compute it again from the recorded runs, or train it again with seeds of your own:
 
 ```console
-$ python -m claims run rslora
-$ python -m claims run rslora --quick
 $ lora-np claims rslora
+$ python -m claims show rslora
+$ python -m claims run rslora --seeds 8 --first 1000 --out my-runs
 ```
 """
 
@@ -68,10 +67,10 @@ FILTERS = """\
 
 CARD = """\
 <li data-verdict="{verdict}" data-topic="{topic}">
-<p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdict}</span> <span>{topic}</span></p>
+<p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdicts}</span> <span>{topic}</span></p>
 <p><a href="{name}.html">{title}</a></p>
 {setups}
-<p class="claim-paper">{paper}</p>
+<p class="claim-paper">Untrained: {base}. {paper}</p>
 </li>"""
 
 SETUP = """\
@@ -138,12 +137,12 @@ def index(known: dict[str, Any]) -> str:
         f"- **{verdict}** ({count[verdict]}): {MEANING[verdict]}" for verdict in VERDICTS
     )
     rows = "\n".join(
-        f"| [{known[name]['title']}]({name}.md) | {known[name]['verdict']} | {known[name]['advice']} |"
+        f"| [{known[name]['title']}]({name}.md) | {known[name]['verdicts']} | {known[name]['advice']} |"
         for name in order
     )
     cards = "\n".join(card(name, known[name]) for name in order)
     return "\n\n".join([
-        INTRODUCTION.format(count=len(known), chance=0.025 * len(known)),
+        INTRODUCTION.format(count=len(known), chance=by_chance(known)),
         "## The gallery",
         raw(FILTERS.format(verdicts=options(VERDICTS), topics=options(topics))),
         raw(f'<ul class="gallery claims">\n{cards}\n</ul>'),
@@ -155,10 +154,38 @@ def index(known: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def expected(known: dict[str, Any], verdict: str) -> float:
+    """How many claims would have a verdict if none had any effect, by the simulation of each rule."""
+    return sum(claim["odds"]["null"][verdict] for claim in known.values() if claim["odds"])
+
+
+def by_chance(known: dict[str, Any]) -> str:
+    """What chance does to all verdicts together."""
+    count = sum(bool(claim["odds"]) for claim in known.values())
+    return (
+        f"If none of the {count} claims whose figures have a spread had any effect, {expected(known, 'supported'):.2f} of them would be called supported by chance and "
+        f"{expected(known, 'mixed'):.2f} mixed; that is a simulation of every rule with the measured spread."
+    )
+
+
+def power(claim: dict[str, Any]) -> list[str]:
+    """Whether the rule would see the claim if it were true."""
+    odds = claim["odds"]
+    if not odds or odds["power"]:
+        return []
+    return [
+        f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments, and not in the 80 % that we ask for."
+    ]
+
+
 def card(name: str, claim: dict[str, Any]) -> str:
     """A claim, with both its setups side by side where it has two."""
-    parts = ("verdict", "topic", "title", "paper")
+    parts = ("verdict", "verdicts", "topic", "title", "paper")
     said = {part: html.escape(claim[part]) for part in parts}
+    bases = (
+        f"{one['mean']:.3g} {one['unit']} ({setup})" for setup, one in claim["untrained"].items()
+    )
+    said["base"] = html.escape("; ".join(bases) or "nothing is trained")
     setups = shown_setup(claim, setup_of(claim))
     if "at scale" in claim:
         scale = claim["at scale"]
@@ -201,16 +228,22 @@ def page(name: str, claim: dict[str, Any]) -> str:
         ("Of the paper's own setting", claim["setting"]),
         ("Published", claim["published"]),
         ("The rule", claim["rule"]),
+        ("The untrained model", base_line(claim, large=False)),
+        ("What the best method reaches", reached(claim)),
+        ("What chance does", odds(claim)),
         ("Limits", claim["limits"]),
         ("What to do about it", claim["advice"]),
     ]
     table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
     parts = [
         f"# {claim['title'].rstrip('.')}",
-        raw(f'<p class="claim-verdict">{verdict_of(claim)} {again(claim)}</p>'),
+        raw(
+            f'<p class="claim-verdict"><span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdicts"]}</span> {again(claim)}</p>'
+        ),
         "## What was found",
         f"**{claim['finding']}**",
         claim["sentence"],
+        *power(claim),
         *cannot_tell(claim),
         figures(claim),
         raw(picture(claim)),
@@ -218,23 +251,58 @@ def page(name: str, claim: dict[str, Any]) -> str:
         f"| | |\n|---|---|\n{table}",
     ]
     if "at scale" in claim:
-        parts += at_scale(claim["at scale"])
+        parts += at_scale(claim)
     if claim.get("methods"):
         data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
     machine = f"{claim['machine']}, NumPy {claim['versions']['numpy']}, seeds {claim['seeds'][0]} to {claim['seeds'][-1]}"
     parts.append(
-        f"`python -m claims run {name}` reproduces it: {claim['seconds']:.0f} seconds of one core here ({machine})."
+        f"`python -m claims show {name}` computes the figures again from the recorded runs. `python -m claims run {name} --out FOLDER` trains it again with seeds of your own; "
+        f"the recorded runs took {max(claim['seconds'], 1):.0f} seconds of one core ({machine})."
     )
     return "\n\n".join(parts) + "\n"
 
 
-def at_scale(scale: dict[str, Any]) -> list[str]:
+def base_line(claim: dict[str, Any], *, large: bool) -> str:
+    """The loss of the untrained model in the setups of one scale."""
+    return "; ".join(
+        f"{setup}: {shown(one['mean'])} ({shown(one['low'])} to {shown(one['high'])}) {one['unit']}"
+        for setup, one in claim["untrained"].items()
+        if setup.startswith("135M") == large
+    )
+
+
+def reached(claim: dict[str, Any]) -> str:
+    """The best that any method of the setup makes of each figure that names a method to beat."""
+    return "; ".join(
+        f"{claim['meaning'][part['figure']]}: {shown(part['reach'])}, where {shown(part['worth'])} is asked"
+        for part in claim["parts"]
+        if part["reach"] is not None
+    )
+
+
+def odds(claim: dict[str, Any]) -> str:
+    """How often the rule is wrong about no effect, and how often it sees one."""
+    known = claim["odds"]
+    if not known:
+        return ""
+    null = known["null"]
+    return (
+        f"Without any effect, the rule says *supported* in {100 * null['supported']:.1f} % and *mixed* in {100 * null['mixed']:.1f} % of simulated experiments. "
+        f"At twice the smallest effect worth having, it says *supported* in {100 * known['seen']:.0f} %."
+    )
+
+
+def at_scale(claim: dict[str, Any]) -> list[str]:
     """The section of a second setup."""
+    scale = claim["at scale"]
     rows = [
         ("The setup", scale["setup"]),
         ("Of this claim", scale["setting"]),
         ("The rule", scale["rule"]),
+        ("The untrained model", base_line(claim, large=True)),
+        ("What the best method reaches", reached(scale)),
+        ("What chance does", odds(scale)),
         ("Limits", scale["limits"]),
         ("By torch and PEFT", repeated(scale)),
     ]
@@ -245,6 +313,7 @@ def at_scale(scale: dict[str, Any]) -> list[str]:
         raw(f'<p class="claim-verdict">{verdict_of(scale)} ({seeds_of(scale)})</p>'),
         f"**{scale['finding']}**",
         scale["sentence"],
+        *power(scale),
         *cannot_tell(scale),
         figures(scale),
         *map(raw, filter(None, [picture(scale)])),  # nothing is drawn before anything has run
@@ -504,7 +573,7 @@ class ClaimFigures(SphinxDirective):
         if name not in known:
             raise self.error(f"no claim is called {name!r}")
         claim = known[name]
-        text = f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdict']}**."
+        text = f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdicts']}**."
         return self.parse_text_to_nodes(text)
 
 

@@ -5,6 +5,7 @@ of `claims.protocol`; ``{fact}`seeds``` is a number of the protocol, from its co
 """
 
 import html
+import math
 from typing import Any
 
 import claim_pages
@@ -14,20 +15,37 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import claims
-from claims import batched, protocol, redrawn, rules
+import lora_np as lnp
+from claims import at_scale, batched, protocol, redrawn, rules, setups
 from claims.protocol import PHRASES, Number
 from claims.text import Text
 from lora_np.version import __version__
 
 KNOWN = claim_pages.claims()
 QUICK = [
-    claim["quick"] | {"full": claim["verdict"]} for claim in KNOWN.values() if "quick" in claim
+    claim["quick"] | {"full": claim.get("alone", claim["verdict"])}
+    for claim in KNOWN.values()
+    if "quick" in claim
 ]
 TOPICS = sorted({claim["topic"] for claim in KNOWN.values()})
 
 
-def counted(verdict: str) -> int:
-    return sum(claim["verdict"] == verdict for claim in KNOWN.values())
+LARGE = {name: claim["at scale"] for name, claim in KNOWN.items() if "at scale" in claim}
+
+
+def counted(known: dict[str, Any]) -> str:
+    """How many claims have each verdict."""
+    found = [claim["verdict"] for claim in known.values()]
+    return ", ".join(f"{found.count(name)} {name}" for name in rules.VERDICTS if name in found)
+
+
+def seconds() -> float:
+    """What all recorded runs took; a sweep that several claims share counts once."""
+    sweeps: dict[str, float] = {}
+    for claim in KNOWN.values():
+        sweeps |= claim["cost"]
+    own = (claim["seconds"] - sum(claim["cost"].values()) for claim in KNOWN.values())
+    return sum(sweeps.values()) + sum(own)
 
 
 FACTS: dict[str, Any] = {
@@ -45,20 +63,40 @@ FACTS: dict[str, Any] = {
     "level": "95 %",
     "training": f"{batched.PARTS[0]:,}",
     "halves": f"{batched.PARTS[1]} and {batched.PARTS[2]}",
-    "by-chance": f"{0.025 * len(KNOWN):.1f}",
-    "minutes": f"{sum(claim['seconds'] for claim in KNOWN.values()) / 60:,.0f}",
+    "by-chance": f"{claim_pages.expected(KNOWN, rules.SUPPORTED):.2f}",
+    "mixed-by-chance": f"{claim_pages.expected(KNOWN, rules.MIXED):.2f}",
+    "minutes": f"{seconds() / 60:,.0f}",
     "quick-minutes": f"{sum(run['seconds'] for run in QUICK) / 60:.0f}",
     "agree": sum(run["verdict"] == run["full"] for run in QUICK),
     "version": __version__,
-    "verdicts": ", ".join(f"{counted(name)} {name}" for name in rules.VERDICTS if counted(name)),
+    "verdicts": counted(KNOWN),
+    "large-verdicts": counted(LARGE),
+    "supported": sum(claim["verdict"] == rules.SUPPORTED for claim in KNOWN.values()),
+    "scales": len(LARGE),
+    "outside": f"{100 * rules.CHANCE:g} %",
+    "width": 64,
+    "digit-steps": batched.Digits().steps,
+    "linear-widths": f"{batched.Linear().width} to 256",
+    "linear-steps": batched.Linear().steps,
+    "text-parameters": f"{sum(leaf.size for _, leaf in lnp.leaves(setups.shipped())):,}",
+    "text-steps": Text().steps,
+    "text-tokens": f"{Text().steps * Text().batch * Text().length:,}",
+    "large": "135 million",
+    "large-steps": at_scale.SMOLLM2["steps"],
+    "large-tokens": f"{math.prod(at_scale.SMOLLM2[of] for of in ('steps', 'batch', 'length')):,}",
+    "large-seeds": max(len(scale["seeds"]) for scale in LARGE.values()),
+    "merging-width": 96,
 }
 
 
 def figure(reference: str) -> tuple[str, str]:
-    """The claim of ``claim: figure`` or ``claim: figure:phrase``, and the words for its figure."""
+    """The claim of ``claim: figure`` or ``claim: figure:phrase``, and the words for its figure;
+    with ``135M`` after the claim, of the second setup.
+    """
     claim, _, rest = reference.partition(": ")
+    claim, large, _ = claim.partition(" 135M")
     name, _, phrase = rest.partition(":")
-    found = KNOWN[claim]["figures"][name]
+    found = (KNOWN[claim]["at scale"] if large else KNOWN[claim])["figures"][name]
     words = format(Number(found["mean"]), phrase)
     turn, share = PHRASES[phrase]
     ends = sorted(turn(found[end]) for end in ("low", "high"))
@@ -107,6 +145,73 @@ def sets(name: str) -> str:
     return " / ".join(map(claim.rule.verdict, parts))
 
 
+SOFT, EDGE = 0.02, math.log(30)  # linear up to some 2 %; what lies further out is at the edge
+TICKS = {0.1: "÷10", 0.5: "÷2", 0.9: "-10 %", 1.0: "bound", 1.1: "+10 %", 2.0: "x2", 10.0: "x10"}
+MARKS = {"supported": "●", "mixed": "◐", "depends on the task": "◇", "not shown": "○",
+         "contradicted here": "✕", "needs scale": "△", "not run yet": "·"}  # fmt: skip
+ROW, LEFT, WIDE = 19, 430, 560
+
+
+def beyond(part: dict[str, Any], ratio: bool, x: float) -> float:
+    """How far a value lies beyond the bound of a part, on its side, as the log of a ratio; a
+    difference from zero in units in which the smallest effect worth having is a tenth.
+    """
+    bound, worth = part["bound"], part["worth"]
+    if ratio or (bound > 0 and x > 0):
+        return part["sign"] * math.log(max(x, 1e-300) / bound)
+    return math.log(1.1) * part["sign"] * (x - bound) / (abs(worth - bound) or abs(bound) or 1)
+
+
+def across(x: float) -> float:
+    """Where that lies in the picture."""
+    soft = math.asinh(max(-EDGE, min(EDGE, x)) / SOFT)
+    return LEFT + WIDE / 2 * (1 + soft / math.asinh(EDGE / SOFT))
+
+
+FIGURE = """\
+<figure><svg class="claim-picture" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
+{drawn}</svg><figcaption>{caption}</figcaption></figure>"""
+NAMED = '<a href="../claims/{name}.html"><text x="{x}" y="{y}" class="y">{label}<title>{told}</title></text></a>'  # noqa: E501
+SPOT = '<path class="axis" d="M{low:.1f} {y}H{high:.1f}"/><circle cx="{mean:.1f}" cy="{y}" r="4"/>'
+CAPTION = (
+    "Every claim by the figure that stands for it: how far it lies beyond the bound of the claim "
+    "(on its side to the right), with the interval that judges. "
+)
+
+
+def forest() -> str:
+    """All claims in one picture: each by its headline, with the interval that judges."""
+    rows = []
+    for name in sorted(KNOWN, key=lambda name: (KNOWN[name]["topic"], name)):
+        rows.append((name, name, KNOWN[name]))
+        if name in LARGE:
+            rows.append((name, "at 135 million parameters", LARGE[name]))
+    height = ROW * (len(rows) + 2)
+    drawn = [f'<path class="axis" d="M{across(0):.1f} 0V{height - ROW}"/>']
+    for at, label in TICKS.items():
+        x = across(math.log(at))
+        drawn.append(f'<text class="x" x="{x:.1f}" y="{height - 4}">{label}</text>')
+    for i, (name, label, claim) in enumerate(rows):
+        y = ROW * (i + 1)
+        told = html.escape(f"{claim['words']}. {claim['verdict']}")
+        marked = f"{label} {MARKS[claim['verdict']]}"
+        drawn.append(NAMED.format(name=name, x=LEFT - 12, y=y, label=marked, told=told))
+        for part in claim["parts"]:
+            if part["figure"] == claim["headline"]:
+                ratio = part["figure"] in claim["ratios"]
+                at = lambda end, part=part, ratio=ratio: across(beyond(part, ratio, part[end]))
+                ends = {end: at(end) for end in ("low", "mean", "high")}
+                drawn.append(SPOT.format(y=y - 4, **ends))
+    key = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != rules.NOT_RUN)
+    return FIGURE.format(
+        width=LEFT + WIDE + 20,
+        height=height,
+        title="Forest of all claims: distance of each headline figure from its bound",
+        drawn="".join(drawn),
+        caption=html.escape(f"{CAPTION}{key}."),
+    )
+
+
 HEAD = """\
 | claim | setup | seeds | verdict | by each set of seeds | what was found |
 |---|---|---:|---|---|---|
@@ -120,7 +225,7 @@ def table() -> str:
         claim = KNOWN[name]
         setup, seeds = claim["setup"].partition(":")[0], len(claim["seeds"])
         link = f"[{name}](/claims/{name}.md)"
-        cells = (link, setup, str(seeds), claim["verdict"], sets(name), claim["finding"])
+        cells = (link, setup, str(seeds), claim["verdicts"], sets(name), claim["finding"])
         rows.append(f"| {' | '.join(cells)} |")
     return HEAD + "\n".join(rows)
 
@@ -169,6 +274,13 @@ class ClaimTable(SphinxDirective):
         return self.parse_text_to_nodes(table())
 
 
+class ClaimForest(SphinxDirective):
+    """All claims, in one picture."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.raw("", forest(), format="html")]
+
+
 class ClaimScales(SphinxDirective):
     """Claims at both scales, in one table."""
 
@@ -192,6 +304,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("found", Found())
     app.add_role("fact", Fact())
     app.add_directive("claim-table", ClaimTable)
+    app.add_directive("claim-forest", ClaimForest)
     app.add_directive("claim-scales", ClaimScales)
     app.add_directive("claim-study", ClaimStudy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -48,7 +48,7 @@ def of_lessons() -> dict[str, str]:
 def of_claims() -> dict[str, str]:
     """What is claimed, and what was found."""
     return {
-        f"claims/{name}": f"{claim['title']} Verdict: {claim['verdict']}. {claim['advice']}"
+        f"claims/{name}": f"{claim['title']} Verdict: {claim['verdicts']}. {claim['advice']}"
         for name, claim in claim_pages.claims().items()
     }
 

@@ -33,7 +33,7 @@ def table(statements: list[about.Statement]) -> str:
     for words, kind, what in statements:
         if kind == "claim":
             claim = course.claims()[what]
-            what = f"[{claim['title']}](../claims/{what}.md) *{claim['verdict']}*"
+            what = f"[{claim['title']}](../claims/{what}.md) *{claim['verdicts']}*"
         rows.append(f"| {words} | {about.KINDS[kind]} | {what} |")
     return "\n".join(rows)
 

@@ -108,7 +108,7 @@ def claim(known: Mapping[str, Any]) -> Figure:
         say(figure, LEFT, 236 + 50 * i, line, size=25, color=INK)
     top = 246 + 50 * len(lines)
     color = LEARN if known["verdict"] == "supported" else COOL
-    say(figure, LEFT, top + 36, known["verdict"], size=36, color=color, weight="bold")
+    say(figure, LEFT, top + 36, known["verdicts"], size=30, color=color, weight="bold")
     for i, (name, found) in enumerate([*known["figures"].items()][:2]):
         low, high = found["low"], found["high"]
         text = f"{found['mean']:.3g} ({low:.3g} to {high:.3g}): {known['meaning'][name]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import click
 from lora_np import course, exercises as practice, grading
 from lora_np.checks import choice, whole_number
 from lora_np.cli import options
-from lora_np.files import write_new
+from lora_np.files import decode_text, write_new
 from lora_np.table import Table
 
 lessons = click.option(
@@ -73,7 +75,12 @@ def puzzles(file: Path, hints: int) -> None:
         elif not done and one.name in checked:
             parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
-        parts.append(f"{file} is a whole LoRA now. Run it: python {file}")
+        with contextlib.redirect_stdout(io.StringIO()):
+            problem = practice.run_cell(
+                decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"}
+            )
+        whole = f"{file} is a whole LoRA now. Run it: python {file}"
+        parts.append(f"{file} ends with an error: {problem}" if problem else whole)
     else:
         due = every[passed.index(False)]
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
@@ -111,13 +118,15 @@ def claims(name: str | None, as_json: bool) -> None:
     """
     known = course.claims()
     if name is None:
-        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
+        rows = [(key, claim["verdicts"], claim["title"]) for key, claim in known.items()]
         options.show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
         return
     claim = known[choice("claim", name, known)]
+    setups = [claim, *([claim["at scale"]] if "at scale" in claim else [])]
     intervals = [
-        (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
-        for key, figure in claim["figures"].items()
+        (setup["meaning"][key], figure["mean"], figure["low"], figure["high"])
+        for setup in setups
+        for key, figure in setup["figures"].items()
     ]
     parts = (
         "finding",
@@ -130,7 +139,8 @@ def claims(name: str | None, as_json: bool) -> None:
         "limits",
         "advice",
     )
-    notes = [f"{part}: {claim[part]}" for part in ("verdict", *parts) if claim[part]]
+    notes = [f"{part}: {claim[part]}" for part in ("verdicts", *parts) if claim[part]]
+    notes += [f"135M: {setup['sentence']}" for setup in setups[1:]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
 

@@ -83,8 +83,10 @@ def claims() -> dict[str, dict[str, Any]]:
     dict of str to dict
         In words: ``title``, ``paper``, ``refuted_by`` (what would contradict it), ``rule``,
         ``finding`` (one line), ``sentence`` (the verdict with its figures), ``limits``,
-        ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and ``low`` to
-        ``high``, the interval of the mean; ``methods``, each with the runs at every learning rate
+        ``advice``. As data: ``verdict``, and ``verdicts`` of both setups where there are two;
+        ``figures``, each with its ``mean``, and ``low`` to ``high``, the interval of the mean;
+        ``parts`` of the rule, each with its ``verdict``; ``headline``, the figure that stands for
+        the claim, and ``words`` for it; ``methods``, each with the runs at every learning rate
         that was tried. Some have ``at scale``: the same for a second setup, a language model of 135
         million parameters, of as many seeds as have run.
 
@@ -95,7 +97,7 @@ def claims() -> dict[str, dict[str, Any]]:
 
     Notes
     -----
-    ``python -m claims run`` in the repository makes them; ``claims/protocol.py`` says how.
+    ``python -m claims record`` in the repository makes them; ``claims/protocol.py`` says how.
 
     Examples
     --------

@@ -260,7 +260,7 @@ def read(
     number: int, law: str, laws: list[str], wrong: dict[str, tuple[str, int]], **row: Any
 ) -> Puzzle:
     known = tuple(Law(key, law.rstrip("."), 1, law_of(*key.split())) for key in laws)
-    one = Puzzle(difficulty=1, minutes=4, cases=20, laws=known, number=number, law=law, **row)
+    one = Puzzle(difficulty=1, minutes=4, cases=15, laws=known, number=number, law=law, **row)
     mistakes = (
         Mistake(name, one.hints[hint - 1], one.source(line)) for name, (line, hint) in wrong.items()
     )

@@ -71,6 +71,8 @@ class Draw:
         """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
+            if reach > low + 6 and self.rng.random() < 0.5:  # small ones come in a wide range too
+                reach = low + 3
             value = int(self.rng.integers(low, reach + 1))
         else:
             value = low

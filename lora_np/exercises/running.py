@@ -23,7 +23,7 @@ HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, not
 
 
 def run_cell(
-    source: str,
+    source: str | bytes,
     title: str,
     names: dict[str, Any],
     reached: Callable[[int], None] = lambda line: None,
@@ -32,7 +32,7 @@ def run_cell(
 
     Parameters
     ----------
-    source : str
+    source : str or bytes
         A submission's.
     title : str
         In messages.

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike
-from lora_np.exercises.inputs import Draw
+from lora_np.exercises.inputs import Draw, Size
 
 
 def scale(draw: Draw) -> float:
     """Draw 1, or a scale as large or small as units of measurement may make numbers."""
     return float(draw.pick("scale", (1.0, 1e-12, 1e12, 1e-3)))
+
+
+def rank_and_sides(draw: Draw, sides: str = "d k") -> list[Size]:
+    """Draw a rank r, then sides of at least r: it is often between 1 and the shortest side."""
+    r = draw.whole("r", 1, 4)
+    return [r, *(draw.whole(name, r, 6) for name in sides.split())]
 
 
 def terms(A: Array, B: Array) -> float:

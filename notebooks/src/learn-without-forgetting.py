@@ -158,8 +158,8 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # in another order, and the first layer alone could put them back. So give it all the parameters, at rank 5.
 #
 # And ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson's. For each it was said in advance which
-# measurement would contradict it; the verdict says that the claim is *supported*, supported *in part*, *not shown* (the interval allows both), or *contradicted* (the interval falls short of the
-# smallest effect worth having). `lora-np claims` lists them in a terminal, and `claims` loads them here.
+# measurement would contradict it; the verdict says that the claim is *supported*, *not shown* (the interval allows both), *contradicted here* (that measurement was found, or the interval falls short of the
+# smallest effect worth having), or that it *depends on the task*. `lora-np claims` lists them in a terminal, and `claims` loads them here.
 
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)

@@ -1,5 +1,6 @@
 """Advice by knob: it stands on figures that are recorded, and no sentence elsewhere contradicts it."""
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import claims
 import lora_np as lnp
+from claims import regularising
 
 ROOT = Path(__file__).parents[2]
 READ = (
@@ -61,7 +63,48 @@ def test_each_knob_stands_on_recorded_figures_or_says_that_nothing_was_measured(
         for claim, figure in advice.sources(knob):
             assert claim in claims.names()
             assert KNOWN[claim]["meaning"][figure] in text
-        assert advice.sources(knob) or "Nothing was measured" in text
+        assert advice.sources(knob) or "study" in knob or "Nothing was measured" in text
+
+
+def lost(name, rank, knob, value):
+    """By how many per cent a value of a study ends lower; higher is negative."""
+    return round(100 * (1 - regularising.over(name, rank, knob, value).mean))
+
+
+def test_advice_on_dropout_and_weight_decay_says_what_the_study_found(advice):
+    said = {name: knob["advice"] for name, knob in advice.knobs().items()}
+    text = advice.text("Dropout", advice.knobs()["Dropout"])
+    rows = [line for line in text.splitlines() if line.startswith(("| digits", "| few", "| text"))]
+    assert len(rows) == 3 * 4
+    assert "0.853 (0.785 to 0.928), helps" in text
+    ends = [lost("digits", rank, "dropout", 0.1) for rank in (8, 64)]
+    assert f"{ends[0]} % lower at rank 8 and {ends[1]} % lower at rank 64" in said["Dropout"]
+    few = {lost("few", rank, "dropout", 0.1) for rank in (8, 64)}
+    assert f"with 100 images {few.pop()} % lower at both" in said["Dropout"]
+    assert not few  # the same at both ranks
+    for rank in (8, 64):
+        assert lost("few", rank, "dropout", 0.5) > lost("few", rank, "dropout", 0.1)
+    costs = sorted(-lost(name, 1, "dropout", 0.5) for name in ("digits", "few"))
+    assert f"0.5 cost {costs[0]} to {costs[1]} %" in said["Dropout"]
+    helped = lambda name, rank, knob, value: regularising.told(name, rank, knob, value).split(", ")[
+        1
+    ]
+    for name, value in itertools.product(("digits", "few"), regularising.KNOBS["dropout"][1:]):
+        assert "helps" not in helped(name, 1, "dropout", value)
+    for name, between in (
+        ("digits", "12 to 17 % lower at every rank"),
+        ("few", "with 100 images 8 to 11 %"),
+    ):
+        ends = sorted(lost(name, rank, "weight decay", 1.0) for rank in regularising.RANKS)
+        assert f"{ends[0]} to {ends[-1]} %" in between
+        assert between in said["Weight decay"]
+        for rank in regularising.RANKS:
+            assert helped(name, rank, "weight decay", 1.0) in ("helps", "helps a little")
+            assert helped(name, rank, "weight decay", 10.0) == "hurts"
+            for value in (0.01, 0.1):
+                shown = helped(name, rank, "weight decay", value)
+                exception = (name, rank, value) == ("few", 64, 0.1)
+                assert shown == ("helps a little" if exception else "no difference shown")
 
 
 def test_no_sentence_contradicts_the_advice(advice):

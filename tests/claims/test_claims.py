@@ -14,10 +14,10 @@ import pytest
 
 import claims
 import lora_np as lnp
-from claims import protocol, redrawn
-from claims.__main__ import check
+from claims import protocol, redrawn, tasks
+from claims.__main__ import check, main
 from claims.protocol import FACTOR, RESULTS, Lab, judged
-from claims.rules import SCALE, SUPPORTED, VERDICTS
+from claims.rules import CONTRADICTED, SCALE, SUPPORTED, VERDICTS
 from lora_np.cli import run
 from tests.drawing import every
 
@@ -35,12 +35,17 @@ def test_there_are_two_dozen_claims_all_recorded():
 def test_a_claim_is_short_complete_and_public(name):
     path = RESULTS.parent / f"{name.replace('-', '_')}.py"
     text = path.read_text(encoding="utf-8")
-    assert 30 <= text.count("\n") <= 100
+    assert 30 <= text.count("\n") <= 210
     claim = claims.claim(name)
     for part in ("title", "paper", "topic", "refuted_by", "setup", "setting", "limits", "advice"):
         assert getattr(claim, part), part
-    assert {part.figure for part in (*claim.rule.parts, *claim.rule.one_rate)} <= {*claim.figures}
-    assert {*claim.ratios, *claim.counted} <= {*claim.figures}
+    for trial in filter(None, (claim, claim.at_scale)):
+        parts = {part.figure for part in trial.rule.parts}
+        needed = {part.needs for part in trial.rule.parts} - {""}
+        assert parts | needed | {*trial.ratios, *trial.counted, *trial.beats} <= {*trial.figures}
+        assert len(parts) == len(trial.rule.parts), "a figure has one bound"
+        assert trial.headline in trial.figures
+        assert 4 <= len(trial.words.split()) <= 12
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("lora_np"):
             assert node.module.count(".") <= 1, node.module
@@ -52,15 +57,36 @@ def test_a_claim_is_short_complete_and_public(name):
 def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
     claim, record = claims.claim(name), RECORDED[name]
     assert protocol.words(claim).items() <= record.items()
-    assert record["quick"] == protocol.quickly(record["quick"], record["verdict"])
+    first = record.get("alone", record["verdict"])
+    assert first == claim.rule.verdict(protocol.read(claim, record["figures"]))
+    assert record["quick"] == protocol.quickly(record["quick"], first)
     for part in (record, record["quick"], record.get("other seeds", record)):
         assert part["figures"].keys() == claim.figures.keys()
         found = judged(claim, part["figures"])
-        assert part["sentence"] == found["sentence"]
+        assert part["sentence"].endswith(found["sentence"])
         assert part["cannot tell"] == found["cannot tell"]
-        assert part.get("found", part["verdict"]) == found["verdict"]
+        assert part["parts"] == found["parts"]
+        own = found["verdict"]
+        if part is record:
+            own = tasks.verdict(name, own, protocol.failed(record))
+        assert part.get("found", part["verdict"]) == own
         values = {figure: numbers["values"] for figure, numbers in part["figures"].items()}
-        assert part["figures"] == protocol.figures_of(claim, values)
+        choices = {figure: one.get("choice", 0.0) for figure, one in part["figures"].items()}
+        assert part["figures"] == protocol.figures_of(claim, values, choices)
+
+
+@every("name", NAMES)
+def test_both_scales_stand_in_one_verdict(name):
+    record = RECORDED[name]
+    large = record.get("at scale")
+    assert record["verdicts"] == (
+        record["verdict"]
+        if large is None
+        else f"small: {record['verdict']}; 135M: {large['verdict']}"
+    )
+    for one in filter(None, (record, large)):
+        for part in one["parts"]:
+            assert {"figure", "bound", "sign", "worth", "verdict", "seen", "reach"} <= {*part}
 
 
 def test_a_label_says_by_itself_what_a_figure_is():
@@ -83,9 +109,10 @@ def test_no_largest_over_smallest_has_an_interval_below_one():
 
 
 def test_two_thirds_of_quick_runs_agree_and_the_others_show_nothing():
-    agree = [
-        name for name in NAMES if RECORDED[name]["quick"]["verdict"] == RECORDED[name]["verdict"]
-    ]
+    agree = []
+    for name in NAMES:
+        if RECORDED[name]["quick"]["verdict"] == RECORDED[name].get("alone", RECORDED[name]["verdict"]):  # fmt: skip
+            agree.append(name)
     assert len(agree) >= 20
     assert all(RECORDED[name]["quick"]["verdict"] == "not shown" for name in {*NAMES} - {*agree})
 
@@ -103,6 +130,7 @@ def mutations(figures):
         lambda x: x / 10,
         lambda x: x + 1,
         lambda x: x - 1,
+        lambda x: 1 + 0.01 * np.sin(99 * x),  # nothing but noise
     ]
     for name in figures:
         for move in moves:
@@ -177,7 +205,7 @@ def test_no_claim_turns_from_supported_to_contradicted_with_other_seeds():
     again = {name: record for name, record in RECORDED.items() if "other seeds" in record}
     for name, record in again.items():
         assert not {*record["seeds"]} & {*record["other seeds"]["seeds"]}
-        assert record["other seeds"]["verdict"] == record["verdict"], name
+        assert not {SUPPORTED, CONTRADICTED} <= {record["other seeds"]["verdict"], record["verdict"]}, name  # fmt: skip
     two = 0
     for name, record in RECORDED.items():
         claim = claims.claim(name)
@@ -186,14 +214,15 @@ def test_no_claim_turns_from_supported_to_contradicted_with_other_seeds():
             if figure.halves:
                 two += 1
                 found = {*map(part.verdict, figure.halves)}
-                assert not {"supported", "contradicted"} <= found, (name, part.figure)
+                assert not {SUPPORTED, CONTRADICTED} <= found, (name, part.figure)
     assert len(again) + two >= 60
 
 
 def test_published_figures_stand_beside_ours_and_what_needs_scale_says_which():
     assert sum(bool(record["published"]) for record in RECORDED.values()) >= 5
     for name, record in RECORDED.items():
-        assert (record["verdict"] == SCALE) == bool(claims.claim(name).rule.scale), name
+        if claims.claim(name).rule.scale:
+            assert record["verdict"] == SCALE, name
         assert claims.claim(name).rule.scale in record["sentence"]
 
 
@@ -250,10 +279,8 @@ def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdic
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_the_front_pages_count_verdicts(page):
-    count = {
-        name: sum(record["verdict"] == name for record in RECORDED.values()) for name in VERDICTS
-    }
-    said = ", ".join(f"{n} {name}" for name, n in count.items() if n)
+    large = [record["at scale"] for record in RECORDED.values() if "at scale" in record]
+    said = f"small: {counted(RECORDED.values())}; 135M: {counted(large)}"
     (row,) = (
         line
         for line in (RESULTS.parents[1] / page).read_text("utf-8").splitlines()
@@ -261,6 +288,12 @@ def test_the_front_pages_count_verdicts(page):
     )
     assert f"{len(NAMES)} claims of papers" in row
     assert f"| {said} |" in row
+
+
+def counted(records):
+    """How many have each verdict, in words."""
+    found = [record["verdict"] for record in records]
+    return ", ".join(f"{found.count(name)} {name}" for name in VERDICTS if name in found)
 
 
 def test_the_command_shows_all_and_one(capsys):
@@ -271,10 +304,66 @@ def test_the_command_shows_all_and_one(capsys):
     shown = said("claims")
     for name, record in RECORDED.items():
         assert name in shown
+        assert record["verdicts"] in shown
         assert record["title"] in shown
     one = said("claims", "rslora")
-    for part in ("verdict", "sentence", "rule", "limits", "advice"):
+    for part in ("verdicts", "sentence", "rule", "limits", "advice"):
         assert RECORDED["rslora"][part] in one
+    assert RECORDED["rslora"]["at scale"]["sentence"] in one
+    for label in RECORDED["rslora"]["at scale"]["meaning"].values():
+        assert label[:40] in one
     assert json.loads(said("claims", "rslora", "--json"))["title"] == RECORDED["rslora"]["title"]
     assert run(["claims", "nonsense"]) == 1
     assert "nonsense" in capsys.readouterr().err
+
+
+def commanded(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["python -m claims", *map(str, arguments)])
+    main()
+
+
+def test_run_trains_into_a_folder_and_touches_nothing_else(tmp_path, monkeypatch, capsys):
+    """Small, so that it takes seconds: a setup of one by one runs, and one whose seeds draw all."""
+    files = [path for path in RESULTS.parent.rglob("*") if path.suffix in (".json", ".jsonl")]
+    before = {path: path.read_bytes() for path in files}
+    commanded(
+        monkeypatch, "run", "scaled-descent", "--seeds", 2, "--first", 1000, "--out", tmp_path
+    )
+    said = capsys.readouterr().out
+    seconds = float(re.search(r"\((\d+) CPU seconds", said)[1])
+    assert "published: supported" in said
+    assert "CPU seconds in all" in said
+    found = json.loads((tmp_path / "scaled-descent.json").read_text(encoding="utf-8"))
+    assert found["seeds"] == [1000, 1001]
+    assert len(found["figures"]["gain"]["values"]) == 2
+    assert found["figures"]["gain"]["values"] != RECORDED["scaled-descent"]["figures"]["gain"]["values"][:2]  # fmt: skip
+    assert [*tmp_path.glob("descent-1000-1001.jsonl")]
+    assert seconds < 60
+    assert {path: path.read_bytes() for path in files} == before
+    assert {*RESULTS.parent.rglob("*.jsonl")} | {*files} == {*files} | {*RESULTS.parent.glob(".runs.jsonl")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "rslora"),
+        ("run", "--out", "x"),
+        ("run", "rslora", "--out", "x", "--seeds", "1"),
+        ("run", "rslora", "--out", str(RESULTS)),
+        ("show", "nonsense"),
+    ],
+)
+def test_the_command_says_what_it_wants(arguments, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        commanded(monkeypatch, *arguments)
+    assert re.search(r"wants the NAME|lies in claims/|no claim is called", capsys.readouterr().err)
+
+
+def test_show_computes_what_is_recorded_and_writes_nothing(monkeypatch, capsys):
+    path = RESULTS / "vera-numbers.json"
+    before = path.read_bytes()
+    commanded(monkeypatch, "show", "vera-numbers")
+    said = capsys.readouterr().out
+    for figure in RECORDED["vera-numbers"]["figures"].values():
+        assert str(figure["mean"]) in said
+    assert path.read_bytes() == before

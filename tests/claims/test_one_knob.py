@@ -45,7 +45,7 @@ def trained(
 
 @pytest.mark.parametrize(("a", "b"), [*product([0.25, 1.0, 8.0], repeat=2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_four_knobs_have_two_invariants_to_the_last_bit(a, b, dtype):
+def test_four_knobs_have_two_invariants_to_the_last_bit_if_epsilon_is_scaled(a, b, dtype):
     plain = trained(8.0, dtype=dtype)
     other = trained(8.0 / (a * b), a, 0.01 * a, 0.01 * b, 1e-8 / a, 1e-8 / b, dtype=dtype)
     for W, V in zip(plain, other, strict=True):
@@ -72,6 +72,30 @@ def test_what_follows_for_papers():
     layer = lnp.Linear(np.eye(6))
     stable = lnp.inject(layer, rank=4, alpha=8.0, variant="rslora", rng=0)
     assert stable.scale == lnp.inject(layer, rank=4, alpha=16.0, rng=0).scale
+
+
+def logits(alpha, ratio, *, eps_b=1e-8, clip=None):
+    """What a LoRA on digits makes of held-back images after 100 steps."""
+    setup, steps = batched.Digits(steps=100), 100
+    task = setup.tasks([0])[0]
+    rules = {
+        name: lnp.Adam(lr=lnp.nn.linear_schedule(rate, steps=steps), eps=eps)
+        for name, rate, eps in (("A", 0.004, 1e-8), ("B", 0.004 * ratio, eps_b))
+    }
+    model = lnp.inject(task.base, rank=8, alpha=alpha, targets=setup.targets, rng=0)
+    tuned = lnp.fit(
+        model, list(zip(task.x, task.y, strict=True)), loss=functools.partial(batch_loss, setup),
+        steps=steps, optimizer=lnp.nn.Groups(rules), progress=False, clip=clip,
+    ).model  # fmt: skip
+    return lnp.freeze(tuned)(task.halves[0][0])
+
+
+def test_lora_plus_is_a_larger_alpha_only_with_its_own_epsilon_and_without_clipping():
+    larger = logits(256, 1)
+    assert np.array_equal(logits(16, 16, eps_b=1e-8 / 16), larger)
+    assert 1e-4 < np.abs(logits(16, 16) - larger).max() < 0.1
+    clipped = logits(16, 16, eps_b=1e-8 / 16, clip=1.0) - logits(256, 1, clip=1.0)
+    assert np.abs(clipped).max() > 1
 
 
 def batch_loss(setup, model, batch, rng=None):

@@ -59,7 +59,8 @@ def test_numbers_of_the_report_are_those_of_the_results(report):
         if kind == "found":
             claim, words = report.figure(text)
             name, _, phrase = text.partition(": ")[2].partition(":")
-            found = KNOWN[claim]["figures"][name]
+            setup = KNOWN[claim]["at scale"] if " 135M: " in text else KNOWN[claim]
+            found = setup["figures"][name]
             turn, share = PHRASES[phrase]
             number, *_ = re.findall(r"[\d.]+(?:e-?\d+)?", words)
             assert float(number) == pytest.approx(
@@ -71,7 +72,7 @@ def test_every_claim_is_in_the_table_and_every_topic_has_its_study(report):
     table = report.table()
     for name, record in KNOWN.items():
         (row,) = (row for row in table.splitlines() if f"/claims/{name}.md)" in row)
-        assert f"| {record['verdict']} |" in row
+        assert f"| {record['verdicts']} |" in row
         assert record["finding"] in row
     assert sorted(re.findall(r"```\{claim-study\} (.+)\n", PAGE)) == report.TOPICS
     assert all(record["sentence"] in report.study(record["topic"]) for record in KNOWN.values())
@@ -103,7 +104,40 @@ def test_verdicts_of_both_sets_are_those_of_their_figures(report):
     both = [name for name in KNOWN if " / " in report.sets(name)]
     assert len(both) >= 14
     for name in both:
-        assert not {"supported", "contradicted"} <= {*report.sets(name).split(" / ")}, name
+        assert not {"supported", "contradicted here"} <= {*report.sets(name).split(" / ")}, name
+
+
+def test_the_forest_has_every_claim_and_both_scales(report):
+    drawn = report.forest()
+    for name, record in KNOWN.items():
+        assert f"../claims/{name}.html" in drawn
+        assert html.escape(record["words"]) in drawn
+    assert drawn.count("at 135 million parameters") == len(report.LARGE)
+    assert "nan" not in drawn
+    part = {"bound": 1.0, "worth": 1.1, "sign": 1}
+    assert report.beyond(part, True, 1.0) == 0 < report.beyond(part, True, 1.1)
+    assert report.beyond(part | {"sign": -1}, True, 1.1) < 0
+    zero = {"bound": 0.0, "worth": 0.014, "sign": 1}
+    assert report.beyond(zero, False, 0.014) == pytest.approx(report.beyond(part, True, 1.1))
+
+
+def test_a_sweep_that_claims_share_counts_once(report):
+    alone = sum(record["seconds"] for record in KNOWN.values())
+    assert 0 < report.seconds() < 0.8 * alone
+    shared = {name for one in KNOWN.values() for name in one["cost"]}
+    assert len(shared) < sum(len(one["cost"]) for one in KNOWN.values())
+
+
+def test_the_abstract_has_the_sizes_in_150_words(report):
+    (abstract,) = re.findall(r"\*\*Abstract\.\*\* (.+?)\n\n", PAGE, re.DOTALL)
+    fill = lambda found: str(
+        report.FACTS[found[2]] if found[1] == "fact" else "12.1 (11.9 to 12.2)"
+    )
+    words = ROLE.sub(fill, abstract).split()
+    assert 120 <= len(words) <= 185  # with the figures and their intervals
+    for size in ("64", "750,720", "25,600", "135 million", "7,680"):
+        assert size in " ".join(words)
+    assert PAGE.splitlines()[0].count("{fact}") == 2  # the title is a claim
 
 
 @every("name", claims.names())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import batched, studies
+from claims import batched, redrawn, studies
 from claims.studies import AGAIN, PER, SOURCES, Both, OneApart, frontier
 
 SHORT = {"steps": 30}
@@ -95,3 +95,22 @@ def test_at_the_start_where_b_is_zero_only_b_moves():
     after_A, after_B = stepped(A, B, B.T @ G, G @ A.T)
     assert np.array_equal(after_A, A)
     assert np.linalg.norm(after_B @ A, 2) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_the_untrained_network_reads_upright_digits_and_not_the_new_task():
+    found = studies.untrained(range(2))
+    assert found["old"].shape == found["new"].shape == (2,)
+    assert found["old"].max() < 0.5
+    assert found["new"].min() > np.log(10)
+    book = redrawn.Book(redrawn.FOLDER / "frontier.jsonl")
+    recorded = book.logs({"method": "untrained", "level": "", "seeds": 0}, "old")
+    assert np.log(found["old"]) == pytest.approx(recorded[:2], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gradient descent", "scaled descent"])
+def test_recorded_descent_comes_again(name):
+    sweep = redrawn.sweeps("descent")[name]
+    place = sweep.best("first", range(64))
+    found = sweep.setup.runs(range(2), [redrawn.rate(place)], **sweep.method)["first"][:, 0]
+    assert np.log(found) == pytest.approx(sweep.logs(place, "first", range(64))[:2], abs=0.01)
+    assert np.isinf(sweep.setup.runs([0], [1000.0], **sweep.method)["first"]).all()

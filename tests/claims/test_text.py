@@ -11,6 +11,7 @@ from claims import intruder_dimensions, protocol, redrawn, setups, text
 from claims.at_scale import between
 from claims.batched import HALVES
 from claims.redrawn import Book, Sweep
+from claims.rules import NOT_SHOWN
 from claims.text import BASES, LOOKED, LOSSES, METHODS, Text, loaded
 from recipes import base as recipe
 
@@ -111,14 +112,15 @@ ON_TEXT = [name for name, record in RECORDED.items()
 
 
 @pytest.mark.parametrize("name", ON_TEXT)
-def test_no_verdict_changes_if_the_two_seeds_of_a_base_count_as_one(name):
+def test_one_verdict_changes_if_the_two_seeds_of_a_base_count_as_one(name):
     claim, record = claims.claim(name), RECORDED[name]
     figures = protocol.read(claim, record["figures"])
     for key, figure in figures.items():
         if len(figure.values) == redrawn.DRAWN["language"]:
             means = np.mean(np.reshape(figure.numbers, (2, len(BASES))), axis=0)
             figures[key] = figure._replace(values=tuple(map(figure.back, means)))
-    assert claim.rule.verdict(figures) == record["verdict"]
+    fewer = {"intruder-dimensions": NOT_SHOWN}  # as the report says
+    assert claim.rule.verdict(figures) == fewer.get(name, record["verdict"])
 
 
 def test_a_quick_run_takes_the_rates_of_the_full_one_with_one_seed_for_each_base():
@@ -134,10 +136,11 @@ def test_a_quick_run_takes_the_rates_of_the_full_one_with_one_seed_for_each_base
 
 def test_the_loss_of_the_bases_is_paired_with_the_seeds():
     setup = Text()
+    known = redrawn.untrained(redrawn.sweeps("language")["full"], range(8))
     for seed in (1, 6):
         parts = setup.parts(seed, setup.base(seed))
         mean = np.mean([np.log(setups.mean_loss(setup.base(seed), parts[half])) for half in HALVES])
-        assert redrawn.untrained()[seed] == pytest.approx(np.exp(mean), rel=1e-4)
+        assert known[seed] == pytest.approx(np.exp(mean), rel=1e-4)
 
 
 def test_shrinking_no_intruder_changes_nothing_and_shrinking_some_does(monkeypatch):
@@ -158,7 +161,7 @@ def test_the_full_update_is_matched_where_it_has_learned_as_much():
     assert np.isnan(between(curve, 0.5))
 
 
-def test_other_splits_is_supported_without_the_shipped_base_too():
+def test_other_splits_has_the_same_verdict_without_the_shipped_base():
     claim, record = claims.claim("other-splits"), RECORDED["other-splits"]
     figures = protocol.read(claim, record["figures"])
     others = [seed for seed in range(8) if seed % len(BASES)]
@@ -166,7 +169,7 @@ def test_other_splits_is_supported_without_the_shipped_base_too():
         key: one._replace(values=tuple(one.values[seed] for seed in others))
         for key, one in figures.items()
     }
-    assert claim.rule.verdict(kept) == record["verdict"] == "supported"
+    assert claim.rule.verdict(kept) == record["verdict"]
 
 
 def test_half_of_the_best_rate_costs_rank_4_one_percent_and_its_factor_falls_below_ten():

@@ -66,6 +66,34 @@ def test_a_right_line_passes_in_any_form(name, line):
         assert result.passed, (name, line, result)
 
 
+WRONG = [
+    ("closest", "return U[:, :r] * s[:r], Vh[: r**2]"),
+    ("product_gradients", "return Tensor(a @ b**2, (self, lambda g: g @ b.T), (other, lambda g: a.T @ g))"),
+    ("sum_gradients", "return Tensor(a + b**2, (self, lambda g: g), (other, lambda g: g))"),
+    ("forward", "return x @ self.W0.T + x @ self.A.value.T @ self.B.T * (self.alpha / self.r)"),
+    ("forward", "return x @ self.W0.T + x @ self.A.T @ self.B.value.T * (self.alpha / self.r)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "line"), WRONG)
+def test_a_line_whose_value_or_gradient_is_wrong_is_refused(name, line):
+    for seeds in (SEEDS, *map(other_seeds, range(DRAWS))):
+        assert not outcome(name, line, seeds, smallest=False).passed
+
+
+TRIES = tomllib.loads((ROOT / "tests" / "course" / "first_tries.toml").read_text("utf-8"))["try"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_first_tries_pass_if_and_only_if_they_are_right():
+    for one in few(TRIES, 9):
+        if "while" in one["line"]:  # without end: only a process of its own is stopped
+            continue
+        with np.errstate(all="ignore"):
+            passed = outcome(one["puzzle"], one["line"], smallest=False).passed
+        assert passed is (one["kind"] == "right"), one
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_every_change_of_a_line_in_one_place_is_refused():
     alive, refused = set(), 0

@@ -219,7 +219,7 @@ def test_the_evidence_is_what_was_recorded(page):
         assert [line for line in recorded if all(part in line for part in wanted)], wanted
     verdicts = [claim["verdict"] for claim in course.claims().values()]
     assert re.search(rf"\b{len(verdicts)} claims of papers\b", text)
-    for verdict in ("supported", "in part", "contradicted"):
+    for verdict in ("supported", "mixed", "contradicted here"):
         assert f"{verdicts.count(verdict)} {verdict}" in text
 
 

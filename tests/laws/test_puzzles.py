@@ -50,6 +50,20 @@ def test_all_lines_pass_in_a_process_without_rights(script, capsys):
     assert f"{script} is a whole LoRA now" in shown
 
 
+def test_a_finished_file_that_raises_is_told_where(script, capsys):
+    for one in puzzles():
+        fill(script, one, one.right)
+    text = script.read_text("utf-8").replace("dW = U * ", "dW = U[:, :, 5] * ")
+    script.write_text(text, encoding="utf-8")
+    line = 1 + text[: text.index("dW = U[")].count("\n")
+    assert run(["puzzles", str(script)]) == 0
+    shown = capsys.readouterr().out
+    assert "15 of 15 solved" in shown
+    assert "is a whole LoRA now" not in shown
+    assert "ends with an error: IndexError: too many indices" in shown
+    assert f"(line {line})" in shown
+
+
 def test_a_line_that_ends_or_hangs_is_only_wrong(script):
     first, second, *_ = puzzles()
     fill(script, first, "parameters = __import__('os')._exit(0)")

@@ -9,7 +9,7 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, parts, same, whole
-from lora_np.exercises.samples import scale
+from lora_np.exercises.samples import rank_and_sides, scale
 from lora_np.exercises.testing import Answer
 from lora_np.exercises.values import Value
 
@@ -52,10 +52,17 @@ def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
     return [(draw.whole(f"d{i}", 1, high), draw.whole(f"k{i}", 1, high)) for i in range(count)]
 
 
+def multiple_or_not(draw: Draw, name: str, one: int) -> int:
+    """Draw up to ten times ``one``: often a multiple of it, or one less."""
+    number = draw.whole(name, 0, 10 * one - 1)
+    beside = draw.pick("beside a multiple", (None, None, 0, -1))
+    return number if beside is None else max(0, number - number % one + beside)
+
+
 def affordable_rank(draw: Draw, answer: Answer, key: str) -> None:
     shapes = drawn_shapes(draw, high=9)
     one = sum(d + k for d, k in shapes)
-    budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
+    budget = multiple_or_not(draw, "budget", one)
     largest(key == "fits", answer(shapes, budget), one, budget)
 
 
@@ -84,9 +91,9 @@ def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
-    shapes, per_parameter = drawn_shapes(draw, high=9), draw.whole("per_parameter", 1, 3)
+    shapes, per_parameter = drawn_shapes(draw, high=9), draw.whole("per_parameter", 1, 5)
     room = per_parameter * sum(d + k for d, k in shapes)
-    bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
+    bits = multiple_or_not(draw, "bits", room)
     exactly("the rank", answer(bits, shapes, per_parameter), -(-bits // room))
 
 
@@ -101,8 +108,9 @@ def one_alpha_same(draw: Draw, answer: Answer) -> None:
 
 PATHS = (
     "lm_head",
-    "model.layers.0.self_attn.q_proj",
     "model.layers.11.mlp.up_proj",
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.1.self_attn.q_proj",
     "encoder.model.lora.0",
 )
 
@@ -126,7 +134,7 @@ def drawn_layers(
 
 def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
     layers, right = drawn_layers(
-        draw, PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)]
+        draw, PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 4)]
     )
     got = answer(layers)
     law(
@@ -175,15 +183,14 @@ def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
-    d, k, old = draw.sizes("d k old", high=4)
-    r = draw.whole("r", 1, min(d, k, old))
+    r, d, k, old = rank_and_sides(draw, "d k old")
     B, A = scale(draw) * draw.array("B", d, old), draw.array("A", old, k)
     new_B, new_A = parts("B A", answer(B, A, r), (d, r), (r, k))
     closest("the error", B @ A, new_B @ new_A, r, size=float(np.linalg.norm(B) * np.linalg.norm(A)))
 
 
 def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
-    d, k, old = draw.whole("d", 1, 120), draw.whole("k", 1, 120), draw.whole("old", 1, 3)
+    d, k, old = draw.whole("d", 1, 120), draw.whole("k", 1, 120), draw.whole("old", 1, 5)
     r = draw.whole("r", 1, min(d, k, old))
     B, A = draw.array("B", d, old), draw.array("A", old, k)
     parts("B A", answer(B, A, r, within=max(30_000, 3 * d * k)), (d, r), (r, k))
@@ -236,8 +243,8 @@ def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def repair(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
+    r, d, k = rank_and_sides(draw)
+    unit, alpha = scale(draw), draw.number("alpha", 1, 32)
     W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)
     B, A = parts("B A", answer(W, Q, r, alpha), (d, r), (r, k))
     update, before = alpha / r * B @ A, float(np.linalg.norm(W - Q))

@@ -8,7 +8,15 @@ from lora_np import linalg
 from lora_np.checks import Array
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import closest, exactly, law, orthonormal, parts, real_array, same
-from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
+from lora_np.exercises.samples import (
+    independent,
+    mirror,
+    rank_and_sides,
+    scale,
+    spectrum,
+    terms,
+    turned,
+)
 from lora_np.exercises.testing import Answer
 
 # See rank
@@ -37,7 +45,9 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
     d, k = draw.sizes("dk")
-    M = scale(draw) * np.outer(draw.array("column", d), draw.array("row", k))
+    column, row = draw.array("column", d), draw.array("row", k)
+    column[: draw.pick("first row", (0, 0, 1))] = row[: draw.pick("first column", (0, 0, 1))] = 0
+    M = scale(draw) * np.outer(column, row)
     draw.assume(M.any())
     b, a = parts("b a", answer(M), (d, 1), (1, k))
     same("b @ a", b @ a, M)
@@ -74,13 +84,13 @@ def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
 def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
-    long = draw.pick("long", ("", "rows", "columns")) if draw.effort > 0.2 else ""
+    long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
     if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 3.05 + draw.array("signal", r, low=0, high=40)
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered it
     M = turned(
         draw,
         "M",
@@ -101,7 +111,7 @@ def rank_by_elimination_pivots(draw: Draw, answer: Answer) -> None:
     d, k, r = draw.sizes("dkr", high=4)
     A = draw.array("A", r, k, low=-1, high=1)
     A[:, : draw.whole("hollow", 0, k - 1)] = 0
-    M = np.rint(draw.array("B", d, r, low=-1, high=1)) @ np.rint(A)
+    M = np.rint(draw.array("B", d, r, low=-1, high=1)) @ np.rint(A) * draw.pick("unit", (1.0, 0.5))
     exactly("the rank", answer(M), int(np.linalg.matrix_rank(M)))
 
 
@@ -135,8 +145,8 @@ def rank_one_terms_terms(draw: Draw, answer: Answer) -> None:
 
 
 def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
+    r, d, k = rank_and_sides(draw)
+    M = independent(draw, "M", d, k)
     B, A = parts("B A", answer(M, r), (d, r), (r, k))
     if key == "first":
         same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
@@ -194,8 +204,8 @@ def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def matrix_and_rank(draw: Draw) -> tuple[Array, int]:
-    d, k = draw.sizes("dk", high=4)
-    return scale(draw) * draw.array("M", d, k), draw.whole("r", 1, min(d, k))
+    r, d, k = rank_and_sides(draw)
+    return scale(draw) * draw.array("M", d, k), r
 
 
 def cut_closest(draw: Draw, answer: Answer) -> None:
@@ -227,13 +237,17 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     if draw.pick("between", (False, True)):  # where the values without squares say another rank
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
-    draw.assume(np.abs(kept - share).min() > 1e-3)
+    if draw.pick("tie", (False, False, True)):  # nothing is rounded: the squares add up to 2, 4, 16
+        M = np.diag(draw.pick("s", ([1.0, 1], [1.0, 1, 1, 1], [3.0, 2, 1, 1, 1])))
+        kept = np.cumsum(np.diag(M) ** 2) / np.sum(M**2)
+        share = float(kept[draw.whole("exact", 0, len(M) - 2)])
+    else:
+        draw.assume(np.abs(kept - share).min() > 1e-3)
     exactly("the rank", answer(M, share), 1 + int(np.argmax(kept >= share)))
 
 
 def smallest_rank_all(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", 2, 4)
-    r = draw.whole("r", 1, min(d, k))
+    r, d, k = rank_and_sides(draw)
     M = np.zeros((d, k))
     entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))  # nothing is rounded here
     np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
@@ -250,8 +264,7 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
-    r = draw.whole("r", 1, 3)
-    d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
+    r, d, k = rank_and_sides(draw)
     # far apart: all would turn to the first
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
@@ -278,7 +291,7 @@ def chance_similarity_share(draw: Draw, answer: Answer) -> None:
 
 
 def similarity_turned(draw: Draw, answer: Answer) -> None:
-    r, k = draw.sizes("rk", high=4)
+    r, k = draw.sizes("rk", high=6)
     A = turned(draw, "A", r, k, spectrum(draw, "s", min(r, k)))
     i = draw.whole("i", 1, min(r, k))
     other = scale(draw) * mirror(draw.array("turn", r)) @ A
@@ -287,7 +300,7 @@ def similarity_turned(draw: Draw, answer: Answer) -> None:
 
 
 def similarity_phi(draw: Draw, answer: Answer) -> None:
-    r, k = draw.sizes("rk", high=4)
+    r, k = draw.sizes("rk", high=6)
     m = min(r, k)
     A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
     i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
@@ -297,9 +310,8 @@ def similarity_phi(draw: Draw, answer: Answer) -> None:
 
 
 def amplification(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    m = draw.whole("rank", 1, min(d, k))
-    dW, r = turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
+    r, d, k = rank_and_sides(draw)
+    dW = turned(draw, "dW", d, k, spectrum(draw, "s", draw.whole("rank", r, min(d, k))))
     if key == "multiple":
         W0, why = (
             dW / (draw.number("times", 0.5, 8) * scale(draw)),
@@ -322,9 +334,9 @@ def places(what: str, answer: Array, right: list[int]) -> None:
 
 
 def intruders_home(draw: Draw, answer: Answer) -> None:
-    d = draw.whole("d", 1, 3)
-    k = draw.whole("k", d, 3)
-    order = draw.pick("order", ([0, 1, 2], [1, 0, 2], [2, 0, 1]))
+    d = draw.whole("d", 1, 5)
+    k = draw.whole("k", d, 5)
+    order = [*draw.pick("order", ([0, 1, 2], [1, 0, 2], [2, 0, 1])), 3, 4]
     U, V, new = (mirror(draw.array(name, n)) for name, n in (("U", d), ("V", k), ("new V", k)))
     W0 = U * spectrum(draw, "s", d) @ V[:d]
     W = U[:, [i for i in order if i < d]] * -spectrum(draw, "new s", d) @ new[:d]

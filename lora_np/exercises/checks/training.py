@@ -8,6 +8,7 @@ import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
+from lora_np.exercises.checks.matrices import as_typed
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import (
     TOLERANCE,
@@ -20,7 +21,15 @@ from lora_np.exercises.laws import (
     real_array,
     same,
 )
-from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
+from lora_np.exercises.samples import (
+    independent,
+    mirror,
+    rank_and_sides,
+    scale,
+    spectrum,
+    terms,
+    turned,
+)
 from lora_np.exercises.testing import Answer, literal
 from lora_np.exercises.values import Source, Value
 from lora_np.linalg import optimal_losses
@@ -47,14 +56,17 @@ def sum_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
-    g, x = draw.array("g", *shape), draw.pick("width", (1.0, 10.0)) * draw.array("x", *shape)
-    sigma = 1 / (1 + np.exp(-x))
+    g, x = (
+        draw.array("g", *shape),
+        draw.pick("width", (1.0, 1.0, 10.0, 1000.0)) * draw.array("x", *shape),
+    )
+    sigma = (1 + np.tanh(x / 2)) / 2
     same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
 
 
 def slope(draw: Draw, answer: Answer, key: str) -> None:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
-    x, c = draw.array("x", *shape), draw.array("c", *shape)
+    x, c = as_typed(draw.array("x", *shape)), draw.array("c", *shape)
     factors = literal(c)
     linear = Source(f"lambda x: float(np.sum({factors} * x))")
     if key == "linear":
@@ -83,12 +95,15 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 def backward(draw: Draw, answer: Answer, key: str) -> None:
     """Check gradients in a graph of numbers: any, a chain, or one that repeats parents."""
     repeats = key == "repeats"
+    # in a deep graph there are too many paths to follow one by one, which is seen by the steps
+    deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
-    for i in range(draw.whole("n", 1, 5)):
+    for i in range(20 if deep else draw.whole("n", 1, 5)):
         count = draw.whole(f"parents of {i}", min(i, 1), 3 if repeats and i else min(i, 3))
         own = [int(draw.whole(f"parent {j} of {i}", 0, i - 1)) for j in range(count)]
         own = [i - 1] * bool(i) if key == "chain" else own
+        own = list(range(max(0, i - 2), i)) if deep else own
         parents.append(own if repeats else sorted(set(own)))
         slopes.append([draw.number(f"slope {j} of {i}") for j in range(len(parents[-1]))])
     right = [*[0.0] * (len(parents) - 1), 1.0]
@@ -97,7 +112,8 @@ def backward(draw: Draw, answer: Answer, key: str) -> None:
         for p, slope in zip(parents[i], slopes[i], strict=True):
             right[p] += right[i] * slope
             size[p] += size[i] * abs(slope)
-    got = real_array("the gradients", answer(parents, slopes), (len(parents),))
+    answered = answer(parents, slopes, steps=40_000 if deep else None)
+    got = real_array("the gradients", answered, (len(parents),))
     same("the gradients", got, right, size=max(size))
 
 
@@ -132,10 +148,10 @@ def lora_forward_sum(draw: Draw, answer: Callable[..., Value]) -> None:
 
 
 def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
-    r, rng = draw.whole("r", 1, 3), draw.whole("rng", 0, 100)
-    small = draw.whole("d", r, 8), draw.whole("k", r + 1, 8)
-    # so large that chance decides neither the rank nor the spread of the numbers
-    d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else small
+    r, rng = draw.whole("r", 1, 4), draw.whole("rng", 0, 100)
+    d, k = int(draw.whole("d", r, 8)), int(draw.whole("k", r + 1, 8))
+    if key != "zero":  # so large that chance decides neither rank nor spread nor what is alike
+        d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else (40, 40)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
     if key == "zero":
         same("B A", B @ A, np.zeros((d, k)))
@@ -146,15 +162,15 @@ def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
         law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
         told = "its entries must be random: few zeros, and as many below zero as above"
         law(abs(np.sign(moving).mean()) < 0.4 and (moving != 0).mean() > 0.9, told)
+        law(moving.any(axis=0).all(), "a column of zeros never moves anything")
         wanted, spread = moving.shape[1] ** -0.5, float(moving.std())
         told = f"its entries must have a standard deviation of about {wanted:.2g}"
         law(0.45 < spread / wanted < 1.25, f"{told}, got {spread:.2g}")
     if key == "rng":
-        # lazily, and many: signs of few numbers may agree by chance
-        starts = (parts("A B", answer(d, k, r, n), (r, k), (d, r)) for n in (rng, *range(200, 230)))
-        same_start = (all(map(np.array_equal, (A, B), start)) for start in starts)
-        law(next(same_start), "the same rng must give the same start")
-        law(not all(same_start), "another rng must give another start")
+        starts = (parts("A B", answer(d, k, r, n), (r, k), (d, r)) for n in range(rng, rng + 4))
+        same_start = [all(map(np.array_equal, (A, B), start)) for start in starts]
+        law(same_start[0], "the same rng must give the same start")
+        law(not any(same_start[1:]), "another rng must give another start")
 
 
 def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
@@ -172,14 +188,15 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
         same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size_B, why=why)
 
 
-def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
+def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Draw inputs, targets, W0 and a rank, with the losses of the best updates of all ranks."""
     # one direction is often nearly enough
-    least = draw.pick("least", (2, 1, 2, 2)) if high > 2 else 1
-    d, k = draw.sizes("dk", low=least, high=high)
+    least = draw.pick("least", (2, 1, 2, 2))
+    d, k = draw.sizes("dk", low=least, high=3)
     r = draw.whole("r", least, min(d, k))
     n = 4 if k == 3 else draw.pick("inputs", (2, 4))
-    x = WHITE[:n, :k] * (draw.array("stretch", k, low=0.8, high=1.25) if stretched else 1)
+    x = WHITE[:n, :k] @ mirror(draw.array("turn", k, low=-1, high=1))
+    x = x * (draw.array("stretch", k, low=0.8, high=1.25) if stretched else 1)
     y, W0 = draw.array("y", n, d, low=-3, high=3), draw.array("W0", d, k, low=-1, high=1)
     losses = optimal_losses(x, y, W0=W0)
     draw.assume(losses[0] - losses[r] > 0.1 * losses[0])
@@ -195,7 +212,7 @@ def near_best(loss: float, start: float, best: float) -> None:
 
 
 def train_lora(draw: Draw, answer: Answer, key: str) -> None:
-    x, y, W0, r, losses = regression(draw, high=3, stretched=True)
+    x, y, W0, r, losses = regression(draw, stretched=True)
     B, A = parts("B A", answer(x, y, W0, r), (len(W0), r), (r, W0.shape[1]))
     loss = float(np.mean(np.square(x @ (W0 + B @ A).T - y)))
     if key == "lower":
@@ -248,8 +265,8 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def best_update(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=3)
-    n, r = draw.whole("n", k, 6), draw.whole("r", 1, min(d, k))
+    r, d, k = rank_and_sides(draw)
+    n = draw.whole("n", k, 7)
     s = np.sort(draw.array("sizes", k, low=1, high=1 if key == "white" else 20))[::-1]
     X, W0, Y = turned(draw, "X", n, k, s), draw.array("W0", d, k), draw.array("Y", n, d)
     B, A = parts("B A", answer(X, Y, W0, r), (d, r), (r, k))
@@ -259,11 +276,13 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def frozen_a_least(draw: Draw, answer: Answer) -> None:
-    d, k, r = draw.sizes("dkr", high=3)
-    n, r = draw.whole("n", k, 6), min(r, k)
-    X, W0, Y, A = (
-        draw.array(*part) for part in [("X", n, k), ("W0", d, k), ("Y", n, d), ("A", r, k)]
+    r, d, k = rank_and_sides(draw)
+    n = draw.whole("n", r, 6)
+    X, A = (
+        turned(draw, name, side, k, draw.array(f"sizes of {name}", min(side, k), low=1, high=2))
+        for name, side in (("X", n), ("A", r))
     )
+    W0, Y = draw.array("W0", d, k), draw.array("Y", n, d)
     draw.assume(np.linalg.cond(X @ A.T) < 10)
     same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
 
@@ -275,6 +294,9 @@ def kl_divergence(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 5)
     p = draw.array("p", n, low=key == "nats", high=9)
     q = draw.array("q", n, low=1, high=9)
+    if draw.pick("small", (False, True)):
+        smallest = draw.whole("smallest", 0, n - 1)
+        p[smallest], q[smallest] = 1e-4 * p[smallest], 1e-12 * q[smallest]
     draw.assume(p.any())
     p, q = p / p.sum(), q / q.sum()
     same("the divergence", answer(p, q), p @ np.log(np.where(p > 0, p, q) / q), size=1)
@@ -360,8 +382,7 @@ def alpha_for_rank(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def pissa_start(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
+    (r, d, k), alpha = rank_and_sides(draw), draw.number("alpha", 1, 32)
     W0, s = scale(draw) * draw.array("W0", d, k), alpha / r
     W, B, A = parts("W B A", answer(W0, r, alpha), (d, k), (d, r), (r, k))
     if key == "same":
@@ -373,8 +394,8 @@ def pissa_start(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def olora_start(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
+    r, d, k = rank_and_sides(draw)
+    W0 = independent(draw, "W0", d, k)
     W, B, A = parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
     if key == "same":
         same("W + B A", W + B @ A, W0)
