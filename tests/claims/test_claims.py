@@ -171,7 +171,9 @@ def test_every_way_was_swept_until_neither_end_was_best(name):
         for near in (place - 1, place, place + 1):
             assert rates[order[near]]["seeds"] == [*seeds]
         for low, high in pairwise(order):
-            assert high / low == pytest.approx(redrawn.FACTOR if drawn else FACTOR, rel=0.03)
+            steps = np.log(high / low) / np.log(redrawn.FACTOR if drawn else FACTOR)
+            beside = sweep["best"] in (low, high)  # a rate far from the best may stand alone
+            assert abs(steps - (1 if beside else round(steps))) < 0.05
         if drawn:
             known = redrawn.sweeps(setup)[own]
             for half in redrawn.HALVES:
