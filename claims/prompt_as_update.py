@@ -28,8 +28,7 @@ KINDS = {
     "trained": [f"base {seed}" for seed in range(len(BASES))],
 }
 LARGE = "SmolLM2-135M"
-BOOK = Book(FOLDER / "prompts.jsonl")
-FIGURES = ("exact", "second", "later")
+BOOK, FIGURES = Book(FOLDER / "prompts.jsonl"), ("exact", "second", "later")
 
 
 def drawn(seed):

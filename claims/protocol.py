@@ -308,7 +308,8 @@ class Lab:
         found.
         """
         found = Sweep(name, self, setup.shortened() if self.quick else setup, method)
-        self.sweeps[name] = found
+        if not redrawn.RESAMPLE:  # what is written has the rate that all seeds chose
+            self.sweeps[name] = found
         if self.again and self.recorded is not None and name in self.recorded["methods"]:
             self.remember(found, self.recorded["methods"][name]["rates"])
         if redrawn.RESAMPLE:  # among the rates at which all seeds have run

@@ -80,7 +80,9 @@ def puzzles(file: Path, hints: int) -> None:
                 decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"}
             )
         whole = f"{file} is a whole LoRA now. Run it: python {file}"
-        parts.append(f"{file} ends with an error: {problem}" if problem else whole)
+        parts.append(
+            f"All lines are right, but {file} ends with an error: {problem}" if problem else whole
+        )
     else:
         due = every[passed.index(False)]
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."

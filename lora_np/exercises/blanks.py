@@ -77,7 +77,7 @@ class Puzzle(Exercise):
     ----------
     name, title, difficulty, minutes, laws, statement, stub, hints : various
         See `Exercise`.
-    solution, forbids, cases, needs, example, mistakes, answer, more : various
+    solution, forbids, cases, needs, example, mistakes, answer, part, more : various
         See `Exercise`.
     number : int
         From 1.
@@ -260,11 +260,12 @@ def read(
     number: int, law: str, laws: list[str], wrong: dict[str, tuple[str, int]], **row: Any
 ) -> Puzzle:
     known = tuple(Law(key, law.rstrip("."), 1, law_of(*key.split())) for key in laws)
+    row["hints"] = tuple(row["hints"])
     one = Puzzle(difficulty=1, minutes=4, cases=15, laws=known, number=number, law=law, **row)
     mistakes = (
         Mistake(name, one.hints[hint - 1], one.source(line)) for name, (line, hint) in wrong.items()
     )
-    return replace(one, answer=one.source(one.right), mistakes=tuple(mistakes))
+    return replace(one, answer=one.source(one.right), part=one.right, mistakes=tuple(mistakes))
 
 
 def puzzle_script() -> str:

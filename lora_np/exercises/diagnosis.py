@@ -1,65 +1,60 @@
-"""Name the mistake behind an answer that breaks a law, by what the law compares."""
+"""Name the mistake behind an answer, where enough inputs tell it from everything similar."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import islice, pairwise
 
-import numpy as np
-
-from lora_np.checks import Array
+from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample
-from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.running import Mistake, Reply, run_cell, values_alike
+from lora_np.exercises.regions import table
+from lora_np.exercises.running import ANYTHING, Mistake, Reply, run_cell, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
-
-# What an error says, or which law of all answers is broken, and what that comes from.
-FAILURES = {
-    "^The shape of": "with more or fewer axes, rows or columns",
-    "NameError|UnboundLocalError": "with a name that has no value yet",
-    r"object has no|object is not|not iterable|0-dim|0 dim|shape \(\)|scalar": (
-        "with a number where an array or a list is needed"
-    ),
-    "IndexError|KeyError": "with an index that is not there",
-    "unsupported operand|has no len": "with a value of another type than is needed",
-    "mismatch|broadcast|aligned|imension": "with shapes that do not fit each other",
-    "ZeroDivisionError": "with a division by zero",
-    "An answer is finite": "with a division by zero, or a root or logarithm of a negative number",
-}
+OFTEN = 5  # inputs that prove something, and that a law sees of each region
 
 
 def diagnosis(
-    mistakes: Iterable[Mistake],
-    shown: Sequence[Broken],
-    tried: Callable[[str], Iterable[Broken]],
-    unused: Callable[[Sequence[Value]], str],
+    mistakes: Sequence[Mistake],
+    others: Sequence[Mistake],
+    given: Sequence[Broken],
+    tell: Callable[[Mistake, int], Broken],
 ) -> Mistake | None:
-    """Find a known mistake, or a relation to what is right, that explains how a law is broken.
+    """Find the mistake that explains an answer, if inputs prove it.
+
+    It gives what the answer gives on every input. On five of them or more the answer breaks the
+    law with a value, and each other mistake differs from it on five of them or more.
 
     Parameters
     ----------
-    mistakes : iterable of Mistake
-        Of the exercise.
-    shown : sequence of Counterexample or None
-        How the answer breaks the law on several inputs.
-    tried : callable
-        How a mistake's code breaks it on the same inputs.
-    unused : callable
-        A parameter that a right answer uses, and this one does not when it is called so.
+    mistakes : sequence of Mistake
+        Those that are known.
+    others : sequence of Mistake
+        Those that any exercise allows, and changes of the solution, which have no name. One that
+        is never different is the mistake that is found, in other words.
+    given : sequence of Counterexample or None
+        How the answer breaks the law on each input.
+    tell : callable
+        How a mistake breaks it on the input of this number.
     """
-    for mistake in mistakes:
-        if all(map(alike, shown, tried(mistake.code))):
-            return mistake
-    broken = [one for one in shown if one]
-    if not broken:  # it answers differently each time
-        return None
-    name = failure(broken[0].why)
-    if not name and all(one.why.right is not None for one in broken):
-        name = relation([(np.array(one.why.compared), np.array(one.why.right)) for one in broken])
-    name = name or unused([one.asked[0] for one in broken])
-    return Mistake(name, "", "") if name else None
+    places = sorted(range(len(given)), key=lambda i: given[i] is None)  # what differs first
+    telling = sum(one is not None and "value" in one.asked[1] for one in given)
+
+    def same(one: Mistake) -> bool:
+        return all(alike(given[i], tell(one, i)) for i in places)
+
+    def apart(one: Mistake) -> bool:
+        differences = (i for i in places if not alike(given[i], tell(one, i)))
+        return len([*islice(differences, OFTEN)]) == OFTEN
+
+    named = (one for one in (*mistakes, *others) if one.name and same(one))
+    found = next(named, None) if telling >= OFTEN else None
+    proved = (one is found or apart(one) for one in mistakes)
+    spared = (apart(one) or same(one) for one in others)
+    return found if found and all(proved) and all(spared) else None
 
 
 def alike(a: Broken, b: Broken) -> bool:
@@ -68,7 +63,7 @@ def alike(a: Broken, b: Broken) -> bool:
         return a is b
     if a.why.name != b.why.name:
         return False
-    if a.why.compared is None or a.why.name:
+    if a.why.compared is None:
         return replies_alike(a.asked[1], b.asked[1])
     return values_alike(a.why.compared, b.why.compared)
 
@@ -81,46 +76,57 @@ def replies_alike(a: Reply, b: Reply) -> bool:
     return bool(first) and first == second
 
 
-def failure(why: LawBroken) -> str:
-    """Say what an error, or a value that no answer may have, comes from."""
-    if why.name and why.right is not None:
-        got, wanted = (np.array(shape).tolist() for shape in (why.compared, why.right))
-        if got == wanted[::-1]:
-            return "with rows and columns exchanged"
-    return next((name for words, name in FAILURES.items() if re.search(words, str(why))), "")
-
-
-def relation(pairs: Sequence[tuple[Array, Array]]) -> str:
-    """Name the factor between what is given and what is right, if it is one on all inputs."""
-    got, right = pairs[-1]
-    factor = float(np.vdot(got, right) / np.vdot(right, right))
-    if not all(values_alike(got, factor * right) for got, right in pairs):
-        return ""
-    names = {-1.0: "with the opposite sign", 0.0: "with zeros only"}
-    return names.get(factor, f"with a factor of {factor:.3g} too much")
-
-
 def unused(
     parameters: Sequence[str],
-    calls: Sequence[Callable[[Sequence[Value]], Reply]],
+    answer: Callable[[Sequence[Value], Rules], Reply],
+    solution: Callable[[Sequence[Value], Rules], Reply],
     asked: Sequence[Sequence[Value]],
 ) -> str:
-    """Name the parameter whose value changes what the second of two functions returns, alone."""
+    """Name the parameters that change what the solution returns, and never what the answer does."""
+    names = []
     for i, name in enumerate(parameters):
-        changed = []
-        for one in asked:
-            value = one[i]
-            if isinstance(value, (int, float, np.ndarray)):
-                changed.append([*one[:i], 2 * value + 1, *one[i + 1 :]])
-        same, right = (
-            [replies_alike(call(new), call(old)) for old, new in zip(asked, changed, strict=False)]
-            for call in calls
+        changes = 0
+        for one, other in pairwise(asked):
+            new = [*one[:i], other[i], *one[i + 1 :]]
+            right, changed = solution(one, ANYTHING), solution(new, ANYTHING)
+            if "value" in changed and not replies_alike(changed, right):
+                a, b = answer(one, ANYTHING).get("value"), answer(new, ANYTHING).get("value")
+                if a is None or not values_alike(b, a, 1e-9):
+                    break
+                changes += 1
+        else:
+            names += [name] * (changes >= OFTEN)
+    return f"without using {' and '.join(names)}" * bool(names)
+
+
+@cache
+def usual(answer: str, name: str) -> list[Mistake]:
+    """List the mistakes that any exercise allows: each changes what ``answer`` returns."""
+    head = f"{answer}\nsolution = {name}\n\ndef {name}(*given):\n    right = solution(*given)\n"
+    return [
+        Mistake(told, "", f"{head}    return {new}")
+        for told, new in table("diagnosis")["usual"]["mistakes"].items()
+    ]
+
+
+@cache
+def neighbours(answer: str, part: str) -> list[Mistake]:
+    """Change this part of an answer in one place, by each rule of the table."""
+    found = [
+        Mistake(
+            "",
+            "",
+            answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :]),
         )
-        if same and all(same) and not all(right):
-            return f"without using {name}"
-    return ""
+        for rules in table("diagnosis")["neighbours"].values()
+        for old, new in rules.items()
+        for place in re.finditer(old, part)
+    ]
+    # changed, a loop may never end
+    return [] if "while" in part else found[:: len(found) // 12 + 1]
 
 
+@cache
 def written(code: str, name: str) -> Value:
     """Run ``code``, and return what it calls ``name``."""
     names: dict[str, Value] = {"__name__": "submission"}

@@ -13,9 +13,9 @@ Condition = Callable[..., bool | None]  # None if a region is not for arguments 
 
 
 @cache
-def table() -> dict[str, dict[str, dict[str, str]]]:
-    """Read ``regions.toml``."""
-    path = Path(__file__).parent / "data" / "regions.toml"
+def table(name: str) -> dict[str, dict[str, dict[str, str]]]:
+    """Read the file of data that has this name."""
+    path = Path(__file__).parent / "data" / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -43,7 +43,7 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     >>> [name for name, inside in known.items() if inside(np.eye(3), 2)]
     ['M: square, from 3 x 3', 'a rank in between']
     """
-    known = table()
+    known = table("regions")
     if law not in known["searching"].get(exercise, {law: law}):
         return {}
     rows = {

@@ -99,6 +99,8 @@ def call(
     {'value': 2, 'arguments': [[1]]}
     >>> call(lambda rows: rows[5], [[1, 2]])["kind"]
     'IndexError'
+    >>> call(lambda rows: None, [[1, 2]])["error"]
+    'it returned None; is there a return?'
     """
     if not callable(function):
         return {"error": f"a function is needed, got {type(function).__name__}", "kind": "missing"}
@@ -110,6 +112,10 @@ def call(
     except (Exception, SystemExit) as error:
         text = str(error) if isinstance(error, Forbidden) else last_line(error)
         return {"error": text, "kind": type(error).__name__}
+    if value is None:
+        prints = isinstance(function, FunctionType) and "print" in function.__code__.co_names
+        why = "print shows a value, and only return gives it" if prints else "is there a return?"
+        return {"error": f"it returned None; {why}", "kind": "None"}
     return {"value": value, "arguments": [None if callable(a) else a for a in handed]}
 
 

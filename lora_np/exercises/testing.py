@@ -8,14 +8,23 @@ import doctest
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from lora_np.exercises.diagnosis import diagnosis, unused, written
+from lora_np.exercises.diagnosis import (
+    OFTEN,
+    Broken,
+    alike,
+    diagnosis,
+    neighbours,
+    unused,
+    usual,
+    written,
+)
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
@@ -28,8 +37,6 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # what the inputs are drawn from that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
-DIAGNOSED = (1, 2, 3, 4)  # seeds of inputs on which mistakes are told apart
-OFTEN = 5  # inputs of each region that a law sees
 PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
@@ -43,6 +50,8 @@ LAWS = {  # that a failed call breaks, by the kind of its error
     "Forbidden": "The exercise forbids it",
     "TooMuch": TOO_MUCH,
     "Ended": ENDED,
+    "None": "A function returns its answer",
+    "arity": "The function takes the arguments that the statement names",
 }
 
 
@@ -106,6 +115,8 @@ class Exercise:
         What has been done wrong before, so that a check can name it.
     answer : str
         The solution's code, with all that it needs; empty in a course that leaves it out.
+    part : str
+        What of it is written by the student.
     more : bool
         Whether it goes beyond the three hours of the path.
     """
@@ -125,6 +136,7 @@ class Exercise:
     example: str = field(default="", repr=False)
     mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
     answer: str = field(default="", repr=False)
+    part: str = field(default="", repr=False)
     more: bool = False
 
     @cached_property
@@ -303,6 +315,8 @@ class Answer:
         if "error" in reply:
             kind = str(reply.get("kind"))
             why = "" if kind == "NotImplementedError" else str(reply["error"])
+            if re.match(rf"TypeError: (\S+\.)?{self.exercise.name}\(\) (takes|missing)", why):
+                kind = "arity"
             raise LawBroken(LAWS.get(kind, "A call ends without an error"), why)
         if "unusable" in reply:
             detail = str(reply["unusable"])
@@ -430,34 +444,20 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     """Judge by the smallest input found that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
-    name, first = broken.why.name, broken
+    name = broken.why.name
 
-    def again(remembered: Inputs) -> Counterexample | None:
-        shown = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
+    def likewise(inputs: Inputs) -> Broken:
+        shown = again(law, answer, inputs)
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
         # Excessive cost occurs on large inputs: only their entries are simplified.
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
-        broken = shrink(again, broken, attempts=attempts)
+        broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
     if smallest and name not in LAWS.values():
-        draws = [Draw(np.random.default_rng(seed)) for seed in DIAGNOSED]
-        for draw in draws:  # large inputs tell mistakes apart that are the same on small ones
-            breaks(law, draw, answer)
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            inputs = [broken.drawn, first.drawn, *(draw.drawn for draw in draws)]
-            shown = list(tried(law, answer, inputs))
-
-            def known(code: str) -> Iterator[Counterexample | None]:
-                function = written(code, answer.exercise.name)
-                own = Answer(answer.exercise, lambda arguments, _: call(function, arguments))
-                return tried(law, own, inputs)
-
-            solution = written(answer.exercise.answer, answer.exercise.name)
-            calls = (lambda asked: answer.caller(asked, Rules())), partial(call, solution)
-            ignored = partial(unused, answer.exercise.parameters, calls)
-            mistake = diagnosis(answer.exercise.mistakes, shown, known, ignored)
+            mistake = named(law, answer, broken)
     if mistake:
         hint = f" Hint: {mistake.hint}" if mistake.hint else ""
         message += f"\nA known mistake gives this answer: {mistake.name}.{hint}"
@@ -465,10 +465,56 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     return Verdict(law.slug, False, message, pasted, mistake.name if mistake else "")
 
 
-def tried(law: Law, answer: Answer, inputs: Sequence[Inputs]) -> Iterator[Counterexample | None]:
-    """Test the law on each of these inputs again."""
-    for one in inputs:
-        yield breaks(law, Draw(np.random.default_rng(0), remembered=one), answer)
+def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
+    """Name the mistake behind an answer that breaks a law, as is shown."""
+    one = answer.exercise
+    places: list[tuple[Law, int]] = []
+    results: list[Broken] = []
+
+    more = [*usual(one.answer, one.name), *neighbours(one.answer, one.part)]
+    # what one law cannot tell apart, another may
+    for of in sorted(one.laws, key=lambda other: other is not law):
+        for i, (drawn, _) in enumerate(telling(one, of)):
+            places.append((of, i))
+            results.append(again(of, answer, drawn))
+        found = diagnosis(
+            one.mistakes, more, results, lambda known, i: given_by(known.code, one, *places[i])
+        )
+        if found and alike(shown, again(law, by(found.code, one), shown.drawn)):
+            return found
+    asked = [arguments for _, arguments in telling(one, law)]
+    ignored = unused(one.parameters, answer.caller, by(one.answer, one).caller, asked)
+    return Mistake(ignored, "", "") if ignored and not shown.why.name else None
+
+
+@cache
+def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
+    """Draw inputs that tell mistakes apart, from all regions, and what the law asks about each."""
+    found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
+
+    def check(draw: Draw, answer: Answer) -> None:
+        law.check(draw, answer)
+        found[repr(answer.last[0])] = draw.drawn, answer.last[0]
+
+    for seed in (1, 2):  # other inputs than those of a check
+        first_broken(replace(law, check=check), by(one.answer, one), [seed, one.laws.index(law)])
+    return list(found.values())
+
+
+def by(code: str, one: Exercise) -> Answer:
+    """Wrap what ``code`` defines, without any rules."""
+    return Answer(one, lambda arguments, _: call(written(code, one.name), arguments))
+
+
+@cache
+def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
+    """Tell how what ``code`` defines breaks the law on the telling input of this number."""
+    return again(law, by(code, one), telling(one, law)[place][0])
+
+
+def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
+    """Test the law on these inputs again."""
+    return breaks(law, Draw(np.random.default_rng(0), remembered=inputs), answer)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:

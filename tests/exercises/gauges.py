@@ -44,6 +44,8 @@ VARIANTS = [
     ("gram_schmidt", "when columns are divided by their lengths, and nothing else", "columns of other signs"),
     ("top_directions", "with a QR of M", "turned"),
     ("top_directions", "after one step: the weaker directions are still there", "columns of other signs"),
+    ("top_directions", "after one product with M: the weaker directions are still there", "turned"),
+    ("resize_adapter", "with the weakest terms", "other signs"),
     ("svd_by_eigenvectors", "with the smallest first", "singular vectors of other signs"),
     ("svd_by_eigenvectors", "with eigenvalues that were not rooted", "singular vectors of other signs"),
     ("svd_by_eigenvectors", "when U is divided by eigenvalues", "singular vectors of other signs"),
