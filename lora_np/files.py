@@ -544,8 +544,13 @@ def _put(new: Path, target: Path, force: bool) -> None:
             os.rename(aside, target)
             raise
         os.rename(aside, new)
-    else:
+        return
+    try:
         os.replace(new, target)
+    except OSError:
+        if not (force and new.is_dir() and target.is_dir()):
+            raise
+        _put(new, target, force)  # another run has just made it
 
 
 def _exchanged(one: Path, other: Path) -> bool:

@@ -63,7 +63,7 @@ PRIVATE = {
     r"\bbeds?\b": "setup",
     r"linear maps?\b": "linear layer",
     r"own rate": "best learning rate",
-    r"in small\b(?!\.)": "quick",
+    r"in small\b(?!\.| setups)": "quick",
     r"makes? it again": "reproduce",
     r"falls away": "is not needed",
     r"\bbends?\b": "nonlinearity",

@@ -10,7 +10,6 @@ import threading
 from html import unescape
 
 import pytest
-from playwright.sync_api import expect
 
 from lora_np import exercises
 from tests.site.conftest import Quiet, Server
@@ -134,6 +133,8 @@ def tampering(site, root, name):
     ["pyodide.js", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json", "numpy*", "lora_np*", "(none)"],
 )  # fmt: skip
 def test_a_file_of_the_runtime_that_was_changed_is_not_run(chromium, site, root, name):
+    from playwright.sync_api import expect
+
     if not (site / "_static" / "python" / "pyodide" / "pyodide.js").is_file():
         pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
     if name.endswith("*"):
