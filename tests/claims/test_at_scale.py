@@ -62,6 +62,7 @@ def test_eight_have_a_second_setup_and_ask_for_methods_that_run():
     assert asked == {*METHODS}
 
 
+@pytest.mark.slow
 @every("name", SCALES)
 def test_what_is_recorded_follows_from_the_lines(name):
     assert RECORDED[name]["at scale"] == found(name)
@@ -150,6 +151,7 @@ def test_one_rate_for_all_ranks(folder):
     assert "rank 1's loss was the same as its own best" in record["finding"]
 
 
+@pytest.mark.slow
 def test_the_frontier_compares_at_equal_new_loss(folder):
     write(folder, bowl("LoRA, r = 8", -3, 1.34, 4))
     write(folder, bowl("LoRA, r = 64", -3, 1.33, 4))
@@ -187,6 +189,7 @@ def base(new, old, seeds=4):
         yield "untrained", 0, seed, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "verdict"), [(2.8, "contradicted here"), (3.2, "needs scale")])
 def test_forgetting_needs_both_methods_above_the_untrained_model(folder, old, verdict):
     for name, best, level in (

@@ -53,6 +53,7 @@ def test_a_claim_is_short_complete_and_public(name):
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
+@pytest.mark.slow
 @every("name", NAMES)
 def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
     claim, record = claims.claim(name), RECORDED[name]
@@ -145,6 +146,7 @@ def moved(move, figure):
     return {"values": [None if x is None else move(x) for x in figure["values"]]}
 
 
+@pytest.mark.slow
 @every("name", NAMES)
 def test_other_numbers_turn_the_verdict(name):
     claim, record = claims.claim(name), RECORDED[name]

@@ -366,6 +366,7 @@ def failing(*arguments):
 WRONG = [lambda *given: np.arange(2000.0), lambda *given: "word " * 200, failing]
 
 
+@pytest.mark.slow
 @every(
     "one, wrong",
     [

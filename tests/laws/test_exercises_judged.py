@@ -102,6 +102,7 @@ def share(cases):
     return cases if FULL else cases[50::PARTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [of_solutions, of_lines], ids=lambda kind: kind.__name__)
 def test_no_mutant_that_is_wrong_is_accepted(kind):
     wrong = [case for case in share(kind()) if verdict(*case).startswith("wrong")]
