@@ -2,6 +2,7 @@
 unnoticed.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -80,6 +81,20 @@ def chromium():
         browser.close()
 
 
+def wait_until(page, expression, *, arg=None, timeout=PATIENCE):
+    """Ask again and again whether an expression holds: Playwright's own wait evaluates text in the
+    page later on, which the site's policy forbids.
+    """
+    from playwright.sync_api import Error
+
+    for _ in range(int(timeout // 50)):
+        with contextlib.suppress(Error):  # the page is being left
+            if page.evaluate(expression, arg):
+                return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{expression} never held")
+
+
 @pytest.fixture
 def open_page(chromium, address):
     """``open_page(path, **settings)``; at the end no page has asked another host or met an
@@ -113,6 +128,7 @@ def open_page(chromium, address):
         context.route(outside, lambda route: route.abort())
         contexts.append(context)
         page = context.new_page()
+        page.wait_for_function = functools.partial(wait_until, page)
         watch(page)
         page.goto(address + path)
         return page
