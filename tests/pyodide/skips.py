@@ -6,7 +6,9 @@ import pytest
 
 PROCESSES = "starts processes"
 FILES = {
+    "tests/cli/test_dispatch.py": PROCESSES,
     "tests/laws/test_cli.py": PROCESSES,
+    "tests/laws/test_objects.py": PROCESSES,
     "tests/laws/test_package.py": PROCESSES,
     "tests/laws/test_flows.py": PROCESSES,
     "tests/laws/test_grading_commands.py": PROCESSES,
@@ -31,7 +33,8 @@ FILES = {
 }
 TESTS = {
     "tests/laws/test_accounting_assumed.py::test_hostile_configs_*": PROCESSES,
-    "tests/laws/test_adapters_files.py::test_of_two_writers_of_one_target_the_second_is_told": "has no locks",
+    "tests/claims/test_*_runs.py::test_recorded_lines_follow_*": PROCESSES,
+    "tests/claims/test_*_runs.py::test_a_rule_that_is_not_committed_*": PROCESSES,
     "tests/hub/test_gguf.py::test_opening_reads_the_header_alone": "a file of gigabytes, with 32-bit sizes",
     "tests/laws/test_adapters_surgery.py::test_worker_processes_*": PROCESSES,
     "tests/grading/test_submissions.py::test_a_file_from_windows": PROCESSES,
