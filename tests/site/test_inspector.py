@@ -370,7 +370,10 @@ def test_an_example_that_comes_late_does_not_replace_files_that_were_chosen(insp
           const fetched = window.fetch;
           window.late = [];
           window.fetch = async (...given) => {
-            await new Promise((done) => { window.late.push(done); });
+            // the example alone is late, not what Python is made of
+            if (String(given[0]).includes("adapter_")) {
+              await new Promise((done) => { window.late.push(done); });
+            }
             return fetched(...given);
           };
         }"""
