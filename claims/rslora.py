@@ -43,7 +43,7 @@ def steepness(kind, seed):
 CLAIM = Claim(
     title="alpha / r makes high ranks learn too slowly; alpha / sqrt(r) does not.",
     paper="Kalajdzievski, arXiv 2312.03732",
-    finding="At rank 64 LoRA's loss was {tuned} times rsLoRA's, each at its best learning rate, and {fixed} times at a rate that suits LoRA at rank 4.",
+    finding="At rank 64 LoRA's loss was {tuned} times rsLoRA's, each at its best learning rate; at a rate that suits LoRA at rank 4 it was {fixed:than} rsLoRA's.",
     topic="scale",
     refuted_by="A high rank with alpha / r that does as well as with alpha / sqrt(r), at a rate of its own.",
     setup="digits",
