@@ -1016,14 +1016,6 @@ def test_on_paper_there_is_the_answer_and_the_map(open_page):
 
 
 @pages
-def test_the_address_of_the_calculator_still_leads_here(open_page):
-    page = open_page("use/calculator.html#model=gpt2&rank=4&targets=all-linear")
-    page.wait_for_url("**/use/fit.html#model=gpt2*")
-    want = accounting.count_model(models.preset("gpt2"), rank=4, targets="all-linear")
-    assert page.locator(".fit-peft").inner_text() == want.peft_line
-
-
-@pages
 def test_the_page_and_all_that_others_do_not_load_are_under_100_kB_compressed(open_page):
     def loaded(path):
         before = len(open_page.received)
