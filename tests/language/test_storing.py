@@ -202,7 +202,9 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
         seen.add(None if there is None else there == content(new))
         language.save(language.load(base), target, dtype="bfloat16", force=True)
         assert content(target) == content(new)
-        assert os.listdir(target.parent) == ["m"]
+        left = [name for name in os.listdir(target.parent) if name != "m"]
+        assert len(left) <= 1  # what the killed run was writing: nobody else's to remove
+        assert all(name.startswith(".lora-np-") for name in left)
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL
