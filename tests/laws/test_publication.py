@@ -247,9 +247,12 @@ def test_classifiers_claim_what_ci_runs():
         m[1] for c in project["classifiers"] if (m := re.fullmatch(r".*Python :: (3\.\d+)", c))
     }
     run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    tried = set(re.findall(r"python(3\.\d+)", run)) | {"3.12"}  # Pyodide 0.27 is Python 3.12
-    assert claimed <= tried
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    (matrix,) = re.findall(r"^ +python: \[(.*)\]$", workflow, flags=re.MULTILINE)
+    assert "python-version: ${{ matrix.python }}" in workflow
+    here = set(re.findall(r"python(3\.\d+)", run)) | {"3.12"}  # Pyodide 0.27 is Python 3.12
     assert "tests/pyodide/run" in run
+    assert claimed == here | set(re.findall(r"3\.\d+", matrix))
 
 
 def test_actions_are_pinned():
