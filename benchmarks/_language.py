@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import _shapes as shapes
 from lora_np import language
-from lora_np.language.adapting import Prepared, peak_memory
+from lora_np.language.adapting import peak_memory, prepared
 from lora_np.language.blocks import sequences
 from lora_np.language.decoder import vocabulary_of
 from recipes import conversations
@@ -175,7 +175,7 @@ def conversing_in_torch(
     import peft
     import torch
 
-    plan = Prepared(base, data, settings)
+    plan = prepared(base, data, settings)
     config = peft.LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear"
     )

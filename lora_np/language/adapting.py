@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.language.storing import read_text
 from lora_np.lora import ALPHA, VARIANTS, inject, learning_rate
 from lora_np.models import Targets
-from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
+from lora_np.nn import AdamW, Optimizer, cosine_schedule, linear_schedule, trainable
 from lora_np.settings import check_choices, setting, settings_of
 from lora_np.table import Table, binary_bytes, one_line, page
 from lora_np.training import History, RunSettings, fit
@@ -383,14 +383,11 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     >>> result.trainable, result.after < result.before
     (18688, True)
     """
-    plan = Prepared(model, data, settings)
-    run: dict[str, Any] = {
-        field.name: getattr(settings, field.name) for field in fields(RunSettings)
-    }
-    run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
-    run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
-    run |= {"steps": plan.steps}
-    run["progress"] = "finetune" if settings.progress is True else settings.progress
+    plan = prepared(model, data, settings)
+    run = settings.of_run(
+        "finetune", loss=batch_loss, optimizer=plan.optimizer, rng=plan.random, steps=plan.steps,
+        validation=plan.watched, validate_every=plan.every,
+    )  # fmt: skip
     asked = plan.questions
     if asked and settings.sample_every:
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
@@ -400,7 +397,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
-    facts = float(losses[0]), float(after), result.interrupted, plan.settings, plan.notes
+    facts = float(losses[0]), float(after), result.interrupted, plan.settings, (*plan.notes,)
     if not asked:
         return Adapted(result.model, result.history, *facts)
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
@@ -494,7 +491,7 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     >>> found.tokens, found.rows, found.steps
     (8064, 126, 10)
     """
-    plan = Prepared(model, data, settings)
+    plan = prepared(model, data, settings)
 
     def seconds_of(rows: list[Row]) -> float:
         result = fit(
@@ -505,83 +502,125 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
     # first the batch that takes the most memory; it is not timed, since it makes tables and gets
     # its pages
-    seconds_of(sorted(plan.rows, key=length, reverse=True)[: plan.size])
+    seconds_of(sorted(plan.batches.items, key=length, reverse=True)[: plan.batches.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
     begin = time.perf_counter()
     packing.mean_loss(plan.adapted, plan.watched[:1])
     watching = (time.perf_counter() - begin) / plan.watched[0].tokens.size
     watched = plan.times * sum(part.tokens.size for part in plan.watched)
-    tokens, passed = sum(map(length, plan.rows)), plan.steps * plan.batches.tokens
+    rows = plan.batches.items
+    tokens, passed = sum(map(length, rows)), plan.steps * (plan.batches.tokens or 0)
     learnt = sum(document.learnt for document in plan.documents)
     shown = tuple(packing.marked(document, vocabulary_of(model)) for document in plan.documents[:3])
-    counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
-    return Forecast(shown, plan.notes, *counts, rate * passed + watching * watched, peak_memory())
+    counts = (tokens, learnt, len(rows), plan.steps, passed / tokens)
+    seconds = rate * passed + watching * watched
+    return Forecast(shown, (*plan.notes,), *counts, seconds, peak_memory())
 
 
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run of `finetune` before its first step."""
+    """A run of `finetune` before its first step, as `prepared` makes it."""
 
-    def __init__(self, model: LanguageModel, data: AnyData, s: FinetuneSettings) -> None:
-        data = as_data(data)
-        width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
-        whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
-        max_length = packing.within(model, s.max_length)
-        other = None if s.validation is None else as_data(s.validation)
-        self.documents, held_out, notes = packing.divided(data, other, model, max_length)
-        self.rows = packed(self.documents, max_length)
-        self.size = min(s.batch_size, len(self.rows))
-        epoch = len(self.rows) // self.size / s.accumulate  # steps
-        notes = [str(data), *notes]
-        if s.steps is not None:
-            self.steps = s.steps
-        elif s.epochs is not None:
-            self.steps = math.ceil(s.epochs * epoch)
-        else:
-            self.steps = min(math.ceil(3 * epoch), 300)
-            notes.append(f"{self.steps} steps: by default 3 epochs, but at most 300 steps")
-        if self.steps > 10 * epoch:
-            notes.append(f"{self.steps / epoch:.0f} epochs: after ten, most models memorise")
-        self.notes = tuple(notes)
-        self.random = generator(s.rng)
-        self.adapted = inject(
-            model, rank=s.rank, alpha=s.alpha, dropout=s.dropout, variant=s.variant,
-            targets=s.targets, rng=self.random,
-        )  # fmt: skip
-        order = int(self.random.integers(2**32))
-        warmup = min(10, -(-self.steps // 10)) if s.warmup is None else s.warmup
-        peak = learning_rate(self.adapted, s.variant) if s.lr is None else s.lr
-        self.settings = {name: getattr(s, name) for name in RECORDED} | {
-            "steps": self.steps, "epochs": self.steps / epoch, "lr": peak,
-            "alpha": float(s.alpha), "max_length": max_length, "warmup": warmup,
-            "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
-        }  # fmt: skip
-        described = [(document.tokens, document.answer) for document in self.documents]
-        identity = {**self.settings, "the data": described, "the model's weights": model.model}
-        self.batches = packing.Shuffled(self.rows, self.size, s.accumulate, order, identity)
-        decay = cosine_schedule if s.schedule == "cosine" else linear_schedule
-        final = peak if s.schedule == "constant" else 0.0
-        lr = decay(peak, steps=self.steps, warmup=warmup, final=final)
-        self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay))
-        if isinstance(s.questions, int):
-            self.questions = [*map(question, held_out[: s.questions])]
-        else:
-            texts = map(vocabulary_of(model).encode, s.questions)
-            self.questions = [Question(text.tolist(), ()) for text in texts]
-        held, tokens = packed(held_out, max_length), self.batches.tokens * self.steps
-        self.every, self.times, some = budget(
-            held, tokens, self.steps, s.validate_every or s.sample_every
-        )
-        self.watched = packing.in_batches(some, self.size)
-        if s.tell is not None:
-            for note in self.notes:
-                s.tell(note)
+    adapted: LanguageModel
+    batches: packing.Shuffled[Row, packing.Batch]
+    optimizer: Optimizer
+    random: np.random.Generator
+    settings: dict[str, Any]  # that are recorded
+    documents: list[packing.Document]  # to train on
+    questions: list[Question]  # that are held out
+    every: int  # steps between validations
+    times: int  # validations
+    watched: list[packing.Batch]  # at each of them
+    notes: list[str]
+
+    @property
+    def steps(self) -> int:
+        """The number of training steps."""
+        return int(self.settings["steps"])
+
+
+def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepared:
+    """Divide and pack the data, adapt the model, and settle what the settings leave open."""
+    data = as_data(data)
+    width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
+    whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
+    max_length = packing.within(model, s.max_length)
+    other = None if s.validation is None else as_data(s.validation)
+    documents, held_out, notes = packing.divided(data, other, model, max_length)
+    rows = packed(documents, max_length)
+    size = min(s.batch_size, len(rows))
+    epoch = len(rows) // size / s.accumulate  # steps
+    steps, more = steps_of(s, epoch)
+    random = generator(s.rng)
+    adapted = inject(
+        model, rank=s.rank, alpha=s.alpha, dropout=s.dropout, variant=s.variant,
+        targets=s.targets, rng=random,
+    )  # fmt: skip
+    order = int(random.integers(2**32))
+    warmup = min(10, -(-steps // 10)) if s.warmup is None else s.warmup
+    peak = learning_rate(adapted, s.variant) if s.lr is None else s.lr
+    recorded = {name: getattr(s, name) for name in RECORDED} | {
+        "steps": steps, "epochs": steps / epoch, "lr": peak,
+        "alpha": float(s.alpha), "max_length": max_length, "warmup": warmup,
+        "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
+    }  # fmt: skip
+    described = [(document.tokens, document.answer) for document in documents]
+    identity = {**recorded, "the data": described, "the model's weights": model.model}
+    decay = cosine_schedule if s.schedule == "cosine" else linear_schedule
+    final = peak if s.schedule == "constant" else 0.0
+    lr = decay(peak, steps=steps, warmup=warmup, final=final)
+    tokens = round(sum(map(length, rows)) / len(rows) * size * s.accumulate)
+    held, chosen = packed(held_out, max_length), s.validate_every or s.sample_every
+    every, times, watched = budget(held, tokens * steps, steps, chosen)
+    notes = [str(data), *notes, *more]
+    if s.tell is not None:
+        for note in notes:
+            s.tell(note)
+    return Prepared(
+        adapted,
+        packing.Shuffled(rows, packing.together, size, s.accumulate, order, identity, tokens),
+        VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay)),
+        random,
+        recorded,
+        documents,
+        questions_of(model, held_out, s.questions),
+        every,
+        times,
+        packing.in_batches(watched, size),
+        notes,
+    )
+
+
+def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
+    """Choose the number of steps, of which ``epoch`` see all data once, and say how."""
+    notes = []
+    if settings.steps is not None:
+        steps = settings.steps
+    elif settings.epochs is not None:
+        steps = math.ceil(settings.epochs * epoch)
+    else:
+        steps = min(math.ceil(3 * epoch), 300)
+        notes.append(f"{steps} steps: by default 3 epochs, but at most 300 steps")
+    if steps > 10 * epoch:
+        notes.append(f"{steps / epoch:.0f} epochs: after ten, most models memorise")
+    return steps, notes
+
+
+def questions_of(
+    model: LanguageModel, held_out: Sequence[packing.Document], asked: int | Sequence[str]
+) -> list[Question]:
+    """Take some held-out documents as questions, or texts to continue."""
+    if isinstance(asked, int):
+        return [*map(question, held_out[:asked])]
+    texts = map(vocabulary_of(model).encode, asked)
+    return [Question(text.tolist(), ()) for text in texts]
 
 
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose steps between validations, how many, and their rows: at most a tenth of the work.
+    """Choose steps between validations, their number and their rows: at most a tenth of the work.
 
     A trained token costs two: it goes through the model and back. At least one row is watched,
     twice.

@@ -7,8 +7,8 @@ distributions of every token of answers that the teacher samples.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace as changed
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace as changed
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import Reader, Sampling, replies
-from lora_np.language.packing import drawn
+from lora_np.language.packing import Shuffled
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
 from lora_np.lora import LoRALinear, inject
@@ -317,15 +317,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     if not saved:
         raise ValueError("the chat template leaves out system messages: there is nothing to bake")
     frozen = freeze(model)
-    asked = [(text, "") for text in settings.questions]
-    if not asked:
-        if settings.plain:
-            raise ValueError("a model without a chat template writes no questions: pass questions")
-        asked = written(frozen, prompt, settings.per_sentence, rng)
-        if settings.tell is not None:
-            settings.tell("\n".join(["Questions:", *(question for question, _ in asked)]))
-    if len(asked) < HELD_OUT:
-        raise ValueError(f"{len(asked)} questions are too few: give at least {HELD_OUT}")
+    asked = asked_of(frozen, prompt, settings, rng)
     seeds = [int(seed) for seed in rng.integers(2**32, size=3)]
     held = asked[HELD_OUT - 1 :: HELD_OUT]
     train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
@@ -336,8 +328,60 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
         "greedy": taught(frozen, dialogue, held, greedy),
     }
+    adapted = student_of(model, frozen, examples, settings, seeds[2])
+    adapted, history = distilled(adapted, examples, tests["sampled"], settings, seeds[2])
+    students = {"base": frozen, "baked": freeze(adapted)}
+    divergences, agreement = compared_with_teacher(students, tests)
+    alone = [dialogue.row(question, prompted=False) for question, _ in held]
+    answers = {
+        name: [made.end() for made in replies(student, alone, greedy)]
+        for name, student in students.items()
+    }
+    answers["prompted"] = [example.text for example in tests["greedy"]]
+    cut = sum(len(example.hidden) == settings.answer_length for example in examples)
+    return Baked(
+        model=adapted,
+        history=history,
+        questions=tuple(question for question, _ in train),
+        held=answers_table([question for question, _ in held], answers),
+        left=left_table(held, divergences, with_sentences=not settings.questions),
+        divergences=divergences,
+        agreement=agreement,
+        saved=saved,
+        notes=(f"{cut} of {len(examples)} answers were cut at {settings.answer_length} tokens.",)
+        if cut
+        else (),
+    )
+
+
+def asked_of(
+    model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Take the questions that are given, or let the base write them, with the sentences they are
+    about.
+    """
+    asked = [(text, "") for text in settings.questions]
+    if not asked:
+        if settings.plain:
+            raise ValueError("a model without a chat template writes no questions: pass questions")
+        asked = written(model, prompt, settings.per_sentence, rng)
+        if settings.tell is not None:
+            settings.tell("\n".join(["Questions:", *(question for question, _ in asked)]))
+    if len(asked) < HELD_OUT:
+        raise ValueError(f"{len(asked)} questions are too few: give at least {HELD_OUT}")
+    return asked
+
+
+def student_of(
+    model: LanguageModel,
+    frozen: LanguageModel,
+    examples: Sequence[TaughtAnswer],
+    settings: BakeSettings,
+    seed: int,
+) -> LanguageModel:
+    """Put an adapter into the model, at zero or at the closed form."""
     adapted = inject(
-        model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seeds[2]
+        model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seed
     )
     if type(adapted.lm_head) is not Linear:
         raise ValueError(
@@ -345,56 +389,74 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
             " targets"
         )
     if settings.start == "closed-form":
-        adapted = closed_form(frozen, adapted, examples)
-    history = None
-    if settings.steps:
-        run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
-        run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss, "steps": settings.steps}
-        run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
-        if settings.validate_every or settings.patience:
-            run["validation"] = [batch_of([example]) for example in tests["sampled"]]
-        run["progress"] = "bake" if settings.progress is True else settings.progress
-        order = ShuffledAnswers(examples, min(settings.batch_size, len(examples)), seeds[2])
-        result = fit(adapted, order, **run)
-        adapted, history = result.model, result.history
-    baked = freeze(adapted)
+        return closed_form(adapted, lacking(frozen, examples))
+    return adapted
+
+
+def distilled(
+    adapted: LanguageModel,
+    examples: Sequence[TaughtAnswer],
+    held: Sequence[TaughtAnswer],
+    settings: BakeSettings,
+    seed: int,
+) -> tuple[LanguageModel, History | None]:
+    """Train the student on the teacher's answers."""
+    if not settings.steps:
+        return adapted, None
+    run = settings.of_run(
+        "bake", rng=seed, loss=taught_loss, steps=settings.steps,
+        optimizer=AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps)),
+    )  # fmt: skip
+    if settings.validate_every or settings.patience:
+        run["validation"] = batches_of([[example] for example in held])
+    size = min(settings.batch_size, len(examples))
+    read = {"rows": [example.row for example in examples]}
+    order = Shuffled(examples, batches_of, size, settings.accumulate, seed, read)
+    result = fit(adapted, order, **run)
+    return result.model, result.history
+
+
+def compared_with_teacher(
+    students: Mapping[str, LanguageModel], tests: Mapping[str, Sequence[TaughtAnswer]]
+) -> tuple[dict[str, tuple[Array, ...]], dict[str, float]]:
+    """Measure the divergence from the teacher and the agreement with it, as `Baked` has them."""
     divergences, agreement = {}, {}
     for kind, rows in tests.items():
-        for name, student in (("base", frozen), ("baked", baked)):
-            apart = [apart_from_teacher(student, example) for example in rows]
-            divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
-            agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
-    alone = [dialogue.row(question, prompted=False) for question, _ in held]
-    base, own = ([made.end() for made in replies(one, alone, greedy)] for one in (frozen, baked))
-    wanted = [example.text for example in tests["greedy"]]
+        for name, student in students.items():
+            divergence, same = zip(*(apart_from_teacher(student, row) for row in rows), strict=True)
+            divergences[f"{name}, {kind}"] = divergence
+            agreement[f"{name}, {kind}"] = float(np.concatenate(same).mean())
+    return divergences, agreement
+
+
+def answers_table(questions: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Table:
+    """Show the answers of base, prompted and baked model beside the questions."""
+    names = ["base", "prompted", "baked"]
+    rows = [*zip(questions, *(answers[name] for name in names), strict=True)]
+    return Table(
+        ["question", *names],
+        rows,
+        title="Held-out questions",
+        formats=dict.fromkeys(names, one_line),
+    )
+
+
+def left_table(
+    held: Sequence[tuple[str, str]],
+    divergences: Mapping[str, Sequence[Array]],
+    *,
+    with_sentences: bool,
+) -> Table:
+    """Show the divergence before and after for each question, the largest that is left first."""
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
     )
     left = sorted(zip(held, *means, strict=True), key=lambda row: -row[-1])
-    names = [question for question, _ in held]
-    about = [] if settings.questions else ["sentence of the prompt"]
-    cut = sum(len(example.hidden) == settings.answer_length for example in examples)
-    return Baked(
-        model=adapted,
-        history=history,
-        questions=tuple(question for question, _ in train),
-        held=Table(
-            ["question", "base", "prompted", "baked"],
-            [*zip(names, base, wanted, own, strict=True)],
-            title="Held-out questions",
-            formats=dict.fromkeys(["base", "prompted", "baked"], one_line),
-        ),
-        left=Table(
-            ["question", *about, "KL of the base", "KL that is left"],
-            [(*pair[: 1 + len(about)], *kl) for pair, *kl in left],
-            title="What did not transfer",
-        ),
-        divergences=divergences,
-        agreement=agreement,
-        saved=saved,
-        notes=(f"{cut} of {len(examples)} answers were cut at {settings.answer_length} tokens.",)
-        if cut
-        else (),
+    about = ["sentence of the prompt"] if with_sentences else []
+    return Table(
+        ["question", *about, "KL of the base", "KL that is left"],
+        [(*pair[: 1 + len(about)], *kl) for pair, *kl in left],
+        title="What did not transfer",
     )
 
 
@@ -441,36 +503,20 @@ def taught(
     return examples
 
 
-def batch_of(examples: Sequence[TaughtAnswer]) -> DistillationBatch:
+def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatch]:
     """Arrange examples as arrays; padding comes last, where no token sees it."""
-    width = max(len(example.row) for example in examples) - 1
-    tokens = np.zeros((len(examples), width), np.int64)
-    counts = np.zeros((len(examples), width), bool)
-    for i, example in enumerate(examples):
-        end = len(example.row) - 1
-        tokens[i, :end] = example.row[:-1]
-        counts[i, end - len(example.hidden) : end] = True
-    return DistillationBatch(
-        tokens, counts, np.concatenate([example.hidden for example in examples])
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class ShuffledAnswers:
-    """Batches of examples by number: all of them in one order, then in another."""
-
-    examples: Sequence[TaughtAnswer]
-    size: int
-    seed: int
-
-    @property
-    def identity(self) -> str:
-        """Tell a checkpoint which run it belongs to."""
-        rows = [example.row for example in self.examples]
-        return f"{self.size} at a time, in order {self.seed}, of {rows}"
-
-    def __call__(self, number: int) -> DistillationBatch:
-        return batch_of(drawn(self.examples, self.size, self.seed, number))
+    batches = []
+    for examples in parts:
+        width = max(len(example.row) for example in examples) - 1
+        tokens = np.zeros((len(examples), width), np.int64)
+        counts = np.zeros((len(examples), width), bool)
+        for i, example in enumerate(examples):
+            end = len(example.row) - 1
+            tokens[i, :end] = example.row[:-1]
+            counts[i, end - len(example.hidden) : end] = True
+        hidden = np.concatenate([example.hidden for example in examples])
+        batches.append(DistillationBatch(tokens, counts, hidden))
+    return batches
 
 
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
@@ -490,18 +536,15 @@ def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Arr
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 
-def closed_form(
-    model: LanguageModel, adapted: LanguageModel, examples: Sequence[TaughtAnswer]
-) -> LanguageModel:
-    """Start each output projection of attention at what it lacks without the prompt.
+def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tuple[Array, Array]]:
+    """Measure what each layer's attention lacks without the prompt.
 
     Both runs get the teacher's residual stream at the tokens that they share, so that a layer lacks
-    only attention to the prompt: W_o (mixed with the prompt - mixed without), by ridge regression
-    of reduced rank on "mixed without".
+    only attention to the prompt: Y = W_o (mixed with the prompt - X), of X = mixed without. Return
+    ``X.T @ X`` and ``X.T @ Y``, summed over tokens.
     """
     layers = model.model.layers
-    grams: list[Any] = [0.0] * len(layers)
-    products: list[Any] = [0.0] * len(layers)
+    sums: list[Any] = [(0.0, 0.0)] * len(layers)
     # what all begin with before the question, read once
     held = min(
         len(example.prompted)
@@ -520,22 +563,28 @@ def closed_form(
             without = value(layer.mixed(np.concatenate([student, teacher], axis=1)))[0, own:]
             prompted = value(layer.mixed(teacher, cache))[0]
             cache.tokens = held
-            lacking = layer.attention.output(prompted) - layer.attention.output(without)
+            lacks = value(layer.attention.output(prompted) - layer.attention.output(without))
             without = without.astype(np.float64)
-            grams[i] = grams[i] + without.T @ without
-            products[i] = products[i] + without.T @ value(lacking)
+            gram, product = sums[i]
+            sums[i] = gram + without.T @ without, product + without.T @ lacks
             teacher = value(layer(teacher, cache=cache))
             if own:
                 student = value(layer(student))
-    lacks = {
-        id(layer.attention.output): pair
-        for layer, *pair in zip(adapted.model.layers, grams, products, strict=True)
-    }
+    return sums
+
+
+def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) -> LanguageModel:
+    """Start each output projection of attention at what it lacks without the prompt.
+
+    It is found by ridge regression of reduced rank, from what `lacking` returns.
+    """
+    outputs = [id(layer.attention.output) for layer in adapted.model.layers]
+    by_layer = dict(zip(outputs, lacks, strict=True))
 
     def put(path: str, node: LoRALinear) -> LoRALinear:
-        if id(node) not in lacks:
+        if id(node) not in by_layer:
             return node
-        gram, product = lacks[id(node)]
+        gram, product = by_layer[id(node)]
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))

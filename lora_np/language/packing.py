@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, freeze
 
 T = TypeVar("T")
+B = TypeVar("B")
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
 HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts
 
@@ -221,42 +222,37 @@ def mean_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Shuffled:
-    """Batches of rows by number: all rows in one order, then in another.
+class Shuffled(Generic[T, B]):
+    """Batches of items by number, reshuffled every epoch.
 
-    ``order`` is a random seed; ``settings`` tell a checkpoint which run it belongs to.
+    ``batches_of`` makes the batches of a step, ``order`` is a random seed, and ``settings`` tell a
+    checkpoint which run it belongs to.
     """
 
-    rows: Sequence[Row]
+    items: Sequence[T]
+    batches_of: Callable[[list[list[T]]], Sequence[B]]
     size: int
     accumulate: int
     order: int
     settings: Mapping[str, object]
-
-    @property
-    def tokens(self) -> int:
-        """In a step, on average."""
-        return round(sum(map(length, self.rows)) / len(self.rows) * self.size * self.accumulate)
+    tokens: int | None = None  # of a step, on average
 
     @property
     def identity(self) -> str:
-        # the rows are those of the data and max_length, which the settings name
+        # the items follow from the data, which the settings name
         return f"{self.size} at a time, in order {self.order}"
 
-    def __call__(self, number: int) -> Batch:
+    def __call__(self, number: int) -> B:
         """Return a batch, which is one of several in its step."""
         step, i = divmod(number, self.accumulate)
-        return together([self.drawn(step * self.accumulate + j) for j in range(self.accumulate)])[i]
+        first = step * self.accumulate
+        return self.batches_of([self.drawn(first + j) for j in range(self.accumulate)])[i]
 
-    def drawn(self, number: int) -> list[Row]:
-        return drawn(self.rows, self.size, self.order, number)
-
-
-def drawn(rows: Sequence[T], size: int, seed: int, number: int) -> list[T]:
-    """Return one of the batches into which all rows are divided, each time in another order."""
-    epoch, i = divmod(number, len(rows) // size)
-    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-    return [rows[row] for row in order[i * size :][:size]]
+    def drawn(self, number: int) -> list[T]:
+        """Draw the items of one batch."""
+        epoch, i = divmod(number, len(self.items) // self.size)
+        order = np.random.default_rng([self.order, epoch]).permutation(len(self.items))
+        return [self.items[item] for item in order[i * self.size :][: self.size]]
 
 
 def token_loss(

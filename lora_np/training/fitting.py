@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -120,6 +120,12 @@ class RunSettings:
             raise ValueError(
                 "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
             )
+
+    def of_run(self, name: str, **changes: Any) -> dict[str, Any]:
+        """Return the arguments of `fit` for batches, and for a progress bar of this name."""
+        own = {field.name: getattr(self, field.name) for field in fields(RunSettings)}
+        own["progress"] = name if self.progress is True else self.progress
+        return own | {"batch_size": None} | changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +262,8 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         training.store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
     # batches of text count in tokens
-    unit = {"unit": "token", "scale": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
+    tokens = getattr(x, "tokens", None)
+    unit = {"unit": "token", "scale": tokens} if tokens else {"unit": "step"}
     done = training.run.steps
     training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
