@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lora_np.checks import printable, whole_number
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from matplotlib.figure import Figure
+
+    Part: TypeAlias = "str | tuple[str, str] | Table | Figure"  # of a page
 
 __all__ = ["Table", "binary_bytes", "parse_bytes", "shape_text"]
 
@@ -191,15 +195,21 @@ def json_text(content: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def page(title: str, parts: Iterable[str | Table | Figure]) -> str:
-    """Write an HTML page of tables, figures and pieces of HTML that needs no other file."""
+def page(title: str, parts: Iterable[Part]) -> str:
+    """Write an HTML page that needs no other file.
+
+    Its parts are sentences, tables, figures, and texts that keep their lines, with their captions.
+    """
     from html import escape
 
     from lora_np.files import picture
 
-    def piece(part: str | Table | Figure) -> str:
+    def piece(part: Part) -> str:
         if isinstance(part, str):
-            return part
+            return f"<p>{escape(printable(part))}</p>"
+        if isinstance(part, tuple):
+            caption, text = part
+            return f"{piece(caption)}<pre>{escape(printable(text))}</pre>"
         if isinstance(part, Table):
             return part._repr_html_()
         drawing = picture(part, "svg").decode()

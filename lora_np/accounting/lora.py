@@ -408,24 +408,7 @@ def count_model(
     """
     spec, rank = model_spec(model), whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
-    choice("experts", experts, ("peft", "per-expert"))
-    has_experts = "experts" in [module.kind for module in spec.groups]
-    named = any("experts" in module.name.split(".") for module in spec.groups)
-    if experts == "peft" and named:
-        _check_experts(spec, targets)
-    all_linear = targets and models.is_all_linear(targets)
-    if spec.assumed and not (all_linear or models.names_are_known({"model_type": spec.family})):
-        raise ValueError(
-            f"transformers renames modules of {spec.family} models as it loads their files, and how"
-            " is not known here: count the model in memory, on the meta device, or name them by"
-            " targets='all-linear'"
-        )
-    if experts == "per-expert":
-        if not has_experts and not named:
-            raise ValueError(
-                f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none"
-            )
-        spec = spec.per_expert()
+    spec, convention = _by_convention(spec, targets, experts)
     modules_to_save = [modules_to_save] if isinstance(modules_to_save, str) else [*modules_to_save]
     ranks = {
         key: whole_number(f"rank_pattern[{key!r}]", own)
@@ -456,7 +439,6 @@ def count_model(
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    convention = experts if has_experts else ""
     return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
@@ -493,6 +475,29 @@ _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_u
 def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
     """Return the model itself."""
     return model.spec if isinstance(model, LoraCount) else model
+
+
+def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tuple[ModelSpec, str]:
+    """Return the modules as the convention for experts has them, and its name if there are any."""
+    choice("experts", experts, ("peft", "per-expert"))
+    has_experts = "experts" in [module.kind for module in spec.groups]
+    named = any("experts" in module.name.split(".") for module in spec.groups)
+    if experts == "peft" and named:
+        _check_experts(spec, targets)
+    all_linear = targets and models.is_all_linear(targets)
+    if spec.assumed and not (all_linear or models.names_are_known({"model_type": spec.family})):
+        raise ValueError(
+            f"transformers renames modules of {spec.family} models as it loads their files, and how"
+            " is not known here: count the model in memory, on the meta device, or name them by"
+            " targets='all-linear'"
+        )
+    if experts == "per-expert":
+        if not has_experts and not named:
+            raise ValueError(
+                f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none"
+            )
+        spec = spec.per_expert()
+    return spec, experts if has_experts else ""
 
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:

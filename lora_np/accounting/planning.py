@@ -393,11 +393,8 @@ def plan(
     settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(settings, [name for name, value in given.items() if value], training.dtype)
-    usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
-    counts = {}
-    for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
-        named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
-        counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
+    wanted = [] if {*settings} == {"full"} else _targets(spec, targets)
+    counts = {name: by_rank(spec, {**of_lora, "targets": own}) for name, own in wanted}
     attention = _attention(spec)
     narrower = by_rank(spec, {**of_lora, "targets": attention})
     choices: list[Choice] = []
@@ -414,18 +411,40 @@ def plan(
                 wide = any(one.module.role not in ATTENTION for one in count.adapters)
                 narrow = partial(narrower, count.rank) if wide and attention else None
                 remedies += _remedies(choices[-1], device, own, count, narrow, attention)
+    found = [at(r) for at in counts.values() for r in ranks]
+    notes = _notes(spec, device, settings, found)
+    return Plan(spec.name, device, training, tuple(choices), notes, tuple(remedies))
+
+
+def _targets(
+    spec: ModelSpec, targets: str | Iterable[str] | None
+) -> list[tuple[str, str | Iterable[str] | None]]:
+    """Name the targets that are compared: those that are given, or the usual ones."""
+    usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
+    return [
+        (own if isinstance(own, str) else ",".join(own or spec.default_targets), own)
+        for own in (usual if targets is None else [targets])
+    ]
+
+
+def _notes(
+    spec: ModelSpec,
+    gpu: GPU,
+    settings: Mapping[str, TrainingOptions],
+    counts: Iterable[LoraCount],
+) -> tuple[str, ...]:
+    """List the assumptions behind the numbers."""
     dtypes = {own.dtype for own in settings.values()}
     notes = [
         _in_gb(assumptions(spec, settings)),
         "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth."
         " 1 GB is 2^30 bytes.",
-        device.note,
-        NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
-        NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",
-        *(note for at in counts.values() for r in ranks for note in at(r).notes),
+        gpu.note,
+        NO_BFLOAT16.format(gpu.name) if not gpu.bfloat16 and "bfloat16" in dtypes else "",
+        NO_NF4.format(gpu.name) if not gpu.nf4 and "nf4" in dtypes else "",
+        *(note for count in counts for note in count.notes),
     ]
-    notes = [*dict.fromkeys(filter(None, notes))]
-    return Plan(spec.name, device, training, tuple(choices), tuple(notes), tuple(remedies))
+    return tuple(dict.fromkeys(filter(None, notes)))
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:

@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import configured, generator, number, overflow_allowed, printable, whole_number
+from lora_np.checks import configured, generator, number, overflow_allowed, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -30,6 +29,8 @@ from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lora_np.table import Part
 
 GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and characters of it
 TIMED = 3  # batches, in a forecast
@@ -210,8 +211,7 @@ class Adapted:
 
     def to_html(self, *, command: str = "") -> str:
         """Write a page on the run: data, losses, answers, settings, memory, and its command."""
-        notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
+        parts: list[Part] = [*self.notes, self.table, self.figure(), self.loss_table]
         if self.answers:
             formats = dict.fromkeys(Replies._fields, one_line)
             title = "Held-out questions"
@@ -223,11 +223,9 @@ class Adapted:
             parts.append(Table(["after steps", "sample"], self.history.samples))
         parts.append(Table(["setting", "value"], [*self.settings.items()]))
         if memory := peak_memory():
-            parts.append(f"<p>Most memory of the process: {binary_bytes(memory)}</p>")
+            parts.append(f"Most memory of the process: {binary_bytes(memory)}")
         if command:
-            parts.append(
-                f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"
-            )
+            parts.append(("The command that repeats it:", command))
         return page("A LoRA on a language model", parts)
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace as changed
-from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, Rng, configured, generator, number, printable, whole_number
+from lora_np.checks import Array, Rng, configured, generator, number, whole_number
 from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -32,6 +31,8 @@ from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lora_np.table import Part
 
 KINDS = ("sampled", "greedy")  # of held-out answers
 HELD_OUT = 5  # of so many questions one
@@ -182,9 +183,8 @@ class Baked(Shown):
 
     def to_html(self, *, prompt: str = "") -> str:
         """Write a page: divergences, the answers, and what did not transfer."""
-        parts: list[str | Table | Figure] = [self.table, self.figure(), self.held, self.left]
-        if prompt:
-            parts.append(f"<p>The prompt:</p><pre>{escape(printable(prompt))}</pre>")
+        parts: list[Part] = [self.table, self.figure(), self.held, self.left]
+        parts += [("The prompt:", prompt)] if prompt else []
         return page("A prompt baked into a LoRA", parts)
 
 

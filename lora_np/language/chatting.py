@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lora_np.checks import configured
 from lora_np.files import Json
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Reader, Sampling, reply
+from lora_np.language.generation import Reader, Sampling, continued
 from lora_np.language.templates import Messages, Template
 
 
@@ -94,7 +94,7 @@ class Chat:
         row = self.template.tokens(messages, add_generation_prompt=True).tolist()
         begins = len(row)
         try:
-            text = reply(self.model, row, settings, self.reader)
+            text = continued(self.model, [row], settings, self.reader)[0].end()
         except KeyboardInterrupt:
             text = vocabulary_of(self.model).decode(row[begins:])
             # of the last token, some layers may hold keys and others not

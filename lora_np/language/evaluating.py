@@ -14,7 +14,7 @@ from lora_np.checks import Array, whole_number
 from lora_np.files import Json, errors_at
 from lora_np.language.data import AnyData, Choices, Completion, Conversation, Data, Example, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Sampling, reply
+from lora_np.language.generation import Sampling, continued
 from lora_np.language.packing import Document, documents, mean_loss, together, within
 from lora_np.language.templates import Template
 from lora_np.nn import freeze
@@ -287,7 +287,8 @@ def answered(
                 row = vocabulary_of(model).encode(parts(example)[0])
                 stop = ["\n"]  # a text need not know where it ends
             tokens = row.tolist()
-            replies[i] = reply(model, tokens, Sampling(tokens=most, stop=stop, temperature=0))
+            how = Sampling(tokens=most, stop=stop, temperature=0)
+            replies[i] = continued(model, [tokens], how)[0].end()
             spoken += len(tokens) - len(row)
     return replies, spoken / (time.perf_counter() - begin) if spoken else None
 

@@ -186,10 +186,8 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
     rows = [vocabulary.encode(text).tolist() for text in prompts]
     if not all(rows):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    texts = [
-        continuation.end()
-        for continuation in continued(model, rows, [len(vocabulary.begins)] * len(rows), settings)
-    ]
+    made = continued(model, rows, settings, prefix=len(vocabulary.begins))
+    texts = [continuation.end() for continuation in made]
     return texts[0] if isinstance(prompt, str) else texts
 
 
@@ -236,15 +234,7 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     'to be a great deal o'
     """
     row = Template(vocabulary_of(model)).tokens(messages, add_generation_prompt=True).tolist()
-    return reply(model, row, settings)
-
-
-def reply(
-    model: LanguageModel, row: list[int], settings: Sampling, reader: Reader | None = None
-) -> str:
-    """Append tokens to a row, and return their text without the token that ends it."""
-    (continuation,) = continued(model, [row], [len(row)], settings, reader)
-    return continuation.end()
+    return continued(model, [row], settings)[0].end()
 
 
 def replies(
@@ -259,8 +249,7 @@ def replies(
     made: list[Continuation] = []
     for start in range(0, len(rows), AT_ONCE):
         some = [[*row] for row in rows[start : start + AT_ONCE]]
-        begins = [*map(len, some)]
-        made += continued(reader.model, some, begins, settings, reader.spread(some))
+        made += continued(reader.model, some, settings, reader.spread(some))
     return made
 
 
@@ -408,15 +397,16 @@ class Reader:
 def continued(
     model: LanguageModel,
     rows: list[list[int]],
-    begins: Sequence[int],
     settings: Sampling,
     reader: Reader | None = None,
+    *,
+    prefix: int | None = None,
 ) -> list[Continuation]:
     """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [
-        Continuation(model, row, start, settings) for row, start in zip(rows, begins, strict=True)
+        Continuation(model, row, len(row) if prefix is None else prefix, settings) for row in rows
     ]
     starts = [int(max(len(row) - reach, 0)) for row in rows]
     going = [*range(len(rows))]
