@@ -8,9 +8,8 @@ from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
-from lora_np.checks import whole_number
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
-from lora_np.settings import check_choices, setting
+from lora_np.settings import check_settings, setting
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZERS = (
@@ -100,11 +99,9 @@ class TrainingOptions:
     offloading: bool = setting(False, "Offload what checkpointing keeps to host memory")
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_settings(self)
         if self.offloading and not self.checkpointing:
             raise ValueError("offloading moves what checkpointing keeps: leave checkpointing on")
-        for name in ("batch_size", "max_length"):
-            whole_number(name, getattr(self, name))
 
     @property
     def item(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import configured, generator, number, overflow_allowed, whole_number
+from lora_np.checks import configured, generator, overflow_allowed, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -23,7 +23,7 @@ from lora_np.language.storing import read_text
 from lora_np.lora import ALPHA, VARIANTS, inject, learning_rate
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Optimizer, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import check_choices, setting, settings_of
+from lora_np.settings import check_settings, setting, settings_of
 from lora_np.table import Table, binary_bytes, one_line, page
 from lora_np.training import History, RunSettings, fit
 
@@ -70,10 +70,14 @@ class FinetuneSettings(RunSettings):
         None, "Peak learning rate; by default 5 / (width * max(sqrt(alpha), alpha / 12))"
     )
     schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
-    warmup: int | None = setting(None, "Steps of warm-up; by default a tenth, at most 10")
-    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    warmup: int | None = setting(
+        None, "Steps of warm-up; by default a tenth, at most 10", minimum=0
+    )
+    weight_decay: float = setting(0.0, "AdamW's weight decay", open_minimum=False)
     clip: float = setting(1.0, "Largest norm of the gradient")
-    dropout: float = setting(0.0, "Dropout rate before A")
+    dropout: float = setting(
+        0.0, "Dropout rate before A", open_minimum=False, maximum=1, open_maximum=True
+    )
     validation: AnyData | None = None
     validate_every: int | None = setting(
         None, "Steps between validations; by default they take a tenth of the work"
@@ -84,16 +88,7 @@ class FinetuneSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self)
-        for name in ("lr", "clip", "alpha", "epochs"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), open_minimum=True)
-        number("dropout", self.dropout, maximum=1, open_maximum=True)
-        number("weight_decay", self.weight_decay)
-        wholes = ("rank", "steps", "accumulate", "batch_size", "max_length", "validate_every")
-        for name in (*wholes, "patience", "sample_every"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
+        check_settings(self)
         if self.warmup is not None:
             whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
         if None not in (self.steps, self.epochs):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, Rng, configured, generator, number, whole_number
+from lora_np.checks import Array, Rng, configured, generator
 from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -25,7 +25,7 @@ from lora_np.linalg import reduced_rank_regression
 from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
-from lora_np.settings import check_choices, setting
+from lora_np.settings import check_settings, setting
 from lora_np.table import Shown, Table, one_line, page
 from lora_np.training import History, RunSettings, fit
 
@@ -63,7 +63,7 @@ class BakeSettings(RunSettings):
     alpha: float = setting(16.0, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
     lr: float = setting(2e-3, "Peak learning rate")
-    steps: int = setting(96, "Number of training steps")
+    steps: int = setting(96, "Number of training steps", minimum=0)
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
     answer_length: int = setting(48, "Most tokens of an answer")
@@ -75,15 +75,7 @@ class BakeSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self)
-        wholes = ("rank", "batch_size", "accumulate", "answer_length", "per_sentence")
-        for name in (*wholes, "validate_every", "patience"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
-        whole_number("steps", self.steps, minimum=0)
-        for name in ("lr", "clip", "alpha"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), open_minimum=True)
+        check_settings(self)
         if isinstance(self.questions, str) or not all(
             isinstance(text, str) and text.strip() for text in self.questions
         ):

@@ -15,17 +15,15 @@ from lora_np.checks import (
     Array,
     configured,
     generator,
-    number,
     overflow_allowed,
     shown,
-    whole_number,
 )
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.templates import Messages, Template, shared
 from lora_np.nn import freeze, replace, softmax
 from lora_np.quantise import Blocks
-from lora_np.settings import setting
+from lora_np.settings import check_settings, setting
 from lora_np.work import keep_pages
 
 Prompt = TypeVar("Prompt", str, Sequence[str])
@@ -69,12 +67,17 @@ class Sampling:
     array([-inf,   0.,  -1.])
     """
 
-    tokens: int = setting(300, "Most tokens to add")
-    temperature: float = setting(0.7, "0 always takes the most likely token")
-    top_k: int = setting(0, "Draw from this many of the most likely tokens; 0 for all")
-    top_p: float = setting(1.0, "Draw from the most likely tokens of this total probability")
+    tokens: int = setting(300, "Most tokens to add", minimum=0)
+    temperature: float = setting(0.7, "0 always takes the most likely token", open_minimum=False)
+    top_k: int = setting(0, "Draw from this many of the most likely tokens; 0 for all", minimum=0)
+    top_p: float = setting(
+        1.0, "Draw from the most likely tokens of this total probability", maximum=1
+    )
     min_p: float = setting(
-        0.0, "Leave out tokens less likely than this fraction of the most likely"
+        0.0,
+        "Leave out tokens less likely than this fraction of the most likely",
+        open_minimum=False,
+        maximum=1,
     )
     repetition_penalty: float = setting(1.0, "Above 1, earlier tokens become less likely")
     stop: Sequence[str] = ()
@@ -82,12 +85,7 @@ class Sampling:
     stream: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        whole_number("tokens", self.tokens, minimum=0)
-        number("temperature", self.temperature)
-        whole_number("top_k", self.top_k, minimum=0)
-        number("top_p", self.top_p, maximum=1, open_minimum=True)
-        number("min_p", self.min_p, maximum=1)
-        number("repetition_penalty", self.repetition_penalty, open_minimum=True)
+        check_settings(self)
         if isinstance(self.stop, str) or not all(
             isinstance(text, str) and text for text in self.stop
         ):
