@@ -58,7 +58,7 @@ class AdaptedModules(NamedTuple):
 
     @property
     def lowest(self) -> int:
-        """The first index among them: the lowest layer that is adapted."""
+        """The index of the lowest adapted layer."""
         if self.names is None:
             return self.module.ranges[0][0] if self.module.ranges else 0
         place = self.module.name.split(".").index("{}")
@@ -319,7 +319,7 @@ def count_adapter(model: Model, options: Mapping[str, Option | Config]) -> LoraC
 
 
 def counted(model: Model, options: Mapping[str, Option | Config]) -> ModelSpec | LoraCount:
-    """Return the LoRA that is meant, a count itself or `count`'s; without options, the model."""
+    """Return the count of a LoRA, or the model itself if no options are given."""
     if isinstance(model, LoraCount):
         if options:
             raise TypeError(
@@ -432,7 +432,7 @@ def count_model(
     for group in chosen:
         if ranks:
             adapters += _adapted(group.module, group.names, partial(rank_and_size, group))
-        else:  # all are alike
+        else:  # all modules of a group have the same rank
             adapters.append(AdaptedModules(group.module, *rank_and_size(group, ""), group.names))
     frozen = mica * sum(one.rank * one.module.sides[1] * one.copies for one in adapters)
     saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
@@ -446,7 +446,7 @@ OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank")
 
 
 def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> LoraCount:
-    """Count what another tuner of PEFT than LoRA trains on the modules of a config."""
+    """Count the parameters that a tuner other than LoRA trains on the modules of a config."""
     if fields.get("target_modules") is None:
         raise ValueError(f"target_modules must name modules: {tuner.name} has no defaults here")
     settings = tuner.settings_by_module(fields)
@@ -478,7 +478,7 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
 
 
 def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tuple[ModelSpec, str]:
-    """Return the modules as the convention for experts has them, and its name if there are any."""
+    """Apply the convention for experts; return the model, and the convention if it has experts."""
     choice("experts", experts, ("peft", "per-expert"))
     has_experts = "experts" in [module.kind for module in spec.groups]
     named = any("experts" in module.name.split(".") for module in spec.groups)
@@ -520,7 +520,7 @@ def _adapted(
     names: tuple[str, ...] | None,
     rank_and_size: Callable[[str], tuple[int, int]],
 ) -> list[AdaptedModules]:
-    """Group modules by the rank and the size that they get by their names."""
+    """Group modules by rank and size, which may depend on their names."""
     alike: dict[tuple[int, int], list[str]] = {}
     for name in names or module.names():
         alike.setdefault(rank_and_size(name), []).append(name)
@@ -539,7 +539,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # of B; A is a convolution with the kernel, without groups
+    # B's; A is a convolution with the kernel and without groups
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(
@@ -614,7 +614,7 @@ def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")
 
 
-# A whole config of PEFT
+# Counting a whole config of PEFT
 
 # The settings that decide which parameters are trained, by what `count_model` calls them.
 _ALIKE = (
@@ -633,7 +633,7 @@ def config_fields(config: Config) -> dict[str, Any]:
     # as a file would hold them: lists for sets and tuples, text for members of an enumeration
     plain = json.loads(json.dumps(_fields(config), default=_in_json))
     fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
-    if plain.get("target_modules") == []:  # which says that no module is meant
+    if plain.get("target_modules") == []:  # an empty list selects no module
         fields["target_modules"] = []
     return {"peft_type": "LORA", **fields}
 
@@ -663,7 +663,7 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Which of these heads the model has."""
+    """Select the names that are heads of the model."""
     parts = {part for module in spec.groups for part in module.name.split(".")}
     return [head for head in heads if any(part.endswith(head) for part in parts)]
 
@@ -673,7 +673,7 @@ _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_mo
 
 
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
-    """The model with the head of the adapter's task, and the vocabulary of its file."""
+    """Give the model the head of the adapter's task and the vocabulary of its file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
     if task in peft.HEADS and not _heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:
@@ -775,5 +775,7 @@ def model_spec(model: Model) -> ModelSpec:
 
 
 def is_described(model: Model) -> bool:
-    """Whether `lora_np.models` knows the modules of ``model``, which then is no tree of ours."""
+    """Tell whether `lora_np.models` can list the modules of ``model``; a tree of ours lists
+    itself.
+    """
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

@@ -40,12 +40,12 @@ NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-# who made or lends it, and units
+# words that may stand beside a GPU's name: vendors, clouds, units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
     r"|rtx|\brx(?=\W|\d)|gi?b?\b"
 )
-_RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
+_RESERVED = 0.1  # share of memory that CUDA and the allocator take
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _entries() -> Mapping[str, Any]:
 
 @cache
 def gpu_names() -> Names:
-    """Return the GPUs by the names that people give them.
+    """Map the names that people type to GPUs.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def gpu_names() -> Names:
 
 
 def size_text(size: int) -> str:
-    """Format ``size`` as people say it of memory: GB of 2^30 bytes."""
+    """Format ``size`` in GB of 2^30 bytes, as people state a GPU's memory."""
     return _in_gb(binary_bytes(size))
 
 
@@ -519,7 +519,7 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, prices)
             chosen, options, terms = (), {}, terms_of(model, training)
             break
-    # of what was asked, or else with all switches
+    # for the options as they are if switches suffice, or else with all switches
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
@@ -659,7 +659,9 @@ def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flop
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """Count how often a token passes: by several routed experts, and by layers used again."""
+    """Count how often a token passes through a module: routed experts, and layers used
+    repeatedly.
+    """
     times = spec.experts_per_token if module.kind == "experts" else 1
     return times * next(
         (stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1

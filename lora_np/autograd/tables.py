@@ -289,7 +289,7 @@ def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict
     if function in COMPOSITIONS:
         definition = COMPOSITIONS[function]
         covers, places = signature(definition)
-        if places is None:  # takes any number
+        if places is None:  # it takes any number of arguments
             places = len(args)
         if kwargs or len(args) > places:
             args, kwargs = arrange(function, covers, places, args, kwargs)
@@ -341,7 +341,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
-                forward = function  # which remembers the step for that one, too
+                forward = function  # records the step on the outer level, too
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -395,7 +395,7 @@ def arrange(
     args: Sequence[Any],
     kwargs: dict[str, Any],
 ) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Put array arguments by position and settings by keyword, however the caller wrote them.
+    """Pass array arguments by position and settings by keyword, however the caller passed them.
 
     A setting that equals NumPy's default is dropped; any other must be one that the rule
     ``covers``.
@@ -431,7 +431,7 @@ def snapshot(setting: Any) -> Any:
 
 
 def is_simple(setting: Any) -> bool:
-    """Say whether a setting, or an index, is made of numbers, slices and the like."""
+    """Tell whether a setting or an index consists of numbers, slices and the like."""
     parts = setting if isinstance(setting, tuple) else (setting,)
     return all(isinstance(part, SIMPLE) for part in parts)
 

@@ -36,12 +36,12 @@ D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
 # times the mean input variance: centred patches have a covariance that is not invertible
 RIDGE = 0.01
-TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised later
+TITLE = "<title>lora-np tour: "  # by which a report is recognised later
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
-PROMPT = "And the "  # of the sample
+PROMPT = "And the "  # prompt of the sample
 OPENING = """\
 LoRA, low-rank adaptation, teaches a trained model something new without changing its weights.
 A matrix W0 stays as it is; two thin matrices beside it are trained, and the file is small.
@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """Say what the smallest update brings, of what the full one does, each at its best."""
+        """Compare the improvement of the smallest update with that of the full one."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters bring {share:.1%}"
@@ -205,7 +205,7 @@ class Tour:
 
     @property
     def enough(self) -> str:
-        """Say which rank is enough by held-out data and by the norm, and why they differ."""
+        """Explain which rank is enough by held-out data and by the norm, and why they differ."""
         return (
             f"By the error rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or more"
             " of the best full update's improvement. By the entries rank"

@@ -101,7 +101,7 @@ def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
         from PIL import Image
 
         levels = np.interp(picture, limits, (0, 255)).round().astype(np.uint8)
-        # one byte a pixel, where matplotlib would take four
+        # one byte per pixel instead of matplotlib's four
         Image.fromarray(levels).save(stream, "png")
         width = "40em" if picture.shape[1] > WIDE * len(picture) else "24em"
     else:

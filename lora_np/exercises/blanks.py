@@ -22,7 +22,7 @@ from lora_np.exercises.running import Mistake, last_line, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
 
 BLANK = "___"
-TITLE = "# Puzzle {}: {}"  # above each line in a script
+TITLE = "# Puzzle {}: {}"  # begins the title above each line of a script
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
 

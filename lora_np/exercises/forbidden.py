@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lora_np.exercises.values import Value
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath", "sys", "_thread")
-# they call a student's function, and are called back by it
+# these call a student's function
 OURS = ("lora_np.exercises", "lora_np.grading")
 
 # what an own algorithm never needs

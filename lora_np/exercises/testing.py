@@ -35,10 +35,10 @@ from lora_np.exercises.values import Json, Source, Value, WireError, decode, enc
 # arguments, rules: see `call`
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
-SEEDS = (0,)  # what the inputs are drawn from that students see
+SEEDS = (0,)  # seeds of the inputs that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
 PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
-ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
+ATTEMPTS = 15  # at shrinking an input, per case; fewer if calls are slow
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
@@ -299,7 +299,7 @@ class Answer:
     caller: Caller
     last: Exchange = ((), {})  # the last call, and the reply
     wanted: Callable[[Sequence[Value]], bool] = (
-        lambda arguments: True  # whether a call is worth its time
+        lambda arguments: True  # tells whether a call is worth its time
     )
 
     def __call__(
@@ -496,7 +496,7 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
         law.check(draw, answer)
         found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
-    for seed in (1, 2):  # other inputs than those of a check
+    for seed in (1, 2):  # seeds whose inputs differ from those of a check
         first_broken(replace(law, check=check), by(one.answer, one), [seed, one.laws.index(law)])
     return list(found.values())
 
@@ -538,7 +538,9 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # or it prints for every input
+            with contextlib.redirect_stdout(
+                io.StringIO()
+            ):  # otherwise it would print for every input
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}

@@ -52,7 +52,7 @@ class Channel:
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
-        self.deadline = inf  # of the message that is waited for
+        self.deadline = inf  # deadline of the message that is awaited
         self.late = False
         self.threads = [Thread(target=work, daemon=True) for work in (self.watch, self.listen)]
         for thread in self.threads:

@@ -16,7 +16,7 @@ from lora_np.grading.wire import receive, send
 
 
 def main() -> None:
-    """Set the limits, run the cells, then answer calls until the other side closes."""
+    """Set the limits, run the cells, and answer calls until the grader closes the channel."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests, trusted=True)
     take_standard_streams()

@@ -88,7 +88,9 @@ class Sandbox:
                     f"the whole file took longer than {self.limits.total_seconds:g} seconds"
                 )
             self.process = process = Channel("child", environment)
-            secret = Path(process.place.name, "secret")  # outside its folder: it must not read it
+            secret = Path(
+                process.place.name, "secret"
+            )  # outside the process's folder, since it must not be readable
             secret.touch(mode=0o644)
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
             settings: Value = {

@@ -32,11 +32,17 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and characters of it
-TIMED = 3  # batches, in a forecast
-FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
+GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and how many of its characters are used
+TIMED = 3  # batches that a forecast times
+FEWEST, MOST = 16, 20  # intended rows per validation, and most validations
 SCHEDULES = ("cosine", "linear", "constant")
-VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
+VARIED = (
+    "lora",
+    "rslora",
+    "lora+",
+    "lora-fa",
+    "dora",
+)  # variants that leave the base's weights unchanged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +103,7 @@ class FinetuneSettings(RunSettings):
             )
 
 
-# what tells a run from another, in the order in which it is compared
+# settings that identify a run, in the order of comparison
 RECORDED = [
     "targets",
     *(
@@ -109,7 +115,7 @@ RECORDED = [
 
 
 class Replies(NamedTuple):
-    """What the model says to a held-out question before and after training."""
+    """The model's answers to a held-out question before and after training."""
 
     question: str
     wanted: str
@@ -163,14 +169,14 @@ class Adapted:
 
     @property
     def diverged(self) -> bool:
-        """Tell whether the loss is worse than before, also on the training text."""
+        """Whether the loss rose on both held-out and training text."""
         loss = self.history.loss
         learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
         return not self.after <= self.before and not learnt
 
     @property
     def table(self) -> Table:
-        """All results, for people."""
+        """The results as a table."""
         names = [
             "trainable parameters",
             "steps",
@@ -205,7 +211,7 @@ class Adapted:
         return figure
 
     def to_html(self, *, command: str = "") -> str:
-        """Write a page on the run: data, losses, answers, settings, memory, and its command."""
+        """Write an HTML report: data, losses, answers, settings, memory, and the command."""
         parts: list[Part] = [*self.notes, self.table, self.figure(), self.loss_table]
         if self.answers:
             formats = dict.fromkeys(Replies._fields, one_line)
@@ -226,7 +232,7 @@ class Adapted:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What a run of `finetune` will take: see `forecast`.
+    """The predicted cost of a run of `finetune`: see `forecast`.
 
     Parameters
     ----------
@@ -260,7 +266,7 @@ class Forecast:
 
     @property
     def table(self) -> Table:
-        """The figures, for people."""
+        """The prediction as a table."""
         names = ["tokens", "in the loss", "rows", "steps", "epochs", "time", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
@@ -386,7 +392,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
-    if result.interrupted:  # which was not at a validation
+    if result.interrupted:  # interrupted between validations
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
@@ -404,7 +410,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
 
 def told(step: int, text: str) -> str:
-    """Write what a model says after a step, on one line."""
+    """Format the model's answer after a step on one line."""
     return f"After {step} steps: {' '.join(text.split())}"
 
 
@@ -417,14 +423,14 @@ def general_loss(model: LanguageModel, max_length: int) -> float | None:
 
 
 class Question(NamedTuple):
-    """The beginning of a held-out document, and how it goes on, as tokens."""
+    """The beginning of a held-out document and its continuation, as tokens."""
 
     prompt: Sequence[int]
     wanted: Sequence[int]
 
 
 def question(document: packing.Document) -> Question:
-    """Ask for the last answer of a document, or for the second half of a text."""
+    """Make a question: a document up to its last answer, or the first half of a text."""
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])
@@ -433,7 +439,7 @@ def question(document: packing.Document) -> Question:
 
 
 def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
-    """Answer questions with the most likely tokens; what goes on after a mark is cut."""
+    """Answer questions with the most likely tokens; "[...]" marks an answer that was cut."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
     prompts = [[*prompt] for prompt, _ in questions]
     made = replies(model, prompts, Sampling(tokens=most, temperature=0))
@@ -441,14 +447,14 @@ def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
-    """Decode tokens without those that are not text."""
+    """Decode tokens, leaving out special tokens."""
     vocabulary = vocabulary_of(model)
     return vocabulary.decode(i for i in tokens if i not in vocabulary.specials).strip()
 
 
 @configured(FinetuneSettings)
 def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Forecast:
-    """Predict what `finetune` would take, from three of its batches that are measured.
+    """Predict the time and memory that `finetune` needs, by timing three of its batches.
 
     Parameters
     ----------
@@ -519,12 +525,12 @@ class Prepared:
     batches: packing.Shuffled[Row, packing.Batch]
     optimizer: Optimizer
     random: np.random.Generator
-    settings: dict[str, Any]  # that are recorded
+    settings: dict[str, Any]  # as recorded in the result
     documents: list[packing.Document]  # to train on
-    questions: list[Question]  # that are held out
+    questions: list[Question]  # held-out questions
     every: int  # steps between validations
-    times: int  # validations
-    watched: list[packing.Batch]  # at each of them
+    times: int  # number of validations
+    watched: list[packing.Batch]  # the batches of each validation
     notes: list[str]
 
     @property
@@ -534,7 +540,7 @@ class Prepared:
 
 
 def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepared:
-    """Divide and pack the data, adapt the model, and settle what the settings leave open."""
+    """Split and pack the data, adapt the model, and fill in the default settings."""
     data = as_data(data)
     width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
     whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
@@ -586,7 +592,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
 
 
 def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
-    """Choose the number of steps, of which ``epoch`` see all data once, and say how."""
+    """Choose the number of steps, and note how, given the steps of one epoch."""
     notes = []
     if settings.steps is not None:
         steps = settings.steps
@@ -613,7 +619,7 @@ def questions_of(
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose steps between validations, their number and their rows: at most a tenth of the work.
+    """Choose validation interval, count and rows, so that validation takes a tenth of the work.
 
     A trained token costs two: it goes through the model and back. At least one row is watched,
     twice.
@@ -629,7 +635,7 @@ def budget(
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes that the process has held so far, where the system tells."""
+    """Return the process's peak memory in bytes, or None if the system does not report it."""
     # Linux's; getrusage begins with what the parent process held
     status = Path("/proc/self/status")
     words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []

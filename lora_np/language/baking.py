@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-KINDS = ("sampled", "greedy")  # of held-out answers
-HELD_OUT = 5  # of so many questions one
-RIDGE = 0.1  # of the mean eigenvalue, in the closed form
+KINDS = ("sampled", "greedy")  # kinds of held-out answers
+HELD_OUT = 5  # one of so many questions is held out
+RIDGE = 0.1  # relative to the mean eigenvalue, in the closed form
 FIRST = 8  # tokens of an answer, where its divergence is largest
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
@@ -83,18 +83,18 @@ class BakeSettings(RunSettings):
 
 
 class TaughtAnswer(NamedTuple):
-    """An answer of the teacher, as the student reads it."""
+    """An answer of the teacher, and the tokens that teacher and student read."""
 
     question: str
-    sentence: str  # of the prompt, that the question is about, if that is known
+    sentence: str  # the sentence of the prompt that the question is about, if known
     row: list[int]  # what the student reads, and the answer
     prompted: list[int]  # what the teacher reads, and the answer
     hidden: Array  # (answer, d), the teacher's: each token of the answer follows from one
-    text: str  # of the answer
+    text: str  # the answer as text
 
 
 class DistillationBatch(NamedTuple):
-    """Arguments of the loss."""
+    """The arguments of `taught_loss`."""
 
     tokens: Array  # (rows, n)
     counts: Array  # (rows, n) bool
@@ -140,7 +140,7 @@ class Baked(Shown):
 
     @property
     def table(self) -> Table:
-        """The divergence from the prompted model and the agreement with it, for people."""
+        """The divergence from the prompted model and the agreement with it, as a table."""
         names = ["held-out answers", "model", "KL, nats a token", f"first {FIRST}", "same token"]
         rows, means = [], {}
         for key, parts in self.divergences.items():
@@ -158,7 +158,7 @@ class Baked(Shown):
         return Table(names, rows, notes=[*notes, *self.notes])
 
     def figure(self) -> Figure:
-        """Draw the divergence by the position of the token in the answer."""
+        """Draw the divergence against the token's position in the answer."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import lines
@@ -174,14 +174,14 @@ class Baked(Shown):
         return figure
 
     def to_html(self, *, prompt: str = "") -> str:
-        """Write a page: divergences, the answers, and what did not transfer."""
+        """Write an HTML report: divergences, answers, and what did not transfer."""
         parts: list[Part] = [self.table, self.figure(), self.held, self.left]
         parts += [("The prompt:", prompt)] if prompt else []
         return page("A prompt baked into a LoRA", parts)
 
 
 class Dialogue:
-    """How a question is put to a model, with the prompt and without it."""
+    """Encodes questions for a model, with the prompt and without it."""
 
     def __init__(self, model: LanguageModel, prompt: str, settings: BakeSettings) -> None:
         self.vocabulary, self.prompt = vocabulary_of(model), prompt
@@ -194,7 +194,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question; with the prompt before it, that must leave room for an answer."""
+        """Encode a question, with or without the prompt; an answer must fit in the context."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
@@ -213,7 +213,7 @@ class Dialogue:
 
 @configured(BakeSettings)
 def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
-    """Train a LoRA that answers as the base does with ``prompt`` in front, and saves its tokens.
+    """Train a LoRA to answer as if ``prompt`` came first, which saves the prompt's tokens.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 def asked_of(
     model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Take the questions that are given, or let the base write them, with the sentences they are
+    """Return the given questions, or have the base write some, with the sentences they are
     about.
     """
     asked = [(text, "") for text in settings.questions]
@@ -371,7 +371,7 @@ def student_of(
     settings: BakeSettings,
     seed: int,
 ) -> LanguageModel:
-    """Put an adapter into the model, at zero or at the closed form."""
+    """Add adapters to the model, initialised to zero or to the closed form."""
     adapted = inject(
         model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seed
     )
@@ -455,7 +455,7 @@ def left_table(
 def written(
     model: LanguageModel, prompt: str, n: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Let the base write questions about each sentence of the prompt."""
+    """Have the base write questions about each sentence of the prompt."""
     template = Template(vocabulary_of(model))
     pairs: dict[str, str] = {}
     sampling = Sampling(tokens=40, temperature=1.0, rng=rng)
@@ -470,7 +470,7 @@ def written(
 
 
 def sentences_of(prompt: str) -> list[str]:
-    """Cut a prompt where a sentence or a line ends.
+    """Split a prompt into sentences and lines.
 
     Examples
     --------
@@ -484,7 +484,7 @@ def sentences_of(prompt: str) -> list[str]:
 def taught(
     model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
 ) -> list[TaughtAnswer]:
-    """Let the prompted base answer, and keep the hidden states from which it does."""
+    """Generate the prompted base's answers, and keep their hidden states."""
     rows = [dialogue.row(question, prompted=True) for question, _ in asked]
     examples = []
     for pair, row, made in zip(asked, rows, replies(model, rows, sampling), strict=True):
@@ -496,7 +496,7 @@ def taught(
 
 
 def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatch]:
-    """Arrange examples as arrays; padding comes last, where no token sees it."""
+    """Arrange examples as arrays, padded on the right."""
     batches = []
     for examples in parts:
         width = max(len(example.row) for example in examples) - 1
@@ -512,7 +512,7 @@ def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatc
 
 
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
-    """Compute the mean divergence of the batch."""
+    """Compute the mean divergence from the teacher over the batch."""
     hidden, head = model.model(batch.tokens, rng=rng), model.lm_head
     if not model.cap and head.b is None:
         return fused.distillation_loss(hidden, head.W, teacher=batch.teacher, counts=batch.counts)
@@ -522,7 +522,7 @@ def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = No
 
 
 def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
-    """Compute the divergence at each token of an answer, and whether the likeliest is the same."""
+    """Compute the divergence at each token of an answer, and whether the top tokens agree."""
     hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
     z, teacher = (value(model.logits(states)) for states in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
@@ -537,7 +537,7 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
     """
     layers = model.model.layers
     sums: list[Any] = [(0.0, 0.0)] * len(layers)
-    # what all begin with before the question, read once
+    # the common beginning before the question is read only once
     held = min(
         len(example.prompted)
         - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))

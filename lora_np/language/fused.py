@@ -27,8 +27,8 @@ HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums
 KEPT = 2**22
 TILE = 512  # keys at a time, where attention weights are not kept
 PIECE = 2**15  # numbers that several passes find in the cache
-ROWS = 1024  # of the head, at a time
-LOGITS = 2**18  # of the head, at a time
+ROWS = 1024  # processed by the head at a time
+LOGITS = 2**18  # processed by the head at a time
 SWAPPED = np.array([1, 0])
 
 
@@ -243,9 +243,9 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Tell whether a score may be too large for exp, from the longest q and the longest k.
+    """Bound the scores by the longest q and k, and tell whether exp of one may overflow.
 
-    If none is, nothing needs to be subtracted from them first, which saves two passes over the
+    If none may, nothing needs to be subtracted from them first, which saves two passes over the
     scores.
     """
     if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # fast, and usually enough
@@ -277,7 +277,7 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """Compute ``Q K^T`` of some tokens and the keys they see, minus infinity where one does not."""
+    """Compute ``Q K^T`` for a block of tokens, and minus infinity at keys that they do not see."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
@@ -317,14 +317,16 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Expected:
-    """The mean of ``values`` by the softmax of logits, a part of the vocabulary at a time."""
+    """Computes the softmax-weighted mean of ``values`` over parts of the vocabulary."""
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self.largest = np.full((n, 1), -np.inf, dtype)
         self.sums = self.total = np.zeros((1, 1), dtype)
 
     def add(self, z: Array, values: Array) -> Array:
-        """Turn the logits of a part into weights in place; return the factor of those before."""
+        """Turn a part's logits into weights in place; return the factor that rescales earlier
+        parts.
+        """
         before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
         z -= self.largest
         np.exp(z, out=z)
@@ -419,7 +421,7 @@ def row_sums(x: Array) -> Array:
 
 
 def widened(column: Array, n: int) -> Array:
-    """Repeat the column n times: working with it is then faster than broadcasting."""
+    """Repeat a column n times, which is faster than broadcasting it."""
     return np.repeat(column, n, axis=-1)
 
 

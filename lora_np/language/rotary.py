@@ -1,4 +1,4 @@
-"""Rotary positions: by which angles pairs of entries turn, and how configs say them."""
+"""Rotary position embeddings: the angles by which pairs of entries rotate, read from configs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
-KINDS = {"full_attention", "sliding_attention"}  # of layers
-# what is known among the parameters of rotary positions
+KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
+# the known parameters of rotary positions
 ROPE = {
     "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
     "factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
@@ -30,7 +30,7 @@ ROPE = {
 
 @dataclass(frozen=True)
 class Rotary:
-    """How angles grow with the position: what `rotary_of` makes of a config, as transformers does.
+    """The angles of rotary positions, as transformers computes them from a config.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def table(
     # In the model's precision, as in its peers.
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
-    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # does not turn
+    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # entries that do not rotate
     cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
     return np.concatenate([cos, cos], axis=-1), np.concatenate([-sin, sin], axis=-1)
 
@@ -170,20 +170,20 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
 
 
 class RopeParameters(NamedTuple):
-    """What a config says of rotary positions of any kind."""
+    """The parameters that rotary positions of every kind have."""
 
     fields: Fields
     layer: LayerConfig
     context: int  # tokens of the longest text that the model takes
     theta: float
     d: int  # entries of a head that rotate
-    trained: int  # the same before the positions were stretched
+    trained: int  # the context before the positions were stretched
     factor: float  # by how much they were stretched
     exponents: Array  # -2i/d for pair i
     frequencies: Array  # pair i rotates by theta^(-2i/d) a token
 
     def stretched(self, kept: Array) -> Array:
-        """Keep the frequency of a pair as far as ``kept``, from 0 to 1, says; stretch the rest."""
+        """Interpolate between a kept frequency (1) and one divided by the factor (0)."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 
@@ -246,7 +246,7 @@ def llama3(rope: RopeParameters) -> Made:
 
 
 def yarn(rope: RopeParameters) -> Made:
-    """Stretch the pairs that rotate too seldom in the old context, and scale the scores."""
+    """Stretch the pairs that rotate rarely within the old context, and scale the scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
     # the pairs that rotate as often as that within the old context
@@ -271,7 +271,7 @@ def yarn(rope: RopeParameters) -> Made:
 
 
 def alpha(rope: RopeParameters) -> Made:
-    """Raise theta, so that the slow pairs rotate more slowly still."""
+    """Raise theta, which slows the slow pairs down most."""
     theta = rope.theta * real(rope.fields, "alpha") ** (rope.d / (rope.d - 2))
     return theta**rope.exponents, {}
 

@@ -23,8 +23,10 @@ Tensors = Sequence[Array]
 Weights = Sequence[float]
 Rule = Callable[[Tensors, Weights], Array]
 
-_SHRUNK = 0.9  # RegMean: what is left of the entries off a Gram matrix's diagonal
-_RIDGE = 1e-6  # on its diagonal, relative to the largest entry: what no input reaches is averaged
+_SHRUNK = 0.9  # RegMean: factor on a Gram matrix's off-diagonal entries
+_RIDGE = (
+    1e-6  # added to its diagonal, relative to the largest entry, so that unused directions average
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class WeightedUpdate:
 
     @property
     def weighted(self) -> Array:
-        """A times weight and scale."""
+        """Return A times weight and scale."""
         return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property

@@ -23,7 +23,7 @@ from lora_np.checks import (
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
-Layer = Callable[..., Operand]  # of an input, and rng=
+Layer = Callable[..., Operand]  # called with an input and rng=
 
 
 @dataclass(frozen=True, eq=False)

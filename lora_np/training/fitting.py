@@ -122,7 +122,7 @@ class RunSettings:
             )
 
     def of_run(self, name: str, **changes: Any) -> dict[str, Any]:
-        """Return the arguments of `fit` for batches, and for a progress bar of this name."""
+        """Return the arguments of `fit` for batches, with a progress bar of this name."""
         own = {field.name: getattr(self, field.name) for field in fields(RunSettings)}
         own["progress"] = name if self.progress is True else self.progress
         return own | {"batch_size": None} | changes
@@ -267,7 +267,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     done = training.run.steps
     training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with training.bar, overflow_allowed():  # told with the step
+        with training.bar, overflow_allowed():  # overflow is reported together with the step
             training.go_on()
         interrupted = False
     except KeyboardInterrupt:
@@ -281,7 +281,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 
 
 def decaying(peak: float, steps: int) -> Adam:
-    """Return the optimizer of a run that names none.
+    """Return the default optimizer of a run.
 
     There is no warm-up: on digits, ten steps of it raised the loss by 0.04 to 0.21 nats.
     """
@@ -334,7 +334,7 @@ class Training:
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
     def go_on(self) -> None:
-        """Take the steps that are left, and put back the best model if that is asked for."""
+        """Take the remaining steps; with ``patience``, restore the best model."""
         s = self.settings
         while (step := self.run.steps) < s.steps:
             if step % self.every == 0:

@@ -54,7 +54,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # large enough for quotients that are not
+    whole = draw.pick("whole", (False, True))  # large enough to produce fractions
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -90,7 +90,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered it
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered a singular value
     M = turned(
         draw,
         "M",
@@ -234,7 +234,9 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    if draw.pick("between", (False, True)):  # where the values without squares say another rank
+    if draw.pick(
+        "between", (False, True)
+    ):  # values for which a sum without squares gives another rank
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
     if draw.pick("tie", (False, False, True)):  # nothing is rounded: the squares add up to 2, 4, 16
@@ -265,7 +267,7 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # far apart: all would turn to the first
+    # if they were far apart, all vectors would turn towards the first
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = turned(draw, "M", d, k, s)

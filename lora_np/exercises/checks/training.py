@@ -150,7 +150,7 @@ def lora_forward_sum(draw: Draw, answer: Callable[..., Value]) -> None:
 def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
     r, rng = draw.whole("r", 1, 4), draw.whole("rng", 0, 100)
     d, k = int(draw.whole("d", r, 8)), int(draw.whole("k", r + 1, 8))
-    if key != "zero":  # so large that chance decides neither rank nor spread nor what is alike
+    if key != "zero":  # large enough that chance affects neither rank nor spread
         d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else (40, 40)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
     if key == "zero":
