@@ -149,7 +149,7 @@ def masked(value: object) -> bool:
     """Tell whether ``value`` is a masked array or a list that holds one."""
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
-    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # no import of numpy.ma
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # without importing numpy.ma
 
 
 def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
@@ -243,7 +243,7 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Names:
-    """Names as people type them.
+    """Find names as people type them, such as those of GPUs.
 
     Parameters
     ----------

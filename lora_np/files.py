@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
-# of lists and objects; the largest vocabularies, with their merges, have two million
+# most items of lists and objects; the largest vocabularies have two million with merges
 MAX_ITEMS = 3_000_000
 
 
@@ -230,7 +230,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     >>> parse_json(b'{"r": 8}')
     {'r': 8}
     """
-    # before it is parsed: each takes up to 100 bytes
+    # checked before parsing, since each item takes up to 100 bytes
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
     number = _whole if b"-0" in data else None

@@ -7,7 +7,7 @@ first used.
 """
 
 import builtins
-from _thread import RLock  # as functools takes it: threading itself would cost a millisecond
+from _thread import RLock  # as functools imports it, since threading takes a millisecond to load
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is

@@ -50,7 +50,7 @@ def parallel_map(
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
-    with one_thread():  # in a worker process, too
+    with one_thread():  # also in a worker process
         return function(item)
 
 

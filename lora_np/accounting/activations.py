@@ -143,7 +143,7 @@ class Moment(NamedTuple):
 
     kept: Growth  # by all layers, until the end of the backward pass
     again: Growth  # by one layer of a stack, when checkpointing recomputes it
-    layers: int  # of that stack
+    layers: int  # number of layers in that stack
     logits: Growth  # of the loss, until its gradient is known
     work: Growth  # briefly: for the loss and its gradient, or for one matrix
 
@@ -241,7 +241,7 @@ class _Kept:
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Size DoRA's norms: PEFT sends an identity through A and B, and adds the result to W0."""
+        """Compute the memory of DoRA's norms: PEFT sends an identity through A and B, adds W0."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -348,7 +348,7 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            if module.role == "linear":  # its result goes through an activation function
+            if module.role == "linear":  # an activation function needs the result
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved

@@ -554,7 +554,7 @@ def _token_rows(
     adapters: Iterable[AdaptedModules],
     saved: Mapping[str, ModuleSpec],
 ) -> dict[str, int]:
-    """Count the rows that ``trainable_token_indices`` trains, by module, and tied rows once."""
+    """Count the rows that ``trainable_token_indices`` trains, by module; tied rows count once."""
     if not indices:
         return {}
     tables = [
@@ -630,7 +630,7 @@ _OPTIONS = {
 
 def config_fields(config: Config) -> dict[str, Any]:
     """Read what is set in an ``adapter_config.json``, its directory, its fields or the object."""
-    # as a file would hold them: lists for sets and tuples, text for members of an enumeration
+    # convert sets and tuples to lists and enumeration members to text, as in a file
     plain = json.loads(json.dumps(_fields(config), default=_in_json))
     fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
     if plain.get("target_modules") == []:  # an empty list selects no module

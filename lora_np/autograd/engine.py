@@ -19,7 +19,7 @@ from lora_np.autograd.methods import ArrayMethods
 from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
-Pull = Callable[..., Operand]  # from the gradient of a result to that of an argument
+Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of an argument
 Pulls = Callable[..., Iterable[Any]]  # the same for each of several arguments
 
 

@@ -74,7 +74,7 @@ def sum_of_outer(g: Array, x: Array) -> Array:
     """
     if g.ndim != 2:
         g, x = rows(g), rows(x)
-    # BLAS is faster with the wide one first.
+    # BLAS is faster with the wide matrix first.
     wide: Array = np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
     return wide
 

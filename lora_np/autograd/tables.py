@@ -90,7 +90,7 @@ CONSTANTS: set[Callable[..., Any]] = set()
 # functions written in terms of others
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
+NOT_DIFFERENTIABLE = None  # instead of a rule: a Tensor in this argument is an error
 
 
 def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
@@ -380,7 +380,7 @@ def constants(a: Any) -> Any:
     """Replace Tensors by their arrays, also in a list or tuple; scalars stay as they are."""
     if isinstance(a, Tensor):
         a = value(a).view()
-        a.flags.writeable = False  # for functions that take out=
+        a.flags.writeable = False  # so that functions with out= cannot write to it
         return a
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
-# times the mean input variance: centred patches have a covariance that is not invertible
+# relative to the mean input variance; centred patches have a singular covariance
 RIDGE = 0.01
 TITLE = "<title>lora-np tour: "  # by which a report is recognised later
-GOAL = 0.97  # of the gain that the best update of the rank reaches
+GOAL = 0.97  # share of the best update's improvement that training must reach
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
@@ -268,7 +268,9 @@ def tour(
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs no time
+    folder.mkdir(
+        parents=True, exist_ok=True
+    )  # created before the work, so that a wrong path fails at once
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
@@ -308,7 +310,7 @@ class Task:
         self.steps = 500 if quick else 2_000
         x0, y0 = datasets.patches(datasets.photograph(), n, rng=self.rng)
         B, A = reduced_rank_regression(x0, y0, ridge=ridge_for(x0))
-        W0 = B @ A  # at full rank: plain ridge regression
+        W0 = B @ A  # at full rank this is plain ridge regression
         x, y = datasets.patches(datasets.terrain(), n + held_out, rng=self.rng)
         self.x, self.y, self.held_out = x[:n], y[:n], (x[n:], y[n:])
         self.base = Linear(W0.astype(np.float32))

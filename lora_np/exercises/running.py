@@ -66,7 +66,7 @@ def run_cell(
             reached(statement.lineno)
             part = ast.Module([statement], [])
             code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)
-            flags |= code.co_flags & annotations.compiler_flag  # of `from __future__`
+            flags |= code.co_flags & annotations.compiler_flag  # flags of `from __future__` imports
             exec(code, names)
     except (Exception, SystemExit) as error:  # a submission must not end the grading
         return last_line(error)

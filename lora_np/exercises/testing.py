@@ -43,8 +43,8 @@ UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
 GIVEN = "The statement's example holds"
-EXAMPLE = 5e-3  # of the largest number: it may be shown with two digits
-LAWS = {  # that a failed call breaks, by the kind of its error
+EXAMPLE = 5e-3  # tolerance relative to the largest number, which may be shown with two digits
+LAWS = {  # laws that a failed call breaks, by the kind of error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
     "Forbidden": "The exercise forbids it",
@@ -382,7 +382,7 @@ def arrays(value: Any) -> Value:
         return tuple(map(arrays, value))
     try:
         return np.asarray(value) if isinstance(value, list) else value
-    except ValueError:  # of different lengths
+    except ValueError:  # rows of different lengths
         return list(map(arrays, value))
 
 
@@ -472,7 +472,7 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
     results: list[Broken] = []
 
     more = [*usual(one.answer, one.name), *neighbours(one.answer, one.part)]
-    # what one law cannot tell apart, another may
+    # another law may tell apart what this one cannot
     for of in sorted(one.laws, key=lambda other: other is not law):
         for i, (drawn, _) in enumerate(telling(one, of)):
             places.append((of, i))

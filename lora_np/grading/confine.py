@@ -203,7 +203,12 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
 
 # Landlock: only single entries can be read, and nothing can be written.
 
-ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
+ALL_RIGHTS = (
+    (1, 13),
+    (2, 14),
+    (3, 15),
+    (5, 16),
+)  # the version that introduced each number of rights
 READ = 0b1101  # execute, read file, read folder
 LIST = 0b1000  # read folder: the names of its files
 READ_AND_WRITE = 0b110  # rights to read and write a file
@@ -332,7 +337,7 @@ MACHINES = {
 FCNTL = (0, 1, 2, 3, 4, 1030)
 TO_THE_END = -1  # a jump to the line that allows
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
+NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
 
 

@@ -103,7 +103,7 @@ class Sandbox:
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
-            # of the cell that runs now
+            # the running cell's number, line and deadline
             current, line, deadline = 0, 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:

@@ -526,7 +526,7 @@ class Prepared:
     optimizer: Optimizer
     random: np.random.Generator
     settings: dict[str, Any]  # as recorded in the result
-    documents: list[packing.Document]  # to train on
+    documents: list[packing.Document]  # documents to train on
     questions: list[Question]  # held-out questions
     every: int  # steps between validations
     times: int  # number of validations

@@ -79,7 +79,7 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            only = last and i + 1 == len(self.layers)  # its other tokens would not be used
+            only = last and i + 1 == len(self.layers)  # the last layer's other tokens are not used
             x = layer(x, rng=rng, cache=cache, rows=rows, last=only)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after

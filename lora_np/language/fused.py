@@ -100,7 +100,7 @@ def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -
 
 
 def one_plus_exp(x: Array) -> Array:
-    """Compute ``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
+    """Compute ``1 + exp(-x)``, the reciprocal of the sigmoid, or infinity if that is zero."""
     y = np.negative(x)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
@@ -124,7 +124,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x; with ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for many sequences, tables of x's width save passes
+    # for many sequences, tables as wide as x save passes
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -132,7 +132,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
-        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # with this mode nothing is buffered
+        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # this mode avoids a buffer
         out *= sin[i] if by_row else sin
         out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)
@@ -160,7 +160,7 @@ def attend_forward(
 ) -> tuple[Array, Any]:
     keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
-    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # so BLAS is faster
+    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # BLAS is faster with this layout
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
     mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
     sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
@@ -306,7 +306,7 @@ def by_group(x: Array, kv: int) -> Array:
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """Invert `by_group`, in a shape (batch, tokens, ...)."""
+    """Invert `by_group`; the result has a shape (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 

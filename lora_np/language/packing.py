@@ -235,7 +235,7 @@ class Shuffled(Generic[T, B]):
     accumulate: int
     order: int
     settings: Mapping[str, object]
-    tokens: int | None = None  # of a step, on average
+    tokens: int | None = None  # tokens per step, on average
 
     @property
     def identity(self) -> str:

@@ -178,7 +178,7 @@ class RopeParameters(NamedTuple):
     theta: float
     d: int  # entries of a head that rotate
     trained: int  # the context before the positions were stretched
-    factor: float  # by how much they were stretched
+    factor: float  # factor by which positions were stretched
     exponents: Array  # -2i/d for pair i
     frequencies: Array  # pair i rotates by theta^(-2i/d) a token
 
@@ -194,7 +194,7 @@ def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, Rope
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
     kind = "alpha" if kind == "dynamic" and "alpha" in fields else kind
     choice("rope_type", kind, layer.rope_kinds)
-    least = float(kind == "yarn")  # which divides by its logarithm
+    least = float(kind == "yarn")  # yarn divides by the logarithm of theta
     theta = fields.get("rope_theta", layer.theta)
     theta = number("rope_theta", theta, minimum=least, open_minimum=True)
     part = real(fields, "partial_rotary_factor", layer.part or 1.0)
@@ -261,7 +261,7 @@ def yarn(rope: RopeParameters) -> Made:
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
-    last += 0.001 * (first == last)  # no range: a step
+    last += 0.001 * (first == last)  # an empty range becomes a step
     kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
     scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
     scales = scales if all(scales) else [1.0]

@@ -26,7 +26,7 @@ LARGEST_SOURCE = 1_000_000  # characters; the longest templates that are publish
 WORK = 10_000_000  # characters, entries and nodes of one rendering,
 WORK_PER_CHARACTER = 100  # and more where the conversation itself is longer
 LARGEST_NUMBER = 10_000  # bits of an integer
-WIDEST = 9_999  # of a column in a format
+WIDEST = 9_999  # widest column in a format
 WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
 
 T = TypeVar("T")

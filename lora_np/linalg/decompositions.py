@@ -302,7 +302,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 def _sweep(columns: Array, V: Array) -> bool:
     """Make each pair of columns orthogonal once, in place; return whether anything changed."""
     k = columns.shape[1]
-    # above what rounding makes of a zero product
+    # above the rounding error of a product that is zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     turned = False

@@ -239,7 +239,7 @@ def _of_agreeing(
     return total
 
 
-# in PEFT by how many agree; in mergekit by their weights, with DARE by nothing
+# PEFT divides by how many agree, mergekit by their weights, or with DARE by nothing
 _peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
 _mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
 _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)

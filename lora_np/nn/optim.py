@@ -295,7 +295,7 @@ class Bank:
         self.values = np.concatenate(arrays, axis=None)
         self.gradient, self.scratch = np.zeros_like(self.values), np.empty_like(self.values)
         self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
-        # each leaf with its values and its gradient
+        # each leaf, with views of its values and gradient
         self.views: list[tuple[Tensor, Array, Array]] = []
         start = 0
         for leaf, array in zip(leaves, arrays, strict=True):

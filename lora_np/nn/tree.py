@@ -264,7 +264,7 @@ class Named:
 
 LEAVES = (Tensor, np.ndarray, Quantised)
 SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
-FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type
+FIELDS: dict[type, tuple[str, ...]] = {}  # field names of dataclasses; empty for every other type
 
 
 def children(node: Any) -> list[tuple[str, Any]]:

@@ -212,7 +212,7 @@ def decoded(layout: Layout, b: Array) -> Array:
 
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
-    """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
+    """Return ``scale q - least``; each scale and least value (n, m) belongs to a run of codes."""
     length = q.shape[1] // scale.shape[1]
     W: Array = scale[:, :, None] * q.reshape(*scale.shape, length)
     if least is not None:
@@ -261,7 +261,9 @@ def encode_float(x: Array, block: Block, half: Array) -> Array:
 
 def encode_bf16(x: Array, block: Block, half: Array) -> Array:
     bits = x[:, 0].view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(
+        block
+    )  # round to nearest, ties to even
 
 
 # Codes of four bits, with a fifth that lies apart: d q + m, from the least number of a block to its

@@ -32,7 +32,7 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
-    # in the middle: neither the columns up to it nor those from it on are few
+    # in the middle, so that many columns precede and follow it
     low, high = (k // 2, k // 2) if shape == "large" else (0, k - 1)
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", low, high)
     same(
@@ -69,7 +69,7 @@ def as_typed(M: Array) -> Array:
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # no small pivot, which magnifies rounding, from either side
+    # small pivots magnify rounding, from the left and from the right
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -85,7 +85,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
+    if long:  # such that sqrt d + sqrt k is closer to one root than to twice that root
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
@@ -162,7 +162,7 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
-    if draw.pick("whole", (False, True)):  # with a diagonal that no quotient can outweigh
+    if draw.pick("whole", (False, True)):  # with a dominant diagonal
         M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     if key == "triangles":
@@ -323,7 +323,7 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     if key == "directions":
         W0 = draw.array("W0", d, k)
         right = linalg.amplification_factor(W0, dW, rank=r)
-        # else nearly nothing of W0 is in its directions
+        # otherwise W0 would have almost nothing in its directions
         draw.assume(right < 10 * np.linalg.norm(dW))
         same("the factor", answer(W0, dW, r), right)
 
@@ -353,7 +353,7 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
     W0, W = (
         turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3) for name in ("W0", "W")
     )
-    W = np.roll(W, 1, axis=0)  # or the cosines of two mirrors make a symmetric matrix
+    W = np.roll(W, 1, axis=0)  # otherwise the cosines would form a symmetric matrix
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
     threshold = round((edges[i] + edges[i + 1]) / 2, 2)
