@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Picture = Array | Figure
 
 STATIC = 4  # pictures in a figure that replaces a slider
-WIDE = 3  # times as wide as high: such pictures are shown one under the other
+WIDE = 3  # pictures at least so many times as wide as high are stacked
 
 
 def sliders(

@@ -23,7 +23,7 @@ def main() -> None:
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
-        # while it may still write its list of fonts
+        # imported while matplotlib may still write its list of fonts
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")

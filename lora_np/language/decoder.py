@@ -352,7 +352,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
         is not understood.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # fields for which null may differ from a missing field
+        # first, since null may mean something else than a missing field here
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)
