@@ -393,8 +393,11 @@ def plan(
     settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(settings, [name for name, value in given.items() if value], training.dtype)
-    wanted = [] if {*settings} == {"full"} else _targets(spec, targets)
-    counts = {name: by_rank(spec, {**of_lora, "targets": own}) for name, own in wanted}
+    usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
+    counts = {}
+    for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
+        named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
+        counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
     attention = _attention(spec)
     narrower = by_rank(spec, {**of_lora, "targets": attention})
     choices: list[Choice] = []
@@ -414,17 +417,6 @@ def plan(
     found = [at(r) for at in counts.values() for r in ranks]
     notes = _notes(spec, device, settings, found)
     return Plan(spec.name, device, training, tuple(choices), notes, tuple(remedies))
-
-
-def _targets(
-    spec: ModelSpec, targets: str | Iterable[str] | None
-) -> list[tuple[str, str | Iterable[str] | None]]:
-    """Name the targets that are compared: those that are given, or the usual ones."""
-    usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
-    return [
-        (own if isinstance(own, str) else ",".join(own or spec.default_targets), own)
-        for own in (usual if targets is None else [targets])
-    ]
 
 
 def _notes(

@@ -320,7 +320,16 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
         "greedy": taught(frozen, dialogue, held, greedy),
     }
-    adapted = student_of(model, frozen, examples, settings, seeds[2])
+    adapted = inject(
+        model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seeds[2]
+    )
+    if type(adapted.lm_head) is not Linear:
+        raise ValueError(
+            "the head must have no adapter, since teacher and student share it: leave it out of"
+            " targets"
+        )
+    if settings.start == "closed-form":
+        adapted = closed_form(adapted, lacking(frozen, examples))
     adapted, history = distilled(adapted, examples, tests["sampled"], settings, seeds[2])
     students = {"base": frozen, "baked": freeze(adapted)}
     divergences, agreement = compared_with_teacher(students, tests)
@@ -362,27 +371,6 @@ def asked_of(
     if len(asked) < HELD_OUT:
         raise ValueError(f"{len(asked)} questions are too few: give at least {HELD_OUT}")
     return asked
-
-
-def student_of(
-    model: LanguageModel,
-    frozen: LanguageModel,
-    examples: Sequence[TaughtAnswer],
-    settings: BakeSettings,
-    seed: int,
-) -> LanguageModel:
-    """Add adapters to the model, initialised to zero or to the closed form."""
-    adapted = inject(
-        model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seed
-    )
-    if type(adapted.lm_head) is not Linear:
-        raise ValueError(
-            "the head must have no adapter, since teacher and student share it: leave it out of"
-            " targets"
-        )
-    if settings.start == "closed-form":
-        return closed_form(adapted, lacking(frozen, examples))
-    return adapted
 
 
 def distilled(

@@ -210,8 +210,15 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
     groups = _told_apart(spec.groups, targets, filters)
     paths = _candidates(groups, targets)
     chosen = {path for path, module in paths.items() if wanted(path, module)}
-    for target in _missing(paths, chosen, targets):  # perhaps by its name in checkpoints
-        is_named = matcher([str(target)] if listed else target, **filters)
+    if listed:
+        known = {end for path in paths for end in ends(path)}
+        missing = [target for target in listed if target not in known]
+    else:
+        match = matcher(targets)
+        every = chosen or any(match(path, module) for path, module in paths.items())
+        missing = [] if every else [targets]
+    for target in missing:  # perhaps by its name in checkpoints
+        is_named = matcher([target] if listed else target, **filters)
         stored = replace(spec, groups=groups).modules
         aliased = {
             module.name
@@ -262,18 +269,6 @@ def _candidates(groups: Sequence[ModuleSpec], targets: Targets) -> dict[str, Mod
     kinds, left_out = (("linear",), "head") if all_linear else (ADAPTABLE, None)
     able = {path: module for path, module in paths.items() if module and module.kind in kinds}
     return {path: module for path, module in able.items() if module.role != left_out}
-
-
-def _missing(
-    paths: Mapping[str, ModuleSpec | None], chosen: Collection[str], targets: Targets
-) -> list[Targets]:
-    """List the targets that match no path."""
-    if isinstance(targets, list):
-        known = {end for path in paths for end in ends(path)}
-        return [target for target in targets if target not in known]
-    match = matcher(targets)
-    every = chosen or any(match(path, module) for path, module in paths.items())
-    return [] if every else [targets]
 
 
 def _check_adaptable(
