@@ -396,17 +396,18 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
-    facts = float(losses[0]), float(after), result.interrupted, plan.settings, (*plan.notes,)
-    if not asked:
-        return Adapted(result.model, result.history, *facts)
+    both = (model, result.model) if asked else ()
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
-    both = [answered(one, asked) for one in (model, result.model)]
-    answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *both, strict=True))
-    if settings.tell is not None and not settings.sample_every:
+    replied = [answered(one, asked) for one in both]
+    answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *replied, strict=True))
+    if answers and settings.tell is not None and not settings.sample_every:
         settings.tell(told(0, answers[0].before))
         settings.tell(told(len(result.history.loss), answers[0].after))
-    general = [general_loss(one, plan.settings["max_length"]) for one in (model, result.model)]
-    return Adapted(result.model, result.history, *facts, answers, tuple(filter(None, general)))
+    general = [general_loss(one, plan.settings["max_length"]) for one in both]
+    return Adapted(
+        result.model, result.history, float(losses[0]), float(after), result.interrupted,
+        plan.settings, (*plan.notes,), answers, tuple(filter(None, general)),
+    )  # fmt: skip
 
 
 def told(step: int, text: str) -> str:

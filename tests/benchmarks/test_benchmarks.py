@@ -98,8 +98,10 @@ def recorded():
 
 @pytest.mark.parametrize("name", benchmark_modules())
 def test_every_row_runs(name, model, tmp_path, capsys):
-    if name == "front" and shutil.which("chromium") is None:
-        pytest.skip("Chromium is not installed")
+    if name == "front":
+        pytest.importorskip("playwright", reason="extra `browser`")
+        if shutil.which("chromium") is None:
+            pytest.skip("Chromium is not installed")
     before = recorded()
     quick = [] if name in ("calls", "size") else ["--quick"]  # those take no time
     assert main([name, *arguments_of(name, model, tmp_path), *quick]) == 0
