@@ -2,7 +2,9 @@
 not.
 """
 
+import importlib
 import importlib.util
+import inspect
 import json
 import pkgutil
 import re
@@ -306,6 +308,35 @@ def test_release_notes_are_the_section_of_the_version(versions):
     ours = versions.notes(__version__, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     assert "\n## " not in ours
     assert "### " in ours
+
+
+def test_the_next_release_is_one_page_with_a_table_of_names(versions):
+    """What a name is called now exists; what it was called does not."""
+    page = versions.notes(__version__, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert page.count("\n") <= 120
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page, flags=re.MULTILINE)
+    assert rows[0] == ("old", "new")
+    assert len(rows) > 30
+    named = lambda cells: re.findall(r"`((?:lnp|[a-z]+)(?:\.\w+)+)", " ".join(cells))
+    old, new = (named(cells) for cells in zip(*rows, strict=True))
+    assert len(old) > 30
+    assert not [name for name in new if not is_public(name)]
+    assert not [name for name in old if is_public(name)]
+
+
+def is_public(name):
+    """Whether a name such as ``lnp.count`` or ``models.select`` can be imported."""
+    thing, *parts = lora_np, *name.removeprefix("lnp.").split(".")
+    for part in parts:
+        if not hasattr(thing, part):
+            if thing is not lora_np and not inspect.ismodule(thing):
+                return False
+            try:
+                importlib.import_module(f"{thing.__name__}.{part}")
+            except ImportError:
+                return False
+        thing = getattr(thing, part)
+    return True
 
 
 def test_what_builds_a_release_and_the_site_is_pinned():
