@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import benchmarks
 
 
 def main(arguments: list[str]) -> int:
-    helpers = ("__main__", "_language", "_measure", "limit")
-    modules = [m.name for m in iter_modules(benchmarks.__path__) if m.name not in helpers]
-    # "import" needs the "_"
-    names = {module.removesuffix("_"): module for module in sorted(modules)}
+    names = benchmark_modules()
     if not arguments or arguments[0] in ("-h", "--help"):
         for name, module in names.items():
             print(f"{name:<14} {first_line(module)}")
@@ -26,13 +25,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def first_line(module: str) -> str:
-    """Of the module's docstring, read without running the module's imports of peers."""
-    import ast
-    from pathlib import Path
+def benchmark_modules() -> dict[str, str]:
+    """Return the modules that can be run, by the names of their benchmarks."""
+    modules = [m.name for m in iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
+    runnable = sorted(module for module in modules if "\ndef main(" in source(module))
+    return {module.removesuffix("_"): module for module in runnable}  # "import" needs the "_"
 
-    source = (Path(benchmarks.__path__[0]) / f"{module}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+def source(module: str) -> str:
+    """Read a module without running its imports of peers."""
+    return (Path(benchmarks.__path__[0]) / f"{module}.py").read_text(encoding="utf-8")
+
+
+def first_line(module: str) -> str:
+    """Return the first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(source(module))) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

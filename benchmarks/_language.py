@@ -11,17 +11,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
-from benchmarks import language as shapes
+from benchmarks import _shapes as shapes
 from lora_np import language
-from lora_np.language.adapting import peak_memory
+from lora_np.language.adapting import peak_memory, prepared
+from lora_np.language.blocks import sequences
+from lora_np.language.decoder import vocabulary_of
+from recipes import conversations
 
 OURS, THEIRS = "lora_np", "torch"
 LONGEST = 4000  # tokens of a prompt
+SMALLER = 10  # times fewer tokens
 FIGURES: dict[str, Callable[..., float]] = {}
 
 
@@ -70,9 +74,7 @@ def timed(run: Callable[[], Any]) -> float:
 @figure
 def seconds_a_step(contender: str, small: bool, gguf: str) -> float:
     """Of wall time, of a LoRA step, on as many threads as the environment says."""
-    run = shapes.stepping(
-        size_of(small), shapes.FUSED if contender == OURS else shapes.TORCH, Path()
-    )
+    run = shapes.stepping(size_of(small), shapes.FUSED if contender == OURS else shapes.TORCH)
     run()
     return min(timed(run) for _ in range(3))
 
@@ -80,12 +82,9 @@ def seconds_a_step(contender: str, small: bool, gguf: str) -> float:
 def greedy(contender: str, model: language.LanguageModel, tokens: int) -> float:
     """Tokens a second at temperature 0, one after the other."""
     if contender == OURS:
-        language.generate(model, model.vocabulary.decode([5]), tokens=4, temperature=0)
-        return tokens / timed(
-            lambda: language.generate(
-                model, model.vocabulary.decode([5]), tokens=tokens, temperature=0
-            )
-        )
+        text = vocabulary_of(model).decode([5])
+        language.generate(model, text, tokens=4, temperature=0)
+        return tokens / timed(lambda: language.generate(model, text, tokens=tokens, temperature=0))
     import torch
 
     theirs, prompt = in_torch(model), torch.tensor([[5]])
@@ -96,31 +95,32 @@ def greedy(contender: str, model: language.LanguageModel, tokens: int) -> float:
 
 @figure
 def tokens_a_second_shipped(contender: str, small: bool, gguf: str) -> float:
-    return greedy(contender, language.load("austen"), 60 if small else 240)
+    return greedy(contender, language.load("austen"), 6 if small else 240)
 
 
 @figure
 def tokens_a_second(contender: str, small: bool, gguf: str) -> float:
-    return greedy(contender, speaking(size_of(small)), 20 if small else 60)
+    return greedy(contender, speaking(size_of(small)), 4 if small else 60)
 
 
 @figure
 def tokens_a_second_in_four_bits(contender: str, small: bool, gguf: str) -> float:
     """Over the weights of the file as they are; the peer's are dequantised."""
+    tokens = 4 if small else 40
     if contender == OURS:
         model = language.load(gguf, quantised=True)
-        return 40 / timed(
-            lambda: language.generate(model, "The rank of a matrix", tokens=40, temperature=0)
+        return tokens / timed(
+            lambda: language.generate(model, "The rank of a matrix", tokens=tokens, temperature=0)
         )
-    return greedy(contender, language.load(gguf), 40)
+    return greedy(contender, language.load(gguf), tokens)
 
 
 def prompt(contender: str, small: bool, tokens: int) -> float:
     """Seconds until the first token after a prompt of so many."""
-    model = speaking(size_of(small))
+    model, tokens = speaking(size_of(small)), tokens // SMALLER if small else tokens
     said = np.random.default_rng(0).integers(0, model.config["vocab_size"], tokens)
     if contender == OURS:
-        text = model.vocabulary.decode(said)
+        text = vocabulary_of(model).decode(said)
         return timed(lambda: language.generate(model, text, tokens=1, temperature=0))
     import torch
 
@@ -146,77 +146,85 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
     """On conversations of our glossary, two rows of 256 tokens in a step; the peer's base is
     dequantised.
     """
-    from lora_np.language import adapting, packing
-    from recipes import conversations
-
     entries = conversations.terms(
         (conversations.DOCS / "reference" / "glossary.md").read_text("utf-8")
     )
     data = conversations.conversations(entries)[:200]
-    how = {
+    how: dict[str, Any] = {
         "rank": 8,
-        "alpha": 16,
+        "alpha": 16.0,
         "steps": 2 if small else 60,
         "batch_size": 1,
         "accumulate": 2,
         "lr": 2e-3,
         "max_length": 256,
+        "progress": False,
+        "validate_every": 60,
     }
     if contender == OURS:
         model = language.load(gguf, quantised=True)
-        return timed(
-            lambda: language.finetune(model, data, **how, progress=False, validate_every=60)
-        )
+        return timed(lambda: language.finetune(model, data, **how))
+    settings = language.FinetuneSettings(**how)
+    return timed(conversing_in_torch(language.load(gguf), data, settings))
+
+
+def conversing_in_torch(
+    base: language.LanguageModel, data: Any, settings: language.FinetuneSettings
+) -> Callable[[], None]:
+    """The same run of PEFT's adapters, over the same batches."""
     import peft
     import torch
 
-    base = language.load(gguf)
-    plan = adapting.Prepared(base, data, language.FinetuneSettings(**how))
-    settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
-    model = peft.get_peft_model(in_torch(base), settings)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-    loss_of = torch.nn.functional.cross_entropy
+    plan = prepared(base, data, settings)
+    config = peft.LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear"
+    )
+    model = peft.get_peft_model(in_torch(base), config)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=settings.lr
+    )
 
     def train() -> None:
-        for step in range(how["steps"]):
-            for i in range(2):
-                batch: packing.Batch = plan.batches(2 * step + i)
-                places = position_ids(batch)
+        for step in range(settings.steps or 0):
+            for i in range(settings.accumulate):
+                batch = plan.batches(settings.accumulate * step + i)
+                # by which transformers keeps packed texts apart
+                ids = (
+                    np.zeros_like(batch.tokens)
+                    if batch.sequence_ids is None
+                    else batch.sequence_ids
+                )
+                positions = torch.tensor(sequences(ids, 0).positions)
                 logits = model(
-                    torch.tensor(batch.tokens), position_ids=places, use_cache=False
+                    torch.tensor(batch.tokens), position_ids=positions, use_cache=False
                 ).logits
-                loss = loss_of(
+                loss = torch.nn.functional.cross_entropy(
                     logits.reshape(-1, logits.shape[-1]), torch.tensor(batch.labels).reshape(-1)
                 )
-                (loss * batch.share / 2).backward()
+                (loss * batch.share / settings.accumulate).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
-    def position_ids(batch: packing.Batch) -> Any:
-        """By which transformers keeps packed texts apart."""
-        from lora_np.language.blocks import positions
-
-        return torch.tensor(np.atleast_2d(positions(0, batch.tokens.shape[1], batch.sequence_ids)))
-
-    return timed(train)
+    return train
 
 
 @figure
 def forecast_over_run(contender: str, small: bool, gguf: str) -> float:
-    """The time that `forecast` says over that of the run; on the shipped model (ours) and on a
-    random one.
+    """The CPU time that `forecast` predicts over that of the run: of the shipped model for
+    lora_np, and of a random one for torch's place in the table.
     """
-    time.perf_counter = time.process_time  # of the processor: what else runs does not count
     model = language.load("austen")
     text = language.read_text("genesis")
     if contender == THEIRS:
         model = speaking("about 1M")
         numbers = np.random.default_rng(0).integers(0, model.config["vocab_size"], 100_000)
-        text = model.vocabulary.decode(numbers)
+        text = vocabulary_of(model).decode(numbers)
     how: dict[str, Any] = {"steps": 12 if small else 60, "max_length": 128 if small else 256}
-    foretold = language.forecast(model, text, **how).seconds
-    return foretold / language.finetune(model, text, **how, progress=False).history.seconds
+    with mock.patch("time.perf_counter", time.process_time):  # other work does not count
+        foretold = language.forecast(model, text, **how).seconds
+        run = language.finetune(model, text, **how, progress=False)
+    return foretold / run.history.seconds
 
 
 def main(name: str, contender: str, small: bool, gguf: str) -> None:

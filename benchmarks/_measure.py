@@ -4,6 +4,7 @@ named.
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -74,8 +75,5 @@ def versions(*distributions: str) -> str:
     return ", ".join(texts)
 
 
-def markdown(table: Any) -> str:
-    """A table of the package for a page."""
-    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    shown = [["" if cell is None else str(cell) for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
+def with_threads(number: int) -> dict[str, str]:
+    return {**os.environ, "OPENBLAS_NUM_THREADS": f"{number}", "OMP_NUM_THREADS": f"{number}"}

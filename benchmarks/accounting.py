@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks._measure import medians, one_thread, peers, versions
 from lora_np.accounting import count_model, plan
-from lora_np.hub import safetensors
+from lora_np.hub import TensorInfo, safetensors
 from lora_np.models import from_config, from_safetensors
 from lora_np.models.sources import preset_config
 from lora_np.table import Cell, Table, binary_bytes
@@ -28,8 +28,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--preset", default="llama-3-70b")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--mib", type=int, default=1024, help="size of the safetensors file")
+    parser.add_argument("--quick", action="store_true", help="a small model and file, once")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    if options.quick:
+        options.preset, options.rounds, options.mib = "smollm2-135m", 1, 4
     modules = peers("torch", "transformers", "peft", "safetensors.numpy")
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,8 +105,7 @@ def reading(mib: int, rounds: int, modules: dict[str, Any]) -> list[list[Cell]]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.safetensors"
         tensors = {
-            f"layers.{i}.proj.weight": safetensors.TensorInfo("float32", (1024, 1024))
-            for i in range(mib // 4)
+            f"layers.{i}.proj.weight": TensorInfo("float32", (1024, 1024)) for i in range(mib // 4)
         }
         block = np.ones((1024, 1024), np.float32)
         safetensors.write(tensors, lambda _: block, path)

@@ -2,6 +2,7 @@
 
 python -m benchmarks baking MODEL             prints the table and writes benchmarks/baking.json
 python -m benchmarks baking MODEL --seeds 1   prints, and writes nothing
+python -m benchmarks baking MODEL --quick     one prompt, two steps; writes nothing
 python -m benchmarks baking --page            prints the recorded table as the page has it
 """
 
@@ -16,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import markdown
 from lora_np import language
 from lora_np.files import write_text
 from lora_np.language.adapting import peak_memory
 from lora_np.nn import trainable
 from lora_np.table import Table
+from recipes.pages import markdown
 
 PROMPTS = Path(__file__).with_name("prompts.json")
 RESULTS = Path(__file__).with_suffix(".json")
@@ -34,25 +35,35 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("model", nargs="?", help="SmolLM2-135M-Instruct, a directory or .gguf")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--page", action="store_true")
+    parser.add_argument(
+        "--quick", action="store_true", help="one prompt, two steps; writes nothing"
+    )
     asked = parser.parse_args(arguments)
     if asked.page or asked.model is None:
         print(markdown(table(json.loads(RESULTS.read_text(encoding="utf-8")))))
         return
     model, prompts = language.load(asked.model), json.loads(PROMPTS.read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = []
+    how: dict[str, Any] = {}
+    if asked.quick:
+        asked.seeds, how = 1, {"rank": 2, "steps": 2, "answer_length": 4, "progress": False}
+        for case in prompts.values():
+            case["questions"] = case["questions"][:5]
     for seed in range(asked.seeds):
         for name, case in prompts.items():
-            rows.append({"prompt": name, "seed": seed, **measured(model, case, seed)})
+            rows.append({"prompt": name, "seed": seed, **measured(model, case, seed, **how)})
             print(json.dumps(rows[-1]), flush=True)
             if asked.seeds == SEEDS:
                 write_text(RESULTS, json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 
 
-def measured(model: language.LanguageModel, case: dict[str, Any], seed: int) -> dict[str, Any]:
+def measured(
+    model: language.LanguageModel, case: dict[str, Any], seed: int, **how: Any
+) -> dict[str, Any]:
     """Bake one prompt, and say what is left, and what it took."""
     begin = time.process_time()
-    result = language.bake(model, case["prompt"], questions=case["questions"], rng=seed)
+    result = language.bake(model, case["prompt"], questions=case["questions"], rng=seed, **how)
     seconds = time.process_time() - begin
     means = {key: float(np.concatenate(row).mean()) for key, row in result.divergences.items()}
     bits = b"".join(leaf.data.tobytes() for _, leaf in trainable(result.model))

@@ -27,12 +27,14 @@ SCALED = "scaled gradient descent"
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks convergence", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one seed, a few steps")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    longest, seeds = (30, 1) if options.quick else (LONGEST, options.seeds)
     rows: list[list[Cell]] = []
     for rank in (8, 20):
-        for name, run in contenders().items():
-            reached = [steps_to(run, rank, rng) for rng in range(options.seeds)]
+        for name, run in contenders(longest).items():
+            reached = [steps_to(run, rank, rng) for rng in range(seeds)]
             rows.append(
                 [rank, name, *(middle([steps[i] for steps in reached]) for i in range(len(LEVELS)))]
             )
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> None:
         rows,
         title=(
             "Steps until loss / optimum - 1 is small enough: median of "
-            f"{options.seeds} seeds, {D} x {K}, full batch"
+            f"{seeds} seeds, {D} x {K}, full batch"
         ),
         notes=[
             (
@@ -52,14 +54,14 @@ def main(arguments: list[str]) -> None:
                 "the rates of scaled gradient descent are the best of a few tried on seeds 0 to 2"
                 " (four without momentum, six with); those of the others were not tuned"
             ),
-            f"empty: not within {LONGEST:,} steps. Alternating least squares counts half-steps.",
+            f"empty: not within {longest:,} steps. Alternating least squares counts half-steps.",
             versions("numpy"),
         ],
     )
     print(table.to_json() if options.json else table)
 
 
-def contenders() -> dict[str, Callable[[Any, Array, Array, float], Any]]:
+def contenders(longest: int) -> dict[str, Callable[[Any, Array, Array, float], Any]]:
     descents: dict[str, Any] = {
         "Adam, 1e-2": lnp.Adam(lr=1e-2),
         "AdamW, 1e-2, decay 1e-4": lnp.AdamW(lr=1e-2, weight_decay=1e-4),
@@ -74,14 +76,13 @@ def contenders() -> dict[str, Callable[[Any, Array, Array, float], Any]]:
 
     def descend(name: str, optimizer: Any) -> Callable[..., Any]:
         watch = precondition if name.startswith(SCALED) else None
-        settings = {"steps": LONGEST, "progress": False, "watch": watch}
         return lambda model, x, y, goal: lnp.fit(
-            model, x, y, optimizer=optimizer, goal=goal, **settings
+            model, x, y, optimizer=optimizer, steps=longest, goal=goal, watch=watch, progress=False
         )
 
     return {name: descend(name, optimizer) for name, optimizer in descents.items()} | {
         "alternating least squares": lambda model, x, y, goal: alternating_least_squares(
-            model, x, y, half_steps=LONGEST, goal=goal
+            model, x, y, half_steps=longest, goal=goal
         )
     }  # fmt: skip
 

@@ -49,8 +49,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks front", description=__doc__)
     parser.add_argument("--site", type=Path, default=Path("docs/_build/html"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="once, and a few frames")
     parser.add_argument("--slower", type=float, default=4.0)
     options = parser.parse_args(arguments)
+    frames = 3 if options.quick else FRAMES
+    if options.quick:
+        options.rounds = 1
     from playwright.sync_api import sync_playwright
 
     with (
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> None:
         flags = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         address = f"http://127.0.0.1:{server.server_port}/index.html"
-        rounds = [measured(browser, address, options.slower) for _ in range(options.rounds)]
+        rounds = [measured(browser, address, options.slower, frames) for _ in range(options.rounds)]
         name = f"Chromium {browser.version}"
         browser.close()
         server.shutdown()
@@ -74,7 +78,7 @@ def main(arguments: list[str]) -> None:
         title=f"Front page, {options.slower:g} times slowed down: ms of script a frame",
         notes=[
             (
-                f"CPU time; medians of {options.rounds} rounds of {FRAMES} frames; the budget is"
+                f"CPU time; medians of {options.rounds} rounds of {frames} frames; the budget is"
                 f" {BUDGET:g} ms"
             ),
             f"{name}, {versions('playwright')}",
@@ -84,7 +88,9 @@ def main(arguments: list[str]) -> None:
     print(table)
 
 
-def measured(browser: Any, address: str, slower: float) -> dict[int, tuple[float, ...]]:
+def measured(
+    browser: Any, address: str, slower: float, frames: int
+) -> dict[int, tuple[float, ...]]:
     """Of each rank: the script time of frames, in ms: the mean, the 95th of a hundred, and the
     longest.
     """
@@ -92,11 +98,11 @@ def measured(browser: Any, address: str, slower: float) -> dict[int, tuple[float
     page.add_init_script(COUNT)
     page.goto(address)
     page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
-    found = {}
+    found: dict[int, tuple[float, ...]] = {}
     for rank in RANKS:
         browser.start_tracing(page=page, categories=["devtools.timeline"])
         page.evaluate(CHOOSE, rank)
-        page.wait_for_function(f"frames_run >= {FRAMES}", polling=200, timeout=0)
+        page.wait_for_function(f"frames_run >= {frames}", polling=200, timeout=0)
         events = json.loads(browser.stop_tracing())["traceEvents"]
         # CPU time of the thread: what else runs on the machine does not count
         spent = [

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from benchmarks._measure import versions
-from lora_np.table import Table
+from lora_np.table import Cell, Table
 
 NAMES = ("count_lora", "Tensor", "Linear", "inject", "fit", "adapters.load")
 USES = {
@@ -32,16 +32,20 @@ atexit.register(report)
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks import", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="once")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    for code in USES.values():
-        told(code)  # the first writes the bytecode
+    if options.quick:
+        options.rounds = 1
+    else:
+        for code in USES.values():
+            told(code)  # the first writes the bytecode
     rounds = [{use: told(code) for use, code in USES.items()} for _ in range(options.rounds)]
     bare = min(float(told("pass")[0]) for _ in range(options.rounds))
     # the least of many: other work on the machine only adds
     least = {use: min(float(each[use][0]) for each in rounds) for use in USES}
     numpy = least["import numpy"] - bare
-    rows = [
+    rows: list[list[Cell]] = [
         [use, 1e3 * cpu, (cpu - least["import numpy"]) / numpy, ", ".join(rounds[0][use][1:])]
         for use, cpu in least.items()
     ]

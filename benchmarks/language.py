@@ -6,40 +6,24 @@ The rows of a whole model need its file: ``--gguf FILE``, as in the package llm-
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import process_time
-from typing import Any
 
-import numpy as np
-
-import lora_np as lnp
-from benchmarks._measure import one_thread, peers, versions
+from benchmarks import _language
+from benchmarks._measure import one_thread, peers, versions, with_threads
+from benchmarks._shapes import COMPOSED, FUSED, RANK, SIZES, TORCH, stepping
 from benchmarks.chats import ANSWERS, QUESTIONS
 from lora_np import language
 from lora_np.table import Cell, Table
 
-# name: hidden, inner, layers, heads, kv, vocabulary, batch, tokens, steps in a round
-SIZES = {
-    "d 64, 4 layers": (64, 172, 4, 4, 2, 96, 16, 128, 3),
-    "about 1M": (128, 352, 5, 4, 2, 96, 8, 128, 3),
-    "SmolLM2-135M": (576, 1536, 30, 9, 3, 49152, 1, 256, 1),
-}
-FUSED, COMPOSED, TORCH = "lora_np, fused", "lora_np, composed", "torch + PEFT"
-RANK, RATE = 8, 1e-3
-
-Step = Callable[[], Any]
-
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks language", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="leave out SmolLM2-135M's shape")
+    parser.add_argument("--quick", action="store_true", help="small models, once, in one process")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--gguf", default="", help="SmolLM2-135M's file, for the rows that need it")
@@ -51,27 +35,33 @@ def main(arguments: list[str]) -> None:
         print(peak_here(*options.peak))
         return
     if options.figure:
-        from benchmarks import _language
-
-        _language.main(*options.figure, options.quick, options.gguf)
+        name, contender = options.figure
+        _language.main(name, contender, options.quick, options.gguf)
         return
-    if options.only == "chat" or (options.gguf and not options.only):
-        table = turns(options.gguf)
+
+    def show(table: Table) -> None:
         print(table.to_json() if options.json else table, end="\n\n", flush=True)
+
+    if options.only == "chat" or (options.gguf and not options.only):
+        show(turns(options.gguf, 2 if options.quick else 10))
     if options.only == "chat":
         return
     modules = peers("torch", "transformers", "peft")
     if options.only != "steps":
-        table = tasks(options.quick, options.gguf, len(modules) == 3)
-        print(table.to_json() if options.json else table, end="\n\n", flush=True)
-    if options.only == "tasks":
-        return
-    names = [name for name in SIZES if not (options.quick and name == "SmolLM2-135M")]
-    contenders = [FUSED, COMPOSED] + [TORCH] * (len(modules) == 3)
+        show(tasks(options.quick, options.gguf, len(modules) == 3))
+    if options.only != "tasks":
+        show(steps(options.quick, options.rounds, len(modules) == 3))
+
+
+def steps(small: bool, rounds: int, with_peers: bool) -> Table:
+    """Compare the CPU time of LoRA steps, and the memory of a process that takes three."""
+    names = [name for name in SIZES if not (small and name == "SmolLM2-135M")]
+    contenders = [FUSED, COMPOSED] + [TORCH] * with_peers
     rows: list[list[Cell]] = []
     for name in names:
-        rows += measure(name, contenders, options.rounds)
-    table = Table(
+        rows += measure(name, contenders, 1 if small else rounds, with_memory=not small)
+    imports = peak(names[0], "imports") if with_peers and not small else None
+    return Table(
         ["size", "step", "CPU ms", "of torch's time", "peak, MiB"],
         rows,
         title=f"A LoRA step (q and v, r = {RANK}) of a Llama, float32, AdamW, one thread",
@@ -81,11 +71,7 @@ def main(arguments: list[str]) -> None:
                 " one process"
             ),
             "peak: resident memory of a process that does three such steps, imports included"
-            + (
-                f"; torch's imports alone: {peak(names[0], 'imports'):.0f} MiB"
-                if TORCH in contenders
-                else ""
-            ),
+            + (f"; torch's imports alone: {imports:.0f} MiB" if imports else ""),
             versions("numpy", "torch", "transformers", "peft"),
         ],
         formats={
@@ -94,14 +80,15 @@ def main(arguments: list[str]) -> None:
             "peak, MiB": "{:.0f}".format,
         },
     )
-    print(table.to_json() if options.json else table)
 
 
-def measure(name: str, contenders: list[str], rounds: int) -> list[list[Cell]]:
+def measure(
+    name: str, contenders: list[str], rounds: int, *, with_memory: bool
+) -> list[list[Cell]]:
     steps = SIZES[name][-1]
     seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
-    with tempfile.TemporaryDirectory() as folder, one_thread():
-        runs = {contender: stepping(name, contender, Path(folder)) for contender in contenders}
+    with one_thread():
+        runs = {contender: stepping(name, contender) for contender in contenders}
         for _ in range(rounds + 1):  # the first one warms up
             for contender, run in runs.items():
                 begin = process_time()
@@ -113,95 +100,10 @@ def measure(name: str, contenders: list[str], rounds: int) -> list[list[Cell]]:
         ratios = [
             t / p for t, p in zip(seconds[contender][1:], seconds.get(TORCH, [])[1:], strict=False)
         ]
+        memory = peak(name, contender) if with_memory else None
         ms = 1e3 * median(seconds[contender][1:])
-        rows.append(
-            [name, contender, ms, median(ratios) if ratios else None, peak(name, contender)]
-        )
+        rows.append([name, contender, ms, median(ratios) if ratios else None, memory])
     return rows
-
-
-def stepping(name: str, contender: str, folder: Path) -> Step:
-    tokens = text_of(name)
-    if contender == TORCH:
-        return torch_step(name, tokens)
-    model = lnp.inject(
-        random_model(name), rank=RANK, alpha=2 * RANK, rng=0, targets=["q_proj", "v_proj"]
-    )
-    if contender == COMPOSED:
-        model = language.composed_operations(model)
-    run = lnp.training_run(lnp.AdamW(lr=RATE), model)
-
-    def step() -> None:
-        language.token_loss(model, tokens).backward()
-        run.step()
-
-    return step
-
-
-def settings_of(name: str) -> dict[str, Any]:
-    d, inner, layers, heads, kv, vocabulary, *_ = SIZES[name]
-    return {
-        "vocab_size": vocabulary,
-        "hidden_size": d,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": True,
-    }
-
-
-def text_of(name: str) -> Any:
-    *_, vocabulary, batch, tokens, _ = SIZES[name]
-    return np.random.default_rng(0).integers(0, vocabulary, (batch, tokens + 1))
-
-
-def random_model(name: str) -> language.LanguageModel:
-    settings, rng = settings_of(name), np.random.default_rng(0)
-    d, inner = settings["hidden_size"], settings["intermediate_size"]
-    kv = d // settings["num_attention_heads"] * settings["num_key_value_heads"]
-    rows = {
-        "k_proj": kv,
-        "v_proj": kv,
-        "gate_proj": inner,
-        "up_proj": inner,
-        "embed_tokens": settings["vocab_size"],
-    }
-
-    def read(path: str) -> Any:
-        module, kind = path.split(".")[-2:]
-        if kind == "bias" or module in ("q_norm", "k_norm"):
-            return None
-        if module.endswith("norm"):
-            return np.ones(d, np.float32)
-        shape = (rows.get(module, d), inner if module == "down_proj" else d)
-        return rng.normal(0, 0.02, shape).astype(np.float32)
-
-    return language.build({"model_type": "llama", **settings}, read)
-
-
-def torch_step(name: str, tokens: Any) -> Step:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    model = LlamaForCausalLM(LlamaConfig(**settings_of(name), attn_implementation="sdpa"))
-    adapted = get_peft_model(
-        model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=["q_proj", "v_proj"])
-    )
-    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=RATE)
-    inputs, labels = torch.tensor(tokens[:, :-1]), torch.tensor(tokens[:, 1:]).reshape(-1)
-
-    def step() -> None:
-        logits = adapted(inputs, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
 
 
 def peak(name: str, contender: str) -> float | None:
@@ -217,7 +119,7 @@ def peak_here(name: str, contender: str) -> float:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     else:
-        run = stepping(name, contender, Path())
+        run = stepping(name, contender)
         for _ in range(3):
             run()
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -257,7 +159,7 @@ def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
         )
     notes = ["each in a process of its own, one after the other: run it while nothing else does"]
     if small:
-        notes.append("small: the shape of about 1M parameters in place of SmolLM2's")
+        notes = ["small: about 1M parameters instead of SmolLM2's shape, all in one process"]
     for contender, which in (("lora_np", "the shipped model"), ("torch", "a random one")):
         found = figure("forecast_over_run", contender, 1, small, gguf)[0]
         notes.append(
@@ -282,29 +184,28 @@ def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
     )
 
 
-def turns(gguf: str) -> Table:
-    """CPU time until the first token of each of ten answers, in a chat that keeps what it read."""
+def turns(gguf: str, number: int) -> Table:
+    """CPU time until the first token of each answer, in a chat that keeps what it has read."""
     model = language.load(gguf, quantised=True)
     chat = language.Chat(model)
     rows: list[list[Cell]] = []
-    for turn, task in enumerate([*ANSWERS][:10], start=1):
+    for turn, task in enumerate([*ANSWERS][:number], start=1):
         question = QUESTIONS[1].format(task)
         messages = [*chat.messages, {"role": "user", "content": question}]
         begin = process_time()
         language.answer(model, messages, tokens=1)
         anew, times = process_time() - begin, [process_time()]
-        chat.ask(
-            question,
-            tokens=60,
-            rng=turn,
-            stream=lambda text, times=times: times.append(process_time()),
-        )
+
+        def note(text: str, times: list[float] = times) -> None:
+            times.append(process_time())
+
+        chat.ask(question, tokens=60, rng=turn, stream=note)
         tokens = len(chat.template.tokens(messages, add_generation_prompt=True))
         rows.append([turn, tokens, times[1] - times[0], anew])
     return Table(
         ["turn", "tokens so far", "first token, s", "reading all of it, s"],
         rows,
-        title="A chat of ten turns over four bits: CPU time until the first token",
+        title=f"A chat of {number} turns over four bits: CPU time until the first token",
         notes=["reading all of it: the weights expanded and the whole conversation read anew"],
         formats=dict.fromkeys(("first token, s", "reading all of it, s"), "{:.2f}".format),
     )
@@ -312,21 +213,13 @@ def turns(gguf: str) -> Table:
 
 def figure(
     name: str, contender: str, threads: int, small: bool, gguf: str
-) -> tuple[float, float] | tuple[None, None]:
+) -> tuple[float, float | None] | tuple[None, None]:
     """A figure and a peak of memory in MiB, from a process that does nothing else."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks",
-        "language",
-        "--figure",
-        name,
-        contender,
-        "--gguf",
-        gguf,
-    ]
+    if small:
+        return _language.FIGURES[name](contender, small, gguf), None
+    command = [sys.executable, "-m", "benchmarks", "language", "--figure", name, contender]
     done = subprocess.run(
-        [*command, *["--quick"] * small],
+        [*command, "--gguf", gguf],
         capture_output=True,
         text=True,
         check=False,
@@ -337,7 +230,3 @@ def figure(
         return None, None
     value, memory = map(float, done.stdout.split()[-2:])
     return value, memory
-
-
-def with_threads(number: int) -> dict[str, str]:
-    return {**os.environ, "OPENBLAS_NUM_THREADS": f"{number}", "OMP_NUM_THREADS": f"{number}"}

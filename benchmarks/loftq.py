@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from dataclasses import replace as changed
 from typing import Any
 
 import numpy as np
 
-from lora_np import language, value
-from lora_np.lora import inject, merge
-from lora_np.nn import freeze, leaves
+from lora_np import Tensor, language, value
+from lora_np.language.decoder import vocabulary_of
+from lora_np.lora import LoRALinear, inject, loftq, merge
+from lora_np.nn import freeze, leaves, replace
 from lora_np.table import Cell, Table
 
 TOKENS = 4 * 256
@@ -32,21 +34,24 @@ def main(arguments: list[str]) -> None:
         "--steps", type=int, default=1, help="of quantising and cutting an SVD in turn"
     )
     parser.add_argument("--layers", action="store_true", help="errors of every layer at every rank")
+    parser.add_argument(
+        "--quick", action="store_true", help="a sixteenth of the tokens, the smallest rank"
+    )
     options = parser.parse_args(arguments)
+    ranks, tokens = (RANKS[:1], TOKENS // 16) if options.quick else (RANKS, TOKENS)
     base = language.load(options.model)
     batches = {
-        name: base.vocabulary.encode(language.read_text(text)[: 12 * TOKENS])[:TOKENS].reshape(
-            -1, 256
-        )
+        name: vocabulary_of(base)
+        .encode(language.read_text(text)[: 12 * tokens])[:tokens]
+        .reshape(-1, min(256, tokens))
         for name, text in TEXTS.items()
     }
     rows: list[list[Cell]] = [["as it is", None, *losses(base, batches)]]
     errors: dict[str, list[float]] = {}
-    for rank in (0, *RANKS):
-        variant = "loftq" if rank else "lora"
-        begun = inject(
-            base, rank=rank or 8, quantise="nf4", variant=variant, steps=options.steps, rng=0
-        )
+    for rank in (0, *ranks):
+        begun = inject(base, rank=rank or 8, alpha=rank or 8, quantise="nf4", rng=0)
+        if rank:
+            begun = repaired_by(begun, base, rank, options.steps)
         for (path, W0), (_, W) in zip(leaves(base), leaves(merge(begun)), strict=True):
             if W is not W0:
                 error = float(np.linalg.norm(value(W) - value(W0)) / np.linalg.norm(value(W0)))
@@ -56,7 +61,7 @@ def main(arguments: list[str]) -> None:
             [f"nf4, LoftQ, r = {rank}" if rank else "nf4", repaired, *losses(begun, batches)]
         )
     note = (
-        f"{len(errors)} layers; nats a token before training, over {TOKENS:,} tokens of each text"
+        f"{len(errors)} layers; nats a token before training, over {tokens:,} tokens of each text"
     )
     print(
         Table(["weights", "layers repaired", *TEXTS], rows, title="Loss", notes=[note]), end="\n\n"
@@ -67,7 +72,7 @@ def main(arguments: list[str]) -> None:
     heads = [
         "layer" if options.layers else "mean over layers",
         "nf4",
-        *(f"LoftQ, r = {r}" for r in RANKS),
+        *(f"LoftQ, r = {r}" for r in ranks),
     ]
     print(
         Table(
@@ -76,6 +81,18 @@ def main(arguments: list[str]) -> None:
             title="Relative error of weights",
         )
     )
+
+
+def repaired_by(begun: Any, base: Any, rank: int, steps: int) -> Any:
+    """Put what LoftQ makes of each weight of the base into its adapter."""
+    weights = dict(leaves(base))
+
+    def put(path: str, node: LoRALinear) -> LoRALinear:
+        found = loftq(value(weights[f"{path}.W"]), rank=rank, steps=steps)
+        quantised = changed(node.base, W=found.Q)
+        return changed(node, base=quantised, A=Tensor(found.A), B=Tensor(found.B))
+
+    return replace(begun, LoRALinear, put)
 
 
 def losses(model: Any, batches: dict[str, Any]) -> list[float]:

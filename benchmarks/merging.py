@@ -4,24 +4,26 @@ python -m benchmarks merging              prints the tables and writes benchmark
 python -m benchmarks merging --pairs      only overlap of pairs against what they lose when added up
 python -m benchmarks merging --fixed      only the sum, at weights that need no data
 python -m benchmarks merging --seeds 1    prints and writes nothing
+python -m benchmarks merging --quick      two suites, a step for each adapter; writes nothing
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import markdown
 from claims import suites
 from claims.protocol import compact
 from claims.rules import Figure
 from lora_np.files import write_whole
 from lora_np.lora import MERGE_METHODS
 from lora_np.table import Cell, Table
+from recipes.pages import markdown
 
 RESULTS = Path(__file__).with_suffix(".json")
 SUITES: dict[str, Any] = {
@@ -46,6 +48,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--pairs", action="store_true", help="overlap of pairs against what they lose"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="two suites, one seed, a step for each adapter"
+    )
     parser.add_argument("--fixed", action="store_true", help="the sum at weights that need no data")
     parser.add_argument(
         "--page", action="store_true", help="print the recorded tables as the page has them"
@@ -55,8 +60,18 @@ def main(arguments: list[str]) -> None:
         print("\n\n".join(pages(json.loads(RESULTS.read_text(encoding="utf-8"))).values()))
         return
     chosen = asked.suites or (PAIRED if asked.pairs or asked.fixed else [*SUITES])
+    suites_of = {name: SUITES[name] for name in chosen}
+    if asked.quick:
+        asked.seeds = 1
+        suites_of = {
+            "digits, mild": suites.Digits("mild", steps=1),
+            "styles": suites.Styles(steps=5, batch=1, held=1),
+        }
+    ask: Callable[[Any, int], dict[str, Any]]
     ask = fixed if asked.fixed else paired if asked.pairs else measured
-    found = {name: [ask(SUITES[name], seed) for seed in range(asked.seeds)] for name in chosen}
+    found: dict[str, Any] = {
+        name: [ask(suite, seed) for seed in range(asked.seeds)] for name, suite in suites_of.items()
+    }
     if asked.seeds == 5:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         for name, runs in found.items():
@@ -209,7 +224,10 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
     paired_suites = {
         name: known[name]["pairs"] for name in PAIRED if "pairs" in known.get(name, {})
     }
-    right = lambda name: "right" if "right" in known[name]["own"] else "loss"
+
+    def right(name: str) -> str:
+        return "right" if "right" in known[name]["own"] else "loss"
+
     order = sorted(known["digits, mild"]["ways"], key=lambda way: -rank_of(known, suite_names, way))
 
     def cell(name: str, way: str) -> str:

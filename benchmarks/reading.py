@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import language as shapes
-from benchmarks._measure import one_thread, versions
+from benchmarks import _shapes as shapes
+from benchmarks._measure import one_thread, versions, with_threads
 from lora_np import language
 from lora_np.language import generation
 from lora_np.language.blocks import Cache, SelfAttention
@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> None:
         return
     table = Table(
         ["what is read", "with", "without", "ratio"],
-        [*pairs(size, prompt, turn, options.rounds), *faults(options.quick)],
+        [
+            *pairs(size, prompt, turn, 1 if options.quick else options.rounds),
+            *faults(options.quick),
+        ],
         title=f"Reading {prompt:,} tokens, then {turn:,} more, {size}'s shape, one thread",
         notes=[
             "seconds of CPU, medians; ratio: median over rounds in which both run in turn",
@@ -102,7 +105,7 @@ def faults(quick: bool) -> list[list[Cell]]:
         command = [sys.executable, "-m", "benchmarks", "reading", "--pages", how]
         done = subprocess.run(
             [*command, *["--quick"] * quick],
-            capture_output=True, text=True, check=True, env=shapes.with_threads(1),
+            capture_output=True, text=True, check=True, env=with_threads(1),
         )  # fmt: skip
         found.append([*map(float, done.stdout.split())])
     kept, given = found
@@ -116,7 +119,7 @@ def pages(size: str, prompt: int, kept: bool) -> tuple[int, float]:
     import resource
 
     if not kept:
-        generation.keep_pages = lambda: None
+        vars(generation)["keep_pages"] = lambda: None
     model = shapes.random_model(size)
     reader = generation.Reader(model)
     row = np.random.default_rng(0).integers(0, model.config["vocab_size"], prompt).tolist()

@@ -10,15 +10,16 @@ gradient descent", arXiv 2005.08898. Zhang, Pilanci, "Riemannian preconditioned 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-import lora_np as lnp
 from lora_np.checks import Array
 
 DAMPING = 1e-6  # keeps the inverse finite while B is near zero
 
 
-def precondition(step: int, layer: lnp.LoRALinear) -> None:
+def precondition(step: int, layer: Any) -> None:
     """``dA <- (s^2 B^T B + damping I)^-1 dA``, ``dB <- dB (s^2 A A^T + damping I)^-1``: for
     ``watch=``.
     """

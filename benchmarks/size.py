@@ -7,9 +7,11 @@ import ast
 import io
 import re
 import tokenize
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from lora_np.table import Table
 
@@ -66,16 +68,53 @@ def sources() -> list[Path]:
 def measure(path: Path) -> Counter[str]:
     """Count the tokens of code in a file, the lines that hold them, and mentions of ``Any``."""
     text = path.read_text(encoding="utf-8")
-    documented = set(docstring_lines(ast.parse(text)))
-    code = [
+    code = code_tokens(text, ast.parse(text))
+    lines = {line for token in code for line in range(token.start[0], token.end[0] + 1)}
+    words = (token.string for token in code if token.type == tokenize.NAME)
+    return Counter(tokens=len(code), lines=len(lines), Any=sum(word == "Any" for word in words))
+
+
+class Function(NamedTuple):
+    """A function's tokens, as `measure` counts those of a file, and its branches."""
+
+    name: str  # with its file
+    tokens: int
+    branches: int
+
+
+def functions(path: Path) -> list[Function]:
+    """Measure every function of a file, and each function inside another as a part of it too."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    lines = [token.start[0] for token in code_tokens(text, tree)]
+    return [
+        Function(
+            f"{path.relative_to(PACKAGE).as_posix()} {node.name}",
+            bisect_right(lines, node.end_lineno or 0) - bisect_left(lines, node.lineno),
+            sum(map(branches, ast.walk(node))),
+        )
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def branches(node: ast.AST) -> int:
+    """Count the ways that a node adds: conditions, loops, handlers and comprehensions."""
+    if isinstance(node, ast.comprehension):
+        return 1 + len(node.ifs)
+    kinds = ast.If | ast.IfExp | ast.For | ast.While | ast.ExceptHandler | ast.match_case
+    return isinstance(node, kinds)
+
+
+def code_tokens(text: str, tree: ast.AST) -> list[tokenize.TokenInfo]:
+    """List the tokens of code: no comments, docstrings, newlines and indents."""
+    documented = set(docstring_lines(tree))
+    return [
         token
         for token in whole_strings(tokenize.generate_tokens(io.StringIO(text).readline))
         if token.type not in LAYOUT
         and not (token.type == tokenize.STRING and token.start[0] in documented)
     ]
-    lines = {line for token in code for line in range(token.start[0], token.end[0] + 1)}
-    words = (token.string for token in code if token.type == tokenize.NAME)
-    return Counter(tokens=len(code), lines=len(lines), Any=sum(word == "Any" for word in words))
 
 
 def whole_strings(tokens: Iterator[tokenize.TokenInfo]) -> Iterator[tokenize.TokenInfo]:

@@ -1,11 +1,14 @@
 """What inputs are worth when an adapter is cut or extracted: held-out loss at equal bytes.
 
-python -m benchmarks weighted       prints the tables and writes benchmarks/weighted.json
+python -m benchmarks weighted            prints the tables and writes benchmarks/weighted.json
+python -m benchmarks weighted --quick    a shipped adapter and three of one step; writes nothing
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -28,27 +31,39 @@ SHIPPED = {
 }
 GRAM_TEXT = 16_000  # characters
 RANKS, TOTALS = (1, 2, 4), (28, 56)  # of each module; of all together, of the shipped adapters
+GOALS: dict[str, tuple[int, ...]] = {"rank": RANKS, "total_rank": TOTALS}
 
 
 def main(arguments: list[str]) -> None:
-    rows = [*shipped(), *trained()]
-    write_whole(RESULTS, lambda file: file.write(compact(json.dumps(rows, indent=1)).encode()))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks weighted", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer adapters, of a single step; writes nothing"
+    )
+    if parser.parse_args(arguments).quick:
+        few: dict[str, tuple[int, ...]] = {"rank": RANKS[:1], "total_rank": TOTALS[:1]}
+        rows = [*itertools.islice(shipped(few, 2000), 2), *itertools.islice(trained(steps=1), 2)]
+    else:
+        rows = [*shipped(GOALS, None), *trained()]
+        write_whole(RESULTS, lambda file: file.write(compact(json.dumps(rows, indent=1)).encode()))
     print(losses(rows), table(rows), sep="\n\n")
 
 
-def shipped() -> Iterator[dict[str, Any]]:
-    """The three adapters of the package, cut, and extracted again from the merged models."""
+def shipped(goals: dict[str, tuple[int, ...]], most: int | None) -> Iterator[dict[str, Any]]:
+    """Measure the adapters of the package, resized, and extracted again from merged models; on at
+    most so many characters of each text.
+    """
     for name, source in SHIPPED.items():
         adapter, text = adapters.load(language.located_adapter(name)), language.read_text(source)
-        loss = functools.partial(language_loss, text[len(text) * 9 // 10 :])
-        grams = language.grams(setups.shipped(), text[:GRAM_TEXT])
+        loss = functools.partial(language_loss, text[len(text) * 9 // 10 :][:most])
+        grams = language.grams(setups.shipped(), text[: most or GRAM_TEXT])
         save = functools.partial(language_pair, adapter)
-        yield from cut("shipped", name, adapter, loss, grams, save, rank=RANKS, total_rank=TOTALS)
+        yield from cut("shipped", name, adapter, loss, grams, save, **goals)
 
 
-def trained() -> Iterator[dict[str, Any]]:
+def trained(**settings: Any) -> Iterator[dict[str, Any]]:
     """Twelve of digits: the six mild changes and the six hard ones."""
-    for suite in (suites.Digits("mild"), suites.Digits("hard", lr=1.25e-2)):
+    for suite in (suites.Digits("mild", **settings), suites.Digits("hard", lr=1.25e-2, **settings)):
         for name, task in suite.tasks(0).items():
             loss = functools.partial(digits_loss, suite, task)
             save = functools.partial(digits_pair, task)
@@ -58,20 +73,21 @@ def trained() -> Iterator[dict[str, Any]]:
 
 
 def cut(
-    kind: str, name: str, adapter: Any, loss: Any, grams: Any, save: Any, **goals: tuple[int, ...]
+    kind: str, name: str, adapter: Any, loss: Any, grams: Any, save: Any, **goals: Any
 ) -> Iterator[dict[str, Any]]:
     """Held-out losses of one adapter at smaller ranks, cut and extracted."""
     folder = Path(tempfile.mkdtemp())
     base, tuned = save(folder)
     whole = {"adapter": name, "kind": kind, "base": loss(None), "whole": loss(adapter)}
     for goal, number in ((goal, number) for goal, numbers in goals.items() for number in numbers):
-        row = {**whole, goal: number}
+        smaller: dict[str, Any] = {goal: number}
+        row = {**whole, **smaller}
         for how, given in (("plain", None), ("weighted", grams)):
             out, found = folder / f"{goal}-{number}-{how}", folder / f"x-{goal}-{number}-{how}"
-            adapters.resize(adapter, out, **{goal: number}, grams=given)
+            adapters.resize(adapter, out, **smaller, grams=given)
             row[f"resize, {how}"] = loss(adapters.load(out))
             row[f"bytes, {how}"] = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-            adapters.extract(base, tuned, found, **{goal: number}, grams=given)
+            adapters.extract(base, tuned, found, **smaller, grams=given)
             row[f"extract, {how}"] = loss(adapters.load(found))
         yield row
 
@@ -113,16 +129,16 @@ def losses(rows: list[dict[str, Any]]) -> Table:
     """Of the shipped adapters, cut: the loss of each, by weights and by outputs, the lower one
     bold.
     """
-    heads = [
-        "adapter",
-        "its loss",
-        "base",
-        "",
-        *(f"rank {n}" for n in RANKS),
-        *(f"total rank {n}" for n in TOTALS),
-    ]
+    known = [goal for goal in GOALS if any(goal in row for row in rows)]
+    goals = dict.fromkeys(
+        f"{goal.replace('_', ' ')} {row[goal]}"
+        for goal in known
+        for row in rows
+        if row["kind"] == "shipped" and goal in row
+    )
+    heads = ["adapter", "its loss", "base", "", *goals]
     found: list[list[Cell]] = []
-    for name in SHIPPED:
+    for name in [name for name in SHIPPED if any(row["adapter"] == name for row in rows)]:
         some = [row for row in rows if row["adapter"] == name]
         first: list[Cell] = [f"`{name}`", f"{some[0]['whole']:.3f}", f"{some[0]['base']:.3f}"]
         for how, words in (("plain", "by weights"), ("weighted", "by outputs")):

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
@@ -107,7 +108,7 @@ html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
-html_theme_options = {
+html_theme_options: dict[str, Any] = {
     "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#00629a"},
     "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#7cc4ee"},
 }

@@ -8,6 +8,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lora_np.accounting import count_model, gpus, training_memory
 from lora_np.cli import run
@@ -97,7 +98,7 @@ FILLED = "the GPU's memory, at the longest sequence that fitted; Unsloth's own b
 LATER = 13  # at the end: chosen, with their settings, before ours were computed
 
 # (model, how, source, measured, model as counted, options, reason for the difference)
-CLAIMS = [
+CLAIMS: list[tuple[Any, ...]] = [
     (
         "GPT-3 175B",
         "full, Adam",

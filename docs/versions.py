@@ -61,7 +61,7 @@ def collect(folder: Path, archives: Path) -> None:
 def address() -> str:
     """The address of the site; empty until it is published."""
     file = Path(os.environ.get("PUBLICATION") or ROOT / "pyproject.toml")
-    return tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["publication"]["site"]
+    return str(tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["publication"]["site"])
 
 
 def newness(version: str) -> tuple[bool, list[tuple[bool, int, str]]]:

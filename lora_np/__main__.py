@@ -4,9 +4,7 @@ import sys
 
 
 def main() -> None:
-    """The entry point of the command line, also while its imports run: Ctrl-C is never a
-    traceback.
-    """
+    """Run the command line; Ctrl-C ends it without a traceback, even during imports."""
     try:
         from lora_np import cli
 

@@ -111,7 +111,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 def real(name: str, value: object) -> Array:
     """Convert ``value`` to floats: float16, float32 and float64 stay, others become float64."""
     if type(value) is np.ndarray and value.dtype.char in "efd":
-        return value  # fast, as in every step of training
+        return value  # a fast path, since every training step comes here
     array = numbers(name, value)
     return array if array.dtype.char in "efd" else array.astype(np.float64)
 
@@ -140,7 +140,7 @@ def plain(name: str, value: object) -> Array:
             )
         try:
             value = np.asarray(value)
-        except (TypeError, ValueError) as error:  # of a Tensor, or of rows of different lengths
+        except (TypeError, ValueError) as error:  # a Tensor, or rows of different lengths
             raise type(error)(f"{name} must be an array: {error}") from None
     return value
 
@@ -149,7 +149,7 @@ def masked(value: object) -> bool:
     """Tell whether ``value`` is a masked array or a list that holds one."""
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
-    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # no import of numpy.ma
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # without importing numpy.ma
 
 
 def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
@@ -243,7 +243,7 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Names:
-    """Names as people type them.
+    """Find names as people type them, such as those of GPUs.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ class Names:
     optional: str
 
     def find(self, text: str) -> str:
-        """Return what ``text`` means, or nothing if no name says it, or names that differ.
+        """Return what ``text`` means, or None if no name matches or the matches disagree.
 
         First that name itself, then one of the same words in any order, then one of the same words
         written apart or together, then names with more words, all of them optional.
@@ -284,7 +284,7 @@ class Names:
         return means.pop() if len(means) == 1 else ""
 
     def nearest(self, text: str, most: int = 5) -> list[str]:
-        """List what the closest names mean: by shared words, and by shared pairs of signs."""
+        """List the values of the closest names, by shared words and shared pairs of characters."""
         scores: dict[str, float] = {}
         for name, meant in self.known.items():
             score = _alike(self._words(text), self._words(name)) + _alike(
@@ -294,7 +294,7 @@ class Names:
         return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
 
     def _words(self, name: str) -> list[str]:
-        """The words and numbers of a name, without its owner and noise."""
+        """Split a name into words and numbers, without its owner and filler words."""
         plain = re.sub(self.noise, " ", name.lower().rpartition("/")[2])
         return re.findall(WORD, plain)
 
@@ -377,7 +377,7 @@ def configured(
         function: Callable[[First, Second, Settings], R],
     ) -> Callable[Concatenate[First, Second, P], R]:
         first, second, _ = inspect.signature(function).parameters.values()
-        own = [*inspect.get_annotations(owner)]  # come before those of a base
+        own = [*inspect.get_annotations(owner)]  # own fields come before inherited ones
         settings = sorted(
             inspect.signature(owner).parameters.values(),
             key=lambda p: (p.kind, own.index(p.name) if p.name in own else len(own)),
@@ -420,7 +420,7 @@ def remedy(
 
 
 def needed(module: str, *, extra: str, why: str) -> Any:
-    """Import a module of a library; the error names the ``extra`` of the package that has it."""
+    """Import an optional module, or raise an error that names the ``extra`` to install."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:

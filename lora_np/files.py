@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
-# of lists and objects; the largest vocabularies, with their merges, have two million
+# most items of lists and objects; the largest vocabularies have two million with merges
 MAX_ITEMS = 3_000_000
 
 
@@ -230,7 +230,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     >>> parse_json(b'{"r": 8}')
     {'r': 8}
     """
-    # before it is parsed: each takes up to 100 bytes
+    # checked before parsing, since each item takes up to 100 bytes
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
     number = _whole if b"-0" in data else None
@@ -305,7 +305,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _stage(target: Path) -> Path:
-    """Give an unused path next to ``target``, short enough for any name of the target."""
+    """Return an unused path next to ``target``, with a short name however long the target's is."""
     return target.with_name(f"{STAGE}{os.urandom(8).hex()}")
 
 
@@ -322,7 +322,7 @@ def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """Name ``path`` in an error instead of a temporary file, or of none on a full disk."""
+    """Make errors name ``path`` instead of a temporary file, or of no file at all."""
     try:
         yield
     except OSError as error:
@@ -359,17 +359,17 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` in UTF-8."""
+    """Write ``text`` in UTF-8."""
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_json(path: Path, content: object) -> None:
-    """``content`` as indented JSON."""
+    """Write ``content`` as indented JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_figure(figure: Figure, path: Path, *, dpi: int) -> None:
-    """A figure of matplotlib, in the format of the ending.
+    """Write a matplotlib figure in the format of the path's ending.
 
     It is drawn in memory: what matplotlib raises on a full disk differs between formats.
     """
@@ -383,7 +383,9 @@ def picture(
     *,
     dpi: float | Literal["figure"] = "figure",
 ) -> bytes:
-    """Draw a figure of matplotlib as a file, without a date: the same bytes for the same figure."""
+    """Render a matplotlib figure to bytes without a date, so that equal figures give equal
+    bytes.
+    """
     from matplotlib import rc_context
 
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
@@ -404,7 +406,7 @@ def replacing(
     inputs: Collection[StrPath] = (),
     check: Callable[[], object] | None = None,
 ) -> Iterator[Path]:
-    """Give a new directory or file to write, which becomes ``target`` if the block succeeds.
+    """Yield a new path to write to, which replaces ``target`` if the block succeeds.
 
     At every moment the old or the new one is whole on the disk. Where the system can, a directory
     and its old version are exchanged in one step. Elsewhere the old one is first renamed to
@@ -459,7 +461,9 @@ def replacing(
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)
         for path in (*stage.rglob("*"), stage):
             _sync(path)
-        _check_target(target, force, real_inputs, may_go)  # again: it may have appeared meanwhile
+        _check_target(
+            target, force, real_inputs, may_go
+        )  # check again: the target may have appeared meanwhile
         if target.exists():
             shutil.copymode(target, new)
         with _uninterrupted():
@@ -476,7 +480,7 @@ def _parents(target: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in new:
-            with suppress(OSError):  # not there, or something was put into it
+            with suppress(OSError):  # it is missing, or something was put into it
                 folder.rmdir()
         raise
 
@@ -484,7 +488,7 @@ def _parents(target: Path) -> Iterator[None]:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, and browsers
+    if not hasattr(signal, "pthread_sigmask"):  # Windows and browsers have no such signals
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -530,8 +534,10 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
 
 
 def _put(new: Path, target: Path, force: bool) -> None:
-    """Move what is new to its place; an old directory then stands where the new one was."""
-    if force and new.is_dir() and target.is_dir():  # no directory replaces one that is not empty
+    """Move the new file or directory into place, exchanging it with an old directory."""
+    if (
+        force and new.is_dir() and target.is_dir()
+    ):  # a rename cannot replace a directory that is not empty
         if _exchanged(new, target):
             return
         aside = _aside(target)
@@ -557,9 +563,9 @@ def _exchanged(one: Path, other: Path) -> bool:
     """Exchange two paths in one step, if the system can: renameat2(2) with RENAME_EXCHANGE."""
     if sys.platform != "linux":
         return False
-    import ctypes  # which Pyodide need not have
+    import ctypes  # Pyodide may lack it
 
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # other C libraries have none
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # other C libraries lack it
     here, exchange = -100, 2
     paths = here, os.fsencode(one), here, os.fsencode(other)
     return rename is not None and rename(*paths, exchange) == 0
@@ -594,7 +600,7 @@ def unfinished(target: Path) -> str:
 
 
 def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
-    import shutil  # late: it imports all kinds of archives
+    import shutil  # imported late, since it imports all archive formats
 
     shutil.rmtree(folder, ignore_errors=ignore_errors)
 

@@ -7,7 +7,7 @@ first used.
 """
 
 import builtins
-from _thread import RLock  # as functools takes it: threading itself would cost a millisecond
+from _thread import RLock  # as functools imports it, since threading takes a millisecond to load
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is
@@ -32,7 +32,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         builtins.__import__ = self.note  # type: ignore[assignment]
 
     def note(self, name: str, *given: object, **named: object) -> object:
-        """``__import__`` meanwhile; a statement gives ``(globals, locals, fromlist, level)``."""
+        """Record an import instead of running it: the block's ``__import__``."""
         if not given or given[0] is not self.namespace:  # another thread's import
             return self.import_(name, *given, **named)  # type: ignore[arg-type]
         fromlist: tuple[str, ...] = given[2]  # type: ignore[assignment]
@@ -63,7 +63,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         if name not in self.origins:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         origin = self.origins[name]
-        if origin == package:  # a module inside it
+        if origin == package:  # a submodule of the package
             return import_module(f"{package}.{name}")
         value = self.namespace[name] = getattr(import_module(origin), name)
         return value
@@ -89,7 +89,7 @@ class Deferred(Module):
         from importlib import import_module
 
         value = getattr(import_module(self.__name__), name)
-        setattr(self, name, value)  # from now on as fast as a module's own
+        setattr(self, name, value)  # later uses find it without this method
         return value
 
 

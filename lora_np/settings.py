@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import Field, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lora_np.checks import choice
+from lora_np.checks import choice, number, whole_number
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T")
+CHECKS: dict[str, Callable[..., float]] = {
+    "int": whole_number,
+    "float": partial(number, open_minimum=True),
+}
 
 
-def setting(default: T, help: str, *, choices: tuple[str, ...] = ()) -> T:
+def setting(default: T, help: str, *, choices: tuple[str, ...] = (), **limits: float) -> T:
     """Declare a field of a dataclass of settings: ``batch_size: int = setting(1, "Batch size")``.
 
     The command line makes an option of it, with the default and the choices after ``help``.
+    ``limits`` are those of `whole_number` or `number`, for `check_settings`.
     """
-    return field(default=default, metadata={"help": help, "choices": choices})
+    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits})
 
 
 def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
@@ -37,7 +44,15 @@ def choices_of(owner: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def check_choices(settings: DataclassInstance) -> None:
-    """Raise a ValueError if a setting with choices has none of them as its value."""
+def check_settings(settings: DataclassInstance) -> None:
+    """Raise an error if a setting is none of its choices, or a number is not within its limits.
+
+    Without limits, whole numbers are at least 1, and other numbers above 0.
+    """
     for name, choices in choices_of(type(settings)).items():
         choice(name, getattr(settings, name), choices)
+    for own in fields(settings):
+        check = CHECKS.get(str(own.type).removesuffix(" | None"))
+        value = getattr(settings, own.name)
+        if check is not None and value is not None:
+            check(own.name, value, **own.metadata.get("limits", {}))

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lora_np.checks import printable, whole_number
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from matplotlib.figure import Figure
+
+    Part: TypeAlias = "str | tuple[str, str] | Table | Figure"  # a part of a page
 
 __all__ = ["Table", "binary_bytes", "parse_bytes", "shape_text"]
 
@@ -87,11 +91,11 @@ class Table:
         return {"title": self.title, "rows": self.records, "notes": self.notes}
 
     def to_json(self) -> str:
-        """`content` as JSON; numbers stay numbers."""
+        """Convert `content` to JSON; numbers stay numbers."""
         return json_text(self.content)
 
     def to_csv(self) -> str:
-        """Comma-separated values with a heading; numbers without separators, empty cells empty."""
+        """Convert to comma-separated values with a heading; numbers have no separators."""
         import csv
         from io import StringIO
 
@@ -102,7 +106,7 @@ class Table:
         return text.getvalue()
 
     def __str__(self) -> str:
-        """Aligned plain text, numbers aligned right."""
+        """Format as plain text in aligned columns, numbers on the right."""
         title, columns, notes = self._said
         grid = [columns, *self._texts]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
@@ -116,7 +120,7 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """An HTML table, which is what a notebook shows."""
+        """Format as an HTML table, which notebooks show."""
         from html import escape
 
         styles = [f"text-align:{'right' if right else 'left'}" for right in self._numeric]
@@ -138,7 +142,7 @@ class Table:
 
     @property
     def _said(self) -> tuple[str, list[str], list[str]]:
-        """Title, headings and notes as people see them: names come from files."""
+        """Escape control characters in title, headings and notes, which may come from files."""
         return printable(self.title), [*map(printable, self.columns)], [*map(printable, self.notes)]
 
     @property
@@ -154,7 +158,7 @@ class Table:
 
     @property
     def _numeric(self) -> list[bool]:
-        """Whether each column holds only numbers, and is therefore aligned right."""
+        """Tell which columns hold only numbers, and are aligned right."""
         columns = (
             [row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns))
         )
@@ -184,22 +188,28 @@ def one_line(cell: Cell) -> str:
 
 
 def json_text(content: object) -> str:
-    """``content`` as indented JSON, with control characters escaped."""
+    """Convert ``content`` to indented JSON, with control characters escaped."""
     import json
 
     text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def page(title: str, parts: Iterable[str | Table | Figure]) -> str:
-    """Write an HTML page of tables, figures and pieces of HTML that needs no other file."""
+def page(title: str, parts: Iterable[Part]) -> str:
+    """Write an HTML page that needs no other file.
+
+    Its parts are sentences, tables, figures, and texts that keep their lines, with their captions.
+    """
     from html import escape
 
     from lora_np.files import picture
 
-    def piece(part: str | Table | Figure) -> str:
+    def piece(part: Part) -> str:
         if isinstance(part, str):
-            return part
+            return f"<p>{escape(printable(part))}</p>"
+        if isinstance(part, tuple):
+            caption, text = part
+            return f"{piece(caption)}<pre>{escape(printable(text))}</pre>"
         if isinstance(part, Table):
             return part._repr_html_()
         drawing = picture(part, "svg").decode()
@@ -228,7 +238,7 @@ pre {{ white-space: pre-wrap }}
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Sizes with ``x`` between them.
+    """Format a shape as sizes with ``x`` between them.
 
     Parameters
     ----------
@@ -255,7 +265,7 @@ def _readable(cell: Cell) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What a NumPy scalar or array holds, as Python's numbers."""
+    """Convert a NumPy scalar or array to Python's numbers."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -267,7 +277,7 @@ _SIZES |= {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 
 
 def binary_bytes(size: int) -> str:
-    """``size`` in powers of 1024.
+    """Format ``size`` in powers of 1024.
 
     Parameters
     ----------
@@ -291,7 +301,7 @@ def binary_bytes(size: int) -> str:
 
 
 def parse_bytes(name: str, size: int | str) -> int:
-    """Bytes from a number, or from text with a unit.
+    """Parse bytes from a number, or from text with a unit.
 
     Parameters
     ----------

@@ -50,19 +50,19 @@ def parallel_map(
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
-    with one_thread():  # in a worker process, too
+    with one_thread():  # also in a worker process
         return function(item)
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Within it, linear algebra has one thread."""
+    """Limit linear algebra to one thread within a block."""
     limits: AbstractContextManager[object] = _libraries().limit(limits=1)
     return limits
 
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Find NumPy's libraries once: a search asks for every loaded file."""
+    """Find NumPy's libraries once, since the search visits every loaded file."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -82,7 +82,7 @@ def progress_bar(
     if seen and notebook:
         from tqdm.auto import tqdm
     else:
-        from tqdm import tqdm  # the plain one asks for no widgets
+        from tqdm import tqdm  # plain tqdm imports no widgets
     label = shown if isinstance(shown, str) else label
     # A bar starts tqdm's monitor, a thread that wakes silent bars, unless its interval is 0: a
     # browser has no threads.
@@ -104,9 +104,9 @@ def keep_pages() -> None:
     (mallopt(3)).
     """
     if sys.platform == "linux":
-        import ctypes  # which Pyodide need not have
+        import ctypes  # Pyodide may lack it
 
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
         if mallopt is not None:
             mallopt(MMAP_THRESHOLD, 2**25)
             mallopt(TRIM_THRESHOLD, 2**26)

@@ -98,7 +98,7 @@ def core(notebook: Any) -> Any:
 
 def minutes(notebook: Any) -> float:
     """How long it takes to read and to run."""
-    return reading(notebook) + notebook["metadata"]["seconds"] / 60
+    return reading(notebook) + float(notebook["metadata"]["seconds"]) / 60
 
 
 def reading(notebook: Any) -> float:

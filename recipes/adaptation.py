@@ -23,33 +23,32 @@ from lora_np import language
 from lora_np.checks import Array
 from lora_np.files import write_whole
 from lora_np.language import LanguageModel, token_loss, windows
+from lora_np.language.decoder import vocabulary_of
 
 CONTEXT, BATCH, STEPS, WARMUP = 64, 4, 150, 10
 SEEDS = range(5)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 ALL, QUERY_VALUE, EVERYTHING = "all-linear", "q_proj, v_proj", "every weight"
-CONTESTANTS = [
+CONTESTANTS: list[dict[str, Any]] = [
     *({"targets": ALL, "rank": r, "alpha": 2 * r} for r in (4, 1, 16, 64)),
     {"targets": EVERYTHING, "rank": None, "alpha": None},
     *({"targets": QUERY_VALUE, "rank": r, "alpha": 2 * r} for r in (4, 16, 64)),
 ]  # fmt: skip
-ALPHAS = [{"targets": ALL, "rank": 4, "alpha": alpha} for alpha in (1, 64)]
+ALPHAS: list[dict[str, Any]] = [{"targets": ALL, "rank": 4, "alpha": alpha} for alpha in (1, 64)]
 
 
 def texts(model: LanguageModel) -> dict[str, Array]:
     """Windows of Genesis, nine tenths of which are trained on or choose the rate, and of held-out
     Austen.
     """
-    genesis = model.vocabulary.encode(language.read_text("genesis"))
+    genesis = vocabulary_of(model).encode(language.read_text("genesis"))
     cuts = np.array([8, 9]) * len(genesis) // 10
     parts = dict(zip(("training", "validation", "test"), np.split(genesis, cuts), strict=True))
-    parts["austen"] = model.vocabulary.encode(language.read_text("austen-held-out"))
+    parts["austen"] = vocabulary_of(model).encode(language.read_text("austen-held-out"))
     return {name: windows(tokens, CONTEXT) for name, tokens in parts.items()}
 
 
-def contestant(
-    model: LanguageModel, targets: str, rank: int | None, alpha: int | None, rng: Any
-) -> Any:
+def contestant(model: LanguageModel, targets: str, rank: int | None, alpha: int, rng: Any) -> Any:
     """The model with adapters, or with every weight to be trained."""
     if rank is None:
         return lnp.replace(model, np.ndarray, lambda path, W: lnp.Tensor(W.copy()))
@@ -90,15 +89,18 @@ def adapted(model: LanguageModel, rows: dict[str, Array], run: dict[str, Any]) -
 
 def mean_loss(model: Any, rows: Array) -> float:
     parts = [rows[i : i + 32] for i in range(0, len(rows), 32)]
-    return sum(float(token_loss(model, part)) * len(part) for part in parts) / len(rows)
+    losses = [float(lnp.value(token_loss(model, part))) * len(part) for part in parts]
+    return sum(losses) / len(rows)
 
 
 def directions(before: LanguageModel, after: LanguageModel) -> dict[str, float]:
     """Of the matrices that changed: intruders in the first ten, and the rank with 90 % of the
     energy.
     """
-    old, intruders, ranks = dict(lnp.leaves(before)), [], []
-    for path, new in lnp.leaves(after):
+    intruders, ranks = [], []
+    old = {path: lnp.value(W) for path, W in lnp.leaves(before)}
+    for path, W in lnp.leaves(after):
+        new = lnp.value(W)
         if "_proj" in path and not np.array_equal(new, old[path]):
             squares = np.linalg.svdvals(new - old[path]) ** 2
             intruders.append(

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import markdown
 from lora_np import adapters, language
 from lora_np.table import Table
 from recipes import samples
+from recipes.pages import markdown
 
 STYLES: dict[str, tuple[str, dict[str, Any]]] = {  # adapter: its text and settings
     "king-james": ("genesis", {"rank": 8, "alpha": 16, "lr": 0.01, "steps": 300}),

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from lora_np.language import Characters, LanguageModel, build, token_loss
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 CONTEXT = 256
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": len(CHARACTERS),
@@ -139,7 +140,8 @@ def validation_loss(model: LanguageModel, held_out: Array) -> float:
     """Nats a character, the mean over windows."""
     frozen = lnp.freeze(model)
     parts = [held_out[i : i + 16] for i in range(0, len(held_out), 16)]
-    return sum(float(token_loss(frozen, part)) * len(part) for part in parts) / len(held_out)
+    losses = [float(lnp.value(token_loss(frozen, part))) * len(part) for part in parts]
+    return sum(losses) / len(held_out)
 
 
 def rate(step: int, steps: int = STEPS) -> float:
@@ -154,7 +156,7 @@ def training(model: LanguageModel, batches: Iterable[Array], steps: int = STEPS)
     schedule = partial(rate, steps=steps)
     run = lnp.training_run(lnp.AdamW(lr=schedule, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
     for batch in batches:
-        loss = token_loss(model, batch)
+        loss: Any = token_loss(model, batch)
         loss.backward()
         run.step()
         yield loss.item()

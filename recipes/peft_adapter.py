@@ -17,6 +17,7 @@ import transformers
 
 from lora_np import language
 from lora_np.language import windows
+from lora_np.language.decoder import vocabulary_of
 
 RANK, ALPHA, STEPS, BATCH, CONTEXT, RATE = 16, 16, 300, 8, 64, 1e-2
 
@@ -35,7 +36,7 @@ def main() -> None:
         task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj"]
     )
     model = peft.get_peft_model(base, config)
-    tokens = language.load("austen").vocabulary.encode(language.read_text("genesis"))
+    tokens = vocabulary_of(language.load("austen")).encode(language.read_text("genesis"))
     rows = windows(tokens[: len(tokens) * 9 // 10], CONTEXT)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)

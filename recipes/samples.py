@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from statistics import mean
 
-from benchmarks._measure import markdown
 from lora_np import adapters, language
-from lora_np.table import Table
+from lora_np.table import Cell, Table
+from recipes.pages import markdown
 
 TOKENS = 200
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -123,7 +123,9 @@ def main() -> None:
         best = min(temperature for temperature, often in again.items() if often <= REPEATED)
         if best != style.temperature:
             raise SystemExit(f"{name}: the best temperature is {best}, not {style.temperature}")
-        rows = [[t, share(said, known), f"{again[t]:.1%}"] for t, said in found.items()]
+        rows: list[list[Cell]] = [
+            [t, share(said, known), f"{again[t]:.1%}"] for t, said in found.items()
+        ]
         columns = ["temperature", "words found in its text", "repeated word pairs"]
         pairs = samples(model, style, best), found[best]
         shaped = [sum(bool(re.search(style.layout, text)) for text in said) for said in pairs]

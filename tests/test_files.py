@@ -257,7 +257,7 @@ def writes(path):
         if (
             name in WRITES
             and owner
-            and owner not in ("adapters", "safetensors", "language", "gguf", "self.store")
+            and owner not in ("adapters", "safetensors", "language", "gguf", "store")
         ):
             return True
     return False

@@ -17,7 +17,7 @@ from lora_np.accounting import TrainingOptions
 from lora_np.checks import configured
 from lora_np.cli import costs, options
 from lora_np.language import FinetuneSettings, finetune
-from lora_np.settings import check_choices, setting, settings_of
+from lora_np.settings import check_settings, setting, settings_of
 from lora_np.training import fit
 from lora_np.training.fitting import FitSettings
 
@@ -35,6 +35,13 @@ class Example:
 @options.each(options.of_settings(Example))
 def command(**asked):
     print(options.given(asked))
+
+
+@dataclass(frozen=True)
+class Limited:
+    rank: int = setting(8, "Rank of each adapter")
+    alpha: float | None = setting(None, "Scales by alpha/r")
+    share: float = setting(0.5, "Share", open_minimum=False, maximum=1)
 
 
 def run(*arguments):
@@ -60,9 +67,26 @@ def test_help_says_choices_and_default():
 
 
 def test_a_choice_is_checked():
-    check_choices(Example("m"))
+    check_settings(Example("m"))
     with pytest.raises(ValueError, match="mode must be one of 'fast', 'slow', got 'slw'"):
-        check_choices(Example("m", mode="slw"))
+        check_settings(Example("m", mode="slw"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("rank", 0, "rank must be at least 1, got 0"),
+        ("rank", 1.5, "rank must be a whole number, got 1.5"),
+        ("alpha", 0.0, "alpha must be above 0, got 0"),
+        ("alpha", "8", "alpha must be a number, got '8'"),
+        ("share", 1.5, "share must be at least 0 and at most 1, got 1.5"),
+        ("share", -0.1, "share must be at least 0 and at most 1, got -0.1"),
+    ],
+)
+def test_numbers_are_checked_by_their_types_and_limits(name, value, right):
+    check_settings(Limited(rank=1, alpha=None, share=0.0))
+    with pytest.raises((TypeError, ValueError), match=right):
+        check_settings(Limited(**{name: value}))
 
 
 @pytest.mark.parametrize(("owner", "commands"), [(TrainingOptions, (costs.plan, costs.count))])

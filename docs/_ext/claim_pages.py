@@ -7,6 +7,7 @@ carries.
 import html
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from claims import rules
-from lora_np.course import claims
+from lora_np.course import claims as claims
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#c98500", "#3f98d6", "#8a6d00", "#7f7f7f")
 MEANING = {
@@ -128,7 +129,10 @@ def index(known: dict[str, Any]) -> str:
     """The table of all, the filters, and the cards."""
     order = sorted(known, key=lambda name: (known[name]["topic"], name))
     topics = sorted({claim["topic"] for claim in known.values()})
-    options = lambda names: "".join(f"<option>{html.escape(name)}</option>" for name in names)
+
+    def options(names: Iterable[str]) -> str:
+        return "".join(f"<option>{html.escape(name)}</option>" for name in names)
+
     count = {
         verdict: sum(claim["verdict"] == verdict for claim in known.values())
         for verdict in VERDICTS
@@ -434,7 +438,10 @@ def slim(claim: dict[str, Any]) -> dict[str, Any]:
 
 
 def average(values: list[float | None]) -> float | None:
-    return None if None in values or not values else float(f"{sum(values) / len(values):.5g}")
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    return float(f"{sum(known) / len(known):.5g}")
 
 
 def raw(text: str) -> str:
@@ -490,8 +497,13 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
     xs = sorted({math.log10(x) for points in shown_points.values() for x, _ in points})
     x0, x1 = xs[0] - 0.1, xs[-1] + 0.1
     pad = 0.06 * (ceiling - floor)
-    at_x = lambda x: left + (math.log10(x) - x0) / (x1 - x0) * (width - left - right)
-    at_y = lambda y: top + (ceiling - y) / (ceiling - floor + pad) * (height - top - bottom)
+
+    def at_x(x: float) -> float:
+        return left + (math.log10(x) - x0) / (x1 - x0) * (width - left - right)
+
+    def at_y(y: float) -> float:
+        return top + (ceiling - y) / (ceiling - floor + pad) * (height - top - bottom)
+
     parts = [f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - right}"/>']
     digits = 3 if ceiling - floor > 0.03 * abs(ceiling) else 4  # so that no two labels are alike
     for i in (0, 3) if small else range(4):

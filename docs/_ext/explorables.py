@@ -91,7 +91,7 @@ def still(name: str, fragment: str, root: str) -> str:
     shown = f'<img src="{root}_static/still-{name}.png" alt="{escape(found.alt)}">'
     if found.say:
         shown = (MADE / f"still-{name}.html").read_text(encoding="utf-8")
-    identifier = re.search(r'id="([^"]+)"', fragment)[1]
+    (identifier, *_) = re.findall(r'id="([^"]+)"', fragment)
     hidden = found.hidden or f"#{identifier} > :not(noscript)"
     hide = f"<style>{hidden} {{ display: none; }}</style>"
     figure = f"<figure>{shown}<figcaption>{found.sentence}</figcaption></figure>"

@@ -62,7 +62,8 @@ def row(key: str, each: Tuner) -> str:
 
 
 def settings(key: str, each: Tuner) -> dict[str, float]:
-    return {name: value for name, value in USED.items() if name in each.settings} | OWN.get(key, {})
+    used = {name: value for name, value in USED.items() if name in each.settings}
+    return {**used, **OWN.get(key, {})}
 
 
 def picture(shapes: dict[str, tuple[int, ...]]) -> str:

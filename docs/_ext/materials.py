@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def make(app: Sphinx, config: Config) -> None:
     python()
 
 
-def once(name: str, function) -> None:
+def once(name: str, function: Callable[[], None]) -> None:
     """Downloads are kept between builds: delete docs/_build to fetch them again."""
     stamp = MADE / f"{name}.done"
     if not stamp.exists():
@@ -102,7 +102,7 @@ def lessons() -> None:
 
 def as_page(text: str, stem: str) -> str:
     notebook = nbformat.reads(text, as_version=4)
-    return nbformat.writes(lesson_cells.with_exercises(notebook, stem)) + "\n"
+    return f"{nbformat.writes(lesson_cells.with_exercises(notebook, stem))}\n"
 
 
 def explorables() -> None:
@@ -203,9 +203,9 @@ def python() -> None:
     shutil.rmtree(PYTHON / "pyodide", ignore_errors=True)
     data, drawing = without_data(wheel), exercise_pages.DRAWING
     hashes = {f"{place()}{name}": found for name, found in published().items()}
-    if runtime():
+    if (given := runtime()) is not None:
         once("slimmed", slimmed)
-        drawing = copy_runtime(runtime(), PYTHON / "pyodide")
+        drawing = copy_runtime(given, PYTHON / "pyodide")
         shutil.copytree(MADE / "slimmed" / "data", PLACE, dirs_exist_ok=True)
         data += sorted(
             path.relative_to(PLACE).as_posix() for path in PLACE.glob("matplotlib/**/*.*")

@@ -199,8 +199,9 @@ def forest() -> str:
         for part in claim["parts"]:
             if part["figure"] == claim["headline"]:
                 ratio = part["figure"] in claim["ratios"]
-                at = lambda end, part=part, ratio=ratio: across(beyond(part, ratio, part[end]))
-                ends = {end: at(end) for end in ("low", "mean", "high")}
+                ends = {
+                    end: across(beyond(part, ratio, part[end])) for end in ("low", "mean", "high")
+                }
                 drawn.append(SPOT.format(y=y - 4, **ends))
     key = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != rules.NOT_RUN)
     return FIGURE.format(

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -11,7 +13,7 @@ def lines_of(module: str, name: str) -> tuple[str, int, int] | None:
     """The file, from the root of the repository, and the first and last line; None where there is
     no code.
     """
-    thing = importlib.import_module(module)
+    thing: Any = importlib.import_module(module)
     for part in name.split("."):  # of a package by asking it, since it may load the name only then
         read = getattr if inspect.ismodule(thing) else inspect.getattr_static
         thing = read(thing, part, None)
@@ -31,7 +33,7 @@ def lines_of(module: str, name: str) -> tuple[str, int, int] | None:
     return file.relative_to(ROOT).as_posix(), first, first + len(code) - 1
 
 
-def resolver(repository: str, ref: str):
+def resolver(repository: str, ref: str) -> Callable[[str, dict[str, str]], str | None]:
     """What `sphinx.ext.linkcode` asks for the address of the source of a name."""
 
     def resolve(domain: str, info: dict[str, str]) -> str | None:

@@ -4,11 +4,15 @@ They are read where they lie, tensor by tensor. A refusal is a line without the 
 that exist only here.
 """
 
+from __future__ import annotations
+
 import math
 import re
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pyodide.ffi import JsException
 
@@ -23,10 +27,12 @@ FORMATS = {
 }
 OF_BOTH = ("rank", "scale", "norm")
 LONGEST = 500  # letters of a message, in which names may have any number
+Asked = dict[str, Any]  # what the page asks
+Said = dict[str, Any]  # what it shows
 made = b""  # the file of the last answer that has one
 
 
-def answer(asked):
+def answer(asked: Asked) -> Said:
     """What the page shows of ``asked["kind"]``, or why it is refused; and what was warned of."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -37,10 +43,10 @@ def answer(asked):
         except JsException:
             said = {"refused": "a file cannot be read; if it is a folder, choose the files in it"}
     said["warned"] = [without_folders(str(warning.message)) for warning in warned]
-    return plain(said)
+    return {str(key): plain(value) for key, value in said.items()}
 
 
-def without_folders(text):
+def without_folders(text: str) -> str:
     """Text without the folders that files were put into for a while."""
     text = re.sub(rf"{ROOT}/\w+(?:/|(?=\W)|$)|{tempfile.gettempdir()}/\w+/", "", text)
     text = re.sub(r"^\W+(?=\w)", "", text) if text.startswith(":") else text
@@ -48,7 +54,7 @@ def without_folders(text):
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]} … {text[-50:]}"
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """The same as JSON can hold it: what is not finite as text."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
@@ -59,14 +65,14 @@ def plain(value):
     return value
 
 
-def path_of(place):
+def path_of(place: str) -> Path:
     """The files that were given: a folder, or one file alone, which is an adapter itself."""
     folder = ROOT / place
     files = [*folder.iterdir()]
     return files[0] if len(files) == 1 else folder
 
 
-def inspect(asked):
+def inspect(asked: Asked) -> Said:
     """What `lora-np inspect` and `lora-np check` say."""
     from lora_np import adapters
     from lora_np.adapters.formats import format_of
@@ -94,7 +100,7 @@ def inspect(asked):
     }
 
 
-def compare(asked):
+def compare(asked: Asked) -> Said:
     """What `lora-np overlap` and `lora-np diff` say of two adapters, and the second's own rows."""
     from lora_np import adapters
 
@@ -118,9 +124,9 @@ def compare(asked):
     return said
 
 
-def pairs(overlaps, *both):
+def pairs(overlaps: Sequence[Any], *both: list[dict[str, Any]]) -> list[list[Any]]:
     """The table of two adapters: first all modules, then each that both have."""
-    named = [{row["name"]: row for row in rows} for rows in both]
+    named: list[dict[str, Any]] = [{row["name"]: row for row in rows} for rows in both]
     for rows, each in zip(both, named, strict=True):
         each["all"] = {"norm": math.sqrt(sum((row["norm"] or 0) ** 2 for row in rows))}
     return [
@@ -132,12 +138,12 @@ def pairs(overlaps, *both):
     ]  # fmt: skip
 
 
-def _both(named, module, what):
+def _both(named: list[dict[str, Any]], module: str, what: str) -> str:
     values = (each[module].get(what) for each in named)
     return " | ".join(f"{value:.4g}" for value in values if value is not None)
 
 
-def cut(asked):
+def cut(asked: Asked) -> Said:
     """What `lora-np resize` makes of it: the error, the size, the config, and the file itself."""
     global made
     from lora_np import adapters
@@ -149,9 +155,9 @@ def cut(asked):
     return {"error": done.error, "size": done.bytes, "config": config, "file": True}
 
 
-def fit(asked):
+def fit(asked: Asked) -> Said:
     """The terms of a model's memory, and what a link needs of its config."""
-    from lora_np_browser import terms
+    from lora_np_browser import terms  # type: ignore[attr-defined]
 
     from lora_np import models
 
@@ -160,7 +166,7 @@ def fit(asked):
     if not spec.layers:
         raise ValueError("its layers are not known, so its memory is not")
     choices = [asked["targets"]] if isinstance(asked.get("targets"), list) else []
-    found = {"terms": terms.of(spec, choices)}
+    found: Said = {"terms": terms.of(spec, choices)}
     if config is not None and not choices:
         found |= {"config": terms.needed(config)}
         found["terms"]["name"] = "config.json"

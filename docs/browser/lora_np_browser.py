@@ -10,6 +10,7 @@ import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ multiply.restype = None
 panel = np.empty(8 * TERMS + 8, np.float32)
 
 
-def dot(a, b):
+def dot(a: Any, b: Any) -> Any:
     """``a @ b`` of two matrices."""
     if not (
         type(a) is type(b) is np.ndarray
@@ -47,13 +48,13 @@ def dot(a, b):
     return result
 
 
-def product(a, b):
+def product(a: Any, b: Any) -> Any:
     if a.ndim <= 2:
         return dot(a, b)
     return dot(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
 
 
-def sum_of_outer(g, x):
+def sum_of_outer(g: Any, x: Any) -> Any:
     if g.ndim != 2:
         g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
     return dot(g.T, x)
@@ -63,15 +64,17 @@ def keep_fonts() -> None:
     """Let matplotlib take the list of fonts that it brings there, which is labelled as of another
     version.
     """
-    folder = Path(find_spec("matplotlib").origin).parent
-    version = int(
-        re.search(r"__version__ = (\d+)", (folder / "font_manager.py").read_text("utf-8"))[1]
-    )
+    found = find_spec("matplotlib")
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent
+    source = (folder / "font_manager.py").read_text("utf-8")
+    version, *_ = re.findall(r"__version__ = (\d+)", source)
     fonts = json.loads((folder / "fontlist.json").read_text("utf-8"))
-    (folder / "fontlist.json").write_text(json.dumps(fonts | {"_version": version}), "utf-8")
+    (folder / "fontlist.json").write_text(json.dumps(fonts | {"_version": int(version)}), "utf-8")
 
 
 kernels.product = autograd.product = product
-kernels.sum_of_outer = rules.sum_of_outer = sum_of_outer
+kernels.sum_of_outer = vars(rules)["sum_of_outer"] = sum_of_outer
 if find_spec("matplotlib"):  # a page fetches it when something is drawn
     keep_fonts()

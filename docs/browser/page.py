@@ -4,6 +4,8 @@ lesson, and what `given` says of a reader's files.
 The worker of the page calls `answer`. ``show`` takes what a cell shows beside its text, at once.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import json
@@ -16,26 +18,31 @@ import time
 import traceback
 import types
 import warnings
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import lora_np_browser
 from pyodide.code import eval_code
 
 OWN = "<your code>"
+Asked = dict[str, Any]  # what the page asks
+Said = dict[str, Any]  # what it shows
+Show = Callable[[str], None]
 
 # Of plt.show(): a cell's figures are shown at its end.
 warnings.filterwarnings("ignore", message=".*non-interactive")
 
 
-def answer(asked, show):
+def answer(question: str, show: Show) -> str:
     """What the page says of a cell, a run or a check, as JSON."""
-    asked = json.loads(asked)
+    asked: Asked = json.loads(question)
     began = time.monotonic()
     own = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt, "puzzle": solve}
     if asked["kind"] in own:
         said = own[asked["kind"]](asked, show)
     else:  # which needs neither exercises nor what they import
-        from lora_np_browser import given
+        from lora_np_browser import given  # type: ignore[attr-defined]
 
         said = given.answer(asked)
     sys.stdout.flush()
@@ -43,29 +50,29 @@ def answer(asked, show):
     return json.dumps({"passed": not said.get("text"), "seconds": time.monotonic() - began} | said)
 
 
-def file():
+def file() -> bytes:
     """The bytes of the file that the last answer is about."""
-    from lora_np_browser import given
+    from lora_np_browser import given  # type: ignore[attr-defined]
 
-    return given.made
+    return bytes(given.made)
 
 
 class Later(types.ModuleType):
     """A module in place of matplotlib's until that is there, and the same then."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(import_module(self.__name__), name)
 
 
-def stand_in():
+def stand_in() -> None:
     matplotlib, pyplot = Later("matplotlib"), Later("matplotlib.pyplot")
-    matplotlib.__path__, matplotlib.pyplot = [], pyplot
+    vars(matplotlib).update(__path__=[], pyplot=pyplot)
     sys.modules |= {"matplotlib": matplotlib, "matplotlib.pyplot": pyplot}
 
 
-def can_draw():
+def can_draw() -> None:
     """Use matplotlib itself, which has been fetched."""
     for name in ("matplotlib", "matplotlib.pyplot"):
         if isinstance(sys.modules.get(name), Later):
@@ -76,13 +83,13 @@ def can_draw():
 stand_in()
 
 
-def define(code, title, space):
+def define(code: str, title: str, space: dict[str, Any]) -> Any:
     """Run code whose lines a traceback can show; the value of its last line."""
     linecache.cache[title] = len(code), None, code.splitlines(keepends=True), title
     return eval_code(code, space, filename=title)
 
 
-def error_text(error):
+def error_text(error: BaseException) -> str:
     """An error as Python shows it, but its last line first, and without the frames of this page."""
     frames = error.__traceback__
     while frames and not frames.tb_frame.f_code.co_filename.startswith(("<your ", "<cell ")):
@@ -91,11 +98,12 @@ def error_text(error):
     return "".join([last, *traceback.format_tb(frames), *shown]).rstrip()
 
 
-def attempt(asked, show):
+def attempt(asked: Asked, show: Show) -> Said:
     """Run an answer to an exercise after those that it needs, or check it."""
     from lora_np import exercises
 
-    name, space = asked["name"], {"__name__": "__main__"}
+    name = asked["name"]
+    space: dict[str, Any] = {"__name__": "__main__"}
     exec(exercises.HEADER, space)
     try:
         for earlier, code in asked["before"]:
@@ -114,9 +122,9 @@ def attempt(asked, show):
     return {"text": repr(outcome), "passed": outcome.passed, "earned": f"{outcome.points} of {of}"}
 
 
-def solve(asked, show):
+def solve(asked: Asked, show: Show) -> Said:
     """Check the line of a puzzle; what a right one draws, or what is wrong."""
-    from lora_np_browser import scenes
+    from lora_np_browser import scenes  # type: ignore[attr-defined]
 
     from lora_np import exercises
 
@@ -125,10 +133,11 @@ def solve(asked, show):
 
 
 # the names that its cells have defined, and the sliders that they have shown
-lesson, views = {}, []
+lesson: dict[str, Any] = {}
+views: list[VBox] = []
 
 
-def cell(asked, show):
+def cell(asked: Asked, show: Show) -> Said:
     """Run a cell, after those before it, and show its value and its figures as a notebook does."""
     if asked["fresh"] or not lesson:
         lesson.clear()
@@ -145,7 +154,7 @@ def cell(asked, show):
     return {}
 
 
-def display(value, show):
+def display(value: Any, show: Show) -> None:
     sys.stdout.flush()
     if isinstance(value, VBox):
         views.append(value)
@@ -164,25 +173,25 @@ def display(value, show):
         show(json.dumps({"value": repr(value)}))
 
 
-def show_figures(show):
+def show_figures(show: Show) -> None:
     """Those that pyplot has open."""
     pyplot = drawn()
     for number in pyplot.get_fignums() if pyplot else ():
         show_figure(pyplot.figure(number), show)
 
 
-def close_figures(which="all"):
+def close_figures(which: Any = "all") -> None:
     if pyplot := drawn():
         pyplot.close(which)
 
 
-def drawn():
+def drawn() -> Any:
     """Matplotlib's pyplot, if it has been imported."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     return None if isinstance(pyplot, Later) else pyplot
 
 
-def show_figure(figure, show):
+def show_figure(figure: Any, show: Show) -> None:
     """With two pixels for each one on the page, cut to what is drawn: so Jupyter shows it."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=2 * figure.dpi, bbox_inches="tight")
@@ -192,7 +201,7 @@ def show_figure(figure, show):
     show(json.dumps({"picture": picture, "width": width // 2, "height": height // 2}))
 
 
-def set_slider(asked, show):
+def set_slider(asked: Asked, show: Show) -> Said:
     """Move one of the sliders of a view; what the view then shows."""
     view = views[asked["view"]]
     slider = view.children[asked["slider"]]
@@ -207,31 +216,35 @@ def set_slider(asked, show):
 class SelectionSlider:
     """One of the options, chosen by its place ``at``."""
 
-    def __init__(self, *, options, value, description, layout):
+    moved: Callable[[Any], None]
+
+    def __init__(
+        self, *, options: list[tuple[str, Any]], value: Any, description: str, layout: Any
+    ) -> None:
         self.name, self.options = description, options
         self.at = [one for _, one in options].index(value)
 
     @property
-    def value(self):
+    def value(self) -> Any:
         return self.options[self.at][1]
 
-    def observe(self, moved, names):
+    def observe(self, moved: Callable[[Any], None], names: str) -> None:
         self.moved = moved
 
 
 class HTML:
     """What the sliders change."""
 
-    def __init__(self, value):
+    def __init__(self, value: str) -> None:
         self.value = value
 
 
 class VBox:
     """Sliders, and below them their `HTML`."""
 
-    def __init__(self, children):
+    def __init__(self, children: Any) -> None:
         self.children = children
 
 
 sys.modules["ipywidgets"] = widgets = types.ModuleType("ipywidgets")
-widgets.SelectionSlider, widgets.HTML, widgets.VBox = SelectionSlider, HTML, VBox
+vars(widgets).update(SelectionSlider=SelectionSlider, HTML=HTML, VBox=VBox)

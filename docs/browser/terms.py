@@ -5,11 +5,13 @@ rank and in the bytes of a number, which is checked here. `docs/explorer/memory.
 numbers together again.
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from lora_np import models
-from lora_np.accounting import count_model, memory_terms
-from lora_np.models import ATTENTION
+from lora_np.accounting import MemoryTerms, count_model, memory_terms
+from lora_np.models import ATTENTION, ModelSpec
 
 # by bytes of an activation; int8 keeps more
 KINDS = {"4": "float32", "2": "bfloat16", "8": "int8"}
@@ -18,12 +20,12 @@ HIDDEN = {"4": "float32", "2": "bfloat16"}
 FAR = 2**24  # a rank at which only what grows fastest counts
 
 
-def of(spec, choices=()):
+def of(spec: ModelSpec, choices: Iterable[Sequence[str]] = ()) -> dict[str, Any]:
     """The terms of a model: in full, and with LoRA on its own targets and on ``choices``."""
     attention = attention_of(spec)
-    wanted = {"default": None, "all-linear": "all-linear", "attention": attention}
+    wanted: dict[str, Any] = {"default": None, "all-linear": "all-linear", "attention": attention}
     wanted |= {",".join(names): names for names in choices}
-    lora = {}
+    lora: dict[str, dict[str, Any] | str] = {}
     for name, targets in wanted.items():
         for dora in (False, True):
             try:
@@ -43,24 +45,24 @@ def of(spec, choices=()):
     }
 
 
-def names_of(spec):
+def names_of(spec: ModelSpec) -> list[str]:
     """The names that can be adapted."""
     linear = [m for m in spec.groups if m.kind in ("linear", "embedding", "convolution")]
     names = [*(m.name.rpartition(".")[2] for m in linear), *(spec.fused or ())]
     return [name for name in dict.fromkeys(names) if name not in ("*", "{}")]
 
 
-def attention_of(spec):
+def attention_of(spec: ModelSpec) -> list[str]:
     """The linear layers of attention, by the last two parts of their paths."""
     linear = [module for module in spec.groups if module.kind == "linear"]
     names = [module.name for module in linear if module.role in ATTENTION]
     return sorted({".".join(name.split(".")[-2:]) for name in names})
 
 
-def base(spec, targets):
+def base(spec: ModelSpec, targets: Any) -> dict[str, Any]:
     """Weights by dtype, the largest quantised matrix, and what the loss takes."""
 
-    def asked(**options):
+    def asked(**options: Any) -> MemoryTerms:
         return memory_terms(spec, rank=1, targets=targets, **options)
 
     few = {}
@@ -79,23 +81,26 @@ def base(spec, targets):
     return {"total": spec.total, "few": few, "matrix": matrix, "loss": loss}
 
 
-def way(spec, **lora):
+def way(spec: ModelSpec, **lora: Any) -> dict[str, Any]:
     """Full fine-tuning, or a LoRA at any rank."""
     full = not lora
-    ranks = (None, None) if full else (1, 2)
-    counted = cache(lambda rank: spec if full else count_model(spec, rank=rank, **lora))
+    ranks: tuple[int | None, int | None] = (None, None) if full else (1, 2)
 
-    def asked(rank, **options):
+    @cache
+    def counted(rank: int | None) -> Any:
+        return spec if rank is None else count_model(spec, rank=rank, **lora)
+
+    def asked(rank: int | None, **options: Any) -> MemoryTerms:
         return memory_terms(counted(rank), max_length=1, **options)
 
     one, two = (asked(rank) for rank in ranks)
-    tensors = {}
+    tensors: dict[tuple[int, ...], int] = {}
     for (n, factored, copies), (more, higher, _) in zip(one.tensors, two.tensors, strict=True):
         key = more - n, 2 * n - more, higher - factored, 2 * factored - higher
         if n or factored:
             tensors[key] = tensors.get(key, 0) + copies
     # copies; per rank and fixed; the same of rows plus columns
-    found = {"t": [[copies, *key] for key, copies in tensors.items()], "k": {}}
+    found: dict[str, Any] = {"t": [[copies, *key] for key, copies in tensors.items()], "k": {}}
     for kind, dtype in KINDS.items():
         if full and kind == "8":
             continue
@@ -103,7 +108,7 @@ def way(spec, **lora):
     if full:
         return found
     adapters, more = (counted(rank).adapters for rank in ranks)
-    sums = {}
+    sums: dict[str, list[int]] = {}
     for first, second in zip(adapters, more, strict=True):
         name = first.module.name.rpartition(".")[2]
         slope = second.trainable - first.trainable
@@ -114,24 +119,26 @@ def way(spec, **lora):
     found["wide"] = any(adapter.module.role not in ATTENTION for adapter in adapters)
     if lora["dora"]:
 
-        def norms(dtype):
+        def norms(dtype: str) -> Callable[[int], int]:
             return lambda rank: asked(rank, dtype=dtype).moments[-1].work.fixed
 
         found["d"] = {item: lines(norms(dtype), 1, FAR) for item, dtype in HIDDEN.items()}
     return found
 
 
-def kept(asked, ranks, dtype):
+def kept(
+    asked: Callable[..., MemoryTerms], ranks: tuple[int | None, int | None], dtype: str
+) -> tuple[dict[str, Any], list[int], list[int]]:
     """What a forward pass keeps: outside of layers, and by stack its layers, growth, what eager
     attention adds, and growth per rank; and, for each byte of a hidden number, what checkpointing
     keeps, and what is left of that where it is offloaded.
     """
 
-    def stacks(rank, attention):
+    def stacks(rank: int | None, attention: str) -> list[tuple[int, Sequence[int]]]:
         moments = asked(rank, dtype=dtype, attention=attention).moments
         return [(moment.layers, moment.again) for moment in moments[1:] if any(moment.again)]
 
-    flat = asked(ranks[0], dtype=dtype, checkpointing=False).moments[0].kept
+    flat: Sequence[int] = asked(ranks[0], dtype=dtype, checkpointing=False).moments[0].kept
     fused, eager, higher = (
         stacks(ranks[0], "fused"),
         stacks(ranks[0], "eager"),
@@ -151,16 +158,14 @@ def kept(asked, ranks, dtype):
         inputs.append(minus(held, outside))
         if any(n % item for n in inputs[-1]):
             raise AssertionError("what checkpointing keeps must be whole hidden numbers")
-    return (
-        {"o": short(outside), "s": rows},
-        *(short([n // item for n in held]) for held in inputs),
-    )
+    whole, offloaded = (short([n // item for n in held]) for held in inputs)
+    return {"o": short(outside), "s": rows}, whole, offloaded
 
 
-def lines(f, low, high):
+def lines(f: Callable[[int], int], low: int, high: int) -> list[list[int]]:
     """The lines of which ``f``, convex and made of straight pieces, is the largest."""
 
-    def line(x):
+    def line(x: int) -> tuple[int, int]:
         slope = f(x + 1) - f(x)
         return slope, f(x) - slope * x
 
@@ -174,11 +179,11 @@ def lines(f, low, high):
     return [list(pair) for pair in dict.fromkeys(map(tuple, found))]
 
 
-def minus(one, other):
+def minus(one: Iterable[int], other: Iterable[int]) -> list[int]:
     return [x - y for x, y in zip(one, other, strict=True)]
 
 
-def short(numbers):
+def short(numbers: Iterable[Any]) -> list[Any]:
     """Without zeros at the end."""
     numbers = list(numbers)
     while numbers and not numbers[-1]:
@@ -186,20 +191,20 @@ def short(numbers):
     return numbers
 
 
-def needed(config):
+def needed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields without which the modules would be others: what a link carries."""
     want = models.from_config(config)
     fields = {**config}
     if isinstance(fields.get("id2label"), dict):
         fields["num_labels"] = len(fields.pop("id2label"))
 
-    def same():
+    def same() -> bool:
         try:
             return models.from_config(fields) == want
         except (ValueError, TypeError):
             return False
 
-    def shrink(part):
+    def shrink(part: dict[str, Any]) -> None:
         for name, value in [*part.items()]:
             del part[name]
             if same():

@@ -10,6 +10,7 @@ from typing import Any
 
 import front_data
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_np import accounting
@@ -17,6 +18,7 @@ from lora_np.accounting import count_full, count_lora
 from lora_np.checks import Array
 
 WIDTH, HEIGHT = 1_200, 630  # pixels, which is what most sites ask for
+Color = tuple[int, int, int]
 RANK = front_data.RANK
 CELL = 2.3  # pixels of an entry
 LEFT, TOP = 60, 268  # pixels, of the first matrix
@@ -162,7 +164,7 @@ def write(folder: Path, claims: Mapping[str, Mapping[str, Any]]) -> None:
 
 def placed(
     figure: Figure, left: float, top: float, width: float, height: float, color: str
-) -> object:
+) -> Axes:
     box = (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
     ax = figure.add_axes(box, facecolor=color)
     ax.set_xticks([])
@@ -171,7 +173,9 @@ def placed(
     return ax
 
 
-def matrix(figure: Figure, M: Array, left: float, top: float, reach: float, plus, minus) -> None:
+def matrix(
+    figure: Figure, M: Array, left: float, top: float, reach: float, plus: Color, minus: Color
+) -> None:
     rows, columns = M.shape
     ax = placed(figure, left, top, columns * CELL, rows * CELL, PANEL)
     colors = np.where((M < 0)[..., None], minus, plus) / 255
@@ -196,7 +200,9 @@ def bar(figure: Figure, left: float, top: float, width: float, share: float, wha
     ax.set_xlim(0, 1)
 
 
-def digits(figure: Figure, images: Array, left: float, top: float, width: float, color) -> None:
+def digits(
+    figure: Figure, images: Array, left: float, top: float, width: float, color: Color
+) -> None:
     size = width / len(images)
     ink = front_data.resized(images, 40, 40).reshape(-1, 40, 40)
     s = np.minimum(np.maximum((ink - 0.34) / 0.2, 0), 1)
@@ -205,7 +211,7 @@ def digits(figure: Figure, images: Array, left: float, top: float, width: float,
         ax.imshow(np.dstack([np.broadcast_to(np.array(color) / 255, (40, 40, 3)), alpha]))
 
 
-def say(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
+def say(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
     figure.text(left / WIDTH, 1 - top / HEIGHT, text, **style)
 
 

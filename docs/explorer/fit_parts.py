@@ -10,7 +10,7 @@ comes in parts of its own.
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import combinations, permutations, product
 from pathlib import Path
@@ -100,7 +100,7 @@ def solved(
     }
     groups = candidates(spec, adapters)
     rng = np.random.default_rng(0)
-    chosen: list[Iterable[str]] = []
+    chosen: list[Sequence[str]] = []
     for some in [first, *([name] for name in first), *combinations(first, 2)]:
         if np.linalg.matrix_rank(met([*chosen, some], groups)) > len(chosen):
             chosen.append(some)
@@ -119,7 +119,7 @@ def solved(
     if (met([*chosen, *more], kept).astype(np.int64) @ takes != want).any():
         raise AssertionError(f"the terms of {spec.name} are no sums over these groups: {kept}")
     alone = {some[0]: found for some, found in zip(chosen, ways, strict=False) if len(some) == 1}
-    own = {((name,),): owned(alone[name]) for name in first}
+    own: dict[tuple[tuple[str, ...], ...], Way] = {((name,),): owned(alone[name]) for name in first}
     for i, (group, row) in enumerate(zip(kept, takes.tolist(), strict=True)):
         shared = unflat(row, full)
         if any(row):  # the first part of any choice is whole

@@ -138,7 +138,8 @@ def write_pictures(folder: Path) -> None:
     def row(outputs: Array, columns: int, height: int) -> Array:
         ink = resized(outputs.reshape(len(outputs), -1, columns), height - 6, 48)
         s = np.minimum(np.maximum((ink - 0.34) / 0.2, 0), 1).reshape(len(ink), -1, 48)
-        return np.hstack(np.pad(s * s * (3 - 2 * s), ((0, 0), (6, 0), (12, 12))))
+        rows: Array = np.hstack([*np.pad(s * s * (3 - 2 * s), ((0, 0), (6, 0), (12, 12)))])
+        return rows
 
     save("w0", found.W0, 0.2, FROZEN, FROZEN, 0.6)
     save("ba", B @ A, 0.11, PLUS, MINUS)
@@ -177,7 +178,9 @@ def fit() -> dict[str, Any]:
     for model in MODELS:
         found[model] = {}
         for method, (dtype, rank) in METHODS.items():
-            lora = {"dtype": dtype, "rank": rank, "targets": "all-linear"} if rank else {}
+            lora: dict[str, Any] = (
+                {"dtype": dtype, "rank": rank, "targets": "all-linear"} if rank else {}
+            )
             found[model][method] = accounting.training_memory(
                 model, max_length=MAX_LENGTH, **lora
             ).total
@@ -191,8 +194,10 @@ def fit() -> dict[str, Any]:
 
 def llama() -> list[float]:
     """The share that each rank trains of a model of eight billion parameters, in percent."""
-    options = {"model": "llama-3-8b", "targets": "all-linear"}
-    counts = [accounting.count_model(rank=rank, **options) for rank in range(1, MOST + 1)]
+    counts = [
+        accounting.count_model("llama-3-8b", rank=rank, targets="all-linear")
+        for rank in range(1, MOST + 1)
+    ]
     return [0, *(round(100 * count.trainable / count.base, 4) for count in counts)]
 
 

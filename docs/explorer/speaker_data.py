@@ -17,6 +17,7 @@ import numpy as np
 from lora_np import adapters, language, linalg
 from lora_np.checks import Array
 from lora_np.hub import safetensors
+from lora_np.language.decoder import vocabulary_of
 
 TOKENS = 240
 # the lowest whose overlap is within 0.002 of the largest, for each of the adapters
@@ -75,11 +76,12 @@ def overlap(name: str, temperature: float, *, seeds: int = 4, samples: int = 20)
 
 def log_likelihood(model: language.LanguageModel, text: str) -> Array:
     """The logarithm of the probability of each character but the first, after those before it."""
-    tokens = model.vocabulary.encode(text)
+    tokens = vocabulary_of(model).encode(text)
     logits = model(tokens[None, :-1])[0].astype(float)
     logits -= logits.max(axis=1, keepdims=True)
     chosen: Array = logits[np.arange(len(tokens) - 1), tokens[1:]]
-    return chosen - np.log(np.exp(logits).sum(axis=1))
+    chosen -= np.log(np.exp(logits).sum(axis=1))
+    return chosen
 
 
 def losses(name: str) -> dict[int, float]:
@@ -105,7 +107,7 @@ def view(name: str) -> dict[str, Any]:
     style, base = STYLES[name], language.load("austen")
     adapter = adapters.load(language.located_adapter(name))
     tuned = adapters.attach(base, adapter)
-    settings = {"tokens": TOKENS, "temperature": TEMPERATURE, "rng": 0}
+    settings: dict[str, Any] = {"tokens": TOKENS, "temperature": TEMPERATURE, "rng": 0}
     said = language.generate(tuned, style.prompt, **settings)
     gain = log_likelihood(tuned, said) - log_likelihood(base, said)
     return {

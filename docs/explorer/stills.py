@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import export
 import front_data
@@ -70,7 +71,8 @@ def fitting() -> Figure:
         ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=part)
         ends += sizes
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
+    bars: Any = ax.containers[-1]
+    ax.bar_label(bars, [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
     ax.invert_yaxis()
     for name in ("T4", "RTX 4090", "L40S", "A100 80GB"):
         size = accounting.gpus()[name].sold

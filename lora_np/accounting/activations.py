@@ -8,9 +8,8 @@ from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
-from lora_np.checks import whole_number
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
-from lora_np.settings import check_choices, setting
+from lora_np.settings import check_settings, setting
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZERS = (
@@ -100,11 +99,9 @@ class TrainingOptions:
     offloading: bool = setting(False, "Offload what checkpointing keeps to host memory")
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_settings(self)
         if self.offloading and not self.checkpointing:
             raise ValueError("offloading moves what checkpointing keeps: leave checkpointing on")
-        for name in ("batch_size", "max_length"):
-            whole_number(name, getattr(self, name))
 
     @property
     def item(self) -> int:
@@ -131,34 +128,34 @@ class Growth(NamedTuple):
     pair: int = 0
 
     def plus(self, other: Growth) -> Growth:
-        """The sum."""
+        """Add another growth."""
         return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, max_length: int) -> int:
-        """Bytes of a batch."""
+        """Return the bytes for a batch."""
         return self.fixed + batch_size * (
             self.sample + max_length * (self.token + max_length * self.pair)
         )
 
 
 class Moment(NamedTuple):
-    """What is held at some moment of a step, beside weights, gradients and state."""
+    """The memory in use at one moment of a step, besides weights, gradients and state."""
 
-    kept: Growth  # by the layers, all through backward
-    again: Growth  # by the layers of a stack, one of which is computed again
-    layers: int  # of that stack
+    kept: Growth  # by all layers, until the end of the backward pass
+    again: Growth  # by one layer of a stack, when checkpointing recomputes it
+    layers: int  # number of layers in that stack
     logits: Growth  # of the loss, until its gradient is known
     work: Growth  # briefly: for the loss and its gradient, or for one matrix
 
     def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
-        """Bytes of activations, logits and workspace."""
+        """Return the bytes of activations, logits and workspace."""
         size = batch_size, max_length
         kept = self.kept.at(*size) + self.again.at(*size) // self.layers
         return kept, self.logits.at(*size), self.work.at(*size)
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """List the moments at which a step may need most, the loss first; none without layers.
+    """List the moments at which memory may peak, the loss first; none without layers.
 
     `training_memory` states the formulas.
     """
@@ -232,17 +229,19 @@ class _Kept:
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
-        """Size W0 x and B A x: DoRA scales both by a trained vector, LoRA only adds them."""
+        """Compute the size of W0 x and B A x, which DoRA keeps: it scales both by a trained
+        vector.
+        """
         item = self.item + self.training.adapter_item
         return self.dora * item * adapted.module.sides[1] * adapted.copies
 
     def _matrix(self) -> int:
-        """Size the largest quantised matrix in 16 bits."""
+        """Compute the size in 16 bits of the largest quantised matrix."""
         few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Size DoRA's norms: PEFT sends an identity through A and B, and adds the result to W0."""
+        """Compute the memory of DoRA's norms: PEFT sends an identity through A and B, adds W0."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -254,7 +253,7 @@ class _Kept:
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """Count the layers whose attention, and whose MLP, lie above something trained.
+        """Count the layers whose attention, and whose MLP, needs gradients of its inputs.
 
         Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
         """
@@ -267,7 +266,7 @@ class _Kept:
         return (depth if attention else depth - 1), (depth if roles != {"down"} else depth - 1)
 
     def _attention(self, stack: Layers) -> tuple[int, int]:
-        """Size attention of one layer, per token and per pair of tokens."""
+        """Compute what one layer's attention keeps, per token and per pair of tokens."""
         keeps_weights = stack.attention_dropout or self.training.attention == "eager"
         kv_heads = stack.heads if keeps_weights else stack.kv_heads
         times = 2 if stack.cross_attention else 1
@@ -295,8 +294,12 @@ class _Kept:
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Size activation functions and experts, without the inputs of linear layers."""
-        if module.kind == "router":  # its own softmax, and its input for the gradient of its weight
+        """Compute what activation functions and experts keep, without the inputs of linear
+        layers.
+        """
+        if (
+            module.kind == "router"
+        ):  # keeps its softmax, and its input for the gradient of its weight
             return (
                 4 * module.shape[0] * module.copies
                 + module.shape[-1] * self._trained(module) * self.item
@@ -309,7 +312,7 @@ class _Kept:
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Size the inputs of trained or adapted layers, once if they share one and do not cast."""
+        """Compute the size of the inputs of trained or adapted layers; shared inputs count once."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -318,7 +321,7 @@ class _Kept:
                 continue
             width = module.shape[-1] * self._chosen(module)
             numbers = self._trained(module) * width
-            # what attention or the activation function keeps anyway
+            # attention or the activation function keeps these anyway
             kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
             if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
@@ -333,7 +336,9 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> Growth:
-        """Size the last norm, the head's input, and what leads from a tower to the model."""
+        """Compute what is kept outside layers: the last norm, the head's input, a tower's
+        projector.
+        """
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
         total = Growth()
@@ -343,7 +348,7 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            if module.role == "linear":  # its result goes through an activation function
+            if module.role == "linear":  # an activation function needs the result
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
@@ -359,7 +364,7 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Size cross-entropy per token: what is kept, and what else exists briefly."""
+        """Compute the memory of cross-entropy per token: what is kept, and what exists briefly."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
@@ -386,7 +391,9 @@ class _Kept:
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
-    """Size a stack: a vision tower or an audio encoder has its own number of tokens."""
+    """Compute the memory of a stack of layers; a vision tower or audio encoder has its own
+    tokens.
+    """
     token, pair = token * stack.repeats, pair * stack.repeats
     if stack.tokens:
         return Growth(sample=stack.tokens * (token + stack.tokens * pair))

@@ -79,7 +79,7 @@ class Capacity(Shown):
 def capacity(
     model: Model, *, rank: int, bits: float | None = None, content: str = "text", **options: Option
 ) -> Capacity:
-    """Estimate how many bits a LoRA can memorise: trainable parameters times measured bits per one.
+    """Estimate how many bits a LoRA can memorise: parameters times measured bits per parameter.
 
     Parameters
     ----------
@@ -142,11 +142,11 @@ def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
 
 
 def _highest(lora: LoraCount) -> int:
-    """Return the highest rank of the kind that was measured."""
+    """Return the highest rank that was measured for a matrix of this kind."""
     return max(1, min(adapted.limit for adapted in lora.adapters) // SHARE)
 
 
 def estimated(lora: LoraCount, content: str) -> tuple[float, float]:
-    """Return the lowest and the highest number of bits that was measured."""
+    """Return the lowest and the highest estimate in bits."""
     low, high = MEASURED.get(f"{content}, rank {lora.rank}", MEASURED[content])
     return low * lora.trainable, high * lora.trainable

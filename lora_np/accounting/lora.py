@@ -58,7 +58,7 @@ class AdaptedModules(NamedTuple):
 
     @property
     def lowest(self) -> int:
-        """The first index among them: the lowest layer that is adapted."""
+        """The index of the lowest adapted layer."""
         if self.names is None:
             return self.module.ranges[0][0] if self.module.ranges else 0
         place = self.module.name.split(".").index("{}")
@@ -319,7 +319,7 @@ def count_adapter(model: Model, options: Mapping[str, Option | Config]) -> LoraC
 
 
 def counted(model: Model, options: Mapping[str, Option | Config]) -> ModelSpec | LoraCount:
-    """Return the LoRA that is meant, a count itself or `count`'s; without options, the model."""
+    """Return the count of a LoRA, or the model itself if no options are given."""
     if isinstance(model, LoraCount):
         if options:
             raise TypeError(
@@ -408,24 +408,7 @@ def count_model(
     """
     spec, rank = model_spec(model), whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
-    choice("experts", experts, ("peft", "per-expert"))
-    has_experts = "experts" in [module.kind for module in spec.groups]
-    named = any("experts" in module.name.split(".") for module in spec.groups)
-    if experts == "peft" and named:
-        _check_experts(spec, targets)
-    all_linear = targets and models.is_all_linear(targets)
-    if spec.assumed and not (all_linear or models.names_are_known({"model_type": spec.family})):
-        raise ValueError(
-            f"transformers renames modules of {spec.family} models as it loads their files, and how"
-            " is not known here: count the model in memory, on the meta device, or name them by"
-            " targets='all-linear'"
-        )
-    if experts == "per-expert":
-        if not has_experts and not named:
-            raise ValueError(
-                f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none"
-            )
-        spec = spec.per_expert()
+    spec, convention = _by_convention(spec, targets, experts)
     modules_to_save = [modules_to_save] if isinstance(modules_to_save, str) else [*modules_to_save]
     ranks = {
         key: whole_number(f"rank_pattern[{key!r}]", own)
@@ -449,14 +432,13 @@ def count_model(
     for group in chosen:
         if ranks:
             adapters += _adapted(group.module, group.names, partial(rank_and_size, group))
-        else:  # all are alike
+        else:  # all modules of a group have the same rank
             adapters.append(AdaptedModules(group.module, *rank_and_size(group, ""), group.names))
     frozen = mica * sum(one.rank * one.module.sides[1] * one.copies for one in adapters)
     saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    convention = experts if has_experts else ""
     return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
@@ -464,7 +446,7 @@ OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank")
 
 
 def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> LoraCount:
-    """Count what another tuner of PEFT than LoRA trains on the modules of a config."""
+    """Count the parameters that a tuner other than LoRA trains on the modules of a config."""
     if fields.get("target_modules") is None:
         raise ValueError(f"target_modules must name modules: {tuner.name} has no defaults here")
     settings = tuner.settings_by_module(fields)
@@ -495,6 +477,29 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
     return model.spec if isinstance(model, LoraCount) else model
 
 
+def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tuple[ModelSpec, str]:
+    """Apply the convention for experts; return the model, and the convention if it has experts."""
+    choice("experts", experts, ("peft", "per-expert"))
+    has_experts = "experts" in [module.kind for module in spec.groups]
+    named = any("experts" in module.name.split(".") for module in spec.groups)
+    if experts == "peft" and named:
+        _check_experts(spec, targets)
+    all_linear = targets and models.is_all_linear(targets)
+    if spec.assumed and not (all_linear or models.names_are_known({"model_type": spec.family})):
+        raise ValueError(
+            f"transformers renames modules of {spec.family} models as it loads their files, and how"
+            " is not known here: count the model in memory, on the meta device, or name them by"
+            " targets='all-linear'"
+        )
+    if experts == "per-expert":
+        if not has_experts and not named:
+            raise ValueError(
+                f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none"
+            )
+        spec = spec.per_expert()
+    return spec, experts if has_experts else ""
+
+
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     """Refuse to guess what PEFT does with experts that no family describes."""
     if not spec.assumed or models.fused_names(spec.family) is not None:
@@ -515,7 +520,7 @@ def _adapted(
     names: tuple[str, ...] | None,
     rank_and_size: Callable[[str], tuple[int, int]],
 ) -> list[AdaptedModules]:
-    """Group modules by the rank and the size that they get by their names."""
+    """Group modules by rank and size, which may depend on their names."""
     alike: dict[tuple[int, int], list[str]] = {}
     for name in names or module.names():
         alike.setdefault(rank_and_size(name), []).append(name)
@@ -534,7 +539,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # of B; A is a convolution with the kernel, without groups
+    # B's; A is a convolution with the kernel and without groups
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(
@@ -549,7 +554,7 @@ def _token_rows(
     adapters: Iterable[AdaptedModules],
     saved: Mapping[str, ModuleSpec],
 ) -> dict[str, int]:
-    """Count the rows that ``trainable_token_indices`` trains, by module, and tied rows once."""
+    """Count the rows that ``trainable_token_indices`` trains, by module; tied rows count once."""
     if not indices:
         return {}
     tables = [
@@ -609,7 +614,7 @@ def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")
 
 
-# A whole config of PEFT
+# Counting a whole config of PEFT
 
 # The settings that decide which parameters are trained, by what `count_model` calls them.
 _ALIKE = (
@@ -625,10 +630,10 @@ _OPTIONS = {
 
 def config_fields(config: Config) -> dict[str, Any]:
     """Read what is set in an ``adapter_config.json``, its directory, its fields or the object."""
-    # as a file would hold them: lists for sets and tuples, text for members of an enumeration
+    # convert sets and tuples to lists and enumeration members to text, as in a file
     plain = json.loads(json.dumps(_fields(config), default=_in_json))
     fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
-    if plain.get("target_modules") == []:  # which says that no module is meant
+    if plain.get("target_modules") == []:  # an empty list selects no module
         fields["target_modules"] = []
     return {"peft_type": "LORA", **fields}
 
@@ -658,7 +663,7 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Which of these heads the model has."""
+    """Select the names that are heads of the model."""
     parts = {part for module in spec.groups for part in module.name.split(".")}
     return [head for head in heads if any(part.endswith(head) for part in parts)]
 
@@ -668,7 +673,7 @@ _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_mo
 
 
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
-    """The model with the head of the adapter's task, and the vocabulary of its file."""
+    """Give the model the head of the adapter's task and the vocabulary of its file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
     if task in peft.HEADS and not _heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:
@@ -770,5 +775,7 @@ def model_spec(model: Model) -> ModelSpec:
 
 
 def is_described(model: Model) -> bool:
-    """Whether `lora_np.models` knows the modules of ``model``, which then is no tree of ours."""
+    """Tell whether `lora_np.models` can list the modules of ``model``; a tree of ours lists
+    itself.
+    """
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

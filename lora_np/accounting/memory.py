@@ -37,7 +37,7 @@ _UNKNOWN = (
     "Activations, logits and workspace are not in the total: the layers are unknown without a"
     " config."
 )
-_LARGEST = 2**31 - 1  # of a batch size, or of a length where the model has no limit
+_LARGEST = 2**31 - 1  # largest batch size, or length if the model has no limit
 # bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
 # which have a constant for each block
 IN_8_BITS, PAGED, BLOCK = 4096, 100_000, 256
@@ -194,14 +194,14 @@ _TRAINING = tuple(field.name for field in fields(TrainingOptions))
 def resolved(
     model: Model, options: Mapping[str, Option]
 ) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
-    """Decide what is trained, and how."""
+    """Resolve a model and options to what is trained, and the options of training."""
     training, lora = split(options)
     trained = counted(model, lora)
     return trained, training_options(spec_of(trained), training)
 
 
 def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, Option]]:
-    """Tell the fields of `TrainingOptions` from the options of `count`."""
+    """Separate the fields of `TrainingOptions` from the options of `count`."""
     for name in options:
         choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
@@ -225,7 +225,7 @@ def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> Training
 
 
 class MemoryTerms(NamedTuple):
-    """What `training_memory` is computed from: numbers of a model, a method and its options.
+    """The quantities that `training_memory` is computed from.
 
     They do not depend on ``optimizer``, ``master_copy``, ``batch_size`` and ``max_length``, so that
     these can be replaced in ``training``.
@@ -294,7 +294,7 @@ class MemoryTerms(NamedTuple):
 
 
 def memory_terms(model: Model, **options: Option) -> MemoryTerms:
-    """Give the terms of a model, a method and its options, from which the memory follows.
+    """Return the quantities that the memory estimate is computed from.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ def memory_terms(model: Model, **options: Option) -> MemoryTerms:
 
 
 def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryTerms:
-    """Give the terms of what is trained."""
+    """Return the quantities for a model or a counted LoRA."""
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
         held, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
@@ -345,7 +345,7 @@ def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryT
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
-    """Size the base. int8 adds a float32 scale per row, nf4 constants per block of 64."""
+    """Compute the bytes of the base: int8 adds a float32 scale per row, nf4 constants per block."""
     if training.dtype in ITEMSIZE:
         return spec.total * training.item
     item = ITEMSIZE[training.unquantised_dtype]
@@ -367,14 +367,14 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
-    """Whether a file holds the quantised weights, so that their bytes are known."""
+    """Tell whether a file holds the quantised weights, so that their size is known."""
     return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
 def _state_bytes(
     tensors: Iterable[tuple[int, int, int]], optimizer: str, item: int
 ) -> tuple[int, int]:
-    """Size the optimizer's state on the GPU and in host memory; ``item`` is a number of it."""
+    """Compute the bytes of the optimizer's state on the GPU and in host memory."""
     per_parameter = {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}
     sizes = [0, 0]
     for numbers, factored, copies in tensors:
@@ -450,7 +450,7 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
 
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Option]) -> Callable[[int], LoraCount]:
-    """Count a LoRA at any rank, each once."""
+    """Return a function that counts a LoRA at a rank, and remembers the counts."""
     return cache(lambda rank: count_adapter(spec, {**lora, "rank": rank}))
 
 
@@ -634,7 +634,9 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
 
 
 def by_method(training: TrainingOptions) -> dict[str, TrainingOptions]:
-    """Give full fine-tuning, LoRA and QLoRA the options with their own dtype of the base."""
+    """Return the training options of full fine-tuning, LoRA and QLoRA, each with its base's
+    dtype.
+    """
     plain = training.dtype in ITEMSIZE
     return {
         "full": training if plain else replace(training, dtype="bfloat16"),
@@ -644,7 +646,7 @@ def by_method(training: TrainingOptions) -> dict[str, TrainingOptions]:
 
 
 def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
-    """Say over which weights each method trains, and how."""
+    """Describe the dtype of each method's base, checkpointing, attention and cross-entropy."""
     over = []
     for name, training in trained.items():
         base = training.dtype

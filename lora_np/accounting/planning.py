@@ -40,12 +40,12 @@ NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-# who made or lends it, and units
+# words that may stand beside a GPU's name: vendors, clouds, units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
     r"|rtx|\brx(?=\W|\d)|gi?b?\b"
 )
-_RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
+_RESERVED = 0.1  # share of memory that CUDA and the allocator take
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _entries() -> Mapping[str, Any]:
 
 @cache
 def gpu_names() -> Names:
-    """Return the GPUs by the names that people give them.
+    """Map the names that people type to GPUs.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def gpu_names() -> Names:
 
 
 def size_text(size: int) -> str:
-    """Format ``size`` as people say it of memory: GB of 2^30 bytes."""
+    """Format ``size`` in GB of 2^30 bytes, as people state a GPU's memory."""
     return _in_gb(binary_bytes(size))
 
 
@@ -414,18 +414,29 @@ def plan(
                 wide = any(one.module.role not in ATTENTION for one in count.adapters)
                 narrow = partial(narrower, count.rank) if wide and attention else None
                 remedies += _remedies(choices[-1], device, own, count, narrow, attention)
+    found = [at(r) for at in counts.values() for r in ranks]
+    notes = _notes(spec, device, settings, found)
+    return Plan(spec.name, device, training, tuple(choices), notes, tuple(remedies))
+
+
+def _notes(
+    spec: ModelSpec,
+    gpu: GPU,
+    settings: Mapping[str, TrainingOptions],
+    counts: Iterable[LoraCount],
+) -> tuple[str, ...]:
+    """List the assumptions behind the numbers."""
     dtypes = {own.dtype for own in settings.values()}
     notes = [
         _in_gb(assumptions(spec, settings)),
         "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth."
         " 1 GB is 2^30 bytes.",
-        device.note,
-        NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
-        NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",
-        *(note for at in counts.values() for r in ranks for note in at(r).notes),
+        gpu.note,
+        NO_BFLOAT16.format(gpu.name) if not gpu.bfloat16 and "bfloat16" in dtypes else "",
+        NO_NF4.format(gpu.name) if not gpu.nf4 and "nf4" in dtypes else "",
+        *(note for count in counts for note in count.notes),
     ]
-    notes = [*dict.fromkeys(filter(None, notes))]
-    return Plan(spec.name, device, training, tuple(choices), tuple(notes), tuple(remedies))
+    return tuple(dict.fromkeys(filter(None, notes)))
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
@@ -500,7 +511,7 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, prices)
             chosen, options, terms = (), {}, terms_of(model, training)
             break
-    # of what was asked, or else with all switches
+    # for the options as they are if switches suffice, or else with all switches
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
@@ -640,7 +651,9 @@ def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flop
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """Count how often a token passes: by several routed experts, and by layers used again."""
+    """Count how often a token passes through a module: routed experts, and layers used
+    repeatedly.
+    """
     times = spec.experts_per_token if module.kind == "experts" else 1
     return times * next(
         (stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1

@@ -52,13 +52,15 @@ class RankErrors:
     energy: Array  # (min(d, k) + 1,), from 0 to 1
 
     def figure(self) -> Figure:
-        """Draw the curve, with the rank that is enough."""
+        """Draw the errors against the rank, and mark the smallest sufficient rank."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import rank_error_curves, short_name
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        enough = float(self.errors[self.rank]) or None  # a zero has no place on the scale
+        enough = (
+            float(self.errors[self.rank]) or None
+        )  # zero cannot be drawn on a logarithmic scale
         ax = rank_error_curves(
             {"rank that is enough": self.errors}, tolerance=enough, ax=figure.add_subplot()
         )
@@ -103,7 +105,7 @@ def rank_errors_of(
     energy: float | None = None,
     tolerance: float | None = None,
 ) -> RankErrors:
-    """Compute the error of the best approximation of every rank, and the smallest rank enough.
+    """Compute the best approximation's error at every rank, and the smallest sufficient rank.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from lora_np.autograd.methods import ArrayMethods
 from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
-Pull = Callable[..., Operand]  # from the gradient of a result to that of an argument
+Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of an argument
 Pulls = Callable[..., Iterable[Any]]  # the same for each of several arguments
 
 
@@ -61,8 +61,8 @@ class Tensor(ArrayMethods):
     __hash__ = object.__hash__  # == compares elements; as a key, a Tensor is itself
 
     grad: Array | None
-    level: int  # 0, or which `grad` it belongs to: the inner, the higher
-    node: Node | None  # None in a leaf
+    level: int  # 0, or that of the `grad` it belongs to: inner ones are higher
+    node: Node | None  # how it was computed; None for a leaf
 
     def __init__(self, data: ArrayLike) -> None:
         self.data, self.grad, self.level, self.node = np.array(real("data", data)), None, 0, None

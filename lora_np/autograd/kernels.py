@@ -42,7 +42,7 @@ def product(a: Operand, b: Operand) -> Array:
 def rows(a: Operand) -> Array:
     if not a.ndim:
         raise ValueError("x must have an axis of inputs, got a number")
-    # -1 would be unknown where the last axis is empty
+    # reshape cannot infer -1 if the last axis is empty
     return a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
 
 
@@ -74,7 +74,7 @@ def sum_of_outer(g: Array, x: Array) -> Array:
     """
     if g.ndim != 2:
         g, x = rows(g), rows(x)
-    # BLAS is faster with the wide one first.
+    # BLAS is faster with the wide matrix first.
     wide: Array = np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
     return wide
 

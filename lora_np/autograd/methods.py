@@ -39,7 +39,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     data: Any  # an ndarray, or inside a grad a Tensor
     grad: Array | None
-    node: Any  # where it comes from, or None
+    node: Any  # the step that computed it, or None
     answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
 
     # The most common operators of the mixin, without NumPy's dispatch.
@@ -98,7 +98,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         """Return the value of a Tensor with one element as a Python number."""
         return self.data.item()  # type: ignore[no-any-return]
 
-    # read at every step of a graph, so in C
+    # attrgetter runs in C: these are read at every step of a graph
     shape: tuple[int, ...] = property(attrgetter("data.shape"))  # type: ignore[assignment]
     ndim: int = property(attrgetter("data.ndim"))  # type: ignore[assignment]
     size: int = property(attrgetter("data.size"))  # type: ignore[assignment]

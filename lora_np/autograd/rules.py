@@ -264,7 +264,7 @@ composition(np.vecdot)(
 def kron(a: Array, b: Array) -> Array:
     n = max(np.ndim(a), np.ndim(b))
     a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
-    # Every axis of a before the same axis of b, and then the two of them are one.
+    # Interleave the axes of a and b, then join each pair into one.
     products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(
         b, tuple(range(0, 2 * n, 2))
     )
@@ -282,7 +282,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    # a product of matrices sees only their numbers of entries
+    # only the numbers of entries matter to the product
     if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
@@ -305,7 +305,7 @@ def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Ope
 
 
 def explicit(subscripts: str, operands: Sequence[Array]) -> str:
-    """Write a letter for every axis, and the output, into subscripts, as NumPy reports them."""
+    """Expand subscripts as NumPy does: a letter for every axis, and an explicit output."""
     shapes = [(1,) * np.ndim(a) for a in operands]
     report = np.einsum_path(subscripts, *map(np.ones, shapes), optimize=False)[1]
     return str(report).partition("contraction:")[2].partition("\n")[0].strip()
@@ -345,7 +345,7 @@ def einsum_rule(
 
 
 def reaches(size: int, letter: str, labelled: list[tuple[str, Array]]) -> bool:
-    """Say whether an array has the axis ``letter``, long enough for ``size`` entries along it."""
+    """Tell whether an array has the axis ``letter`` with ``size`` entries, rather than one."""
     lengths = {
         n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter
     }
@@ -371,7 +371,7 @@ for extreme in (np.max, np.min):
 
 
 def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
-    """Hand every summed entry the same gradient, which needs only the shape of the input."""
+    """Give every entry of the sum the same gradient; only the input's shape is needed."""
     shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
@@ -425,7 +425,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Multiply factor by factor: y / a would fail at zeros."""
+    """Differentiate a product factor by factor, since y / a fails at zeros."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = (
         range(np.ndim(a))
@@ -487,7 +487,7 @@ def inverse(axes: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
-    """Cut the gradient of one array out of that of the joined one."""
+    """Return the part of the joined array's gradient that belongs to one of the arrays."""
     if axis is None:
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
         return lambda g, i: g[ends[i] - np.prod(shapes[i], dtype=int) : ends[i]].reshape(shapes[i])
@@ -600,13 +600,13 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
         return result
     if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
         result[index] = g
-    else:  # which may name an entry twice; then its gradients add up
+    else:  # an index may name an entry twice; then its gradients add up
         np.add.at(result, index, g)
     return result
 
 
 def add_rows(result: Array, rows: Array, g: Array) -> None:
-    """Do ``np.add.at(result, rows, g)``, as an embedding needs it, in a fraction of its time."""
+    """Add ``g`` to rows of ``result``, as ``np.add.at`` does, but several times faster."""
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.diff(rows, prepend=-1))

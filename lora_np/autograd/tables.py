@@ -90,7 +90,7 @@ CONSTANTS: set[Callable[..., Any]] = set()
 # functions written in terms of others
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
+NOT_DIFFERENTIABLE = None  # instead of a rule: a Tensor in this argument is an error
 
 
 def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
@@ -289,7 +289,7 @@ def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict
     if function in COMPOSITIONS:
         definition = COMPOSITIONS[function]
         covers, places = signature(definition)
-        if places is None:  # takes any number
+        if places is None:  # it takes any number of arguments
             places = len(args)
         if kwargs or len(args) > places:
             args, kwargs = arrange(function, covers, places, args, kwargs)
@@ -341,7 +341,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
-                forward = function  # which remembers the step for that one, too
+                forward = function  # records the step on the outer level, too
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -380,7 +380,7 @@ def constants(a: Any) -> Any:
     """Replace Tensors by their arrays, also in a list or tuple; scalars stay as they are."""
     if isinstance(a, Tensor):
         a = value(a).view()
-        a.flags.writeable = False  # for functions that take out=
+        a.flags.writeable = False  # so that functions with out= cannot write to it
         return a
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 
@@ -395,7 +395,7 @@ def arrange(
     args: Sequence[Any],
     kwargs: dict[str, Any],
 ) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Put array arguments by position and settings by keyword, however the caller wrote them.
+    """Pass array arguments by position and settings by keyword, however the caller passed them.
 
     A setting that equals NumPy's default is dropped; any other must be one that the rule
     ``covers``.
@@ -431,7 +431,7 @@ def snapshot(setting: Any) -> Any:
 
 
 def is_simple(setting: Any) -> bool:
-    """Say whether a setting, or an index, is made of numbers, slices and the like."""
+    """Tell whether a setting or an index consists of numbers, slices and the like."""
     parts = setting if isinstance(setting, tuple) else (setting,)
     return all(isinstance(part, SIMPLE) for part in parts)
 

@@ -16,7 +16,7 @@ from lora_np.files import write_text
 from lora_np.hub import float_dtype, read_arrays
 from lora_np.table import Shown
 
-# the goals of `resize` and `extract`, of which one is given
+# the goals of `resize` and `extract`: exactly one must be given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
@@ -27,7 +27,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
 
 
 def _written(command: options.Command) -> options.Command:
-    """Options of a command that writes an adapter module by module."""
+    """Add the options of a command that writes an adapter module by module."""
     for option in (
         options.as_json,
         options.force,

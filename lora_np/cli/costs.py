@@ -17,7 +17,7 @@ from lora_np.table import Table, binary_bytes
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
 
-# each an option of the commands that estimate memory
+# every field is an option of the commands that estimate memory
 _TRAINING = options.of_settings(accounting.TrainingOptions)
 _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
@@ -81,7 +81,7 @@ def _counted(
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
-        asked |= {"rank": rank} if rank else {}  # which count refuses
+        asked |= {"rank": rank} if rank else {}  # count reports the conflict
         counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]

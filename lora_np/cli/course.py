@@ -70,7 +70,9 @@ def puzzles(file: Path, hints: int) -> None:
     squares = "".join("□■"[done] for done in passed)
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
     for one, done in zip(every, passed, strict=True):
-        if done and not hints and not any(passed[one.number :]):  # the last of them
+        if (
+            done and not hints and not any(passed[one.number :])
+        ):  # all puzzles after it are unsolved
             parts.append(f"{one.heading}: solved\n{one.after(checked[one.name][0])}")
         elif not done and one.name in checked:
             parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")

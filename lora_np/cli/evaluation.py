@@ -48,14 +48,14 @@ def evaluate(
                 )
                 for path in (adapter if i == 0 else ())
             }
-            yield name, model  # once all adapters fit it: measuring takes long
+            yield name, model  # after all adapters were found to fit, since measuring takes long
             yield from adapted.items()
 
     examples = language.read_data(data, format=format)
     if len({*models}) < len(models) or len({*adapter}) < len(adapter):
         raise click.UsageError("name each model and each adapter once")
     for name in models[1:]:
-        accounting.model_spec(name)  # there, or nothing is measured
+        accounting.model_spec(name)  # check that the model exists before measuring
     result = language.evaluate(opened(), examples, max_length=max_length, answers=answers)
     if html is not None:
         write_text(html, result.to_html())

@@ -16,7 +16,7 @@ from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
-QUESTIONS = 5  # that a page shows, answered before and after
+QUESTIONS = 5  # number of questions that the HTML report shows
 
 
 @click.command()
@@ -94,7 +94,7 @@ def tell(note: object) -> None:
 
 
 def refuse_failure(result: language.Adapted) -> None:
-    """Write nothing where nothing was learnt, and warn of overfitting."""
+    """Raise an error if nothing was learnt, and warn about overfitting."""
     rate = result.settings["lr"]
     moved = (
         f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a"
@@ -173,7 +173,7 @@ def generate(
 
 
 def lines() -> Iterator[str]:
-    """What people type, line by line."""
+    """Yield the lines that the user types."""
     with suppress(EOFError):
         while True:
             if (line := input("> " if sys.stdin.isatty() else "")).strip():

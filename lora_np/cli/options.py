@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-# which no directory should have
+# file extensions that no directory should have
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
 Command = TypeVar("Command", bound=Callable[..., None])
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Value = TypeVar("Value")
 
 
 class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic in newer click
-    """A type of option that a function parses."""
+    """An option's type whose values a function parses."""
 
     def __init__(self, parse: Callable[[str], T], name: str = "text") -> None:
         self.parse, self.name = parse, name
@@ -108,7 +108,7 @@ def kept(context: click.Context, option: click.Parameter, path: Path | None) -> 
 
 
 def check_place(out: Path) -> None:
-    """Refuse what a trained adapter cannot be or replace, before the training, not after it."""
+    """Refuse an output path that cannot hold the trained adapter, before training starts."""
     if out.suffix == ".safetensors":
         raise ValueError(f"{out}: a file for image models; name a directory or a .gguf file")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
@@ -116,7 +116,7 @@ def check_place(out: Path) -> None:
 
 
 def noted(context: click.Context, option: click.Parameter, force: bool) -> bool:
-    """Note ``--force`` for the options that name files."""
+    """Record ``--force`` for the options that name files."""
     context.meta["force"] = force
     return force
 
@@ -129,7 +129,7 @@ def byte_count(text: str) -> int:
 def parse_targets(text: str) -> str | list[str]:
     """Parse ``all-linear``, names with commas, or a regular expression, by its characters."""
     if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
-        matcher(text)  # an expression that is none is refused
+        matcher(text)  # refuses an invalid expression
         return text
     return parse_names(text)
 
@@ -163,7 +163,7 @@ _force = partial(
     help="Replace what is there, once the new one is complete.",
 )  # fmt: skip
 force = _force()
-force_files = _force(expose_value=False)  # where no function is told of it
+force_files = _force(expose_value=False)  # for commands that need not pass it on
 any_base = click.option(
     "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
-# times the mean input variance: centred patches have a covariance that is not invertible
+# relative to the mean input variance; centred patches have a singular covariance
 RIDGE = 0.01
-TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised later
-GOAL = 0.97  # of the gain that the best update of the rank reaches
+TITLE = "<title>lora-np tour: "  # by which a report is recognised later
+GOAL = 0.97  # share of the best update's improvement that training must reach
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
-PROMPT = "And the "  # of the sample
+PROMPT = "And the "  # prompt of the sample
 OPENING = """\
 LoRA, low-rank adaptation, teaches a trained model something new without changing its weights.
 A matrix W0 stays as it is; two thin matrices beside it are trained, and the file is small.
@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """Say what the smallest update brings, of what the full one does, each at its best."""
+        """Compare the improvement of the smallest update with that of the full one."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters bring {share:.1%}"
@@ -205,7 +205,7 @@ class Tour:
 
     @property
     def enough(self) -> str:
-        """Say which rank is enough by held-out data and by the norm, and why they differ."""
+        """Explain which rank is enough by held-out data and by the norm, and why they differ."""
         return (
             f"By the error rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or more"
             " of the best full update's improvement. By the entries rank"
@@ -268,7 +268,9 @@ def tour(
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs no time
+    folder.mkdir(
+        parents=True, exist_ok=True
+    )  # created before the work, so that a wrong path fails at once
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
@@ -308,7 +310,7 @@ class Task:
         self.steps = 500 if quick else 2_000
         x0, y0 = datasets.patches(datasets.photograph(), n, rng=self.rng)
         B, A = reduced_rank_regression(x0, y0, ridge=ridge_for(x0))
-        W0 = B @ A  # at full rank: plain ridge regression
+        W0 = B @ A  # at full rank this is plain ridge regression
         x, y = datasets.patches(datasets.terrain(), n + held_out, rng=self.rng)
         self.x, self.y, self.held_out = x[:n], y[:n], (x[n:], y[n:])
         self.base = Linear(W0.astype(np.float32))

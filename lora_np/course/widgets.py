@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Picture = Array | Figure
 
 STATIC = 4  # pictures in a figure that replaces a slider
-WIDE = 3  # times as wide as high: such pictures are shown one under the other
+WIDE = 3  # pictures at least so many times as wide as high are stacked
 
 
 def sliders(
@@ -101,7 +101,7 @@ def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
         from PIL import Image
 
         levels = np.interp(picture, limits, (0, 255)).round().astype(np.uint8)
-        # one byte a pixel, where matplotlib would take four
+        # one byte per pixel instead of matplotlib's four
         Image.fromarray(levels).save(stream, "png")
         width = "40em" if picture.shape[1] > WIDE * len(picture) else "24em"
     else:
@@ -176,7 +176,7 @@ def live_figure(
     if "IPython" in sys.modules:
         import matplotlib.pyplot as plt
 
-        plt.close(figure)  # or the notebook shows it once more at the end of the cell
+        plt.close(figure)  # otherwise the notebook shows it again at the end of the cell
         handle = import_module("IPython.display").display(figure, display_id=True)
     due = monotonic() + every
 

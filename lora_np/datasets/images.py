@@ -8,7 +8,11 @@ import numpy as np
 
 from lora_np.checks import Array, finite, generator, real, whole_number
 
-HEIGHT, LEFT, WIDTH = 10, 12, 22  # of a pair of patches, the columns of the left one, and of both
+HEIGHT, LEFT, WIDTH = (
+    10,
+    12,
+    22,
+)  # height of a pair of patches, width of the left one, width of both
 
 
 def photograph() -> Array:

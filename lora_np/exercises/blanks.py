@@ -22,7 +22,7 @@ from lora_np.exercises.running import Mistake, last_line, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
 
 BLANK = "___"
-TITLE = "# Puzzle {}: {}"  # above each line in a script
+TITLE = "# Puzzle {}: {}"  # begins the title above each line of a script
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
 
@@ -131,7 +131,7 @@ class Puzzle(Exercise):
         if not self.within:
             return self.blank
         function = self.block.replace(self.right, self.blank)
-        for other in puzzles():  # whose answer would be seen
+        for other in puzzles():  # hide the other puzzles' answers
             function = function.replace(other.right, other.blank.replace(BLANK, "..."))
         return textwrap.dedent(function).strip()
 
@@ -169,11 +169,11 @@ class Puzzle(Exercise):
         return self.after(line) if outcome.passed else Scene(told(outcome), passed=False)
 
     def before(self) -> Scene:
-        """Draw what the text describes."""
+        """Draw the scene before the puzzle is solved."""
         return drawn(self.source(self.right), self.picture)
 
     def after(self, line: str) -> Scene:
-        """Draw what a right line can do."""
+        """Draw the scene that a right line produces."""
         return drawn(self.source(line), self.picture, self.victory)
 
 

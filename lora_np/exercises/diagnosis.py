@@ -14,7 +14,7 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, run_cell, values
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
-OFTEN = 5  # inputs that prove something, and that a law sees of each region
+OFTEN = 5  # inputs needed as proof, and inputs of each region that a law must see
 
 
 def diagnosis(
@@ -40,7 +40,9 @@ def diagnosis(
     tell : callable
         How a mistake breaks it on the input of this number.
     """
-    places = sorted(range(len(given)), key=lambda i: given[i] is None)  # what differs first
+    places = sorted(
+        range(len(given)), key=lambda i: given[i] is None
+    )  # arguments that differ come first
     telling = sum(one is not None and "value" in one.asked[1] for one in given)
 
     def same(one: Mistake) -> bool:
@@ -122,7 +124,7 @@ def neighbours(answer: str, part: str) -> list[Mistake]:
         for old, new in rules.items()
         for place in re.finditer(old, part)
     ]
-    # changed, a loop may never end
+    # a changed bound may make a loop endless
     return [] if "while" in part else found[:: len(found) // 12 + 1]
 
 

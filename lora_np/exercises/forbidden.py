@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lora_np.exercises.values import Value
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath", "sys", "_thread")
-# they call a student's function, and are called back by it
+# these call a student's function
 OURS = ("lora_np.exercises", "lora_np.grading")
 
 # what an own algorithm never needs
@@ -87,7 +87,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         If a function ran that must not; `TooMuch` if a limit was passed.
     """
     forbids, within, steps = rules
-    # and what would end the watch, or is not seen by it
+    # these would end the watch, or escape it
     unseen = "setprofile settrace start_new_thread start_joinable_thread"
     names = {word for rule in forbids for word in f"{FAMILIES.get(rule, rule)} {unseen}".split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)

@@ -38,7 +38,7 @@ class Drawn:
     """Remember one input as a law drew it."""
 
     value: Any  # a whole number, or an array (without axes if it is one real number)
-    simplest: float  # what it is made towards
+    simplest: float  # the value that shrinking moves it towards
     axes: tuple[str, ...] = ()  # the names of an array's sizes, empty where a size has none
 
 
@@ -104,7 +104,7 @@ class Draw:
                 value[common] = np.clip(old[common], low, high)
         axes = tuple(getattr(size, "name", "") for size in shape)
         self.drawn[name] = Drawn(value, simplest, axes)
-        return value + 0.0  # a copy, and no zero of it has a sign
+        return value + 0.0  # copies, and turns -0.0 into 0.0
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
         """Draw a real number: a small whole one first."""
@@ -171,7 +171,9 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
         if any(name in other.axes for other in drawn.values()) and one.value > one.simplest:
             yield from (without(drawn, name, i) for i in range(one.value))
     sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
-    for first, second in itertools.combinations(sorted(sizes), 2):  # so that a square stays one
+    for first, second in itertools.combinations(
+        sorted(sizes), 2
+    ):  # shrink two sizes at once, so that a square stays a square
         for i in range(min(drawn[first].value, drawn[second].value)):
             yield without(without(drawn, first, i), second, i)
     yield from changed(drawn, simpler_by_an_entry)

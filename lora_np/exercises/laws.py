@@ -9,7 +9,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike
 from lora_np.exercises.values import Value
 
-TOLERANCE = 1e-4  # of the largest number: right answers computed in float32 come closer
+TOLERANCE = 1e-4  # relative to the largest number; float32 is more accurate than this
 
 
 class LawBroken(AssertionError):  # noqa: N818

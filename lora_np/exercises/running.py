@@ -16,10 +16,12 @@ import numpy as np
 from lora_np.exercises.forbidden import Forbidden, Rules, watched
 from lora_np.exercises.values import Source, Value
 
-Reply = dict[str, Value]  # of `call`
+Reply = dict[str, Value]  # what `call` returns
 Exchange = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
 ANYTHING = Rules()
-HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
+HEADER = (
+    "import numpy as np\n\nimport lora_np as lnp\n"  # begins every script, notebook and solution
+)
 
 
 def run_cell(
@@ -64,7 +66,7 @@ def run_cell(
             reached(statement.lineno)
             part = ast.Module([statement], [])
             code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)
-            flags |= code.co_flags & annotations.compiler_flag  # of `from __future__`
+            flags |= code.co_flags & annotations.compiler_flag  # flags of `from __future__` imports
             exec(code, names)
     except (Exception, SystemExit) as error:  # a submission must not end the grading
         return last_line(error)

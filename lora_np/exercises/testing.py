@@ -35,16 +35,16 @@ from lora_np.exercises.values import Json, Source, Value, WireError, decode, enc
 # arguments, rules: see `call`
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
-SEEDS = (0,)  # what the inputs are drawn from that students see
+SEEDS = (0,)  # seeds of the inputs that students see
 LARGEST = 200  # characters of a counterexample, and of what it says
 PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
-ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
+ATTEMPTS = 15  # at shrinking an input, per case; fewer if calls are slow
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
 GIVEN = "The statement's example holds"
-EXAMPLE = 5e-3  # of the largest number: it may be shown with two digits
-LAWS = {  # that a failed call breaks, by the kind of its error
+EXAMPLE = 5e-3  # tolerance relative to the largest number, which may be shown with two digits
+LAWS = {  # laws that a failed call breaks, by the kind of error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
     "Forbidden": "The exercise forbids it",
@@ -299,7 +299,7 @@ class Answer:
     caller: Caller
     last: Exchange = ((), {})  # the last call, and the reply
     wanted: Callable[[Sequence[Value]], bool] = (
-        lambda arguments: True  # whether a call is worth its time
+        lambda arguments: True  # tells whether a call is worth its time
     )
 
     def __call__(
@@ -382,7 +382,7 @@ def arrays(value: Any) -> Value:
         return tuple(map(arrays, value))
     try:
         return np.asarray(value) if isinstance(value, list) else value
-    except ValueError:  # of different lengths
+    except ValueError:  # rows of different lengths
         return list(map(arrays, value))
 
 
@@ -472,7 +472,7 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
     results: list[Broken] = []
 
     more = [*usual(one.answer, one.name), *neighbours(one.answer, one.part)]
-    # what one law cannot tell apart, another may
+    # another law may tell apart what this one cannot
     for of in sorted(one.laws, key=lambda other: other is not law):
         for i, (drawn, _) in enumerate(telling(one, of)):
             places.append((of, i))
@@ -496,7 +496,7 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
         law.check(draw, answer)
         found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
-    for seed in (1, 2):  # other inputs than those of a check
+    for seed in (1, 2):  # seeds whose inputs differ from those of a check
         first_broken(replace(law, check=check), by(one.answer, one), [seed, one.laws.index(law)])
     return list(found.values())
 
@@ -538,7 +538,9 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # or it prints for every input
+            with contextlib.redirect_stdout(
+                io.StringIO()
+            ):  # otherwise it would print for every input
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}

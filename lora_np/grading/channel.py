@@ -52,7 +52,7 @@ class Channel:
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
-        self.deadline = inf  # of the message that is waited for
+        self.deadline = inf  # deadline of the message that is awaited
         self.late = False
         self.threads = [Thread(target=work, daemon=True) for work in (self.watch, self.listen)]
         for thread in self.threads:
@@ -108,8 +108,8 @@ class Channel:
         self.kill_group()
         for thread in self.threads:
             thread.join(timeout=1.0)
-        self.process.wait()  # now that no other thread can send a signal to its number
-        with contextlib.suppress(OSError), self.process:  # which closes its pipes
+        self.process.wait()  # only now, when no other thread can send a signal to its number
+        with contextlib.suppress(OSError), self.process:  # the context closes its pipes
             pass
         # the folder may be as deep as the disk allows
         with contextlib.suppress(RecursionError, OSError):

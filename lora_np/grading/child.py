@@ -16,14 +16,14 @@ from lora_np.grading.wire import receive, send
 
 
 def main() -> None:
-    """Set the limits, run the cells, then answer calls until the other side closes."""
+    """Set the limits, run the cells, and answer calls until the grader closes the channel."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests, trusted=True)
     take_standard_streams()
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
-        # while it may still write its list of fonts
+        # imported while matplotlib may still write its list of fonts
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")

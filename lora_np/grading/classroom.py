@@ -29,7 +29,7 @@ from lora_np.work import parallel_map
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
-Row = dict[str, str]  # of a roster
+Row = dict[str, str]  # a row of a roster
 
 
 @dataclass(frozen=True)

@@ -203,10 +203,15 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
 
 # Landlock: only single entries can be read, and nothing can be written.
 
-ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
+ALL_RIGHTS = (
+    (1, 13),
+    (2, 14),
+    (3, 15),
+    (5, 16),
+)  # the version that introduced each number of rights
 READ = 0b1101  # execute, read file, read folder
 LIST = 0b1000  # read folder: the names of its files
-READ_AND_WRITE = 0b110  # a file
+READ_AND_WRITE = 0b110  # rights to read and write a file
 ON_A_FILE = 0b1100000000000111  # the rights that a file, not a folder, can have
 SCOPED = 0b11  # abstract sockets, signals
 
@@ -274,7 +279,7 @@ def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, i
     folder = Path(place).resolve()
     if not place or not folder.is_dir():
         return
-    yield folder, LIST  # without which nothing in it can be imported
+    yield folder, LIST  # importing from a folder requires listing it
     for entry in folder.iterdir():
         if wanted(entry.name.partition(".")[0]):
             yield entry.resolve(), READ
@@ -332,7 +337,7 @@ MACHINES = {
 FCNTL = (0, 1, 2, 3, 4, 1030)
 TO_THE_END = -1  # a jump to the line that allows
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
+NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
 
 
@@ -362,7 +367,7 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         lines += [(EQUAL, 0, 2 + len(allowed), call), (LOAD, 0, 0, place)]
         lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
     lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
-    last = len(lines) - 2  # from the next line
+    last = len(lines) - 2  # jumps count from the next line
     return [
         (op, last - i if yes == TO_THE_END else yes, no, n)
         for i, (op, yes, no, n) in enumerate(lines)

@@ -88,7 +88,9 @@ class Sandbox:
                     f"the whole file took longer than {self.limits.total_seconds:g} seconds"
                 )
             self.process = process = Channel("child", environment)
-            secret = Path(process.place.name, "secret")  # outside its folder: it must not read it
+            secret = Path(
+                process.place.name, "secret"
+            )  # outside the process's folder, since it must not be readable
             secret.touch(mode=0o644)
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
             settings: Value = {
@@ -101,7 +103,7 @@ class Sandbox:
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
-            # of the cell that runs now
+            # the running cell's number, line and deadline
             current, line, deadline = 0, 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:

@@ -32,7 +32,7 @@ SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # bytes of a file
 # lines of a script up to which an error's line is that of the file, not of its part
 NUMBERED = 5_000
-CELLS = 1_000  # with code in them
+CELLS = 1_000  # most cells of code in a file
 PROBLEMS = 50  # cells whose problems are shown
 LONGEST = 2_000  # characters of one message to a student
 UNPRINTABLE = (

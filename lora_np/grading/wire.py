@@ -13,7 +13,7 @@ from lora_np.exercises import Value, WireError, decode, encode
 
 # bytes of a message, which takes up to sixty times as much memory once it is read
 LIMIT = 8 * 2**20
-LARGE = 2**30  # of one that the grader wrote
+LARGE = 2**30  # bytes of a message that the grader wrote
 
 
 def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from html import escape
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import configured, generator, number, overflow_allowed, printable, whole_number
+from lora_np.checks import configured, generator, overflow_allowed, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -23,19 +22,27 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.language.storing import read_text
 from lora_np.lora import ALPHA, VARIANTS, inject, learning_rate
 from lora_np.models import Targets
-from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import check_choices, setting, settings_of
+from lora_np.nn import AdamW, Optimizer, cosine_schedule, linear_schedule, trainable
+from lora_np.settings import check_settings, setting, settings_of
 from lora_np.table import Table, binary_bytes, one_line, page
 from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and characters of it
-TIMED = 3  # batches, in a forecast
-FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
+    from lora_np.table import Part
+
+GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and how many of its characters are used
+TIMED = 3  # batches that a forecast times
+FEWEST, MOST = 16, 20  # intended rows per validation, and most validations
 SCHEDULES = ("cosine", "linear", "constant")
-VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
+VARIED = (
+    "lora",
+    "rslora",
+    "lora+",
+    "lora-fa",
+    "dora",
+)  # variants that leave the base's weights unchanged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,10 +76,14 @@ class FinetuneSettings(RunSettings):
         None, "Peak learning rate; by default 5 / (width * max(sqrt(alpha), alpha / 12))"
     )
     schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
-    warmup: int | None = setting(None, "Steps of warm-up; by default a tenth, at most 10")
-    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    warmup: int | None = setting(
+        None, "Steps of warm-up; by default a tenth, at most 10", minimum=0
+    )
+    weight_decay: float = setting(0.0, "AdamW's weight decay", open_minimum=False)
     clip: float = setting(1.0, "Largest norm of the gradient")
-    dropout: float = setting(0.0, "Dropout rate before A")
+    dropout: float = setting(
+        0.0, "Dropout rate before A", open_minimum=False, maximum=1, open_maximum=True
+    )
     validation: AnyData | None = None
     validate_every: int | None = setting(
         None, "Steps between validations; by default they take a tenth of the work"
@@ -83,16 +94,7 @@ class FinetuneSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self)
-        for name in ("lr", "clip", "alpha", "epochs"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), open_minimum=True)
-        number("dropout", self.dropout, maximum=1, open_maximum=True)
-        number("weight_decay", self.weight_decay)
-        wholes = ("rank", "steps", "accumulate", "batch_size", "max_length", "validate_every")
-        for name in (*wholes, "patience", "sample_every"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
+        check_settings(self)
         if self.warmup is not None:
             whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
         if None not in (self.steps, self.epochs):
@@ -101,7 +103,7 @@ class FinetuneSettings(RunSettings):
             )
 
 
-# what tells a run from another, in the order in which it is compared
+# settings that identify a run, in the order of comparison
 RECORDED = [
     "targets",
     *(
@@ -113,7 +115,7 @@ RECORDED = [
 
 
 class Replies(NamedTuple):
-    """What the model says to a held-out question before and after training."""
+    """The model's answers to a held-out question before and after training."""
 
     question: str
     wanted: str
@@ -167,14 +169,14 @@ class Adapted:
 
     @property
     def diverged(self) -> bool:
-        """Tell whether the loss is worse than before, also on the training text."""
+        """Whether the loss rose on both held-out and training text."""
         loss = self.history.loss
         learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
         return not self.after <= self.before and not learnt
 
     @property
     def table(self) -> Table:
-        """All results, for people."""
+        """The results as a table."""
         names = [
             "trainable parameters",
             "steps",
@@ -209,9 +211,8 @@ class Adapted:
         return figure
 
     def to_html(self, *, command: str = "") -> str:
-        """Write a page on the run: data, losses, answers, settings, memory, and its command."""
-        notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
+        """Write an HTML report: data, losses, answers, settings, memory, and the command."""
+        parts: list[Part] = [*self.notes, self.table, self.figure(), self.loss_table]
         if self.answers:
             formats = dict.fromkeys(Replies._fields, one_line)
             title = "Held-out questions"
@@ -223,17 +224,15 @@ class Adapted:
             parts.append(Table(["after steps", "sample"], self.history.samples))
         parts.append(Table(["setting", "value"], [*self.settings.items()]))
         if memory := peak_memory():
-            parts.append(f"<p>Most memory of the process: {binary_bytes(memory)}</p>")
+            parts.append(f"Most memory of the process: {binary_bytes(memory)}")
         if command:
-            parts.append(
-                f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"
-            )
+            parts.append(("The command that repeats it:", command))
         return page("A LoRA on a language model", parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What a run of `finetune` will take: see `forecast`.
+    """The predicted cost of a run of `finetune`: see `forecast`.
 
     Parameters
     ----------
@@ -267,7 +266,7 @@ class Forecast:
 
     @property
     def table(self) -> Table:
-        """The figures, for people."""
+        """The prediction as a table."""
         names = ["tokens", "in the loss", "rows", "steps", "epochs", "time", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
@@ -383,38 +382,36 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     >>> result.trainable, result.after < result.before
     (18688, True)
     """
-    plan = Prepared(model, data, settings)
-    run: dict[str, Any] = {
-        field.name: getattr(settings, field.name) for field in fields(RunSettings)
-    }
-    run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
-    run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
-    run |= {"steps": plan.steps}
-    run["progress"] = "finetune" if settings.progress is True else settings.progress
+    plan = prepared(model, data, settings)
+    run = settings.of_run(
+        "finetune", loss=batch_loss, optimizer=plan.optimizer, rng=plan.random, steps=plan.steps,
+        validation=plan.watched, validate_every=plan.every,
+    )  # fmt: skip
     asked = plan.questions
     if asked and settings.sample_every:
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
-    if result.interrupted:  # which was not at a validation
+    if result.interrupted:  # interrupted between validations
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
-    facts = float(losses[0]), float(after), result.interrupted, plan.settings, plan.notes
-    if not asked:
-        return Adapted(result.model, result.history, *facts)
+    both = (model, result.model) if asked else ()
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
-    both = [answered(one, asked) for one in (model, result.model)]
-    answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *both, strict=True))
-    if settings.tell is not None and not settings.sample_every:
+    replied = [answered(one, asked) for one in both]
+    answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *replied, strict=True))
+    if answers and settings.tell is not None and not settings.sample_every:
         settings.tell(told(0, answers[0].before))
         settings.tell(told(len(result.history.loss), answers[0].after))
-    general = [general_loss(one, plan.settings["max_length"]) for one in (model, result.model)]
-    return Adapted(result.model, result.history, *facts, answers, tuple(filter(None, general)))
+    general = [general_loss(one, plan.settings["max_length"]) for one in both]
+    return Adapted(
+        result.model, result.history, float(losses[0]), float(after), result.interrupted,
+        plan.settings, (*plan.notes,), answers, tuple(filter(None, general)),
+    )  # fmt: skip
 
 
 def told(step: int, text: str) -> str:
-    """Write what a model says after a step, on one line."""
+    """Format the model's answer after a step on one line."""
     return f"After {step} steps: {' '.join(text.split())}"
 
 
@@ -427,14 +424,14 @@ def general_loss(model: LanguageModel, max_length: int) -> float | None:
 
 
 class Question(NamedTuple):
-    """The beginning of a held-out document, and how it goes on, as tokens."""
+    """The beginning of a held-out document and its continuation, as tokens."""
 
     prompt: Sequence[int]
     wanted: Sequence[int]
 
 
 def question(document: packing.Document) -> Question:
-    """Ask for the last answer of a document, or for the second half of a text."""
+    """Make a question: a document up to its last answer, or the first half of a text."""
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])
@@ -443,7 +440,7 @@ def question(document: packing.Document) -> Question:
 
 
 def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
-    """Answer questions with the most likely tokens; what goes on after a mark is cut."""
+    """Answer questions with the most likely tokens; "[...]" marks an answer that was cut."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
     prompts = [[*prompt] for prompt, _ in questions]
     made = replies(model, prompts, Sampling(tokens=most, temperature=0))
@@ -451,14 +448,14 @@ def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
-    """Decode tokens without those that are not text."""
+    """Decode tokens, leaving out special tokens."""
     vocabulary = vocabulary_of(model)
     return vocabulary.decode(i for i in tokens if i not in vocabulary.specials).strip()
 
 
 @configured(FinetuneSettings)
 def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Forecast:
-    """Predict what `finetune` would take, from three of its batches that are measured.
+    """Predict the time and memory that `finetune` needs, by timing three of its batches.
 
     Parameters
     ----------
@@ -494,7 +491,7 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     >>> found.tokens, found.rows, found.steps
     (8064, 126, 10)
     """
-    plan = Prepared(model, data, settings)
+    plan = prepared(model, data, settings)
 
     def seconds_of(rows: list[Row]) -> float:
         result = fit(
@@ -505,83 +502,125 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
     # first the batch that takes the most memory; it is not timed, since it makes tables and gets
     # its pages
-    seconds_of(sorted(plan.rows, key=length, reverse=True)[: plan.size])
+    seconds_of(sorted(plan.batches.items, key=length, reverse=True)[: plan.batches.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
     begin = time.perf_counter()
     packing.mean_loss(plan.adapted, plan.watched[:1])
     watching = (time.perf_counter() - begin) / plan.watched[0].tokens.size
     watched = plan.times * sum(part.tokens.size for part in plan.watched)
-    tokens, passed = sum(map(length, plan.rows)), plan.steps * plan.batches.tokens
+    rows = plan.batches.items
+    tokens, passed = sum(map(length, rows)), plan.steps * (plan.batches.tokens or 0)
     learnt = sum(document.learnt for document in plan.documents)
     shown = tuple(packing.marked(document, vocabulary_of(model)) for document in plan.documents[:3])
-    counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
-    return Forecast(shown, plan.notes, *counts, rate * passed + watching * watched, peak_memory())
+    counts = (tokens, learnt, len(rows), plan.steps, passed / tokens)
+    seconds = rate * passed + watching * watched
+    return Forecast(shown, (*plan.notes,), *counts, seconds, peak_memory())
 
 
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run of `finetune` before its first step."""
+    """A run of `finetune` before its first step, as `prepared` makes it."""
 
-    def __init__(self, model: LanguageModel, data: AnyData, s: FinetuneSettings) -> None:
-        data = as_data(data)
-        width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
-        whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
-        max_length = packing.within(model, s.max_length)
-        other = None if s.validation is None else as_data(s.validation)
-        self.documents, held_out, notes = packing.divided(data, other, model, max_length)
-        self.rows = packed(self.documents, max_length)
-        self.size = min(s.batch_size, len(self.rows))
-        epoch = len(self.rows) // self.size / s.accumulate  # steps
-        notes = [str(data), *notes]
-        if s.steps is not None:
-            self.steps = s.steps
-        elif s.epochs is not None:
-            self.steps = math.ceil(s.epochs * epoch)
-        else:
-            self.steps = min(math.ceil(3 * epoch), 300)
-            notes.append(f"{self.steps} steps: by default 3 epochs, but at most 300 steps")
-        if self.steps > 10 * epoch:
-            notes.append(f"{self.steps / epoch:.0f} epochs: after ten, most models memorise")
-        self.notes = tuple(notes)
-        self.random = generator(s.rng)
-        self.adapted = inject(
-            model, rank=s.rank, alpha=s.alpha, dropout=s.dropout, variant=s.variant,
-            targets=s.targets, rng=self.random,
-        )  # fmt: skip
-        order = int(self.random.integers(2**32))
-        warmup = min(10, -(-self.steps // 10)) if s.warmup is None else s.warmup
-        peak = learning_rate(self.adapted, s.variant) if s.lr is None else s.lr
-        self.settings = {name: getattr(s, name) for name in RECORDED} | {
-            "steps": self.steps, "epochs": self.steps / epoch, "lr": peak,
-            "alpha": float(s.alpha), "max_length": max_length, "warmup": warmup,
-            "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
-        }  # fmt: skip
-        described = [(document.tokens, document.answer) for document in self.documents]
-        identity = {**self.settings, "the data": described, "the model's weights": model.model}
-        self.batches = packing.Shuffled(self.rows, self.size, s.accumulate, order, identity)
-        decay = cosine_schedule if s.schedule == "cosine" else linear_schedule
-        final = peak if s.schedule == "constant" else 0.0
-        lr = decay(peak, steps=self.steps, warmup=warmup, final=final)
-        self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay))
-        if isinstance(s.questions, int):
-            self.questions = [*map(question, held_out[: s.questions])]
-        else:
-            texts = map(vocabulary_of(model).encode, s.questions)
-            self.questions = [Question(text.tolist(), ()) for text in texts]
-        held, tokens = packed(held_out, max_length), self.batches.tokens * self.steps
-        self.every, self.times, some = budget(
-            held, tokens, self.steps, s.validate_every or s.sample_every
-        )
-        self.watched = packing.in_batches(some, self.size)
-        if s.tell is not None:
-            for note in self.notes:
-                s.tell(note)
+    adapted: LanguageModel
+    batches: packing.Shuffled[Row, packing.Batch]
+    optimizer: Optimizer
+    random: np.random.Generator
+    settings: dict[str, Any]  # as recorded in the result
+    documents: list[packing.Document]  # documents to train on
+    questions: list[Question]  # held-out questions
+    every: int  # steps between validations
+    times: int  # number of validations
+    watched: list[packing.Batch]  # the batches of each validation
+    notes: list[str]
+
+    @property
+    def steps(self) -> int:
+        """The number of training steps."""
+        return int(self.settings["steps"])
+
+
+def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepared:
+    """Split and pack the data, adapt the model, and fill in the default settings."""
+    data = as_data(data)
+    width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
+    whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
+    max_length = packing.within(model, s.max_length)
+    other = None if s.validation is None else as_data(s.validation)
+    documents, held_out, notes = packing.divided(data, other, model, max_length)
+    rows = packed(documents, max_length)
+    size = min(s.batch_size, len(rows))
+    epoch = len(rows) // size / s.accumulate  # steps
+    steps, more = steps_of(s, epoch)
+    random = generator(s.rng)
+    adapted = inject(
+        model, rank=s.rank, alpha=s.alpha, dropout=s.dropout, variant=s.variant,
+        targets=s.targets, rng=random,
+    )  # fmt: skip
+    order = int(random.integers(2**32))
+    warmup = min(10, -(-steps // 10)) if s.warmup is None else s.warmup
+    peak = learning_rate(adapted, s.variant) if s.lr is None else s.lr
+    recorded = {name: getattr(s, name) for name in RECORDED} | {
+        "steps": steps, "epochs": steps / epoch, "lr": peak,
+        "alpha": float(s.alpha), "max_length": max_length, "warmup": warmup,
+        "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
+    }  # fmt: skip
+    described = [(document.tokens, document.answer) for document in documents]
+    identity = {**recorded, "the data": described, "the model's weights": model.model}
+    decay = cosine_schedule if s.schedule == "cosine" else linear_schedule
+    final = peak if s.schedule == "constant" else 0.0
+    lr = decay(peak, steps=steps, warmup=warmup, final=final)
+    tokens = round(sum(map(length, rows)) / len(rows) * size * s.accumulate)
+    held, chosen = packed(held_out, max_length), s.validate_every or s.sample_every
+    every, times, watched = budget(held, tokens * steps, steps, chosen)
+    notes = [str(data), *notes, *more]
+    if s.tell is not None:
+        for note in notes:
+            s.tell(note)
+    return Prepared(
+        adapted,
+        packing.Shuffled(rows, packing.together, size, s.accumulate, order, identity, tokens),
+        VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay)),
+        random,
+        recorded,
+        documents,
+        questions_of(model, held_out, s.questions),
+        every,
+        times,
+        packing.in_batches(watched, size),
+        notes,
+    )
+
+
+def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
+    """Choose the number of steps, and note how, given the steps of one epoch."""
+    notes = []
+    if settings.steps is not None:
+        steps = settings.steps
+    elif settings.epochs is not None:
+        steps = math.ceil(settings.epochs * epoch)
+    else:
+        steps = min(math.ceil(3 * epoch), 300)
+        notes.append(f"{steps} steps: by default 3 epochs, but at most 300 steps")
+    if steps > 10 * epoch:
+        notes.append(f"{steps / epoch:.0f} epochs: after ten, most models memorise")
+    return steps, notes
+
+
+def questions_of(
+    model: LanguageModel, held_out: Sequence[packing.Document], asked: int | Sequence[str]
+) -> list[Question]:
+    """Take some held-out documents as questions, or texts to continue."""
+    if isinstance(asked, int):
+        return [*map(question, held_out[:asked])]
+    texts = map(vocabulary_of(model).encode, asked)
+    return [Question(text.tolist(), ()) for text in texts]
 
 
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose steps between validations, how many, and their rows: at most a tenth of the work.
+    """Choose validation interval, count and rows, so that validation takes a tenth of the work.
 
     A trained token costs two: it goes through the model and back. At least one row is watched,
     twice.
@@ -597,7 +636,7 @@ def budget(
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes that the process has held so far, where the system tells."""
+    """Return the process's peak memory in bytes, or None if the system does not report it."""
     # Linux's; getrusage begins with what the parent process held
     status = Path("/proc/self/status")
     words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []

@@ -7,35 +7,36 @@ distributions of every token of answers that the teacher samples.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace as changed
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace as changed
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, Rng, configured, generator, number, printable, whole_number
+from lora_np.checks import Array, Rng, configured, generator
 from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import Reader, Sampling, replies
-from lora_np.language.packing import drawn
+from lora_np.language.packing import Shuffled
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
 from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
-from lora_np.settings import check_choices, setting
+from lora_np.settings import check_settings, setting
 from lora_np.table import Shown, Table, one_line, page
 from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("sampled", "greedy")  # of held-out answers
-HELD_OUT = 5  # of so many questions one
-RIDGE = 0.1  # of the mean eigenvalue, in the closed form
+    from lora_np.table import Part
+
+KINDS = ("sampled", "greedy")  # kinds of held-out answers
+HELD_OUT = 5  # one of so many questions is held out
+RIDGE = 0.1  # relative to the mean eigenvalue, in the closed form
 FIRST = 8  # tokens of an answer, where its divergence is largest
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
@@ -62,7 +63,7 @@ class BakeSettings(RunSettings):
     alpha: float = setting(16.0, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
     lr: float = setting(2e-3, "Peak learning rate")
-    steps: int = setting(96, "Number of training steps")
+    steps: int = setting(96, "Number of training steps", minimum=0)
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
     answer_length: int = setting(48, "Most tokens of an answer")
@@ -74,15 +75,7 @@ class BakeSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self)
-        wholes = ("rank", "batch_size", "accumulate", "answer_length", "per_sentence")
-        for name in (*wholes, "validate_every", "patience"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
-        whole_number("steps", self.steps, minimum=0)
-        for name in ("lr", "clip", "alpha"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), open_minimum=True)
+        check_settings(self)
         if isinstance(self.questions, str) or not all(
             isinstance(text, str) and text.strip() for text in self.questions
         ):
@@ -90,18 +83,18 @@ class BakeSettings(RunSettings):
 
 
 class TaughtAnswer(NamedTuple):
-    """An answer of the teacher, as the student reads it."""
+    """An answer of the teacher, and the tokens that teacher and student read."""
 
     question: str
-    sentence: str  # of the prompt, that the question is about, if that is known
+    sentence: str  # the sentence of the prompt that the question is about, if known
     row: list[int]  # what the student reads, and the answer
     prompted: list[int]  # what the teacher reads, and the answer
     hidden: Array  # (answer, d), the teacher's: each token of the answer follows from one
-    text: str  # of the answer
+    text: str  # the answer as text
 
 
 class DistillationBatch(NamedTuple):
-    """Arguments of the loss."""
+    """The arguments of `taught_loss`."""
 
     tokens: Array  # (rows, n)
     counts: Array  # (rows, n) bool
@@ -147,7 +140,7 @@ class Baked(Shown):
 
     @property
     def table(self) -> Table:
-        """The divergence from the prompted model and the agreement with it, for people."""
+        """The divergence from the prompted model and the agreement with it, as a table."""
         names = ["held-out answers", "model", "KL, nats a token", f"first {FIRST}", "same token"]
         rows, means = [], {}
         for key, parts in self.divergences.items():
@@ -165,7 +158,7 @@ class Baked(Shown):
         return Table(names, rows, notes=[*notes, *self.notes])
 
     def figure(self) -> Figure:
-        """Draw the divergence by the position of the token in the answer."""
+        """Draw the divergence against the token's position in the answer."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import lines
@@ -181,15 +174,14 @@ class Baked(Shown):
         return figure
 
     def to_html(self, *, prompt: str = "") -> str:
-        """Write a page: divergences, the answers, and what did not transfer."""
-        parts: list[str | Table | Figure] = [self.table, self.figure(), self.held, self.left]
-        if prompt:
-            parts.append(f"<p>The prompt:</p><pre>{escape(printable(prompt))}</pre>")
+        """Write an HTML report: divergences, answers, and what did not transfer."""
+        parts: list[Part] = [self.table, self.figure(), self.held, self.left]
+        parts += [("The prompt:", prompt)] if prompt else []
         return page("A prompt baked into a LoRA", parts)
 
 
 class Dialogue:
-    """How a question is put to a model, with the prompt and without it."""
+    """Encodes questions for a model, with the prompt and without it."""
 
     def __init__(self, model: LanguageModel, prompt: str, settings: BakeSettings) -> None:
         self.vocabulary, self.prompt = vocabulary_of(model), prompt
@@ -202,7 +194,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question; with the prompt before it, that must leave room for an answer."""
+        """Encode a question, with or without the prompt; an answer must fit in the context."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
@@ -221,7 +213,7 @@ class Dialogue:
 
 @configured(BakeSettings)
 def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
-    """Train a LoRA that answers as the base does with ``prompt`` in front, and saves its tokens.
+    """Train a LoRA to answer as if ``prompt`` came first, which saves the prompt's tokens.
 
     Parameters
     ----------
@@ -317,15 +309,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     if not saved:
         raise ValueError("the chat template leaves out system messages: there is nothing to bake")
     frozen = freeze(model)
-    asked = [(text, "") for text in settings.questions]
-    if not asked:
-        if settings.plain:
-            raise ValueError("a model without a chat template writes no questions: pass questions")
-        asked = written(frozen, prompt, settings.per_sentence, rng)
-        if settings.tell is not None:
-            settings.tell("\n".join(["Questions:", *(question for question, _ in asked)]))
-    if len(asked) < HELD_OUT:
-        raise ValueError(f"{len(asked)} questions are too few: give at least {HELD_OUT}")
+    asked = asked_of(frozen, prompt, settings, rng)
     seeds = [int(seed) for seed in rng.integers(2**32, size=3)]
     held = asked[HELD_OUT - 1 :: HELD_OUT]
     train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
@@ -345,50 +329,23 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
             " targets"
         )
     if settings.start == "closed-form":
-        adapted = closed_form(frozen, adapted, examples)
-    history = None
-    if settings.steps:
-        run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
-        run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss, "steps": settings.steps}
-        run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
-        if settings.validate_every or settings.patience:
-            run["validation"] = [batch_of([example]) for example in tests["sampled"]]
-        run["progress"] = "bake" if settings.progress is True else settings.progress
-        order = ShuffledAnswers(examples, min(settings.batch_size, len(examples)), seeds[2])
-        result = fit(adapted, order, **run)
-        adapted, history = result.model, result.history
-    baked = freeze(adapted)
-    divergences, agreement = {}, {}
-    for kind, rows in tests.items():
-        for name, student in (("base", frozen), ("baked", baked)):
-            apart = [apart_from_teacher(student, example) for example in rows]
-            divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
-            agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
+        adapted = closed_form(adapted, lacking(frozen, examples))
+    adapted, history = distilled(adapted, examples, tests["sampled"], settings, seeds[2])
+    students = {"base": frozen, "baked": freeze(adapted)}
+    divergences, agreement = compared_with_teacher(students, tests)
     alone = [dialogue.row(question, prompted=False) for question, _ in held]
-    base, own = ([made.end() for made in replies(one, alone, greedy)] for one in (frozen, baked))
-    wanted = [example.text for example in tests["greedy"]]
-    means = (
-        [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
-    )
-    left = sorted(zip(held, *means, strict=True), key=lambda row: -row[-1])
-    names = [question for question, _ in held]
-    about = [] if settings.questions else ["sentence of the prompt"]
+    answers = {
+        name: [made.end() for made in replies(student, alone, greedy)]
+        for name, student in students.items()
+    }
+    answers["prompted"] = [example.text for example in tests["greedy"]]
     cut = sum(len(example.hidden) == settings.answer_length for example in examples)
     return Baked(
         model=adapted,
         history=history,
         questions=tuple(question for question, _ in train),
-        held=Table(
-            ["question", "base", "prompted", "baked"],
-            [*zip(names, base, wanted, own, strict=True)],
-            title="Held-out questions",
-            formats=dict.fromkeys(["base", "prompted", "baked"], one_line),
-        ),
-        left=Table(
-            ["question", *about, "KL of the base", "KL that is left"],
-            [(*pair[: 1 + len(about)], *kl) for pair, *kl in left],
-            title="What did not transfer",
-        ),
+        held=answers_table([question for question, _ in held], answers),
+        left=left_table(held, divergences, with_sentences=not settings.questions),
         divergences=divergences,
         agreement=agreement,
         saved=saved,
@@ -398,10 +355,95 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     )
 
 
+def asked_of(
+    model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Return the given questions, or have the base write some, with the sentences they are
+    about.
+    """
+    asked = [(text, "") for text in settings.questions]
+    if not asked:
+        if settings.plain:
+            raise ValueError("a model without a chat template writes no questions: pass questions")
+        asked = written(model, prompt, settings.per_sentence, rng)
+        if settings.tell is not None:
+            settings.tell("\n".join(["Questions:", *(question for question, _ in asked)]))
+    if len(asked) < HELD_OUT:
+        raise ValueError(f"{len(asked)} questions are too few: give at least {HELD_OUT}")
+    return asked
+
+
+def distilled(
+    adapted: LanguageModel,
+    examples: Sequence[TaughtAnswer],
+    held: Sequence[TaughtAnswer],
+    settings: BakeSettings,
+    seed: int,
+) -> tuple[LanguageModel, History | None]:
+    """Train the student on the teacher's answers."""
+    if not settings.steps:
+        return adapted, None
+    run = settings.of_run(
+        "bake", rng=seed, loss=taught_loss, steps=settings.steps,
+        optimizer=AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps)),
+    )  # fmt: skip
+    if settings.validate_every or settings.patience:
+        run["validation"] = batches_of([[example] for example in held])
+    size = min(settings.batch_size, len(examples))
+    read = {"rows": [example.row for example in examples]}
+    order = Shuffled(examples, batches_of, size, settings.accumulate, seed, read)
+    result = fit(adapted, order, **run)
+    return result.model, result.history
+
+
+def compared_with_teacher(
+    students: Mapping[str, LanguageModel], tests: Mapping[str, Sequence[TaughtAnswer]]
+) -> tuple[dict[str, tuple[Array, ...]], dict[str, float]]:
+    """Measure the divergence from the teacher and the agreement with it, as `Baked` has them."""
+    divergences, agreement = {}, {}
+    for kind, rows in tests.items():
+        for name, student in students.items():
+            divergence, same = zip(*(apart_from_teacher(student, row) for row in rows), strict=True)
+            divergences[f"{name}, {kind}"] = divergence
+            agreement[f"{name}, {kind}"] = float(np.concatenate(same).mean())
+    return divergences, agreement
+
+
+def answers_table(questions: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Table:
+    """Show the answers of base, prompted and baked model beside the questions."""
+    names = ["base", "prompted", "baked"]
+    rows = [*zip(questions, *(answers[name] for name in names), strict=True)]
+    return Table(
+        ["question", *names],
+        rows,
+        title="Held-out questions",
+        formats=dict.fromkeys(names, one_line),
+    )
+
+
+def left_table(
+    held: Sequence[tuple[str, str]],
+    divergences: Mapping[str, Sequence[Array]],
+    *,
+    with_sentences: bool,
+) -> Table:
+    """Show the divergence before and after for each question, the largest that is left first."""
+    means = (
+        [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
+    )
+    left = sorted(zip(held, *means, strict=True), key=lambda row: -row[-1])
+    about = ["sentence of the prompt"] if with_sentences else []
+    return Table(
+        ["question", *about, "KL of the base", "KL that is left"],
+        [(*pair[: 1 + len(about)], *kl) for pair, *kl in left],
+        title="What did not transfer",
+    )
+
+
 def written(
     model: LanguageModel, prompt: str, n: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Let the base write questions about each sentence of the prompt."""
+    """Have the base write questions about each sentence of the prompt."""
     template = Template(vocabulary_of(model))
     pairs: dict[str, str] = {}
     sampling = Sampling(tokens=40, temperature=1.0, rng=rng)
@@ -416,7 +458,7 @@ def written(
 
 
 def sentences_of(prompt: str) -> list[str]:
-    """Cut a prompt where a sentence or a line ends.
+    """Split a prompt into sentences and lines.
 
     Examples
     --------
@@ -430,7 +472,7 @@ def sentences_of(prompt: str) -> list[str]:
 def taught(
     model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
 ) -> list[TaughtAnswer]:
-    """Let the prompted base answer, and keep the hidden states from which it does."""
+    """Generate the prompted base's answers, and keep their hidden states."""
     rows = [dialogue.row(question, prompted=True) for question, _ in asked]
     examples = []
     for pair, row, made in zip(asked, rows, replies(model, rows, sampling), strict=True):
@@ -441,40 +483,24 @@ def taught(
     return examples
 
 
-def batch_of(examples: Sequence[TaughtAnswer]) -> DistillationBatch:
-    """Arrange examples as arrays; padding comes last, where no token sees it."""
-    width = max(len(example.row) for example in examples) - 1
-    tokens = np.zeros((len(examples), width), np.int64)
-    counts = np.zeros((len(examples), width), bool)
-    for i, example in enumerate(examples):
-        end = len(example.row) - 1
-        tokens[i, :end] = example.row[:-1]
-        counts[i, end - len(example.hidden) : end] = True
-    return DistillationBatch(
-        tokens, counts, np.concatenate([example.hidden for example in examples])
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class ShuffledAnswers:
-    """Batches of examples by number: all of them in one order, then in another."""
-
-    examples: Sequence[TaughtAnswer]
-    size: int
-    seed: int
-
-    @property
-    def identity(self) -> str:
-        """Tell a checkpoint which run it belongs to."""
-        rows = [example.row for example in self.examples]
-        return f"{self.size} at a time, in order {self.seed}, of {rows}"
-
-    def __call__(self, number: int) -> DistillationBatch:
-        return batch_of(drawn(self.examples, self.size, self.seed, number))
+def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatch]:
+    """Arrange examples as arrays, padded on the right."""
+    batches = []
+    for examples in parts:
+        width = max(len(example.row) for example in examples) - 1
+        tokens = np.zeros((len(examples), width), np.int64)
+        counts = np.zeros((len(examples), width), bool)
+        for i, example in enumerate(examples):
+            end = len(example.row) - 1
+            tokens[i, :end] = example.row[:-1]
+            counts[i, end - len(example.hidden) : end] = True
+        hidden = np.concatenate([example.hidden for example in examples])
+        batches.append(DistillationBatch(tokens, counts, hidden))
+    return batches
 
 
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
-    """Compute the mean divergence of the batch."""
+    """Compute the mean divergence from the teacher over the batch."""
     hidden, head = model.model(batch.tokens, rng=rng), model.lm_head
     if not model.cap and head.b is None:
         return fused.distillation_loss(hidden, head.W, teacher=batch.teacher, counts=batch.counts)
@@ -484,25 +510,22 @@ def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = No
 
 
 def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
-    """Compute the divergence at each token of an answer, and whether the likeliest is the same."""
+    """Compute the divergence at each token of an answer, and whether the top tokens agree."""
     hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
     z, teacher = (value(model.logits(states)) for states in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 
-def closed_form(
-    model: LanguageModel, adapted: LanguageModel, examples: Sequence[TaughtAnswer]
-) -> LanguageModel:
-    """Start each output projection of attention at what it lacks without the prompt.
+def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tuple[Array, Array]]:
+    """Measure what each layer's attention lacks without the prompt.
 
     Both runs get the teacher's residual stream at the tokens that they share, so that a layer lacks
-    only attention to the prompt: W_o (mixed with the prompt - mixed without), by ridge regression
-    of reduced rank on "mixed without".
+    only attention to the prompt: Y = W_o (mixed with the prompt - X), of X = mixed without. Return
+    ``X.T @ X`` and ``X.T @ Y``, summed over tokens.
     """
     layers = model.model.layers
-    grams: list[Any] = [0.0] * len(layers)
-    products: list[Any] = [0.0] * len(layers)
-    # what all begin with before the question, read once
+    sums: list[Any] = [(0.0, 0.0)] * len(layers)
+    # the common beginning before the question is read only once
     held = min(
         len(example.prompted)
         - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))
@@ -520,22 +543,28 @@ def closed_form(
             without = value(layer.mixed(np.concatenate([student, teacher], axis=1)))[0, own:]
             prompted = value(layer.mixed(teacher, cache))[0]
             cache.tokens = held
-            lacking = layer.attention.output(prompted) - layer.attention.output(without)
+            lacks = value(layer.attention.output(prompted) - layer.attention.output(without))
             without = without.astype(np.float64)
-            grams[i] = grams[i] + without.T @ without
-            products[i] = products[i] + without.T @ value(lacking)
+            gram, product = sums[i]
+            sums[i] = gram + without.T @ without, product + without.T @ lacks
             teacher = value(layer(teacher, cache=cache))
             if own:
                 student = value(layer(student))
-    lacks = {
-        id(layer.attention.output): pair
-        for layer, *pair in zip(adapted.model.layers, grams, products, strict=True)
-    }
+    return sums
+
+
+def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) -> LanguageModel:
+    """Start each output projection of attention at what it lacks without the prompt.
+
+    It is found by ridge regression of reduced rank, from what `lacking` returns.
+    """
+    outputs = [id(layer.attention.output) for layer in adapted.model.layers]
+    by_layer = dict(zip(outputs, lacks, strict=True))
 
     def put(path: str, node: LoRALinear) -> LoRALinear:
-        if id(node) not in lacks:
+        if id(node) not in by_layer:
             return node
-        gram, product = lacks[id(node)]
+        gram, product = by_layer[id(node)]
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))

@@ -1,4 +1,4 @@
-"""What a layer of a decoder is made of: norms, attention, MLPs and experts.
+"""The parts of a decoder layer: norms, attention, MLPs and experts.
 
 The equations know the modules by their roles, such as ``query``; a path in the tree has the names
 that transformers gives them, such as ``q_proj``.
@@ -78,7 +78,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, eq=False)
 class HeadNorms(Named):
-    """A norm of its own for each head (StableLM)."""
+    """A separate norm for each head (StableLM)."""
 
     norms: tuple[LayerNorm, ...]
 
@@ -132,14 +132,14 @@ class Cache:
         return self.k, self.v
 
     def take(self, rows: Sequence[int]) -> Cache:
-        """Copy these rows, each as often as it is named."""
+        """Copy the selected rows; a row may be selected more than once."""
         cache = Cache(self.longest)
         cache.tokens, cache.room = self.tokens, self.room[:, rows, : self.tokens]
         return cache
 
 
 class Sequences(NamedTuple):
-    """Which tokens of a row belong together.
+    """Assigns the tokens of a row to sequences.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class Sequences(NamedTuple):
 
 
 def sequences(ids: Array, before: int) -> Sequences:
-    """Count the tokens of each sequence, where a cache has the first ``before`` of each row.
+    """Find each token's position in its sequence; a cache holds the first ``before`` tokens.
 
     Examples
     --------
@@ -296,7 +296,7 @@ class SelfAttention(Named):
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(rows.positions, rows.lengths, q.dtype)
-        if k.shape[1] == 1:  # at once: for a single token calls are what costs
+        if k.shape[1] == 1:  # both at once: for a single token the number of calls decides
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
         rotate = fused.rotate if self.fused else composed.rotate

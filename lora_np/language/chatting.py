@@ -1,4 +1,4 @@
-"""A conversation, in which a model reads only what is new."""
+"""A chat with a key-value cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from lora_np.checks import configured
 from lora_np.files import Json
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Reader, Sampling, reply
+from lora_np.language.generation import Reader, Sampling, continued
 from lora_np.language.templates import Messages, Template
 
 
 class Chat:
-    """A conversation with a model, which keeps what it read from one turn to the next.
+    """A conversation with a model that keeps its key-value cache between turns.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Chat:
         self.switch(model)
 
     def switch(self, model: LanguageModel) -> None:
-        """Go on with another model, such as the same one with an adapter.
+        """Continue with another model, such as the same one with an adapter.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Chat:
 
     @configured(Sampling)
     def ask(self, question: str, settings: Sampling) -> str:
-        """Ask, and note the question and the answer; Ctrl-C ends the answer where it is.
+        """Ask a question, and append it and the answer to the messages; Ctrl-C stops the answer.
 
         Parameters
         ----------
@@ -94,10 +94,10 @@ class Chat:
         row = self.template.tokens(messages, add_generation_prompt=True).tolist()
         begins = len(row)
         try:
-            text = reply(self.model, row, settings, self.reader)
+            text = continued(self.model, [row], settings, self.reader)[0].end()
         except KeyboardInterrupt:
             text = vocabulary_of(self.model).decode(row[begins:])
-            # of the last token, some layers may hold keys and others not
+            # for the last token, only some layers may have stored keys
             self.reader.rows = [row[:begins]] if len(row) > begins else []
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text

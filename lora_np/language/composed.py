@@ -52,7 +52,7 @@ def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
 
 @functools.lru_cache(maxsize=8)
 def visible(queries: int, keys: int, window: int | None) -> Array:
-    """Tell whether query i, the ``keys - queries + i``-th token, may see key j: (queries, keys)."""
+    """Compute the causal mask (queries, keys): whether query i may see key j."""
     i, j = np.arange(keys - queries, keys)[:, None], np.arange(keys)
     return (j <= i) & (True if window is None else j > i - window)
 
@@ -146,7 +146,9 @@ normal_below = primitive(
 
 @functools.cache
 def erfc_series(dtype: np.dtype[np.generic]) -> Array:
-    """Give Chebyshev coefficients of ``exp(x^2) erfc(x)``, x from 0 to 26 as z from 1 to -1."""
+    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)``, with x in [0, 26] mapped to z in [1,
+    -1].
+    """
 
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
@@ -164,7 +166,9 @@ def log_probabilities(logits: Operand, labels: Array) -> Operand:
     labels : ndarray of int, shape (...)
     """
     counts = labels != IGNORED
-    z = logits - value(logits).max(axis=-1, keepdims=True)  # a constant, against overflow
+    z = logits - value(logits).max(
+        axis=-1, keepdims=True
+    )  # a constant shift, which avoids overflow
     picked = z[(*np.indices(labels.shape), np.where(counts, labels, 0))]
     result: Operand = (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts
     return result

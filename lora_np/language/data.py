@@ -33,21 +33,21 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Conversation(NamedTuple):
-    """Messages, of which the assistant's are learnt, from the ``first`` on."""
+    """Messages, of which the assistant's are in the loss, starting at ``first``."""
 
     messages: Sequence[Mapping[str, Json]]
     first: int = 0
 
 
 class Completion(NamedTuple):
-    """A prompt, and the text that is learnt to follow it."""
+    """A prompt and the completion to learn."""
 
     prompt: str
     text: str
 
 
 class Choices(NamedTuple):
-    """A question, and answers of which one is right."""
+    """A question with possible answers, one of which is right."""
 
     question: str
     choices: Sequence[str]
@@ -155,9 +155,11 @@ def as_data(data: AnyData) -> Data:
 
 
 def told_by(content: str, ending: str) -> str:
-    """Detect the format of a file from its first line, or else from its ending."""
+    """Detect a file's format from its first line, or from its extension if that does not tell."""
     first = content.lstrip().partition("\n")[0]
-    if re.match(r'\[?\s*\{\s*"|\[\s*$', first):  # a list is not read, and refused as a damaged line
+    if re.match(
+        r'\[?\s*\{\s*"|\[\s*$', first
+    ):  # a JSON list is not supported: its first line is reported as damaged
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}
     if any(len(fields) > 1 and names.issuperset(fields) for fields, _ in KINDS.values()):
@@ -196,7 +198,7 @@ def csv_records(content: str) -> Iterator[tuple[str, Json]]:
 
 
 def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Data:
-    """Check examples, which are all of the kind of the first."""
+    """Check examples, all of which must be of the same kind as the first."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
@@ -220,7 +222,7 @@ def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Da
 
 
 def example(fields: Mapping[str, Any], kind: str) -> Example:
-    """Check an example of a kind."""
+    """Check one example of a given kind."""
     needed, optional = KINDS[kind]
     values: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if values[name] is None]:
@@ -262,7 +264,7 @@ def choices(question: Json, choices: Json, answer: Json) -> Choices:
 
 
 def conversation(messages: Json, first: int = 0) -> Conversation:
-    """Check a conversation, as far as no template does it."""
+    """Check the parts of a conversation that chat templates do not check."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of them, got {shown(messages)}")
     for i, message in enumerate(messages, start=1):

@@ -25,7 +25,7 @@ from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
 Read = Callable[[str], Any]  # the array, Tensor or quantised weight of this name, or None
-CONTEXT = 2048  # tokens, where a config does not say
+CONTEXT = 2048  # context in tokens if the config has none
 # Fields that make some model compute differently, and the neutral value; null is always neutral.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
@@ -46,7 +46,7 @@ ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decoder(Named):
-    """Hidden states from tokens: their embedding and perhaps that of positions, the layers, a norm.
+    """Computes hidden states from tokens: embeddings, layers and a final norm.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            only = last and i + 1 == len(self.layers)  # its other tokens would not be used
+            only = last and i + 1 == len(self.layers)  # the last layer's other tokens are not used
             x = layer(x, rng=rng, cache=cache, rows=rows, last=only)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 
     def embedded(self, tokens: Array, positions: Array) -> Operand:
-        """Look up what enters the first layer."""
+        """Look up the embeddings, which are the first layer's input."""
         x: Operand = self.embedding(tokens)
         if self.scale != 1.0:
             x = x * self.scale
@@ -238,7 +238,7 @@ def build(
         return blocks.LayerNorm(W, b, s.whole.eps)
 
     def node(path: str, i: int | None = None) -> Any:
-        """Build what stands at a path, in layer i."""
+        """Build the module at a path of layer i."""
         if path in modules:
             return leaf(modules[path])
         kind, names = s.nodes[path]
@@ -273,7 +273,7 @@ MAKERS: Mapping[str, Callable[..., Named]] = {
 
 
 class DecoderSettings(NamedTuple):
-    """What a decoder needs from a config.
+    """The settings of a decoder that a config determines.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ class DecoderSettings(NamedTuple):
 
     @property
     def constants(self) -> dict[str, float]:
-        """List the numbers that a checkpoint has beside the weights, by name."""
+        """List the constants that a checkpoint stores besides weights, by name."""
         return {name: number for layer in self.layers for name, number in layer.constants.items()}
 
     def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
@@ -333,7 +333,7 @@ class DecoderSettings(NamedTuple):
 
 
 def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
-    """Read from a config what a decoder needs.
+    """Read the settings of a decoder from a config.
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
         is not understood.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # where null may mean something else than missing
+        # first, since null may mean something else than a missing field here
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)

@@ -14,19 +14,19 @@ from lora_np.checks import Array, whole_number
 from lora_np.files import Json, errors_at
 from lora_np.language.data import AnyData, Choices, Completion, Conversation, Data, Example, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Sampling, reply
+from lora_np.language.generation import Sampling, continued
 from lora_np.language.packing import Document, documents, mean_loss, together, within
 from lora_np.language.templates import Template
 from lora_np.nn import freeze
 from lora_np.table import Shown, Table, json_text, one_line, page
 
-SHORT = 40  # characters of a wanted answer that can be asked for to the letter
-SPOKEN = 48, 200  # tokens of a reply, where a short answer is wanted and where a long one is
+SHORT = 40  # longest wanted answer, in characters, that is compared exactly
+SPOKEN = 48, 200  # most tokens of a reply, if the wanted answer is short or long
 FEWEST = 5  # examples from which an interval is drawn
 
 
 class Measure(NamedTuple):
-    """What was measured for each model on each example."""
+    """The measurements of each model on each example."""
 
     values: Array  # (models, examples)
     weights: Array  # (examples,), such as the tokens in the loss
@@ -79,7 +79,7 @@ class Evaluation(Shown):
 
     @property
     def table(self) -> Table:
-        """The mean of each measure, a model a row."""
+        """The mean of each measure, one row per model."""
         columns: dict[str, Sequence[float | None]] = {}
         for name, measure in self.measures.items():
             columns[name] = measure.means.tolist()
@@ -92,7 +92,9 @@ class Evaluation(Shown):
 
     @property
     def differences(self) -> Table:
-        """Each other model minus the first: 95 % interval, and the smallest difference to see."""
+        """The difference of each model from the first: 95 % interval and smallest detectable
+        difference.
+        """
         names = ["model", "measure", "difference", "low", "high", "detectable"]
         rows = [
             (self.names[i], name, *measure.difference(i))
@@ -211,7 +213,7 @@ def evaluate(
 
 
 class Measured(NamedTuple):
-    """What one model does with the data."""
+    """The measurements of one model on the data."""
 
     values: dict[str, Array]  # by measure, (examples,)
     weights: dict[str, Array]
@@ -247,7 +249,9 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 
 
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
-    """Choose an answer of each question: the likeliest, and the likeliest for its length."""
+    """Compute the accuracy of two choices: the likeliest answer, and the likeliest per
+    character.
+    """
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
@@ -285,15 +289,16 @@ def answered(
                 stop = []
             else:
                 row = vocabulary_of(model).encode(parts(example)[0])
-                stop = ["\n"]  # a text need not know where it ends
+                stop = ["\n"]  # a model of plain text may not know where to stop
             tokens = row.tolist()
-            replies[i] = reply(model, tokens, Sampling(tokens=most, stop=stop, temperature=0))
+            how = Sampling(tokens=most, stop=stop, temperature=0)
+            replies[i] = continued(model, [tokens], how)[0].end()
             spoken += len(tokens) - len(row)
     return replies, spoken / (time.perf_counter() - begin) if spoken else None
 
 
 def parts(example: Example) -> tuple[str, str]:
-    """What an example asks, and the answer that it wants."""
+    """Split an example into its question and the wanted answer."""
     if isinstance(example, Conversation):
         i = last_answer(example)
         asked = [text_of(turn) for turn in example.messages[:i] if turn["role"] == "user"]
@@ -316,7 +321,7 @@ def text_of(message: Mapping[str, Json]) -> str:
 
 
 def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
-    """Choose the examples whose answers are shown, and all that the models are asked."""
+    """Choose the examples to show answers for, and all examples to generate answers for."""
     open_ended = [
         i
         for i, example in enumerate(data.examples)

@@ -27,8 +27,8 @@ HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums
 KEPT = 2**22
 TILE = 512  # keys at a time, where attention weights are not kept
 PIECE = 2**15  # numbers that several passes find in the cache
-ROWS = 1024  # of the head, at a time
-LOGITS = 2**18  # of the head, at a time
+ROWS = 1024  # processed by the head at a time
+LOGITS = 2**18  # processed by the head at a time
 SWAPPED = np.array([1, 0])
 
 
@@ -100,7 +100,7 @@ def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -
 
 
 def one_plus_exp(x: Array) -> Array:
-    """Compute ``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
+    """Compute ``1 + exp(-x)``, the reciprocal of the sigmoid, or infinity if that is zero."""
     y = np.negative(x)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
@@ -124,7 +124,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x; with ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for many sequences, tables of x's width save passes
+    # for many sequences, tables as wide as x save passes
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -132,7 +132,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
-        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # with this mode nothing is buffered
+        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # this mode avoids a buffer
         out *= sin[i] if by_row else sin
         out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)
@@ -160,7 +160,7 @@ def attend_forward(
 ) -> tuple[Array, Any]:
     keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
-    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # so BLAS is faster
+    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # BLAS is faster with this layout
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
     mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
     sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
@@ -243,9 +243,9 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Tell whether a score may be too large for exp, from the longest q and the longest k.
+    """Bound the scores by the longest q and k, and tell whether exp of one may overflow.
 
-    If none is, nothing needs to be subtracted from them first, which saves two passes over the
+    If none may, nothing needs to be subtracted from them first, which saves two passes over the
     scores.
     """
     if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # fast, and usually enough
@@ -277,7 +277,7 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """Compute ``Q K^T`` of some tokens and the keys they see, minus infinity where one does not."""
+    """Compute ``Q K^T`` for a block of tokens, and minus infinity at keys that they do not see."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
@@ -306,7 +306,7 @@ def by_group(x: Array, kv: int) -> Array:
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """Invert `by_group`, in a shape (batch, tokens, ...)."""
+    """Invert `by_group`; the result has a shape (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
@@ -317,14 +317,16 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Expected:
-    """The mean of ``values`` by the softmax of logits, a part of the vocabulary at a time."""
+    """Computes the softmax-weighted mean of ``values`` over parts of the vocabulary."""
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self.largest = np.full((n, 1), -np.inf, dtype)
         self.sums = self.total = np.zeros((1, 1), dtype)
 
     def add(self, z: Array, values: Array) -> Array:
-        """Turn the logits of a part into weights in place; return the factor of those before."""
+        """Turn a part's logits into weights in place; return the factor that rescales earlier
+        parts.
+        """
         before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
         z -= self.largest
         np.exp(z, out=z)
@@ -419,7 +421,7 @@ def row_sums(x: Array) -> Array:
 
 
 def widened(column: Array, n: int) -> Array:
-    """Repeat the column n times: working with it is then faster than broadcasting."""
+    """Repeat a column n times, which is faster than broadcasting it."""
     return np.repeat(column, n, axis=-1)
 
 

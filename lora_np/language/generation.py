@@ -1,4 +1,4 @@
-"""Text from a model, one token after the other."""
+"""Generate text from a model, one token at a time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from lora_np.checks import (
     Array,
     configured,
     generator,
-    number,
     overflow_allowed,
     shown,
-    whole_number,
 )
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.templates import Messages, Template, shared
 from lora_np.nn import freeze, replace, softmax
 from lora_np.quantise import Blocks
-from lora_np.settings import setting
+from lora_np.settings import check_settings, setting
 from lora_np.work import keep_pages
 
 Prompt = TypeVar("Prompt", str, Sequence[str])
@@ -34,7 +32,7 @@ AT_ONCE = 16  # rows that are continued together
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampling:
-    """How text is generated: the rules of transformers for the next token, in their order.
+    """The settings of text generation, with the rules of transformers in their order.
 
     Parameters
     ----------
@@ -69,12 +67,17 @@ class Sampling:
     array([-inf,   0.,  -1.])
     """
 
-    tokens: int = setting(300, "Most tokens to add")
-    temperature: float = setting(0.7, "0 always takes the most likely token")
-    top_k: int = setting(0, "Draw from this many of the most likely tokens; 0 for all")
-    top_p: float = setting(1.0, "Draw from the most likely tokens of this total probability")
+    tokens: int = setting(300, "Most tokens to add", minimum=0)
+    temperature: float = setting(0.7, "0 always takes the most likely token", open_minimum=False)
+    top_k: int = setting(0, "Draw from this many of the most likely tokens; 0 for all", minimum=0)
+    top_p: float = setting(
+        1.0, "Draw from the most likely tokens of this total probability", maximum=1
+    )
     min_p: float = setting(
-        0.0, "Leave out tokens less likely than this fraction of the most likely"
+        0.0,
+        "Leave out tokens less likely than this fraction of the most likely",
+        open_minimum=False,
+        maximum=1,
     )
     repetition_penalty: float = setting(1.0, "Above 1, earlier tokens become less likely")
     stop: Sequence[str] = ()
@@ -82,12 +85,7 @@ class Sampling:
     stream: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        whole_number("tokens", self.tokens, minimum=0)
-        number("temperature", self.temperature)
-        whole_number("top_k", self.top_k, minimum=0)
-        number("top_p", self.top_p, maximum=1, open_minimum=True)
-        number("min_p", self.min_p, maximum=1)
-        number("repetition_penalty", self.repetition_penalty, open_minimum=True)
+        check_settings(self)
         if isinstance(self.stop, str) or not all(
             isinstance(text, str) and text for text in self.stop
         ):
@@ -186,10 +184,8 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
     rows = [vocabulary.encode(text).tolist() for text in prompts]
     if not all(rows):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    texts = [
-        continuation.end()
-        for continuation in continued(model, rows, [len(vocabulary.begins)] * len(rows), settings)
-    ]
+    made = continued(model, rows, settings, prefix=len(vocabulary.begins))
+    texts = [continuation.end() for continuation in made]
     return texts[0] if isinstance(prompt, str) else texts
 
 
@@ -236,21 +232,13 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     'to be a great deal o'
     """
     row = Template(vocabulary_of(model)).tokens(messages, add_generation_prompt=True).tolist()
-    return reply(model, row, settings)
-
-
-def reply(
-    model: LanguageModel, row: list[int], settings: Sampling, reader: Reader | None = None
-) -> str:
-    """Append tokens to a row, and return their text without the token that ends it."""
-    (continuation,) = continued(model, [row], [len(row)], settings, reader)
-    return continuation.end()
+    return continued(model, [row], settings)[0].end()
 
 
 def replies(
     model: LanguageModel, rows: Sequence[list[int]], settings: Sampling
 ) -> list[Continuation]:
-    """Continue rows, some at a time; what all begin with is read once."""
+    """Continue many rows in batches; their common beginning is read only once."""
     settings = changed(settings, rng=generator(settings.rng))
     reader = Reader(model)
     same = shared(np.array(min(rows)), np.array(max(rows)))
@@ -259,13 +247,12 @@ def replies(
     made: list[Continuation] = []
     for start in range(0, len(rows), AT_ONCE):
         some = [[*row] for row in rows[start : start + AT_ONCE]]
-        begins = [*map(len, some)]
-        made += continued(reader.model, some, begins, settings, reader.spread(some))
+        made += continued(reader.model, some, settings, reader.spread(some))
     return made
 
 
 class Continuation:
-    """The text of a row of tokens from the ``begins``-th on, which may stop and is streamed."""
+    """The generated part of a sequence: decodes it, checks for stop strings, and streams it."""
 
     def __init__(
         self, model: LanguageModel, row: list[int], begins: int, settings: Sampling
@@ -275,21 +262,21 @@ class Continuation:
         self.ended = False
         self.hidden: list[Array] = []  # the state from which each new token was drawn
         self.streamed = 0  # characters
-        self.first = len(self.vocabulary.decode(row[begins:]))  # before it nothing stops
+        self.first = len(self.vocabulary.decode(row[begins:]))  # stop strings before it are ignored
         self.update()
 
     @property
     def tokens(self) -> list[int]:
-        """What was added, with the token that ends it."""
+        """The generated tokens, including the token that ends them."""
         return self.row[self.begins :]
 
     def update(self) -> bool:
-        """Take in the row as it has become, and tell whether the text stops."""
+        """Decode the tokens added so far, and tell whether the text contains a stop string."""
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
         if stops or not text.endswith("\ufffd"):  # an incomplete character
-            # the end may be the beginning of a stop
+            # the end may be the beginning of a stop string
             self.write(0 if stops else max(map(len, self.stop), default=1) - 1)
         return bool(stops)
 
@@ -301,7 +288,7 @@ class Continuation:
         return self.text
 
     def write(self, held_back: int) -> None:
-        """Stream what is new, but for so many characters at the end."""
+        """Stream the new text, except for the last ``held_back`` characters."""
         end = len(self.text) - held_back
         if self.stream is not None and end > self.streamed:
             self.stream(self.text[self.streamed : end])
@@ -309,7 +296,7 @@ class Continuation:
 
 
 class Reader:
-    """A model that reads tokens, and does not read again what it still holds of a text.
+    """A model with a key-value cache: it reads only the tokens that are new.
 
     Parameters
     ----------
@@ -327,20 +314,20 @@ class Reader:
 
     def __init__(self, model: LanguageModel) -> None:
         keep_pages()  # each layer of a long prompt frees what the next one needs
-        # a byte for each code, as long as text is made: every token needs all weights
+        # one byte per code while text is generated, since every token uses all weights
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
         turning = [rope for rope in rotary if rope]
         #: Tokens of the longest text that the model has positions for.
         self.reach = max([model.context, *(rope.reach for rope in turning)])
-        # where these kinds of positions change, all keys do
+        # beyond this length longrope's angles change, and with them all keys
         self.limit = next((rope.trained for rope in turning if rope.longer), math.inf)
         self.rows: list[list[int]] = []
         self.ids: Array = np.empty((0, 1), int)
         self.caches: list[Cache] = []
 
     def take(self, rows: Sequence[int]) -> Reader:
-        """Copy what is held of these rows, each as often as it is named."""
+        """Copy the cache for the selected rows; a row may be selected more than once."""
         taken = copy(self)
         taken.rows, taken.ids = [self.rows[i] for i in rows], self.ids[rows]
         taken.caches = [cache.take(rows) for cache in self.caches]
@@ -363,7 +350,7 @@ class Reader:
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
-        """Read the tokens that are new and return the hidden state of the last one.
+        """Read the new tokens, and return the hidden state of the last one.
 
         Parameters
         ----------
@@ -387,13 +374,13 @@ class Reader:
             self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
         self.rows = [list(row) for row in rows]
         mask = None if self.ids.all() else self.ids
-        # of weights that are out of bounds, draw tells
+        # draw reports weights that are out of bounds
         with overflow_allowed():
             hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask, last=True)
         return value(hidden)[:, -1]
 
     def held(self, rows: list[list[int]], gaps: Array) -> int:
-        """Count the columns of the caches that these rows begin with, but for a token to read."""
+        """Count the cached tokens that these rows begin with, leaving at least one to read."""
         if len(rows) != len(self.rows):
             return 0
         columns = []
@@ -408,15 +395,16 @@ class Reader:
 def continued(
     model: LanguageModel,
     rows: list[list[int]],
-    begins: Sequence[int],
     settings: Sampling,
     reader: Reader | None = None,
+    *,
+    prefix: int | None = None,
 ) -> list[Continuation]:
-    """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
+    """Generate tokens for each row until it has enough, ends, or contains a stop string."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [
-        Continuation(model, row, start, settings) for row, start in zip(rows, begins, strict=True)
+        Continuation(model, row, len(row) if prefix is None else prefix, settings) for row in rows
     ]
     starts = [int(max(len(row) - reach, 0)) for row in rows]
     going = [*range(len(rows))]
@@ -445,7 +433,7 @@ def continued(
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array]:
-    """Pad rows on the left, and tell which entries are theirs.
+    """Pad rows on the left, and return a mask of the tokens that are not padding.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How well a model predicts a text, what it takes to learn it, and what its layers are given."""
+"""Measure how well a model predicts a text, the bits needed to learn it, and layers' inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lora_np.lora import merge
 from lora_np.nn import Linear, replace
 
 AT_ONCE = 4096  # tokens, where nothing is trained
-ROWS = 8  # at a time, likewise
+ROWS = 8  # rows at a time, if nothing is trained
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def grams(
     """
     rows = rows_of(model, data, max_length)
     grams: dict[str, Array] = {}
-    owners: dict[str, str] = {}  # of what several layers are given
+    owners: dict[str, str] = {}  # one layer stands for all that have the same input
     latest: tuple[str, Array | None] = "", None
     counts = np.empty(0, bool)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,12 +26,13 @@ from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, freeze
 
 T = TypeVar("T")
+B = TypeVar("B")
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
-HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts
+HELD_OUT = 10  # one example of so many is held out, or the last of so many parts of a text
 
 
 class Document(NamedTuple):
-    """Tokens, and whether each is the model's to say."""
+    """The tokens of a document, and which of them the model should produce."""
 
     tokens: Array  # (n,) int
     answer: Array  # (n,) bool
@@ -43,7 +44,7 @@ class Document(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Arguments of `token_loss`, and what its loss is multiplied by in the mean of a step."""
+    """The arguments of `token_loss`, and the weight of this batch in its step."""
 
     tokens: Array  # (rows, n)
     labels: Array  # (rows, n)
@@ -57,7 +58,7 @@ Row = Sequence[Document]
 def divided(
     data: Data, validation: Data | None, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[Document], list[str]]:
-    """Divide data into documents to train on and to hold out, and note what people should know."""
+    """Split data into training and held-out documents, with notes for the user."""
     if validation is not None:
         learnt, notes = documents(data, model, max_length)
         held, more = documents(validation, model, max_length)
@@ -147,7 +148,7 @@ def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
     As trl packs them ("bfd").
     """
     rows: list[Row] = []
-    open_rows: list[tuple[int, int, list[Document]]] = []  # by what they have left, then by age
+    open_rows: list[tuple[int, int, list[Document]]] = []  # sorted by remaining space, then by age
     for age, document in enumerate(sorted(documents, key=lambda document: -len(document.tokens))):
         n = len(document.tokens)
         i = bisect_left(open_rows, (n,))
@@ -173,7 +174,7 @@ def pages(text: Array, max_length: int) -> list[Document]:
 
 
 def marked(document: Document, vocabulary: Vocabulary) -> str:
-    """Write the text of a document, with what is in the loss in double brackets."""
+    """Decode a document, with the tokens that are in the loss in double brackets."""
     cuts = np.flatnonzero(np.diff(document.answer)) + 1
     runs = zip(np.split(document.tokens, cuts), np.split(document.answer, cuts), strict=True)
     texts = ((vocabulary.decode(tokens), answer[0]) for tokens, answer in runs)
@@ -196,7 +197,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
 
 
 def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Operand:
-    """Compute a loss that, averaged over the batches of a step, is the mean over their labels."""
+    """Compute the batch's loss, weighted so that the step's average is the mean over all labels."""
     loss = token_loss(model, batch.tokens, batch.labels, sequence_ids=batch.sequence_ids, rng=rng)
     return loss if batch.share == 1 else loss * batch.share
 
@@ -221,42 +222,37 @@ def mean_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Shuffled:
-    """Batches of rows by number: all rows in one order, then in another.
+class Shuffled(Generic[T, B]):
+    """Batches of items by number, reshuffled every epoch.
 
-    ``order`` is a random seed; ``settings`` tell a checkpoint which run it belongs to.
+    ``batches_of`` makes the batches of a step, ``order`` is a random seed, and ``settings`` tell a
+    checkpoint which run it belongs to.
     """
 
-    rows: Sequence[Row]
+    items: Sequence[T]
+    batches_of: Callable[[list[list[T]]], Sequence[B]]
     size: int
     accumulate: int
     order: int
     settings: Mapping[str, object]
-
-    @property
-    def tokens(self) -> int:
-        """In a step, on average."""
-        return round(sum(map(length, self.rows)) / len(self.rows) * self.size * self.accumulate)
+    tokens: int | None = None  # tokens per step, on average
 
     @property
     def identity(self) -> str:
-        # the rows are those of the data and max_length, which the settings name
+        # the items follow from the data, which the settings name
         return f"{self.size} at a time, in order {self.order}"
 
-    def __call__(self, number: int) -> Batch:
+    def __call__(self, number: int) -> B:
         """Return a batch, which is one of several in its step."""
         step, i = divmod(number, self.accumulate)
-        return together([self.drawn(step * self.accumulate + j) for j in range(self.accumulate)])[i]
+        first = step * self.accumulate
+        return self.batches_of([self.drawn(first + j) for j in range(self.accumulate)])[i]
 
-    def drawn(self, number: int) -> list[Row]:
-        return drawn(self.rows, self.size, self.order, number)
-
-
-def drawn(rows: Sequence[T], size: int, seed: int, number: int) -> list[T]:
-    """Return one of the batches into which all rows are divided, each time in another order."""
-    epoch, i = divmod(number, len(rows) // size)
-    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-    return [rows[row] for row in order[i * size :][:size]]
+    def drawn(self, number: int) -> list[T]:
+        """Draw the items of one batch."""
+        epoch, i = divmod(number, len(self.items) // self.size)
+        order = np.random.default_rng([self.order, epoch]).permutation(len(self.items))
+        return [self.items[item] for item in order[i * self.size :][: self.size]]
 
 
 def token_loss(
@@ -435,6 +431,6 @@ def windows(tokens: Array, max_length: int) -> Array:
 
 
 def within(model: LanguageModel, max_length: int | None) -> int:
-    """Return how many tokens a row has, at most the context; by default at most 256."""
+    """Return the length of a row in tokens: at most the context, and by default at most 256."""
     max_length = min(model.context, 256) if max_length is None else max_length
     return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

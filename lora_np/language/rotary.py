@@ -1,14 +1,14 @@
-"""Rotary positions: by which angles pairs of entries turn, and how configs say them."""
+"""Rotary position embeddings: the angles by which pairs of entries rotate, read from configs."""
 
 from __future__ import annotations
 
 import functools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from lora_np.language.composed import Operand
 from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
-KINDS = {"full_attention", "sliding_attention"}  # of layers
-# what is known among the parameters of rotary positions
+Made = tuple[Array, dict[str, Any]]
+KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
+# the known parameters of rotary positions
 ROPE = {
     "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
     "factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
@@ -29,7 +30,7 @@ ROPE = {
 
 @dataclass(frozen=True)
 class Rotary:
-    """How angles grow with the position: what `rotary_of` makes of a config, as transformers does.
+    """The angles of rotary positions, as transformers computes them from a config.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def table(
     # In the model's precision, as in its peers.
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
-    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # does not turn
+    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # entries that do not rotate
     cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
     return np.concatenate([cos, cos], axis=-1), np.concatenate([-sin, sin], axis=-1)
 
@@ -161,22 +162,47 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
     """Read the rotary positions of a layer, if it has any."""
     if not layer.turned:
         return None
-    rope = parameters_of(config, layer)
-    width = layer.rotary_width
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind, rope = rope_of(config, layer, context)
+    frequencies, parts = MADE[kind](rope)
+    neighbours = layer.pairs == "neighbours"
+    parts = {"reach": rope.trained * rope.factor, "neighbours": neighbours, **parts}
+    return Rotary(tuple(frequencies.tolist()), width=layer.width, **parts)
+
+
+class RopeParameters(NamedTuple):
+    """The parameters that rotary positions of every kind have."""
+
+    fields: Fields
+    layer: LayerConfig
+    context: int  # tokens of the longest text that the model takes
+    theta: float
+    d: int  # entries of a head that rotate
+    trained: int  # the context before the positions were stretched
+    factor: float  # factor by which positions were stretched
+    exponents: Array  # -2i/d for pair i
+    frequencies: Array  # pair i rotates by theta^(-2i/d) a token
+
+    def stretched(self, kept: Array) -> Array:
+        """Interpolate between a kept frequency (1) and one divided by the factor (0)."""
+        return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
+
+
+def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, RopeParameters]:
+    """Read the kind of a layer's rotary positions, and the parameters that all kinds have."""
+    fields = parameters_of(config, layer)
+    kind = fields.get("rope_type", fields.get("type", "default"))
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
-    kind = "alpha" if kind == "dynamic" and "alpha" in rope else kind
+    kind = "alpha" if kind == "dynamic" and "alpha" in fields else kind
     choice("rope_type", kind, layer.rope_kinds)
-    # yarn divides by its logarithm
-    least = float(kind == "yarn")
-    theta = number(
-        "rope_theta", rope.get("rope_theta", layer.theta), minimum=least, open_minimum=True
-    )
-    part = real(rope, "partial_rotary_factor", layer.part or 1.0)
+    least = float(kind == "yarn")  # yarn divides by the logarithm of theta
+    theta = fields.get("rope_theta", layer.theta)
+    theta = number("rope_theta", theta, minimum=least, open_minimum=True)
+    part = real(fields, "partial_rotary_factor", layer.part or 1.0)
     if part != 1.0 and layer.part is False:
         raise ValueError(
             f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}"
         )
+    width = layer.rotary_width
     d = int(width * part)
     if d % 2 or layer.width % 2 or not 0 < d <= layer.width:
         raise ValueError(
@@ -185,61 +211,84 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
         )
     if d == 2 and kind in ("dynamic", "alpha"):
         raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
-    more: dict[str, Any] = {"width": layer.width, "neighbours": layer.pairs == "neighbours"}
-    name, factor, trained = "original_max_position_embeddings", 1.0, context
+    factor, trained, name = 1.0, context, "original_max_position_embeddings"
     if kind != "default":
-        trained = whole_number(name, layer.original or rope.get(name, context))
-        factor = real(rope, "factor", context / trained)
-    more["reach"] = trained * factor
-    pairs = np.arange(0, d, 2) / d
-    plain = theta**-pairs  # pair i turns by theta^(-2i/d) a token
+        trained = whole_number(name, layer.original or fields.get(name, context))
+        factor = real(fields, "factor", context / trained)
+    pairs = -np.arange(0, d, 2) / d
+    return kind, RopeParameters(
+        fields, layer, context, theta, d, trained, factor, pairs, theta**pairs
+    )
 
-    def stretched(kept: Array) -> Array:
-        """Where a pair is kept, from 0 to 1, and elsewhere stretched by the factor."""
-        return kept * plain + (1 - kept) * plain / factor
 
-    if kind == "linear":
-        plain = plain / factor
-    elif kind == "alpha":
-        plain = (theta * real(rope, "alpha") ** (d / (d - 2))) ** -pairs
-    elif kind == "dynamic":
-        more |= {"trained": context, "factor": factor, "reach": math.inf}
-    elif kind == "longrope":
-        short, long = (
-            np.array(numbers(rope, f"{length}_factor", d // 2)) for length in ("short", "long")
-        )
-        stretch = 1 + math.log(factor) / math.log(trained) if factor > 1 and trained > 1 else 1.0
-        more["attention"] = real(rope, "attention_factor", stretch**0.5)
-        more |= {"trained": trained, "longer": tuple((plain / long).tolist())}
-        plain = plain / short
-    elif kind == "llama3":
-        low = real(rope, "low_freq_factor")
-        high = real(rope, "high_freq_factor", above=low)
-        # From 0 where the wavelength is too long for the old context to 1 where it is short.
-        turns = trained * plain / (2 * math.pi)
-        plain = stretched(np.clip((turns - low) / (high - low), 0, 1))
-    elif kind == "yarn":
-        slow, fast = real(rope, "beta_slow", 1), real(rope, "beta_fast", 32)
-        # the pairs that turn as often as that within the old context
-        first, last = (
-            math.log(trained / (2 * math.pi * n)) / math.log(theta) * d / 2 for n in (fast, slow)
-        )
-        # transformers does not see the field where each kind of layer has its own
-        truncate = rope.get("truncate", True)
-        if not isinstance(truncate, bool):
-            raise ValueError(f"truncate must be true or false, got {shown(truncate)}")
-        if truncate or layer.rope_each:
-            first, last = math.floor(first), math.ceil(last)
-        first, last = max(first, 0), min(last, d - 1)
-        last += 0.001 * (first == last)  # no range: a step
-        plain = stretched(1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1))
-        scales = [
-            number(name, rope.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")
-        ]
-        scales = scales if all(scales) else [1.0]
-        above, *below = (1 + 0.1 * scale * math.log(max(factor, 1)) for scale in scales)
-        more["attention"] = real(rope, "attention_factor", above / math.prod(below))
-    return Rotary(tuple(plain.tolist()), **more)
+def longrope(rope: RopeParameters) -> Made:
+    """Give each pair a factor of its own, in short texts and in long ones."""
+    short, long = (
+        np.array(numbers(rope.fields, f"{length}_factor", rope.d // 2))
+        for length in ("short", "long")
+    )
+    stretch = 1.0
+    if rope.factor > 1 and rope.trained > 1:
+        stretch = 1 + math.log(rope.factor) / math.log(rope.trained)
+    attention = real(rope.fields, "attention_factor", stretch**0.5)
+    longer = tuple((rope.frequencies / long).tolist())
+    return rope.frequencies / short, {
+        "attention": attention, "trained": rope.trained, "longer": longer,
+    }  # fmt: skip
+
+
+def llama3(rope: RopeParameters) -> Made:
+    """Stretch the pairs whose wavelength is too long for the old context."""
+    low = real(rope.fields, "low_freq_factor")
+    high = real(rope.fields, "high_freq_factor", above=low)
+    rotations = rope.trained * rope.frequencies / (2 * math.pi)
+    return rope.stretched(np.clip((rotations - low) / (high - low), 0, 1)), {}
+
+
+def yarn(rope: RopeParameters) -> Made:
+    """Stretch the pairs that rotate rarely within the old context, and scale the scores."""
+    fields, d = rope.fields, rope.d
+    slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
+    # the pairs that rotate as often as that within the old context
+    first, last = (
+        math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
+        for n in (fast, slow)
+    )
+    truncate = fields.get("truncate", True)
+    if not isinstance(truncate, bool):
+        raise ValueError(f"truncate must be true or false, got {shown(truncate)}")
+    # transformers does not see the field where each kind of layer has its own
+    if truncate or rope.layer.rope_each:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, d - 1)
+    last += 0.001 * (first == last)  # an empty range becomes a step
+    kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
+    scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
+    scales = scales if all(scales) else [1.0]
+    above, *below = (1 + 0.1 * scale * math.log(max(rope.factor, 1)) for scale in scales)
+    attention = real(fields, "attention_factor", above / math.prod(below))
+    return rope.stretched(kept), {"attention": attention}
+
+
+def alpha(rope: RopeParameters) -> Made:
+    """Raise theta, which slows the slow pairs down most."""
+    theta = rope.theta * real(rope.fields, "alpha") ** (rope.d / (rope.d - 2))
+    return theta**rope.exponents, {}
+
+
+# the frequencies of each kind, and what else differs from a plain `Rotary`
+MADE: dict[str, Callable[[RopeParameters], Made]] = {
+    "default": lambda rope: (rope.frequencies, {}),
+    "linear": lambda rope: (rope.frequencies / rope.factor, {}),
+    "alpha": alpha,
+    "dynamic": lambda rope: (
+        rope.frequencies,
+        {"trained": rope.context, "factor": rope.factor, "reach": math.inf},
+    ),
+    "longrope": longrope,
+    "llama3": llama3,
+    "yarn": yarn,
+}
 
 
 def parameters_of(config: Fields, layer: LayerConfig) -> Fields:

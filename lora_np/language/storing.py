@@ -55,7 +55,7 @@ BESIDE = (
     "spiece.model",
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weights of an older model in shards
 
 
 def load(
@@ -103,7 +103,7 @@ def load(
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
     folder = hub.directory(model)
-    hub.inside(folder, "config.json")  # is there, or it is no model
+    hub.inside(folder, "config.json")  # a model must have one
     stored = open_model(folder)
     # weights read here become numbers, or keep their bits themselves
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
@@ -115,7 +115,7 @@ def load(
         if len(parts) > 1:
             weight = hub.read_bitsandbytes(stored, name)
             return weight if quantised else np.asarray(weight, dtype)
-        bare = name.partition(".")[2]  # as in a checkpoint without a head
+        bare = name.partition(".")[2]  # the name in a checkpoint without a head
         places = stored.parameters.get(name) or stored.parameters.get(bare, {})
         if not places:
             return None
@@ -169,7 +169,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
 
 
 def located_adapter(adapter: StrPath) -> Path:
-    """Find an adapter: a directory, one of its files, or one shipped next to its base.
+    """Find an adapter by its path, one of its files, or the name of a shipped one.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def limited(stream: BinaryIO, name: str) -> bytes:
-    """Read all of ``stream``, which may have no end."""
+    """Read a stream up to a limit, since it may be endless."""
     pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
     if len(content := b"".join(pieces)) > MAX_TEXT:
         raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes; use a part of it")

@@ -26,7 +26,7 @@ LARGEST_SOURCE = 1_000_000  # characters; the longest templates that are publish
 WORK = 10_000_000  # characters, entries and nodes of one rendering,
 WORK_PER_CHARACTER = 100  # and more where the conversation itself is longer
 LARGEST_NUMBER = 10_000  # bits of an integer
-WIDEST = 9_999  # of a column in a format
+WIDEST = 9_999  # widest column in a format
 WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             "charged": self.charged,
             "spent": self.spend,
         }
-        del self.globals["lipsum"]  # draws text of any length
+        del self.globals["lipsum"]  # it generates text of any length
         self.globals |= {
             "namespace": BoundedNamespace,
             "strftime_now": lambda form: datetime.now().strftime(form[:100]),
@@ -85,7 +85,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         }
 
     def compiled(self, source: str) -> nodes.Template:
-        """Read a template and put the payments into its tree."""
+        """Compile a template with cost accounting."""
         if len(source) > LARGEST_SOURCE:
             raise ValueError(
                 f"it has {len(source):,} characters, at most {LARGEST_SOURCE:,} are read"
@@ -95,38 +95,38 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return tree
 
     def renew(self, conversation: Any) -> None:
-        """Begin a rendering: nothing spent, nothing rendered."""
+        """Reset the budget before a rendering."""
         self.left = WORK + WORK_PER_CHARACTER * printed_size(conversation, {})
         self.blocks.clear()
         self.spans.clear()
 
     def spend(self, work: int) -> None:
-        """Pay, or stop the rendering."""
+        """Charge a cost to the budget; stop the rendering if it is exhausted."""
         self.left -= work
         if self.left < 0:
             raise ValueError(f"it takes more than {WORK:,} characters, entries and steps of work")
 
     def counted(self, items: Iterable[T], weight: int) -> Iterator[T]:
-        """Yield the items; each costs ``weight``."""
+        """Yield the items, charging ``weight`` for each."""
         for item in items:
             self.spend(weight)
             yield item
 
     def charged(self, value: T) -> T:
-        """Pay for a value as it would be printed, or for an iterator's items as they come."""
+        """Charge for the printed size of a value, or for an iterator's items as they come."""
         if isinstance(value, Iterator):
             return map(self.charged, value)  # type: ignore[return-value]
         self.spend(printed_size(value, {}))
         return value
 
     def pay(self, name: str, value: Any, settings: list[Any]) -> None:
-        """Pay for the longest result that a filter or method can have."""
+        """Charge for the longest possible result of a filter or method."""
         # a field wider than this, or of a width that is an argument
         form = name in ("format", "format_map", "%") and isinstance(value, str)
         if form and WIDE.search(value):
             raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
         size, repeated = printed_size(value, {}), sum(map(as_count, settings))
-        if name == "replace":  # each piece that is found becomes another
+        if name == "replace":  # every occurrence is replaced
             times = str(value).count(str(settings[0])) if settings else 0
             self.spend(size + times * repeated)
         elif name in REPEATING:
@@ -189,7 +189,7 @@ class Generation(Extension):
 
 
 class Payments(NodeTransformer):
-    """Puts payments into a template's tree: for each turn of a loop, each macro and container."""
+    """Inserts cost accounting into a template's syntax tree: loops, macros and containers."""
 
     def generic_visit(self, node: nodes.Node, *args: object, **kwargs: object) -> nodes.Node:
         super().generic_visit(node)
@@ -197,7 +197,7 @@ class Payments(NodeTransformer):
             weight = nodes.Const(weight_of(node))
             if isinstance(node, nodes.For):
                 node.iter = applied("counted", node.iter, weight)
-            # a macro, or a loop that is recursive, enters its body by another door
+            # macros and recursive loops enter their bodies in other ways
             node.body.insert(0, nodes.ExprStmt(applied("spent", weight)))
         elif isinstance(node, nodes.Concat):
             return applied("join", nodes.List(node.nodes))
@@ -208,7 +208,7 @@ class Payments(NodeTransformer):
 
 
 def applied(name: str, value: nodes.Node, *settings: nodes.Node) -> nodes.Filter:
-    """Make the node of ``value | name(*settings)``."""
+    """Make the syntax node of ``value | name(*settings)``."""
     return nodes.Filter(value, name, [*settings], [], None, None)
 
 
@@ -219,7 +219,7 @@ def weight_of(node: nodes.Node) -> int:
 
 
 def printed_size(value: Any, known: dict[int, int]) -> int:
-    """Characters of a value when printed, with all that it contains; shared parts count each time.
+    """Count the characters of a printed value, including every occurrence of shared parts.
 
     ``known`` holds the sizes of the containers met so far, so that a structure whose parts are
     shared, and which would be exponentially long in print, is measured in linear time.
@@ -238,7 +238,7 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 
 
 def as_count(value: Any) -> int:
-    """How often an argument can repeat another: a number by itself, all else by its size."""
+    """Bound how often an argument can repeat another: a number's value, or a size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 

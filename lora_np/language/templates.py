@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lora_np.language.template_sandbox import TemplateSandbox
 
 Messages = Sequence[Mapping[str, Json]]
-MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
-REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
+MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # marks the text that the model generates
+REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the same field
 
 
 class Template:
@@ -83,7 +83,7 @@ class Template:
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
     def labelled(self, messages: Messages, first: int = 0) -> tuple[Array, Array, int]:
-        """Encode a conversation, and tell whether each token is the model's to say.
+        """Encode a conversation, and mark the tokens that the model should produce.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class Template:
 
 @functools.lru_cache(maxsize=8)
 def compiled(source: str) -> tuple[jinja2.Template, TemplateSandbox]:
-    """A template, and the sandbox in which it is rendered."""
+    """Compile a template, and return it with its sandbox."""
     needed("jinja2", extra="language", why="chat templates need the library jinja2")
     from jinja2 import TemplateError
 

@@ -1,4 +1,4 @@
-"""Text to tokens and back: our own characters, and all else by the library ``tokenizers``."""
+"""Convert text to tokens and back: characters ourselves, all else with ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from lora_np.checks import Array, needed
 from lora_np.files import errors_at, parse_json
 
-MAX_GROWTH = 3000  # of a text, by all steps of a tokenizer.json
+MAX_GROWTH = 3000  # most that all steps of a tokenizer.json may lengthen a text
 UNFOLDING = {"NFKC", "NFKD"}  # one character of Unicode becomes 18
 NO_GROWTH = {
     "BertPreTokenizer",
@@ -68,7 +68,7 @@ class Described:
         return template
 
     def beside(self, name: str) -> dict[str, Any]:
-        """Read the JSON of a file that came with it, or nothing."""
+        """Read a JSON file that came with the vocabulary, or return an empty result."""
         with errors_at(name):
             return parse_json(self.files[name]) if name in self.files else {}
 
@@ -114,7 +114,7 @@ class Characters(Described):
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Tokens of ``text``, as whole numbers."""
+        """Encode ``text`` as whole numbers."""
         try:
             return np.array([self.numbers[c] for c in text], dtype=np.int64)
         except KeyError as missing:
@@ -125,7 +125,7 @@ class Characters(Described):
             ) from None
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Tokens of ``text``, and where each begins and ends in it."""
+        """Encode ``text``, and return the beginning and end of each token."""
         starts = np.arange(len(text))
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
@@ -157,7 +157,7 @@ class Characters(Described):
 
 
 class Subwords(Described):
-    """Words and parts of words: a vocabulary of any kind, through the library ``tokenizers``.
+    """A vocabulary of words and parts of words, through the library ``tokenizers``.
 
     Parameters
     ----------
@@ -212,13 +212,11 @@ class Subwords(Described):
         return number
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each
-        text.
-        """
+        """Encode ``text``, by default with the special tokens around every text."""
         return np.array(self.encoding(text, special).ids, dtype=np.int64)
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Tokens of ``text`` alone, and where each begins and ends in it."""
+        """Encode ``text`` alone, and return the beginning and end of each token."""
         encoding = self.encoding(text, False)
         return np.array(encoding.ids, dtype=np.int64), np.array(
             encoding.offsets, dtype=np.int64
@@ -252,7 +250,7 @@ Vocabulary = Characters | Subwords
 
 
 def growth(step: Any) -> float:
-    """Bound how many times as long a step of a ``tokenizer.json`` makes a text."""
+    """Bound the factor by which a step of a ``tokenizer.json`` lengthens a text."""
     if not isinstance(step, Mapping):
         return 1
     kind = step.get("type")
@@ -280,7 +278,7 @@ def made(contents: Mapping[str, Any]) -> Any:
     )
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(contents))
-    except Exception as error:  # it raises nothing narrower
+    except Exception as error:  # the library raises plain Exceptions
         raise ValueError(
             f"tokenizer.json: the library tokenizers cannot read it ({error})"
         ) from None
@@ -330,5 +328,5 @@ def read_vocabulary(
         if numbers and vocabulary.tokenizer() == contents:
             return vocabulary
     except (AttributeError, LookupError, TypeError, ValueError):
-        pass  # then it is something else, or damaged, which the library will report
+        pass  # if it is damaged, the library reports that
     return Subwords(contents, files)

@@ -261,7 +261,7 @@ def svd(M: ArrayLike) -> SVD:
 
 @np.errstate(under="ignore")
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
-    """Make M triangular by reflections, each of which lays what is left of a column on its axis."""
+    """Make M triangular by reflections, each of which maps the rest of a column onto its axis."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []
@@ -300,9 +300,9 @@ def _product(mirrors: list[Array], d: int) -> Array:
 
 
 def _sweep(columns: Array, V: Array) -> bool:
-    """Make each pair of columns orthogonal once, in place; say whether anything changed."""
+    """Make each pair of columns orthogonal once, in place; return whether anything changed."""
     k = columns.shape[1]
-    # above what rounding makes of a zero product
+    # above the rounding error of a product that is zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     turned = False

@@ -197,7 +197,7 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     2
     """
     M = matrix("M", M)
-    unit, s = singular_values(M)  # of a matrix whose norm would overflow, too
+    unit, s = singular_values(M)  # this works even if the norm would overflow
     return _count(unit, s, M, tolerance)
 
 

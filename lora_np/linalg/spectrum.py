@@ -1,4 +1,4 @@
-"""Singular values, at any scale of the entries, and sums over them."""
+"""Singular values that neither overflow nor underflow, and sums over them."""
 
 from __future__ import annotations
 

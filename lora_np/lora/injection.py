@@ -221,7 +221,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
     <nf4 matrix, 64 x 64, 4.5 bits per entry>
     """
-    # layers that were rounded, and whether that loses more than was learnt
+    # rounded layers, and whether rounding loses more than was learnt
     drowned: dict[str, bool] = {}
 
     def without(path: str, layer: Any) -> Any:
@@ -298,7 +298,9 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
 def selected(
     model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
 ) -> dict[str, Any]:
-    """Select the layers of ``targets``, by all of their paths, but those trained in full."""
+    """Select the layers that ``targets`` match by any of their paths, except those trained in
+    full.
+    """
     from lora_np.models import ModelSpec, select
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
@@ -313,7 +315,7 @@ def selected(
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
-    """Whether ``path`` is one of ``parts`` or is below one."""
+    """Tell whether ``path`` is one of ``parts`` or below one."""
     return any(path == part or path.startswith(f"{part}.") for part in parts)
 
 

@@ -204,7 +204,9 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        place = np.arange(self.base.W.shape[0])  # of each row among the old ones and then the new
+        place = np.arange(
+            self.base.W.shape[0]
+        )  # index of each row in the old rows followed by the new ones
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):
             new = affine(x, self.rows, None if self.base.b is None else self.base.b[tokens])
@@ -256,7 +258,7 @@ class LoRAExperts(LowRank):
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
-    """Check that ``B A`` is a product, of the ``shape`` of what it is added to."""
+    """Check that ``B A`` is defined and has the ``shape`` of the weight."""
     a, b = A.shape, B.shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")

@@ -23,8 +23,10 @@ Tensors = Sequence[Array]
 Weights = Sequence[float]
 Rule = Callable[[Tensors, Weights], Array]
 
-_SHRUNK = 0.9  # RegMean: what is left of the entries off a Gram matrix's diagonal
-_RIDGE = 1e-6  # on its diagonal, relative to the largest entry: what no input reaches is averaged
+_SHRUNK = 0.9  # RegMean: factor on a Gram matrix's off-diagonal entries
+_RIDGE = (
+    1e-6  # added to its diagonal, relative to the largest entry, so that unused directions average
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class WeightedUpdate:
 
     @property
     def weighted(self) -> Array:
-        """A times weight and scale."""
+        """Return A times weight and scale."""
         return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property
@@ -237,7 +239,7 @@ def _of_agreeing(
     return total
 
 
-# in PEFT by how many agree; in mergekit by their weights, with DARE by nothing
+# PEFT divides by how many agree, mergekit by their weights, or with DARE by nothing
 _peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
 _mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
 _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)

@@ -1,4 +1,4 @@
-"""PEFT's tuners, one row each, from which files are read, counted, merged and converted.
+"""PEFT's tuners in a table that serves reading, counting, merging and converting.
 
 A formula takes tensors by their names in PEFT's file and settings by theirs; ``shape`` is ``(d,
 k)``. Only NumPy's functions are used, so the tensors may be those of `lora_np.autograd`. Source:
@@ -405,7 +405,7 @@ def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tuner_of(raw: Mapping[str, Any]) -> Tuner | None:
-    """Look up the row of another tuner than LoRA.
+    """Look up the row of a tuner other than LoRA.
 
     Parameters
     ----------

@@ -64,16 +64,16 @@ class Settings(NamedTuple):
     alpha: float
     dropout: float
     rng: np.random.Generator
-    quantise: Quantiser | None = None  # of the frozen weight; None leaves it as it is
-    gradient: Array | None = None  # of the loss with respect to this layer's W
+    quantise: Quantiser | None = None  # quantises the frozen weight; None leaves it unchanged
+    gradient: Array | None = None  # gradient of the loss with respect to this layer's W
 
 
 class Variant(NamedTuple):
     """A row of `VARIANTS`: what replaces a layer, and how the optimizer changes."""
 
     adapt: Callable[..., Adapted]
-    embeds: bool = False  # whether it takes embeddings
-    ratio: float = 1.0  # of B's learning rate over A's
+    embeds: bool = False  # whether it supports embeddings
+    ratio: float = 1.0  # B's learning rate relative to A's
 
     def optimizer(self, optimizer: Optimizer) -> Optimizer:
         return optimizer if self.ratio == 1 else lora_plus(optimizer, ratio=self.ratio)
@@ -112,7 +112,7 @@ def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding
 
 
 def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
-    """LoRA with A frozen (Zhang et al., arXiv 2308.03303).
+    """Train B only, with A frozen (Zhang et al., arXiv 2308.03303).
 
     Half as many parameters to train, and only the activations ``x A^T`` are kept, not x.
     """
@@ -121,7 +121,7 @@ def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def dora(layer: Linear, s: Settings) -> DoRALinear:
-    """Magnitude and direction apart: see `DoRALinear`."""
+    """Train magnitude and direction separately: see `DoRALinear`."""
     adapted = lora_linear(Linear(layer.W), s)
     m = row_norms(value(adapted.base.W).astype(adapted.A.dtype, copy=False))
     return DoRALinear(adapted, Tensor(m), layer.b)

@@ -205,66 +205,91 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
 
 def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Selected]:
     """Select modules by ``targets``; LoRA must be able to adapt all that match."""
-    wanted, all_linear = matcher(targets, **filters), is_all_linear(targets)
+    wanted = matcher(targets, **filters)
     listed = targets if isinstance(targets, list) else []
-    groups = spec.groups
-    # layers differ in an index, which only patterns with an index can tell apart: the first stands
-    # for all
-    alike = (listed or all_linear) and not any(filters.values()) and filters.get("layers", ()) == ()
-    if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
-        groups = tuple(
-            group._replace(ranges=tuple(r[:1] for r in group.ranges)) for group in groups
-        )
-    paths = _paths(groups)
-    if all_linear or callable(targets):
-        kinds, left_out = (("linear",), "head") if all_linear else (ADAPTABLE, None)
-        able = {path: module for path, module in paths.items() if module and module.kind in kinds}
-        paths = {path: module for path, module in able.items() if module.role != left_out}
-    targeted_paths = {path for path, module in paths.items() if wanted(path, module)}
+    groups = _told_apart(spec.groups, targets, filters)
+    paths = _candidates(groups, targets)
+    chosen = {path for path, module in paths.items() if wanted(path, module)}
     if listed:
         known = {end for path in paths for end in ends(path)}
         missing = [target for target in listed if target not in known]
     else:
-        every = targeted_paths or any(
-            matcher(targets)(path, module) for path, module in paths.items()
-        )
+        match = matcher(targets)
+        every = chosen or any(match(path, module) for path, module in paths.items())
         missing = [] if every else [targets]
     for target in missing:  # perhaps by its name in checkpoints
         is_named = matcher([target] if listed else target, **filters)
-        stored = [
-            module for module in replace(spec, groups=groups).modules if module.kind in ADAPTABLE
-        ]
-        aliased = {module.name for module in stored if module.alias and is_named(module.alias)}
+        stored = replace(spec, groups=groups).modules
+        aliased = {
+            module.name
+            for module in stored
+            if module.kind in ADAPTABLE and module.alias and is_named(module.alias)
+        }
         if not aliased:
             raise _no_match(spec, target, listed)
-        targeted_paths |= aliased
-    for path, module in paths.items() if targeted_paths else ():
-        if path in targeted_paths and (module is None or module.kind not in ADAPTABLE):
-            what = next((target for target in listed if ends_with(path, target)), targets)
-            inside = [
-                module.name[len(path) + 1 :]
-                for module in spec.modules
-                if module.name.startswith(f"{path}.")
-            ]
-            parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
-            kind, holds = (module.kind, "") if module else ("container", f"; it holds {parts}")
-            raise ValueError(
-                f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}"
-            )
+        chosen |= aliased
+    for path in [path for path in paths if path in chosen]:
+        _check_adaptable(spec, path, paths[path], targets)
     selections = []
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
-        chosen = tuple(
-            name for name in names if name in targeted_paths and paths.get(name) is shown
-        )
-        if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
+        own = tuple(name for name in names if name in chosen and paths.get(name) is shown)
+        if own and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             uncalled = " and no ".join(_UNCALLED)
             raise ValueError(
                 f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name others"
             )
-        if chosen:
-            selections.append(Selected(module, None if len(chosen) == len(names) else chosen))
+        if own:
+            selections.append(Selected(module, None if len(own) == len(names) else own))
     return selections
+
+
+def _told_apart(
+    groups: tuple[ModuleSpec, ...], targets: Targets, filters: Mapping[str, object]
+) -> tuple[ModuleSpec, ...]:
+    """Let the first layer stand for all, unless ``targets`` or filters may tell layers apart.
+
+    Layers differ in an index, which only patterns with an index see.
+    """
+    listed = targets if isinstance(targets, list) else []
+    if not (listed or is_all_linear(targets)) or filters.get("layers", ()) != ():
+        return groups
+    if any(filters.values()) or any(
+        part.isdecimal() for target in listed for part in target.split(".")
+    ):
+        return groups
+    return tuple(group._replace(ranges=tuple(r[:1] for r in group.ranges)) for group in groups)
+
+
+def _candidates(groups: Sequence[ModuleSpec], targets: Targets) -> dict[str, ModuleSpec | None]:
+    """Return the paths that ``targets`` may mean, and their modules."""
+    paths, all_linear = _paths(groups), is_all_linear(targets)
+    if not all_linear and not callable(targets):
+        return paths
+    kinds, left_out = (("linear",), "head") if all_linear else (ADAPTABLE, None)
+    able = {path: module for path, module in paths.items() if module and module.kind in kinds}
+    return {path: module for path, module in able.items() if module.role != left_out}
+
+
+def _check_adaptable(
+    spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targets
+) -> None:
+    """Refuse a target that means a container, or a kind of module that LoRA cannot adapt."""
+    if module is not None and module.kind in ADAPTABLE:
+        return
+    listed = targets if isinstance(targets, list) else []
+    what = next((target for target in listed if ends_with(path, target)), targets)
+    inside = {
+        one.name[len(path) + 1 :].partition(".")[0]
+        for one in spec.modules
+        if one.name.startswith(f"{path}.")
+    }
+    kind, holds = "container", f"; it holds {', '.join(sorted(inside))}"
+    if module:
+        kind, holds = module.kind, ""
+    raise ValueError(
+        f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}"
+    )
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:

@@ -23,7 +23,7 @@ from lora_np.checks import (
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
-Layer = Callable[..., Operand]  # of an input, and rng=
+Layer = Callable[..., Operand]  # called with an input and rng=
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +257,11 @@ def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
         )
 
 
+def operand(x: Operand) -> Operand:
+    """Convert what is no Tensor to an array of real numbers."""
+    return x if isinstance(x, Tensor) else real("x", x)
+
+
 def relu(x: Operand) -> Operand:
     """Return ``max(x, 0)``, with derivative 0 at 0.
 
@@ -279,7 +284,7 @@ def relu(x: Operand) -> Operand:
     >>> relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
-    x = x if isinstance(x, Tensor) else real("x", x)
+    x = operand(x)
     return np.where(x <= 0, 0, x)  # NaN stays NaN
 
 
@@ -305,7 +310,7 @@ def sigmoid(x: Operand) -> Operand:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    x = x if isinstance(x, Tensor) else real("x", x)
+    x = operand(x)
     y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
     return y
 
@@ -332,7 +337,7 @@ def gelu(x: Operand) -> Operand:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
-    x = x if isinstance(x, Tensor) else real("x", x)
+    x = operand(x)
     y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
     return y
 
@@ -361,7 +366,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
-    x = x if isinstance(x, Tensor) else real("x", x)
+    x = operand(x)
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     with np.errstate(under="ignore"):
         e = np.exp(x - value(x).max(axis=axis, keepdims=True))
@@ -405,7 +410,7 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
         raise TypeError(
             f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
         )
-    x = x if isinstance(x, Tensor) else real("x", x)
+    x = operand(x)
     kept = rng.random(x.shape, dtype=np.float32) >= rate
     y: Operand = x * (kept / (1 - rate)).astype(x.dtype)
     return y

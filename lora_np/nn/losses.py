@@ -42,7 +42,7 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     """
     residual = residual_of(prediction, target)
     flat = residual.ravel("K")
-    if flat.dtype == np.float16:  # where a sum would end at 65504
+    if flat.dtype == np.float16:  # whose sums would overflow at 65504
         flat = flat.astype(np.float32)
     # a product with itself needs no array of squares
     return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # as keeps=True wants

@@ -60,11 +60,11 @@ class Optimizer:
         raise NotImplementedError
 
     def of(self, path: str) -> Optimizer:
-        """The optimizer of the leaf at ``path``."""
+        """Return the optimizer of the leaf at ``path``."""
         return self
 
     def times(self, factor: float) -> Optimizer:
-        """The same with ``factor`` times the learning rate."""
+        """Return the same optimizer with ``factor`` times the learning rate."""
         return dataclasses.replace(self, lr=scaled(self.lr, factor))  # type: ignore[type-var]
 
 
@@ -242,7 +242,7 @@ class Groups(Optimizer):
             raise ValueError("Groups needs at least one pattern with its optimizer, got none")
 
     def of(self, path: str) -> Optimizer:
-        """The optimizer of the first pattern that fits."""
+        """Return the optimizer of the first pattern that matches."""
         return self.rules[self.pattern(path)].of(path)
 
     def pattern(self, path: str) -> str:
@@ -254,7 +254,7 @@ class Groups(Optimizer):
         raise ValueError(f"no pattern of Groups fits {path!r}: add it, or '.*' for the rest")
 
     def times(self, factor: float) -> Groups:
-        """The same with ``factor`` times every learning rate."""
+        """Return the same groups with ``factor`` times every learning rate."""
         return Groups(
             {pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()}
         )
@@ -295,7 +295,7 @@ class Bank:
         self.values = np.concatenate(arrays, axis=None)
         self.gradient, self.scratch = np.zeros_like(self.values), np.empty_like(self.values)
         self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
-        # each leaf with its values and its gradient
+        # each leaf, with views of its values and gradient
         self.views: list[tuple[Tensor, Array, Array]] = []
         start = 0
         for leaf, array in zip(leaves, arrays, strict=True):
@@ -304,12 +304,14 @@ class Bank:
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # anew from the leaves: a copy of a view is a view no more
+        # rebuilt from the leaves, since a copied view is no longer a view
         leaves = [leaf for leaf, *_ in self.views]
         return Bank, (self.optimizer, leaves), {"state": self.state}
 
     def gather(self) -> bool:
-        """Take the gradients and clear them; say if there were any. None counts as zero."""
+        """Collect the gradients and clear them; return whether there were any. None counts as
+        zero.
+        """
         any_gradient = False
         for leaf, values, gradient in self.views:
             if leaf.data is not values:  # the leaf has been given another array meanwhile
@@ -377,7 +379,7 @@ class Run:
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
-        """Take the gradients that ``backward`` left, move the parameters, clear the gradients."""
+        """Update the parameters from the gradients that ``backward`` left, and clear these."""
         gathered = [bank.gather() for bank in self.banks]
         if not any(gathered):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
@@ -441,7 +443,7 @@ class Schedule:
     steps: int
     warmup: int
     final: float
-    cosine: bool  # or a straight line
+    cosine: bool  # otherwise a straight line
 
     def __post_init__(self) -> None:
         number("peak", self.peak, open_minimum=True)

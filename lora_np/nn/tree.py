@@ -233,7 +233,7 @@ def outline(node: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Named:
-    """A node whose parts are called otherwise in a path than the fields that hold them.
+    """A node whose fields have other names in paths.
 
     Parameters
     ----------
@@ -264,11 +264,13 @@ class Named:
 
 LEAVES = (Tensor, np.ndarray, Quantised)
 SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
-FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type
+FIELDS: dict[type, tuple[str, ...]] = {}  # field names of dataclasses; empty for every other type
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """List the named children of a branch, none for a setting, fast: it runs for every node."""
+    """List the named children of a node; a setting has none. It is fast, since every node calls
+    it.
+    """
     kind = type(node)
     if kind not in FIELDS:
         fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()

@@ -12,7 +12,7 @@ from lora_np.plots.pictures import heatmap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FEW = 12  # columns, whose tiles have room for numbers
+_FEW = 12  # up to so many columns, tiles have room for numbers
 
 
 def adapter_overview(
@@ -88,7 +88,7 @@ def adapter_overview(
 
 
 def short_name(name: str, longest: int) -> str:
-    """The end of a long name, after an ellipsis: names of tensors differ at their ends.
+    """Shorten a long name to its end, where names of tensors differ.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-ROUNDING = 1e-13  # relative errors below this say nothing
+ROUNDING = 1e-13  # relative errors below this are rounding
 
 
 def lines(
@@ -198,13 +198,13 @@ def _free_place(
     gaps, free = np.ones((1, len(x))), np.ones(len(x))
     for key, other in xs.items():
         order = np.argsort(other)
-        # equal lines: first above
+        # labels of equal lines: the first above
         tie = 1e-9 if list(lines).index(key) > list(lines).index(name) else -1e-9
         gaps = np.concatenate([gaps, [y - np.interp(x, other[order], ys[key][order]) + tie]])
         free = np.minimum(free, np.hypot(x[:, None] - other, y[:, None] - ys[key]).min(axis=1))
     above = np.take_along_axis(gaps, np.abs(gaps).argmin(axis=0)[None], axis=0)[0] >= 0
     right = above == (y[-1] < y[0])  # the free corner of a falling line is at its upper right
-    width = 0.012 * len(name)  # nearly, as a share of the axes
+    width = 0.012 * len(name)  # estimated width of a name, as a share of the axes
     fits = np.where(right, x + width <= 1, x >= width)
     margin = len(x) // 10
     fits[:margin] = fits[len(x) - margin :] = False

@@ -124,7 +124,7 @@ def gallery(
         ax.imshow(image, cmap="gray")
         ax.set_title(heading, fontsize=9, color=INK)
         ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_color(MUTED)  # a frame, so that white has an end
+        ax.spines[:].set_color(MUTED)  # a frame, so that a white panel has visible edges
     return figure
 
 

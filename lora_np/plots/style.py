@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 INK = "#1b1b1b"  # text, the data itself, the base model
 FULL = "#d55e00"  # a full update: d k numbers
 LORA = "#0072b2"  # a low-rank update
-OPTIMUM = "#c98500"  # what a theorem says is best
+OPTIMUM = "#c98500"  # the optimum, by a theorem
 ACCENT = "#009e73"  # a choice: the rank that was picked
 MUTED = "#767676"  # reference lines and notes
 SKY = "#3f98d6"  # a second low-rank update

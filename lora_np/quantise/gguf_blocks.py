@@ -19,12 +19,12 @@ from lora_np.checks import Array, ArrayLike, Rng, overflow_allowed
 from lora_np.quantise.weight import PIECE, Quantised
 
 Block = np.dtype[Any]
-Parts = tuple[Array, ...]  # scale, codes, and perhaps what is taken away
-FEW = 8  # rows of x, for which it pays to multiply with codes rather than entries
+Parts = tuple[Array, ...]  # scale, codes, and perhaps an offset to subtract
+FEW = 8  # up to so many rows of x, multiplying by codes is faster
 
 
 class Layout(NamedTuple):
-    """How one kind of block is laid out, read, and (if possible) made.
+    """The layout of one kind of block, with its decoder and, if there is one, its encoder.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Blocks(Quantised):
             )
 
     def rows(self, index: Array | slice) -> Array:
-        """Some rows of ``dequantised``."""
+        """Return some rows of ``dequantised``."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         W = np.empty((flat.size, layout.entries), np.float32)
@@ -141,7 +141,7 @@ class Codes(Quantised):
         return self.codes.shape
 
     def rows(self, index: Array | slice) -> Array:
-        """Some rows of ``dequantised``."""
+        """Return some rows of ``dequantised``."""
         codes, (scale, *least) = self.codes[index], self.scales[:, index]
         flat = (field.reshape(-1, field.shape[-1]) for field in (scale, codes, *least))
         return runs(*flat).reshape(codes.shape)
@@ -152,7 +152,9 @@ class Codes(Quantised):
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
         by_run = np.ascontiguousarray(x.T).reshape(self.scales.shape[2], -1, len(x))
-        for part in self.pieces(4 * PIECE):  # each is used once: fewer calls are worth more
+        for part in self.pieces(
+            4 * PIECE
+        ):  # each piece is used once, so fewer calls matter more than the cache
             codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
             products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)
             products *= self.scales[0, part].T[..., None]
@@ -210,7 +212,7 @@ def decoded(layout: Layout, b: Array) -> Array:
 
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
-    """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
+    """Return ``scale q - least``; each scale and least value (n, m) belongs to a run of codes."""
     length = q.shape[1] // scale.shape[1]
     W: Array = scale[:, :, None] * q.reshape(*scale.shape, length)
     if least is not None:
@@ -259,7 +261,9 @@ def encode_float(x: Array, block: Block, half: Array) -> Array:
 
 def encode_bf16(x: Array, block: Block, half: Array) -> Array:
     bits = x[:, 0].view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(
+        block
+    )  # round to nearest, ties to even
 
 
 # Codes of four bits, with a fifth that lies apart: d q + m, from the least number of a block to its
@@ -418,7 +422,9 @@ def kind(
     decode: Callable[[Array], Parts],
     encode: Callable[[Array, Block, Array], Array] | None = None,
 ) -> Layout:
-    """Make a row of the table: entries per block, name and form of each field, the equations."""
+    """Make a row of the table from entries per block, the fields' names and types, and
+    equations.
+    """
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(entries, np.dtype(forms), decode, encode)
 

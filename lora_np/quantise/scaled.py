@@ -55,7 +55,7 @@ class Int8(Quantised):
         return self.codes.shape
 
     def rows(self, index: Array | slice) -> Array:
-        """Some rows of ``dequantised``: ``codes * scales / 127``."""
+        """Return some rows of ``dequantised``: ``codes * scales / 127``."""
         # roundings in the order of bitsandbytes: the row's scale times the code, over 127
         values: Array = self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
         return values
@@ -139,10 +139,13 @@ class FourBit(Quantised):
     block: int = 64
 
     def rows(self, index: Array | slice) -> Array:
-        """Some rows of ``dequantised``: ``level[code] * scale``."""
+        """Return some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
-        if isinstance(index, slice) and index.step in (None, 1):  # neighbours, from their block on
+        if isinstance(index, slice) and index.step in (
+            None,
+            1,
+        ):  # consecutive entries: decode from their first block
             start, stop, _ = index.indices(self.size // k)
             first, last = start * k // self.block * self.block, max(start, stop) * k
             codes = unpacked(self.packed[first // 2 : (last + 1) // 2])[first % 2 :]
@@ -188,7 +191,7 @@ def normal_quantile(p: ArrayLike) -> Array:
     >>> normal_quantile([0.025, 0.5, 0.975]).round(3)
     array([-1.96,  0.  ,  1.96])
     """
-    from statistics import NormalDist  # which takes a while to load
+    from statistics import NormalDist  # slow to import
 
     p = real("p", p).astype(np.float64, copy=False)
     if not ((p > 0) & (p < 1)).all():
@@ -314,7 +317,7 @@ FOUR_BIT_LEVELS = {"nf4": nf4_levels, "int4": cache(uniform_levels)}
 
 def int8(W: Array) -> Int8:
     scales = np.abs(W).max(axis=1)
-    most = float(np.finfo(np.float32).max)  # of 127 over a scale, and of 127 times one
+    most = float(np.finfo(np.float32).max)  # neither 127 / scale nor 127 * scale may overflow
     for size in scales[(scales > most / 127) | ((scales > 0) & (scales <= 127 / most))][:1]:
         wrong = "large" if size > 1 else "small"
         raise ValueError(f"a row of W is too {wrong} for int8: its largest magnitude is {size:g}")
@@ -326,7 +329,7 @@ def int8(W: Array) -> Int8:
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block, kind)
-    even = np.pad(values, (0, W.size % 2))  # with a zero, as in bitsandbytes
+    even = np.pad(values, (0, W.size % 2))  # padded with a zero, as in bitsandbytes
     # the nearest level
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
     packed = codes[::2] << 4 | codes[1::2]
@@ -343,7 +346,7 @@ def double_quantised(scales: Array) -> BlockScales:
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
     wide = np.repeat(tops, _SCALES_BLOCK)[: len(rest)]
-    with overflow_allowed():  # one over a denormal number is infinite
+    with overflow_allowed():  # the reciprocal of a denormal number is infinite
         values = rest * np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
     values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
     # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels

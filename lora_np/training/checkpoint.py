@@ -44,7 +44,7 @@ class Checkpoint:
                 raise ValueError(f"{self.path} belongs to another run: {why}")
         try:
             self.restore(arrays, facts)
-        except Exception as error:  # whatever is not as `save` writes it
+        except Exception as error:  # any deviation from what `save` writes
             raise self.damaged(error) from None
 
     def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ class Checkpoint:
 
 
 def identity(training: Any) -> dict[str, str]:
-    """Return what must be the same for a checkpoint to fit, each in words; or just its name."""
+    """Describe everything that must match for a checkpoint to fit, or return the run's name."""
     s = training.settings
     title = {"versions": versions(), "name": s.identity or "not given"}
     if s.identity is not None:
@@ -158,7 +158,7 @@ def identity(training: Any) -> dict[str, str]:
 
 
 def moved_by(training: Any) -> dict[str, Array]:
-    """List what a step moves: the values of each bank, and the optimizer's state."""
+    """List the arrays that a step changes: each bank's values and optimizer state."""
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}
@@ -173,7 +173,7 @@ def fits(name: str, saved: Array, current: Array) -> None:
 
 
 def short(text: str, other: str) -> str:
-    """Cut ``text`` to what differs from ``other``, with a few words around it."""
+    """Shorten ``text`` to the part that differs from ``other``, with a few words around it."""
     start = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
     part = brief(text[start : start + 100], 100)
     return f"{'... ' * (start > 0)}{part}{' ...' * (len(text) > start + 100)}"

@@ -6,8 +6,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,11 @@ from lora_np.nn import (
 )
 from lora_np.settings import setting
 from lora_np.work import progress_bar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from lora_np.training.checkpoint import Checkpoint
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -120,6 +125,12 @@ class RunSettings:
             raise ValueError(
                 "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
             )
+
+    def of_run(self, name: str, **changes: Any) -> dict[str, Any]:
+        """Return the arguments of `fit` for batches, with a progress bar of this name."""
+        own = {field.name: getattr(self, field.name) for field in fields(RunSettings)}
+        own["progress"] = name if self.progress is True else self.progress
+        return own | {"batch_size": None} | changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,19 +260,20 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     >>> result.model.W.data.round(3)
     array([[ 1., -2.,  3.]])
     """
-    training = Training(model, x, settings)
+    training, store = Training(model, x, settings), None
     if settings.checkpoint is not None:
         from lora_np.training.checkpoint import Checkpoint
 
-        training.store = Checkpoint(settings.checkpoint, training)
+        store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
     # batches of text count in tokens
-    unit = {"unit": "token", "scale": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
+    tokens = getattr(x, "tokens", None)
+    unit = {"unit": "token", "scale": tokens} if tokens else {"unit": "step"}
     done = training.run.steps
-    training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
+    bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with training.bar, overflow_allowed():  # told with the step
-            training.go_on()
+        with bar, overflow_allowed():  # overflow is reported together with the step
+            training.go_on(bar, store)
         interrupted = False
     except KeyboardInterrupt:
         interrupted = True
@@ -274,7 +286,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 
 
 def decaying(peak: float, steps: int) -> Adam:
-    """Return the optimizer of a run that names none.
+    """Return the default optimizer of a run.
 
     There is no warm-up: on digits, ten steps of it raised the loss by 0.04 to 0.21 nats.
     """
@@ -283,9 +295,6 @@ def decaying(peak: float, steps: int) -> Adam:
 
 class Training:
     """A run of `fit`: what is trained, and how far it has come."""
-
-    bar: Any
-    store: Any = None
 
     def __init__(self, model: Any, x: Any, settings: FitSettings) -> None:
         s, self.settings, self.rng = settings, settings, generator(settings.rng)
@@ -317,7 +326,7 @@ class Training:
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         self.samples: list[tuple[int, str]] = []
-        # with patience: the values of each bank at the lowest held-out loss
+        # the values of each bank at the lowest held-out loss, if there is patience
         self.lowest: list[Array] = []
 
     @property
@@ -326,12 +335,12 @@ class Training:
         errors = [error for _, error in self.validated]
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
-    def go_on(self) -> None:
-        """Take the steps that are left, and put back the best model if that is asked for."""
+    def go_on(self, bar: tqdm, store: Checkpoint | None) -> None:
+        """Take the remaining steps; with ``patience``, restore the best model."""
         s = self.settings
         while (step := self.run.steps) < s.steps:
             if step % self.every == 0:
-                self.validate()
+                self.validate(bar)
                 if s.patience is not None and self.waited >= s.patience:
                     break
             loss = self.gradients()
@@ -342,10 +351,10 @@ class Training:
             if s.watch is not None:
                 s.watch(step, self.model)
             self.run.step()
-            self.bar.update()
-            if self.store is not None and ((step + 1) % self.twentieth == 0 or step + 1 == s.steps):
-                self.store.save()
-        self.validate()
+            bar.update()
+            if store is not None and ((step + 1) % self.twentieth == 0 or step + 1 == s.steps):
+                store.save()
+        self.validate(bar)
         for bank, values in zip(self.run.banks, self.lowest, strict=False):
             bank.values[...] = values
 
@@ -367,7 +376,7 @@ class Training:
         self.loss.append(total)
         return total
 
-    def validate(self) -> None:
+    def validate(self, bar: tqdm) -> None:
         """Validate once for each step, however often it is called, also in a resumed run."""
         sample, step = self.settings.sample, self.run.steps
         if self.data.validation is None and sample is None:
@@ -380,11 +389,11 @@ class Training:
             self.validated.append((step, error))
             if self.settings.patience is not None and self.waited == 0:
                 self.lowest = [bank.values.copy() for bank in self.run.banks]
-            self.bar.set_postfix(validation=f"{error:.4g}", refresh=False)
+            bar.set_postfix(validation=f"{error:.4g}", refresh=False)
         text = None if sample is None else sample(step, frozen)
         if text:
             self.samples.append((step, text))
-            self.bar.write(text, file=sys.stderr)
+            bar.write(text, file=sys.stderr)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:

@@ -1,4 +1,4 @@
-"""What a run computes with, in words that are the same in every process.
+"""Describe what a run computes with, in words that are the same in every process.
 
 Arrays are told apart by their values, dataclasses by their fields and methods, functions by their
 code, defaults and closure, derivatives by their rules. Not seen is what a function finds in its
@@ -23,13 +23,13 @@ from lora_np.autograd import Tensor, added_rows
 from lora_np.checks import Array
 from lora_np.version import __version__
 
-# repr tells all of these apart
+# types whose repr distinguishes all values
 ATOMS = (type(None), type(...), bool, int, float, complex, str, bytes, slice, np.dtype)
 OURS = ("lora_np", "numpy", "builtins")  # their versions stand for their code
 
 
 def versions() -> str:
-    """Name the versions of what computes.
+    """Name the versions of the software that computes.
 
     Examples
     --------
@@ -113,7 +113,7 @@ class Description:
         if kind is Tensor:
             values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
             return f"trained {thing.dtype} {thing.shape}{values}"
-        if kind in (set, frozenset):  # whose own order depends on the process
+        if kind in (set, frozenset):  # their order depends on the process
             return f"{kind.__name__}[{', '.join(sorted(map(self.of, thing)))}]"
         if isinstance(thing, tuple) or kind is list:
             return f"{kind.__name__}[{self.all(thing)}]"
@@ -153,7 +153,7 @@ def refusal(thing: Any, why: str) -> TypeError:
 
 
 def held(thing: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a dataclass, and what else was put into the instance."""
+    """Yield the fields of a dataclass, and attributes that were added to the instance."""
     names = dict.fromkeys(field.name for field in dataclasses.fields(thing))
     for name in names | dict.fromkeys(getattr(thing, "__dict__", ())):
         if not isinstance(vars(type(thing)).get(name), functools.cached_property):
@@ -173,7 +173,7 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def code_digest(code: types.CodeType) -> str:
-    """Return a fingerprint of what a function does, wherever its source is."""
+    """Return a fingerprint of a function's code, independent of its location."""
     constants = [
         code_digest(part) if isinstance(part, types.CodeType) else describe(part)
         for part in code.co_consts

@@ -20,7 +20,7 @@ from lora_np.work import one_thread, progress_bar
 
 SETTINGS = ("variant", "rank", "alpha", "lr", "rng")
 COLUMNS = (*SETTINGS, "trainable", "loss", "validation_loss", "optimum", "diverged_at")
-# those that need neither the bits nor gradients
+# variants that need neither quantisation nor gradients
 SWEPT = [name for name in VARIANTS if name not in ("loftq", "lora-ga", "lora-one")]
 
 
@@ -214,7 +214,7 @@ def run(
     optimizer: Callable[[float], Optimizer] | None,
     options: Any,
 ) -> dict[str, Any]:
-    """Run once, in a worker: on one thread, since the number of threads shows in the last bits."""
+    """Run one setting on one thread, since the number of threads changes the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
     rng = np.random.default_rng(seed)
     with one_thread():
@@ -223,7 +223,7 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings, "lr": rate}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # of W0 + B A; the other variants start elsewhere, or train something else
+            # variants that train W0 + B A from W0; others start elsewhere or train something else
             record["optimum"] = problem.optimum(rank)
         chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []
@@ -293,7 +293,7 @@ def optimum(model: Any, x: Array, y: Array) -> float:
         )
     fixed = layer if isinstance(A, Tensor) or isinstance(B, Tensor) else model
     residual = Y - value(fixed(X))
-    if isinstance(layer.b, Tensor):  # a free b takes up the means
+    if isinstance(layer.b, Tensor):  # a trained b absorbs the means
         X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
     if isinstance(layer.W, Tensor):
         return float(optimal_losses(X, residual)[-1])

@@ -9,8 +9,8 @@ import pytest
 
 import lora_np as lnp
 from benchmarks import merging, weighted
-from benchmarks._measure import markdown
 from claims import memorising, suites
+from recipes.pages import markdown
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,7 +11,7 @@ import lora_np as lnp
 from lora_np import language
 from lora_np.cli import run
 from lora_np.language import baking
-from lora_np.language.baking import BakeSettings, Dialogue, batch_of, taught_loss
+from lora_np.language.baking import BakeSettings, Dialogue, batches_of, taught_loss
 from lora_np.language.generation import Sampling
 from tests.drawing import FULL
 from tests.language.conftest import random_model
@@ -65,16 +65,16 @@ def test_the_loss_is_the_divergence_of_the_next_token_from_the_prompted_model(wi
         )
         p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
         expected += np.sum(q * np.log(q / p), axis=-1).tolist()
-    loss = taught_loss(adapted, batch_of(examples))
+    loss = taught_loss(adapted, batches_of([examples])[0])
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-4)
     capped = replace(adapted, cap=3.0)
-    ours = taught_loss(replace(capped), batch_of(examples_of(replace(wide, cap=3.0))))
+    ours = taught_loss(replace(capped), batches_of([examples_of(replace(wide, cap=3.0))])[0])
     assert 0 < ours.item() < loss.item()
 
 
 def test_its_gradient_is_the_slope():
     model = lnp.inject(random_model(dtype=np.float64), rank=2, rng=0)
-    batch = batch_of(examples_of(model, prompt="zz. "))
+    batch = batches_of([examples_of(model, prompt="zz. ")])[0]
     taught_loss(model, batch).backward()
     rng, step = np.random.default_rng(0), 1e-5
     for _, leaf in lnp.trainable(model)[:6]:

@@ -2,7 +2,9 @@
 it.
 """
 
+import ast
 import importlib.util
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,45 @@ def test_no_operation_on_adapters_imports_another():
     for file, imported in graph.items():
         if file.startswith("lora_np.adapters."):
             assert not imported & operations, f"{file} imports {imported & operations}"
+
+
+ABOVE = ("recipes", "claims", "benchmarks")  # each may import from those before it
+
+
+def imports_above(path):
+    """Which modules of `ABOVE` a file imports, early or late, as ``folder.module``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(name.split(".")[:2]) for name in found if name.split(".")[0] in ABOVE}
+
+
+def test_recipes_claims_and_benchmarks_import_downwards():
+    graph = {
+        f"{folder}.{path.stem}": imports_above(path)
+        for folder in ABOVE
+        for path in sorted((ROOT / folder).glob("*.py"))
+    }
+    for file, imported in graph.items():
+        layer = ABOVE.index(file.partition(".")[0])
+        assert all(ABOVE.index(name.partition(".")[0]) <= layer for name in imported), file
+    assert any(name.startswith("claims.") for name in graph["benchmarks.weighted"])
+    alone = [file for file in graph if not file.startswith("claims.")]
+    assert not diagram.circles({file: graph[file] & {*alone} - {file} for file in alone})
+
+
+def test_types_are_checked_in_all_code_that_is_no_test():
+    """Lessons are made of cells, and what students and tests write is wrong on purpose."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert settings["mypy"]["strict"]
+    read = {path for pattern in settings["mypy"]["files"] for path in ROOT.glob(pattern)}
+    folders = [path for path in read if path.is_dir()]
+    for folder in ("lora_np", "benchmarks", "recipes", "docs", "notebooks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            made = {"src", "data", "_build", ".ipynb_checkpoints"} & {
+                *path.parts[len(ROOT.parts) :]
+            }
+            assert made or path in read or any(path.is_relative_to(one) for one in folders), path

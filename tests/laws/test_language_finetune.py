@@ -69,7 +69,7 @@ def test_the_rate_is_that_of_the_schedule(chatty):
 
 def prepared(model, data=CHATS, **chosen):
     settings = language.FinetuneSettings(**{"max_length": 48, **chosen})
-    return adapting.Prepared(model, data, settings)
+    return adapting.prepared(model, data, settings)
 
 
 def test_variants_have_their_layers_and_their_optimizer(chatty):
@@ -181,11 +181,11 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
     how = {"rank": 2, "steps": 30, "max_length": 48, "batch_size": 2, "accumulate": 2}
     found = language.forecast(chatty, CHATS, **how)
     plan = prepared(chatty, **how)
-    documents = [document for row in plan.rows for document in row]
+    documents = [document for row in plan.batches.items for document in row]
     assert len(documents) == 18
     assert found.tokens == sum(len(document.tokens) - 1 for document in documents)
     assert found.learnt == sum(document.learnt for document in documents)
-    assert found.epochs == pytest.approx(30 * 4 / len(plan.rows), rel=0.02)
+    assert found.epochs == pytest.approx(30 * 4 / len(plan.batches.items), rel=0.02)
     assert len(found.examples) == 3
     assert all(
         re.fullmatch(r"u. \w+\na. \[\[[\w ]+\.\n\]\]", example) for example in found.examples
@@ -319,12 +319,12 @@ def test_the_page_answers_five_held_out_questions_whole(chatty):
 def test_defaults_follow_the_data(chatty):
     """Three epochs, but at most 300 steps; above ten, a warning."""
     few, many = prepared(chatty, batch_size=2), prepared(chatty, CHATS * 40, batch_size=1)
-    assert few.steps == int(np.ceil(3 * (len(few.rows) // 2)))
-    assert many.steps == 300 < 3 * len(many.rows)
+    assert few.steps == int(np.ceil(3 * (len(few.batches.items) // 2)))
+    assert many.steps == 300 < 3 * len(many.batches.items)
     for plan in (few, many):
         assert plan.notes[-1].startswith(f"{plan.steps} steps: by default 3 epochs, but at most")
     chosen = prepared(chatty, batch_size=2, epochs=11)
-    assert chosen.steps == 11 * (len(few.rows) // 2)
+    assert chosen.steps == 11 * (len(few.batches.items) // 2)
     assert chosen.notes[-1] == "11 epochs: after ten, most models memorise"
     assert prepared(chatty, batch_size=2, epochs=10).notes == few.notes[:-1]
     assert prepared(chatty, batch_size=2, accumulate=2, epochs=4).steps == few.steps * 4 // 6

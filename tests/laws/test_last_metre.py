@@ -10,10 +10,10 @@ import pytest
 
 import lora_np as lnp
 from benchmarks import baking
-from benchmarks._measure import markdown
 from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.hub import gguf
+from recipes.pages import markdown
 from tests.language.conftest import needs_tokenizers
 from tests.models.test_gguf_vocabulary import write
 

@@ -2,7 +2,9 @@
 not.
 """
 
+import importlib
 import importlib.util
+import inspect
 import json
 import pkgutil
 import re
@@ -247,9 +249,12 @@ def test_classifiers_claim_what_ci_runs():
         m[1] for c in project["classifiers"] if (m := re.fullmatch(r".*Python :: (3\.\d+)", c))
     }
     run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    tried = set(re.findall(r"python(3\.\d+)", run)) | {"3.12"}  # Pyodide 0.27 is Python 3.12
-    assert claimed <= tried
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    (matrix,) = re.findall(r"^ +python: \[(.*)\]$", workflow, flags=re.MULTILINE)
+    assert "python-version: ${{ matrix.python }}" in workflow
+    here = set(re.findall(r"python(3\.\d+)", run)) | {"3.12"}  # Pyodide 0.27 is Python 3.12
     assert "tests/pyodide/run" in run
+    assert claimed == here | set(re.findall(r"3\.\d+", matrix))
 
 
 def test_actions_are_pinned():
@@ -303,6 +308,35 @@ def test_release_notes_are_the_section_of_the_version(versions):
     ours = versions.notes(__version__, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     assert "\n## " not in ours
     assert "### " in ours
+
+
+def test_the_next_release_is_one_page_with_a_table_of_names(versions):
+    """What a name is called now exists; what it was called does not."""
+    page = versions.notes(__version__, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert page.count("\n") <= 120
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page, flags=re.MULTILINE)
+    assert rows[0] == ("old", "new")
+    assert len(rows) > 30
+    named = lambda cells: re.findall(r"`((?:lnp|[a-z]+)(?:\.\w+)+)", " ".join(cells))
+    old, new = (named(cells) for cells in zip(*rows, strict=True))
+    assert len(old) > 30
+    assert not [name for name in new if not is_public(name)]
+    assert not [name for name in old if is_public(name)]
+
+
+def is_public(name):
+    """Whether a name such as ``lnp.count`` or ``models.select`` can be imported."""
+    thing, *parts = lora_np, *name.removeprefix("lnp.").split(".")
+    for part in parts:
+        if not hasattr(thing, part):
+            if thing is not lora_np and not inspect.ismodule(thing):
+                return False
+            try:
+                importlib.import_module(f"{thing.__name__}.{part}")
+            except ImportError:
+                return False
+        thing = getattr(thing, part)
+    return True
 
 
 def test_what_builds_a_release_and_the_site_is_pinned():

@@ -161,7 +161,7 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
 def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
-    if large:  # enough to see a d x k matrix
+    if large:  # large enough that forming a d x k matrix shows in memory
         d, k = draw.whole("many rows", 150, 180), draw.whole("many columns", 150, 180)
     adapters, weights, ranks = [], [], 0
     total, size = np.zeros((d, k)), 0.0

@@ -32,7 +32,7 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
-    # in the middle: neither the columns up to it nor those from it on are few
+    # in the middle, so that many columns precede and follow it
     low, high = (k // 2, k // 2) if shape == "large" else (0, k - 1)
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", low, high)
     same(
@@ -54,7 +54,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # large enough for quotients that are not
+    whole = draw.pick("whole", (False, True))  # large enough to produce fractions
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -69,7 +69,7 @@ def as_typed(M: Array) -> Array:
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # no small pivot, which magnifies rounding, from either side
+    # small pivots magnify rounding, from the left and from the right
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -85,12 +85,12 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
+    if long:  # such that sqrt d + sqrt k is closer to one root than to twice that root
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered it
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered a singular value
     M = turned(
         draw,
         "M",
@@ -162,7 +162,7 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
-    if draw.pick("whole", (False, True)):  # with a diagonal that no quotient can outweigh
+    if draw.pick("whole", (False, True)):  # with a dominant diagonal
         M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     if key == "triangles":
@@ -234,7 +234,9 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    if draw.pick("between", (False, True)):  # where the values without squares say another rank
+    if draw.pick(
+        "between", (False, True)
+    ):  # values for which a sum without squares gives another rank
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
     if draw.pick("tie", (False, False, True)):  # nothing is rounded: the squares add up to 2, 4, 16
@@ -265,7 +267,7 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # far apart: all would turn to the first
+    # if they were far apart, all vectors would turn towards the first
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = turned(draw, "M", d, k, s)
@@ -321,7 +323,7 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     if key == "directions":
         W0 = draw.array("W0", d, k)
         right = linalg.amplification_factor(W0, dW, rank=r)
-        # else nearly nothing of W0 is in its directions
+        # otherwise W0 would have almost nothing in its directions
         draw.assume(right < 10 * np.linalg.norm(dW))
         same("the factor", answer(W0, dW, r), right)
 
@@ -351,7 +353,7 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
     W0, W = (
         turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3) for name in ("W0", "W")
     )
-    W = np.roll(W, 1, axis=0)  # or the cosines of two mirrors make a symmetric matrix
+    W = np.roll(W, 1, axis=0)  # otherwise the cosines would form a symmetric matrix
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
     threshold = round((edges[i] + edges[i + 1]) / 2, 2)

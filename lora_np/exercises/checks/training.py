@@ -95,7 +95,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 def backward(draw: Draw, answer: Answer, key: str) -> None:
     """Check gradients in a graph of numbers: any, a chain, or one that repeats parents."""
     repeats = key == "repeats"
-    # in a deep graph there are too many paths to follow one by one, which is seen by the steps
+    # a deep graph has too many paths to follow one by one, which shows in the steps
     deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
@@ -150,7 +150,7 @@ def lora_forward_sum(draw: Draw, answer: Callable[..., Value]) -> None:
 def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
     r, rng = draw.whole("r", 1, 4), draw.whole("rng", 0, 100)
     d, k = int(draw.whole("d", r, 8)), int(draw.whole("k", r + 1, 8))
-    if key != "zero":  # so large that chance decides neither rank nor spread nor what is alike
+    if key != "zero":  # large enough that chance affects neither rank nor spread
         d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else (40, 40)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
     if key == "zero":
@@ -250,7 +250,7 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
     known = draw.whole("known", 1, min(k - 1, 3))
     turn = mirror(draw.array("directions", k))
     mix = turned(draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1))
-    # free: orthogonal to all inputs
+    # free directions are orthogonal to all inputs
     X, free = scale(draw) * mix @ turn[:known], turn[known:].T
     if key == "mixtures":
         more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
@@ -432,7 +432,7 @@ def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
     error = spread[best].std(ddof=1) / np.sqrt(seeds)
     draw.assume(error == 0 or error > 0.1)
     distance = np.array([draw.pick(f"distance {i}", (0.9, 1.1, 1.3, 0.5)) for i in range(n)])
-    distance[best] = 0  # of the means from the best one, in standard errors
+    distance[best] = 0  # distance of each mean from the best, in standard errors
     near = distance < 1 if error else distance == 0
     right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
     losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
