@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     small, large = lab.redrawn("language", "LoRA, r = 4", "LoRA, r = 64")
     own = small.losses("amplified")
     return {

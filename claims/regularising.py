@@ -65,7 +65,7 @@ class Study:
     setup: Any
     seeds: range
     start: int = -1
-    size: dict[str, int] = field(
+    size: dict[str, Any] = field(
         default_factory=dict
     )  # seeds in a line, and that look for the rate
 

@@ -7,14 +7,14 @@ import functools
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, share
+from claims.protocol import Claim, Lab, Values, share
 from claims.rules import Part, Rule
 from claims.setups import HOOKS
 
 BELOW = 3  # places on the grid of learning rates: a factor of 8
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     plain, scaled = lab.redrawn("descent", "gradient descent", "scaled descent")
     apart = {hook: [drift(hook, seed) for seed in lab.seeds] for hook in (None, "scaled descent")}
     return {
@@ -26,7 +26,7 @@ def measure(lab):
 
 
 @functools.cache
-def drift(hook, seed):
+def drift(hook: str | None, seed: int) -> float:
     """How far B A is after 20 steps if B and A start as B M and M^-1 A, as a share of its
     length.
     """
@@ -36,11 +36,11 @@ def drift(hook, seed):
     M = np.diag([4.0, 0.25, 1.0])
     B, A = rng.normal(size=(12, 3)) / 2, rng.normal(size=(3, 12)) / 2
     ends = []
+    act = HOOKS[hook] if hook else lambda layer: None
     for left, right in ((B, A), (B @ M, np.linalg.inv(M) @ A)):
         layer = lnp.LoRALinear(
             lnp.Linear(np.zeros((12, 12))), lnp.Tensor(right), lnp.Tensor(left), alpha=3.0
         )
-        act = HOOKS[hook] if hook else lambda layer: None
         fitted = lnp.fit(
             layer,
             x,
@@ -48,10 +48,10 @@ def drift(hook, seed):
             optimizer=lnp.SGD(lr=0.1),
             steps=20,
             progress=False,
-            watch=lambda step, layer, act=act: act(layer),
+            watch=lambda step, layer: act(layer),
         )
         ends.append(fitted.model.delta())
-    return np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[0])
+    return float(np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[0]))
 
 
 CLAIM = Claim(
