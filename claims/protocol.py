@@ -588,8 +588,12 @@ def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False)
             if part in before and before[part]["figures"].keys() == claim.figures.keys():
                 result[part] = before[part]
         if again:
-            kept = ("seconds", "cost", "machine", "versions")
-            result |= {part: before[part] for part in kept if part in before}
+            result |= {part: before[part] for part in ("machine", "versions") if part in before}
+            # what was trained for it; runs that are read from the file of the claim cost nothing now
+            new = {name: cost for name, cost in found["cost"].items() if cost}
+            cost = before.get("cost", {}) | new
+            seconds = round(max(before.get("seconds", 0.0), sum(cost.values())), 1)
+            result |= {"cost": cost, "seconds": seconds}
     write(name, finished(claim, result))
     return found
 
