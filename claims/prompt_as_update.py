@@ -29,6 +29,7 @@ KINDS = {
     "tiny": [f"tiny {seed}" for seed in range(4)],
     "trained": [f"base {seed}" for seed in range(len(BASES))],
 }
+SECONDS = {"random": 0.2, "tiny": 5.0, "trained": 1.0}  # of a core for each model, about
 LARGE = "SmolLM2-135M"
 BOOK, FIGURES = Book(FOLDER / "prompts.jsonl"), ("exact", "second", "later")
 
@@ -150,6 +151,7 @@ def measure(lab: Lab) -> Values:
     found = {}
     for kind, names in kinds.items():
         models = [lines(book, name, draw, **quick) for name in (names[:2] if lab.quick else names)]
+        lab.costs[f"prompts: {kind}"] = 0.0 if lab.quick else SECONDS[kind] * len(names)
         for figure in FIGURES:
             of = np.max if figure == "exact" else np.mean
             found[f"{figure}_{kind}"] = np.exp([of(one[figure]) for one in models])
@@ -161,9 +163,7 @@ def measure(lab: Lab) -> Values:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m claims.prompt_as_update", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--model", required=True, help="SmolLM2-135M, as `lora_np.language.load` takes it"
-    )
+    parser.add_argument("--model", required=True, help="SmolLM2-135M, as language.load takes it")
     model = wide(loaded(parser.parse_args().model))
     if BOOK.missing({"model": LARGE}):
         BOOK.note({"model": LARGE}, compared(model, FEW))
@@ -180,7 +180,7 @@ CLAIM = Claim(
     finding="One token later the divergence was {second_random} times that without prompt or update in models of random weights, and {second_trained} times in models trained on Austen.",
     topic="what an update is like",
     refuted_by="An update of rank one that serves the tokens after the one that it was made for no better than no prompt does.",
-    setup="files",
+    setup="files: twenty models of characters, with random weights, trained on Genesis or trained on Austen",
     varied="the model and the prompt",
     setting=(
         "Prompts of 64 tokens of Genesis. In each layer the output projection of attention gets B = W (z' - z) and A = z / (z z), where z' is what it "

@@ -398,6 +398,11 @@ class Redrawn:
 
     def over_at(self, other: Redrawn, at: Redrawn, name: str = "", beside: int = 0) -> Array:
         """Our loss over the other's, both at the best rate of a third, or beside it."""
+        if not RESAMPLE and self.sweep.full is None:  # also at rates that a resample may choose
+            best = {at.sweep.best(half, self.seeds) for half in HALVES}
+            near = sorted({place + beside + i for place in best for i in (-1, 0, 1)})
+            for one in (self, other):
+                one.sweep.tried(near, self.seeds)
         ours, theirs = (
             one.sweep.values(self.seeds, name, at.sweep, beside) for one in (self, other)
         )

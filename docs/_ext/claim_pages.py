@@ -185,7 +185,7 @@ def card(name: str, claim: dict[str, Any]) -> str:
     bases = (
         f"{one['mean']:.3g} {one['unit']} ({setup})" for setup, one in claim["untrained"].items()
     )
-    said["base"] = html.escape("; ".join(bases) or "nothing is trained")
+    said["base"] = html.escape("; ".join(bases) or "no adapter is trained")
     setups = shown_setup(claim, setup_of(claim))
     if "at scale" in claim:
         scale = claim["at scale"]
