@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from claims import base_line, defaults, protocol, reach, redrawn, tasks
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m claims", description=claims.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=[*COMMANDS, "sweep"])
+    parser.add_argument("command", choices=[*COMMANDS, *FOR_ALL])
     parser.add_argument("name", nargs="*", help="all by default")
     parser.add_argument("--seeds", type=int, default=8, help="of run: how many (8)")
     parser.add_argument("--first", type=int, default=1000, help="of run: the first seed (1000)")
@@ -57,12 +57,12 @@ def main() -> None:
         writer({name: claims.claim(name) for name in claims.names()}, results)
         return
     known = {name: claims.claim(name) for name in args.name or claims.names()}
-    wrong = []
+    wrong: list[str] = []
     for name, claim in known.items():
         if args.half is None or claim.setup.startswith("language") == bool(args.half):
             wrong += COMMANDS[args.command](name, claim, args) or []
     if args.command == "run":
-        print(f"{time.process_time():.0f} CPU seconds in all")
+        print(f"{time.process_time():.1f} CPU seconds in all")
     if wrong:
         raise SystemExit("\n".join(wrong))
 
@@ -75,8 +75,27 @@ def run(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
     path = args.out / f"{name}.json"
     path.write_text(protocol.compact(json.dumps(found, ensure_ascii=False, indent=1)), "utf-8")
     seconds = time.process_time() - begin
-    said(name, found, f"{seconds:.0f} CPU seconds; {path}")
-    print(f"    published: {recorded(name)['verdict']}", flush=True)
+    said(name, found, f"{seconds:.1f} CPU seconds; {path}")
+    print(f"    {compared(claim, found, recorded(name))}", flush=True)
+
+
+def compared(claim: protocol.Claim, found: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """The published verdict beside that of a run, and what as few seeds would have decided there."""
+    alone, count = known.get("alone", known["verdict"]), len(found["seeds"])
+    text = f"published: {known['verdict']}, from {len(known['seeds'])} seeds"
+    if alone != known["verdict"]:
+        text += f"; of the task that ran here: {alone}"
+    if found["verdict"] == alone or count >= len(known["seeds"]):
+        return text
+    firsts = range(0, len(known["seeds"]) - count + 1, count)
+    figures = protocol.read(claim, known["figures"])
+    cut = lambda one, first: one._replace(values=one.values[first : first + count] or one.values)
+    verdicts = [
+        claim.rule.verdict({name: cut(one, first) for name, one in figures.items()})
+        for first in firsts
+    ]
+    same = f"{verdicts.count(alone)} of {len(verdicts)} sets"
+    return f"{text}. Fewer seeds decide less: by themselves, {count} recorded seeds give {alone!r} in {same}."
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -131,14 +150,18 @@ def check(name: str, claim: protocol.Claim, args: argparse.Namespace | None = No
     return wrong
 
 
-COMMANDS = {
+FOR_ALL = (
+    "reach",
+    "tasks",
+    "untrained",
+    "sweep",
+)  # commands that take all claims or setups together
+Command = Callable[[str, protocol.Claim, argparse.Namespace], list[str] | None]
+COMMANDS: dict[str, Command] = {
     "list": lambda name, claim, args: print(f"{name:26} {claim.title}"),
     "run": run,
     "show": show,
     "record": record,
-    "reach": None,
-    "tasks": None,
-    "untrained": None,
     "check": check,
     "reword": lambda name, claim, args: protocol.reword(name, claim),
 }

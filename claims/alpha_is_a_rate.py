@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     low, usual, high = lab.redrawn(
         "digits", "alpha = 2, r = 8", "LoRA, r = 8", "alpha = 128, r = 8"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     small, large = lab.redrawn("language", "LoRA, r = 4", "LoRA, r = 64")
     own = small.losses("amplified")
     return {
@@ -40,6 +40,6 @@ CLAIM = Claim(
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
     headline="r4",
     words="size of the update ÷ what W has there, rank 4",
-    limits="In a matrix of 128 columns, 64 directions are half of all there are. The factor grows with the learning rate: at half of its best one, which costs 1 % of the loss, rank 4's lies below 10. A coarser grid chose such a rate, and the verdict was in part.",
+    limits="In a matrix of 128 columns, 64 directions are half of all there are. The factor grows with the learning rate: at half of its best one, which costs 1 % of the loss, rank 4's lies below 10. A coarser grid chose such a rate.",
     advice="`lora-np inspect --base` prints the factor for an adapter; a very large one is worth a second look.",
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     both, only_b, only_a = lab.redrawn("digits", "LoRA, r = 8", "B only, r = 16", "A only, r = 16")
     return {"alone": only_a.over(only_b), "both": both.over(only_b)}
 

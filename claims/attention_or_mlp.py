@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import lora_np as lnp
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import shipped
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     attention, mlp = lab.redrawn("language", "attention, r = 8", "MLP, r = 5")
     numbers = parameters(attention.sweep.method) / parameters(mlp.sweep.method)
     return {"gap": attention.losses() - mlp.losses(), "numbers": [numbers]}
 
 
-def parameters(method):
+def parameters(method: Mapping[str, Any]) -> int:
     """How many a method trains."""
     model = lnp.inject(shipped(), rank=method["rank"], targets=method["targets"])
     return sum(leaf.size for _, leaf in lnp.trainable(model))

@@ -53,7 +53,9 @@ def others(claim: Claim, recorded: Mapping[str, Any]) -> dict[str, Array]:
     claim.measure(lab)
     found = {}
     for sweep in lab.sweeps.values():
-        setup = getattr(sweep, "setup", None)
+        if isinstance(sweep, redrawn.Redrawn):
+            continue
+        setup = sweep.setup
         if hasattr(setup, "steps") and type(setup).__name__ not in found:
             still = replace(setup, steps=STEPS)
             runs = [still.run(NOTHING, seed, **sweep.method) for seed in lab.seeds]

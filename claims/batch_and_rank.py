@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 RANKS = (1, 8, 64)
 EXAMPLES = ("LoRA, r = {}, batch {}, 19,200 examples", (16, 256))
 STEPS = ("LoRA, r = {}, batch {}, 300 steps", (16, 256))
 
 
-def measure(lab):
-    costs, steps = {}, {}
+def measure(lab: Lab) -> Values:
+    costs: dict[int, Array] = {}
+    steps: dict[int, Array] = {}
     for rank in RANKS:
         for found, (name, sizes) in ((costs, EXAMPLES), (steps, STEPS)):
             small, large = lab.redrawn("batch", *(name.format(rank, size) for size in sizes))

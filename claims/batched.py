@@ -254,7 +254,7 @@ class Runs:
         trained = {path for path, _ in lnp.trainable(models[0])}
         self.arrays: dict[str, Any] = {}
         for path in leaves[0]:
-            stacked = np.stack([leaf[path] for leaf in leaves])[:, None]
+            stacked: Any = np.stack([lnp.value(leaf[path]) for leaf in leaves])[:, None]
             if path in trained:
                 shape = (len(tasks), len(rates), *stacked.shape[2:])
                 stacked = lnp.Tensor(np.broadcast_to(stacked, shape).copy())
@@ -268,7 +268,7 @@ class Runs:
             path: [np.zeros_like(leaf.data) for _ in range(2)] for path, leaf in leaves.items()
         }
         x, y = (np.stack([part[i] for part in self.tasks], axis=1) for i in (1, 2))
-        adam = self.rule
+        adam: Any = self.rule  # which takes a learning rate for each run as well
         for step in range(setup.steps):
             outputs = self.forward(x[step][:, None], dropping=self.dropout is not None)
             np.sum(setup.losses(outputs, y[step][:, None])).backward()
@@ -307,7 +307,8 @@ class Runs:
         same numbers.
         """
         drawn = np.stack([rng.random(shape, dtype=np.float32) for rng in self.masks])[:, None]
-        return ((drawn >= self.dropout) / (1 - self.dropout)).astype(np.float32)
+        share = np.asarray(self.dropout)
+        return np.asarray((drawn >= share) / (1 - share), np.float32)
 
     def losses(self, setup: Any, half: int) -> Array:
         """The loss (seeds, rates) on one half; of a run that diverged, infinite."""
@@ -466,7 +467,7 @@ def run(
             dropout=dropout,
             masks=masks,
         )
-        found = {}
+        found: dict[str, Array] = {}
         with np.errstate(all="ignore"):
             for step in runs.train(setup) if method["kind"] != "untrained" else ():
                 if step == setup.steps // setups.EARLY:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import Memory
 
 ASKED = (1.0, 2.0, 3.0)
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     found = {}
     for rank in (1, 4, 8):
         sweeps = [lab.sweep(f"r = {rank}, {asked:g} asked", Memory(asked=asked), start=2, kind="lora", rank=rank, alpha=rank)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from claims.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
-from claims.protocol import Claim, rate
+from claims.protocol import Claim, Lab, Values, rate
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 
-def measure(lab):
-    method = lambda rank, adam=True: {"kind": "lora", "rank": rank, "alpha": rank, "adam": adam}
+def measure(lab: Lab) -> Values:
     sweeps = {name: lab.sweep(name, setup, start=4, **method(rank, adam))
               for name, (setup, rank, adam) in {**SEEN, **SEEN_ONE, **OTHERWISE}.items()}  # fmt: skip
     sweeps |= {name: lab.sweep(name, Facts(asked=1.0, steps=150), start=2, **method(rank), targets=[target])
@@ -32,10 +35,14 @@ def measure(lab):
     return found | {"inside": inside(found)}
 
 
-def inside(found):
+def method(rank: int, adam: bool = True) -> dict[str, Any]:
+    return {"kind": "lora", "rank": rank, "alpha": rank, "adam": adam}
+
+
+def inside(found: Mapping[str, Array]) -> Array:
     """How many of the six are inside."""
     ranges = {name: foretold(found, rank) for name, (_, rank) in UNSEEN.items()}
-    return (
+    return np.asarray(
         sum((low <= found[name]) & (found[name] <= high) for name, (low, high) in ranges.items())
         * 1.0
     )

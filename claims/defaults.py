@@ -68,7 +68,7 @@ def digits(
         reader(seed, width),
         (x[training], labels[training]),
         {"loss": lnp.cross_entropy, "batch_size": 64},
-        lambda model: float(lnp.cross_entropy(model(x[held]), labels[held])),
+        lambda model: setups.loss(model, (x[held], labels[held])),
         targets,
     )
 
@@ -80,9 +80,9 @@ def reader(seed: int, width: int) -> Any:
     rng, training = np.random.default_rng([seed, 31]), batched.split(seed)[0]
     layer = lambda k, d: Linear.init(d_out=d, d_in=k, bias=True, rng=rng, dtype=np.float32)
     relu = lnp.Activation(lnp.nn.relu)
-    network = [layer(64, width), relu, layer(width, width), relu, layer(width, 10)]
+    layers: list[Any] = [layer(64, width), relu, layer(width, width), relu, layer(width, 10)]
     fitted = lnp.fit(
-        lnp.Sequential(network), batched.flat(images)[training], labels[training],
+        lnp.Sequential(layers), batched.flat(images)[training], labels[training],
         loss=lnp.cross_entropy, optimizer=Adam(lr=cosine_schedule(3e-3, steps=500)), steps=500,
         batch_size=64, rng=rng, progress=False,
     )  # fmt: skip
@@ -110,8 +110,12 @@ def linear(seed: int) -> Task:
     drawn = batched.Linear(64).task(seed)
     x, y = drawn.halves[0]
     batches = list(zip(drawn.x, drawn.y, strict=True))
-    loss = lambda model: float(mean_squared_error(model(x), y))
+    loss = lambda model: squared(model, x, y)
     return Task(drawn.base, (batches,), {"loss": setups.batch_loss, "steps": len(batches)}, loss)
+
+
+def squared(model: Any, x: Array, y: Array) -> float:
+    return float(lnp.value(mean_squared_error(model(x), y)))
 
 
 def regression(seed: int) -> Task:
@@ -122,7 +126,7 @@ def regression(seed: int) -> Task:
     B, A = lnp.linalg.reduced_rank_regression(x, y, ridge=ridge)
     pairs = datasets.patches(datasets.terrain(), 2_000, rng=rng)
     (x, held), (y, wanted) = (np.split(part.astype(np.float32), 2) for part in pairs)
-    loss = lambda model: float(mean_squared_error(model(held), wanted))
+    loss = lambda model: squared(model, held, wanted)
     return Task(Linear((B @ A).astype(np.float32)), (x, y), {}, loss)
 
 
@@ -148,8 +152,8 @@ HELD_OUT: dict[str, Callable[[int], Task]] = {
     "digits inverted": lambda seed: digits(seed, inverted),
     "permuted names": lambda seed: digits(seed, renamed),
     **{
-        f"middle layer, width {width}": lambda seed, width=width: digits(
-            seed, turned, width, setups.HIDDEN[1:]
+        f"middle layer, width {width}": functools.partial(
+            digits, change=turned, width=width, targets=setups.HIDDEN[1:]
         )
         for width in (64, 128, 256)
     },
@@ -174,7 +178,7 @@ def once(task: Task, seed: int, rank: int, place: int | str) -> float:
         return task.loss(task.base)
     rng = np.random.default_rng([seed, 23])
     model = lnp.inject(task.base, rank=rank, targets=task.targets, rng=rng)
-    settings = {"rng": seed, "progress": False} | task.settings
+    settings: dict[str, Any] = {"rng": seed, "progress": False, **task.settings}
     if place != 0:
         peak, steps = lnp.lora.learning_rate(model), settings.get("steps", 300)
         decayed = lambda place: cosine_schedule(peak * 2 ** (place / 2), steps=steps)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 
-def measure(lab):
-    found = {}
+def measure(lab: Lab) -> Values:
+    found: dict[str, Array] = {}
     for rank in (1, 8):
         plain, dora = lab.redrawn("digits", f"LoRA, r = {rank}", f"DoRA, r = {rank}")
         found |= {f"digits{rank}": plain.over(dora), f"fixed{rank}": plain.over_at(dora, plain)}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import mean_loss, texts
 from claims.text import BASES, loaded
+from lora_np.checks import Array
 from lora_np.quantise import quantise
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     rows = 48 if lab.quick else 160
     drawn = [np.random.default_rng(seed).normal(size=(1024, 1024)).astype(np.float32) for seed in lab.seeds]  # fmt: skip
     pairs = [[quantise(W, "nf4", double=double) for double in (False, True)] for W in drawn]
@@ -29,7 +31,7 @@ def measure(lab):
     }
 
 
-def cost(base, rows):
+def cost(base: Any, rows: Array) -> float:
     """What a base loses on unseen text if the scales of nf4 are quantised as well."""
     losses = []
     for double in (False, True):

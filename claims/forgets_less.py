@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from claims.at_scale import between
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
+from claims.redrawn import Redrawn
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 SHARES = (60, 80, 95)  # per cent of LoRA's gain on the new text, where both are compared
 SLOWER = 4  # learning rates below the best, each half of the next
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     lora, full = lab.redrawn("language", "LoRA, r = 16", "full")
     before, kept = (lab.untrained(name=name) for name in ("", "old"))
     found = {
@@ -29,7 +31,7 @@ def measure(lab):
     return found
 
 
-def old_at(method, levels):
+def old_at(method: Redrawn, levels: Array) -> Array:
     """The old loss of each seed where its new loss is at a level: on a line between learning rates up to
     the best.
     """

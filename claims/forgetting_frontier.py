@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from claims import batched, redrawn
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.studies import Both, frontier, untrained
 
@@ -18,7 +18,7 @@ METHODS = {
 }
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     seeds, book = lab.drawn(batched.SEEDS), lab.book("frontier")
     line = lambda name, level, first: {"method": name, "level": level, "seeds": first}
     for first in seeds[:: batched.BLOCK]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     plain, frozen = lab.redrawn("digits", "LoRA, r = 8", "LoRA-FA, r = 8")
     # activations kept for the backward pass, of each row of inputs: x A^T instead of x
     return {"digits": plain.over(frozen), "kept": [8 / 64]}

@@ -8,12 +8,12 @@ import numpy as np
 
 import lora_np as lnp
 from claims import methods
-from claims.protocol import Claim, gain
+from claims.protocol import Claim, Lab, Values, gain
 from claims.rules import Part, Rule
 from claims.setups import Digits, reader
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     setup = Digits()
     full = lab.sweep("full", setup, start=-1, kind="full")
     galore = lab.sweep("GaLore, r = 8", setup, kind="galore", rank=8, every=25)
@@ -28,7 +28,7 @@ def measure(lab):
 
 
 @functools.cache
-def energy(seed, stage):
+def energy(seed: int, stage: str) -> float:
     """The share of a gradient's energy in its top 8 directions of 64, mean over the two layers."""
     base, parts = reader()
     x, y = (part[:256] for part in parts["training"])
@@ -44,7 +44,7 @@ def energy(seed, stage):
         ).model)  # fmt: skip
     grads = methods.first_gradients(base, loss)
     squares = [np.linalg.svdvals(grads[path]) ** 2 for path in ("layers.0", "layers.2")]
-    return np.mean([s[:8].sum() / s.sum() for s in squares])
+    return float(np.mean([s[:8].sum() / s.sum() for s in squares]))
 
 
 CLAIM = Claim(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     found = {}
     for setup in ("digits", "linear"):
         plain, *others = lab.redrawn(setup, "LoRA, r = 8", "LoRA-GA, r = 8", "LoRA-One, r = 8")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import Memory
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     setup = Memory(asked=2.0)
     lora = lab.sweep("LoRA, r = 4", setup, start=2, kind="lora", rank=4, alpha=4)
     hira = lab.sweep("HiRA, r = 4", setup, start=2, kind="hira", rank=4, alpha=4)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from collections.abc import Iterator
+
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.suites import Merging
+from lora_np.checks import Array
 
 BETTER = {"ties": "ties_svd", "dare": "dare_linear_svd", "knots": "knots", "tsv": "tsv"}
 
 
-def measure(lab):
-    found = {}
+def measure(lab: Lab) -> Values:
+    found: dict[str, Array] = {}
     for kind in ("mild", "hard"):
         sweep = lab.sweep(kind, Merging(kind), start=-1, rank=4)
-        left = lambda method, sweep=sweep: sweep.values(method)
+        left = sweep.values
         found |= {
             f"none_{kind}": left("none"),
             f"untuned_{kind}": left("untuned"),
@@ -27,7 +30,7 @@ def measure(lab):
     return found
 
 
-def meanings():
+def meanings() -> Iterator[tuple[str, str]]:
     """What each figure is."""
     for kind in ("mild", "hard"):
         alone = "as a share of what the single adapters read right"

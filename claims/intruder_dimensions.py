@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import lora_np as lnp
 from claims import redrawn
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import maps, mean_loss
 from claims.text import LOSSES
+from lora_np.checks import Array
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     names = ("LoRA, r = 1", "LoRA, r = 16", "LoRA, r = 64", "full")
     *loras, full = lab.redrawn("language", *names)
     # shrinking is in no rule, so that the choice of its rate need not be drawn again
@@ -26,7 +29,7 @@ def measure(lab):
     }
 
 
-def shrinking(one, seed):
+def shrinking(one: redrawn.Redrawn, seed: int) -> tuple[float, float]:
     """What the new text loses, and the old one wins, when the intruders of a tuned model shrink."""
     setup, tuned = one.sweep.setup, one.tuned(seed)
     base = setup.base(seed)
@@ -36,10 +39,10 @@ def shrinking(one, seed):
         for model in (lnp.merge(tuned), shrunk(base, tuned))
     )
     changed = np.subtract(after, before)
-    return changed[:2].mean(), -changed[2]
+    return float(changed[:2].mean()), float(-changed[2])
 
 
-def shrunk(base, tuned, factor=0.7):
+def shrunk(base: Any, tuned: Any, factor: float = 0.7) -> Any:
     """The merged model, with the singular value of each intruder in the first ten times
     ``factor``.
     """
@@ -48,10 +51,10 @@ def shrunk(base, tuned, factor=0.7):
     return lnp.replace(merged, np.ndarray, lambda path, W: changed.get(id(W), W))
 
 
-def smaller(W0, W, factor):
+def smaller(W0: Array, W: Array, factor: float) -> Array:
     U, s, Vh = np.linalg.svd(W, full_matrices=False)
     s[list(lnp.linalg.intruder_dimensions(W0, W, top=10, threshold=0.6))] *= factor
-    return (U * s) @ Vh
+    return np.asarray((U * s) @ Vh)
 
 
 CLAIM = Claim(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     everywhere, first, second, last = lab.redrawn(
         "digits",
         "all three layers, r = 2",

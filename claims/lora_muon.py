@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 RANKS = (1, 4, 16, 64)
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     known = lab.kappas()  # Adam, at the best speed of each kappa
     muon = {rank: lab.redrawn("muon", f"LoRA-Muon, r = {rank}")[0] for rank in RANKS}
     found = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     plain, small, same, more = lab.redrawn(
         "digits", "LoRA, r = 1", "LoRA-XS, r = 11", "LoRA, r = 8", "LoRA-XS, r = 32"
     )

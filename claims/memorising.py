@@ -54,7 +54,7 @@ class Labels:
             model, x, y, loss=lnp.cross_entropy, steps=self.steps, progress=False,
             optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model  # fmt: skip
-        nats = lambda model: float(lnp.cross_entropy(lnp.freeze(model)(x), y))
+        nats = lambda model: setups.loss(lnp.freeze(model), (x, y))
         return held(tuned, nats, n, self.classes)
 
 
@@ -82,7 +82,9 @@ class Facts:
             model, lambda step: step, loss=loss, steps=self.steps, progress=False,
             optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model  # fmt: skip
-        return held(tuned, lambda model: float(loss(lnp.freeze(model), 0)), 4 * n, LETTERS)
+        return held(
+            tuned, lambda model: float(lnp.value(loss(lnp.freeze(model), 0))), 4 * n, LETTERS
+        )
 
 
 def lines(rng: np.random.Generator, n: int) -> Array:
@@ -138,7 +140,8 @@ def in_levels(M: Array, width: int) -> Array:
         s = np.maximum(largest * share / half, 1e-12)
         tried.append((np.clip(np.floor(M / s), -half, half - 1) + 0.5) * s)
     errors = np.array([np.sum((M - each) ** 2, axis=1) for each in tried])
-    return np.stack(tried)[errors.argmin(axis=0), np.arange(len(M))].astype(M.dtype)
+    best: Array = np.stack(tried)[errors.argmin(axis=0), np.arange(len(M))]
+    return best.astype(M.dtype)
 
 
 # The settings of the claim capacity-range

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import Any
 
 import lora_np as lnp
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import mean_loss
 
 LEFT = {"rounded": (1.0, "same"), "tenth": (0.1, "same"), "exact": (1.0, None)}
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     (adapters,) = lab.redrawn("language", "LoRA, r = 16", drawn=False)
     found = [left(adapters.sweep.setup, adapters.tuned(seed), seed) for seed in adapters.seeds]
     return {name: [one[name] for one in found] for name in found[0]}
 
 
 @functools.cache
-def left(setup, tuned, seed):
+def left(setup: Any, tuned: Any, seed: int) -> dict[str, float]:
     """What an adapter gains on a base in nf4, and the share of it that is left after merging."""
     rows = setup.parts(seed, setup.base(seed))["first"]
     quantised = lambda path, layer: lnp.Linear(lnp.quantise.quantise(layer.W, "nf4"), layer.b)
@@ -36,7 +37,7 @@ def left(setup, tuned, seed):
     return gains
 
 
-def on(coarse, tuned, scale):
+def on(coarse: Any, tuned: Any, scale: float) -> Any:
     """The adapter of a tuned model on another base, at a share of its scale."""
     frozen = dict(layer for layer in lnp.nn.walk(coarse) if isinstance(layer[1], lnp.Linear))
     moved = lambda path, layer: lnp.LoRALinear(frozen[path], layer.A, layer.B, layer.alpha * scale)

@@ -164,7 +164,9 @@ def projected(step: int, model: Any, every: int, gradients: Any) -> None:
     """
     if step % every:
         return
-    layers = {path: node for path, node in lnp.nn.walk(model) if isinstance(node, LoRALinear)}
+    nodes = lnp.nn.walk(model)
+    # B is an array here, since it is not trained
+    layers: dict[str, Any] = {path: node for path, node in nodes if isinstance(node, LoRALinear)}
     for layer in layers.values():
         layer.base.W[...] += layer.B @ layer.A.data
         layer.A.data[...] = 0

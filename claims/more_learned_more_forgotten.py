@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     wide, narrow = lab.redrawn("language", "LoRA, r = 16", "q and v, r = 16")
     kept = lab.untrained(name="old")
     least = lambda i: np.minimum(wide.losses("old", beside=-i), narrow.losses("old", beside=i))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 from lora_np.quantise import nf4_levels
 
 
-def measure(lab):
-    found = {"squares": [], "absolute": [], "use": []}
+def measure(lab: Lab) -> Values:
+    found: dict[str, list[float]] = {"squares": [], "absolute": [], "use": []}
     n = 20_000 if lab.quick else 100_000
     for seed in lab.seeds:
         blocks = np.random.default_rng(seed).normal(size=(n // 64, 64))
@@ -27,12 +30,12 @@ def measure(lab):
     return found
 
 
-def error(x, levels, power):
+def error(x: Array, levels: Array, power: int) -> float:
     nearest = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, x)]
-    return np.mean(np.abs(x - nearest) ** power)
+    return float(np.mean(np.abs(x - nearest) ** power))
 
 
-def fitted(x, levels, middle):
+def fitted(x: Array, levels: Array, middle: Callable[[Array], float]) -> Array:
     """Sixteen levels by Lloyd's rule: each is the mean (or median) of what is rounded to it. The
     ends stay.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from claims import redrawn
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     known = lab.kappas()
     lab.costs["kappa"] = 0.0 if lab.quick else known.seconds
     gains = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     names = ("LoRA, r = 4", "LoRA, r = 16", "LoRA, r = 64", "full")
     r4, r16, r64, full = lab.redrawn("language", *names)
     attention, mlp, narrow = lab.redrawn("language", "attention, r = 8", "MLP, r = 5", "q and v, r = 16")  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Values
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 
-def measure(lab):
-    found = {}
+def measure(lab: Lab) -> Values:
+    found: dict[str, Array] = {}
     for setup in ("digits", "linear"):
         plain, pissa = lab.redrawn(setup, "LoRA, r = 8, alpha = 8", "PiSSA, r = 8")
         found |= {setup: plain.over(pissa), f"{setup}_early": plain.over(pissa, "early")}

@@ -8,15 +8,17 @@ Lines of ``runs/prompts.jsonl`` have a value for each prompt; a model counts by 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.redrawn import FOLDER, Book
 from claims.rules import Part, Rule
 from claims.text import BASES, loaded
 from lora_np import adapters, language
+from lora_np.checks import Array
 from recipes import base as recipe
 
 PROMPTS, FEW = 32, 8  # of the models that learnt Austen, and of others
@@ -27,11 +29,12 @@ KINDS = {
     "tiny": [f"tiny {seed}" for seed in range(4)],
     "trained": [f"base {seed}" for seed in range(len(BASES))],
 }
+SECONDS = {"random": 0.2, "tiny": 5.0, "trained": 1.0}  # of a core for each model, about
 LARGE = "SmolLM2-135M"
 BOOK, FIGURES = Book(FOLDER / "prompts.jsonl"), ("exact", "second", "later")
 
 
-def drawn(seed):
+def drawn(seed: int) -> Any:
     """A Llama with random weights, of a shape that the seed draws."""
     rng = np.random.default_rng([seed, 26])
     width, layers, heads = (int(rng.choice(some)) for some in ((32, 64, 128), (1, 2, 3, 4), (2, 4)))
@@ -47,7 +50,7 @@ def drawn(seed):
     )
 
 
-def tiny(seed, steps):
+def tiny(seed: int, steps: int) -> Any:
     """A model of two layers, 64 wide, that has learnt the first four fifths of Genesis."""
     rng = np.random.default_rng([seed, 27])
     shape = {"hidden_size": 64, "intermediate_size": 192, "head_dim": 16, "num_hidden_layers": 2}
@@ -68,11 +71,11 @@ def tiny(seed, steps):
 TRAINED = 4  # fifths of Genesis that a tiny model learns
 
 
-def genesis(model):
+def genesis(model: Any) -> Any:
     return model.vocabulary.encode(language.read_text("genesis"))
 
 
-def model_of(name, steps=STEPS):
+def model_of(name: str, steps: int = STEPS) -> Any:
     """A model in 64 bits, so that nothing hides in rounding."""
     kind, _, seed = name.partition(" ")
     makers = {
@@ -83,11 +86,11 @@ def model_of(name, steps=STEPS):
     return wide(makers[kind]())
 
 
-def wide(model):
+def wide(model: Any) -> Any:
     return lnp.replace(lnp.freeze(model), np.ndarray, lambda path, W: W.astype(np.float64))
 
 
-def written(model, tokens, known):
+def written(model: Any, tokens: Array, known: int) -> Any:
     """The adapter that makes of the last token what the tokens before it do: ``B = W (z' - z)``,
     ``A = z^T / (z z)`` for each layer's output projection.
     """
@@ -102,19 +105,19 @@ def written(model, tokens, known):
     return adapters.attach(model, adapters.Adapter(modules))
 
 
-def log_probabilities(model, tokens):
+def log_probabilities(model: Any, tokens: Array) -> Array:
     logits = np.asarray(lnp.freeze(model)(tokens[None]))[0]
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-def compared(model, prompts, *, first=0, draw=41):
+def compared(model: Any, prompts: int, *, first: int = 0, draw: int = 41) -> dict[str, Array]:
     """The figures of a model, one for each of some prompts from a text that is Genesis from a token
     on.
     """
     text = genesis(model)[first:]
     rng = np.random.default_rng(draw)
-    found = {name: [] for name in FIGURES}
+    found: dict[str, list[float]] = {name: [] for name in FIGURES}
     for start in rng.choice(len(text) - 200, PROMPTS, replace=False)[:prompts]:
         tokens = np.asarray(text[start : start + LENGTH + 1 + AFTER])
         wanted = log_probabilities(model, tokens)[LENGTH:]
@@ -127,7 +130,7 @@ def compared(model, prompts, *, first=0, draw=41):
     return {name: np.array(values) for name, values in found.items()}
 
 
-def lines(book, name, draw=41, **quick):
+def lines(book: Book, name: str, draw: int = 41, **quick: int) -> dict[str, Array]:
     """What a model comes to, recorded or run: the logs of each figure by prompt."""
     run = {"model": name}
     if book.missing(run):
@@ -138,7 +141,7 @@ def lines(book, name, draw=41, **quick):
     return {figure: book.logs(run, figure) for figure in FIGURES}
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     book, draw = lab.book("prompts"), 41
     kinds = dict(KINDS)
     if lab.folder is not None:  # other models and other prompts; the trained ones are what they are
@@ -148,22 +151,19 @@ def measure(lab):
     found = {}
     for kind, names in kinds.items():
         models = [lines(book, name, draw, **quick) for name in (names[:2] if lab.quick else names)]
+        lab.costs[f"prompts: {kind}"] = 0.0 if lab.quick else SECONDS[kind] * len(names)
         for figure in FIGURES:
-            values = [
-                np.max(one[figure]) if figure == "exact" else np.mean(one[figure]) for one in models
-            ]
-            found[f"{figure}_{kind}"] = np.exp(values)
+            of = np.max if figure == "exact" else np.mean
+            found[f"{figure}_{kind}"] = np.exp([of(one[figure]) for one in models])
     # the large model is a file that is not at hand: what is recorded of it
     large = {figure: BOOK.logs({"model": LARGE}, figure) for figure in FIGURES[1:]}
     return found | {f"{figure}_large": np.exp(values) for figure, values in large.items()}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m claims.prompt_as_update", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--model", required=True, help="SmolLM2-135M, as `lora_np.language.load` takes it"
-    )
+    parser.add_argument("--model", required=True, help="SmolLM2-135M, as language.load takes it")
     model = wide(loaded(parser.parse_args().model))
     if BOOK.missing({"model": LARGE}):
         BOOK.note({"model": LARGE}, compared(model, FEW))
@@ -180,7 +180,7 @@ CLAIM = Claim(
     finding="One token later the divergence was {second_random} times that without prompt or update in models of random weights, and {second_trained} times in models trained on Austen.",
     topic="what an update is like",
     refuted_by="An update of rank one that serves the tokens after the one that it was made for no better than no prompt does.",
-    setup="files",
+    setup="files: twenty models of characters, with random weights, trained on Genesis or trained on Austen",
     varied="the model and the prompt",
     setting=(
         "Prompts of 64 tokens of Genesis. In each layer the output projection of attention gets B = W (z' - z) and A = z / (z z), where z' is what it "

@@ -25,12 +25,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from claims import at_scale, base_line, batched, chance, redrawn, tasks
+from claims.redrawn import Book, Map, Redrawn, Sweep as Recorded
 from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
+from lora_np.checks import Array
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+Values = Mapping[str, Iterable[float]]  # of each figure, one for each seed
 FACTOR, MIDDLE = 2.5, 1e-2
 FIND, SETTLE, QUICK = 2, 5, 3  # seeds: to find the rate, to settle it, and with --quick
 
@@ -66,7 +69,7 @@ class Trial:
 class AtScale(Trial):
     """A claim on the second setup (`claims.at_scale`), from the runs that are recorded."""
 
-    measure: Callable[[at_scale.Runs], Mapping[str, Sequence[float]]]
+    measure: Callable[[at_scale.Runs], Mapping[str, Array]]
 
     def figure(self, name: str, values: Iterable[float | None]) -> Figure:
         """There are two sets from four seeds on."""
@@ -145,7 +148,7 @@ class Claim(Trial):
     topic: str
     refuted_by: str  # what would contradict it
     setup: str
-    measure: Callable[[Lab], Mapping[str, Iterable[float]]]
+    measure: Callable[[Lab], Values]
     advice: str  # what a reader should do about it
     published: str = ""  # the paper's own figure, where we know it
     varied: str = ""  # beside the rate
@@ -197,7 +200,7 @@ def compared(ratio: float) -> str:
 class Setup(Protocol):
     """Something to train on."""
 
-    def run(self, rate: float, seed: int, **method: Any) -> dict[str, float]:
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         """Train once: ``validation`` and ``test`` loss, and whatever else is measured."""
         ...
 
@@ -249,13 +252,13 @@ class Sweep:
                 self.place = best
             start = self.place
 
-    def values(self, measure: str = "test", place: int | None = None) -> np.ndarray:
+    def values(self, measure: str = "test", place: int | None = None) -> Array:
         """One number for each seed, at the best rate or at another one."""
         place = self.place if place is None else place
         self.at(place, self.lab.seeds)
         return np.array([self.runs[place][seed].get(measure, np.inf) for seed in self.lab.seeds])
 
-    def peaks(self) -> np.ndarray:
+    def peaks(self) -> Array:
         """The best rate of each seed: the minimum of a parabola through the best rate of all seeds
         and its neighbours; where it bends down, the better neighbour.
         """
@@ -295,7 +298,7 @@ class Lab:
         self.quick, self.task = quick, task
         self.seeds = [*seeds][: QUICK if quick else None]
         self.recorded, self.again, self.folder = recorded, again, folder
-        self.sweeps: dict[str, Sweep | redrawn.Redrawn] = {}
+        self.sweeps: dict[str, Sweep | Redrawn] = {}
         self.best: dict[str, int] = {}  # places of rates that all seeds chose
         self.costs: dict[str, float] = {}  # seconds by sweep, so that a sum counts each once
         self.notes = (folder or HERE) / ".runs.jsonl"
@@ -335,7 +338,7 @@ class Lab:
                 known = {name: np.inf if x is None else x for name, x in losses.items()}
                 self.known[key] = known | {"seconds": 0.0}
 
-    def redrawn(self, setup: str, *names: str, drawn: bool = True) -> list[redrawn.Redrawn]:
+    def redrawn(self, setup: str, *names: str, drawn: bool = True) -> list[Redrawn]:
         """Methods on a setup of which each seed draws everything, with their own best rates; in the
         picture of the claim unless it is of another setup.
         """
@@ -346,13 +349,13 @@ class Lab:
             seeds = self.drawn(sweeps[name].seeds, redrawn.QUICK.get(setup, batched.BLOCK))
             if not self.quick and not redrawn.RESAMPLE:
                 sweeps[name].search(seeds)
-            found.append(redrawn.Redrawn(sweeps[name], seeds))
+            found.append(Redrawn(sweeps[name], seeds))
             self.costs[f"{setup}: {name}"] = 0.0 if self.quick else found[-1].seconds
             if drawn:
                 self.sweeps[f"{setup}: {name}"] = found[-1]
         return found
 
-    def methods(self, setup: str) -> Mapping[str, redrawn.Sweep]:
+    def methods(self, setup: str) -> Mapping[str, Recorded]:
         """The methods of a setup: recorded, in small, or trained anew."""
         if self.folder is None:
             return redrawn.sweeps(setup, self.quick)
@@ -362,24 +365,24 @@ class Lab:
         """The seeds of what is drawn anew: all, a few in small, or those that were asked for."""
         return self.seeds if self.folder is not None else range(quick if self.quick else full)
 
-    def book(self, name: str) -> redrawn.Book:
+    def book(self, name: str) -> Book:
         """Where raw runs are noted: in ``runs/``, in memory, or in the folder of new seeds."""
         if self.folder is None:
-            return redrawn.Book(None if self.quick else redrawn.FOLDER / f"{name}.jsonl")
+            return Book(None if self.quick else redrawn.FOLDER / f"{name}.jsonl")
         seeds = f"{self.seeds[0]}-{self.seeds[-1]}"
-        return redrawn.Book(self.folder / f"{name}-{seeds}.jsonl")
+        return Book(self.folder / f"{name}-{seeds}.jsonl")
 
-    def untrained(self, setup: str = "language", name: str = "") -> np.ndarray:
+    def untrained(self, setup: str = "language", name: str = "") -> Array:
         """The loss of the untrained bases on what each seed holds back, or on the old text."""
         sweep = next(iter(self.methods(setup).values()))
         seeds = self.drawn(sweep.seeds, redrawn.QUICK.get(setup, batched.BLOCK))
         return redrawn.untrained(sweep, seeds, name)
 
-    def kappas(self) -> redrawn.Map:
+    def kappas(self) -> Map:
         """The map of kappa: recorded, in small, or trained anew."""
         if self.folder is None:
             return redrawn.kappas(self.quick)
-        known = redrawn.Map(self.book("kappa"), self.seeds)
+        known = Map(self.book("kappa"), self.seeds)
         known.everywhere()
         return known
 
@@ -418,7 +421,7 @@ def rounded(x: float | None) -> float | None:
 
 def figures_of(
     claim: Trial,
-    found: Mapping[str, Iterable[float]],
+    found: Values,
     choices: Mapping[str, float] = {},
 ) -> dict[str, Any]:
     """Figures as JSON, of values as they are written down, and what the choice of rates adds."""
@@ -511,9 +514,7 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     }
 
 
-def gain(
-    method: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None
-) -> np.ndarray:
+def gain(method: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> Array:
     """How much lower its loss is than that of plain LoRA on the same batches, as a share of the
     latter's mean.
 
@@ -523,11 +524,11 @@ def gain(
     return share(theirs, ours)
 
 
-def share(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+def share(theirs: Array, ours: Array) -> Array:
     """What is taken off a loss, as a share of its mean over the seeds; a run that diverged counts
     tenfold.
     """
-    return np.maximum((theirs - ours) / theirs.mean(), -9.0)
+    return np.asarray(np.maximum((theirs - ours) / theirs.mean(), -9.0))
 
 
 def words(claim: Claim) -> dict[str, Any]:
@@ -587,8 +588,12 @@ def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False)
             if part in before and before[part]["figures"].keys() == claim.figures.keys():
                 result[part] = before[part]
         if again:
-            kept = ("seconds", "cost", "machine", "versions")
-            result |= {part: before[part] for part in kept if part in before}
+            result |= {part: before[part] for part in ("machine", "versions") if part in before}
+            # what was trained for it; runs that are read from the file of the claim cost nothing now
+            new = {name: cost for name, cost in found["cost"].items() if cost}
+            cost = before.get("cost", {}) | new
+            seconds = round(max(before.get("seconds", 0.0), sum(cost.values())), 1)
+            result |= {"cost": cost, "seconds": seconds}
     write(name, finished(claim, result))
     return found
 

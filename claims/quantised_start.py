@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.setups import maps, mean_loss, texts
 from claims.text import BASES, loaded
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     starts = [start(loaded(base), lab.seeds[0], 48 if lab.quick else 160) for base in BASES]
     return {name: [one[name] for one in starts] for name in starts[0]}
 
 
-def start(base, seed, rows):
+def start(base: Any, seed: int, rows: int) -> dict[str, float]:
     """How far each start is from a base, and what it loses on Austen that the base has not read."""
     held = texts()["austen"][:rows]
     before = mean_loss(base, held)

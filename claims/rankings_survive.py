@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from claims import batched, redrawn
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 from claims.studies import AGAIN, PER, SOURCES, OneApart
 from claims.suites import rank_correlation
@@ -39,7 +39,7 @@ def redrawn_alone(source: str) -> list[int]:
     return [0, *range(first, first + AGAIN)]
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     names, book = NAMES[::2] if lab.quick else NAMES, lab.book("rankings")
     groups = [logs(book, group, names) for group in lab.drawn(GROUPS, QUICK)]
     cost = redrawn.SECONDS["digits"] * 13 * len(book.lines)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Sweep, Values
+from claims.redrawn import Redrawn
 from claims.rules import Part, Rule
 from claims.setups import Digits
+from lora_np.checks import Array
 
 RANKS = (1, 4, 16, 64)
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     text = lab.redrawn("language", *(f"LoRA, r = {r}" for r in RANKS))
     fixed, scaled = (
         [
@@ -36,10 +40,10 @@ def measure(lab):
     }
 
 
-def spread(sweeps):
+def spread(sweeps: Sequence[Sweep | Redrawn]) -> Array:
     """The largest best rate over the smallest, for each seed."""
     peaks = [one.peaks() for one in sweeps]
-    return np.max(peaks, axis=0) / np.min(peaks, axis=0)
+    return np.asarray(np.max(peaks, axis=0) / np.min(peaks, axis=0))
 
 
 CLAIM = Claim(

@@ -174,7 +174,7 @@ def with_gain(model: Any, gain: float) -> Any:
 
     def change(path: str, W: Array) -> Array:
         name = ".".join(path.split(" = ")[0].split(".")[-2:])
-        return W * W.dtype.type(factors.get(name, 1.0))
+        return np.asarray(W * W.dtype.type(factors.get(name, 1.0)))
 
     return lnp.replace(model, np.ndarray, change)
 

@@ -317,7 +317,7 @@ class Sweep:
             np.mean([self.logs(place + i, half, seeds) for half in HALVES], axis=0)
             for i in (-1, 0, 1)
         )
-        return np.log(rate(place)) + np.log(FACTOR) * vertex(lower, middle, upper)
+        return np.asarray(np.log(rate(place)) + np.log(FACTOR) * vertex(lower, middle, upper))
 
 
 def part(name: str, half: str) -> str:
@@ -341,7 +341,7 @@ def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     """The methods of a setup, with what is recorded of them."""
     book = Book(None if quick else FOLDER / f"{setup}.jsonl")
     slow = setup in LOOKING
-    size = {"width": 1, "look": LOOKING[setup]} if slow else {}
+    size: dict[str, Any] = {"width": 1, "look": LOOKING[setup]} if slow else {}
     size["seeds"] = DRAWN.get(setup, batched.SEEDS)
     found = {name: Sweep(book, name, *rest, **size) for name, rest in METHODS[setup].items()}
     if not quick:
@@ -394,14 +394,19 @@ class Redrawn:
     def over(self, other: Redrawn, name: str = "", **where: Any) -> Array:
         """Our loss over the other's, for each seed, at best rates of their own."""
         theirs = other.sweep.values(self.seeds, name, **where)
-        return np.exp(self.sweep.values(self.seeds, name) - theirs)
+        return np.asarray(np.exp(self.sweep.values(self.seeds, name) - theirs))
 
     def over_at(self, other: Redrawn, at: Redrawn, name: str = "", beside: int = 0) -> Array:
         """Our loss over the other's, both at the best rate of a third, or beside it."""
+        if not RESAMPLE and self.sweep.full is None:  # also at rates that a resample may choose
+            best = {at.sweep.best(half, self.seeds) for half in HALVES}
+            near = sorted({place + beside + i for place in best for i in (-1, 0, 1)})
+            for one in (self, other):
+                one.sweep.tried(near, self.seeds)
         ours, theirs = (
             one.sweep.values(self.seeds, name, at.sweep, beside) for one in (self, other)
         )
-        return np.exp(ours - theirs)
+        return np.asarray(np.exp(ours - theirs))
 
     def tuned(self, seed: int) -> Any:
         """The tuned model of a seed of text, at the rate that the first half chooses with all seeds."""
@@ -510,7 +515,7 @@ class Map:
         """
         place = min(max(self.best(rank), 1), len(KAPPAS) - 2)
         near = [self.values(rank, KAPPAS[place + i]) for i in (-1, 0, 1)]
-        return np.log(KAPPAS[place]) + np.log(4) * vertex(*near)
+        return np.asarray(np.log(KAPPAS[place]) + np.log(4) * vertex(*near))
 
 
 @functools.cache

@@ -44,6 +44,7 @@ KNOBS: dict[str, tuple[float, ...]] = {
 KEYS = {"weight decay": "decay", "dropout": "dropout"}  # of a method
 RANKS = (8, 64, 1)  # in the order in which they run
 ALPHA = 32
+NAMES = {"digits": "digits", "few": "digits, 100 images", "text": "text"}  # for readers
 WORTH = {"digits": 0.1, "few": 0.1, "text": 0.01}
 
 
@@ -65,7 +66,7 @@ class Study:
     setup: Any
     seeds: range
     start: int = -1
-    size: dict[str, int] = field(
+    size: dict[str, Any] = field(
         default_factory=dict
     )  # seeds in a line, and that look for the rate
 
@@ -118,7 +119,7 @@ def verdict(name: str, figure: Figure) -> str:
 def rows(knob: str) -> list[list[str]]:
     """A row for each setup and value: the loss over the loss without, with its interval, rank by rank."""
     return [
-        [name, f"{value:g}", *(told(name, rank, knob, value) for rank in sorted(RANKS))]
+        [NAMES[name], f"{value:g}", *(told(name, rank, knob, value) for rank in sorted(RANKS))]
         for name in STUDIES
         for value in KNOBS[knob][1:]
     ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import AtScale, Claim
+from claims.protocol import AtScale, Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     small, plain, stable = lab.redrawn(
         "digits", "LoRA, r = 4, alpha = 16", "LoRA, r = 64, alpha = 16", "rsLoRA, r = 64"
     )
@@ -26,18 +27,19 @@ def measure(lab):
 
 
 @functools.cache
-def steepness(kind, seed):
+def steepness(kind: str, seed: int) -> float:
     """The first gradient's norm at rank 512 over that at rank 4, for the product B A."""
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(64, 512)), rng.normal(size=(64, 512))
     norms = []
     for rank in (4, 512):
-        model = lnp.inject(
+        model: Any = lnp.inject(
             lnp.Linear(np.zeros((512, 512))), rank=rank, alpha=16, variant=kind, rng=seed
         )
-        lnp.mean_squared_error(model(x), y).backward()
+        error: Any = lnp.mean_squared_error(model(x), y)
+        error.backward()
         norms.append(np.linalg.norm(model.B.grad @ lnp.value(model.A)) * model.scale)
-    return norms[1] / norms[0]
+    return float(norms[1] / norms[0])
 
 
 CLAIM = Claim(

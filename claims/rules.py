@@ -277,8 +277,8 @@ class Rule:
         said = [part.words(labels[part.figure]) for part in self.parts]
         text = f"Supported if {'; and '.join(said)}."
         if needs := dict.fromkeys(part.needs for part in self.parts if part.needs):
-            said = "; and ".join(labels[name] for name in needs)
-            text += f" Judged only where this shows a loss: {said}."
+            needed = "; and ".join(labels[name] for name in needs)
+            text += f" Judged only where this shows a loss: {needed}."
         return text
 
     def sentence(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> str:

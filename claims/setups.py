@@ -155,7 +155,7 @@ class Digits:
 
 
 def loss(model: Any, part: tuple[Array, Array]) -> float:
-    return float(lnp.cross_entropy(model(part[0]), part[1]))
+    return float(lnp.value(lnp.cross_entropy(model(part[0]), part[1])))
 
 
 @functools.cache
@@ -168,7 +168,7 @@ def reader() -> tuple[Any, dict[str, tuple[Array, Array]]]:
     layer = lambda d: lnp.Linear.init(d_out=d, d_in=64, bias=True, rng=rng, dtype=np.float32)
     relu = lnp.Activation(lnp.nn.relu)
     network = lnp.Sequential([layer(64), relu, layer(64), relu, layer(10)])
-    settings = {
+    settings: dict[str, Any] = {
         "optimizer": lnp.Adam(lr=lnp.cosine_schedule(3e-3, steps=500)),
         "steps": 500,
         "batch_size": 64,
@@ -206,12 +206,12 @@ def mean_loss(model: Any, rows: Array) -> float:
 
 def maps(before: Any, after: Any) -> list[tuple[Array, Array]]:
     """The weights of linear layers that changed, before and after."""
-    old = dict(lnp.leaves(before))
+    old: dict[str, Any] = dict(lnp.leaves(before))
     merged = (
         lnp.merge(after) if any(isinstance(node, LORA) for _, node in lnp.nn.walk(after)) else after
     )
-    pairs = ((old[path], W) for path, W in lnp.leaves(merged) if "_proj" in path)
-    return [(W0, W) for W0, W in pairs if not np.array_equal(W0, W)]
+    new: dict[str, Any] = {path: W for path, W in lnp.leaves(merged) if "_proj" in path}
+    return [(old[path], W) for path, W in new.items() if not np.array_equal(old[path], W)]
 
 
 LORA = lnp.lora.ADAPTED
@@ -244,7 +244,7 @@ class Memory:
             optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model)  # fmt: skip
         logits = tuned(x)
-        nats = float(lnp.cross_entropy(logits, labels))
+        nats = float(lnp.value(lnp.cross_entropy(logits, labels)))
         bits = n * (np.log2(96) - nats / np.log(2)) / numbers
         return {"validation": nats, "test": nats, "bits": bits, "numbers": numbers}
 

@@ -97,4 +97,4 @@ def frontier(losses: Mapping[str, Array], level: float) -> Array:
         best = reached.argmin(axis=1)
         there = losses[f"old {counting}"].reshape(len(old), -1)[np.arange(len(old)), best]
         counted.append(np.where(np.isfinite(reached.min(axis=1)), np.log(there), np.inf))
-    return np.mean(counted, axis=0)
+    return np.asarray(np.mean(counted, axis=0))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     methods = lab.redrawn("language", "LoRA, r = 4", "LoRA, r = 64")
     first, rest = [], []
     for seed in methods[0].seeds:
@@ -26,7 +29,7 @@ def measure(lab):
     return {"first": first, "rest": rest}
 
 
-def factors(model):
+def factors(model: Any) -> list[Array]:
     """A of each query and value projection: what the paper looks at."""
     layers = ((path, node) for path, node in lnp.nn.walk(model) if isinstance(node, lnp.LoRALinear))
     return [lnp.value(layer.A) for path, layer in layers if path.endswith(("q_proj", "v_proj"))]

@@ -109,7 +109,7 @@ class Digits:
     def score(self, model: Any, data: Any) -> dict[str, float]:
         logits = model(data[0])
         right = float(lnp.nn.accuracy(logits, data[1]))
-        return {"loss": float(lnp.cross_entropy(logits, data[1])), "right": right}
+        return {"loss": float(lnp.value(lnp.cross_entropy(logits, data[1]))), "right": right}
 
     def grams(self, task: Task, rows: int = 200) -> dict[str, Array]:
         """``X.T @ X`` of what each adapted layer of the base is given for some inputs of the
@@ -254,7 +254,7 @@ class Styles:
         return Task(factors(tuned), setups.shipped(), parts)
 
     def score(self, model: Any, data: Any) -> dict[str, float]:
-        return {"loss": float(language.token_loss(model, data))}
+        return {"loss": float(lnp.value(language.token_loss(model, data)))}
 
     def grams(self, task: Task, rows: int = 16) -> dict[str, Array]:
         """The mean of ``x x^T`` over what each adapted layer of the base is given for some rows of
@@ -420,7 +420,7 @@ def pair_losses(suite: Any, tasks: Mapping[str, Task]) -> dict[str, dict[str, fl
 
 def rank_correlation(x: Any, y: Any) -> float:
     """Spearman's."""
-    return float(np.corrcoef(*(np.argsort(np.argsort(each)) for each in (x, y)))[0, 1])
+    return float(np.corrcoef([np.argsort(np.argsort(each)) for each in (x, y)])[0, 1])
 
 
 CLAIMED = ("sum", "linear", "ties_svd", "dare_linear_svd", "knots", "tsv", "regmean")

@@ -118,7 +118,8 @@ def directions(base: Any, tuned: Any, rank: int) -> dict[str, float]:
         r = min(rank, *W0.shape)
         U0, _, Vh0 = np.linalg.svd(W0, full_matrices=False)
         drawn = [np.linalg.qr(rng.normal(size=(n, r)))[0] for n in W0.shape]
-        for name, left, right in (("amplified", U, Vh.T), ("random", *drawn), ("top", U0, Vh0.T)):
+        sides = {"amplified": (U, Vh.T), "random": drawn, "top": (U0, Vh0.T)}
+        for name, (left, right) in sides.items():
             inside = np.linalg.norm(left[:, :r].T @ W0 @ right[:, :r])
             found[name].append(float(np.linalg.norm(D) / inside))
     return {name: float(np.mean(values)) for name, values in found.items()}

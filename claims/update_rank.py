@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     methods = lab.redrawn("language", "LoRA, r = 16", "LoRA, r = 64", "full")
     r16, r64, full = (one.losses("rank 90") for one in methods)
     return {"full": full, "r16": r16, "r64": r64, "ratio": full / r16}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 START = ("PiSSA", "OLoRA")  # with alpha = r, as in their code
@@ -10,15 +10,15 @@ NAMES = ("LoRA, r = 8", "LoRA, r = 8, alpha = 8", "rsLoRA, r = 8", "LoRA+ 16, r 
          "OLoRA, r = 8", "LoRA-GA, r = 8", "LoRA-One, r = 8")  # fmt: skip
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     plain, eight, *others = lab.redrawn("digits", *NAMES)
-    against = lambda name: eight if name.startswith(START) else plain
     return {
-        short(name): against(name).over(one) for name, one in zip(NAMES[2:], others, strict=True)
+        short(name): (eight if name.startswith(START) else plain).over(one)
+        for name, one in zip(NAMES[2:], others, strict=True)
     }
 
 
-def short(name):
+def short(name: str) -> str:
     """The name of a figure."""
     return name.split(",")[0].lower().replace("+ 16", "_plus").replace("-", "_")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
 
 
-def measure(lab):
+def measure(lab: Lab) -> Values:
     large, equal, vera = lab.redrawn("digits", "LoRA, r = 8", "LoRA, r = 1", "VeRA, r = 64")
     return {"large": large.over(vera), "equal": equal.over(vera), "times": [8 * 128 / (64 + 64)]}
 

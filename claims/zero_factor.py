@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import Claim, Lab, Values
 from claims.rules import Part, Rule
+from lora_np.checks import Array
 
 
-def measure(lab):
-    found = {}
+def measure(lab: Lab) -> Values:
+    found: dict[str, Array] = {}
     for setup, name, width in (("digits", "digits", ""), ("linear", "wide", "width 256, ")):
         rank = "" if width else ", r = 8"
         usual, other = lab.redrawn(setup, f"{width}LoRA{rank}", f"{width}A zero{rank}")

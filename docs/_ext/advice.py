@@ -59,7 +59,7 @@ def text(name: str, knob: Knob) -> str:
 def studied(knob: str) -> str:
     """The table of a knob that is tried at five values."""
     ranks = " | ".join(f"rank {rank}" for rank in sorted(regularising.RANKS))
-    head = f"| setup | {knob} | {ranks} |\n|---|---:|{'---:|' * len(regularising.RANKS)}\n"
+    head = f"| setup | {knob} | {ranks} |\n|---|---:|{'---|' * len(regularising.RANKS)}\n"
     rows = [f"| {' | '.join(row)} |" for row in regularising.rows(knob)]
     return (
         f"Loss over the loss with {knob} 0, each at its own best learning rate:\n\n{head}"

@@ -189,7 +189,7 @@ def card(name: str, claim: dict[str, Any]) -> str:
     bases = (
         f"{one['mean']:.3g} {one['unit']} ({setup})" for setup, one in claim["untrained"].items()
     )
-    said["base"] = html.escape("; ".join(bases) or "nothing is trained")
+    said["base"] = html.escape("; ".join(bases) or "no adapter is trained")
     setups = shown_setup(claim, setup_of(claim))
     if "at scale" in claim:
         scale = claim["at scale"]
@@ -262,7 +262,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
     machine = f"{claim['machine']}, NumPy {claim['versions']['numpy']}, seeds {claim['seeds'][0]} to {claim['seeds'][-1]}"
     parts.append(
         f"`python -m claims show {name}` computes the figures again from the recorded runs. `python -m claims run {name} --out FOLDER` trains it again with seeds of your own; "
-        f"the recorded runs took {max(claim['seconds'], 1):.0f} seconds of one core ({machine})."
+        f"the recorded runs took {claim['seconds']:,.0f} seconds of one core ({machine})."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -508,6 +508,7 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
     digits = 3 if ceiling - floor > 0.03 * abs(ceiling) else 4  # so that no two labels are alike
     for i in (0, 3) if small else range(4):
         y = floor + i * (ceiling - floor) / 3
+        y = y if abs(y) > 1e-3 * abs(ceiling) else 0.0  # whose label would be longer than its place
         parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.{digits}g}</text>')
     for power in range(math.ceil(x0), math.floor(x1) + 1):
         x = at_x(10.0**power)

@@ -146,18 +146,19 @@ def sets(name: str) -> str:
 
 
 SOFT, EDGE = 0.02, math.log(30)  # linear up to some 2 %; what lies further out is at the edge
-TICKS = {0.1: "÷10", 0.5: "÷2", 0.9: "-10 %", 1.0: "bound", 1.1: "+10 %", 2.0: "x2", 10.0: "x10"}
+TICKS = {0.1: "÷10", 0.5: "÷2", 0.9: "−10 %", 1.0: "bound", 1.1: "+10 %", 2.0: "×2", 10.0: "×10"}
 MARKS = {"supported": "●", "mixed": "◐", "depends on the task": "◇", "not shown": "○",
          "contradicted here": "✕", "needs scale": "△", "not run yet": "·"}  # fmt: skip
-ROW, LEFT, WIDE = 19, 430, 560
+ROW, LEFT, WIDE = 19, 250, 560
 
 
 def beyond(part: dict[str, Any], ratio: bool, x: float) -> float:
     """How far a value lies beyond the bound of a part, on its side, as the log of a ratio; a
-    difference from zero in units in which the smallest effect worth having is a tenth.
+    difference from zero, or one whose interval holds zero, in units in which the smallest effect
+    worth having is a tenth.
     """
     bound, worth = part["bound"], part["worth"]
-    if ratio or (bound > 0 and x > 0):
+    if ratio or min(bound, part["low"]) > 0:
         return part["sign"] * math.log(max(x, 1e-300) / bound)
     return math.log(1.1) * part["sign"] * (x - bound) / (abs(worth - bound) or abs(bound) or 1)
 
@@ -169,13 +170,19 @@ def across(x: float) -> float:
 
 
 FIGURE = """\
-<figure><svg class="claim-picture" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
+<figure class="claim-forest">
+<svg class="claim-picture" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
 {drawn}</svg><figcaption>{caption}</figcaption></figure>"""
 NAMED = '<a href="../claims/{name}.html"><text x="{x}" y="{y}" class="y">{label}<title>{told}</title></text></a>'  # noqa: E501
-SPOT = '<path class="axis" d="M{low:.1f} {y}H{high:.1f}"/><circle cx="{mean:.1f}" cy="{y}" r="4"/>'
+SPOT = (
+    '<path class="axis" d="M{low:.1f} {y}H{high:.1f}"/>'
+    '<circle data-verdict="{verdict}" cx="{mean:.1f}" cy="{y}" r="4"/>'
+)
 CAPTION = (
     "Every claim by the figure that stands for it: how far it lies beyond the bound of the claim "
-    "(on its side to the right), with the interval that judges. "
+    "(on its side to the right), with the interval that judges. A dot is blue where this figure is "
+    "supported, brown where it is contradicted, and open otherwise. The mark after the name is the "
+    "verdict on the whole claim, which other figures of it can decide: "
 )
 
 
@@ -202,7 +209,7 @@ def forest() -> str:
                 ends = {
                     end: across(beyond(part, ratio, part[end])) for end in ("low", "mean", "high")
                 }
-                drawn.append(SPOT.format(y=y - 4, **ends))
+                drawn.append(SPOT.format(y=y - 4, verdict=part["verdict"], **ends))
     key = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != rules.NOT_RUN)
     return FIGURE.format(
         width=LEFT + WIDE + 20,

@@ -15,7 +15,7 @@ import pytest
 import claims
 import lora_np as lnp
 from claims import protocol, redrawn, tasks
-from claims.__main__ import check, main
+from claims.__main__ import check, compared, main
 from claims.protocol import FACTOR, RESULTS, Lab, judged
 from claims.rules import CONTRADICTED, SCALE, SUPPORTED, VERDICTS
 from lora_np.cli import run
@@ -334,7 +334,7 @@ def test_run_trains_into_a_folder_and_touches_nothing_else(tmp_path, monkeypatch
         monkeypatch, "run", "scaled-descent", "--seeds", 2, "--first", 1000, "--out", tmp_path
     )
     said = capsys.readouterr().out
-    seconds = float(re.search(r"\((\d+) CPU seconds", said)[1])
+    seconds = float(re.search(r"\((\d+\.\d) CPU seconds", said)[1])
     assert "published: supported" in said
     assert "CPU seconds in all" in said
     found = json.loads((tmp_path / "scaled-descent.json").read_text(encoding="utf-8"))
@@ -345,6 +345,39 @@ def test_run_trains_into_a_folder_and_touches_nothing_else(tmp_path, monkeypatch
     assert seconds < 60
     assert {path: path.read_bytes() for path in files} == before
     assert {*RESULTS.parent.rglob("*.jsonl")} | {*files} == {*files} | {*RESULTS.parent.glob(".runs.jsonl")}  # fmt: skip
+
+
+def test_a_figure_at_the_best_rate_of_another_method_includes_the_choice_of_that_rate():
+    assert RECORDED["rslora"]["figures"]["fixed"]["choice"] > 0.1
+    small, plain, _ = Lab(recorded=RECORDED["rslora"]).redrawn(
+        "digits", "LoRA, r = 4, alpha = 16", "LoRA, r = 64, alpha = 16", "rsLoRA, r = 64"
+    )
+    chosen = set()
+    for number in range(20):
+        with redrawn.resampled(number):
+            chosen.add(float(np.mean(plain.losses(at=small.sweep))))
+    assert len(chosen) > 1
+    assert np.all(np.isfinite([*chosen]))
+
+
+def test_a_run_with_fewer_seeds_says_what_as_many_recorded_ones_decide():
+    claim, known = claims.claim("batch-size"), RECORDED["batch-size"]
+    said = lambda verdict, count: compared(
+        claim, {"verdict": verdict, "seeds": range(count)}, known
+    )
+    assert said("supported", 8) == "published: supported, from 64 seeds"
+    assert said("not shown", 64) == "published: supported, from 64 seeds"
+    alone = []
+    for first in range(0, 64, 8):
+        figures = copy.deepcopy(known["figures"])
+        for part in claim.rule.parts:
+            figures[part.figure]["values"] = figures[part.figure]["values"][first : first + 8]
+        alone.append(judged(claim, figures)["verdict"])
+    count = alone.count("supported")
+    assert count < 8
+    assert f"8 recorded seeds give 'supported' in {count} of 8 sets" in said("not shown", 8)
+    task = compared(claims.claim("lora-xs"), {"verdict": "supported", "seeds": range(8)}, RECORDED["lora-xs"])  # fmt: skip
+    assert task == "published: depends on the task, from 64 seeds; of the task that ran here: supported"  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,20 @@ def test_the_forest_has_every_claim_and_both_scales(report):
         assert html.escape(record["words"]) in drawn
     assert drawn.count("at 135 million parameters") == len(report.LARGE)
     assert "nan" not in drawn
-    part = {"bound": 1.0, "worth": 1.1, "sign": 1}
+    part = {"bound": 1.0, "worth": 1.1, "sign": 1, "low": 1.0}
     assert report.beyond(part, True, 1.0) == 0 < report.beyond(part, True, 1.1)
     assert report.beyond(part | {"sign": -1}, True, 1.1) < 0
-    zero = {"bound": 0.0, "worth": 0.014, "sign": 1}
+    zero = {"bound": 0.0, "worth": 0.014, "sign": 1, "low": 0.0}
     assert report.beyond(zero, False, 0.014) == pytest.approx(report.beyond(part, True, 1.1))
+
+
+def test_a_mean_lies_within_its_interval_in_the_forest(report):
+    spots = re.findall(r'd="M([\d.]+) [\d.]+H([\d.]+)"/><circle data-verdict="([^"]+)" cx="([\d.]+)"', report.forest())  # fmt: skip
+    assert len(spots) == len(KNOWN) + len(report.LARGE)
+    for low, high, verdict, mean in spots:
+        ends = sorted([float(low), float(high)])
+        assert ends[0] <= float(mean) <= ends[1]
+        assert float(mean) > report.across(0) or verdict != "supported"
 
 
 def test_a_sweep_that_claims_share_counts_once(report):
