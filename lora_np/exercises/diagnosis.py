@@ -1,11 +1,10 @@
-"""Name the mistake behind an answer, where enough inputs tell it from everything similar."""
+"""Compare answers with known mistakes, and find what an answer ignores."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample
@@ -15,46 +14,6 @@ from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
 OFTEN = 5  # inputs that prove something, and that a law sees of each region
-
-
-def diagnosis(
-    mistakes: Sequence[Mistake],
-    others: Sequence[Mistake],
-    given: Sequence[Broken],
-    tell: Callable[[Mistake, int], Broken],
-) -> Mistake | None:
-    """Find the mistake that explains an answer, if inputs prove it.
-
-    It gives what the answer gives on every input. On five of them or more the answer breaks the
-    law with a value, and each other mistake differs from it on five of them or more.
-
-    Parameters
-    ----------
-    mistakes : sequence of Mistake
-        Those that are known.
-    others : sequence of Mistake
-        Those that any exercise allows, and changes of the solution, which have no name. One that
-        is never different is the mistake that is found, in other words.
-    given : sequence of Counterexample or None
-        How the answer breaks the law on each input.
-    tell : callable
-        How a mistake breaks it on the input of this number.
-    """
-    places = sorted(range(len(given)), key=lambda i: given[i] is None)  # what differs first
-    telling = sum(one is not None and "value" in one.asked[1] for one in given)
-
-    def same(one: Mistake) -> bool:
-        return all(alike(given[i], tell(one, i)) for i in places)
-
-    def apart(one: Mistake) -> bool:
-        differences = (i for i in places if not alike(given[i], tell(one, i)))
-        return len([*islice(differences, OFTEN)]) == OFTEN
-
-    named = (one for one in (*mistakes, *others) if one.name and same(one))
-    found = next(named, None) if telling >= OFTEN else None
-    proved = (one is found or apart(one) for one in mistakes)
-    spared = (apart(one) or same(one) for one in others)
-    return found if found and all(proved) and all(spared) else None
 
 
 def alike(a: Broken, b: Broken) -> bool:
@@ -107,23 +66,6 @@ def usual(answer: str, name: str) -> list[Mistake]:
         Mistake(told, "", f"{head}    return {new}")
         for told, new in table("diagnosis")["usual"]["mistakes"].items()
     ]
-
-
-@cache
-def neighbours(answer: str, part: str) -> list[Mistake]:
-    """Change this part of an answer in one place, by each rule of the table."""
-    found = [
-        Mistake(
-            "",
-            "",
-            answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :]),
-        )
-        for rules in table("diagnosis")["neighbours"].values()
-        for old, new in rules.items()
-        for place in re.finditer(old, part)
-    ]
-    # changed, a loop may never end
-    return [] if "while" in part else found[:: len(found) // 12 + 1]
 
 
 @cache

@@ -19,8 +19,6 @@ from lora_np.exercises.diagnosis import (
     OFTEN,
     Broken,
     alike,
-    diagnosis,
-    neighbours,
     unused,
     usual,
     written,
@@ -28,7 +26,7 @@ from lora_np.exercises.diagnosis import (
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.regions import regions
+from lora_np.exercises.regions import regions, table
 from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
@@ -301,6 +299,7 @@ class Answer:
     wanted: Callable[[Sequence[Value]], bool] = (
         lambda arguments: True  # whether a call is worth its time
     )
+    proved: list[Mistake] = field(default_factory=list)  # what explains how it breaks a law
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
@@ -468,23 +467,31 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
 def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
     """Name the mistake behind an answer that breaks a law, as is shown."""
     one = answer.exercise
-    places: list[tuple[Law, int]] = []
-    results: list[Broken] = []
 
-    more = [*usual(one.answer, one.name), *neighbours(one.answer, one.part)]
+    def likely(known: Mistake) -> bool:
+        return alike(shown, again(law, by(known.code, one), shown.drawn))
+
+    if found := next(filter(likely, answer.proved), None):
+        return found
+    suspects = list(filter(likely, (*one.mistakes, *usual(one.answer, one.name))))
     # what one law cannot tell apart, another may
     for of in sorted(one.laws, key=lambda other: other is not law):
-        for i, (drawn, _) in enumerate(telling(one, of)):
-            places.append((of, i))
-            results.append(again(of, answer, drawn))
-        found = diagnosis(
-            one.mistakes, more, results, lambda known, i: given_by(known.code, one, *places[i])
-        )
-        if found and alike(shown, again(law, by(found.code, one), shown.drawn)):
-            return found
+        unproved = table("diagnosis")["unproved"].get(one.name, {}).get(of.slug, ())
+        left, values = [known for known in suspects if known.name not in unproved], 0
+        for i, (drawn, _) in enumerate(telling(one, of) if left else ()):
+            given = again(of, answer, drawn)
+            values += given is not None and "value" in given.asked[1]
+            left = [known for known in left if alike(given, given_by(known.code, one, of, i))]
+            if not left:
+                break
+        if left and values >= OFTEN:
+            answer.proved.append(left[0])
+            return left[0]
+    if shown.why.name:
+        return None
     asked = [arguments for _, arguments in telling(one, law)]
     ignored = unused(one.parameters, answer.caller, by(one.answer, one).caller, asked)
-    return Mistake(ignored, "", "") if ignored and not shown.why.name else None
+    return Mistake(ignored, "", "") if ignored else None
 
 
 @cache
@@ -496,8 +503,8 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
         law.check(draw, answer)
         found[repr(answer.last[0])] = draw.drawn, answer.last[0]
 
-    for seed in (1, 2):  # other inputs than those of a check
-        first_broken(replace(law, check=check), by(one.answer, one), [seed, one.laws.index(law)])
+    # other inputs than those of a check
+    first_broken(replace(law, check=check), by(one.answer, one), [1, one.laws.index(law)])
     return list(found.values())
 
 
