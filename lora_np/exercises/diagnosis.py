@@ -9,7 +9,7 @@ from itertools import pairwise
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample
 from lora_np.exercises.regions import table
-from lora_np.exercises.running import ANYTHING, Mistake, Reply, run_cell, values_alike
+from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
@@ -59,9 +59,9 @@ def unused(
 
 
 @cache
-def usual(answer: str, name: str) -> list[Mistake]:
-    """List the mistakes that any exercise allows: each changes what ``answer`` returns."""
-    head = f"{answer}\nsolution = {name}\n\ndef {name}(*given):\n    right = solution(*given)\n"
+def usual(name: str) -> list[Mistake]:
+    """List the mistakes that any exercise allows: each changes what ``solution`` returns."""
+    head = f"def {name}(*given):\n    right = solution(*given)\n"
     return [
         Mistake(told, "", f"{head}    return {new}")
         for told, new in table("diagnosis")["usual"]["mistakes"].items()
@@ -69,8 +69,9 @@ def usual(answer: str, name: str) -> list[Mistake]:
 
 
 @cache
-def written(code: str, name: str) -> Value:
-    """Run ``code``, and return what it calls ``name``."""
-    names: dict[str, Value] = {"__name__": "submission"}
-    run_cell(code, "a mistake", names)
-    return names.get(name)
+def written(code: str, name: str, answer: str = "") -> Value:
+    """Run ``code``, and return what it calls ``name``; ``answer`` has its ``solution``."""
+    solution = written(answer, name) if answer else None
+    names: dict[str, Value] = {"__name__": "submission", "solution": solution}
+    exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)
+    return names[name]
