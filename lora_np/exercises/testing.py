@@ -113,8 +113,6 @@ class Exercise:
         What has been done wrong before, so that a check can name it.
     answer : str
         The solution's code, with all that it needs; empty in a course that leaves it out.
-    part : str
-        What of it is written by the student.
     more : bool
         Whether it goes beyond the three hours of the path.
     """
@@ -134,7 +132,6 @@ class Exercise:
     example: str = field(default="", repr=False)
     mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
     answer: str = field(default="", repr=False)
-    part: str = field(default="", repr=False)
     more: bool = False
 
     @cached_property

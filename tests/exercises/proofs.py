@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.exercises import lessons, puzzles
+from lora_np.exercises import Puzzle, lessons, puzzles, solution
 from lora_np.exercises.diagnosis import OFTEN, alike, usual
 from lora_np.exercises.running import Mistake
 from lora_np.exercises.testing import given_by, telling
@@ -21,8 +21,9 @@ RULES = tomllib.loads((Path(__file__).parent / "neighbours.toml").read_text(enco
 ALL = [*(one for lesson in lessons() for one in lesson.exercises), *puzzles()]
 
 
-def neighbours(answer, part):
-    """Change this part of an answer in one place, by each rule of the table."""
+def neighbours(one):
+    """Change what the student writes of a solution in one place, by each rule of the table."""
+    answer, part = one.answer, one.right if isinstance(one, Puzzle) else solution(one.name).code
     found = [
         Mistake(
             "",
@@ -65,7 +66,7 @@ def unproved(mistakes, others, answers):
 
 def unproved_by(one, law):
     """List the names that this law of an exercise cannot prove."""
-    others = [*usual(one.name), *neighbours(one.answer, one.part)]
+    others = [*usual(one.name), *neighbours(one)]
     inputs = range(len(telling(one, law)))
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         answers = {

@@ -232,8 +232,8 @@ def test_unused_takes_a_value_that_never_changes_where_it_should():
 def test_the_tables_change_a_solution():
     one = exercise("lora_count")
     assert written(usual(one.name)[0].code, one.name, one.answer)(3, 2, 1) == -5
-    codes = {mistake.code for mistake in neighbours(one.answer, one.part)}
+    codes = {mistake.code for mistake in neighbours(one)}
     assert any("r * (d - k)" in code for code in codes)
-    assert all(mistake.name == "" for mistake in neighbours(one.answer, one.part))
+    assert all(mistake.name == "" for mistake in neighbours(one))
     loop = exercise("backward")
-    assert neighbours(loop.answer, loop.part) == [] or "while" not in loop.part
+    assert "while" not in loop.answer or neighbours(loop) == []
