@@ -296,7 +296,7 @@ class Answer:
     wanted: Callable[[Sequence[Value]], bool] = (
         lambda arguments: True  # whether a call is worth its time
     )
-    proved: list[Mistake] = field(default_factory=list)  # what explains how it breaks a law
+    named: bool = False  # its mistake, which one law is enough to tell
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
@@ -451,9 +451,10 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
-    if smallest and name not in LAWS.values():
+    if smallest and name not in LAWS.values() and not answer.named:
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             mistake = named(law, answer, broken)
+        answer.named = mistake is not None
     if mistake:
         hint = f" Hint: {mistake.hint}" if mistake.hint else ""
         message += f"\nA known mistake gives this answer: {mistake.name}.{hint}"
@@ -464,19 +465,16 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
 def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
     """Name the mistake behind an answer that breaks a law, as is shown."""
     one = answer.exercise
+    listed = table("diagnosis")["unproved"].get(f"{one.name} {law.slug}", ())
 
-    def likely(known: Mistake) -> bool:
-        return alike(shown, again(law, by(known.code, one), shown.drawn))
-
-    if found := next(filter(likely, answer.proved), None):
-        return found
     for known in (one.mistakes, usual(one.name)):
-        suspects = list(filter(likely, known))
-        # what one law cannot tell apart, another may
-        for of in sorted(one.laws, key=lambda other: other is not law):
-            if found := proved(of, answer, suspects):
-                answer.proved.append(found)
-                return found
+        suspects = [
+            m
+            for m in known
+            if m.name not in listed and alike(shown, again(law, by(m.code, one), shown.drawn))
+        ]
+        if found := proved(law, answer, suspects):
+            return found
     if shown.why.name:
         return None
     asked = [arguments for _, arguments in telling(one, law)]
@@ -491,15 +489,13 @@ def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | N
     of the solution, differs there on five or more has been tested, but for what is listed.
     """
     one, values = answer.exercise, 0
-    unproved = table("diagnosis")["unproved"].get(f"{one.name} {law.slug}", ())
-    left = [known for known in suspects if known.name not in unproved]
-    for i, (drawn, _) in enumerate(telling(one, law) if left else ()):
+    for i, (drawn, _) in enumerate(telling(one, law) if suspects else ()):
         given = again(law, answer, drawn)
         values += given is not None and "value" in given.asked[1]
-        left = [known for known in left if alike(given, given_by(known.code, one, law, i))]
-        if not left:
-            break
-    return left[0] if left and values >= OFTEN else None
+        suspects = [m for m in suspects if alike(given, given_by(m.code, one, law, i))]
+        if not suspects:
+            return None
+    return suspects[0] if values >= OFTEN else None
 
 
 @cache
@@ -508,6 +504,7 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
+        draw.effort = 1.0  # mistakes are often the same on small inputs
         law.check(draw, answer)
         found[repr(encode(answer.last[0]))] = draw.drawn, answer.last[0]
 

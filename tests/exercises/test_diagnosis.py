@@ -185,9 +185,17 @@ def test_a_check_names_what_is_the_same_on_all_inputs_and_is_not_listed(monkeypa
     assert proved(law, answer, one.mistakes) is mistake
     assert proved(law, answer, one.mistakes[1:]) is None
     assert proved(law, by(one.answer, one), one.mistakes) is None  # it breaks no law
-    listed = {"unproved": {f"cut {law.slug}": [mistake.name]}}
-    monkeypatch.setattr("lora_np.exercises.testing.table", lambda name: listed)
-    assert proved(law, answer, one.mistakes) is None
+    listed = {f"cut {law.slug}": [mistake.name] for law in one.laws}
+    assert mistake.name in [v.mistake for v in judge(one, answer.caller, SEEDS).verdicts]
+    monkeypatch.setitem(table("diagnosis"), "unproved", listed)
+    assert mistake.name not in [v.mistake for v in judge(one, answer.caller, SEEDS).verdicts]
+
+
+def test_a_mistake_is_told_once():
+    one = exercise("lora_gradients")
+    verdicts = judge(one, by(one.mistakes[0].code, one).caller, SEEDS).verdicts
+    assert [v.passed for v in verdicts] == [False, False]
+    assert [v.mistake for v in verdicts if v.mistake] == [one.mistakes[0].name]
 
 
 @every("one", [one for one in few(ALL, 8) if FULL or one.cases > 5])
