@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 
@@ -39,13 +39,13 @@ def unused(
     parameters: Sequence[str],
     answer: Callable[[Sequence[Value], Rules], Reply],
     solution: Callable[[Sequence[Value], Rules], Reply],
-    asked: Sequence[Sequence[Value]],
+    asked: Callable[[], Iterator[Sequence[Value]]],
 ) -> str:
     """Name the parameters that change what the solution returns, and never what the answer does."""
     names = []
     for i, name in enumerate(parameters):
         changes = 0
-        for one, other in pairwise(asked):
+        for one, other in pairwise(asked()):
             new = [*one[:i], other[i], *one[i + 1 :]]
             right, changed = solution(one, ANYTHING), solution(new, ANYTHING)
             if "value" in changed and not replies_alike(changed, right):

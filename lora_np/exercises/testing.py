@@ -477,8 +477,13 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
             return found
     if shown.why.name:
         return None
-    asked = [arguments for _, arguments in telling(one, law)]
-    ignored = unused(one.parameters, answer.caller, by(one.answer, one).caller, asked)
+    laws = sorted(one.laws, key=lambda other: other is not law)
+    ignored = unused(
+        one.parameters,
+        answer.caller,
+        by(one.answer, one).caller,
+        lambda: (arguments for of in laws for _, arguments in telling(one, of)),
+    )
     return Mistake(ignored, "", "") if ignored else None
 
 
