@@ -14,7 +14,6 @@ with on_demand(globals()):
         adapted_affine as adapted_affine,
         affine as affine,
         plus_low_rank as plus_low_rank,
-        product as product,
     )
     from lora_np.autograd.law import check_derivative as check_derivative
     from lora_np.autograd.methods import value as value

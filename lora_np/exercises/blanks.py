@@ -77,7 +77,7 @@ class Puzzle(Exercise):
     ----------
     name, title, difficulty, minutes, laws, statement, stub, hints : various
         See `Exercise`.
-    solution, forbids, cases, needs, example, mistakes, answer, part, more : various
+    solution, forbids, cases, needs, example, mistakes, answer, more : various
         See `Exercise`.
     number : int
         From 1.
@@ -265,7 +265,7 @@ def read(
     mistakes = (
         Mistake(name, one.hints[hint - 1], one.source(line)) for name, (line, hint) in wrong.items()
     )
-    return replace(one, answer=one.source(one.right), part=one.right, mistakes=tuple(mistakes))
+    return replace(one, answer=one.source(one.right), mistakes=tuple(mistakes))
 
 
 def puzzle_script() -> str:

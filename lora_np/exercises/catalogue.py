@@ -250,7 +250,6 @@ def read(name: str) -> Exercise:
         example=code_in(sections["Example"]),
         mistakes=tuple(mistakes),
         answer="\n".join([HEADER, *made, code]),
-        part=code,
     )
 
 

@@ -1,62 +1,19 @@
-"""Name the mistake behind an answer, where enough inputs tell it from everything similar."""
+"""Compare answers with known mistakes, and find what an answer ignores."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample
 from lora_np.exercises.regions import table
-from lora_np.exercises.running import ANYTHING, Mistake, Reply, run_cell, values_alike
+from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None where the law holds
 OFTEN = 5  # inputs needed as proof, and inputs of each region that a law must see
-
-
-def diagnosis(
-    mistakes: Sequence[Mistake],
-    others: Sequence[Mistake],
-    given: Sequence[Broken],
-    tell: Callable[[Mistake, int], Broken],
-) -> Mistake | None:
-    """Find the mistake that explains an answer, if inputs prove it.
-
-    It gives what the answer gives on every input. On five of them or more the answer breaks the
-    law with a value, and each other mistake differs from it on five of them or more.
-
-    Parameters
-    ----------
-    mistakes : sequence of Mistake
-        Those that are known.
-    others : sequence of Mistake
-        Those that any exercise allows, and changes of the solution, which have no name. One that
-        is never different is the mistake that is found, in other words.
-    given : sequence of Counterexample or None
-        How the answer breaks the law on each input.
-    tell : callable
-        How a mistake breaks it on the input of this number.
-    """
-    places = sorted(
-        range(len(given)), key=lambda i: given[i] is None
-    )  # arguments that differ come first
-    telling = sum(one is not None and "value" in one.asked[1] for one in given)
-
-    def same(one: Mistake) -> bool:
-        return all(alike(given[i], tell(one, i)) for i in places)
-
-    def apart(one: Mistake) -> bool:
-        differences = (i for i in places if not alike(given[i], tell(one, i)))
-        return len([*islice(differences, OFTEN)]) == OFTEN
-
-    named = (one for one in (*mistakes, *others) if one.name and same(one))
-    found = next(named, None) if telling >= OFTEN else None
-    proved = (one is found or apart(one) for one in mistakes)
-    spared = (apart(one) or same(one) for one in others)
-    return found if found and all(proved) and all(spared) else None
 
 
 def alike(a: Broken, b: Broken) -> bool:
@@ -82,13 +39,13 @@ def unused(
     parameters: Sequence[str],
     answer: Callable[[Sequence[Value], Rules], Reply],
     solution: Callable[[Sequence[Value], Rules], Reply],
-    asked: Sequence[Sequence[Value]],
+    asked: Callable[[], Iterator[Sequence[Value]]],
 ) -> str:
     """Name the parameters that change what the solution returns, and never what the answer does."""
     names = []
     for i, name in enumerate(parameters):
         changes = 0
-        for one, other in pairwise(asked):
+        for one, other in pairwise(asked()):
             new = [*one[:i], other[i], *one[i + 1 :]]
             right, changed = solution(one, ANYTHING), solution(new, ANYTHING)
             if "value" in changed and not replies_alike(changed, right):
@@ -102,9 +59,9 @@ def unused(
 
 
 @cache
-def usual(answer: str, name: str) -> list[Mistake]:
-    """List the mistakes that any exercise allows: each changes what ``answer`` returns."""
-    head = f"{answer}\nsolution = {name}\n\ndef {name}(*given):\n    right = solution(*given)\n"
+def usual(name: str) -> list[Mistake]:
+    """List the mistakes that any exercise allows: each changes what ``solution`` returns."""
+    head = f"def {name}(*given):\n    right = solution(*given)\n"
     return [
         Mistake(told, "", f"{head}    return {new}")
         for told, new in table("diagnosis")["usual"]["mistakes"].items()
@@ -112,25 +69,9 @@ def usual(answer: str, name: str) -> list[Mistake]:
 
 
 @cache
-def neighbours(answer: str, part: str) -> list[Mistake]:
-    """Change this part of an answer in one place, by each rule of the table."""
-    found = [
-        Mistake(
-            "",
-            "",
-            answer.replace(part, part[: place.start()] + place.expand(new) + part[place.end() :]),
-        )
-        for rules in table("diagnosis")["neighbours"].values()
-        for old, new in rules.items()
-        for place in re.finditer(old, part)
-    ]
-    # a changed bound may make a loop endless
-    return [] if "while" in part else found[:: len(found) // 12 + 1]
-
-
-@cache
-def written(code: str, name: str) -> Value:
-    """Run ``code``, and return what it calls ``name``."""
-    names: dict[str, Value] = {"__name__": "submission"}
-    run_cell(code, "a mistake", names)
-    return names.get(name)
+def written(code: str, name: str, answer: str = "") -> Value:
+    """Run ``code``, and return what it calls ``name``; ``answer`` has its ``solution``."""
+    solution = written(answer, name) if answer else None
+    names: dict[str, Value] = {"__name__": "submission", "solution": solution}
+    exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)
+    return names[name]

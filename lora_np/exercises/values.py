@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from lora_np.checks import masked
+
 # an answer or an argument, and what JSON can hold
 Value: TypeAlias = (
     "int | float | str | np.ndarray | np.generic | Sequence[Value] | Mapping[str, Value] | None"
@@ -65,7 +67,7 @@ def encode(thing: Value) -> Json:
     >>> encode(("B", np.array([1, 2], dtype="u1")))
     {'tuple': ['B', {'array': '|u1', 'shape': [2], 'bytes': 'AQI='}]}
     """
-    if isinstance(thing, (np.ndarray, np.generic)):
+    if isinstance(thing, (np.ndarray, np.generic)) and not masked(thing):
         array = np.asarray(thing)
         if array.dtype.kind not in "biufc":
             raise WireError(f"an array of dtype {array.dtype} is not made of numbers")

@@ -16,10 +16,10 @@ from lora_np.checks import (
     convert_arrays,
     generator,
     numbers_below,
-    real,
     shown,
     whole_number,
 )
+from lora_np.nn.losses import operand
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
@@ -257,11 +257,6 @@ def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
         )
 
 
-def operand(x: Operand) -> Operand:
-    """Convert what is no Tensor to an array of real numbers."""
-    return x if isinstance(x, Tensor) else real("x", x)
-
-
 def relu(x: Operand) -> Operand:
     """Return ``max(x, 0)``, with derivative 0 at 0.
 
@@ -284,7 +279,7 @@ def relu(x: Operand) -> Operand:
     >>> relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
-    x = operand(x)
+    x = operand("x", x)
     return np.where(x <= 0, 0, x)  # NaN stays NaN
 
 
@@ -310,7 +305,7 @@ def sigmoid(x: Operand) -> Operand:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    x = operand(x)
+    x = operand("x", x)
     y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
     return y
 
@@ -337,7 +332,7 @@ def gelu(x: Operand) -> Operand:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
-    x = operand(x)
+    x = operand("x", x)
     y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
     return y
 
@@ -366,7 +361,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
-    x = operand(x)
+    x = operand("x", x)
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     with np.errstate(under="ignore"):
         e = np.exp(x - value(x).max(axis=axis, keepdims=True))
@@ -410,7 +405,7 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
         raise TypeError(
             f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
         )
-    x = operand(x)
+    x = operand("x", x)
     kept = rng.random(x.shape, dtype=np.float32) >= rate
     y: Operand = x * (kept / (1 - rate)).astype(x.dtype)
     return y

@@ -108,7 +108,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     >>> float(cross_entropy(np.zeros((1, 4)), np.array([2]))) == float(np.log(4))
     True
     """
-    logits = logits if isinstance(logits, Tensor) else real("logits", logits)
+    logits = operand("logits", logits)
     shape, labels = logits.shape, plain("labels", labels)
     if len(shape) != 2 or labels.shape != shape[:1]:
         raise ValueError(
@@ -143,5 +143,10 @@ def accuracy(logits: Operand, labels: Array) -> float:
     >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
     """
-    scores = value(logits if isinstance(logits, Tensor) else real("logits", logits))
+    scores = value(operand("logits", logits))
     return float(np.mean(scores.argmax(axis=1) == real("labels", labels)))
+
+
+def operand(name: str, x: Operand) -> Operand:
+    """Convert all but a Tensor to an array of floats."""
+    return x if isinstance(x, Tensor) else real(name, x)

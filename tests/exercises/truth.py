@@ -47,7 +47,7 @@ def wrong_share(one, law, function, name, count=1_000, seed=53):
                     a, b = call(function, first), call(function, mixed)
                     kept.append("value" in b and values_alike(b["value"], a["value"], 1e-6))
         return 1 - np.mean(kept), len(kept)
-    (code,) = (m.code for m in (*one.mistakes, *usual(one.answer, one.name)) if m.name == name)
-    mistake = answer_of(one, written(code, one.name))
+    (code,) = (m.code for m in (*one.mistakes, *usual(one.name)) if m.name == name)
+    mistake = answer_of(one, written(code, one.name, one.answer))
     kept = [alike(again(law, student, drawn), again(law, mistake, drawn)) for drawn, _ in inputs]
     return 1 - np.mean(kept), len(kept)

@@ -2554,12 +2554,6 @@ def nearest_levels(w, levels):
     return np.rint((u + 1) / 2 * (len(levels) - 1)).astype(int), scale
 
 
-@wrong("divides by zero when the block is zero")
-def nearest_levels(w, levels):
-    scale = np.abs(w).max()
-    return np.argmin(np.abs(w[:, None] / scale - levels[None]), axis=1), scale
-
-
 @wrong("returns the levels, not their indices")
 def nearest_levels(w, levels):
     scale = np.abs(w).max()

@@ -72,6 +72,7 @@ def test_an_array_that_arrives_can_be_written_to():
     (object(), "builtins.object is neither a number nor an array"),
     (np.array([None]), "dtype object is not made of numbers"),
     (np.array(["a"]), "is not made of numbers"),
+    (np.ma.masked_array([1.0], [True]), "MaskedArray is neither a number nor an array"),
     ({(1, 2): 3}, "keys of a dict"),
     ({1, 2}, "builtins.set is neither"),
     (np.zeros(LIMIT, dtype=np.uint8), "a message may have"),

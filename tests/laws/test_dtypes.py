@@ -563,7 +563,6 @@ WITHOUT_ROW = {
         "autograd.constant", "autograd.derivative", "exercises.call", "exercises.check",
         "lora.MergeMethod", "lora.Tuner",
     ),
-    "is a step of kernels that have converted their arrays": ("autograd.product",),
     "sends any array as it is": ("exercises.encode",),
     "passes Gram matrices on to where lora.WeightedUpdate and linalg check them": (
         "adapters.combine", "adapters.convert", "adapters.extract", "adapters.resize",

@@ -55,7 +55,7 @@ def sum_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
-    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
+    shape = draw.sizes("uvw"[: draw.whole("axes", 1, 3)], high=3)
     g, x = (
         draw.array("g", *shape),
         draw.pick("width", (1.0, 1.0, 10.0, 1000.0)) * draw.array("x", *shape),
@@ -65,7 +65,7 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
 
 
 def slope(draw: Draw, answer: Answer, key: str) -> None:
-    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
+    shape = draw.sizes("uvw"[: draw.whole("axes", 1, 3)], high=3)
     x, c = as_typed(draw.array("x", *shape)), draw.array("c", *shape)
     factors = literal(c)
     linear = Source(f"lambda x: float(np.sum({factors} * x))")
