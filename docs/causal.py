@@ -30,7 +30,7 @@ _INDEXER = {
     "indexer_compress_ratio": 64,
 }
 # what a config needs to be built at all, where its own defaults do not do
-_FIELDS: dict[str, dict[str, Any]] = {
+FIELDS: dict[str, dict[str, Any]] = {
     "aya_vision": {
         "vision_config": {"model_type": "siglip_vision_model", "num_attention_heads": 16}
     },
@@ -102,7 +102,7 @@ def build(kind: str) -> Any:
     import torch
     import transformers
 
-    fields = _FIELDS.get(kind, {})
+    fields = FIELDS.get(kind, {})
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         for more in ({"num_hidden_layers": _LAYERS}, {}):

@@ -503,6 +503,8 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     )
     for key, part in tables["parts"].items():
         inner = values.get(part["config"])
+        if not value(part.get("when", True), {**env, "given": inner is not None}):
+            continue
         if inner is None:  # older configs have the fields of their language model among their own
             inner = values if part.get("flat") else part.get("defaults", {})
         if not isinstance(inner, Mapping):
@@ -625,14 +627,20 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
+    if "spelt" in field:  # a text whose letters are entries, or entries in older words
+        several = [field["spelt"].get(str(item), item) for item in value]
     wanted, words = _KINDS.get(kind, (object, ""))
     if not all(isinstance(item, wanted) for item in (several if kind == "texts" else [value])):
         raise TypeError(f"{name} must be {words}, got {shown(value)}")
+    for item in several if "choices" in field else ():
+        choice(name, item, field["choices"])
+    if kind == "number":
+        return number(name, value)
     if kind == "size":
-        number = whole_number(name, value, minimum=field["minimum"])
+        size = whole_number(name, value, minimum=field["minimum"])
         variable = field["maximum"]
         limit, top = env.get(variable, _LARGEST), family.formulas.fields.get(variable, variable)
-        return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
+        return whole_number(name, size, minimum=field["minimum"], maximum=limit, top=top)
     if kind == "list":
         return [whole_number(name, item, minimum=0, maximum=_LARGEST) for item in several]
     if kind == "pair":
