@@ -461,6 +461,8 @@ def _others(path: str, value: Any) -> list[Any]:
     if isinstance(value, int):
         if _DEPTH.search(path):
             return [value + 1, value + 2]
+        if re.search("period|offset|interval|step|freq|every|start|end_|first|dense", path):
+            return [value + 1, value + 2, *(x for x in (1, 2, 3, 0) if x < value)]
         few = [0] if value <= 256 or re.search("rank|shared|latent", path) else []
         null = [None] if re.search("rank|heads|width|dim|latent|groups", path) else []
         return [2 * value or 1, 3 * value or 2, *null, *few]
@@ -537,6 +539,8 @@ class Learner:
                     yield f"{name}[i] in {list(pair)!r}"
         for name in self.sizes:
             yield from (f"i >= {name}", f"i < {name}")
+            if re.search("end|last", name):
+                yield from (f"i <= {name}", f"i > {name}")
             for start in (0, 1):
                 for sign in ("==", "!="):
                     yield f"(i + {start}) % {name} {sign} 0"
@@ -615,25 +619,36 @@ class Learner:
         wanted = [bool(value) for _, value in points]
         if all(wanted) or not any(wanted):
             return str(all(wanted))
-        atoms = [*self.flags, *(self.layers if layered else ())]
+        found = self._joined([*self.flags, *(self.layers if layered else ())], points)
+        if not found:
+            self.missing.append(f"when {what}")
+        return found
+
+    def _joined(self, atoms: list[str], points: list[Point]) -> str:
+        """The shortest of ``atoms``, or some of them joined, that is true where ``points`` say."""
+        wanted = [bool(value) for _, value in points]
         table = {atom: [bool(evaluate(atom, env)) for env, _ in points] for atom in atoms}
         for atom in atoms:
             if table[atom] == wanted:
                 return atom
-        for join, target in (("and", wanted), ("or", [not value for value in wanted])):
-            # "or" is the negation of an "and" of negations
-            rows = table if join == "and" else {a: [not x for x in row] for a, row in table.items()}
-            implied = [a for a, row in rows.items() if all(x for x, y in zip(row, target, strict=True) if y)]
-            chosen = list(implied)
-            meets = lambda some: [all(rows[a][j] for a in some) for j in range(len(points))]
-            if not implied or meets(implied) != target:
+        for join in ("and", "or"):  # "or" is the opposite of an "and" of opposites
+            target = [value == (join == "and") for value in wanted]
+            rows = {a: [x == (join == "and") for x in row] for a, row in table.items()}
+            implied = [
+                a for a, row in rows.items() if all(x for x, y in zip(row, target, strict=True) if y)
+            ]
+
+            def meets(some: list[str], rows: Any = rows, target: Any = target) -> bool:
+                return bool([all(rows[a][j] for a in some) for j in range(len(target))] == target)
+
+            if not implied or not meets(implied):
                 continue
+            chosen = list(implied)
             for atom in reversed(implied):
                 fewer = [other for other in chosen if other != atom]
-                if fewer and meets(fewer) == target:
+                if fewer and meets(fewer):
                     chosen = fewer
             return f" {join} ".join(chosen)
-        self.missing.append(f"when {what}")
         return ""
 
     def usual(self, atom: str) -> str:
@@ -661,11 +676,7 @@ class Learner:
             for start in range(4)
             for sign in ("==", "!=")
         ]
-        right = lambda text: [bool(evaluate(text, env)) for env, _ in points] == wanted
-        if one := next(filter(right, atoms), ""):
-            return one
-        pairs = (f"{a} {join} {b}" for join in ("and", "or") for a in atoms for b in atoms)
-        return next(filter(right, pairs), "")
+        return self._joined(atoms, points)
 
 
 # Writing the file

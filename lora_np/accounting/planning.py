@@ -43,7 +43,8 @@ NO_NF4 = (
 # who made or lends it, and units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
-    r"|rtx|\brx(?=\W|\d)|gi?b?\b"
+    r"|rtx|\brx(?=\W|\d)|gi?b?\b|intel|gtx|hbm\d\w?|apple(?= m\d)"
+    r"|\bi?mac(?:book)?(?: (?:air|mini|pro|studio))?(?= m\d)"
 )
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
 

@@ -633,7 +633,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
     if not all(isinstance(item, wanted) for item in (several if kind == "texts" else [value])):
         raise TypeError(f"{name} must be {words}, got {shown(value)}")
     for item in several if "choices" in field else ():
-        choice(name, item, field["choices"])
+        choice(name, str(item), map(str, field["choices"]))
     if kind == "number":
         return number(name, value)
     if kind == "size":
