@@ -5,7 +5,8 @@ fields. The numbers of a config remember the expressions that they went through,
 of the model itself computes the formulas of its shapes; a formula is kept if it is right in every
 build. The file is written as the difference from the nearest family that is described already.
 
-What could not be determined is printed, and stands in the file as a comment that starts with TO DO.
+With a plus before a type, as in ``+qwen3``, nothing is written: the file that is there is judged by
+fresh configs. What could not be determined is printed, and stands in the file as a comment that starts with TO DO.
 The file is a draft: its reader adds what counting does not need (memory, llama.cpp's names) and the
 test against published configs. Needs the extra ``peers``; takes some seconds for each type.
 """
@@ -221,6 +222,7 @@ class Model:
                 self.usual[key] = _plain(part().to_dict())
         files = Path(inspect.getfile(self.config_class)), Path(inspect.getfile(self.model_class))
         lines = "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines()
+        self.lines = lines
         self.words = {  # that a list of the kinds of layers may hold
             word
             for line in lines
@@ -235,6 +237,10 @@ class Model:
         self.parts: dict[str, tuple[str, str]] = {}  # path: the field of its config, its type
         self.built: Any = None
         self.failure: BaseException | None = None
+
+    def beside(self, named: re.Pattern[str], word: str) -> bool:
+        """Whether a word stands in quotes in a line of the source that names a field."""
+        return any(named.search(line) and re.search(f"[\"']{word}[\"']", line) for line in self.lines)
 
     def _anywhere(self) -> Any:
         """A class that transformers does not export, such as a tower."""
@@ -406,7 +412,12 @@ class Samples:
         if not isinstance(value, list) or not value or not isinstance(value[0], str):
             return
         self.words[path] = {*value}
-        for word in sorted(self.model.words - {*value}):
+        if self.model.build(changed(self.base.fields, {path: ["nonsense", *value[1:]]})):
+            named = re.compile(path.rpartition(".")[2].removesuffix("s"))
+            words = {w for w in self.model.words if self.model.beside(named, w)}
+        else:
+            words = self.model.words
+        for word in sorted(words - {*value}):
             for other in ([word, *value[1:]], [word if i % 2 else x for i, x in enumerate(value)]):
                 if self.model.build(changed(self.base.fields, {path: other})):
                     self.words[path].add(word)
@@ -456,6 +467,8 @@ def _has(fields: Mapping[str, Any], path: str) -> bool:
 
 def _others(path: str, value: Any) -> list[Any]:
     """Values that a field may have instead."""
+    if value is None:
+        return [48, 96]
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
@@ -511,13 +524,16 @@ class Learner:
         self.samples, self.missing = samples, list[str]()
         self.fields = {variable(path): path for path in samples.matters}
         values: dict[str, Any] = samples.base.env
-        self.sizes = [n for n in self.fields if type(values.get(n)) in (int, float)]
+        given = {variable(path): others[0] for path, others in samples.matters.items()}
+        known = {n: given[n] if values.get(n) is None else values[n] for n in self.fields}
+        self.sizes = [n for n in self.fields if type(known[n]) in (int, float)]
         self.lists = [n for n in self.fields if isinstance(values.get(n), list)]
         flags = [n for n in self.fields if isinstance(values.get(n), bool)]
         zeros = [
             variable(p)
             for p, others in samples.matters.items()
-            if any(other in (0, None) for other in others) and not isinstance(others[0], bool)
+            if not isinstance(others[0], bool)
+            and (values.get(variable(p), 0) is None or any(other in (0, None) for other in others))
         ]
         self.flags = [text for name in (*flags, *zeros) for text in (name, f"not {name}")]
         self.flags += [
@@ -543,7 +559,7 @@ class Learner:
                 yield from (f"i <= {name}", f"i > {name}")
             for start in (0, 1):
                 for sign in ("==", "!="):
-                    yield f"(i + {start}) % {name} {sign} 0"
+                    yield f"{f'(i + {start})' if start else 'i'} % {name} {sign} 0"
         for first, second in itertools.permutations(self.sizes, 2):
             if re.search("layer|depth", first):
                 yield from (f"i < {first} - {second}", f"i >= {first} - {second}")
@@ -553,19 +569,16 @@ class Learner:
 
     def size(self, points: list[Point], what: str, layered: bool = False) -> str:
         """A formula of a number."""
-        alike = {id(env): (env, value) for env, value in points}
-        if all(alike[id(env)][1] == value for env, value in points):
-            found = self._size(list(alike.values()))
-            if found:
+        if found := self._size(points):
+            return found
+        for flag in self.flags:
+            if found := self._split(flag, points):
                 return found
-            for flag in self.flags:
-                if found := self._split(flag, list(alike.values())):
-                    return found
-        elif layered:
+        if layered:
             for name in self.lists:
                 if self._right(f"{name}[i]", points):
                     return f"{name}[i]"
-            for atom in (*self.layers, *self.flags):
+            for atom in self.layers:
                 if found := self._split(atom, points):
                     return found
         self.missing.append(f"{what}: {sorted({value for _, value in points})[:6]}")
@@ -588,14 +601,15 @@ class Learner:
         for sample in (self.samples.default, *self.samples.all):
             known |= sample.expressions.get(value, set())
         allowed = {*self.sizes, *self.lists}
+        constant = all(other == value for _, other in points)
         order = sorted(known, key=lambda text: (len(re.findall(r"[-+*/%]", text)), len(text), text))
         for text in order:
-            if re.search(r"\b(\w+) // \1\b", text):
-                continue
+            if len(points) > 1 and constant and re.search(r"[-+*/%]", text):
+                continue  # a constant by accident
             if names_in(text) <= allowed and (names_in(text) or len(points) < 2):
                 if self._right(text, points):
                     return text
-        if all(other == value for _, other in points):
+        if constant:
             return str(value)
         for texts in self._searched():
             for text in texts:
@@ -651,6 +665,7 @@ class Learner:
             return f" {join} ".join(chosen)
         return ""
 
+    @functools.cache  # noqa: B019
     def usual(self, atom: str) -> str:
         """What a condition on an entry of a list is where a config omits the list."""
         (name,) = names_in(atom)
@@ -671,7 +686,7 @@ class Learner:
         atoms = [f"i {sign} {n}" for n in (*numbers, *range(1, 5)) for sign in ("<", ">=")]
         atoms += [f"i {sign} {n} - 1" for n in numbers for sign in ("<", ">=")]
         atoms += [
-            f"(i + {start}) % {step} {sign} 0"
+            f"{f'(i + {start})' if start else 'i'} % {step} {sign} 0"
             for step in (*steps, *range(2, 9))
             for start in range(4)
             for sign in ("==", "!=")
@@ -1198,4 +1213,8 @@ def save(kind: str, name: str = "") -> None:
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
     for asked in sys.argv[1:]:
-        save(*asked.split(":"))
+        if asked.startswith("+"):
+            count, found = judged(Model(*asked[1:].split(":")), 1)
+            print(f"{asked[1:]}: {len(found)} of {2 * count} configs differ", *found[:6], sep="\n  ")
+        else:
+            save(*asked.split(":"))

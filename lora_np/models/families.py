@@ -503,7 +503,8 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     )
     for key, part in tables["parts"].items():
         inner = values.get(part["config"])
-        if not value(part.get("when", True), {**env, "given": inner is not None}):
+        env[key] = value(part.get("when", True), {**env, "given": inner is not None})
+        if not env[key]:
             continue
         if inner is None:  # older configs have the fields of their language model among their own
             inner = values if part.get("flat") else part.get("defaults", {})
