@@ -933,9 +933,10 @@ class Writer:
         plain = ast.unparse(Renamed().visit(ast.parse(text, mode="eval")))
         if home and re.search(r"\bi\b", plain):
             known = {formula: name for name, formula in self.each[home].items()}
-            if opposite := next((k for k in known if _negated(k) == plain), ""):
+            plainly = not re.search(" and | or ", plain)
+            if plainly and (opposite := next((k for k in known if _negated(k) == plain), "")):
                 return f"not {known[opposite]}"
-            if re.search("!=|not in", plain) and _negated(_negated(plain)) == plain:
+            if plainly and re.fullmatch(r"[\w\[\]]+ (!=|not in) \S+", text):
                 return f"not {self.formula(_negated(text), home)}"
             if plain not in known:
                 word = next(iter(re.findall(r"'(\w+?)(?:_attention|_layer)?'", plain)), "here")
