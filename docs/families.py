@@ -859,7 +859,7 @@ class Writer:
         fields = families._fields(merged["fields"])
         formulas = families.Formulas({name: field["from"][0] for name, field in fields.items()})
         family = families.Family(
-            "", draft.classes, (draft.task,), {**merged, "fields": fields}, formulas
+            "", (draft.classes,), (draft.task,), {**merged, "fields": fields}, formulas
         )
         wrong: set[str] = set()
         found: set[str] = set()
