@@ -295,11 +295,12 @@ class Names:
     def nearest(self, text: str, most: int = 5) -> list[str]:
         """List what the closest names mean: by family, by version, and by size."""
         scores = {meant: 9.0 for meant in self.several(text)}
+        family, versions, size = self._parts(text)
         for name, meant in self.known.items():
-            (family, versions, size), other = self._parts(text), self._parts(name)
+            other = self._parts(name)
             score = 2 * _alike(_pairs(family), _pairs(other[0])) + _alike(versions, other[1]) / 2
             if size and other[2]:
-                score += 1 / (1 + abs(math.log2(size / other[2])))
+                score += 2 / (1 + abs(math.log2(size / other[2])))
             scores[meant] = max(score, scores.get(meant, 0))
         return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
 
@@ -313,10 +314,10 @@ class Names:
         return [word for word in words if not re.fullmatch(self.free, word)] or words
 
     def _parts(self, name: str) -> tuple[str, list[str], float]:
-        """The letters of a name's family, its other numbers, and its size."""
+        """A name's family with its version, the version, and the size."""
         words = self._needed(name)
         sizes = [word for word in words if re.fullmatch(r"\d[\d.]*[bm]", word)]
-        family = "".join(word for word in words if word.isalpha())
+        family = "".join(word for word in words if word not in sizes)
         versions = [word for word in words if not word.isalpha() and word not in sizes]
         unit = {"b": 1e9, "m": 1e6}
         return family, versions, max([float(x[:-1]) * unit[x[-1]] for x in sizes], default=0)

@@ -47,10 +47,10 @@
     return (2 * [...one].filter((each) => other.has(each)).length) / Math.max(1, one.size + other.size);
   }
 
-  // The letters of a name's family, its other numbers, and its size.
+  // A name's family with its version, the version, and the size.
   function parts(table, name) {
     const all = needed(table, name), sizes = all.filter((word) => /^\d[\d.]*[bm]$/.test(word));
-    return [pairs(all.filter(letters).join("")),
+    return [pairs(all.filter((word) => !sizes.includes(word)).join("")),
       all.filter((word) => !letters(word) && !sizes.includes(word)),
       Math.max(0, ...sizes.map((word) => parseFloat(word) * (word.endsWith("b") ? 1e9 : 1e6)))];
   }
@@ -60,7 +60,7 @@
     const [family, versions, size] = parts(table, text);
     for (const [name, meant] of table.known) {
       const other = parts(table, name);
-      const closeness = size && other[2] ? 1 / (1 + Math.abs(Math.log2(size / other[2]))) : 0;
+      const closeness = size && other[2] ? 2 / (1 + Math.abs(Math.log2(size / other[2]))) : 0;
       const score = 2 * alike(family, other[0]) + alike(versions, other[1]) / 2 + closeness;
       scores.set(meant, Math.max(score, scores.get(meant) ?? 0));
     }
