@@ -5,10 +5,11 @@ fields. The numbers of a config remember the expressions that they went through,
 of the model itself computes the formulas of its shapes; a formula is kept if it is right in every
 build. The file is written as the difference from the nearest family that is described already.
 
-With a plus before a type, as in ``+qwen3``, nothing is written: the file that is there is judged by
-fresh configs. What could not be determined is printed, and stands in the file as a comment that starts with TO DO.
-The file is a draft: its reader adds what counting does not need (memory, llama.cpp's names) and the
-test against published configs. Needs the extra ``peers``; takes some seconds for each type.
+What could not be determined is printed, and stands in the file as a comment that starts with TO DO.
+The file is a draft: its reader adds what counting does not need (memory, llama.cpp's names), gives
+variables their names, and judges it by published configs, as in tests/models/test_published.py.
+``python -m docs.families +TYPE`` writes nothing: it judges the file that is there by fresh configs.
+Needs the extra ``peers``; takes some seconds for each type.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import re
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,7 +161,8 @@ class Sample(NamedTuple):
         """What two samples have in common if they are the same model."""
         return {
             key: {
-                index: (m.shape, m.bias, m.tied, m.tied_bias, m.groups) for index, m in found.items()
+                index: (m.shape, m.bias, m.tied, m.tied_bias, m.groups)
+                for index, m in found.items()
             }
             for key, found in self.modules.items()
         }
@@ -240,7 +242,9 @@ class Model:
 
     def beside(self, named: re.Pattern[str], word: str) -> bool:
         """Whether a word stands in quotes in a line of the source that names a field."""
-        return any(named.search(line) and re.search(f"[\"']{word}[\"']", line) for line in self.lines)
+        return any(
+            named.search(line) and re.search(f"[\"']{word}[\"']", line) for line in self.lines
+        )
 
     def _anywhere(self) -> Any:
         """A class that transformers does not export, such as a tower."""
@@ -292,17 +296,21 @@ class Model:
         """Models inside this one, with a config of their own."""
         from transformers import PreTrainedModel
 
-        owners = {id(value): key for key, value in vars(config).items() if hasattr(value, "model_type")}
+        owners = {
+            id(value): key for key, value in vars(config).items() if hasattr(value, "model_type")
+        }
         for name, module in model.named_modules():
             key = owners.get(id(getattr(module, "config", None)))
-            if name and key and isinstance(module, PreTrainedModel):
-                if not any(name.startswith(f"{path}.") for path in self.parts):
-                    self.parts[name] = key, module.config.model_type
+            inside = any(name.startswith(f"{path}.") for path in self.parts)
+            if name and key and isinstance(module, PreTrainedModel) and not inside:
+                self.parts[name] = key, module.config.model_type
 
 
 def _plain(fields: Any) -> Any:
     if isinstance(fields, dict):
-        return {k: _plain(v) for k, v in fields.items() if k == "model_type" or not _IGNORED.search(k)}
+        return {
+            k: _plain(v) for k, v in fields.items() if k == "model_type" or not _IGNORED.search(k)
+        }
     return list(fields) if isinstance(fields, tuple) else fields
 
 
@@ -361,7 +369,9 @@ class Samples:
 
     def __init__(self, model: Model, joint: int = 8, seed: int = 0) -> None:
         self.model, self.draw = model, random.Random(seed)
-        usual = changed(model.usual, {path: None for path in model.optional if _has(model.usual, path)})
+        usual = changed(
+            model.usual, {path: None for path in model.optional if _has(model.usual, path)}
+        )
         shrunk = {
             path: 5 + 2 * (index % 4)
             for index, path in enumerate(
@@ -510,7 +520,9 @@ def evaluate(text: str, env: Mapping[str, Any]) -> Any:
 
 
 def names_in(text: str) -> set[str]:
-    found = {node.id for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Name)}
+    found = {
+        node.id for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Name)
+    }
     return found - {*_CALLS, "i"}
 
 
@@ -606,9 +618,9 @@ class Learner:
         for text in order:
             if len(points) > 1 and constant and re.search(r"[-+*/%]", text):
                 continue  # a constant by accident
-            if names_in(text) <= allowed and (names_in(text) or len(points) < 2):
-                if self._right(text, points):
-                    return text
+            named = names_in(text)
+            if named <= allowed and (named or len(points) < 2) and self._right(text, points):
+                return text
         if constant:
             return str(value)
         for texts in self._searched():
@@ -649,7 +661,9 @@ class Learner:
             target = [value == (join == "and") for value in wanted]
             rows = {a: [x == (join == "and") for x in row] for a, row in table.items()}
             implied = [
-                a for a, row in rows.items() if all(x for x, y in zip(row, target, strict=True) if y)
+                a
+                for a, row in rows.items()
+                if all(x for x, y in zip(row, target, strict=True) if y)
             ]
 
             def meets(some: list[str], rows: Any = rows, target: Any = target) -> bool:
@@ -680,7 +694,9 @@ class Learner:
             return str(all(wanted)) if points else ""
         above, values = name.rpartition("__")[0], self.samples.base.env
         given = {variable(path) for path, _ in leaves(self.samples.base.fields)}
-        numbers = [n for n in given if type(values.get(n)) is int and n.rpartition("__")[0] == above]
+        numbers = [
+            n for n in given if type(values.get(n)) is int and n.rpartition("__")[0] == above
+        ]
         numbers.sort(key=lambda n: (n not in self.fields, n))
         steps = [n for n in numbers if re.search("interval|period|step|freq|pattern", n)]
         atoms = [f"i {sign} {n}" for n in (*numbers, *range(1, 5)) for sign in ("<", ">=")]
@@ -740,11 +756,11 @@ class Draft:
             self.learner.missing.append(f"older names in configs: {', '.join(older)}")
 
     def _length(self, points: list[Point], home: str) -> str:
-        for name in self.learner.lists:
-            if all(len(env.get(name) or []) == value for env, value in points):
-                if len({value for _, value in points}) > 1 and not any(
-                    evaluate(n, env) == value for n in self.learner.sizes for env, value in points[:1]
-                ):
+        if len({value for _, value in points}) > 1:
+            env, count = points[0]
+            size = any(evaluate(name, env) == count for name in self.learner.sizes)
+            for name in () if size else self.learner.lists:
+                if all(len(env.get(name) or []) == value for env, value in points):
                     return f"len({name})"
         return self.learner.size(points, f"layers of {home}")
 
@@ -816,7 +832,7 @@ class Writer:
         return fixed
 
     def _redefine(self) -> None:
-        """Give what differs between layers below the condition under which most modules are right."""
+        """Give what differs between layers below the condition that makes most modules right."""
         draft = self.draft
         prefix = f"{draft.base}." if draft.base else ""
         for path, stack in self.tables.get("stacks", {}).items():
@@ -852,9 +868,20 @@ class Writer:
         for field, name in self.own.items():
             if name not in self.inherited or name in self.let:
                 value = draft.samples.base.env.get(field)
-                usual: Any = {"default": "[]", "type": "any"} if isinstance(value, list) else {"default": value}
+                usual: Any = (
+                    {"default": "[]", "type": "any"}
+                    if isinstance(value, list)
+                    else {"default": value}
+                )
                 fields[name] = {"from": field, "minimum": 0, **usual}
-        own = {"fields": fields, "let": self.let, "stacks": stacks, "runs": False, "in_gguf": False, "llama_cpp": ()}
+        own = {
+            "fields": fields,
+            "let": self.let,
+            "stacks": stacks,
+            "runs": False,
+            "in_gguf": False,
+            "llama_cpp": (),
+        }
         merged = families._merged(self.tables, own)
         fields = families._fields(merged["fields"])
         formulas = families.Formulas({name: field["from"][0] for name, field in fields.items()})
@@ -910,23 +937,24 @@ class Writer:
 
     def formula(self, text: str, home: str = "") -> str:
         """The formula in the file's variables; of a layer, a variable that ``each`` computes."""
-
         text = text or "0"  # unknown: what is missing says so
 
         class Renamed(ast.NodeTransformer):
-            def visit_Name(renamer, node: ast.Name) -> ast.expr:  # noqa: N802, N805
+            def visit_Name(renamer, node: ast.Name) -> ast.expr:  # noqa: N805
                 if node.id in {*_CALLS, "i"}:
                     return node
                 return ast.parse(self.name(node.id), mode="eval").body
 
-            def visit_Compare(renamer, node: ast.Compare) -> ast.expr:  # noqa: N802, N805
+            def visit_Compare(renamer, node: ast.Compare) -> ast.expr:  # noqa: N805
                 said = ast.unparse(node)
                 node = renamer.generic_visit(node)  # type: ignore[assignment]
                 if re.match(r"\w+\[i\]", said) and type(self._value(said)) is str:
                     usual = self.draft.learner.usual(said)
                     (name,) = names_in(said)
                     if usual:
-                        both = f"{ast.unparse(node)} if {self.name(name)} else {self.formula(usual)}"
+                        both = (
+                            f"{ast.unparse(node)} if {self.name(name)} else {self.formula(usual)}"
+                        )
                         return ast.parse(both, mode="eval").body
                 return node
 
@@ -944,7 +972,9 @@ class Writer:
                 if "==" not in text and "!=" not in text and " in " not in text and "<" not in text:
                     word = "size"
                 taken = {*self.each[home], *self.own.values(), *self.inherited}
-                name = next(n for n in (word, *(f"{word}{c}" for c in "abcdefgh")) if n not in taken)
+                name = next(
+                    n for n in (word, *(f"{word}{c}" for c in "abcdefgh")) if n not in taken
+                )
                 self.each[home][name] = plain
                 known[plain] = name
             return known[plain]
@@ -958,7 +988,6 @@ class Writer:
     def text(self) -> str:
         draft, kept = self.draft, self.kept()
         prefix = f"{draft.base}." if draft.base else ""
-        heads = self.tables.get("heads", {})
         modules, extra = [], []
         sizes = [x for p, e in draft.modules.items() if p not in kept for x in e["shape"]]
         for size, times in Counter(sizes).items():
@@ -997,7 +1026,11 @@ class Writer:
         lines += ["", "[let]", *let] if let else []
         for path, (key, kind) in draft.model.parts.items():
             lines += ["", f"[parts.{key.removesuffix('_config')}]"]
-            lines += [f'path = "{path.removeprefix(prefix)}"', f'config = "{key}"', f'family = "{kind}"']
+            lines += [
+                f'path = "{path.removeprefix(prefix)}"',
+                f'config = "{key}"',
+                f'family = "{kind}"',
+            ]
         lines += stacks
         lines += ["", "[modules]", *modules] if modules else []
         lines += ["", f"[heads.{draft.task}]", *extra] if extra else []
@@ -1014,7 +1047,7 @@ class Writer:
         home = path.partition(".*")[0] if "*" in path else ""
         last, kind = path.rpartition(".")[2], entry["kind"]
         role = self.roles.get(last, "")
-        role = kind if not role or families._kind(role) != kind and kind != "experts" else role
+        role = kind if not role or (families._kind(role) != kind and kind != "experts") else role
         if last == "lm_head":
             role = "head"
         formulas = [self.sizes.get(size) or self.formula(size, home) for size in entry["shape"]]
@@ -1027,7 +1060,9 @@ class Writer:
             text = entry[key]
             if text and text != str(key == "when"):
                 found = self.formula(text, home)
-                parts.append(f"{key} = {found.lower() if found in ('True', 'False') else json.dumps(found)}")
+                parts.append(
+                    f"{key} = {found.lower() if found in ('True', 'False') else json.dumps(found)}"
+                )
         if entry["groups"] not in ("1", ""):
             parts.append(f"groups = {json.dumps(self.formula(entry['groups'], home))}")
         if kind == "experts":
@@ -1045,7 +1080,9 @@ class Writer:
                 continue
             each = {**below.get("each", {}), **each}
             lines += ["", f"[stacks.{_key(path)}]", f"repeat = {_number(self.formula(repeat))}"]
-            lines += [f"{key} = {_toml(v)}" for key, v in below.items() if key not in ("repeat", "each")]
+            lines += [
+                f"{key} = {_toml(v)}" for key, v in below.items() if key not in ("repeat", "each")
+            ]
             if not below and not {"d", "heads", "kv_heads", "width"} <= {*self.own.values()}:
                 lines.append("attention = false")
             if each:
@@ -1054,7 +1091,7 @@ class Writer:
         return lines
 
     def _fields(self) -> list[str]:
-        """Fields that are new, or whose defaults are not those below; and those that nobody reads."""
+        """Fields that are new or have another default than below, and those that nobody reads."""
         samples, model = self.draft.samples, self.draft.model
         for path in samples.matters:
             if "." not in path:
@@ -1084,15 +1121,24 @@ class Writer:
             else:
                 entry["default"] = usual if usual is not None else 0 if value is None else value
             aliases = [a for a, own in maps.items() if own == path]
-            if any(other in (0, None) and other is not False for other in others) or entry["default"] == 0:
-                if entry["default"] is not False:
-                    entry["minimum"] = 0
+            off = any(other in (0, None) and other is not False for other in others)
+            if (off or entry["default"] == 0) and entry["default"] is not False:
+                entry["minimum"] = 0
             below = self.inherited.get(name)
             if below and name not in self.let and path in below["from"]:
-                same = below["default"] == entry["default"] and below["minimum"] <= entry.get("minimum", 1)
+                same = below["default"] == entry["default"] and below["minimum"] <= entry.get(
+                    "minimum", 1
+                )
                 if same or self._same_default(path, below["default"], entry["default"]):
                     continue
-                entry = {**{k: below[k] for k in ("maximum", "null") if below[k] not in ("", below["default"])}, **entry}
+                entry = {
+                    **{
+                        k: below[k]
+                        for k in ("maximum", "null")
+                        if below[k] not in ("", below["default"])
+                    },
+                    **entry,
+                }
             origin = [path, *aliases] if aliases else path
             short = len(entry) == 1 and origin == name
             body = ", ".join(f"{k} = {_toml(v)}" for k, v in entry.items())
@@ -1103,7 +1149,9 @@ class Writer:
                 value = samples.default.env.get(path)
                 if isinstance(value, (bool, int, str)):
                     self.draft.learner.missing.append(f"{path} changes shapes and is not read")
-                    lines.append(f"{path} = {{ default = {_toml(value)}, choices = [{_toml(value)}] }}")
+                    lines.append(
+                        f"{path} = {{ default = {_toml(value)}, choices = [{_toml(value)}] }}"
+                    )
         return lines
 
     def _same_default(self, path: str, below: Any, own: Any) -> bool:
@@ -1111,11 +1159,13 @@ class Writer:
             return False
         names = {name: field for field, name in self.own.items()}
         text = re.sub(r"[a-z_]\w*", lambda m: names.get(m[0], m[0]), below).replace(" / ", " // ")
-        return evaluate(text, self.draft.samples.default.env) == self.draft.samples.default.env.get(path)
+        return evaluate(text, self.draft.samples.default.env) == self.draft.samples.default.env.get(
+            path
+        )
 
 
 def _negated(text: str) -> str:
-    """The opposite of each comparison in a formula: of its whole only if it has one, or a choice."""
+    """The opposite of each comparison in a formula: its own opposite only if it has just one."""
     pairs = (("==", "!="), ("<", ">="), ("in", "not in"), ("True", "False"))
     signs = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
     pattern = r"(?<= )(==|!=|<|>=|not in|in|True|False)(?= |$)"
@@ -1128,7 +1178,14 @@ def _explicit(sample: Sample) -> dict[str, Any]:
 
 def _facts(module: ModuleSpec) -> object:
     plain = module.kind if module.kind in ("linear", "embedding", "convolution", "experts") else ""
-    return plain, module.shape, bool(module.bias), bool(module.tied), bool(module.tied_bias), module.groups
+    return (
+        plain,
+        module.shape,
+        bool(module.bias),
+        bool(module.tied),
+        bool(module.tied_bias),
+        module.groups,
+    )
 
 
 def _key(path: str) -> str:
@@ -1155,7 +1212,9 @@ def write(kind: str, name: str = "") -> tuple[str, list[str]]:
     if not draft.model.parts:
         others = ["_decoder", "_experts", *families.family_names()]
         plain = [o for o in others if o != kind and not families._read(o).get("parts")]
-        score = lambda other: len(Writer(draft, other).kept()) - 0.2 * len(families._read(other)["modules"])
+        score = lambda other: (
+            len(Writer(draft, other).kept()) - 0.2 * len(families._read(other)["modules"])
+        )
         near = sorted((o for o in plain if score(o) > 0), key=score)[-6:]
         best = min(near, key=lambda other: len(Writer(draft, other).text()), default="")
     text = Writer(draft, best).text()
@@ -1216,6 +1275,8 @@ if __name__ == "__main__":
     for asked in sys.argv[1:]:
         if asked.startswith("+"):
             count, found = judged(Model(*asked[1:].split(":")), 1)
-            print(f"{asked[1:]}: {len(found)} of {2 * count} configs differ", *found[:6], sep="\n  ")
+            print(
+                f"{asked[1:]}: {len(found)} of {2 * count} configs differ", *found[:6], sep="\n  "
+            )
         else:
             save(*asked.split(":"))

@@ -294,7 +294,7 @@ class Names:
 
     def nearest(self, text: str, most: int = 5) -> list[str]:
         """List what the closest names mean: by family, by version, and by size."""
-        scores = {meant: 9.0 for meant in self.several(text)}
+        scores = dict.fromkeys(self.several(text), 9.0)
         family, versions, size = self._parts(text)
         for name, meant in self.known.items():
             other = self._parts(name)

@@ -20,8 +20,9 @@ class Formulas:
 
     A formula holds names, numbers, ``'text'``, lists, ``+ - * / // % **``, a comparison, ``in``,
     ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``, ``len``,
-    ``whole`` (without what stands behind the point) and ``at(x, key, default)``; with commas it is a tuple. ``/`` must divide without a remainder,
-    or the config is refused. ``text.d`` is the variable ``d`` of the part ``text``.
+    ``whole(x)``, which cuts off what stands behind the point, and ``at(x, key, default)``; with
+    commas it is a tuple. ``/`` must divide without a remainder, or the config is refused.
+    ``text.d`` is the variable ``d`` of the part ``text``.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
 # how a copy is stored, who stored it, and words that all of Meta's names have
 _NOISE = (
-    r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf|qat|ud"
-    r"|bnb|unsloth|hf|meta)\b"
+    r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf"
+    r"|qat|ud|bnb|unsloth|hf|meta)\b"
 )
 _OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
 # how a model was trained on, which leaves its shapes

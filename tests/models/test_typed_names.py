@@ -174,13 +174,21 @@ def test_nearest_is_by_family_and_size_not_by_letters() -> None:
 
 def test_words_that_change_shapes_are_not_left_out() -> None:
     find = typed_names().find
-    for text in ("qwen3-vl-14b", "qwen3-next-30b", "deepseek-coder-6.7b", "mistral-7b-v0.4", "llama 8b"):
+    for text in (
+        "qwen3-vl-14b",
+        "qwen3-next-30b",
+        "deepseek-coder-6.7b",
+        "mistral-7b-v0.4",
+        "llama 8b",
+    ):
         assert not find(text), text
     assert find("Qwen3 Coder 30B A3B") == find("qwen3-30b-a3b") == "qwen3-30b-a3b"
 
 
 def test_no_name_of_the_lists_is_an_alias() -> None:
     aliases = read_json(Path(models.__file__).with_name("aliases.json"))["aliases"]
-    listed = {name.lower() for places in aliases.values() for few in places.values() for name in few}
+    listed = {
+        name.lower() for places in aliases.values() for few in places.values() for name in few
+    }
     known = {entry["name"].lower() for entry in TYPED["models"]}
     assert len(known & listed) <= 1  # an Ollama tag of 2025
