@@ -27,12 +27,13 @@ import re
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from docs.causal import FIELDS
 from lora_np.models import families
+from lora_np.models.formulas import Formulas
 from lora_np.models.sources import from_named_modules
 from lora_np.models.spec import ModuleSpec
 
@@ -328,7 +329,7 @@ def _traced(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, list) and value and all(type(x) is int for x in value):
             traced[key] = [Whole(x, f"{name}[{i}]") for i, x in enumerate(value)]
         elif isinstance(value, (int, float)):
-            traced[key] = (Whole if isinstance(value, int) else Ratio)(value, name)
+            traced[key] = Whole(value, name) if isinstance(value, int) else Ratio(value, name)
         else:
             traced[key] = copy.deepcopy(value)
     return traced
@@ -579,7 +580,7 @@ class Learner:
                 yield from (f"i % {first} == {second}", f"i % {first} != {second}")
         yield from ("i > 0", "i == 0")
 
-    def size(self, points: list[Point], what: str, layered: bool = False) -> str:
+    def size(self, points: Sequence[Point], what: str, layered: bool = False) -> str:
         """A formula of a number."""
         if found := self._size(points):
             return found
@@ -596,7 +597,7 @@ class Learner:
         self.missing.append(f"{what}: {sorted({value for _, value in points})[:6]}")
         return ""
 
-    def _split(self, flag: str, points: list[Point]) -> str:
+    def _split(self, flag: str, points: Sequence[Point]) -> str:
         yes = [point for point in points if evaluate(flag, point[0])]
         no = [point for point in points if not evaluate(flag, point[0])]
         if not yes or not no:
@@ -607,7 +608,7 @@ class Learner:
     def _right(self, text: str, points: Iterable[Point]) -> bool:
         return all(evaluate(text, env) == value for env, value in points)
 
-    def _size(self, points: list[Point]) -> str:
+    def _size(self, points: Sequence[Point]) -> str:
         env, value = points[0]
         known: set[str] = {n for n in self.sizes if env.get(n) == value}
         for sample in (self.samples.default, *self.samples.all):
@@ -640,7 +641,7 @@ class Learner:
         for form in ("{} * {} * {}", "{} * {} // {}", "{} * {} + {}", "{} * ({} + {})"):
             yield (form.format(*names) for names in three)
 
-    def condition(self, points: list[Point], what: str, layered: bool = False) -> str:
+    def condition(self, points: Sequence[Point], what: str, layered: bool = False) -> str:
         """A formula that is true where ``points`` say."""
         wanted = [bool(value) for _, value in points]
         if all(wanted) or not any(wanted):
@@ -650,7 +651,7 @@ class Learner:
             self.missing.append(f"when {what}")
         return found
 
-    def _joined(self, atoms: list[str], points: list[Point]) -> str:
+    def _joined(self, atoms: list[str], points: Sequence[Point]) -> str:
         """The shortest of ``atoms``, or some of them joined, that is true where ``points`` say."""
         wanted = [bool(value) for _, value in points]
         table = {atom: [bool(evaluate(atom, env)) for env, _ in points] for atom in atoms}
@@ -755,7 +756,7 @@ class Draft:
         if older:
             self.learner.missing.append(f"older names in configs: {', '.join(older)}")
 
-    def _length(self, points: list[Point], home: str) -> str:
+    def _length(self, points: Sequence[Point], home: str) -> str:
         if len({value for _, value in points}) > 1:
             env, count = points[0]
             size = any(evaluate(name, env) == count for name in self.learner.sizes)
@@ -884,7 +885,7 @@ class Writer:
         }
         merged = families._merged(self.tables, own)
         fields = families._fields(merged["fields"])
-        formulas = families.Formulas({name: field["from"][0] for name, field in fields.items()})
+        formulas = Formulas({name: field["from"][0] for name, field in fields.items()})
         family = families.Family(
             "", (draft.classes,), (draft.task,), {**merged, "fields": fields}, formulas
         )
@@ -988,7 +989,8 @@ class Writer:
     def text(self) -> str:
         draft, kept = self.draft, self.kept()
         prefix = f"{draft.base}." if draft.base else ""
-        modules, extra = [], []
+        modules: list[str] = []
+        extra: list[str] = []
         sizes = [x for p, e in draft.modules.items() if p not in kept for x in e["shape"]]
         for size, times in Counter(sizes).items():
             if times > 1 and len(size) > 45 and not re.search(r"\bi\b", size):
@@ -1177,15 +1179,13 @@ def _explicit(sample: Sample) -> dict[str, Any]:
 
 
 def _facts(module: ModuleSpec) -> object:
+    """What must be equal; which side of experts is stored first, a model does not always say."""
     plain = module.kind if module.kind in ("linear", "embedding", "convolution", "experts") else ""
-    return (
-        plain,
-        module.shape,
-        bool(module.bias),
-        bool(module.tied),
-        bool(module.tied_bias),
-        module.groups,
-    )
+    shape = module.shape
+    if plain == "experts":
+        shape = (shape[0], *sorted(shape[1:]))
+    flags = bool(module.bias), bool(module.tied), bool(module.tied_bias)
+    return plain, shape, *flags, module.groups
 
 
 def _key(path: str) -> str:

@@ -274,21 +274,19 @@ class Names:
 
     def several(self, text: str) -> list[str]:
         """List what ``text`` can mean, if it stands for several; what `find` returns if for one."""
-        means: list[str] = []
+        known = self.known.items()
+        means = [meant for name, meant in known if name.lower() == text.lower()]
         for own in (self._words, self._needed):
-            asked = own(text)
-            keys: tuple[Callable[[str], object], ...] = (
-                str.lower,
-                lambda name, own=own: sorted(own(name)),
-                lambda name, own=own: _joined(own(name)),
-            )
-            for key in keys:
-                means = means or [self.known[name] for name in self.known if key(name) == key(text)]
+            if means:
+                break
+            asked, words = own(text), {name: own(name) for name in self.known}
+            means = [meant for name, meant in known if sorted(words[name]) == sorted(asked)]
+            means = means or [m for name, m in known if _joined(words[name]) == _joined(asked)]
             means = means or [
                 meant
-                for name, meant in self.known.items()
-                if asked and {*asked} < (words := {*own(name)})
-                if all(re.fullmatch(self.optional, word) for word in words - {*asked})
+                for name, meant in known
+                if asked and {*asked} < {*words[name]}
+                if all(re.fullmatch(self.optional, word) for word in {*words[name]} - {*asked})
             ]
         return list(dict.fromkeys(means))
 

@@ -638,7 +638,8 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
     if "spelt" in field:  # a text whose letters are entries, or entries in older words
-        several = [field["spelt"].get(str(item), str(item)) for item in value]
+        letters = value if isinstance(value, str) else several
+        several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))
     if not all(isinstance(item, wanted) for item in (several if kind == "texts" else [value])):
         raise TypeError(f"{name} must be {words}, got {shown(value)}")

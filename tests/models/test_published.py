@@ -90,7 +90,9 @@ def wrong_with(model: Any, config: Mapping[str, Any] | None = None) -> str:
     given.pop("quantization_config", None)
     kind = given.get("model_type", kind)
     spec = from_config({**given, "model_type": kind, "architectures": [name]})
-    return of_modules(kind, name, given, model) or differences(model, spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT and transformers
+        return of_modules(kind, name, given, model) or differences(model, spec)
 
 
 DRAWN = twentieth(TYPES)
