@@ -241,7 +241,7 @@ def preset_names() -> list[str]:
     Examples
     --------
     >>> preset_names()[:3]
-    ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
+    ['apertus-8b', 'bert-base', 'bloom-560m']
     """
     return sorted(file.stem for file in _PRESETS.iterdir())
 
