@@ -3,7 +3,7 @@
 Builds a model of each type on the meta device, with the defaults of its config, and holds the count
 against it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what
 headers do not say about the types that no file describes. Needs the extra ``peers``; takes some
-minutes.
+minutes; ``python -m docs.causal TYPE`` renews the row of a type.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _INDEXER = {
     "indexer_compress_ratio": 64,
 }
 # what a config needs to be built at all, where its own defaults do not do
-_FIELDS: dict[str, dict[str, Any]] = {
+FIELDS: dict[str, dict[str, Any]] = {
     "aya_vision": {
         "vision_config": {"model_type": "siglip_vision_model", "num_attention_heads": 16}
     },
@@ -102,7 +102,7 @@ def build(kind: str) -> Any:
     import torch
     import transformers
 
-    fields = _FIELDS.get(kind, {})
+    fields = FIELDS.get(kind, {})
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         for more in ({"num_hidden_layers": _LAYERS}, {}):
@@ -311,14 +311,17 @@ def written() -> dict[str, tuple[str, str]]:
     return {kind.strip("`"): (found, why) for kind, found, why in cells}
 
 
-def main() -> None:
-    """Write both files."""
+def main(only: list[str]) -> None:
+    """Write both files; where some types are named, with all other rows as they were."""
     from lora_np.models.headers import kinds_by_type
 
     table: dict[str, Any] = kinds_by_type()
-    table.clear()
+    rows = written() if only else {}
+    if not only:
+        table.clear()
     models = {}
-    for kind in types():
+    for kind in only or types():
+        table.pop(kind, None)
         try:
             models[kind] = build(kind)
         except Exception as error:
@@ -326,7 +329,7 @@ def main() -> None:
         else:
             if described(models[kind]) is None:
                 table[kind] = kinds_of(models[kind])
-    rows = {}  # only now: the model of one type may have the config of another
+    # only now: the model of one type may have the config of another
     for kind, model in models.items():
         rows[kind] = row(kind, model)
         print(kind, *rows[kind], file=sys.stderr, flush=True)
@@ -341,4 +344,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -253,43 +253,52 @@ class Names:
         A regular expression of what is left out before names are compared.
     optional : str
         One of the words that may be missing from what is typed.
+    free : str
+        One of the words that change nothing, such as how a model was trained.
     """
 
     known: Mapping[str, str]
     noise: str
     optional: str
+    free: str = "(?!)"
 
     def find(self, text: str) -> str:
         """Return what ``text`` means, or None if no name matches or the matches disagree.
 
         First that name itself, then one of the same words in any order, then one of the same words
-        written apart or together, then names with more words, all of them optional.
+        written apart or together, then names with more words, all of them optional; then the last
+        two without the words that change nothing.
         """
-        keys: tuple[Callable[[str], object], ...] = (
-            str.lower,
-            lambda name: sorted(self._words(name)),
-            lambda name: _joined(self._words(name)),
-        )
-        for key in keys:
-            means = {meant for name, meant in self.known.items() if key(name) == key(text)}
+        means = self.several(text)
+        return means[0] if len(means) == 1 else ""
+
+    def several(self, text: str) -> list[str]:
+        """List what ``text`` can mean, if it stands for several; what `find` returns if for one."""
+        known = self.known.items()
+        means = [meant for name, meant in known if name.lower() == text.lower()]
+        for own in (self._words, self._needed):
             if means:
-                return means.pop() if len(means) == 1 else ""
-        asked = {*self._words(text)}
-        means = {
-            meant
-            for name, meant in self.known.items()
-            if asked and asked < (words := {*self._words(name)})
-            if all(re.fullmatch(self.optional, word) for word in words - asked)
-        }
-        return means.pop() if len(means) == 1 else ""
+                break
+            asked, words = own(text), {name: own(name) for name in self.known}
+            means = [meant for name, meant in known if sorted(words[name]) == sorted(asked)]
+            means = means or [m for name, m in known if _joined(words[name]) == _joined(asked)]
+            means = means or [
+                meant
+                for name, meant in known
+                if asked and {*asked} < {*words[name]}
+                if all(re.fullmatch(self.optional, word) for word in {*words[name]} - {*asked})
+            ]
+        return list(dict.fromkeys(means))
 
     def nearest(self, text: str, most: int = 5) -> list[str]:
-        """List the values of the closest names, by shared words and shared pairs of characters."""
-        scores: dict[str, float] = {}
+        """List what the closest names mean: by family, by version, and by size."""
+        scores = dict.fromkeys(self.several(text), 9.0)
+        family, versions, size = self._parts(text)
         for name, meant in self.known.items():
-            score = _alike(self._words(text), self._words(name)) + _alike(
-                _pairs(text), _pairs(name)
-            )
+            other = self._parts(name)
+            score = 2 * _alike(_pairs(family), _pairs(other[0])) + _alike(versions, other[1]) / 2
+            if size and other[2]:
+                score += 2 / (1 + abs(math.log2(size / other[2])))
             scores[meant] = max(score, scores.get(meant, 0))
         return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
 
@@ -297,6 +306,19 @@ class Names:
         """Split a name into words and numbers, without its owner and filler words."""
         plain = re.sub(self.noise, " ", name.lower().rpartition("/")[2])
         return re.findall(WORD, plain)
+
+    def _needed(self, name: str) -> list[str]:
+        words = self._words(name)
+        return [word for word in words if not re.fullmatch(self.free, word)] or words
+
+    def _parts(self, name: str) -> tuple[str, list[str], float]:
+        """A name's family with its version, the version, and the size."""
+        words = self._needed(name)
+        sizes = [word for word in words if re.fullmatch(r"\d[\d.]*[bm]", word)]
+        family = "".join(word for word in words if word not in sizes)
+        versions = [word for word in words if not word.isalpha() and word not in sizes]
+        unit = {"b": 1e9, "m": 1e6}
+        return family, versions, max([float(x[:-1]) * unit[x[-1]] for x in sizes], default=0)
 
 
 WORD = r"v?\d+(?:\.\d+)?(?:x\d+)?(?:[bmk](?![a-z]))?|[a-z]+"
@@ -307,8 +329,7 @@ def _joined(words: list[str]) -> list[str]:
 
 
 def _pairs(name: str) -> list[str]:
-    plain = re.sub("[^a-z0-9.]", "", name.lower())
-    return [plain[i : i + 2] for i in range(len(plain) - 1)]
+    return [name[i : i + 2] for i in range(len(name) - 1)]
 
 
 def _alike(first: list[str], second: list[str]) -> float:

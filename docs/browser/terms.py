@@ -29,6 +29,8 @@ def of(spec: ModelSpec, choices: Iterable[Sequence[str]] = ()) -> dict[str, Any]
     for name, targets in wanted.items():
         for dora in (False, True):
             try:
+                if targets is None and not spec.default_targets:
+                    raise ValueError("PEFT has no default targets for this family")
                 lora[name + "+dora" * dora] = way(spec, targets=targets, dora=dora)
             except (ValueError, TypeError) as error:
                 lora[name + "+dora" * dora] = str(error)

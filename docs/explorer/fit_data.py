@@ -46,6 +46,7 @@ def names_as_typed() -> dict[str, Any]:
             "known": [*map(list, names.known.items())],
             "noise": names.noise,
             "optional": names.optional,
+            "free": names.free,
         }
         for kind, names in tables.items()
     }

@@ -95,6 +95,9 @@ class LoraCount(Shown):
         Parameters of the adapter that are not trained: MiCA's B.
     tuner : str
         The name of another tuner of PEFT, if it is not LoRA.
+    defaulted : bool
+        Whether all linear layers are adapted because neither targets nor a default of PEFT's for
+        this family say which.
     """
 
     spec: ModelSpec
@@ -106,6 +109,7 @@ class LoraCount(Shown):
     dora: bool = False
     frozen: int = 0
     tuner: str = ""
+    defaulted: bool = False
 
     @cached_property
     def adapter(self) -> int:
@@ -147,7 +151,10 @@ class LoraCount(Shown):
     def notes(self) -> tuple[str, ...]:
         """Remarks for the reader: the convention for experts, ranks that are too high."""
         experts = f"Experts are counted by the {self.experts} convention."
+        family = self.spec.family or self.spec.name
+        every = f"PEFT has no default targets for {family}: all linear layers are counted."
         return (
+            *([every] if self.defaulted else []),
             *([experts] if self.experts else []),
             *(
                 f"Rank {adapted.rank} is above min(d, k) = {adapted.limit} of"
@@ -399,7 +406,7 @@ def count_model(
         If a rank is not a whole number, or a target not a name.
     ValueError
         If a rank is below 1, a target or a pattern matches nothing (the message shows close names),
-        or the family has no default targets (the message names the candidates).
+        or what it names cannot be adapted.
 
     Examples
     --------
@@ -408,6 +415,8 @@ def count_model(
     """
     spec, rank = model_spec(model), whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
+    defaulted = targets is None and not (spec.default_targets or target_parameters)
+    targets = "all-linear" if defaulted else targets
     spec, convention = _by_convention(spec, targets, experts)
     modules_to_save = [modules_to_save] if isinstance(modules_to_save, str) else [*modules_to_save]
     ranks = {
@@ -439,7 +448,8 @@ def count_model(
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
+    found = tuple(adapters), copies, biases, convention, dora, frozen
+    return LoraCount(spec, rank, *found, defaulted=defaulted)
 
 
 OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank")

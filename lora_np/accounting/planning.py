@@ -26,7 +26,7 @@ from lora_np.accounting.memory import (
 )
 from lora_np.checks import Names, choice, shown, whole_number, whole_numbers
 from lora_np.files import read_json
-from lora_np.models import ATTENTION, ModelSpec, ModuleSpec
+from lora_np.models import ATTENTION, ModelSpec, ModuleSpec, family_names
 from lora_np.table import Cell, Shown, Table, binary_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ NO_NF4 = (
 )
 # words that may stand beside a GPU's name: vendors, clouds, units
 _MAKERS = (
-    r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
-    r"|rtx|\brx(?=\W|\d)|gi?b?\b"
+    r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|intel|arc|colab|kaggle|sxm\d|gpu)\b"
+    r"|rtx|\brx(?=\W|\d)|gi?b?\b|gtx|hbm\d\w?|apple(?= m\d)"
+    r"|\bi?mac(?:book)?(?: (?:air|mini|pro|studio))?(?= m\d)"
 )
 _RESERVED = 0.1  # share of memory that CUDA and the allocator take
 
@@ -129,8 +130,8 @@ def gpu_names() -> Names:
 
     Examples
     --------
-    >>> gpu_names().find("3060"), gpu_names().find("a100 80"), gpu_names().find("a100")
-    ('RTX 3060 12GB', 'A100 80GB', '')
+    >>> gpu_names().find("a100 80"), gpu_names().several("3060")
+    ('A100 80GB', ['RTX 3060 12GB', 'RTX 3060 8GB'])
     """
     known: dict[str, str] = {}
     for name, entry in _entries().items():
@@ -386,9 +387,10 @@ def plan(
     methods = [choice("method", method, METHODS) for method in methods]
     spec = model_spec(model)
     if not spec.layers:
-        raise ValueError(
-            f"plan needs the layers of {spec.name}: give its config.json, or its directory"
-        )
+        what = "give its config.json, or its directory"
+        if spec.family not in ("", *family_names()):
+            what = f"the family {spec.family!r} is not described. lora-np count takes its directory"
+        raise ValueError(f"plan needs the layers of {spec.name}: {what}")
     training = training_options(spec, of_training)
     settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
@@ -540,6 +542,9 @@ def _gpu(name: str | int) -> GPU:
         memory = parse_bytes("gpu", f"{size[1]}{size[2] or 'g'}ib")
         return GPU("a GPU", whole_number("the memory of a GPU", memory))
     most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists them all
+    if len(several := names.several(name)) > 1:
+        which = " or ".join(map(repr, several))
+        raise ValueError(f"gpu must say which: {which}, got {shown(name)}")
     close = ", ".join(map(repr, names.nearest(name, most)))
     raise ValueError(
         f"gpu must be a memory such as 24 GB, or a GPU such as {close}, got {shown(name)}"

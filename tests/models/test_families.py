@@ -393,3 +393,114 @@ def test_random_configs(family: str, seed: int) -> None:
     if default_targets(family):
         targets = list(default_targets(family))
         assert our_count(spec, rank=3) == peft_count(model, r=3, target_modules=targets)
+
+
+TOWERS = {
+    "text_config": {"model_type": "gemma4_text", "num_hidden_layers": 2},
+    "vision_config": {"model_type": "gemma4_vision", "num_hidden_layers": 2},
+    "audio_config": {"model_type": "gemma4_audio", "num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("tower", ["vision", "audio"])
+def test_a_tower_that_is_null_or_absent_is_not_counted(tower: str) -> None:
+    both = from_config({"model_type": "gemma4", **TOWERS})
+    absent = {key: value for key, value in TOWERS.items() if not key.startswith(tower)}
+    without = from_config({"model_type": "gemma4", **absent})
+    null = from_config({"model_type": "gemma4", **absent, f"{tower}_config": None})
+    assert null.total == without.total < both.total
+    assert [m for m in both.modules if f"{tower}_tower" in m.name or f"embed_{tower}" in m.name]
+    assert not [m for m in null.modules if tower in m.name]
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "entries"),
+    [
+        ("lfm2", "layer_types", ["conv", "hyena"]),
+        ("nemotron_h", "layers_block_type", ["moe", "rwkv"]),
+        ("nemotron_h", "hybrid_override_pattern", "M-X*"),
+        ("deepseek_v4", "compress_ratios", [0, 4, 64]),
+        ("glm_moe_dsa", "indexer_types", ["full", "half"]),
+        ("mimo_v2_flash", "mlp_layer_types", ["dense", "moe"]),
+    ],
+)
+def test_an_entry_that_the_data_do_not_name_is_an_error(
+    family: str, field: str, entries: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be one of .*, got"):
+        from_config({"model_type": family, "num_hidden_layers": len(entries), field: entries})
+
+
+@pytest.mark.parametrize(
+    ("family", "older", "newer"),
+    [
+        (
+            "nemotron_h",
+            {"hybrid_override_pattern": "ME*-M"},
+            {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention"]},
+        ),
+        (
+            "deepseek_v4",
+            {"num_hidden_layers": 3, "compress_ratios": [128, 4, 0]},
+            {
+                "num_hidden_layers": 3,
+                "layer_types": [
+                    "heavily_compressed_attention", "compressed_sparse_attention", "sliding_attention",
+                ],
+            },
+        ),
+        (
+            "glm_moe_dsa",
+            {"num_hidden_layers": 4, "index_topk_pattern": "FSSF"},
+            {"num_hidden_layers": 4, "indexer_types": ["full", "shared", "shared", "full"]},
+        ),
+        (
+            "lfm2",
+            {"num_hidden_layers": 3, "full_attn_idxs": [1], "block_ff_dim": 600},
+            {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "intermediate_size": 600},
+        ),
+    ],
+)  # fmt: skip
+def test_older_spellings_mean_the_same(
+    family: str, older: dict[str, Any], newer: dict[str, Any]
+) -> None:
+    first, second = (from_config({"model_type": family, **fields}) for fields in (older, newer))
+    assert first.groups == second.groups
+    assert first.total != from_config({"model_type": family, "num_hidden_layers": 1}).total
+
+
+def test_a_type_may_have_class_names_from_elsewhere() -> None:
+    few = {"text_config": {"num_hidden_layers": 1}, "vision_config": {"num_hidden_layers": 1}}
+    names = ("Kimi_K25ForConditionalGeneration", "KimiK25ForConditionalGeneration")
+    first, second = (
+        from_config({"model_type": "kimi_k25", "architectures": [name], **few}) for name in names
+    )
+    assert first.groups == second.groups
+    with pytest.raises(ValueError, match="architecture must be one of"):
+        from_config({"model_type": "kimi_k25", "architectures": ["KimiK3Model"], **few})
+
+
+@pytest.mark.parametrize(
+    ("family", "inner"),
+    [("qwen3_5", "qwen3_5_text"), ("qwen3_5_moe", "qwen3_5_moe_text"), ("llama4", "llama4_text")],
+)
+def test_the_text_model_of_a_composite_type_is_that_of_its_text_config(
+    family: str, inner: str
+) -> None:
+    text = {"num_hidden_layers": 2, "vocab_size": 99, "hidden_size": 64}
+    name = family_of(family).classes + "ForCausalLM"
+    config = {"model_type": family, "text_config": text, "vision_config": None}
+    composite = from_config({**config, "architectures": [name]})
+    alone = from_config({"model_type": inner, **text})
+    assert {m.name: m.shape for m in composite.modules} == {m.name: m.shape for m in alone.modules}
+
+
+def test_a_number_is_taken_whole() -> None:
+    spec = from_config({
+        "model_type": "lfm2", "num_hidden_layers": 1, "intermediate_size": 1000,
+        "block_ffn_dim_multiplier": 1.3, "block_multiple_of": 16,
+    })  # fmt: skip
+    (w1,) = (m for m in spec.modules if m.name.endswith("w1"))
+    assert w1.shape[0] == -(-int(1.3 * (2 * 1000 // 3)) // 16) * 16
+    with pytest.raises(TypeError, match="block_ffn_dim_multiplier must be"):
+        from_config({"model_type": "lfm2", "block_ffn_dim_multiplier": "wide"})
