@@ -28,7 +28,7 @@ from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
-from lora_np.models import decoder_of, family_names, peft
+from lora_np.models import decoder_of, family_names, open_base, peft
 from lora_np.nn import LEAVES, Embedding, Linear, Named, freeze, join, replace, trainable, walk
 from lora_np.quantise import Quantised
 
@@ -104,7 +104,7 @@ def save(
         full = {name: x for name, x in adapter.full.items() if name not in copied(adapter)}
         adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
-        write(adapter, stage, base=config, dtype=dtype)
+        write(adapter, stage, base=config and open_base(config), dtype=dtype)
 
 
 def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
@@ -152,7 +152,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
             "this model has LoRA adapters already: merge it first, or start from the base model"
         )
     if isinstance(config, Mapping) and not any_base:
-        check_base(config, "this model", adapter)
+        check_base(config, adapter, "this model")
     check_start(adapter, with_base=True)
     named = names or _own_name
     waiting, turned = {*adapter, *adapter.full, *adapter.rows}, _stored_turned(model)

@@ -229,7 +229,7 @@ def combine(
             combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
         )
         made = made_portable(made) if portable else made
-        notes = write(made, stage)
+        _, notes = write(made, stage)
     rows = tuple(
         CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )

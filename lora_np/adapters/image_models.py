@@ -104,7 +104,7 @@ def has_scales(file: safetensors.SafetensorsFile) -> bool:
     return _HEADER in file.metadata or any(key.endswith(".alpha") for key in file.tensors)
 
 
-def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
+def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
     """Write one file: with diffusers' keys if the names have dots in the file that was read."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)

@@ -13,7 +13,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 from lora_np.adapters.adapter import Adapter, Format
 from lora_np.adapters.scaling import PREFIXES, copied, extras, is_flat, usual
 from lora_np.files import FileError
-from lora_np.models import ModelSpec, is_all_linear, peft, renamed, targeted
+from lora_np.models import OpenModel, is_all_linear, peft, targeted
 
 CLOSE = 1e-6  # a scale that differs by less is right
 ALL = "(all)"  # of a row about the adapter as a whole
@@ -112,7 +112,7 @@ def runtimes() -> Mapping[str, Runtime]:
 
 
 def judged(
-    adapter: Adapter, form: Format, base: ModelSpec | None, programs: Iterable[str]
+    adapter: Adapter, form: Format, base: OpenModel | None, programs: Iterable[str]
 ) -> tuple[CheckedModule, ...]:
     """Give a row for each program and module of an adapter in a format, and for what it replaces.
 
@@ -132,7 +132,7 @@ def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
 
 
 def remarks(
-    adapter: Adapter, form: Format, base: ModelSpec | None, *, portable: bool = False
+    adapter: Adapter, form: Format, base: OpenModel | None, *, portable: bool = False
 ) -> list[str]:
     """Say what a new adapter's program, or every one that reads it, would not run as it should.
 
@@ -140,7 +140,8 @@ def remarks(
     """
     own, notes = _OWN.get(form), []
     programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
-    groups = grouped(judged(adapter, form, base, programs))
+    known = base if base and base.known else None
+    groups = grouped(judged(adapter, form, known, programs))
     for row, names in groups.items():
         if row.status == "fine" or not (portable or row.runtime == own):
             continue
@@ -228,7 +229,7 @@ def _tuner(adapter: Adapter) -> str | None:
     return next((module.tuned.tuner.name for module in adapter.values() if module.tuned), None)
 
 
-def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[str, set[str]]:
+def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[str, set[str]]:
     """List the names of what has something that a rule may be about."""
     having: defaultdict[str, set[str]] = defaultdict(set)
     r, settings = adapter.config.get("r"), adapter.raw
@@ -238,7 +239,7 @@ def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[st
             having[what].add(name)
         if name.rpartition(".")[2] == "lm_head":
             having["head"].add(name)
-        linear = base is not None and base.family in _LINEAR_GATES
+        linear = base is not None and base.config.get("model_type") in _LINEAR_GATES
         if name.removesuffix(".weight").endswith(".mlp.gate") and not linear:
             having["router"].add(name)
         if _HEADLESS.match(name):
@@ -272,16 +273,16 @@ def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[st
 
 
 def _compare(
-    adapter: Adapter, form: Format, base: ModelSpec, having: defaultdict[str, set[str]]
+    adapter: Adapter, form: Format, base: OpenModel, having: defaultdict[str, set[str]]
 ) -> None:
     """Add what only the base tells: whose names are its modules', and what these are."""
-    modules = {name: module for module in base.modules for name in (module.alias, module.name)}
+    spec = base.spec
     bare = {name: name.removesuffix(".weight") for name in adapter}
-    others = renamed(bare.values(), modules)
+    others = base.counterparts(bare.values())
     for name, own in bare.items():
-        module = modules.get(others.get(own, own))
+        module = base.modules.get(others.get(own, own))
         if module is None:
-            having["unsure" if base.assumed or ".experts." in name else "unknown"].add(name)
+            having["unsure" if spec.assumed or ".experts." in name else "unknown"].add(name)
             continue
         if own in others:
             having["prefix"].add(name)
@@ -290,11 +291,11 @@ def _compare(
             having["misfit"].add(name)
         if module.tied and not adapter[name].embedding:
             having["tied"].add(name)
-    if any(module.tied for module in base.groups):
+    if any(module.tied for module in spec.groups):
         having["tied embedding"] |= having["embedding"]
     targets = adapter.raw.get("target_modules")
-    if form == "peft" and targets and not is_all_linear(targets) and not base.assumed:
-        able, unable = targeted(base, peft.parse(Path(peft.NAME), adapter.raw).targets)
+    if form == "peft" and targets and not is_all_linear(targets) and not spec.assumed:
+        able, unable = targeted(spec, peft.parse(Path(peft.NAME), adapter.raw).targets)
         having["container"] |= {ALL} if unable else set()
         having["no target"] |= set() if able else {ALL}
 

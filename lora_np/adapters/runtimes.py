@@ -27,7 +27,7 @@ from lora_np.checks import Array, number, shown
 from lora_np.files import FileError, read_json, write_json
 from lora_np.hub import FLOATS, TensorInfo, gguf, inside, safetensors
 from lora_np.models import (
-    ModelSpec,
+    OpenModel,
     Place,
     family_names,
     from_config,
@@ -207,6 +207,12 @@ def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
     }
 
 
+def told_config(adapter: Adapter) -> Config | None:
+    """What an adapter's own file says of its base, if that is a GGUF file."""
+    path = adapter.path
+    return base_of(gguf.open(path)) if path and path.suffix == ".gguf" else None
+
+
 def _families(architecture: object) -> list[str]:
     return [
         name
@@ -290,7 +296,7 @@ def mlx_settings(folder: Path) -> Mapping[str, Any]:
 
 
 def read_mlx(
-    folder: Path, file: safetensors.SafetensorsFile, base: ModelSpec | None
+    folder: Path, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
     """Read the modules of a folder, whose kinds the base tells, or else their names."""
     settings = mlx_settings(folder)
@@ -302,9 +308,8 @@ def read_mlx(
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = real("lora_parameters.scale", scale)
     modules: list[tuple[Place, AdapterModule]] = []
-    kinds = (
-        {name: module.kind for module in base.modules for name in module.names()} if base else {}
-    )
+    known = base.known.modules if base and base.known else ()
+    kinds = {module.name: module.kind for module in known}
     own = {mlx_name(name): name for name in kinds}
     for key, stored in grouped(file, _MLX).items():
         key = own.get(key, key)

@@ -19,11 +19,12 @@ with on_demand(globals()):
     from lora_np.models.gguf_vocabulary import (
         gguf_tokenizer as gguf_tokenizer,
         tokenizer_settings as tokenizer_settings,
-        vocabulary_metadata as vocabulary_metadata,
     )
     from lora_np.models.headers import (
         HEAD as HEAD,
+        Base as Base,
         OpenModel as OpenModel,
+        Parameter as Parameter,
         from_safetensors as from_safetensors,
         guess as guess,
         open_model as open_model,
@@ -33,8 +34,6 @@ with on_demand(globals()):
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
         as_stored as as_stored,
-        check_complete as check_complete,
-        gguf_settings as gguf_settings,
         named_in as named_in,
         names_for as names_for,
         open_gguf as open_gguf,
@@ -66,6 +65,7 @@ with on_demand(globals()):
         catalogue as catalogue,
         describe as describe,
         matrix_size as matrix_size,
+        open_base as open_base,
         preset as preset,
         preset_names as preset_names,
     )
