@@ -13,10 +13,10 @@ from lora_np import hub, lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.scaling import parted, widened
-from lora_np.checks import Array, StrPath, close_names, overflow_allowed
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
-from lora_np.hub import bitsandbytes_parts, directory
-from lora_np.models import OpenModel, Parameter, Place, open_model, peft
+from lora_np.hub import directory
+from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -101,10 +101,9 @@ class Merging:
     @cached_property
     def weights(self) -> dict[str, str]:
         """The tensor of each adapted module in the base."""
-        return {
-            name: self.named(weight_name(name, module))
-            for name, module in self.update.modules.items()
-        }
+        modules = self.update.modules
+        wanted = [weight_name(*item) for item in modules.items()]
+        return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
@@ -131,6 +130,7 @@ class Merging:
             start = widened(old.start, 0, (0, more)) if more else old.start
             changes[named(name)] = replace(old, start=start, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
+        turned = self.update.fan_in_fan_out
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
         before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
         for name, module in self.update.modules.items():
@@ -141,7 +141,7 @@ class Merging:
                     module=part,
                     parameter=parameter,
                     tensor=target,
-                    turned=self.update.fan_in_fan_out,
+                    turned=turned,
                     began=began,
                 )
         full = {named(name): stored for name, stored in self.update.full.items()}
@@ -250,13 +250,16 @@ class Merging:
     def unchanged(self, name: str) -> Change:
         """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
         source = self.source
-        if bitsandbytes_parts(source, name):
+        if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
             return Change(
                 Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised())
             )
-        info = source.info(name)
-        return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
+        if file := source.files.get(source.places[name]):
+            info, read = file.tensors[name], file.read
+        else:
+            info, read = source.info(name), source.read
+        return Change(Stored(info.dtype, info.shape, partial(read, name)))
 
     def _replacement(self, name: str) -> Change:
         source, target, new = self.source, self.named(name), self.update.full[name]
@@ -275,7 +278,7 @@ class Merging:
 
     def _original(self, target: str, name: str) -> Change:
         source = self.source
-        owner = target if target in source else source.tied.get(target)
+        owner = target if target in source.places else source.tied.get(target)
         if owner is not None:
             return self.unchanged(owner)
         close = close_names(target, source.places)
@@ -311,7 +314,7 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
     magnitude, moved, lost = module.magnitude, 0.0, 0.0
     step = max(1, BLOCK // W.shape[-1])
     # what is not finite is refused below
-    with overflow_allowed(divide="ignore"):
+    with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for start in range(0, W.shape[-2], step):
                 rows = (*index, slice(start, start + step))
@@ -336,7 +339,8 @@ def changing(
     if module.tuned:
         update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
-    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    scale = wide.type(module.scale)
+    B, A = module.B.astype(wide) * scale, module.A.astype(wide)
     return lambda rows: B[rows] @ A[rows[:-1]]
 
 
@@ -353,7 +357,7 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     """The adapter on a base model in a directory; without one, as it is."""
     if base is None:
         return Based(adapter, {}, {}, ())
-    source = base if isinstance(base, OpenModel) else open_model(directory(base))
+    source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))
     base = source.path
     merging = Merging(source, adapter)
     unsure = () if any_base else check_base(source, adapter)

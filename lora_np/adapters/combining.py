@@ -29,8 +29,10 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed, real
 from lora_np.files import FileError
+from lora_np.hub import directory
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
+from lora_np.models import OpenModel
 from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
@@ -198,8 +200,9 @@ def combine(
             raise FileError(
                 "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
             )
+        model = OpenModel.at(directory(base))
         for source in loaded:
-            bases |= on_base(source, base, any_base=any_base).weights
+            bases |= on_base(source, model, any_base=any_base).weights
             if lacking := source.keys() - bases.keys():
                 raise FileError(
                     f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"

@@ -89,7 +89,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     """
     if isinstance(adapter, Adapter):
         return adapter
-    known = None if base is None else models.open_base(base)
+    known = base if base is None or isinstance(base, OpenModel) else models.open_base(base)
     read = opened(adapter, base=known, ordered=ordered)
     read = read if known is None else rebased(read, known)
     if read.renamed:

@@ -17,7 +17,7 @@ from lora_np.adapters.base_weights import Change, Merging
 from lora_np.adapters.formats import CARD, Written, load
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, replacing, write_json
-from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
+from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
 from lora_np.work import parallel_map
 
@@ -183,11 +183,9 @@ class _Plan:
     merging: Merging
 
     @cached_property
-    def quantised(self) -> dict[str, tuple[str, ...]]:
+    def quantised(self) -> Mapping[str, tuple[str, ...]]:
         """The weights that bitsandbytes quantised with their parts, if one of them is adapted."""
-        source = self.merging.source
-        parts = {name: bitsandbytes_parts(source, name) for name in source.places}
-        quantised = {name: own for name, own in parts.items() if own}
+        quantised = self.merging.source.quantised
         return {} if quantised.keys().isdisjoint(self.merging.weights.values()) else quantised
 
     @cached_property

@@ -118,6 +118,14 @@ class OpenModel(ModelDirectory):
         modules = self.known.modules if self.known else ()
         return {name: module for module in modules for name in (module.alias, module.name) if name}
 
+    @cached_property
+    def quantised(self) -> Mapping[str, tuple[str, ...]]:
+        """The weights that bitsandbytes quantised, with the tensors of each."""
+        if not any(name.endswith(hub.BITSANDBYTES) for name in self.places):
+            return {}
+        parts = {name: hub.bitsandbytes_parts(self, name) for name in self.places}
+        return {name: own for name, own in parts.items() if own}
+
     def module_of(self, parameter: str) -> ModuleSpec:
         """Find the module that a parameter of the live model belongs to.
 
@@ -258,7 +266,7 @@ class OpenModel(ModelDirectory):
 
     def tensors_of(self, name: str) -> Collection[str]:
         """The tensors that a parameter of the live model takes, those of its scales too."""
-        if parts := hub.bitsandbytes_parts(self, name):
+        if parts := self.quantised.get(name):
             return parts
         found = self._stored(name)
         return found.places if found else ()
@@ -268,7 +276,7 @@ class OpenModel(ModelDirectory):
 
         It is quantised if it is stored so.
         """
-        if len(hub.bitsandbytes_parts(self, name)) > 1:
+        if name in self.quantised:
             return hub.read_bitsandbytes(self, name)
         found = self._stored(name)
         return found.whole() if found else None
@@ -283,11 +291,11 @@ class OpenModel(ModelDirectory):
         names, parameters = NameMap(self.config), self.parameters
 
         def tensor(name: str) -> str:
-            place = names.place(name)
-            for live in (name, place.parameter if place else name):
-                if live in parameters and len(parameters[live].places) == 1:
-                    return parameters[live].tensor
-            return name
+            own = parameters.get(name)
+            if own is None or len(own.places) > 1:
+                place = names.place(name)
+                own = parameters.get(place.parameter) if place else None
+            return own.tensor if own and len(own.places) == 1 else name
 
         return _best(tensor, wanted, parameters, self.places)
 
@@ -577,7 +585,7 @@ def from_headers(model: OpenModel) -> ModelSpec:
             f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}"
         )
     few = few_bits(model)
-    parts = {part for name in few for part in hub.bitsandbytes_parts(model, name)} - few.keys()
+    parts = {part for own in model.quantised.values() for part in own} - few.keys()
     shapes = {}
     for name, parameter in model.parameters.items():
         held = [tensor for tensor in parameter.places if tensor in few]
@@ -612,8 +620,7 @@ def from_headers(model: OpenModel) -> ModelSpec:
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
     """Find the weights that bitsandbytes quantised, with their shapes and bytes."""
-    names = [name for name in model.places if len(hub.bitsandbytes_parts(model, name)) > 1]
-    return {name: hub.bitsandbytes_size(model, name) for name in names}
+    return {name: hub.bitsandbytes_size(model, name) for name in model.quantised}
 
 
 def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:

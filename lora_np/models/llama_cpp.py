@@ -16,7 +16,7 @@ import numpy as np
 
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, errors_at
-from lora_np.hub import TensorInfo, gguf
+from lora_np.hub import SafetensorsFile, TensorInfo, gguf
 from lora_np.models.families import (
     family_names,
     family_of,
@@ -76,6 +76,11 @@ class GGUFModel(OpenModel):
     def places(self) -> Mapping[str, str]:
         """The parameters, all in the one file."""
         return dict.fromkeys(self.names, self.path.name)
+
+    @cached_property
+    def files(self) -> Mapping[str, SafetensorsFile]:
+        """No file that holds the parameters as they are read."""
+        return {}
 
     def info(self, name: str) -> TensorInfo:
         """Return the shape of one parameter; numbers are float32."""
