@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_np.checks import StrPath
 from lora_np.hub import TensorInfo, directory, gguf
-from lora_np.models import as_stored, names_for, open_model
+from lora_np.models import as_stored, open_model
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 KEYS = {
@@ -32,7 +32,7 @@ def write(model: StrPath, path: StrPath, *, kind: str = "F32") -> None:
     for name, parameter in source.parameters.items():
         W = as_stored(source.config, name, parameter.whole().astype(np.float32))
         module, _, part = name.rpartition(".")
-        (theirs,) = names_for("llama_cpp", module, "llama")
+        (theirs,) = source.dialects.names_in("llama_cpp", module)
         own = "F32" if W.ndim == 1 else "F16" if W.shape[-1] % LAYOUTS[kind].entries else kind
         tensors[f"{theirs}.{part}"] = W if own == "F32" else quantise(W, own)
     rope = source.config.get("rope_parameters") or source.config

@@ -29,7 +29,7 @@ from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
-from lora_np.models import Base, OpenModel, mlx_name, open_base, peft
+from lora_np.models import Base, Names, OpenModel, open_base, peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
@@ -154,10 +154,11 @@ def convert(
         )
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
+    mlx = {name: Names({}).names_in("mlx", name)[0] for name in before}
     rows = []
     for name, old in before.items():
         # what does nothing is no LoRA
-        if new := after.get(name) or after.get(flat(name)) or after.get(mlx_name(name)):
+        if new := after.get(name) or after.get(flat(name)) or after.get(mlx[name]):
             rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")

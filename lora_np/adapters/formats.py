@@ -121,9 +121,11 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
             modules = runtimes.read_gguf(path, base.config if base else None, ordered=ordered)
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            modules = runtimes.read_mlx(path, file, base)
+            settings, names = read_json(inside(path, peft.NAME)), models.Names({})
+            modules = runtimes.read_mlx(settings, file, base)
             for key in file.tensors:
-                if (theirs := models.mlx_name(key)) != key:
+                (theirs,) = names.names_in("mlx", key)
+                if theirs != key:
                     other = models.Rewrite("prefix", "a name of transformers", key, theirs, "")
                     changes[key] = (*changes.get(key, ()), other)
         else:
@@ -135,7 +137,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
             modules, full = image_models.read(file, known)
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = peft_format.targeting({**peft.FRESH, "use_dora": dora}, modules)
-    if kind == "mlx" and isinstance(name := runtimes.mlx_settings(path).get("model"), str):
+    if kind == "mlx" and isinstance(name := settings.get("model"), str):
         raw["base_model_name_or_path"] = name
     pipeline = kind == "kohya" and base is None
     return _marked(Adapter(modules, full, raw, path, pipeline=pipeline), changes, "")
@@ -319,7 +321,7 @@ def write(
             if base is None and (named := base_of(adapter, None)) and named.config:
                 base = named
             writer = runtimes.write_gguf if to == "gguf" else runtimes.write_mlx
-            writer(adapter, path, base.config if base else runtimes.told_config(adapter), dtype)
+            writer(adapter, path, base or runtimes.told_base(adapter), dtype)
         read = opened(path, base=base)
         return read, rules.remarks(read, to, base, portable=portable)
 

@@ -18,7 +18,7 @@ from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located
-from lora_np.models import GGUFModel, Parameter, Place, as_stored, names_for, open_gguf
+from lora_np.models import GGUFModel, Names, Parameter, Place, as_stored, open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 ENOUGH = 0.9  # the least share of an update that rounding should leave
@@ -246,7 +246,7 @@ class MergedFile:
         for name, change in merging.changes.items():
             parameter = source.parameters.get(name) or Parameter(source, name, {name: Place(name)})
             shape = change.start.shape
-            theirs = tensors_for(name, source.config["model_type"])
+            theirs = tensors_for(name, source.dialects, source.config["model_type"])
             for index, place in enumerate(theirs):
                 rows = shape[-2] // len(theirs) if len(theirs) > 1 else 0
                 size = (*shape[:-2], rows, shape[-1]) if rows else shape
@@ -299,11 +299,11 @@ def notes_on(merged: MergedFile, unsure: Iterable[str]) -> list[str]:
     return notes
 
 
-def tensors_for(parameter: str, family: str) -> tuple[str, ...]:
+def tensors_for(parameter: str, dialects: Names, family: str) -> tuple[str, ...]:
     """Name the tensors that a parameter becomes."""
     module, _, part = parameter.rpartition(".")
-    experts = names_for("llama_cpp", parameter, family)
-    names = experts or names_for("llama_cpp", module, family)
+    experts = dialects.names_in("llama_cpp", parameter)
+    names = experts or dialects.names_in("llama_cpp", module)
     if not names:
         raise FileError(f"{parameter!r} has no place in a GGUF file of a {family} model")
     return tuple(f"{name}.{'weight' if experts else part}" for name in names)

@@ -6,6 +6,12 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.models import peft as peft
+    from lora_np.models.dialects import (
+        Names as Names,
+        Rewrite as Rewrite,
+        renamed as renamed,
+        unwrapped as unwrapped,
+    )
     from lora_np.models.families import (
         DecoderConfig as DecoderConfig,
         DecoderNode as DecoderNode,
@@ -34,8 +40,6 @@ with on_demand(globals()):
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
         as_stored as as_stored,
-        named_in as named_in,
-        names_for as names_for,
         open_gguf as open_gguf,
         row_order as row_order,
     )
@@ -75,10 +79,4 @@ with on_demand(globals()):
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         fold as fold,
-    )
-    from lora_np.models.wrappers import (
-        Rewrite as Rewrite,
-        mlx_name as mlx_name,
-        renamed as renamed,
-        unwrapped as unwrapped,
     )

@@ -19,11 +19,11 @@ from lora_np import hub
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, Json, read_json
 from lora_np.hub import ModelDirectory
+from lora_np.models.dialects import Names, renamed
 from lora_np.models.families import family_names, from_config
 from lora_np.models.formulas import Config
-from lora_np.models.names import NameMap, Place, fused_names, names_are_known
+from lora_np.models.names import Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
-from lora_np.models.wrappers import renamed
 from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
@@ -257,8 +257,12 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _located(self) -> Mapping[str, Place | None]:
-        names = NameMap(self.config)
-        return {name: names.place(name) for name in self.places}
+        return {name: self.dialects.place(name) for name in self.places}
+
+    @cached_property
+    def dialects(self) -> Names:
+        """What its modules are called in checkpoints and by other programs."""
+        return Names(self.config)
 
     def _stored(self, name: str) -> Parameter | None:
         """The parameter of this name, or of its name in a checkpoint without a head."""
@@ -288,7 +292,7 @@ class OpenModel(ModelDirectory):
         a model with a head and the other only from its body: then all names differ by one segment
         at the front (``bert.encoder...`` and ``encoder...``).
         """
-        names, parameters = NameMap(self.config), self.parameters
+        names, parameters = self.dialects, self.parameters
 
         def tensor(name: str) -> str:
             own = parameters.get(name)

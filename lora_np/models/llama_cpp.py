@@ -5,10 +5,9 @@ Sources: llama.cpp, ``conversion/*.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,18 @@ import numpy as np
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, errors_at
 from lora_np.hub import SafetensorsFile, TensorInfo, gguf
+from lora_np.models.dialects import Names
 from lora_np.models.families import (
     family_names,
     family_of,
     llama_cpp_of,
-    names_in,
 )
 from lora_np.models.headers import OpenModel
-from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = [
     "GGUFModel",
     "as_stored",
-    "named_in",
-    "names_for",
     "open_gguf",
     "row_order",
 ]
@@ -40,7 +36,6 @@ Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
 Made = dict[str, Any]  # those, as they are made here
 # by what the angles of each pair are divided: in all texts, or in short and in long ones
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
-_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 _NEEDED = (
     "hidden_size",
     "intermediate_size",
@@ -175,14 +170,15 @@ def open_gguf(path: StrPath) -> GGUFModel:
     architecture = file.metadata.get("general.architecture")
     family = family_in_gguf(architecture)
     if family is None:
-        known = ", ".join(family_of(name).tables["llama_cpp"][0] for name in gguf_families())
-        raise FileError(f"{path}: family {architecture!r:.40} is not read; those that are: {known}")
+        read = ", ".join(family_of(name).tables["llama_cpp"][0] for name in gguf_families())
+        raise FileError(f"{path}: family {architecture!r:.40} is not read; those that are: {read}")
     names: dict[str, list[str]] = {}
+    known = Names({"model_type": family})
     for theirs, info in file.tensors.items():
         module, _, part = theirs.rpartition(".")
         if theirs in _FACTORS:
             continue
-        place = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
+        place = known.place_in("llama_cpp", module) if part in ("weight", "bias") else None
         if place is None:
             raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
         ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"  # experts
@@ -206,7 +202,7 @@ def check_complete(model: GGUFModel) -> None:
     for module in model.spec.modules:
         name = module.name if module.kind == "experts" else f"{module.name}.weight"
         if not module.tied and name not in model.names:
-            theirs = " and ".join(names_for("llama_cpp", module.name, model.config["model_type"]))
+            theirs = " and ".join(Names(model.config).names_in("llama_cpp", module.name))
             raise ValueError(f"the model has no tensor {name} (llama.cpp's {theirs})")
 
 
@@ -296,7 +292,7 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
     See Also
     --------
-    names_for : The tensors in the file, of which there may be several.
+    Names : The tensors in the file, of which there may be several.
 
     Examples
     --------
@@ -312,80 +308,6 @@ def from_one(config: Fields, name: str) -> bool:
     """Tell whether the file stores ``1 + W`` of a norm that multiplies by ``1 + W``."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
-
-
-def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
-    """Look up the names that a program has for a module.
-
-    Parameters
-    ----------
-    program : {"llama_cpp", "mlx"}
-        llama.cpp, or mlx-lm, whose names are those of transformers but for a few.
-    module : str
-        As transformers calls it.
-    family : str
-        The model type.
-
-    Returns
-    -------
-    tuple of str
-        One for each of the maps that transformers stacks along the outputs; empty if none is known.
-
-    See Also
-    --------
-    named_in : The reverse.
-
-    Examples
-    --------
-    >>> names_for("llama_cpp", "model.layers.7.self_attn.q_proj", "mixtral")
-    ('blk.7.attn_q',)
-    >>> names_for("llama_cpp", "model.layers.7.mlp.experts.gate_up_proj", "mixtral")
-    ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
-    """
-    number = _NUMBER.search(module)
-    templates = names_in(program, family).get(_NUMBER.sub("{}", module, count=1), ())
-    return tuple(name.format(number and number[0]) for name in templates)
-
-
-def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
-    """Look up the module that a program calls ``name``, and which part of its outputs it is.
-
-    Parameters
-    ----------
-    program : {"llama_cpp", "mlx"}
-        Whose name it is.
-    name : str
-        Of a module, without ``.weight``.
-    families : iterable of str
-        Model types; the first that has the name counts.
-
-    Returns
-    -------
-    Place or None
-        None if no family has such a module.
-
-    Examples
-    --------
-    >>> named_in("llama_cpp", "blk.7.ffn_up_exps", ["llama", "mixtral"])
-    Place(parameter='model.layers.7.mlp.experts.gate_up_proj', expert=None, part=1, parts=2,
-    transposed=False)
-    """
-    number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
-    for family in families:
-        if pattern in (places := _places_in(program, family)):
-            place = places[pattern]
-            return place._replace(parameter=place.parameter.format(number and number[0]))
-    return None
-
-
-@cache
-def _places_in(program: str, family: str) -> Mapping[str, Place]:
-    """Invert `names_in`: the module of each name that a program has."""
-    return {
-        name: Place(path, None, part, len(names))
-        for path, names in names_in(program, family).items()
-        for part, name in enumerate(names)
-    }
 
 
 def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
