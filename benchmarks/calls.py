@@ -116,7 +116,7 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            18,
+            17,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
             " concern; the formats, told by looking, what the rules of programs say of the result,"
             " and the wrappers that training leaves in names are six more",
@@ -130,14 +130,14 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "convert": Flow(
             lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
-            MLX,
+            16,
             "as resize, with a second format, read back once it is written",
         ),
         "convert, with the base": Flow(
             lambda: adapters.convert(
                 folder / "style", folder / "based", to="mlx", base="austen", force=True
             ),
-            BASED,
+            20,
             "as convert, with the base's family and its names",
             bases=1,
         ),
@@ -145,32 +145,32 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: adapters.convert(
                 folder / "style", folder / "style.gguf", to="gguf", base="austen", force=True
             ),
-            GGUF,
+            23,
             "as convert, with the base's family, its names and its order of rows",
             bases=1,
         ),
         "extract": Flow(
             lambda: adapters.extract("austen", folder / "tuned", folder / "x", rank=2, force=True),
-            EXTRACT,
+            25,
             "two checkpoints, their difference and its spectrum, an adapter written, and merged"
             " again to check it",
             bases=2,
         ),
         "repair": Flow(
             lambda: adapters.repair(folder / "style", folder / "r", base="austen", force=True),
-            REPAIR,
+            21,
             "an adapter read and written under the names of its base, and both measured",
             bases=1,
         ),
         "check": Flow(
             lambda: adapters.check(folder / "style", base="austen"),
-            CHECK,
+            17,
             "an adapter read, compared with its base, and judged by every program's rules",
             bases=1,
         ),
         "load": Flow(
             lambda: language.load("austen"),
-            LOAD,
+            17,
             "a checkpoint, its family, a decoder with all its layers, and a vocabulary",
             bases=1,
         ),

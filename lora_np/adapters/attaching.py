@@ -24,7 +24,6 @@ from lora_np.adapters.adapter import (
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
@@ -101,7 +100,7 @@ def save(
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
-        full = {name: x for name, x in adapter.full.items() if name not in copied(adapter)}
+        full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
         write(adapter, stage, base=config and open_base(config), dtype=dtype)

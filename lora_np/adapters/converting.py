@@ -23,13 +23,13 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.base_weights import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import flat, made_portable
+from lora_np.adapters.scaling import made_portable
 from lora_np.adapters.spectra import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
-from lora_np.models import Base, Names, OpenModel, open_base, peft
+from lora_np.models import Base, Names, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 

@@ -27,7 +27,6 @@ from lora_np.adapters.adapter import (
     Source,
     Stored,
 )
-from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
@@ -272,7 +271,7 @@ def has_effect(adapter: Adapter) -> bool:
 
 def without_copies(adapter: Adapter, base: OpenModel | None) -> Adapter:
     """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
-    copies = copied(adapter)
+    copies = adapter.copies
     if not copies or not base:
         return adapter
     named = base.naming(copies)
@@ -305,7 +304,7 @@ def write(
         if not adapter.modules and to != "peft":
             raise FileError(f"adapts no module, so there is nothing to write for {to}")
         for name in adapter if to != "kohya" else ():
-            if is_flat(str(name)):
+            if models.is_flat(str(name)):
                 why = "which hides the dots of the path: give the base (--base MODEL)"
                 raise FileError(f"{name!r} is kohya's name, {why}")
             if adapter.pipeline:

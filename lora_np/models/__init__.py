@@ -7,8 +7,11 @@ from lora_np.lazy import on_demand
 with on_demand(globals()):
     from lora_np.models import peft as peft
     from lora_np.models.dialects import (
+        KOHYA as KOHYA,
         Names as Names,
         Rewrite as Rewrite,
+        flat as flat,
+        is_flat as is_flat,
         renamed as renamed,
         unwrapped as unwrapped,
     )

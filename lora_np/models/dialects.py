@@ -33,6 +33,13 @@ _LEGACY = (
     (r"LayerNorm\.beta", "LayerNorm.bias"),
     (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
 )
+# what files for image models have before a path: kohya's and LyCORIS', whose paths have no dots,
+# and those of pipelines' parts
+KOHYA = re.compile(
+    r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
+)
+# how paths in encoders of texts begin
+_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 
 
@@ -172,6 +179,51 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
         for path, names in _templates(program, family).items()
         for part, name in enumerate(names)
     }
+
+
+def is_flat(name: str) -> bool:
+    """Tell whether a name is kohya's, in which dots and underscores look alike.
+
+    Parameters
+    ----------
+    name : str
+        Of a module.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_flat("lora_unet_mid_block"), is_flat("unet.mid_block")
+    (True, False)
+    """
+    return "." not in name and bool(KOHYA.match(name))
+
+
+def flat(name: str) -> str:
+    """Write the name of a module as kohya does.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+
+    Returns
+    -------
+    str
+        With underscores for dots.
+
+    Examples
+    --------
+    >>> flat("text_model.encoder.q_proj")
+    'lora_te_text_model_encoder_q_proj'
+    """
+    return (
+        name
+        if is_flat(name)
+        else ("lora_te_" if name.startswith(_TEXT) else "lora_unet_") + name.replace(".", "_")
+    )
 
 
 class Rewrite(NamedTuple):
