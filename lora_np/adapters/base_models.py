@@ -56,16 +56,13 @@ def check_pair(
             raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
 
 
-def check_base(
-    base: OpenModel | Mapping[str, Any], adapter: Adapter, path: StrPath = ""
-) -> tuple[str, ...]:
+def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
     """Refuse a base of another kind than the adapter's; a note if the adapter does not say which.
 
     It can say so by the path of its base, if that is on this disk, and by the class that PEFT
     recorded. A name on the hub proves nothing either way.
     """
-    config = base.config if isinstance(base, OpenModel) else base
-    path = base.path if isinstance(base, OpenModel) else path
+    config, path = base.config, base.path
     if MERGED in config and adapter.path and digest_of(adapter.path) in str(config[MERGED]):
         raise FileError(f"{path}: {adapter} has been merged into it already{_INSIST}")
     theirs, ours = _class_of(adapter), _families(config)
@@ -76,8 +73,7 @@ def check_base(
     home = located(named)
     config_path = home / "config.json"
     if named and config_path.is_file():
-        same = isinstance(base, OpenModel) and base.path == home  # which is open already
-        wanted = config if same else read_json(config_path)
+        wanted = config if path == home else read_json(config_path)  # which is open already
         if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
             wanted = {**wanted, "model_type": "llama"}
         _same(wanted, config_path.parent, config, path)

@@ -170,51 +170,21 @@ def combine(
     merge_method = MERGE_METHODS[choice("method", method, MERGE_METHODS)]
     merge_method.checked(density=density, rank=rank, rng=rng)
     choice("on_conflict", on_conflict, ON_CONFLICT)
-    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
-        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
-    weights = [1.0] * len(adapters) if weights is None else weights
-    if not len(adapters) == len(weights) > 0:
-        raise ValueError(
-            f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters"
-        )
-    if (grams is not None) != (method == "regmean") or (
-        grams is not None and len(grams) != len(adapters)
-    ):
+    weights = _weighed(adapters, weights)
+    if (grams is not None) != (method == "regmean") or len(grams or adapters) != len(adapters):
         raise ValueError(
             f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
         )
     loaded = [only_lora(load(path)) for path in adapters]
-    weights = [
-        number(f"the weight of {path}", weight, minimum=float("-inf"))
-        for path, weight in zip(adapters, weights, strict=True)
-    ]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
     if rank is None and merge_method.cut:
         rank = max(module.rank for module in modules)
     merge_method = merge_method if len(loaded) > 1 else MERGE_METHODS["sum"]
     parts = {part for module in modules for part in module.parts}
-    bases: dict[str, Reader] = {}
-    if "magnitude" in parts:
-        if base is None:
-            raise FileError(
-                "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
-            )
-        model = OpenModel.at(directory(base))
-        for source in loaded:
-            bases |= on_base(source, model, any_base=any_base).weights
-            if lacking := source.keys() - bases.keys():
-                raise FileError(
-                    f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
-                )
+    bases = _bases(loaded, base, any_base=any_base) if "magnitude" in parts else {}
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
-        given: dict[str, list[_Given]] = {}
-        for source, weight, by_name in zip(
-            loaded, weights, grams or [{}] * len(loaded), strict=True
-        ):
-            for name, module in source.items():
-                gram = real("a Gram matrix", by_name[name]) if name in by_name else None
-                given.setdefault(name, []).append((module, weight, gram))
+        given = _by_module(loaded, weights, grams)
         draws = generator(rng).spawn(len(given))
         work = {
             name: (name, given[name], aside / str(i), draw)
@@ -243,6 +213,51 @@ def combine(
         notes.append(NOTHING)
     headings = ("module", "rank", "relative difference")
     return Written(f"{method}: {title}", rows, tuple(notes), headings, Path(out))
+
+
+def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
+    """Check that each adapter has a weight; by default 1."""
+    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
+        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
+    weights = [1.0] * len(adapters) if weights is None else weights
+    if not len(adapters) == len(weights) > 0:
+        raise ValueError(
+            f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters"
+        )
+    return [
+        number(f"the weight of {path}", weight, minimum=float("-inf"))
+        for path, weight in zip(adapters, weights, strict=True)
+    ]
+
+
+def _by_module(
+    loaded: Sequence[Adapter], weights: Sequence[float], grams: Sequence[spectra.Grams] | None
+) -> dict[str, list[_Given]]:
+    """List, for each module, what the adapters do to it, with their weights and inputs."""
+    given: dict[str, list[_Given]] = {}
+    every = grams or [{}] * len(loaded)
+    for source, weight, by_name in zip(loaded, weights, every, strict=True):
+        for name, module in source.items():
+            gram = real("a Gram matrix", by_name[name]) if name in by_name else None
+            given.setdefault(name, []).append((module, weight, gram))
+    return given
+
+
+def _bases(loaded: Sequence[Adapter], base: StrPath | None, *, any_base: bool) -> dict[str, Reader]:
+    """Find the base's weights, without which magnitudes have no sum."""
+    if base is None:
+        raise FileError(
+            "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
+        )
+    bases: dict[str, Reader] = {}
+    model = OpenModel.at(directory(base))
+    for source in loaded:
+        bases |= on_base(source, model, any_base=any_base).weights
+        if lacking := source.keys() - bases.keys():
+            raise FileError(
+                f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
+            )
+    return bases
 
 
 def _combined(
@@ -288,10 +303,8 @@ def _combined(
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
             ).ravel()
-        if with_bias:  # a module without one adds nothing
-            scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
-            biases = [scale * bias for bias, scale in scaled if bias is not None]
-            arrays["bias"] = sum(biases, np.zeros(first.shape[0]))
+        if with_bias:
+            arrays["bias"] = _bias(given)
         arrays |= {"A": A, "B": B}
     parts = {}
     for part, array in arrays.items():
@@ -300,6 +313,14 @@ def _combined(
         parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off, acts or with_bias or gain is not None
+
+
+def _bias(given: Sequence[_Given]) -> Array:
+    """Add the biases of B; a module without one adds nothing."""
+    scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
+    biases = [scale * bias for bias, scale in scaled if bias is not None]
+    total: Array = sum(biases, np.zeros(given[0][0].shape[0]))
+    return total
 
 
 def _by_map(

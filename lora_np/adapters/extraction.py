@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows
 from lora_np.adapters.base_models import check_pair
 from lora_np.adapters.base_weights import BLOCK, Merging
-from lora_np.adapters.formats import Written, load, new_adapter, write
+from lora_np.adapters.formats import Written, new_adapter, write
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.spectra import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.checks import Array, StrPath
@@ -194,12 +194,7 @@ def extract(
         out, rank=rank, energy=energy, tolerance=tolerance, budget=budget, total_rank=total_rank
     )
     before, after = open_model(directory(base)), open_model(directory(tuned))
-    pairs = list(_pairs(before, after))
-    if not any_base:
-        shapes = {pair.name: (pair.old_shape, pair.new.shape) for pair in pairs if pair.is_weight}
-        check_pair(before, after, shapes)
-    if not any(pair.old for pair in pairs):
-        raise FileError(f"{tuned}: has no tensor in common with {base}")
+    pairs = _compared(before, after, any_base=any_base)
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # computed by now, if they were not
@@ -213,58 +208,76 @@ def extract(
         if not found and {*saved.kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
         idle = {} if found else _idle(able)  # PEFT needs a module to adapt
-        adapted = [work[name][0].new.module for name in found or idle]
-        raw = {
-            **peft.FRESH,
-            "base_model_name_or_path": str(base),
-            "fan_in_fan_out": any(x.transposed and x.kind == "linear" for x in adapted),
-            **saved.settings,
-        }
         found |= _tied_head(before, after, pairs, found)
-        modules = {name: x.module for name, x in found.items()} or idle
-        whole = Adapter(modules, saved.full, targeting(raw, modules), rows=saved.rows)
+        whole = _adapter(str(base), able, found, idle, saved)
         made, ranks = whole, {}
         if found:
             spectra = {name: x.spectrum for name, x in found.items()}
-            ranks = goal.ranks(whole, spectra, modules, portable=portable)
-            made = cut(whole, modules, ranks, portable=portable)
-        _, remarks = write(made, stage, base=before)
-        promised = {name: x.spectrum.error(ranks[name]) for name, x in found.items()}
+            ranks = goal.ranks(whole, spectra, whole.modules, portable=portable)
+            made = cut(whole, whole.modules, ranks, portable=portable)
+        written, remarks = write(made, stage, base=before)
+        lines = {name: x.line(made[name], ranks[name]) for name, x in found.items()}
         checked: dict[str, tuple[_Pair, float | None]] = {
-            name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
+            pair.name: (pair, lines[pair.target].error) for pair in able if ranks.get(pair.target)
         }
-        checked |= {
-            name: (other.pair, None)
-            for name, other in others.items()
-            if other.pair.old and other.kept != "not kept"
-        }
-        check = partial(_check, Merging(before, load(stage)), Path(out), grams)
+        checked |= {name: (x.pair, None) for name, x in others.items() if x.is_checked}
+        check = partial(_check, Merging(before, written), Path(out), grams)
         at_once(check, checked, label="check")
-    lines = [
-        ExtractedTensor(
-            x.label, "LoRA", ranks[name], x.spectrum.left(0) ** 0.5, promised[name],
-            sum(part.size for part in made[name].parts.values()) if ranks[name] else 0,
-        )
-        for name, x in found.items()
-    ]  # fmt: skip
     notes = [
-        f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
+        f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})",
+        *(f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle),
+        *remarks,
+        *_notes(pairs, before, saved, tied_head=_HEAD in found and _HEAD not in work),
     ]
-    notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
-    notes += remarks
-    if _HEAD in found and _HEAD not in work:
+    headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
+    rows = (*lines.values(), *saved.lines(others))
+    return Extraction(f"{tuned} - {base}", rows, tuple(notes), headings, Path(out))
+
+
+def _compared(before: OpenModel, after: OpenModel, *, any_base: bool) -> list[_Pair]:
+    """Pair the parameters of two checkpoints of one model."""
+    pairs = list(_pairs(before, after))
+    if not any_base:
+        shapes = {pair.name: (pair.old_shape, pair.new.shape) for pair in pairs if pair.is_weight}
+        check_pair(before, after, shapes)
+    if not any(pair.old for pair in pairs):
+        raise FileError(f"{after.path}: has no tensor in common with {before.path}")
+    return pairs
+
+
+def _adapter(
+    base: str,
+    able: Iterable[_Pair],
+    found: Mapping[str, _Decomposed],
+    idle: Mapping[str, AdapterModule],
+    saved: _Saved,
+) -> Adapter:
+    """Make an adapter of LoRAs at their full rank, and of what is saved beside them."""
+    modules = {name: x.module for name, x in found.items()} or idle
+    adapted = [pair.new.module for pair in able if pair.target in modules]
+    raw = {
+        **peft.FRESH,
+        "base_model_name_or_path": base,
+        "fan_in_fan_out": any(x.transposed and x.kind == "linear" for x in adapted),
+        **saved.settings,
+    }
+    return Adapter(modules, saved.full, targeting(raw, modules), rows=saved.rows)
+
+
+def _notes(
+    pairs: Iterable[_Pair], before: OpenModel, saved: _Saved, *, tied_head: bool
+) -> Iterator[str]:
+    """Say what is unusual about the result, and what is not in it."""
+    if tied_head:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
-        notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
+        yield f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}"
     if "not kept" in saved.kept.values():
-        notes.append(
+        yield (
             "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
         )
     paired = {tensor for pair in pairs if pair.old for tensor in pair.old.places}
     if lacking := sorted({*before.places} - paired):
-        notes.append(f"only in the base: {', '.join(lacking)}")
-    headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
-    rows = (*lines, *saved.lines(others))
-    return Extraction(f"{tuned} - {base}", rows, tuple(notes), headings, Path(out))
+        yield f"only in the base: {', '.join(lacking)}"
 
 
 @dataclass(frozen=True)
@@ -374,6 +387,11 @@ class _Other(NamedTuple):
     kept: str  # as what
     tokens: tuple[int, ...]  # whose rows differ
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether the result must restore it."""
+        return self.pair.old is not None and self.kept != "not kept"
+
 
 def _others(
     pairs: Collection[_Pair], *, most: int | float | None, jobs: int, progress: bool
@@ -476,6 +494,12 @@ class _Decomposed(NamedTuple):
     label: str  # the tensor's name
     module: AdapterModule
     spectrum: Spectrum
+
+    def line(self, made: AdapterModule, rank: int) -> ExtractedTensor:
+        """Give its row of the table at the rank that was chosen."""
+        size = sum(part.size for part in made.parts.values()) if rank else 0
+        norm, error = self.spectrum.left(0) ** 0.5, self.spectrum.error(rank)
+        return ExtractedTensor(self.label, "LoRA", rank, norm, error, size)
 
 
 def _tied_head(

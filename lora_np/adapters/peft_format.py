@@ -163,7 +163,6 @@ def interpret(
     # by the module, and how often it is wrapped
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
-    modules: dict[str, AdapterModule] = {}
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
@@ -182,22 +181,7 @@ def interpret(
             raise FileError(f"{holder!r} has factors of a linear layer and of an embedding")
         factors.setdefault(wrapped, {})[part] = tensor
     wraps = Counter(holder for holder, _ in factors)
-    targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
-    named: dict[str, tuple[str, int]] = {}
-    for holder, depth in factors:
-        own = targeted[holder]
-        name = holder if own else _parameter(holder, depth, wraps[holder], config)
-        if name in named or (depth and name == holder):
-            raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
-        named[name] = holder, depth
-    settings = map(config.rank_and_alpha, named)
-    for (name, wrapped), (rank, alpha) in zip(named.items(), [*settings], strict=True):
-        embedded, parameter = embeddings.get(wrapped, False), name != wrapped[0]
-        parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
-        modules[name] = AdapterModule(
-            parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter
-        )
-        check_module(name, modules[name], rank, config)
+    modules = _modules(factors, embeddings, wraps, config)
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
@@ -218,6 +202,33 @@ def interpret(
     if config.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
     return Adapter(modules, full, config.raw, folder, rows)
+
+
+def _modules(
+    factors: Mapping[tuple[str, int], dict[str, Stored]],
+    embeddings: Mapping[tuple[str, int], bool],
+    wraps: Mapping[str, int],
+    config: peft.AdapterConfig,
+) -> dict[str, AdapterModule]:
+    """Name the modules and parameters whose factors these are, and check that the config fits."""
+    modules: dict[str, AdapterModule] = {}
+    targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
+    named: dict[str, tuple[str, int]] = {}
+    for holder, depth in factors:
+        own = targeted[holder]
+        name = holder if own else _parameter(holder, depth, wraps[holder], config)
+        if name in named or (depth and name == holder):
+            raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
+        named[name] = holder, depth
+    settings = map(config.rank_and_alpha, named)
+    for (name, wrapped), (rank, alpha) in zip(named.items(), [*settings], strict=True):
+        embedded, parameter = embeddings.get(wrapped, False), name != wrapped[0]
+        parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
+        modules[name] = AdapterModule(
+            parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter
+        )
+        check_module(name, modules[name], rank, config)
+    return modules
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:

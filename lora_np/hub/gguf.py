@@ -248,12 +248,12 @@ class _Header:
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.position, self.items = stream, size, 0, 0
+        self.name = ""  # of the value or the tensor that is read: ``{}`` in what messages call it
 
-    def take(self, count: int, what: str, name: str = "") -> bytes:
-        """Take the next bytes; messages call them ``what``, in which ``{}`` is the name."""
+    def take(self, count: int, what: str) -> bytes:
         left = self.size - self.position
         if count > left:
-            place = what.format(shown(name))
+            place = what.format(shown(self.name))
             raise FileError(f"{place} takes {count} bytes, but the file ends {left} further")
         if self.position + count > _MAX_HEADER:
             raise FileError(f"its header has more than {_MAX_HEADER} bytes")
@@ -263,22 +263,22 @@ class _Header:
         self.position += count
         return piece
 
-    def number(self, form: str, what: str, name: str = "") -> int:
-        raw = self.take(struct.calcsize("<" + form), what, name)
+    def number(self, form: str, what: str) -> int:
+        raw = self.take(struct.calcsize("<" + form), what)
         return int(struct.unpack("<" + form, raw)[0])
 
-    def text(self, what: str, name: str = "", *, most: int | None = None) -> str:
-        length = self.number("Q", what, name)
+    def text(self, what: str, *, most: int | None = None) -> str:
+        length = self.number("Q", what)
         if most is not None and length > most:
             raise FileError(f"{what} has {length} bytes; at most {most} are allowed")
         try:
-            return self.take(length, what, name).decode("utf-8")
+            return self.take(length, what).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise FileError(f"{what.format(shown(name))} is not UTF-8: {error}") from None
+            raise FileError(f"{what.format(shown(self.name))} is not UTF-8: {error}") from None
 
-    def count(self, least: int, what: str, name: str = "") -> int:
+    def count(self, least: int, what: str) -> int:
         """Read a count of things that take at least ``least`` bytes each."""
-        number, left = self.number("Q", what, name), self.size - self.position
+        number, left = self.number("Q", what), self.size - self.position
         self.items += number if least > 1 else 0  # an array of numbers is one object
         if number * least > left:
             why = f", for which {left} bytes are too few"
@@ -286,7 +286,7 @@ class _Header:
             why = f"; a header has at most {MAX_ITEMS:,} names and texts"
         else:
             return number
-        raise FileError(f"{what.format(shown(name))} is {number}{why}")
+        raise FileError(f"{what.format(shown(self.name))} is {number}{why}")
 
 
 def _read(
@@ -305,8 +305,8 @@ def _read(
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
             raise FileError(f"its metadata have two entries {shown(key)}")
-        start = header.position
-        metadata[key] = _value(header, header.number("I", "the type of {}", key), key)
+        start, header.name = header.position, key
+        metadata[key] = _value(header, header.number("I", "the type of {}"))
         spans[key] = start, header.position
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
@@ -331,26 +331,28 @@ def _read(
     return tensors, metadata, spans
 
 
-def _value(header: _Header, kind: int, key: str) -> _Value:
+def _value(header: _Header, kind: int) -> _Value:
     if kind == _STRING:
-        return header.text("the value of {}", key)
+        return header.text("the value of {}")
     if kind != _ARRAY:
-        number: _Value = _scalars(header, kind, 1, key)[0].item()
+        number: _Value = _scalars(header, kind, 1)[0].item()
         return number
-    entries = "the number of entries of {}"
-    inner = header.number("I", "the type of the entries of {}", key)
+    inner, entries = (
+        header.number("I", "the type of the entries of {}"),
+        "the number of entries of {}",
+    )
     if inner == _STRING:
-        return [header.text("an entry of {}", key) for _ in range(header.count(8, entries, key))]
-    return _scalars(header, inner, header.count(1, entries, key), key)
+        return [header.text("an entry of {}") for _ in range(header.count(8, entries))]
+    return _scalars(header, inner, header.count(1, entries))
 
 
-def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
+def _scalars(header: _Header, kind: int, count: int) -> Array:
     if kind not in _SCALARS:
-        raise FileError(f"{shown(key)} has type {kind}, which is not read")
+        raise FileError(f"{shown(header.name)} has type {kind}, which is not read")
     dtype = np.dtype(_SCALARS[kind])
-    raw = header.take(count * dtype.itemsize, "the value of {}", key)
+    raw = header.take(count * dtype.itemsize, "the value of {}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
-        raise FileError(f"{shown(key)} is boolean but holds bytes other than 0 and 1")
+        raise FileError(f"{shown(header.name)} is boolean but holds bytes other than 0 and 1")
     return np.frombuffer(raw, dtype)
 
 
@@ -362,14 +364,14 @@ def _alignment(metadata: Mapping[str, _Value]) -> int:
 
 
 def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
-    name = header.text("the name of a tensor", most=_MAX_NAME)
-    axes = header.number("I", "the number of axes of {}", name)
+    name = header.name = header.text("the name of a tensor", most=_MAX_NAME)
+    axes = header.number("I", "the number of axes of {}")
     if not 1 <= axes <= _MAX_AXES:
         raise FileError(
             f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
         )
-    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, "the shape of {}", name))
-    number = header.number("I", "the kind of {}", name)
+    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, "the shape of {}"))
+    number = header.number("I", "the kind of {}")
     if number not in GGUF_KINDS:
         raise FileError(f"tensor {shown(name)} is of kind {number}, which is not known")
     kind, numbers, _ = GGUF_KINDS[number]
@@ -379,7 +381,7 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
         raise FileError(
             f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
         )
-    return name, kind, sizes[::-1], header.number("Q", "the place of {}", name)
+    return name, kind, sizes[::-1], header.number("Q", "the place of {}")
 
 
 def _padded(size: int, alignment: int) -> int:

@@ -94,8 +94,14 @@ class OpenModel(ModelDirectory):
     def spec(self) -> ModelSpec:
         """The modules, as the family describes them or else from headers."""
         kind, files = self.config.get("model_type"), sorted(self.path.glob("*.safetensors"))
-        if not self.on_disk or kind in family_names():
+        if not self.on_disk:
             return self._by_family
+        if kind in family_names():
+            quantised = (0, 0)
+            if "quantization_config" in self.config:
+                with suppress(FileError, OSError):  # names need no weights: some may be missing
+                    quantised = quantised_size(few_bits(self))
+            return replace(self._by_family, quantised=quantised)
         if any((self.path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
             files = [self.path]
         if not self.config:

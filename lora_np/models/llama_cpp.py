@@ -6,7 +6,7 @@ Sources: llama.cpp, ``conversion/*.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lora_np.models.families import (
     llama_cpp_of,
 )
 from lora_np.models.headers import OpenModel
+from lora_np.models.spec import ModelSpec
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = [
@@ -76,6 +77,16 @@ class GGUFModel(OpenModel):
     def files(self) -> Mapping[str, SafetensorsFile]:
         """No file that holds the parameters as they are read."""
         return {}
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The modules; quantised matrices are those not in 16 bits or more."""
+        tensors = [self.file.info(name) for names in self.names.values() for name in names]
+        few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
+        if all(tensor.dtype in ("F16", "BF16") for tensor in few):
+            return self._by_family
+        size = sum(tensor.size for tensor in few), sum(tensor.nbytes for tensor in few)
+        return replace(self._by_family, quantised=size)
 
     def info(self, name: str) -> TensorInfo:
         """Return the shape of one parameter; numbers are float32."""

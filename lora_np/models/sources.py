@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_np import hub
 from lora_np.checks import Names, choice, whole_number
-from lora_np.files import FileError, read_json
+from lora_np.files import read_json
 from lora_np.models.families import family_names, family_of, from_config
 from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
@@ -69,21 +68,12 @@ def describe(source: object) -> ModelSpec:
     size = matrix_size(text)
     if size:
         return ModelSpec(text, (ModuleSpec("W0", "linear", size),), default_targets="all-linear")
-    if path.is_dir():
-        return _from_directory(path)
-    if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        from lora_np.models.headers import from_safetensors
-
-        return from_safetensors(path)
-    if path.suffix == ".json":
-        name = path.parent.name if path.name == "config.json" else path.stem
-        return from_config(read_json(path), name=name)
-    if path.suffix == ".gguf":
-        return _from_gguf(path)
+    if path.is_dir() or path.suffix in (".safetensors", ".json", ".gguf"):
+        return open_base(path).spec
     if text in preset_names():
         return preset(text)
-    if (folder := hub.located(path)).is_dir():  # a shipped model
-        return _from_directory(folder)
+    if hub.located(path).is_dir():  # a shipped model
+        return open_base(path).spec
     names = typed_names()
     if name := names.find(_HOST.sub(r"\1", text)):
         title = name if hub_name(name).lower() == text.lower() else f"{text}: same shapes as {name}"
@@ -165,32 +155,6 @@ def typed_names() -> Names:
     for name, places in aliases.items():
         known |= dict.fromkeys(chain.from_iterable(places.values()), name)
     return Names(known, _NOISE, _OPTIONAL)
-
-
-def _from_directory(path: Path) -> ModelSpec:
-    """From the config if its family is described, otherwise from headers if there are weights."""
-    from lora_np.models.headers import OpenModel, few_bits, quantised_size
-
-    model = OpenModel.at(path)
-    if model.described and "quantization_config" in model.config:
-        with suppress(FileError, OSError):  # the count needs no weights: some may be missing
-            return replace(model.spec, quantised=quantised_size(few_bits(model)))
-    return model.spec
-
-
-def _from_gguf(path: Path) -> ModelSpec:
-    """Describe a GGUF file; its quantised matrices are those not in float32."""
-    from lora_np.models.llama_cpp import open_gguf
-
-    model = open_gguf(path)
-    tensors = [model.file.info(name) for names in model.names.values() for name in names]
-    few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
-    spec = model.spec
-    if all(tensor.dtype in ("F16", "BF16") for tensor in few):
-        return spec
-    return replace(
-        spec, quantised=(sum(module.size for module in few), sum(module.nbytes for module in few))
-    )
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:
