@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 ALL = "all"  # modules
 _Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, its inputs
+_Work = tuple[str, list[_Given], Path, np.random.Generator]
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
@@ -171,10 +172,7 @@ def combine(
     merge_method.checked(density=density, rank=rank, rng=rng)
     choice("on_conflict", on_conflict, ON_CONFLICT)
     weights = _weighed(adapters, weights)
-    if (grams is not None) != (method == "regmean") or len(grams or adapters) != len(adapters):
-        raise ValueError(
-            f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
-        )
+    _check_grams(grams, method, len(adapters))
     loaded = [only_lora(load(path)) for path in adapters]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
@@ -184,12 +182,7 @@ def combine(
     parts = {part for module in modules for part in module.parts}
     bases = _bases(loaded, base, any_base=any_base) if "magnitude" in parts else {}
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
-        given = _by_module(loaded, weights, grams)
-        draws = generator(rng).spawn(len(given))
-        work = {
-            name: (name, given[name], aside / str(i), draw)
-            for i, (name, draw) in enumerate(zip(given, draws, strict=True))
-        }
+        work = _work(_by_module(loaded, weights, grams), aside, rng)
         options = density, rank, "bias" in parts
         combined_by = partial(_combined, merge_method, options, bases)
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
@@ -243,6 +236,25 @@ def _by_module(
     return given
 
 
+def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int) -> None:
+    """Refuse inputs that a method does not take, and a method without them."""
+    if (grams is not None) != (method == "regmean") or len(grams or range(count)) != count:
+        raise ValueError(
+            f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
+        )
+
+
+def _work(
+    given: Mapping[str, list[_Given]], aside: Path, rng: np.random.Generator | int
+) -> dict[str, _Work]:
+    """Give each module a place for its factors, and draws of its own."""
+    draws = generator(rng).spawn(len(given))
+    return {
+        name: (name, given[name], aside / str(i), draw)
+        for i, (name, draw) in enumerate(zip(given, draws, strict=True))
+    }
+
+
 def _bases(loaded: Sequence[Adapter], base: StrPath | None, *, any_base: bool) -> dict[str, Reader]:
     """Find the base's weights, without which magnitudes have no sum."""
     if base is None:
@@ -264,7 +276,7 @@ def _combined(
     merge_method: MergeMethod,
     options: tuple[float | None, int | None, bool],
     bases: Mapping[str, Reader],
-    work: tuple[str, list[_Given], Path, np.random.Generator],
+    work: _Work,
 ) -> tuple[AdapterModule, float, bool]:
     """Combine one module, stored on disk; measure how far it is from the weighted sum.
 
@@ -282,10 +294,7 @@ def _combined(
         ]
         if bases:
             W0 = bases[name]()
-            gains = [_gain(W0, module) for module, *_ in given]
-            gained = list(zip(updates, gains, strict=True))
-            gain = 1 + sum(update.weight * (g - 1) for update, g in gained)
-            updates = [replace(update, B=g * update.B) for update, g in gained]
+            gain, updates = _gained(W0, updates, [module for module, *_ in given])
         wanted = spectra.no_overflow(
             name, spectra.side_by_side((update.B, update.weighted) for update in updates)
         )
@@ -335,6 +344,16 @@ def _by_map(
     rank = max(len(A) for _, A in made)  # zeros fill up the others
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
+
+
+def _gained(
+    W0: Array, updates: Sequence[WeightedUpdate], modules: Iterable[AdapterModule]
+) -> tuple[Array, list[WeightedUpdate]]:
+    """Add up the gains of DoRAs on the rows of ``W0``, and put each into its update."""
+    gains = [_gain(W0, module) for module in modules]
+    gained = list(zip(updates, gains, strict=True))
+    gain = np.asarray(1 + sum(update.weight * (g - 1) for update, g in gained))
+    return gain, [replace(update, B=g * update.B) for update, g in gained]
 
 
 def _gain(W0: Array, module: AdapterModule) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -198,37 +198,25 @@ def extract(
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # computed by now, if they were not
-        most = goal.value if goal.name == "rank" else 1
-        others = _others(pairs, most=most if save_others else None, jobs=jobs, progress=progress)
+        most = (goal.value if goal.name == "rank" else 1) if save_others else None
+        others = _others(pairs, most=most, jobs=jobs, progress=progress)
         saved = _Saved.of(after, pairs, others)
         able = [pair for pair in pairs if pair.carries_lora and pair.name not in saved.kept]
-        work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
-        decomposed = at_once(_decompose, work, label="extract")
-        found = {name: result for name, result in decomposed.items() if result}
+        found = _found(able, aside, goal, grams, at_once)
         if not found and {*saved.kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
         idle = {} if found else _idle(able)  # PEFT needs a module to adapt
-        found |= _tied_head(before, after, pairs, found)
+        found |= (tied := _tied_head(before, after, pairs, found))
         whole = _adapter(str(base), able, found, idle, saved)
-        made, ranks = whole, {}
-        if found:
-            spectra = {name: x.spectrum for name, x in found.items()}
-            ranks = goal.ranks(whole, spectra, whole.modules, portable=portable)
-            made = cut(whole, whole.modules, ranks, portable=portable)
+        made, ranks = _cut(whole, found, goal, portable=portable) if found else (whole, {})
         written, remarks = write(made, stage, base=before)
-        lines = {name: x.line(made[name], ranks[name]) for name, x in found.items()}
-        checked: dict[str, tuple[_Pair, float | None]] = {
-            pair.name: (pair, lines[pair.target].error) for pair in able if ranks.get(pair.target)
-        }
-        checked |= {name: (x.pair, None) for name, x in others.items() if x.is_checked}
+        lines = {name: x.line(made.get(name), ranks[name]) for name, x in found.items()}
+        promised = _promised(able, others, lines)
         check = partial(_check, Merging(before, written), Path(out), grams)
-        at_once(check, checked, label="check")
-    notes = [
-        f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})",
-        *(f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle),
-        *remarks,
-        *_notes(pairs, before, saved, tied_head=_HEAD in found and _HEAD not in work),
-    ]
+        at_once(
+            check, {pair.name: (pair, error) for pair, error in promised.items()}, label="check"
+        )
+    notes = _notes(len(promised), idle, remarks, tied, saved, pairs)
     headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
     rows = (*lines.values(), *saved.lines(others))
     return Extraction(f"{tuned} - {base}", rows, tuple(notes), headings, Path(out))
@@ -264,23 +252,54 @@ def _adapter(
     return Adapter(modules, saved.full, targeting(raw, modules), rows=saved.rows)
 
 
+def _cut(
+    whole: Adapter, found: Mapping[str, _Decomposed], goal: Goal, *, portable: bool
+) -> tuple[Adapter, Mapping[str, int]]:
+    """Bring the LoRAs to the ranks that the goal asks for."""
+    spectra = {name: x.spectrum for name, x in found.items()}
+    ranks = goal.ranks(whole, spectra, whole.modules, portable=portable)
+    return cut(whole, whole.modules, ranks, portable=portable), ranks
+
+
+def _promised(
+    able: Iterable[_Pair], others: Mapping[str, _Other], lines: Mapping[str, ExtractedTensor]
+) -> dict[_Pair, float | None]:
+    """The error that each tensor may have; None where it is kept as it is."""
+    errors: dict[_Pair, float | None] = {
+        pair: lines[pair.target].error
+        for pair in able
+        if pair.target in lines and lines[pair.target].rank
+    }
+    return errors | dict.fromkeys(other.pair for other in others.values() if other.is_checked)
+
+
 def _notes(
-    pairs: Iterable[_Pair], before: OpenModel, saved: _Saved, *, tied_head: bool
-) -> Iterator[str]:
-    """Say what is unusual about the result, and what is not in it."""
-    if tied_head:
+    checked: int,
+    idle: Iterable[str],
+    remarks: list[str],
+    tied: Iterable[str],
+    saved: _Saved,
+    pairs: Collection[_Pair],
+) -> list[str]:
+    """Say what was checked, what is unusual about the result, and what is not in it."""
+    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {checked})"]
+    notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
+    notes += remarks
+    for name in tied:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
-        yield f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}"
+        notes.append(f"{name} shares its weight with the embedding, and is adapted like it: {how}")
     if "not kept" in saved.kept.values():
-        yield (
+        notes.append(
             "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
         )
-    paired = {tensor for pair in pairs if pair.old for tensor in pair.old.places}
-    if lacking := sorted({*before.places} - paired):
-        yield f"only in the base: {', '.join(lacking)}"
+    paired = {tensor: pair.old for pair in pairs if pair.old for tensor in pair.old.places}
+    before = next(iter(paired.values())).model
+    if lacking := sorted({*before.places} - paired.keys()):
+        notes.append(f"only in the base: {', '.join(lacking)}")
+    return notes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pair:
     """One parameter of the live model in both checkpoints."""
 
@@ -495,9 +514,9 @@ class _Decomposed(NamedTuple):
     module: AdapterModule
     spectrum: Spectrum
 
-    def line(self, made: AdapterModule, rank: int) -> ExtractedTensor:
+    def line(self, made: AdapterModule | None, rank: int) -> ExtractedTensor:
         """Give its row of the table at the rank that was chosen."""
-        size = sum(part.size for part in made.parts.values()) if rank else 0
+        size = sum(part.size for part in made.parts.values()) if made else 0
         norm, error = self.spectrum.left(0) ** 0.5, self.spectrum.error(rank)
         return ExtractedTensor(self.label, "LoRA", rank, norm, error, size)
 
@@ -514,6 +533,19 @@ def _tied_head(
         head = AdapterModule({"A": A, "B": B}, alpha=module.alpha)
         return {_HEAD: _Decomposed(f"{label}, as {_HEAD}", head, spectrum)}
     return {}
+
+
+def _found(
+    able: Sequence[_Pair],
+    aside: Path,
+    goal: Goal,
+    grams: Grams | None,
+    at_once: Callable[..., Mapping[str, _Decomposed | None]],
+) -> dict[str, _Decomposed]:
+    """Decompose every difference that can be a LoRA's."""
+    work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
+    decomposed = at_once(_decompose, work, label="extract")
+    return {name: result for name, result in decomposed.items() if result}
 
 
 def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | None:
