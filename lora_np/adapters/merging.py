@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -138,7 +137,7 @@ def merge(
     update = load(adapter, base=source)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
-    plan = _Plan(merging)
+    plan = _Plan.of(merging)
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders, CARD}
@@ -176,50 +175,37 @@ def merge(
     return Written(f"{base} + {adapter}", rows, tuple(notes), headings, Path(out))
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """What a merged checkpoint holds."""
 
     merging: Merging
+    changes: Mapping[str, Change]  # every tensor that is not copied
+    written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
+    added: list[str]  # those that the base does not have
+    untied: list[str]  # of these, those that had another's numbers
+    quantised: int  # how many weights bitsandbytes quantised, if one of them is adapted
 
-    @cached_property
-    def quantised(self) -> Mapping[str, tuple[str, ...]]:
-        """The weights that bitsandbytes quantised with their parts, if one of them is adapted."""
-        quantised = self.merging.source.quantised
-        return {} if quantised.keys().isdisjoint(self.merging.weights.values()) else quantised
-
-    @cached_property
-    def changes(self) -> dict[str, Change]:
-        """Every tensor that is not copied."""
-        dequantised = {name: self.merging.unchanged(name) for name in self.quantised}
-        return {**dequantised, **self.merging.changes}
-
-    @cached_property
-    def added(self) -> list[str]:
-        """The tensors that the base does not have."""
-        return [name for name in self.changes if name not in self.merging.source]
-
-    @cached_property
-    def written(self) -> dict[str, dict[str, TensorInfo]]:
-        """The tensors of each file."""
-        infos = header({name: change.start for name, change in self.changes.items()})
-        gone = {part for parts in self.quantised.values() for part in parts[1:]}
-        files = self.merging.source.files
+    @classmethod
+    def of(cls, merging: Merging) -> _Plan:
+        """Find out which tensors change, and what each file will hold."""
+        source, quantised = merging.source, merging.source.quantised
+        if quantised.keys().isdisjoint(merging.weights.values()):
+            quantised = {}
+        changes = {name: merging.unchanged(name) for name in quantised} | merging.changes
+        infos = header({name: change.start for name, change in changes.items()})
+        gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {
                 tensor: infos.get(tensor, info)
                 for tensor, info in file.tensors.items()
                 if tensor not in gone
             }
-            for name, file in files.items()
+            for name, file in source.files.items()
         }
-        written[max(files)] |= {name: infos[name] for name in self.added}
-        return written
-
-    @property
-    def untied(self) -> list[str]:
-        """The tensors that had another's numbers and have their own."""
-        return sorted(self.merging.source.tied.keys() & {*self.added})
+        added = [name for name in changes if name not in source.places]
+        written[max(written)] |= {name: infos[name] for name in added}
+        untied = sorted(source.tied.keys() & {*added})
+        return cls(merging, changes, written, added, untied, len(quantised))
 
     def config(self) -> Mapping[str, Any]:
         """The config of the merged model: the base's own, if nothing of it changes."""
@@ -249,7 +235,7 @@ class _Plan:
             notes.append(f"with their own numbers now: {own} (tie_word_embeddings is false)")
         if self.quantised:
             notes.append(
-                f"in float32 now, adapted or not: {len(self.quantised)} weights that bitsandbytes"
+                f"in float32 now, adapted or not: {self.quantised} weights that bitsandbytes"
                 " quantised"
             )
         return notes

@@ -192,6 +192,7 @@ def is_flat(name: str) -> bool:
     Returns
     -------
     bool
+        Whether it has one of kohya's prefixes and no dot.
 
     Examples
     --------

@@ -93,22 +93,21 @@ class OpenModel(ModelDirectory):
     @cached_property
     def spec(self) -> ModelSpec:
         """The modules, as the family describes them or else from headers."""
-        kind, files = self.config.get("model_type"), sorted(self.path.glob("*.safetensors"))
+        kind = self.config.get("model_type")
         if not self.on_disk:
             return self._by_family
         if kind in family_names():
-            quantised = (0, 0)
             if "quantization_config" in self.config:
                 with suppress(FileError, OSError):  # names need no weights: some may be missing
-                    quantised = quantised_size(few_bits(self))
-            return replace(self._by_family, quantised=quantised)
-        if any((self.path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
-            files = [self.path]
+                    return replace(self._by_family, quantised=quantised_size(few_bits(self)))
+            return self._by_family
         if not self.config:
             return from_headers(self)
+        whole = any((self.path / name).is_file() for name in (hub.SINGLE, hub.INDEX))
+        files = [self.path] if whole else sorted(self.path.glob("*.safetensors"))
         if len(files) != 1:
             return self._by_family
-        spec = from_headers(self if files == [self.path] else open_model(files[0]))
+        spec = from_headers(self if whole else open_model(files[0]))
         return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
 
     @cached_property

@@ -58,6 +58,8 @@ class GGUFModel(OpenModel):
         As in ``config.json``.
     title : str
         For messages.
+    on_disk : bool
+        Always true.
     file : GGUFFile
         Its tensors by llama.cpp's names.
     names : mapping of str to tuple of str
