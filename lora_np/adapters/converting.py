@@ -29,7 +29,7 @@ from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
-from lora_np.models import Base, Names, OpenModel, flat, open_base, peft
+from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
@@ -154,7 +154,7 @@ def convert(
         )
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
-    mlx = {name: Names({}).names_in("mlx", name)[0] for name in before}
+    mlx = {name: Dialects({}).names_in("mlx", name)[0] for name in before}
     rows = []
     for name, old in before.items():
         # what does nothing is no LoRA

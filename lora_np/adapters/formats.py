@@ -120,7 +120,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
             modules = runtimes.read_gguf(path, base.config if base else None, ordered=ordered)
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            settings, names = read_json(inside(path, peft.NAME)), models.Names({})
+            settings, names = read_json(inside(path, peft.NAME)), models.Dialects({})
             modules = runtimes.read_mlx(settings, file, base)
             for key in file.tensors:
                 (theirs,) = names.names_in("mlx", key)

@@ -18,7 +18,7 @@ from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located
-from lora_np.models import GGUFModel, Names, Parameter, Place, as_stored, open_gguf
+from lora_np.models import Dialects, GGUFModel, Parameter, Place, as_stored, open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 ENOUGH = 0.9  # the least share of an update that rounding should leave
@@ -128,6 +128,7 @@ def merge_gguf(
     choice("rounding", rounding, ("nearest", "random"))
     if dtype is not None:
         choice("dtype", dtype, ENCODED)
+    draws = generator(rng)
     out, base = Path(out), Path(base)
     recipe = out.with_name("Modelfile")
     if modelfile and recipe.exists() and not force:
@@ -135,9 +136,7 @@ def merge_gguf(
     source = opened(base)
     update = load(adapter, base=source)
     unsure = () if any_base else check_base(source, update)
-    merged = MergedFile.of(
-        Merging(source, update), dtype, generator(rng) if rounding == "random" else None
-    )
+    merged = MergedFile.of(Merging(source, update), dtype, draws if rounding == "random" else None)
     inputs = [base, *([update.path] if update.path else [])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
         gguf.write(merged.tensors, merged.read, stage, metadata=metadata_of(source.file, dtype))
@@ -299,7 +298,7 @@ def notes_on(merged: MergedFile, unsure: Iterable[str]) -> list[str]:
     return notes
 
 
-def tensors_for(parameter: str, dialects: Names, family: str) -> tuple[str, ...]:
+def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, ...]:
     """Name the tensors that a parameter becomes."""
     module, _, part = parameter.rpartition(".")
     experts = dialects.names_in("llama_cpp", parameter)

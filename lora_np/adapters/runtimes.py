@@ -27,7 +27,7 @@ from lora_np.checks import Array, number, shown
 from lora_np.files import FileError, write_json
 from lora_np.hub import FLOATS, TensorInfo, gguf, safetensors
 from lora_np.models import (
-    Names,
+    Dialects,
     OpenModel,
     Place,
     family_names,
@@ -54,8 +54,8 @@ _HEADS = {
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
 # whose names of experts are those of all: their modules are called alike in transformers, not in
 # mlx-lm
-_EXPERTS = Names({}, ("qwen3_moe", "mixtral"))
-_MLX_NAMES = Names({})  # of models whose names are transformers'
+_EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
+_MLX_NAMES = Dialects({})  # of models whose names are transformers'
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
@@ -167,7 +167,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
         raise FileError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
     base = config or base_of(file)
     parts: list[tuple[Place, AdapterModule]] = []
-    names = Names({}, families)
+    names = Dialects({}, families)
     for key, factors in grouped(file, _GGUF).items():
         place = names.place_in("llama_cpp", key)
         if place is None:
@@ -196,7 +196,7 @@ def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
     def known(family: str) -> int:
-        names = Names({}, [family])
+        names = Dialects({}, [family])
         return sum(bool(names.place_in("llama_cpp", key)) for key in keys)
 
     family = max(_families(architecture), key=known)

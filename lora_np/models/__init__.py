@@ -8,7 +8,7 @@ with on_demand(globals()):
     from lora_np.models import peft as peft
     from lora_np.models.dialects import (
         KOHYA as KOHYA,
-        Names as Names,
+        Dialects as Dialects,
         Rewrite as Rewrite,
         flat as flat,
         is_flat as is_flat,

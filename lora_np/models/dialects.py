@@ -43,7 +43,7 @@ _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 
 
-class Names:
+class Dialects:
     """The names of one model's modules, in checkpoints and in other programs.
 
     Parameters
@@ -56,11 +56,11 @@ class Names:
 
     Examples
     --------
-    >>> names = Names({"model_type": "gemma3"})
+    >>> names = Dialects({"model_type": "gemma3"})
     >>> names.place("language_model.model.layers.0.mlp.up_proj.weight").parameter
     'model.language_model.layers.0.mlp.up_proj.weight'
 
-    >>> mixtral = Names({"model_type": "mixtral"})
+    >>> mixtral = Dialects({"model_type": "mixtral"})
     >>> mixtral.place("model.layers.0.block_sparse_moe.experts.3.w3.weight")
     Place(parameter='model.layers.0.mlp.experts.gate_up_proj', expert=3, part=1, parts=2,
     transposed=False)

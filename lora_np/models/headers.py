@@ -19,7 +19,7 @@ from lora_np import hub
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, Json, read_json
 from lora_np.hub import ModelDirectory
-from lora_np.models.dialects import Names, renamed
+from lora_np.models.dialects import Dialects, renamed
 from lora_np.models.families import family_names, from_config
 from lora_np.models.formulas import Config
 from lora_np.models.names import Place, fused_names, names_are_known
@@ -83,11 +83,12 @@ class OpenModel(ModelDirectory):
         """The model as its family describes it, or None."""
         # there may be no such family, or it may lack the architecture or the fields
         with suppress(TypeError, ValueError):
-            return self._by_family
+            return self.by_family
         return None
 
     @cached_property
-    def _by_family(self) -> ModelSpec:
+    def by_family(self) -> ModelSpec:
+        """The modules as the family describes them."""
         return from_config(self.config, name=self.title or self.path.name)
 
     @cached_property
@@ -95,18 +96,18 @@ class OpenModel(ModelDirectory):
         """The modules, as the family describes them or else from headers."""
         kind = self.config.get("model_type")
         if not self.on_disk:
-            return self._by_family
+            return self.by_family
         if kind in family_names():
             if "quantization_config" in self.config:
                 with suppress(FileError, OSError):  # names need no weights: some may be missing
-                    return replace(self._by_family, quantised=quantised_size(few_bits(self)))
-            return self._by_family
+                    return replace(self.by_family, quantised=quantised_size(few_bits(self)))
+            return self.by_family
         if not self.config:
             return from_headers(self)
         whole = any((self.path / name).is_file() for name in (hub.SINGLE, hub.INDEX))
         files = [self.path] if whole else sorted(self.path.glob("*.safetensors"))
         if len(files) != 1:
-            return self._by_family
+            return self.by_family
         spec = from_headers(self if whole else open_model(files[0]))
         return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
 
@@ -265,9 +266,9 @@ class OpenModel(ModelDirectory):
         return {name: self.dialects.place(name) for name in self.places}
 
     @cached_property
-    def dialects(self) -> Names:
+    def dialects(self) -> Dialects:
         """What its modules are called in checkpoints and by other programs."""
-        return Names(self.config)
+        return Dialects(self.config)
 
     def _stored(self, name: str) -> Parameter | None:
         """The parameter of this name, or of its name in a checkpoint without a head."""
@@ -326,6 +327,14 @@ class Parameter:
         The tensors that make it up, and where each goes.
     told : ModuleSpec, optional
         The module that it belongs to, if another checkpoint tells it better.
+
+    Examples
+    --------
+    >>> from lora_np.hub import located
+    >>> model = open_model(located("austen"))
+    >>> q = model.parameters["model.layers.0.self_attn.q_proj.weight"]
+    >>> q.shape == next(q.matrices()).shape == q.module.shape
+    True
     """
 
     model: OpenModel

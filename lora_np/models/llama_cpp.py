@@ -16,7 +16,7 @@ import numpy as np
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, errors_at
 from lora_np.hub import SafetensorsFile, TensorInfo, gguf
-from lora_np.models.dialects import Names
+from lora_np.models.dialects import Dialects
 from lora_np.models.families import (
     family_names,
     family_of,
@@ -86,9 +86,9 @@ class GGUFModel(OpenModel):
         tensors = [self.file.info(name) for names in self.names.values() for name in names]
         few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
         if all(tensor.dtype in ("F16", "BF16") for tensor in few):
-            return self._by_family
+            return self.by_family
         size = sum(tensor.size for tensor in few), sum(tensor.nbytes for tensor in few)
-        return replace(self._by_family, quantised=size)
+        return replace(self.by_family, quantised=size)
 
     def info(self, name: str) -> TensorInfo:
         """Return the shape of one parameter; numbers are float32."""
@@ -186,7 +186,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
         read = ", ".join(family_of(name).tables["llama_cpp"][0] for name in gguf_families())
         raise FileError(f"{path}: family {architecture!r:.40} is not read; those that are: {read}")
     names: dict[str, list[str]] = {}
-    known = Names({"model_type": family})
+    known = Dialects({"model_type": family})
     for theirs, info in file.tensors.items():
         module, _, part = theirs.rpartition(".")
         if theirs in _FACTORS:
@@ -215,7 +215,7 @@ def check_complete(model: GGUFModel) -> None:
     for module in model.spec.modules:
         name = module.name if module.kind == "experts" else f"{module.name}.weight"
         if not module.tied and name not in model.names:
-            theirs = " and ".join(Names(model.config).names_in("llama_cpp", module.name))
+            theirs = " and ".join(Dialects(model.config).names_in("llama_cpp", module.name))
             raise ValueError(f"the model has no tensor {name} (llama.cpp's {theirs})")
 
 
@@ -305,7 +305,7 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
     See Also
     --------
-    Names : The tensors in the file, of which there may be several.
+    Dialects : The tensors in the file, of which there may be several.
 
     Examples
     --------

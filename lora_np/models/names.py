@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 def names_are_known(config: Config) -> bool:
-    """Tell whether `Names` knows those of a model: all but some with vision or audio.
+    """Tell whether `Dialects` knows those of a model: all but some with vision or audio.
 
     Parameters
     ----------
