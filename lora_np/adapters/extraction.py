@@ -211,11 +211,9 @@ def extract(
         made, ranks = _cut(whole, found, goal, portable=portable) if found else (whole, {})
         written, remarks = write(made, stage, base=before)
         lines = {name: x.line(made.get(name), ranks[name]) for name, x in found.items()}
-        promised = _promised(able, others, lines)
+        promised = _promised(able, others, saved.kept, lines)
         check = partial(_check, Merging(before, written), Path(out), grams)
-        at_once(
-            check, {pair.name: (pair, error) for pair, error in promised.items()}, label="check"
-        )
+        at_once(check, promised, label="check")
     notes = _notes(len(promised), idle, remarks, tied, saved, pairs)
     headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
     rows = (*lines.values(), *saved.lines(others))
@@ -262,15 +260,18 @@ def _cut(
 
 
 def _promised(
-    able: Iterable[_Pair], others: Mapping[str, _Other], lines: Mapping[str, ExtractedTensor]
-) -> dict[_Pair, float | None]:
-    """The error that each tensor may have; None where it is kept as it is."""
-    errors: dict[_Pair, float | None] = {
-        pair: lines[pair.target].error
-        for pair in able
-        if pair.target in lines and lines[pair.target].rank
+    able: Iterable[_Pair],
+    others: Mapping[str, _Other],
+    kept: Mapping[str, str],
+    lines: Mapping[str, ExtractedTensor],
+) -> dict[str, tuple[_Pair, float | None]]:
+    """List what is checked, and the error that it may have; None where it is kept as it is."""
+    adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
+    promised: dict[str, tuple[_Pair, float | None]] = {
+        pair.name: (pair, line.error) for pair, line in adapted if line.rank
     }
-    return errors | dict.fromkeys(other.pair for other in others.values() if other.is_checked)
+    whole = (x.pair for name, x in others.items() if kept[name] != "not kept")
+    return promised | {pair.name: (pair, None) for pair in whole if pair.old}
 
 
 def _notes(
@@ -406,17 +407,11 @@ class _Other(NamedTuple):
     kept: str  # as what
     tokens: tuple[int, ...]  # whose rows differ
 
-    @property
-    def is_checked(self) -> bool:
-        """Whether the result must restore it."""
-        return self.pair.old is not None and self.kept != "not kept"
-
 
 def _others(
     pairs: Collection[_Pair], *, most: int | float | None, jobs: int, progress: bool
 ) -> dict[str, _Other]:
     """Find what differs and has no LoRA; keep it if ``most``, the rank of LoRAs, is given."""
-    keep = most is not None
     tokens = {pair.name: pair.new_rows(most) for pair in pairs} if most is not None else {}
     some = [pair for pair in pairs if not pair.carries_lora or tokens.get(pair.name)]
     work = {pair.name: pair for pair in some}
@@ -425,7 +420,7 @@ def _others(
     for pair in some:
         if (norm := norms[pair.name]) is not None:
             rows = tokens.get(pair.name, ())
-            kept = pair.kept_as(rows, holders) if keep else "not kept"
+            kept = pair.kept_as(rows, holders) if most is not None else "not kept"
             others[pair.name] = _Other(pair, norm, kept, rows)
     return others
 

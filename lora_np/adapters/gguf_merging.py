@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -18,7 +18,7 @@ from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located
-from lora_np.models import Dialects, GGUFModel, Parameter, Place, as_stored, open_gguf
+from lora_np.models import Dialects, GGUFModel, as_stored, open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 ENOUGH = 0.9  # the least share of an update that rounding should leave
@@ -136,7 +136,8 @@ def merge_gguf(
     source = opened(base)
     update = load(adapter, base=source)
     unsure = () if any_base else check_base(source, update)
-    merged = MergedFile.of(Merging(source, update), dtype, draws if rounding == "random" else None)
+    merging = Merging(source, update)
+    merged = MergedFile.of(merging, source, dtype, draws if rounding == "random" else None)
     inputs = [base, *([update.path] if update.path else [])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
         gguf.write(merged.tensors, merged.read, stage, metadata=metadata_of(source.file, dtype))
@@ -211,76 +212,55 @@ class Loss(NamedTuple):
         return MergedKind(kind, self.tensors, self.parameters, relative, self.share)
 
 
-class Part(NamedTuple):
-    """A tensor of the new file: which part of a parameter it is, along the outputs."""
-
-    parameter: Parameter
-    part: int
-    parts: int
-
-    def of(self, W: Array) -> Array:
-        """Take the part from the whole."""
-        return W if self.parts == 1 else np.split(W, self.parts, axis=-2)[self.part]
-
-
 @dataclass(frozen=True)
 class MergedFile:
     """The tensors of a merged file: those that change are computed, others copied."""
 
     merging: Merging
+    source: GGUFModel
     tensors: Mapping[str, TensorInfo]
-    parts: Mapping[str, Part]  # of what changes
+    # what changes: the parameter, which part of it along the outputs, and of how many
+    parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     losses: dict[str, list[Loss]]  # by the kind of blocks, as far as it is written
 
     @classmethod
-    def of(cls, merging: Merging, dtype: str | None, rng: Rng) -> MergedFile:
+    def of(cls, merging: Merging, source: GGUFModel, dtype: str | None, rng: Rng) -> MergedFile:
         """Find what changes, and the kinds of blocks that it gets."""
-        source = merging.source
-        assert isinstance(source, GGUFModel)
         if merging.vocabulary:
             why = "has other tokens: merge it into a directory first, with its tokenizer"
             raise FileError(f"{merging.update} {why}")
         tensors, parts = dict(source.file.tensors), {}
         for name, change in merging.changes.items():
-            parameter = source.parameters.get(name) or Parameter(source, name, {name: Place(name)})
-            shape = change.start.shape
+            size = change.start.shape
             theirs = tensors_for(name, source.dialects, source.config["model_type"])
-            for index, place in enumerate(theirs):
-                rows = shape[-2] // len(theirs) if len(theirs) > 1 else 0
-                size = (*shape[:-2], rows, shape[-1]) if rows else shape
-                parts[place] = Part(parameter, index, len(theirs))
+            if len(theirs) > 1:
+                size = (*size[:-2], size[-2] // len(theirs), size[-1])
+            for part, place in enumerate(theirs):
+                parts[place] = name, part, len(theirs)
                 tensors[place] = TensorInfo(kind_of(source.file, place, size, dtype), size)
-        return cls(merging, tensors, parts, rng, {})
+        return cls(merging, source, tensors, parts, rng, {})
 
     def read(self, place: str) -> Array | Blocks | gguf.GGUFFile:
         """Compute a tensor, or give the file from which it is copied."""
-        source = self.merging.source
-        assert isinstance(source, GGUFModel)
+        source, change = self.source, self.merging.changes
         if place not in self.parts:
             return source.file
-        kind, name = self.tensors[place].dtype, self.parts[place].parameter.name
-        W = self._weight(place, self._changed)
+        kind, name = self.tensors[place].dtype, self.parts[place][0]
+        start = change[name].start
+        wide = replace(change[name], start=replace(start, dtype="float32", read=start.single))
+        W = self._part(place, wide.result(f"{source.path}: {name!r}")[0])
         with errors_at(f"{source.path}: {name!r}"):
             Q = in_kind(kind, W, self.rng)
-        loss = Loss.of(self._weight(place, self._before), W, np.asarray(Q))
-        self.losses.setdefault(kind, []).append(loss)
+        W0 = self._part(place, source.read(source.tied.get(name, name)))
+        self.losses.setdefault(kind, []).append(Loss.of(W0, W, np.asarray(Q)))
         return Q
 
-    def _weight(self, place: str, read: Callable[[str], Array]) -> Array:
-        part = self.parts[place]
-        W = part.parameter.whole(read)
-        return part.of(as_stored(self.merging.source.config, part.parameter.name, W))
-
-    def _before(self, tensor: str) -> Array:
-        source = self.merging.source
-        return source.read(source.tied.get(tensor, tensor))
-
-    def _changed(self, tensor: str) -> Array:
-        change = self.merging.changes[tensor]
-        wide = replace(change.start, dtype="float32", read=change.start.single)
-        place = f"{self.merging.source.path}: {tensor!r}"
-        return replace(change, start=wide).result(place)[0]
+    def _part(self, place: str, W: Array) -> Array:
+        """The tensor of llama.cpp's that a parameter, or a part of it, becomes."""
+        name, part, parts = self.parts[place]
+        W = as_stored(self.source.config, name, W)
+        return W if parts == 1 else np.split(W, parts, axis=-2)[part]
 
 
 def notes_on(merged: MergedFile, unsure: Iterable[str]) -> list[str]:
@@ -288,7 +268,7 @@ def notes_on(merged: MergedFile, unsure: Iterable[str]) -> list[str]:
     every = Loss.together(chain.from_iterable(merged.losses.values()))
     notes = [f"share of the update kept: {every.share:.2f}", *unsure]
     if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
-        base, update = merged.merging.source.path, merged.merging.update
+        base, update = merged.source.path, merged.merging.update
         notes.append(f"{base} seems to hold the update of {update} already")
     if every.share < ENOUGH:
         offer = "take --dtype F16" if "Q8_0" in merged.losses else OFFER
