@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_np.checks import StrPath
 from lora_np.hub import TensorInfo, directory, gguf
-from lora_np.models import as_stored, open_model
+from lora_np.models import as_stored, decoder_of, open_model
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 KEYS = {
@@ -19,6 +19,7 @@ KEYS = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "context_length": "max_position_embeddings",
+    "rope.freq_base": "rope_theta",
 }
 
 
@@ -35,12 +36,11 @@ def write(model: StrPath, path: StrPath, *, kind: str = "F32") -> None:
         (theirs,) = source.dialects.names_in("llama_cpp", module)
         own = "F32" if W.ndim == 1 else "F16" if W.shape[-1] % LAYOUTS[kind].entries else kind
         tensors[f"{theirs}.{part}"] = W if own == "F32" else quantise(W, own)
-    rope = source.config.get("rope_parameters") or source.config
+    fields = decoder_of(source.config).fields
     metadata: dict[str, Any] = {
         "general.architecture": "llama",
         "general.type": "model",
-        "llama.rope.freq_base": float(rope.get("rope_theta", 10_000)),
-        **{f"llama.{key}": source.config[x] for key, x in KEYS.items() if x in source.config},
+        **{f"llama.{key}": fields[name] for key, name in KEYS.items() if name in fields},
     }
     infos = {
         name: TensorInfo(x.kind if isinstance(x, Blocks) else "F32", x.shape)
