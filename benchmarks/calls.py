@@ -102,6 +102,7 @@ def flows(folder: Path) -> dict[str, Flow]:
         llm, text, rank=2, steps=1, batch_size=2, max_length=16, progress=False
     )
     adapters.save(tuned.model, folder / "style")
+    adapters.save(tuned.model, folder / "named", base="austen")
     adapters.merge("austen", folder / "style", folder / "tuned", any_base=True)
     (folder / "handed-in").mkdir()
     answer = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -143,10 +144,10 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "convert to GGUF": Flow(
             lambda: adapters.convert(
-                folder / "style", folder / "style.gguf", to="gguf", base="austen", force=True
+                folder / "named", folder / "named.gguf", to="gguf", force=True
             ),
             23,
-            "as convert, with the base's family, its names and its order of rows",
+            "as convert, with the base that the adapter names: its family, names and order of rows",
             bases=1,
         ),
         "extract": Flow(

@@ -149,8 +149,9 @@ def convert(
             if given is not None:
                 names = _shortest(wanted, [module.name for module in given.spec.modules])
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
+        named = own if form in ("gguf", "mlx") and own and own.config else None
         after, notes = formats.write(
-            wanted, stage, to=form, base=given, dtype=dtype, portable=to == "portable"
+            wanted, stage, to=form, base=given or named, dtype=dtype, portable=to == "portable"
         )
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
