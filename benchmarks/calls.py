@@ -146,7 +146,7 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: adapters.convert(
                 folder / "named", folder / "named.gguf", to="gguf", force=True
             ),
-            23,
+            22,
             "as convert, with the base that the adapter names: its family, names and order of rows",
             bases=1,
         ),

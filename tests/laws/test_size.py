@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.size import ROOT, measure, sources, unused_names
 
-MOST_TOKENS = 254_296
+MOST_TOKENS = 254_317
 MOST_ANY = 500
 
 
