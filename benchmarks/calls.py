@@ -1,8 +1,8 @@
-"""Files of lora_np, and calls of its functions, that one small use of each kind takes once all is
-loaded.
+"""How much of lora_np one small use of each kind goes through, once all is loaded.
 
 Small uses are all overhead: what they cost is how often Python enters a function of the package.
-And these files are what one reads to follow the use.
+And the files and functions are what one reads to follow the use, going from file to file. A base
+model is opened once: its files are read, and its modules built from its config, a single time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,38 @@ FILES = 12  # of the package, that a use should do with
 
 class Flow(NamedTuple):
     """One use: a function to be called twice, the files that it may take, and why where these are
-    more.
+    more; and how many base models it opens.
     """
 
     use: Callable[[], Any]
     files: int = FILES
     why: str = ""
+    bases: int = 0
+
+
+class Watched(NamedTuple):
+    """What Python entered of the package during one use.
+
+    Calls by the file and the function's name (comprehensions in one file are alike), how often the
+    next call was in another file, and how often each JSON file was read.
+    """
+
+    calls: Counter[tuple[str, str]]
+    changes: int
+    read: Counter[str]
+
+    @property
+    def files(self) -> Counter[str]:
+        """Calls by file."""
+        files: Counter[str] = Counter()
+        for (file, _), times in self.calls.items():
+            files[file] += times
+        return files
+
+    @property
+    def built(self) -> int:
+        """How often a list of modules was built from a config."""
+        return self.calls["models/families.py", "from_config"]
 
 
 def main(arguments: list[str]) -> None:
@@ -47,21 +73,17 @@ def main(arguments: list[str]) -> None:
     rows: list[tuple[str | int | None, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, flow in flows(Path(folder)).items():
-            entered = calls(flow.use)
+            seen = watch(flow.use)
             if options.files:
-                rows += [(name, file, times) for file, times in sorted(entered.items())]
+                rows += [(name, file, times) for file, times in sorted(seen.files.items())]
             else:
-                rows.append(
-                    (name, len(entered), flow.files, sum(entered.values()), flow.why or None)
-                )
+                sizes = len(seen.calls), seen.changes, sum(seen.calls.values())
+                rows.append((name, len(seen.files), flow.files, *sizes, flow.why or None))
+    headings = ("use", "files", "at most", "functions", "changes of file", "calls", "why more")
     table = Table(
-        (
-            ("use", "file", "calls")
-            if options.files
-            else ("use", "files", "at most", "calls", "why more")
-        ),
+        ("use", "file", "calls") if options.files else headings,
         rows,
-        title="Files of lora_np that a use enters, and calls (sys.setprofile), the second time",
+        title="What a use enters of lora_np (sys.setprofile), the second time",
     )
     print(table.to_json() if options.json else table)
 
@@ -80,6 +102,8 @@ def flows(folder: Path) -> dict[str, Flow]:
         llm, text, rank=2, steps=1, batch_size=2, max_length=16, progress=False
     )
     adapters.save(tuned.model, folder / "style")
+    adapters.save(tuned.model, folder / "named", base="austen")
+    adapters.merge("austen", folder / "style", folder / "tuned", any_base=True)
     (folder / "handed-in").mkdir()
     answer = "def lora_count(d, k, r):\n    return r * (d + k)\n"
     (folder / "handed-in" / "ada.py").write_text(answer, encoding="utf-8")
@@ -93,21 +117,63 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            18,
+            17,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
             " concern; the formats, told by looking, what the rules of programs say of the result,"
             " and the wrappers that training leaves in names are six more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            23,
-            "as resize, with a second checkpoint: its quantised tensors, its names, and its family,"
-            " which says what shares the embedding's numbers",
+            20,
+            "as resize, with a second checkpoint: its names in every dialect, and its family, which"
+            " says what shares the embedding's numbers",
+            bases=1,
         ),
         "convert": Flow(
             lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
-            17,
+            16,
             "as resize, with a second format, read back once it is written",
+        ),
+        "convert, with the base": Flow(
+            lambda: adapters.convert(
+                folder / "style", folder / "based", to="mlx", base="austen", force=True
+            ),
+            20,
+            "as convert, with the base's family and its names",
+            bases=1,
+        ),
+        "convert to GGUF": Flow(
+            lambda: adapters.convert(
+                folder / "named", folder / "named.gguf", to="gguf", force=True
+            ),
+            22,
+            "as convert, with the base that the adapter names: its family, names and order of rows",
+            bases=1,
+        ),
+        "extract": Flow(
+            lambda: adapters.extract("austen", folder / "tuned", folder / "x", rank=2, force=True),
+            25,
+            "two checkpoints, their difference and its spectrum, an adapter written, and merged"
+            " again to check it",
+            bases=2,
+        ),
+        "repair": Flow(
+            lambda: adapters.repair(folder / "style", folder / "r", base="austen", force=True),
+            21,
+            "an adapter read and written under the names of its base, and both measured",
+            bases=1,
+        ),
+        "check": Flow(
+            lambda: adapters.check(folder / "style", base="austen"),
+            17,
+            "an adapter read, compared with its base, and judged by every program's rules",
+            bases=1,
+        ),
+        "load": Flow(
+            lambda: language.load("austen"),
+            17,
+            "a checkpoint, its family, a decoder with all its layers, and a vocabulary",
+            bases=1,
         ),
         "finetune": Flow(
             lambda: language.finetune(
@@ -123,14 +189,23 @@ def flows(folder: Path) -> dict[str, Flow]:
     }
 
 
-def calls(use: Callable[[], Any]) -> Counter[str]:
-    """How many times Python enters a function of each file of the package, the second time."""
-    home = Path(lnp.__file__).parent
-    entered: Counter[str] = Counter()
+def watch(use: Callable[[], Any]) -> Watched:
+    """Watch which functions of the package Python enters, the second time."""
+    home = f"{Path(lnp.__file__).parent}/"
+    calls: Counter[tuple[str, str]] = Counter()
+    read: Counter[str] = Counter()
+    changes, last = 0, ""
 
     def seen(frame: Any, event: str, argument: Any) -> None:
-        if event == "call":
-            entered[frame.f_code.co_filename] += 1
+        nonlocal changes, last
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        if event != "call" or not file.startswith(home):
+            return
+        calls[file.removeprefix(home), name] += 1
+        changes += bool(last) and file != last
+        last = file
+        if name == "read_json":
+            read[str(frame.f_locals["path"])] += 1
 
     use()
     gc.collect()  # a generator that somebody left is closed by entering its function
@@ -141,7 +216,4 @@ def calls(use: Callable[[], Any]) -> Counter[str]:
     finally:
         sys.setprofile(None)
         gc.enable()
-    inside = {file: times for file, times in entered.items() if Path(file).is_relative_to(home)}
-    return Counter(
-        {Path(file).relative_to(home).as_posix(): times for file, times in inside.items()}
-    )
+    return Watched(calls, changes, read)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import _gguf
 from lora_np import adapters, freeze, language
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.language import LanguageModel
@@ -54,7 +55,10 @@ def main(arguments: list[str]) -> None:
         for kind in kinds:
             path = Path(folder) / f"{kind}.gguf"
             some = next(iter(tuned.values()))[0]
-            adapters.merge_gguf(options.model, scaled(some, 0), path, dtype=kind, any_base=True)
+            if shipped:
+                _gguf.write(options.model, path, kind=kind)
+            else:
+                adapters.merge_gguf(options.model, scaled(some, 0), path, dtype=kind, any_base=True)
             start = language.load(path)
             for name, (adapter, held_out) in tuned.items():
                 before = logits(start, held_out)

@@ -26,6 +26,12 @@ Format = Literal["peft", "gguf", "mlx", "kohya"]
 # of files, by their endings; the other formats are directories
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
+# What a module may have beside the factors of a linear layer, by attribute or part.
+EXTRAS = {
+    "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
+    "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
+    "tuned": "an update that is no LoRA (LoHa, LoKr)",
+}  # fmt: skip
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # the same of diffusers
 
 
@@ -266,6 +272,11 @@ class AdapterModule:
         return (d, k) if self.tuned else (*self.parts["A"].shape[:-2], d, k)
 
     @property
+    def extras(self) -> set[str]:
+        """What it has beside the factors of a linear layer."""
+        return {what for what in EXTRAS if what in self.parts or getattr(self, what)}
+
+    @property
     def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
         """What two modules must have in common for their updates to be added."""
         return self.shape, self.groups, self.embedding, self.parameter
@@ -407,6 +418,11 @@ class Adapter(Mapping[str, AdapterModule]):
             id(part): part for module in self.modules.values() for part in module.parts.values()
         }
         return [*parts.values(), *self.full.values(), *(rows.new for rows in self.rows.values())]
+
+    @property
+    def copies(self) -> list[str]:
+        """The weights of adapted modules that are saved in full, usually the base's own."""
+        return [name for name in self.full if name.removesuffix(".weight") in self]
 
     @property
     def around(self) -> list[str]:

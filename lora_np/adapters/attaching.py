@@ -24,11 +24,10 @@ from lora_np.adapters.adapter import (
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
-from lora_np.models import decoder_of, family_names, peft
+from lora_np.models import OpenModel, decoder_of, family_names, open_base, peft
 from lora_np.nn import LEAVES, Embedding, Linear, Named, freeze, join, replace, trainable, walk
 from lora_np.quantise import Quantised
 
@@ -101,10 +100,10 @@ def save(
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
-        full = {name: x for name, x in adapter.full.items() if name not in copied(adapter)}
+        full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
-        write(adapter, stage, base=config, dtype=dtype)
+        write(adapter, stage, base=config and open_base(config), dtype=dtype)
 
 
 def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
@@ -146,13 +145,15 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     array([3., 3.])
     """
     config = getattr(model, "config", None)
-    adapter = only_lora(load(adapter, base=config if isinstance(config, Mapping) else None))
+    config = config if isinstance(config, Mapping) else None
+    base = OpenModel(Path("this model"), config, on_disk=False) if config else None
+    adapter = only_lora(load(adapter, base=base))
     if any(isinstance(node, lora.ADAPTED) for _, node in walk(model)):
         raise ValueError(
             "this model has LoRA adapters already: merge it first, or start from the base model"
         )
-    if isinstance(config, Mapping) and not any_base:
-        check_base(config, "this model", adapter)
+    if base and not any_base:
+        check_base(base, adapter)
     check_start(adapter, with_base=True)
     named = names or _own_name
     waiting, turned = {*adapter, *adapter.full, *adapter.rows}, _stored_turned(model)
@@ -245,28 +246,10 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
                 id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows))))
             )
             continue
+        core = layer.lora if isinstance(layer, lora.DoRALinear) else layer
+        modules[name] = _module_of(name, layer, core, biased=biased)
         if isinstance(layer, lora.LoRAExperts):
-            parts = {"A": held(value(layer.A)), "B": held(value(layer.B))}
-            modules[name] = AdapterModule(parts, layer.alpha, parameter=True)
             continue
-        if not isinstance(layer, (lora.LoRALinear, lora.LoRAEmbedding, lora.DoRALinear)):
-            raise FileError(
-                f"{name} is a {type(layer).__name__}, which is not written to files: merge it"
-            )
-        core, m = (
-            (layer.lora, value(layer.m)) if isinstance(layer, lora.DoRALinear) else (layer, None)
-        )
-        A, B, c = value(core.A), value(core.B), None
-        embedding = isinstance(core.base, Embedding)
-        # a head, with the embedding's factors
-        if isinstance(layer, lora.LoRAEmbedding) and not embedding:
-            A, B = B.T, A.T
-        # PEFT knows them for all layers or for none
-        elif biased and isinstance(layer, lora.LoRALinear):
-            c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
-        modules[name] = AdapterModule.of(
-            A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding
-        )
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(core.base.W, np.ndarray):
             # as PEFT does, since the vocabulary may have grown
             full[f"{name}.weight"] = held(core.base.W)
@@ -282,6 +265,27 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     settings = {key: setting for key, setting in unusual.items() if setting}
     replaced = {f"{name}.weight": trained for name, trained in rows.values()}
     return Adapter(modules, full, targeting(raw, modules) | settings, rows=replaced)
+
+
+def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModule:
+    """What an adapted layer does to its base, from its A and B: those of ``core`` in a DoRA."""
+    if isinstance(core, lora.LoRAExperts):
+        parts = {"A": held(value(core.A)), "B": held(value(core.B))}
+        return AdapterModule(parts, core.alpha, parameter=True)
+    if not isinstance(core, (lora.LoRALinear, lora.LoRAEmbedding)):
+        raise FileError(
+            f"{name} is a {type(layer).__name__}, which is not written to files: merge it"
+        )
+    m = None if core is layer else value(layer.m)
+    A, B, c = value(core.A), value(core.B), None
+    embedding = isinstance(core.base, Embedding)
+    # a head, with the embedding's factors
+    if isinstance(layer, lora.LoRAEmbedding) and not embedding:
+        A, B = B.T, A.T
+    # PEFT knows them for all layers or for none
+    elif biased and isinstance(layer, lora.LoRALinear):
+        c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
+    return AdapterModule.of(A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding)
 
 
 def _own_name(path: str) -> str:

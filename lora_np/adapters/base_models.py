@@ -56,12 +56,13 @@ def check_pair(
             raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
 
 
-def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tuple[str, ...]:
+def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
     """Refuse a base of another kind than the adapter's; a note if the adapter does not say which.
 
     It can say so by the path of its base, if that is on this disk, and by the class that PEFT
     recorded. A name on the hub proves nothing either way.
     """
+    config, path = base.config, base.path
     if MERGED in config and adapter.path and digest_of(adapter.path) in str(config[MERGED]):
         raise FileError(f"{path}: {adapter} has been merged into it already{_INSIST}")
     theirs, ours = _class_of(adapter), _families(config)
@@ -69,9 +70,10 @@ def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tu
         kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
         raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs[0]}")
     named = _base_of(adapter) or ""
-    config_path = located(named) / "config.json"
+    home = located(named)
+    config_path = home / "config.json"
     if named and config_path.is_file():
-        wanted = read_json(config_path)
+        wanted = config if path == home else read_json(config_path)  # which is open already
         if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
             wanted = {**wanted, "model_type": "llama"}
         _same(wanted, config_path.parent, config, path)

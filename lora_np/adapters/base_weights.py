@@ -13,10 +13,10 @@ from lora_np import hub, lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.scaling import parted, widened
-from lora_np.checks import Array, StrPath, close_names, overflow_allowed
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
-from lora_np.hub import bitsandbytes_parts, directory
-from lora_np.models import OpenModel, Place, open_model, peft
+from lora_np.hub import directory
+from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -29,7 +29,11 @@ class Change:
     start: Stored  # of the dtype that the result is to have
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    transposed: bool = False  # whether it may be stored as inputs by outputs
+    # what the module acts on: a tensor of a parameter
+    parameter: Parameter | None = None
+    tensor: str = ""
+    # whether the adapter says that linear weights are stored as inputs by outputs
+    turned: bool = False
     # the initialisation that took the module's first factors out of the weight
     began: str | None = None
 
@@ -47,14 +51,32 @@ class Change:
         if dtype not in hub.FLOATS:
             raise FileError(f"{place} is stored as {dtype}, into which nothing can be merged")
         W = np.asarray(W, np.float64) if dtype == "float64" else W
-        maps = oriented(place, W, module, transposed=self.transposed)
+        maps = self.oriented(place, W, module)
         if self.began:
             module = from_start(module, maps, self.began)
         return W, *add_update(place, maps, module, dtype=dtype)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
         """Return the tensor before the change, in float32 or better, oriented for ``module``."""
-        return oriented(place, self.start.single(), module, transposed=self.transposed)
+        return self.oriented(place, self.start.single(), module)
+
+    def oriented(self, place: str, W: Array, module: AdapterModule) -> Array:
+        """See a tensor as the module's maps, outputs by inputs: (d, k) or a stack of those."""
+        assert self.parameter is not None
+        if module.kernel and module.groups > 1:
+            why = (
+                "takes each group's inputs alone, while PEFT's update takes all: that cannot be"
+                " merged"
+            )
+            raise FileError(f"{place}: a convolution in {module.groups} groups {why}")
+        return self.parameter.oriented(
+            self.tensor,
+            W,
+            module.shape,
+            kernel=bool(module.kernel),
+            embedding=module.embedding,
+            turned=self.turned,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,10 +101,9 @@ class Merging:
     @cached_property
     def weights(self) -> dict[str, str]:
         """The tensor of each adapted module in the base."""
-        return {
-            name: self.named(weight_name(name, module))
-            for name, module in self.update.modules.items()
-        }
+        modules = self.update.modules
+        wanted = [weight_name(*item) for item in modules.items()]
+        return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
@@ -109,12 +130,20 @@ class Merging:
             start = widened(old.start, 0, (0, more)) if more else old.start
             changes[named(name)] = replace(old, start=start, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
+        turned = self.update.fan_in_fan_out
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
         before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
         for name, module in self.update.modules.items():
-            for target, part, transposed in self._targets(name, module):
+            for parameter, target, part in self._parts(name, module):
                 old = changes.get(target) or self._original(target, name)
-                changes[target] = replace(old, module=part, transposed=transposed, began=began)
+                changes[target] = replace(
+                    old,
+                    module=part,
+                    parameter=parameter,
+                    tensor=target,
+                    turned=turned,
+                    began=began,
+                )
         full = {named(name): stored for name, stored in self.update.full.items()}
         whole = [
             (name, owner) for name, owner in tied.items() if {name, owner} <= full.keys() - adapted
@@ -162,66 +191,57 @@ class Merging:
             )
         return old, new
 
-    def _targets(
+    def _parts(
         self, name: str, module: AdapterModule
-    ) -> Iterator[tuple[str, AdapterModule, bool]]:
-        """List the tensors that a module changes, by what, and whether they may be transposed.
+    ) -> Iterator[tuple[Parameter, str, AdapterModule]]:
+        """List the tensors that a module changes, and by what.
 
         A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by
         themselves.
         """
-        weight, source = weight_name(name, module), self.source
-        tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
-        experts = {place.expert for place in tensors.values()}
+        source, parameter = self.source, self._parameter(weight_name(name, module))
+        experts = {place.expert for place in parameter.places.values()}
         if None not in experts and len(experts) != module.maps:
             raise FileError(
                 f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}"
             )
-        for target, place in tensors.items():
-            if module.tuned:
-                size = self.shape(place.parameter)
-                module = replace(module, tuned=module.tuned.on(size))
-            if place.expert is not None:
-                yield target, parted(module.expert(place.expert), place.parts)[place.part], False
-                continue
-            known = place.parameter in source.parameters
-            turned = known and source.module_of(place.parameter).transposed
-            if module.maps == 1 or module.kernel:
-                # Of what no family describes the config may say it, though PEFT fits it to some
-                # layer.
-                yield (
-                    target,
-                    module,
-                    turned or (source.described is None and self.update.fan_in_fan_out),
-                )
+        if module.tuned:
+            module = replace(module, tuned=module.tuned.on(self._sides(parameter)))
+        for target, place in parameter.places.items():
+            if place.expert is None:
+                yield parameter, target, module
             else:
-                # The shape shows how they are stored, or, if inputs and outputs are equally many,
-                # the type.
                 yield (
+                    parameter,
                     target,
-                    module,
-                    module.shape[-1] != module.shape[-2] or turned != place.transposed,
+                    parted(module.expert(place.expert), place.parts)[place.part],
                 )
         if module.tuned and module.tuned.moves_bias:
-            if (bias := self.named(f"{name}.bias")) in source:
+            if (bias := self._parameter(f"{name}.bias")).tensor in source:
                 column = module.tuned.on((module.shape[0], 1))
-                yield bias, replace(module, tuned=column), False
+                yield bias, bias.tensor, replace(module, tuned=column)
         elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
-            trained = module.parts["bias"]
+            trained, bias = module.parts["bias"], self._parameter(f"{name}.bias")
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
             factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
-            target = self.named(f"{name}.bias")
-            if target not in source and target not in source.tied:
+            if bias.tensor not in source and bias.tensor not in source.tied:
                 why = (
                     "to add the bias of B to, and PEFT cannot merge it either: train without"
                     " lora_bias"
                 )
-                raise FileError(f"{source.path}: has no {target!r} {why}")
-            yield target, AdapterModule(factors, alpha=module.scale), False
+                raise FileError(f"{source.path}: has no {bias.tensor!r} {why}")
+            yield bias, bias.tensor, AdapterModule(factors, alpha=module.scale)
 
-    def shape(self, parameter: str) -> tuple[int, ...]:
+    def _parameter(self, name: str) -> Parameter:
+        """The base's parameter that the adapter calls so, or one of a single tensor."""
+        if found := self.source.parameters.get(name):
+            return found
+        tensor = self.named(name)
+        return Parameter(self.source, name, {tensor: Place(name)})
+
+    def _sides(self, parameter: Parameter) -> tuple[int, ...]:
         """Outputs and inputs of a linear weight, however it is stored."""
-        module = self.source.module_of(parameter)
+        module = self.source.module_of(parameter.name)
         unsure = (
             self.source.described is None and self.update.fan_in_fan_out and not module.transposed
         )
@@ -230,13 +250,16 @@ class Merging:
     def unchanged(self, name: str) -> Change:
         """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
         source = self.source
-        if bitsandbytes_parts(source, name):
+        if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
             return Change(
                 Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised())
             )
-        info = source.info(name)
-        return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
+        if file := source.files.get(source.places[name]):
+            info, read = file.tensors[name], file.read
+        else:
+            info, read = source.info(name), source.read
+        return Change(Stored(info.dtype, info.shape, partial(read, name)))
 
     def _replacement(self, name: str) -> Change:
         source, target, new = self.source, self.named(name), self.update.full[name]
@@ -255,7 +278,7 @@ class Merging:
 
     def _original(self, target: str, name: str) -> Change:
         source = self.source
-        owner = target if target in source else source.tied.get(target)
+        owner = target if target in source.places else source.tied.get(target)
         if owner is not None:
             return self.unchanged(owner)
         close = close_names(target, source.places)
@@ -280,29 +303,6 @@ def weight_name(name: str, module: AdapterModule) -> str:
     return name if module.parameter else f"{name}.weight"
 
 
-def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:
-    """A base weight seen as the module's maps, outputs by inputs: (d, k) or a stack of those.
-
-    Embeddings are stored as (k, d). If ``transposed`` says that others may be too (GPT-2's Conv1D,
-    the experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means
-    some.
-    """
-    if module.kernel and module.groups > 1:
-        why = (
-            "takes each group's inputs alone, while PEFT's update takes all: that cannot be merged"
-        )
-        raise FileError(f"{place}: a convolution in {module.groups} groups {why}")
-    W = W[:, None] if W.ndim == 1 else W
-    shape = module.shape
-    swapped = shape if module.kernel else (*shape[:-2], shape[-1], shape[-2])
-    transposed = module.embedding or (transposed and W.shape == swapped)
-    if W.shape != (swapped if transposed else shape) and W.shape != (1, *shape):
-        hint = "; it is stored transposed, which needs fan_in_fan_out" if W.shape == swapped else ""
-        raise FileError(f"{place} of shape {W.shape} does not fit an update of shape {shape}{hint}")
-    maps = W.reshape(len(W), -1) if module.kernel else W.reshape(W.shape[-len(shape) :])
-    return maps.swapaxes(-1, -2) if transposed else maps
-
-
 def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
     """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` rounded to ``dtype``.
 
@@ -314,7 +314,7 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
     magnitude, moved, lost = module.magnitude, 0.0, 0.0
     step = max(1, BLOCK // W.shape[-1])
     # what is not finite is refused below
-    with overflow_allowed(divide="ignore"):
+    with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for start in range(0, W.shape[-2], step):
                 rows = (*index, slice(start, start + step))
@@ -339,7 +339,8 @@ def changing(
     if module.tuned:
         update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
-    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    scale = wide.type(module.scale)
+    B, A = module.B.astype(wide) * scale, module.A.astype(wide)
     return lambda rows: B[rows] @ A[rows[:-1]]
 
 
@@ -352,13 +353,14 @@ class Based(NamedTuple):
     unsure: tuple[str, ...]
 
 
-def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -> Based:
+def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: bool = False) -> Based:
     """The adapter on a base model in a directory; without one, as it is."""
     if base is None:
         return Based(adapter, {}, {}, ())
-    source = open_model(directory(base))
+    source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))
+    base = source.path
     merging = Merging(source, adapter)
-    unsure = () if any_base else check_base(source.config, base, adapter)
+    unsure = () if any_base else check_base(source, adapter)
     weights: dict[str, Reader] = {}
     biases: dict[str, Callable[[], tuple[Array, float | None, float | None]]] = {}
     modules = dict(adapter.modules)

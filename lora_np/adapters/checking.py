@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lora_np.adapters.adapter import FILES, Adapter, Format, Source
-from lora_np.adapters.formats import Base, Findings, described, format_of, opened, without_copies
+from lora_np.adapters.formats import Findings, base_of, format_of, opened, without_copies
 from lora_np.adapters.rules import ALL, CheckedModule, grouped, judged, runtimes, shortened
 from lora_np.checks import choice
+from lora_np.models import Base, open_base
 from lora_np.table import Table
 
 
@@ -105,7 +106,9 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
-    read = without_copies(opened(adapter, base=base), base)
+    known = None if base is None else open_base(base)
+    read = opened(adapter, base=known)
+    read = without_copies(read, base_of(read, known))
     programs = {
         name: rules
         for name, rules in runtimes().items()
@@ -113,7 +116,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
         if runtime == name
         or (runtime == "all" and ("kohya" in rules["reads"]) == (form == "kohya"))
     }
-    rows = judged(read, form, None if base is None else described(base), programs)
+    rows = judged(read, form, known, programs)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
     if runtime == "all":
         others = [name for name in runtimes() if name not in programs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -29,8 +29,10 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed, real
 from lora_np.files import FileError
+from lora_np.hub import directory
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
+from lora_np.models import OpenModel
 from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 ALL = "all"  # modules
 _Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, its inputs
+_Work = tuple[str, list[_Given], Path, np.random.Generator]
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
@@ -168,55 +171,18 @@ def combine(
     merge_method = MERGE_METHODS[choice("method", method, MERGE_METHODS)]
     merge_method.checked(density=density, rank=rank, rng=rng)
     choice("on_conflict", on_conflict, ON_CONFLICT)
-    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
-        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
-    weights = [1.0] * len(adapters) if weights is None else weights
-    if not len(adapters) == len(weights) > 0:
-        raise ValueError(
-            f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters"
-        )
-    if (grams is not None) != (method == "regmean") or (
-        grams is not None and len(grams) != len(adapters)
-    ):
-        raise ValueError(
-            f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
-        )
+    weights = _weighed(adapters, weights)
+    _check_grams(grams, method, len(adapters))
     loaded = [only_lora(load(path)) for path in adapters]
-    weights = [
-        number(f"the weight of {path}", weight, minimum=float("-inf"))
-        for path, weight in zip(adapters, weights, strict=True)
-    ]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
     if rank is None and merge_method.cut:
         rank = max(module.rank for module in modules)
     merge_method = merge_method if len(loaded) > 1 else MERGE_METHODS["sum"]
     parts = {part for module in modules for part in module.parts}
-    bases: dict[str, Reader] = {}
-    if "magnitude" in parts:
-        if base is None:
-            raise FileError(
-                "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
-            )
-        for source in loaded:
-            bases |= on_base(source, base, any_base=any_base).weights
-            if lacking := source.keys() - bases.keys():
-                raise FileError(
-                    f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
-                )
+    bases = _bases(loaded, base, any_base=any_base) if "magnitude" in parts else {}
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
-        given: dict[str, list[_Given]] = {}
-        for source, weight, by_name in zip(
-            loaded, weights, grams or [{}] * len(loaded), strict=True
-        ):
-            for name, module in source.items():
-                gram = real("a Gram matrix", by_name[name]) if name in by_name else None
-                given.setdefault(name, []).append((module, weight, gram))
-        draws = generator(rng).spawn(len(given))
-        work = {
-            name: (name, given[name], aside / str(i), draw)
-            for i, (name, draw) in enumerate(zip(given, draws, strict=True))
-        }
+        work = _work(_by_module(loaded, weights, grams), aside, rng)
         options = density, rank, "bias" in parts
         combined_by = partial(_combined, merge_method, options, bases)
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
@@ -229,7 +195,7 @@ def combine(
             combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
         )
         made = made_portable(made) if portable else made
-        notes = write(made, stage)
+        _, notes = write(made, stage)
     rows = tuple(
         CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )
@@ -242,11 +208,75 @@ def combine(
     return Written(f"{method}: {title}", rows, tuple(notes), headings, Path(out))
 
 
+def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
+    """Check that each adapter has a weight; by default 1."""
+    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
+        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
+    weights = [1.0] * len(adapters) if weights is None else weights
+    if not len(adapters) == len(weights) > 0:
+        raise ValueError(
+            f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters"
+        )
+    return [
+        number(f"the weight of {path}", weight, minimum=float("-inf"))
+        for path, weight in zip(adapters, weights, strict=True)
+    ]
+
+
+def _by_module(
+    loaded: Sequence[Adapter], weights: Sequence[float], grams: Sequence[spectra.Grams] | None
+) -> dict[str, list[_Given]]:
+    """List, for each module, what the adapters do to it, with their weights and inputs."""
+    given: dict[str, list[_Given]] = {}
+    every = grams or [{}] * len(loaded)
+    for source, weight, by_name in zip(loaded, weights, every, strict=True):
+        for name, module in source.items():
+            gram = real("a Gram matrix", by_name[name]) if name in by_name else None
+            given.setdefault(name, []).append((module, weight, gram))
+    return given
+
+
+def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int) -> None:
+    """Refuse inputs that a method does not take, and a method without them."""
+    if (grams is not None) != (method == "regmean") or len(grams or range(count)) != count:
+        raise ValueError(
+            f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
+        )
+
+
+def _work(
+    given: Mapping[str, list[_Given]], aside: Path, rng: np.random.Generator | int
+) -> dict[str, _Work]:
+    """Give each module a place for its factors, and draws of its own."""
+    draws = generator(rng).spawn(len(given))
+    return {
+        name: (name, given[name], aside / str(i), draw)
+        for i, (name, draw) in enumerate(zip(given, draws, strict=True))
+    }
+
+
+def _bases(loaded: Sequence[Adapter], base: StrPath | None, *, any_base: bool) -> dict[str, Reader]:
+    """Find the base's weights, without which magnitudes have no sum."""
+    if base is None:
+        raise FileError(
+            "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
+        )
+    bases: dict[str, Reader] = {}
+    model = OpenModel.at(directory(base))
+    for source in loaded:
+        bases |= on_base(source, model, any_base=any_base).weights
+        if lacking := source.keys() - bases.keys():
+            raise FileError(
+                f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
+            )
+    return bases
+
+
 def _combined(
     merge_method: MergeMethod,
     options: tuple[float | None, int | None, bool],
     bases: Mapping[str, Reader],
-    work: tuple[str, list[_Given], Path, np.random.Generator],
+    work: _Work,
 ) -> tuple[AdapterModule, float, bool]:
     """Combine one module, stored on disk; measure how far it is from the weighted sum.
 
@@ -264,10 +294,7 @@ def _combined(
         ]
         if bases:
             W0 = bases[name]()
-            gains = [_gain(W0, module) for module, *_ in given]
-            gained = list(zip(updates, gains, strict=True))
-            gain = 1 + sum(update.weight * (g - 1) for update, g in gained)
-            updates = [replace(update, B=g * update.B) for update, g in gained]
+            gain, updates = _gained(W0, updates, [module for module, *_ in given])
         wanted = spectra.no_overflow(
             name, spectra.side_by_side((update.B, update.weighted) for update in updates)
         )
@@ -285,10 +312,8 @@ def _combined(
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
             ).ravel()
-        if with_bias:  # a module without one adds nothing
-            scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
-            biases = [scale * bias for bias, scale in scaled if bias is not None]
-            arrays["bias"] = sum(biases, np.zeros(first.shape[0]))
+        if with_bias:
+            arrays["bias"] = _bias(given)
         arrays |= {"A": A, "B": B}
     parts = {}
     for part, array in arrays.items():
@@ -297,6 +322,14 @@ def _combined(
         parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off, acts or with_bias or gain is not None
+
+
+def _bias(given: Sequence[_Given]) -> Array:
+    """Add the biases of B; a module without one adds nothing."""
+    scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
+    biases = [scale * bias for bias, scale in scaled if bias is not None]
+    total: Array = sum(biases, np.zeros(given[0][0].shape[0]))
+    return total
 
 
 def _by_map(
@@ -311,6 +344,16 @@ def _by_map(
     rank = max(len(A) for _, A in made)  # zeros fill up the others
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
+
+
+def _gained(
+    W0: Array, updates: Sequence[WeightedUpdate], modules: Iterable[AdapterModule]
+) -> tuple[Array, list[WeightedUpdate]]:
+    """Add up the gains of DoRAs on the rows of ``W0``, and put each into its update."""
+    gains = [_gain(W0, module) for module in modules]
+    gained = list(zip(updates, gains, strict=True))
+    gain = np.asarray(1 + sum(update.weight * (g - 1) for update, g in gained))
+    return gain, [replace(update, B=g * update.B) for update, g in gained]
 
 
 def _gain(W0: Array, module: AdapterModule) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -23,13 +23,13 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.base_weights import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import flat, made_portable
+from lora_np.adapters.scaling import made_portable
 from lora_np.adapters.spectra import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
-from lora_np.models import mlx_name, peft
+from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
@@ -63,7 +63,7 @@ def convert(
     out: StrPath,
     *,
     to: Target,
-    base: formats.Base | None = None,
+    base: Base | None = None,
     tolerance: float | None = None,
     grams: Grams | None = None,
     dtype: str | None = None,
@@ -130,33 +130,36 @@ def convert(
     choice("to", to, get_args(Target))
     if tolerance is not None:
         number("tolerance", tolerance, maximum=1, open_maximum=True)
-    before = formats.load(adapter, base=base)
-    folder = formats.base_folder(before, base)
+    given = None if base is None else open_base(base)
+    before = formats.load(adapter, base=given)
+    own = formats.base_of(before, given)
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
-        before = to_lora(before, base=folder) if before.start else only_lora(before)
-        before = formats.without_copies(before, base)
+        before = to_lora(before, base=own) if before.start else only_lora(before)
+        before = formats.without_copies(before, own)
     form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
     if to == "lora":
         form = FILES.get(Path(out).suffix, "peft")
     with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before
         if to == "lora":
-            weights = folder if base is None or isinstance(base, Mapping) else base
+            weights = given if given and given.on_disk else own
             wanted = to_lora(before, base=weights, tolerance=tolerance, grams=grams, aside=aside)
         elif to == "portable":
             wanted = made_portable(before)
-            if base is not None:
-                names = _shortest(wanted, formats.names_of(base))
+            if given is not None:
+                names = _shortest(wanted, [module.name for module in given.spec.modules])
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
-        notes = formats.write(
-            wanted, stage, to=form, base=base, dtype=dtype, portable=to == "portable"
+        named = own if form in ("gguf", "mlx") and own and own.config else None
+        after, notes = formats.write(
+            wanted, stage, to=form, base=given or named, dtype=dtype, portable=to == "portable"
         )
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
-        after = formats.load(stage, base=base)
+        after = formats.rebased(after, given) if given else after
+    mlx = {name: Dialects({}).names_in("mlx", name)[0] for name in before}
     rows = []
     for name, old in before.items():
         # what does nothing is no LoRA
-        if new := after.get(name) or after.get(flat(name)) or after.get(mlx_name(name)):
+        if new := after.get(name) or after.get(flat(name)) or after.get(mlx[name]):
             rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
@@ -182,7 +185,7 @@ def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
 def to_lora(
     adapter: Source,
     *,
-    base: StrPath | None = None,
+    base: StrPath | OpenModel | None = None,
     tolerance: float | None = None,
     grams: Grams | None = None,
     any_base: bool = False,

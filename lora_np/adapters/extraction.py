@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows
 from lora_np.adapters.base_models import check_pair
 from lora_np.adapters.base_weights import BLOCK, Merging
-from lora_np.adapters.formats import Written, load, new_adapter, write
+from lora_np.adapters.formats import Written, new_adapter, write
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.spectra import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
-from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
+from lora_np.models import HEAD, OpenModel, Parameter, Place, fused_names, open_model, peft
 from lora_np.table import Table
 from lora_np.work import parallel_map
 
@@ -194,146 +194,139 @@ def extract(
         out, rank=rank, energy=energy, tolerance=tolerance, budget=budget, total_rank=total_rank
     )
     before, after = open_model(directory(base)), open_model(directory(tuned))
-    pairs = list(_pairs(before, after))
-    if not any_base:
-        shapes = {pair.name: (pair.old_shape, pair.shape) for pair in pairs if pair.is_weight}
-        check_pair(before, after, shapes)
-    if not any(pair.old for pair in pairs):
-        raise FileError(f"{tuned}: has no tensor in common with {base}")
+    pairs = _compared(before, after, any_base=any_base)
+    at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # computed by now, if they were not
-        most = goal.value if goal.name == "rank" else 1
-        tokens = {pair.name: pair.new_rows(most) for pair in pairs if save_others}
-        candidates = {
-            pair.name: pair for pair in pairs if not pair.carries_lora or tokens.get(pair.name)
-        }
-        norms = parallel_map(_norm, candidates, jobs=jobs, progress=progress, label="compare")
-        others = {name: pair for name, pair in candidates.items() if norms[name] is not None}
-        holders = {pair.holder for pair in pairs}
-        kept = dict.fromkeys(others, "not kept")
-        for name, pair in others.items() if save_others else ():
-            savable = "in full" if pair.is_savable(holders) else "not kept"
-            alone = name.endswith(".bias") and pair.old_shape == pair.shape
-            kept[name] = "rows" if tokens[name] else "bias" if alone else savable
-        in_full = {pair.holder for pair in others.values() if kept[pair.name] == "in full"}
-        able = [
-            pair
-            for pair in pairs
-            if pair.carries_lora and pair.name not in kept and pair.holder not in in_full
-        ]
-        work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
-        decomposed = parallel_map(_decompose, work, jobs=jobs, progress=progress, label="extract")
-        changed = {name: result for name, result in decomposed.items() if result is not None}
-        if not changed and {*kept.values()} <= {"not kept"}:
+        most = (goal.value if goal.name == "rank" else 1) if save_others else None
+        others = _others(pairs, most=most, jobs=jobs, progress=progress)
+        saved = _Saved.of(after, pairs, others)
+        able = [pair for pair in pairs if pair.carries_lora and pair.name not in saved.kept]
+        found = _found(able, aside, goal, grams, at_once)
+        if not found and {*saved.kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
-        labels = {name: work[name][0].name for name in changed}
-        idle = {} if changed else dict([_idle(able)])  # PEFT needs a module to adapt
-        adapted = (work[name][0].module for name in changed or idle)
-        turned = any(module.transposed and module.kind == "linear" for module in adapted)
-        table = None if HEAD in after.parameters else before.tied.get(HEAD)
-        for name in {pair.target for pair in pairs if table in pair.old} & changed.keys():
-            module, spectrum = changed[name]
-            A, B = (module.parts[part].seen(np.transpose) for part in "BA")
-            changed[_HEAD] = AdapterModule({"A": A, "B": B}, alpha=module.alpha), spectrum
-            labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
-        spectra = {name: spectrum for name, (_, spectrum) in changed.items()}
-        modules = {name: module for name, (module, _) in changed.items()}
-        replaced = [pair for pair in pairs if pair.holder in in_full]
-        full = {pair.name: pair.stored for pair in replaced}
-        full |= _shared(after, replaced)
-        kept |= dict.fromkeys(full, "in full")
-        saved = sorted({name.rpartition(".")[0] for name in full})
-        full |= {name: pair.stored for name, pair in others.items() if kept[name] == "bias"}
-        rows = {name: others[name].rows(tokens[name]) for name in others if kept[name] == "rows"}
-        raw = {
-            **peft.FRESH,
-            "base_model_name_or_path": str(base),
-            "fan_in_fan_out": turned,
-            "modules_to_save": saved or None,
-            "bias": "all" if "bias" in kept.values() else "none",
-            "trainable_token_indices": {others[name].holder: [*tokens[name]] for name in rows}
-            or None,
-        }
-        whole = Adapter(modules or idle, full, targeting(raw, modules or idle), rows=rows)
-        ranks = goal.ranks(whole, spectra, modules, portable=portable) if modules else {}
-        made = cut(whole, modules, ranks, portable=portable) if modules else whole
-        remarks = write(made, stage, base=before.config)
-        promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
-        checked: dict[str, tuple[_Pair, float | None]] = {
-            name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
-        }
-        checked |= {
-            name: (pair, None)
-            for name, pair in others.items()
-            if pair.old and kept[name] != "not kept"
-        }
-        check = partial(_check, Merging(before, load(stage)), Path(out), grams)
-        parallel_map(check, checked, jobs=jobs, progress=progress, label="check")
-    lines = [
-        ExtractedTensor(
-            labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key],
-            sum(part.size for part in made[key].parts.values()) if ranks[key] else 0,
-        )
-        for key, x in spectra.items()
-    ]  # fmt: skip
-    for name, how in kept.items():
-        size = rows[name].new.size if how == "rows" else full[name].size if name in full else 0
-        left = float(how == "not kept")
-        lines.append(ExtractedTensor(name, how, None, norms.get(name) or 0.0, left, size))
-    notes = [
-        f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
-    ]
+        idle = {} if found else _idle(able)  # PEFT needs a module to adapt
+        found |= (tied := _tied_head(before, after, pairs, found))
+        whole = _adapter(str(base), able, found, idle, saved)
+        made, ranks = _cut(whole, found, goal, portable=portable) if found else (whole, {})
+        written, remarks = write(made, stage, base=before)
+        lines = {name: x.line(made.get(name), ranks[name]) for name, x in found.items()}
+        promised = _promised(able, others, saved.kept, lines)
+        check = partial(_check, Merging(before, written), Path(out), grams)
+        at_once(check, promised, label="check")
+    notes = _notes(len(promised), idle, remarks, tied, saved, pairs)
+    headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
+    rows = (*lines.values(), *saved.lines(others))
+    return Extraction(f"{tuned} - {base}", rows, tuple(notes), headings, Path(out))
+
+
+def _compared(before: OpenModel, after: OpenModel, *, any_base: bool) -> list[_Pair]:
+    """Pair the parameters of two checkpoints of one model."""
+    pairs = list(_pairs(before, after))
+    if not any_base:
+        shapes = {pair.name: (pair.old_shape, pair.new.shape) for pair in pairs if pair.is_weight}
+        check_pair(before, after, shapes)
+    if not any(pair.old for pair in pairs):
+        raise FileError(f"{after.path}: has no tensor in common with {before.path}")
+    return pairs
+
+
+def _adapter(
+    base: str,
+    able: Iterable[_Pair],
+    found: Mapping[str, _Decomposed],
+    idle: Mapping[str, AdapterModule],
+    saved: _Saved,
+) -> Adapter:
+    """Make an adapter of LoRAs at their full rank, and of what is saved beside them."""
+    modules = {name: x.module for name, x in found.items()} or idle
+    adapted = [pair.new.module for pair in able if pair.target in modules]
+    raw = {
+        **peft.FRESH,
+        "base_model_name_or_path": base,
+        "fan_in_fan_out": any(x.transposed and x.kind == "linear" for x in adapted),
+        **saved.settings,
+    }
+    return Adapter(modules, saved.full, targeting(raw, modules), rows=saved.rows)
+
+
+def _cut(
+    whole: Adapter, found: Mapping[str, _Decomposed], goal: Goal, *, portable: bool
+) -> tuple[Adapter, Mapping[str, int]]:
+    """Bring the LoRAs to the ranks that the goal asks for."""
+    spectra = {name: x.spectrum for name, x in found.items()}
+    ranks = goal.ranks(whole, spectra, whole.modules, portable=portable)
+    return cut(whole, whole.modules, ranks, portable=portable), ranks
+
+
+def _promised(
+    able: Iterable[_Pair],
+    others: Mapping[str, _Other],
+    kept: Mapping[str, str],
+    lines: Mapping[str, ExtractedTensor],
+) -> dict[str, tuple[_Pair, float | None]]:
+    """List what is checked, and the error that it may have; None where it is kept as it is."""
+    adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
+    promised: dict[str, tuple[_Pair, float | None]] = {
+        pair.name: (pair, line.error) for pair, line in adapted if line.rank
+    }
+    whole = (x.pair for name, x in others.items() if kept[name] != "not kept")
+    return promised | {pair.name: (pair, None) for pair in whole if pair.old}
+
+
+def _notes(
+    checked: int,
+    idle: Iterable[str],
+    remarks: list[str],
+    tied: Iterable[str],
+    saved: _Saved,
+    pairs: Collection[_Pair],
+) -> list[str]:
+    """Say what was checked, what is unusual about the result, and what is not in it."""
+    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {checked})"]
     notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
     notes += remarks
-    if _HEAD in changed and _HEAD not in work:
+    for name in tied:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
-        notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
-    if "not kept" in kept.values():
+        notes.append(f"{name} shares its weight with the embedding, and is adapted like it: {how}")
+    if "not kept" in saved.kept.values():
         notes.append(
             "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
         )
-    if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
+    paired = {tensor: pair.old for pair in pairs if pair.old for tensor in pair.old.places}
+    before = next(iter(paired.values())).model
+    if lacking := sorted({*before.places} - paired.keys()):
         notes.append(f"only in the base: {', '.join(lacking)}")
-    headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
-    title = f"{tuned} - {base}"
-    return Extraction(title, tuple(lines), tuple(notes), headings, Path(out))
+    return notes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pair:
     """One parameter of the live model in both checkpoints."""
 
-    before: OpenModel
-    after: OpenModel
-    name: str  # in the live model
     target: str  # PEFT's name for it: the module, or, if that is not a linear layer, the parameter
-    module: ModuleSpec  # what it belongs to
-    # the tensors that make it up, and their places in it: the base's, none if it has none, and the
-    # tuned ones
-    old: Mapping[str, Place]
-    new: Mapping[str, Place]
-    dtype: str
+    old: Parameter | None  # the base's, if it has one
+    new: Parameter
+
+    @property
+    def name(self) -> str:
+        """The name in the live model."""
+        return self.new.name
 
     @property
     def holder(self) -> str:
         """The module that it is a parameter of."""
-        return self.name.rpartition(".")[0]
+        return self.new.holder
 
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        return self.after.shape(self.new)
-
-    @cached_property
+    @property
     def old_shape(self) -> tuple[int, ...] | None:
-        return self.before.shape(self.old) if self.old else None
+        return self.old.shape if self.old else None
 
     @property
     def is_weight(self) -> bool:
         """Whether it is a matrix or a stack of matrices, by its name."""
-        named = self.name.endswith(".weight")
-        return (named and len(self.shape) == 2) or (
-            not named and len(self.shape) == 3 and self.shape[0] > 1
-        )
+        named, shape = self.name.endswith(".weight"), self.new.shape
+        return (named and len(shape) == 2) or (not named and len(shape) == 3 and shape[0] > 1)
 
     @property
     def carries_lora(self) -> bool:
@@ -342,23 +335,30 @@ class _Pair:
         It cannot if modules other than `HEAD` have the same numbers, which PEFT's adapter would
         miss.
         """
-        infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        shared = self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
-        if self.name in self.after.unread or shared or not self.module.called:
+        after = self.new.model
+        shared = self.name == after.table and not {*after.sharing} <= {_HEAD}
+        if self.name in after.unread or shared or not self.new.module.called or not self.old:
             return False
-        alike = self.is_weight and self.old_shape == self.shape
+        infos = [one.model.info(name) for one in (self.old, self.new) for name in one.places]
+        alike = self.is_weight and self.old_shape == self.new.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
-    def is_savable(self, holders: Collection[str]) -> bool:
-        """Whether the module can be saved in full: PEFT takes it with all that is in it."""
+    def kept_as(self, tokens: tuple[int, ...], holders: Collection[str]) -> str:
+        """Say how it is saved if it cannot have a LoRA: PEFT takes a module with all in it."""
+        if tokens:
+            return "rows"
+        if self.name.endswith(".bias") and self.old_shape == self.new.shape:
+            return "bias"
         inside = any(other.startswith(f"{self.holder}.") for other in holders)
-        return bool(self.holder) and not inside and self.name not in self.after.unread
+        savable = self.holder and not inside and self.name not in self.new.model.unread
+        return "in full" if savable else "not kept"
 
     def new_rows(self, most: int | float) -> tuple[int, ...]:
         """The tokens whose rows differ, if these are fewer numbers than a LoRA of rank ``most``."""
-        if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(self.shape) == 2):
+        shape = self.new.shape
+        if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(shape) == 2):
             return ()
-        (W,), (W0,) = _maps(self.after.read, self.new), _maps(self.before.read, self.old)
+        W, W0 = self.new.whole(), self.old.whole()
         if W.shape[1:] != W0.shape[1:] or len(W) < len(W0):
             return ()
         known = (W[: len(W0)] != W0).any(axis=1)
@@ -366,77 +366,110 @@ class _Pair:
         fewer = len(W) if len(W) > len(W0) else most * sum(W.shape) / W.shape[1]
         return tuple(tokens.tolist()) if len(tokens) < fewer else ()
 
-    def rows(self, tokens: tuple[int, ...]) -> TokenRows:
-        """These rows of the fine-tuned model."""
-        return TokenRows(tokens, self.stored.seen(lambda W: W[[*tokens]]))
-
     @property
     def stored(self) -> Stored:
         """The whole of it in the fine-tuned model."""
-        return Stored(self.dtype, self.shape, self.whole)
-
-    def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
-        """The matrices of the parameter, one for each expert, outputs by inputs."""
-        turned = self.module.transposed or self.module.kind == "embedding"
-        for W in _maps(read, tensors):
-            yield W.T if turned else W
-
-    def tuned(self) -> Iterator[Array]:
-        """The matrices in the fine-tuned model."""
-        return self.maps(self.after.read, self.new)
-
-    def base(self) -> Iterator[Array]:
-        """The matrices in the base."""
-        return self.maps(self.before.read, self.old)
+        return Stored(self.new.dtype, self.new.shape, self.new.whole)
 
     def differences(self) -> Iterator[Array]:
-        """Tuned minus base for each of them, in float32 or better."""
-        for W, W0 in zip(self.tuned(), self.base(), strict=True):
+        """Tuned minus base for each of its matrices, in float32 or better."""
+        assert self.old is not None
+        for W, W0 in zip(self.new.matrices(), self.old.matrices(), strict=True):
             D = W.astype(np.float64 if W.dtype == np.float64 else np.float32)
             yield np.subtract(D, W0, out=D)
-
-    def whole(self) -> Array:
-        """The live parameter of the fine-tuned model."""
-        maps = [*_maps(self.after.read, self.new)]
-        return np.stack(maps) if len(self.shape) == 3 else maps[0]
 
 
 def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     """Pair every parameter of the tuned checkpoint with the base's, by its live name."""
-    unread = {name: {name: Place(name)} for name in after.unread}
+    unread = {name: Parameter(after, name, {name: Place(name)}) for name in after.unread}
     named = before.naming(after.places)
     fused = fused_names(str(after.config.get("model_type"))) or {}
-    by_tensor = {tensor: name for name, tensors in before.parameters.items() for tensor in tensors}
+    by_tensor = {tensor: x for x in before.parameters.values() for tensor in x.places}
     for name, new in {**after.parameters, **unread}.items():
-        first = named(next(iter(new)))
+        first, module = named(new.tensor), new.module
+        old = by_tensor.get(first) or before.parameters.get(name)
         # a checkpoint of the same model may hold as one tensor what the other has in parts
         alone = before.tied.get(name, first)
-        one = {alone: Place(name)} if alone in before else {}
-        old = before.parameters.get(by_tensor.get(first, name)) or one
-        module, holder = after.module_of(name), name.rpartition(".")[0]
+        places = old.places if old else {alone: Place(name)} if alone in before else None
+        old = None if places is None else Parameter(before, name, places, module)
         # PEFT takes some names of modules for those of fused experts
-        whole = module.kind in ("linear", "embedding") and holder.rpartition(".")[2] not in fused
-        dtype = after.info(next(iter(new))).dtype
-        yield _Pair(before, after, name, holder if whole else name, module, old, new, dtype)
+        whole = (
+            module.kind in ("linear", "embedding") and new.holder.rpartition(".")[2] not in fused
+        )
+        yield _Pair(new.holder if whole else name, old, new)
 
 
-def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
-    """Yield the matrices of a live parameter; those with a tensor each are read one by one."""
-    experts: dict[int | None, dict[int, str]] = {}
-    for name, place in tensors.items():
-        experts.setdefault(place.expert, {})[place.part] = name
-    if None in experts:
-        ((name, place),) = tensors.items()
-        W = read(name).swapaxes(-1, -2) if place.transposed else read(name)
-        yield from W if W.ndim == 3 else [W]
-        return
-    for _, parts in sorted(experts.items()):
-        yield np.concatenate([read(parts[part]) for part in sorted(parts)])
+class _Other(NamedTuple):
+    """A parameter that differs and has no LoRA."""
+
+    pair: _Pair
+    norm: float  # of the difference
+    kept: str  # as what
+    tokens: tuple[int, ...]  # whose rows differ
+
+
+def _others(
+    pairs: Collection[_Pair], *, most: int | float | None, jobs: int, progress: bool
+) -> dict[str, _Other]:
+    """Find what differs and has no LoRA; keep it if ``most``, the rank of LoRAs, is given."""
+    tokens = {pair.name: pair.new_rows(most) for pair in pairs} if most is not None else {}
+    some = [pair for pair in pairs if not pair.carries_lora or tokens.get(pair.name)]
+    work = {pair.name: pair for pair in some}
+    norms = parallel_map(_norm, work, jobs=jobs, progress=progress, label="compare")
+    holders, others = {pair.holder for pair in pairs}, {}
+    for pair in some:
+        if (norm := norms[pair.name]) is not None:
+            rows = tokens.get(pair.name, ())
+            kept = pair.kept_as(rows, holders) if most is not None else "not kept"
+            others[pair.name] = _Other(pair, norm, kept, rows)
+    return others
+
+
+class _Saved(NamedTuple):
+    """What an adapter keeps besides LoRAs."""
+
+    full: Mapping[str, Stored]
+    rows: Mapping[str, TokenRows]
+    kept: Mapping[str, str]  # as what, by the name of the parameter
+    settings: Mapping[str, object]  # PEFT's
+
+    @classmethod
+    def of(cls, after: OpenModel, pairs: Iterable[_Pair], others: Mapping[str, _Other]) -> _Saved:
+        """Collect it: PEFT saves a module with all its parameters."""
+        as_what = {name: other.kept for name, other in others.items()}
+        in_full = {other.pair.holder for other in others.values() if other.kept == "in full"}
+        replaced = [pair for pair in pairs if pair.holder in in_full]
+        full = {pair.name: pair.stored for pair in replaced} | _shared(after, replaced)
+        saved = sorted({name.rpartition(".")[0] for name in full})
+        kept = as_what | dict.fromkeys(full, "in full")
+        full |= {name: x.pair.stored for name, x in others.items() if kept[name] == "bias"}
+        chosen = {name: x for name, x in others.items() if kept[name] == "rows"}
+        rows = {
+            name: TokenRows(
+                x.tokens, x.pair.stored.seen(partial(np.take, indices=x.tokens, axis=0))
+            )
+            for name, x in chosen.items()
+        }
+        settings = {
+            "modules_to_save": saved or None,
+            "bias": "all" if "bias" in kept.values() else "none",
+            "trainable_token_indices": {x.pair.holder: [*x.tokens] for x in chosen.values()}
+            or None,
+        }
+        return cls(full, rows, kept, settings)
+
+    def lines(self, others: Mapping[str, _Other]) -> Iterator[ExtractedTensor]:
+        """Give a row of the table for each."""
+        for name, how in self.kept.items():
+            size = self.full[name].size if name in self.full else 0
+            size = self.rows[name].new.size if name in self.rows else size
+            norm = others[name].norm if name in others else 0.0
+            yield ExtractedTensor(name, how, None, norm, float(how == "not kept"), size)
 
 
 def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
     """What else has the weights that are saved in full: PEFT replaces them in one module alone."""
-    whole = {tensor for pair in replaced for tensor in pair.new if pair.name == after.table}
+    whole = {x for pair in replaced for x in pair.new.places if pair.name == after.table}
     holders = {name.rpartition(".")[0] for name, owner in after.tied.items() if owner in whole}
     return {
         name: Stored(after.info(owner).dtype, after.info(owner).shape, partial(after.read, owner))
@@ -447,9 +480,9 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 def _norm(pair: _Pair) -> float | None:
     """The norm of the difference, the base's missing rows as zeros; None if there is none."""
-    base = pair.base() if pair.old else iter(())
-    squares, differs = 0.0, pair.old_shape != pair.shape
-    for W in pair.tuned():
+    base = pair.old.matrices() if pair.old else iter(())
+    squares, differs = 0.0, pair.old_shape != pair.new.shape
+    for W in pair.new.matrices():
         D, W0 = W.astype(np.float64), next(base, np.zeros((0,) * W.ndim))
         common = tuple(map(slice, map(min, W.shape, W0.shape)))
         D[common] -= W0[common]
@@ -458,26 +491,64 @@ def _norm(pair: _Pair) -> float | None:
     return squares**0.5 if differs else None
 
 
-def _idle(able: Iterable[_Pair]) -> tuple[str, AdapterModule]:
+def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
     """The smallest of the linear layers, with an update of zero."""
-    linear = [pair for pair in able if pair.module.kind == "linear" and pair.is_weight]
+    linear = [pair for pair in able if pair.new.module.kind == "linear" and pair.is_weight]
     if not linear:
         raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
-    pair = min(linear, key=lambda pair: sum(pair.shape))
-    d, k = next(pair.tuned()).shape
-    return pair.target, AdapterModule.of(
-        A=np.zeros((1, k), np.float32), B=np.zeros((d, 1), np.float32), alpha=1.0
-    )
+    pair = min(linear, key=lambda pair: sum(pair.new.shape))
+    d, k = next(pair.new.matrices()).shape
+    A, B = np.zeros((1, k), np.float32), np.zeros((d, 1), np.float32)
+    return {pair.target: AdapterModule.of(A=A, B=B, alpha=1.0)}
 
 
-def _decompose(
-    work: tuple[_Pair, Path, Goal, Grams | None],
-) -> tuple[AdapterModule, Spectrum] | None:
+class _Decomposed(NamedTuple):
+    """A LoRA of the difference, with all that its spectrum tells."""
+
+    label: str  # the tensor's name
+    module: AdapterModule
+    spectrum: Spectrum
+
+    def line(self, made: AdapterModule | None, rank: int) -> ExtractedTensor:
+        """Give its row of the table at the rank that was chosen."""
+        size = sum(part.size for part in made.parts.values()) if made else 0
+        norm, error = self.spectrum.left(0) ** 0.5, self.spectrum.error(rank)
+        return ExtractedTensor(self.label, "LoRA", rank, norm, error, size)
+
+
+def _tied_head(
+    before: OpenModel, after: OpenModel, pairs: Iterable[_Pair], found: Mapping[str, _Decomposed]
+) -> dict[str, _Decomposed]:
+    """Adapt a head that shares the embedding's weight like the embedding."""
+    table = None if HEAD in after.parameters else before.tied.get(HEAD)
+    owners = (pair.target for pair in pairs if pair.old and table in pair.old.places)
+    for name in (name for name in owners if name in found):
+        label, module, spectrum = found[name]
+        A, B = (module.parts[part].seen(np.transpose) for part in "BA")
+        head = AdapterModule({"A": A, "B": B}, alpha=module.alpha)
+        return {_HEAD: _Decomposed(f"{label}, as {_HEAD}", head, spectrum)}
+    return {}
+
+
+def _found(
+    able: Sequence[_Pair],
+    aside: Path,
+    goal: Goal,
+    grams: Grams | None,
+    at_once: Callable[..., Mapping[str, _Decomposed | None]],
+) -> dict[str, _Decomposed]:
+    """Decompose every difference that can be a LoRA's."""
+    work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
+    decomposed = at_once(_decompose, work, label="extract")
+    return {name: result for name, result in decomposed.items() if result}
+
+
+def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | None:
     """Store the leading directions of a difference as a module, with its spectrum; None if zero."""
     pair, path, goal, grams = work
-    place = f"{pair.after.path}: the change of {pair.name!r}"
-    itemsize = TensorInfo(pair.dtype, ()).nbytes
-    stacked = len(pair.shape) == 3
+    place, dtype = f"{pair.new.model.path}: the change of {pair.name!r}", pair.new.dtype
+    itemsize = TensorInfo(dtype, ()).nbytes
+    stacked = len(pair.new.shape) == 3
     kept, missing, changed = [], 0.0, False
     for D in pair.differences():
         changed = changed or bool(D.any())
@@ -498,11 +569,11 @@ def _decompose(
         return None
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
-    parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
-    embedding, parameter = pair.module.kind == "embedding", pair.target == pair.name
+    parts = balanced(SVD(U, s, Vh), path, B=dtype, A=dtype)
+    embedding, parameter = pair.new.module.kind == "embedding", pair.target == pair.name
     # of scale 1
     module = AdapterModule(parts, float(s.shape[-1]), embedding=embedding, parameter=parameter)
-    return module, spectrum
+    return _Decomposed(pair.name, module, spectrum)
 
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
@@ -516,19 +587,22 @@ def _check(
 ) -> None:
     """Check that `merge` would restore the tuned parameter up to the promised error."""
     pair, promised = work
+    old, new = pair.old, pair.new
+    assert old is not None
     lost = norm = 0.0
     if promised is None:
-        both = _maps(adapted.read, pair.old), _maps(pair.after.read, pair.new)
+        both = old.maps(adapted.read), new.maps(new.model.read)
         if not all(np.allclose(*maps, rtol=2**-7, atol=0) for maps in zip(*both, strict=True)):
             raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r}")
         return
-    where = {pair.name: Place(pair.name)} if pair.name in pair.before.tied else pair.old
-    made_of = pair.maps(adapted.read, where)
-    for W, W0, made in zip(pair.tuned(), pair.base(), made_of, strict=True):
-        lost += float(np.square(_seen(pair, W - made, grams)).sum())
+    own = pair.name in old.model.tied  # what the adapter gives its own numbers
+    made_of = replace(old, places={pair.name: Place(pair.name)}) if own else old
+    made = made_of.matrices(adapted.read)
+    for W, W0, W1 in zip(new.matrices(), old.matrices(), made, strict=True):
+        lost += float(np.square(_seen(pair, W - W1, grams)).sum())
         norm += float(np.square(_seen(pair, W.astype(np.float64) - W0, grams)).sum())
     apart = (lost / norm) ** 0.5
-    if not apart <= promised + _ROUNDING[pair.dtype]:
+    if not apart <= promised + _ROUNDING[new.dtype]:
         far = (
             f"by {apart:.3g} of its change, not by {promised:.3g} as it should; nothing was written"
         )

@@ -27,14 +27,12 @@ from lora_np.adapters.adapter import (
     Source,
     Stored,
 )
-from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
-from lora_np.models import peft
+from lora_np.models import Base, OpenModel, peft
 from lora_np.table import Shown, Table
 
-Base = StrPath | Mapping[str, Any]
 Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
 NOTHING = "every update is zero: it changes nothing"
@@ -90,8 +88,9 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     """
     if isinstance(adapter, Adapter):
         return adapter
-    read = opened(adapter, base=base, ordered=ordered)
-    read = read if base is None else rebased(read, base)
+    known = base if base is None or isinstance(base, OpenModel) else models.open_base(base)
+    read = opened(adapter, base=known, ordered=ordered)
+    read = read if known is None else rebased(read, known)
     if read.renamed:
         what = f"{len(read.renamed)} names are read without what is around them in the file"
         advice = "other programs may ignore them: lora-np repair writes them right"
@@ -99,7 +98,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     return read
 
 
-def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
+def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = True) -> Adapter:
     """Open an adapter as `load` does, its names without wrappers, though not yet the base's."""
     if isinstance(adapter, Adapter):
         return adapter
@@ -118,12 +117,14 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     full: Mapping[str, Stored] = {}
     with errors_at(path):
         if kind == "gguf":
-            modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
+            modules = runtimes.read_gguf(path, base.config if base else None, ordered=ordered)
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            modules = runtimes.read_mlx(path, file, _known(base))
+            settings, names = read_json(inside(path, peft.NAME)), models.Dialects({})
+            modules = runtimes.read_mlx(settings, file, base)
             for key in file.tensors:
-                if (theirs := models.mlx_name(key)) != key:
+                (theirs,) = names.names_in("mlx", key)
+                if theirs != key:
                     other = models.Rewrite("prefix", "a name of transformers", key, theirs, "")
                     changes[key] = (*changes.get(key, ()), other)
         else:
@@ -131,10 +132,11 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             kinds = {rewrite.kind for rewrites in changes.values() for rewrite in rewrites}
             if "doubled" in kinds and not image_models.has_scales(file):
                 raise FileError(f"has PEFT's keys without {peft.NAME}, which has their scale")
-            modules, full = image_models.read(file, None if base is None else names_of(base))
+            known = [module.name for module in base.spec.modules] if base else None
+            modules, full = image_models.read(file, known)
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = peft_format.targeting({**peft.FRESH, "use_dora": dora}, modules)
-    if kind == "mlx" and isinstance(name := runtimes.mlx_settings(path).get("model"), str):
+    if kind == "mlx" and isinstance(name := settings.get("model"), str):
         raw["base_model_name_or_path"] = name
     pipeline = kind == "kohya" and base is None
     return _marked(Adapter(modules, full, raw, path, pipeline=pipeline), changes, "")
@@ -195,13 +197,10 @@ def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
     return replace(adapter, renamed=renamed)
 
 
-def rebased(adapter: Adapter, base: Base) -> Adapter:
+def rebased(adapter: Adapter, base: OpenModel) -> Adapter:
     """Give the modules the base's names where they differ in nothing but a known prefix."""
-    if (spec := _known(base)) is None:
-        return adapter
     names = {*adapter, *(name.rpartition(".")[0] for name in (*adapter.full, *adapter.rows))}
-    known = known_names(spec)
-    new = {} if names <= known else models.renamed(names, known | known_names(spec.per_expert()))
+    new = base.counterparts(names)
     if not new:
         return adapter
 
@@ -253,51 +252,13 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
     return "peft", folder
 
 
-def config_of(base: Base | None) -> Mapping[str, Any] | None:
-    """The fields of a base's config, from themselves, a directory, a config.json or a GGUF file."""
-    if base is None or isinstance(base, Mapping):
-        return base
-    path = located(base)
-    if path.suffix == ".gguf" and path.is_file():
-        return models.open_gguf(path).config
-    return read_json(path if path.is_file() else inside(directory(path), "config.json"))
-
-
-def described(base: Base) -> models.ModelSpec:
-    """The modules of a base."""
-    if not isinstance(base, Mapping) and models.matrix_size(str(base)):
-        raise ValueError(f"the base must be a model, got the matrix {base}")
-    return models.describe(base if isinstance(base, Mapping) else str(base))
-
-
-def _known(base: Base | None) -> models.ModelSpec | None:
-    """The modules of a base, if it is one that can be described."""
-    try:
-        return None if base is None else described(base)
-    except (ValueError, OSError):
-        return None
-
-
-def known_names(spec: models.ModelSpec) -> set[str]:
-    """The names that a model's modules and their weights have, here and in checkpoints."""
-    names = {name for module in spec.modules for name in (module.name, module.alias) if name}
-    return names | {f"{name}.weight" for name in names}
-
-
-def names_of(base: Base) -> list[str]:
-    """The names of the modules of a base."""
-    return [name for module in described(base).modules for name in module.names()]
-
-
-def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
-    """The directory of the base, or of the one that an adapter names, if it is on this disk."""
-    name = (
-        adapter.raw.get("base_model_name_or_path")
-        if base is None or isinstance(base, Mapping)
-        else base
-    )
+def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
+    """The base if it is a directory, or the one that an adapter names, if it is on this disk."""
+    if base and base.on_disk:
+        return base if base.path.is_dir() else None
+    name = adapter.raw.get("base_model_name_or_path")
     path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
-    return path if path and path.is_dir() else None
+    return OpenModel.at(path) if path and path.is_dir() else None
 
 
 def has_effect(adapter: Adapter) -> bool:
@@ -308,19 +269,18 @@ def has_effect(adapter: Adapter) -> bool:
     )
 
 
-def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
+def without_copies(adapter: Adapter, base: OpenModel | None) -> Adapter:
     """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
-    copies, folder = copied(adapter), base_folder(adapter, base)
-    if not copies or not folder:
+    copies = adapter.copies
+    if not copies or not base:
         return adapter
-    source = models.open_model(folder)
-    named = source.naming(copies)
+    named = base.naming(copies)
     full = dict(adapter.full)
     for name in copies:
-        target = source.tied.get(name, named(name))
-        if target in source:
-            theirs = rounded(full[name].read(), source.info(target).dtype)
-            if np.array_equal(source.read(target), theirs):
+        target = base.tied.get(name, named(name))
+        if target in base:
+            theirs = rounded(full[name].read(), base.info(target).dtype)
+            if np.array_equal(base.read(target), theirs):
                 del full[name]
     return replace(adapter, full=full)
 
@@ -330,45 +290,39 @@ def write(
     path: Path,
     *,
     to: Format | None = None,
-    base: Base | None = None,
+    base: OpenModel | None = None,
     dtype: str | None = None,
     portable: bool = False,
-) -> list[str]:
-    """Write an adapter in a format, by default in that of the path's ending.
+) -> tuple[Adapter, list[str]]:
+    """Write an adapter in a format, by default in that of the path's ending, and read it back.
 
-    Returns what programs would not run as they should: the format's own, or with ``portable`` all.
+    Returns what was read, and what programs would not run as they should: the format's own, or with
+    ``portable`` all.
     """
     to = to or FILES.get(path.suffix, "peft")
     with errors_at(adapter):
         if not adapter.modules and to != "peft":
             raise FileError(f"adapts no module, so there is nothing to write for {to}")
         for name in adapter if to != "kohya" else ():
-            if is_flat(str(name)):
+            if models.is_flat(str(name)):
                 why = "which hides the dots of the path: give the base (--base MODEL)"
                 raise FileError(f"{name!r} is kohya's name, {why}")
             if adapter.pipeline:
                 why = "a pipeline has for its part's module: give that part as the base"
                 raise FileError(f"{name!r} is the name that {why} (--base MODEL)")
         from lora_np.adapters import image_models, rules, runtimes
-        from lora_np.hub import gguf
 
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
+        elif to == "kohya":
+            image_models.write(adapter, path, dtype)
         else:
-            folder = base_folder(adapter, None) if base is None else None
-            if folder and (folder / "config.json").is_file():
-                base = folder
-            config = config_of(base)
-            # which says it of its base
-            if config is None and adapter.path and adapter.path.suffix == ".gguf":
-                config = runtimes.base_of(gguf.open(adapter.path))
-            writers = {
-                "gguf": runtimes.write_gguf,
-                "mlx": runtimes.write_mlx,
-                "kohya": image_models.write,
-            }
-            writers[to](adapter, path, config, dtype)
-        return rules.remarks(opened(path, base=base), to, _known(base), portable=portable)
+            if base is None and (named := base_of(adapter, None)) and named.config:
+                base = named
+            writer = runtimes.write_gguf if to == "gguf" else runtimes.write_mlx
+            writer(adapter, path, base or runtimes.told_base(adapter), dtype)
+        read = opened(path, base=base)
+        return read, rules.remarks(read, to, base, portable=portable)
 
 
 def weights_file(path: Path) -> Path:

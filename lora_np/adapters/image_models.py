@@ -31,7 +31,7 @@ from lora_np.checks import Array
 from lora_np.files import FileError, parse_json
 from lora_np.hub import FLOATS, safetensors
 from lora_np.lora import TUNERS
-from lora_np.models import peft
+from lora_np.models import KOHYA, flat, peft
 
 Parts = dict[str, Stored]
 
@@ -89,8 +89,8 @@ def read(
     settings = _settings(file)
     modules: dict[str, AdapterModule] = {}
     for place, parts in groups.items():
-        flat = scaling.PREFIXES.sub("", place).replace(".", "_")
-        here = [place] if known is None else names.get(flat, [])
+        place_name = KOHYA.sub("", place).replace(".", "_")
+        here = [place] if known is None else names.get(place_name, [])
         if len(here) != 1:
             raise FileError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
         modules[here[0]] = _module(place, parts, settings)
@@ -104,7 +104,7 @@ def has_scales(file: safetensors.SafetensorsFile) -> bool:
     return _HEADER in file.metadata or any(key.endswith(".alpha") for key in file.tensors)
 
 
-def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
+def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
     """Write one file: with diffusers' keys if the names have dots in the file that was read."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
@@ -113,7 +113,7 @@ def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
     tensors = dict(adapter.full)
     for name, module in adapter.items():
         dotted = pipeline and "." in name
-        place = name if dotted else scaling.flat(name)
+        place = name if dotted else flat(name)
         keyed = {f"{place}.{end}": x for end, x in _keyed(name, module, dotted=dotted).items()}
         if not tensors.keys().isdisjoint(keyed):
             raise FileError(f"{name!r} and another module are both {place!r} in kohya's format")

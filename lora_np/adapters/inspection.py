@@ -16,7 +16,7 @@ from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.spectra import Spectrum, directions, finite, norm, side_by_side
 from lora_np.checks import Array, StrPath, brief, number, printable
 from lora_np.files import FileError
-from lora_np.hub import TensorInfo
+from lora_np.hub import TensorInfo, directory
 from lora_np.linalg import (
     ENOUGH,
     amplification_factor,
@@ -25,7 +25,7 @@ from lora_np.linalg import (
     stable_rank,
 )
 from lora_np.lora import tuner_of
-from lora_np.models import kinds_and_layers
+from lora_np.models import OpenModel, kinds_and_layers
 from lora_np.table import Table, json_text, page
 from lora_np.work import parallel_map
 
@@ -268,8 +268,9 @@ def inspect(
     >>> q.rank, q.rank_for_99, q.excess_rank, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
-    opened = load(adapter, base=base, ordered=base is not None)
-    opened, weights, _, unsure = on_base(opened, base, any_base=any_base)
+    model = None if base is None else OpenModel.at(directory(base))
+    opened = load(adapter, base=model, ordered=base is not None)
+    opened, weights, _, unsure = on_base(opened, model, any_base=any_base)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -553,7 +554,8 @@ def diff(
     True
     """
     tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
-    one, two = (on_base(load(source, base=base), base).adapter for source in (first, second))
+    model = None if base is None else OpenModel.at(directory(base))
+    one, two = (on_base(load(source, base=model), model).adapter for source in (first, second))
     both = f"{first} and {second}"
     work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
     compared = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from lora_np.adapters.base_weights import Change, Merging
 from lora_np.adapters.formats import CARD, Written, load
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, replacing, write_json
-from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
-from lora_np.models import OpenModel, open_model, resized, untied
+from lora_np.hub import SafetensorsFile, TensorInfo, directory
+from lora_np.models import OpenModel, resized, untied
 from lora_np.work import parallel_map
 
 # Weights in other formats, which would still be the unmerged ones.
@@ -133,28 +133,11 @@ def merge(
         raise ValueError(
             f"{out}: a merged model is a directory, which must not end in a file's name"
         )
-    update = load(adapter, base=base)
-    source = open_model(directory(base))
-    unsure = () if any_base else check_base(source.config, source.path, update)
+    source = OpenModel.at(directory(base))
+    update = load(adapter, base=source)
+    unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
-    quantised = {
-        name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))
-    }
-    if quantised.keys().isdisjoint(merging.weights.values()):
-        quantised = {}
-    changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
-    gone = {part for parts in quantised.values() for part in parts[1:]}
-    infos = header({name: change.start for name, change in changes.items()})
-    added = {name: info for name, info in infos.items() if name not in source}
-    written = {
-        name: {
-            tensor: infos.get(tensor, info)
-            for tensor, info in file.tensors.items()
-            if tensor not in gone
-        }
-        for name, file in source.files.items()
-    }
-    written[max(source.files)] |= added
+    plan = _Plan.of(merging)
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders, CARD}
@@ -167,43 +150,22 @@ def merge(
         keeps=[CARD],
         inputs=inputs,
     ) as stage:
-        shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
-        write = partial(_merge_shard, changes)
+        shards = {
+            name: (source.files[name], stage / name, plan.written[name]) for name in plan.written
+        }
+        write = partial(_merge_shard, plan.changes)
         by_shard = parallel_map(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
         if source.index is not None:
-            write_json(stage / hub.INDEX, _index(source.index, written))
-        config = _config(source.config) if quantised else source.config
-        config = untied(config) if source.tied.keys() & added else config
-        if merging.vocabulary:
-            config = resized(config, merging.vocabulary[1])
-        if config and update.path:
-            merged = f"{config.get(MERGED, '')} {digest_of(update.path)}"
-            config = {**config, MERGED: merged.strip()}
+            write_json(stage / hub.INDEX, _index(source.index, plan.written))
+        config = plan.config()
         if config is not source.config:
             write_json(stage / "config.json", config)
     rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
-    rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
-    notes = [f"largest rounding error {rounding:.3g}", *unsure]
-    if not any(row.change is None or row.change for row in rows):
-        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
-    if merging.vocabulary:
-        notes.append(
-            "the vocabulary has {1} tokens now, {0} in the base, and config.json says so; its"
-            " tokenizer is the base's: copy the one that the adapter was trained with".format(
-                *merging.vocabulary
-            )
-        )
-    if added:
-        notes.append(f"added: {', '.join(added)}")
-    if own := sorted(source.tied.keys() & added):
-        notes.append(f"with their own numbers now: {', '.join(own)} (tie_word_embeddings is false)")
-    if quantised:
-        notes.append(
-            f"in float32 now, adapted or not: {len(quantised)} weights that bitsandbytes quantised"
-        )
+    notes = [*_measured(rows), *plan.notes()]
+    notes[1:1] = unsure
     if left_out:
         notes.append(
             "not copied, because they are unmerged weights or adapters, or describe the base:"
@@ -211,6 +173,81 @@ def merge(
         )
     headings = ("tensor", "dtype", "largest change", "rounding error")
     return Written(f"{base} + {adapter}", rows, tuple(notes), headings, Path(out))
+
+
+class _Plan(NamedTuple):
+    """What a merged checkpoint holds."""
+
+    merging: Merging
+    changes: Mapping[str, Change]  # every tensor that is not copied
+    written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
+    added: list[str]  # those that the base does not have
+    untied: list[str]  # of these, those that had another's numbers
+    quantised: int  # how many weights bitsandbytes quantised, if one of them is adapted
+
+    @classmethod
+    def of(cls, merging: Merging) -> _Plan:
+        """Find out which tensors change, and what each file will hold."""
+        source, quantised = merging.source, merging.source.quantised
+        if quantised.keys().isdisjoint(merging.weights.values()):
+            quantised = {}
+        changes = {name: merging.unchanged(name) for name in quantised} | merging.changes
+        infos = header({name: change.start for name, change in changes.items()})
+        gone = {part for parts in quantised.values() for part in parts[1:]}
+        written = {
+            name: {
+                tensor: infos.get(tensor, info)
+                for tensor, info in file.tensors.items()
+                if tensor not in gone
+            }
+            for name, file in source.files.items()
+        }
+        added = [name for name in changes if name not in source.places]
+        written[max(written)] |= {name: infos[name] for name in added}
+        untied = sorted(source.tied.keys() & {*added})
+        return cls(merging, changes, written, added, untied, len(quantised))
+
+    def config(self) -> Mapping[str, Any]:
+        """The config of the merged model: the base's own, if nothing of it changes."""
+        config, update = self.merging.source.config, self.merging.update
+        config = _in_numbers(config) if self.quantised else config
+        config = untied(config) if self.untied else config
+        if self.merging.vocabulary:
+            config = resized(config, self.merging.vocabulary[1])
+        if config and update.path:
+            merged = f"{config.get(MERGED, '')} {digest_of(update.path)}"
+            config = {**config, MERGED: merged.strip()}
+        return config
+
+    def notes(self) -> list[str]:
+        """What is unlike the base."""
+        notes = []
+        if self.merging.vocabulary:
+            old, new = self.merging.vocabulary
+            notes.append(
+                f"the vocabulary has {new} tokens now, {old} in the base, and config.json says so;"
+                " its tokenizer is the base's: copy the one that the adapter was trained with"
+            )
+        if self.added:
+            notes.append(f"added: {', '.join(self.added)}")
+        if self.untied:
+            own = ", ".join(self.untied)
+            notes.append(f"with their own numbers now: {own} (tie_word_embeddings is false)")
+        if self.quantised:
+            notes.append(
+                f"in float32 now, adapted or not: {self.quantised} weights that bitsandbytes"
+                " quantised"
+            )
+        return notes
+
+
+def _measured(rows: Collection[MergedTensor]) -> list[str]:
+    """What was lost, and whether anything has changed."""
+    rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
+    notes = [f"largest rounding error {rounding:.3g}"]
+    if not any(row.change is None or row.change for row in rows):
+        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
+    return notes
 
 
 def _merge_shard(
@@ -266,10 +303,11 @@ def _index(
     return new
 
 
-def _config(old: Mapping[str, Any]) -> dict[str, Any]:
+def _in_numbers(old: Mapping[str, Any]) -> dict[str, Any]:
     """A config that says that nothing is quantised."""
     new = {
-        key: _config(part) if key == "text_config" and part else part for key, part in old.items()
+        key: _in_numbers(part) if key == "text_config" and part else part
+        for key, part in old.items()
     }
     new |= {key: "float32" for key in ("dtype", "torch_dtype") if key in new}
     new.pop("quantization_config", None)

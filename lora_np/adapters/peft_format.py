@@ -163,7 +163,6 @@ def interpret(
     # by the module, and how often it is wrapped
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
-    modules: dict[str, AdapterModule] = {}
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
@@ -182,13 +181,7 @@ def interpret(
             raise FileError(f"{holder!r} has factors of a linear layer and of an embedding")
         factors.setdefault(wrapped, {})[part] = tensor
     wraps = Counter(holder for holder, _ in factors)
-    for wrapped, parts in factors.items():
-        holder, depth = wrapped
-        name, parameter = _named(holder, depth, wraps[holder], config)
-        if name in modules or (depth and not parameter):
-            raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
-        embedded = embeddings.get(wrapped, False)
-        modules[name] = _module(name, parts, config, embedding=embedded, parameter=parameter)
+    modules = _modules(factors, embeddings, wraps, config)
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
@@ -211,6 +204,33 @@ def interpret(
     return Adapter(modules, full, config.raw, folder, rows)
 
 
+def _modules(
+    factors: Mapping[tuple[str, int], dict[str, Stored]],
+    embeddings: Mapping[tuple[str, int], bool],
+    wraps: Mapping[str, int],
+    config: peft.AdapterConfig,
+) -> dict[str, AdapterModule]:
+    """Name the modules and parameters whose factors these are, and check that the config fits."""
+    modules: dict[str, AdapterModule] = {}
+    targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
+    named: dict[str, tuple[str, int]] = {}
+    for holder, depth in factors:
+        own = targeted[holder]
+        name = holder if own else _parameter(holder, depth, wraps[holder], config)
+        if name in named or (depth and name == holder):
+            raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
+        named[name] = holder, depth
+    settings = map(config.rank_and_alpha, named)
+    for (name, wrapped), (rank, alpha) in zip(named.items(), [*settings], strict=True):
+        embedded, parameter = embeddings.get(wrapped, False), name != wrapped[0]
+        parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
+        modules[name] = AdapterModule(
+            parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter
+        )
+        check_module(name, modules[name], rank, config)
+    return modules
+
+
 def _unwrapped(holder: str) -> tuple[str, int]:
     """The path of a module that PEFT has wrapped, and how often."""
     end = len(holder)
@@ -228,10 +248,8 @@ def nested(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
-def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> tuple[str, bool]:
-    """Name a wrapped module's factors, and say whether the name is that of a parameter."""
-    if config.targets(holder):
-        return holder, False
+def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
+    """Name the parameter of a wrapped module whose factors these are, or the module itself."""
     names = nested(config.parameters_of(holder))
     if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
         ends = [end for end in config.raw["target_parameters"] if "." in end]
@@ -239,7 +257,7 @@ def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> t
     if not names:
         # a head that is tied to the embedding without being named
         if config.raw.get("ensure_weight_tying"):
-            return holder, False
+            return holder
         raise FileError(
             f"{holder!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
         )
@@ -248,18 +266,11 @@ def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> t
             f"{holder!r} has factors of {wraps} parameters, but target_parameters name "
             f"{len(names)}: {', '.join(names)}"
         )
-    return names[::-1][depth], True
+    return names[::-1][depth]
 
 
-def _module(
-    name: str,
-    parts: dict[str, Stored],
-    config: peft.AdapterConfig,
-    *,
-    embedding: bool,
-    parameter: bool,
-) -> AdapterModule:
-    """Make a module of these tensors if they fit each other and the config."""
+def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
+    """Refuse tensors of a module that are not factors of floats."""
     if missing := {"A", "B"} - parts.keys():
         raise FileError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
@@ -267,22 +278,22 @@ def _module(
             raise FileError(
                 f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}"
             )
-    rank, alpha = config.rank_and_alpha(name)
-    parts, kernel = as_maps(parts, rank if parameter else 0)
-    check_shapes(parts, f" of {name!r}")
-    rslora = bool(config.raw.get("use_rslora"))
-    module = AdapterModule(parts, alpha, rslora, embedding, kernel, parameter)
+    return parts
+
+
+def check_module(name: str, module: AdapterModule, rank: int, config: peft.AdapterConfig) -> None:
+    """Refuse a module whose tensors do not fit each other or the config."""
+    check_shapes(module.parts, f" of {name!r}")
     if module.rank != rank:
-        scales = f"its scale may be {alpha / module.rank:g} or {alpha / rank:g}"
+        scales = f"its scale may be {module.alpha / module.rank:g} or {module.alpha / rank:g}"
         raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}: {scales}")
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(config.raw.get(flag))
-        if (part in parts) != wanted:
+        if (part in module.parts) != wanted:
             raise FileError(
                 f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is "
                 f"{str(wanted).lower()}"
             )
-    return module
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:

@@ -15,7 +15,17 @@ from lora_np.checks import StrPath
 from lora_np.files import FileError, read_json
 from lora_np.hub import directory, inside, safetensors
 from lora_np.lora import selecting, tuner_of
-from lora_np.models import ModelSpec, Patterns, holders, is_all_linear, peft, targeted
+from lora_np.models import (
+    Base,
+    ModelSpec,
+    OpenModel,
+    Patterns,
+    holders,
+    is_all_linear,
+    open_base,
+    peft,
+    targeted,
+)
 
 
 class RepairedModule(NamedTuple):
@@ -42,7 +52,7 @@ class RepairedModule(NamedTuple):
 
 
 def repair(
-    adapter: StrPath, out: StrPath, *, base: formats.Base, force: bool = False
+    adapter: StrPath, out: StrPath, *, base: Base, force: bool = False
 ) -> formats.Written[RepairedModule]:
     """Write the same updates under the base's names, with targets and patterns that match.
 
@@ -98,23 +108,24 @@ def repair(
     >>> repaired.rows[0].name, round(repaired.rows[0].norm, 6), repaired.notes[1]
     ('model.layers.0.self_attn.q_proj', 64.0, "names rewritten: 1 (torch.compile's _orig_mod.)")
     """
-    spec = formats.described(base)
+    known = open_base(base)
     form, path = formats.format_of(adapter)
     before, notes = (
-        _read_peft(directory(path), spec)
+        _read_peft(directory(path), known.spec)
         if form == "peft"
-        else (formats.opened(adapter, base=base), [])
+        else (formats.opened(adapter, base=known), [])
     )
-    after = formats.rebased(before, base)
+    after = formats.rebased(before, known)
     names = dict(zip(after, before, strict=True))
     for name, module in after.items():
-        _check(f"{adapter}: {names[name]!r}", name, module, spec)
+        _check(f"{adapter}: {names[name]!r}", name, module, known)
     with formats.new_adapter(out, force=force, inputs=[adapter], to=form) as (stage, _):
         if form == "peft":
             _write_peft(directory(path), after, stage)
+            written = formats.opened(stage, base=known)
         else:
-            notes += formats.write(after, stage, to=form, base=base)
-        written = formats.opened(stage, base=base)
+            written, remarks = formats.write(after, stage, to=form, base=known)
+            notes += remarks
         if written.renamed or written.keys() != after.keys():
             raise FileError(f"{adapter}: its modules cannot be written under the base's names")
         rows = tuple(
@@ -137,7 +148,9 @@ def repair(
     notes = [summary, *([rewritten] if after.around else []), *notes]
     notes += ["nothing had to be changed"] if len(notes) == 1 else []
     headings = ("module", "name before", "rank", "norm before", "norm")
-    return formats.Written(f"{adapter} for {spec.name}", rows, tuple(notes), headings, Path(out))
+    return formats.Written(
+        f"{adapter} for {known.spec.name}", rows, tuple(notes), headings, Path(out)
+    )
 
 
 def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
@@ -172,21 +185,18 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     return formats.interpreted(folder, raw), notes
 
 
-def _check(place: str, name: str, module: AdapterModule, spec: ModelSpec) -> None:
+def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> None:
     """Refuse a module that the base does not have, or has in another shape."""
-    known = formats.known_names(spec)
-    if name not in known:
-        known |= formats.known_names(spec.per_expert())
-    if name not in known:
-        near = " and ".join(map(repr, get_close_matches(name, sorted(known), n=2, cutoff=0)))
-        raise FileError(f"{place} is no module of {spec.name}; nearest are {near}")
-    bare = name.removesuffix(".weight")
-    theirs = next((x for x in spec.modules if bare in (x.name, x.alias)), None)
+    theirs = base.modules.get(name.removesuffix(".weight"))
+    if theirs is None and name not in base.names:
+        near = get_close_matches(name, sorted(base.names), n=2, cutoff=0)
+        known = " and ".join(map(repr, near))
+        raise FileError(f"{place} is no module of {base.spec.name}; nearest are {known}")
     if theirs is None or len(theirs.shape) < 2 or module.kernel or module.tuned:
         return
     if module.shape[-2:] != theirs.sides[1:]:
         ours, wanted = (" x ".join(map(str, s)) for s in (module.shape[-2:], theirs.sides[1:]))
-        raise FileError(f"{place} is {ours}, but {wanted} in {spec.name}: not the same base")
+        raise FileError(f"{place} is {ours}, but {wanted} in {base.spec.name}: not the same base")
 
 
 def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:

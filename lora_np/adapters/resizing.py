@@ -161,7 +161,7 @@ def resize(
         spectra = {name: spectrum for name, (_, spectrum) in decomposed.items()}
         ranks = goal.ranks(before, spectra, ordered, portable=portable)
         after = cut(before, ordered, ranks, portable=portable)
-        remarks = write(after, stage)
+        _, remarks = write(after, stage)
         file = weights_file(stage)
         size = file.stat().st_size
     rows = [

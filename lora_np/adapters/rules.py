@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 
 from lora_np.adapters.adapter import Adapter, Format
-from lora_np.adapters.scaling import PREFIXES, copied, extras, is_flat, usual
+from lora_np.adapters.scaling import usual
 from lora_np.files import FileError
-from lora_np.models import ModelSpec, is_all_linear, peft, renamed, targeted
+from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
 CLOSE = 1e-6  # a scale that differs by less is right
 ALL = "(all)"  # of a row about the adapter as a whole
@@ -112,7 +112,7 @@ def runtimes() -> Mapping[str, Runtime]:
 
 
 def judged(
-    adapter: Adapter, form: Format, base: ModelSpec | None, programs: Iterable[str]
+    adapter: Adapter, form: Format, base: OpenModel | None, programs: Iterable[str]
 ) -> tuple[CheckedModule, ...]:
     """Give a row for each program and module of an adapter in a format, and for what it replaces.
 
@@ -132,7 +132,7 @@ def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
 
 
 def remarks(
-    adapter: Adapter, form: Format, base: ModelSpec | None, *, portable: bool = False
+    adapter: Adapter, form: Format, base: OpenModel | None, *, portable: bool = False
 ) -> list[str]:
     """Say what a new adapter's program, or every one that reads it, would not run as it should.
 
@@ -140,7 +140,8 @@ def remarks(
     """
     own, notes = _OWN.get(form), []
     programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
-    groups = grouped(judged(adapter, form, base, programs))
+    known = base if base and base.known else None
+    groups = grouped(judged(adapter, form, known, programs))
     for row, names in groups.items():
         if row.status == "fine" or not (portable or row.runtime == own):
             continue
@@ -164,6 +165,7 @@ def shortened(names: list[str]) -> str:
 def _by_program(
     runtime: str, adapter: Adapter, form: Format, having: Mapping[str, set[str]]
 ) -> Iterator[CheckedModule]:
+    """Give one program's row for each module: the worst of what its rules say."""
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
     if tuner := _tuner(adapter):
@@ -180,37 +182,10 @@ def _by_program(
         if form != "peft":  # which scripts rename for other programs
             yield rows[0]
             return
-    ruled = {*rules["fine"]}
-    for rule in rules["rules"]:
-        ruled |= {*rule["has"]}
-        if rule.get("form", form) != form:
-            continue
-        row = refused._replace(
-            status=rule["status"],
-            why=rule["why"],
-            fix=rule.get("fix", instead),
-            source=rule.get("source", rules["source"]),
-            date=rule.get("date", rules["date"]),
-        )
-        rows += [row._replace(module=name) for what in rule["has"] for name in having.get(what, ())]
-    for what in having.keys() - ruled:
-        row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
-        rows += [row._replace(module=name) for name in having[what]]
-    largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
-    if largest > (most := rules.get("usual", math.inf)):
-        allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
-        fix = f"lora-np resize --rank {rules['ranks'][-1]}"
-        fix = rules["option"].format(allowed) if allowed else fix
-        row = refused._replace(why=f"a rank above {most}, the usual limit", fix=fix)
-        over = [name for name, module in adapter.items() if module.rank > most] or [ALL]
-        rows += [row._replace(module=name) for name in over]
     errors = _scale_errors(rules, adapter) if form == "peft" else {}
-    for name, error in errors.items():
-        if abs(error - 1) > CLOSE:
-            why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
-            why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
-            row = refused._replace(module=name, status="wrong scale", scale_error=error, why=why)
-            rows.append(row._replace(source=rules.get("scale_source", row.source)))
+    rows += _by_features(rules, form, having, refused)
+    rows += _by_rank(rules, adapter, refused)
+    rows += _by_scale(rules, adapter, errors, refused)
     worst: dict[str, CheckedModule] = {}
     for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
@@ -221,6 +196,54 @@ def _by_program(
             yield fine._replace(module=name, scale_error=errors.get(name))
 
 
+def _by_features(
+    rules: Runtime, form: Format, having: Mapping[str, set[str]], refused: CheckedModule
+) -> Iterator[CheckedModule]:
+    """Apply each rule to the modules that have what it is about; without one, nothing is known."""
+    ruled = {*rules["fine"]}
+    for rule in rules["rules"]:
+        ruled |= {*rule["has"]}
+        if rule.get("form", form) != form:
+            continue
+        row = refused._replace(
+            status=rule["status"],
+            why=rule["why"],
+            fix=rule.get("fix", refused.fix),
+            source=rule.get("source", refused.source),
+            date=rule.get("date", refused.date),
+        )
+        for what in rule["has"]:
+            yield from (row._replace(module=name) for name in having.get(what, ()))
+    for what in having.keys() - ruled:
+        row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
+        yield from (row._replace(module=name) for name in having[what])
+
+
+def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
+    """Refuse ranks above the program's usual limit, and name the option that raises it."""
+    largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
+    if largest <= (most := rules.get("usual", math.inf)):
+        return
+    allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
+    fix = f"lora-np resize --rank {rules['ranks'][-1]}"
+    fix = rules["option"].format(allowed) if allowed else fix
+    row = refused._replace(why=f"a rank above {most}, the usual limit", fix=fix)
+    over = [name for name, module in adapter.items() if module.rank > most] or [ALL]
+    yield from (row._replace(module=name) for name in over)
+
+
+def _by_scale(
+    rules: Runtime, adapter: Adapter, errors: Mapping[str, float], refused: CheckedModule
+) -> Iterator[CheckedModule]:
+    """Name the modules that the program runs at another scale."""
+    for name, error in errors.items():
+        if abs(error - 1) > CLOSE:
+            why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
+            why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
+            row = refused._replace(module=name, status="wrong scale", scale_error=error, why=why)
+            yield row._replace(source=rules.get("scale_source", row.source))
+
+
 def _tuner(adapter: Adapter) -> str | None:
     """The name of PEFT's tuner, if it is another than LoRA."""
     if adapter.raw.get("peft_type") == "LORA":
@@ -228,34 +251,35 @@ def _tuner(adapter: Adapter) -> str | None:
     return next((module.tuned.tuner.name for module in adapter.values() if module.tuned), None)
 
 
-def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[str, set[str]]:
+def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[str, set[str]]:
     """List the names of what has something that a rule may be about."""
     having: defaultdict[str, set[str]] = defaultdict(set)
     r, settings = adapter.config.get("r"), adapter.raw
-    common = usual(module.alpha for module in adapter.values())
+    kohya = form == "kohya"
+    common = usual(module.alpha for module in adapter.values()) if kohya else None
     for name, module in adapter.items():
-        for what in extras(module):
+        for what in module.extras:
             having[what].add(name)
         if name.rpartition(".")[2] == "lm_head":
             having["head"].add(name)
-        linear = base is not None and base.family in _LINEAR_GATES
+        linear = base is not None and base.config.get("model_type") in _LINEAR_GATES
         if name.removesuffix(".weight").endswith(".mlp.gate") and not linear:
             having["router"].add(name)
         if _HEADLESS.match(name):
             having["headless"].add(name)
         if module.rank != r:
             having["other rank"].add(name)
-        if form == "kohya" and is_flat(name) and module.alpha != common:
+        if kohya and is_flat(name) and module.alpha != common:
             having["other alpha"].add(name)
         if adapter.pipeline and name.startswith("diffusion_model."):
             having["prefix"].add(name)
-        elif adapter.pipeline and not PREFIXES.match(name):
+        elif adapter.pipeline and not KOHYA.match(name):
             having["unprefixed"].add(name)
     for name in adapter.full:
         holder, _, parameter = name.rpartition(".")
         biases = parameter == "bias" and settings.get("bias", "none") != "none"
         kept = "trained bias" if biases else "saved norm" if "norm" in holder else "saved"
-        having["copy" if name in copied(adapter) else kept].add(name)
+        having["copy" if name in adapter.copies else kept].add(name)
     if settings.get("modules_to_save") and not adapter.full:
         having["only named"] = {ALL}
     having["rows"] = {*adapter.rows}
@@ -272,16 +296,16 @@ def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[st
 
 
 def _compare(
-    adapter: Adapter, form: Format, base: ModelSpec, having: defaultdict[str, set[str]]
+    adapter: Adapter, form: Format, base: OpenModel, having: defaultdict[str, set[str]]
 ) -> None:
     """Add what only the base tells: whose names are its modules', and what these are."""
-    modules = {name: module for module in base.modules for name in (module.alias, module.name)}
+    spec = base.spec
     bare = {name: name.removesuffix(".weight") for name in adapter}
-    others = renamed(bare.values(), modules)
+    others = base.counterparts(bare.values())
     for name, own in bare.items():
-        module = modules.get(others.get(own, own))
+        module = base.modules.get(others.get(own, own))
         if module is None:
-            having["unsure" if base.assumed or ".experts." in name else "unknown"].add(name)
+            having["unsure" if spec.assumed or ".experts." in name else "unknown"].add(name)
             continue
         if own in others:
             having["prefix"].add(name)
@@ -290,11 +314,11 @@ def _compare(
             having["misfit"].add(name)
         if module.tied and not adapter[name].embedding:
             having["tied"].add(name)
-    if any(module.tied for module in base.groups):
+    if any(module.tied for module in spec.groups):
         having["tied embedding"] |= having["embedding"]
     targets = adapter.raw.get("target_modules")
-    if form == "peft" and targets and not is_all_linear(targets) and not base.assumed:
-        able, unable = targeted(base, peft.parse(Path(peft.NAME), adapter.raw).targets)
+    if form == "peft" and targets and not is_all_linear(targets) and not spec.assumed:
+        able, unable = targeted(spec, peft.parse(Path(peft.NAME), adapter.raw).targets)
         having["container"] |= {ALL} if unable else set()
         having["no target"] |= set() if able else {ALL}
 

@@ -24,18 +24,16 @@ from lora_np.adapters.adapter import (
     header,
 )
 from lora_np.checks import Array, number, shown
-from lora_np.files import FileError, read_json, write_json
-from lora_np.hub import FLOATS, TensorInfo, gguf, inside, safetensors
+from lora_np.files import FileError, write_json
+from lora_np.hub import FLOATS, TensorInfo, gguf, safetensors
 from lora_np.models import (
-    ModelSpec,
+    Dialects,
+    OpenModel,
     Place,
     family_names,
-    from_config,
     guess,
     llama_cpp_of,
-    mlx_name,
-    named_in,
-    names_for,
+    peft,
     row_order,
 )
 from lora_np.quantise import LAYOUTS
@@ -54,10 +52,10 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-_MLX_CONFIG = "adapter_config.json"
 # whose names of experts are those of all: their modules are called alike in transformers, not in
 # mlx-lm
-_FAMILIES = ("qwen3_moe", "mixtral")
+_EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
+_MLX_NAMES = Dialects({})  # of models whose names are transformers'
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
@@ -96,21 +94,21 @@ def assembled(
     return {name: scaling.joined(in_parts) for name, in_parts in modules.items()}
 
 
-def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
-    """Write one file for a base with this config."""
-    if config is None:
+def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str | None) -> None:
+    """Write one file for a base."""
+    if base is None:
         raise FileError(
             "llama.cpp's names and order of rows depend on the base, and the adapter names none "
             "that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
         )
-    family = str(config.get("model_type"))
+    config, family = base.config, str(base.config.get("model_type"))
     known = llama_cpp_of(family)
     if known is None:
         names = ", ".join(name for name in family_names() if llama_cpp_of(name))
         raise FileError(
             f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
         )
-    (architecture, turned), spec = known, from_config(config)
+    (architecture, turned), spec = known, base.spec
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
         np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
@@ -123,7 +121,7 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
     )
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
-        places = names_for("llama_cpp", name.removesuffix(".weight"), family)
+        places = base.dialects.names_in("llama_cpp", name.removesuffix(".weight"))
         if not places:
             raise FileError(f"llama.cpp has no name for {name!r} of {family}")
         for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
@@ -169,8 +167,9 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
         raise FileError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
     base = config or base_of(file)
     parts: list[tuple[Place, AdapterModule]] = []
+    names = Dialects({}, families)
     for key, factors in grouped(file, _GGUF).items():
-        place = named_in("llama_cpp", key, families)
+        place = names.place_in("llama_cpp", key)
         if place is None:
             raise FileError(f"{shown(key)} has no place in a model of {architecture}")
         embedding = key == "token_embd"
@@ -197,7 +196,8 @@ def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
     def known(family: str) -> int:
-        return sum(bool(named_in("llama_cpp", key, [family])) for key in keys)
+        names = Dialects({}, [family])
+        return sum(bool(names.place_in("llama_cpp", key)) for key in keys)
 
     family = max(_families(architecture), key=known)
     heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
@@ -205,6 +205,13 @@ def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
         "model_type": family,
         **{name: n for name, n in heads.items() if type(n) is int and n > 0},
     }
+
+
+def told_base(adapter: Adapter) -> OpenModel | None:
+    """What an adapter's own file says of its base, if that is a GGUF file."""
+    if not (path := adapter.path) or path.suffix != ".gguf":
+        return None
+    return OpenModel(path, base_of(gguf.open(path)), on_disk=False)
 
 
 def _families(architecture: object) -> list[str]:
@@ -233,8 +240,8 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
     return B.seen(partial(np.take, indices=np.argsort(order) if back else order, axis=-2))
 
 
-def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str | None) -> None:
-    """Write the two files of a folder; ``config`` is the base's, for experts."""
+def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str | None) -> None:
+    """Write the two files of a folder; names of experts depend on the base."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     for name, module in adapter.items():
@@ -246,7 +253,7 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
-        names = _mlx_names(adapter, name, config)
+        names = _mlx_names(adapter, name, base)
         for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
             parts = _turned(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
@@ -263,7 +270,7 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
         "num_layers": -1,  # all: `keys` are whole paths, which select the modules one by one
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }
-    write_json(folder / _MLX_CONFIG, settings)
+    write_json(folder / peft.NAME, settings)
 
 
 def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -271,29 +278,22 @@ def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
     return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
 
 
-def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str, ...]:
+def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str, ...]:
     """List the names of a module's parts in mlx-lm's model."""
-    if not adapter[name].parameter:
-        return (mlx_name(name),)
-    bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
-    names = names_for("mlx", bare, str(family)) if family in family_names() else ()
-    if not names and (config is None or ".experts." in name):
+    bare = name.removesuffix(".weight") if adapter[name].parameter else name
+    names = (base.dialects if base else _MLX_NAMES).names_in("mlx", bare)
+    known = base is not None and names != _MLX_NAMES.names_in("mlx", bare)
+    if adapter[name].parameter and not known and (base is None or ".experts." in name):
         raise FileError(
             f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)"
         )
-    return names or (bare,)
-
-
-def mlx_settings(folder: Path) -> Mapping[str, Any]:
-    """Read what mlx-lm writes beside the tensors."""
-    return read_json(inside(folder, _MLX_CONFIG))
+    return names
 
 
 def read_mlx(
-    folder: Path, file: safetensors.SafetensorsFile, base: ModelSpec | None
+    settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
     """Read the modules of a folder, whose kinds the base tells, or else their names."""
-    settings = mlx_settings(folder)
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(
@@ -302,13 +302,12 @@ def read_mlx(
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = real("lora_parameters.scale", scale)
     modules: list[tuple[Place, AdapterModule]] = []
-    kinds = (
-        {name: module.kind for module in base.modules for name in module.names()} if base else {}
-    )
-    own = {mlx_name(name): name for name in kinds}
+    known = base.known.modules if base and base.known else ()
+    kinds = {module.name: module.kind for module in known}
+    own = {mlx: name for name in kinds for mlx in _MLX_NAMES.names_in("mlx", name)}
     for key, stored in grouped(file, _MLX).items():
         key = own.get(key, key)
-        parts, place = _turned(stored), named_in("mlx", key, _FAMILIES) or Place(key)
+        parts, place = _turned(stored), _EXPERTS.place_in("mlx", key) or Place(key)
         if ("magnitude" in parts) != (kind == "dora"):
             raise FileError(f"{key!r} must have m if it is a dora, and only then")
         embedding = kinds.get(place.parameter, guess(key, (1, 1))) == "embedding"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -11,52 +10,26 @@ from functools import partial
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import EXTRAS, Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import targeting
 from lora_np.checks import Array
 from lora_np.files import FileError
 from lora_np.models import peft
 
-# What a module may have beside the factors of a linear layer, by attribute or part.
-_EXTRAS = {
-    "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
-    "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
-    "tuned": "an update that is no LoRA (LoHa, LoKr)",
-}  # fmt: skip
-# what files for image models have before a path: kohya's and LyCORIS', whose paths have no dots,
-# and those of pipelines' parts
-PREFIXES = re.compile(
-    r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
-)
-# how paths in encoders of texts begin
-_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
-
-
-def extras(module: AdapterModule) -> set[str]:
-    """What a module has beside the factors of a linear layer."""
-    return {what for what in _EXTRAS if what in module.parts or getattr(module, what)}
-
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:
     """Refuse by name what a format has no place for."""
     for name, module in adapter.items():
-        for what in sorted(extras(module) - {*says}):
+        for what in sorted(module.extras - {*says}):
             raise FileError(
-                f"{adapter}: {name!r} has {_EXTRAS[what]}, for which {program} has no place"
+                f"{adapter}: {name!r} has {EXTRAS[what]}, for which {program} has no place"
             )
     for name in (*adapter.full, *adapter.rows):
         how = "in full" if name in adapter.full else "in some rows (trainable_token_indices)"
-        hint = (
-            "; if it is the base's own, give the base (--base)" if name in copied(adapter) else ""
-        )
+        hint = "; if it is the base's own, give the base (--base)" if name in adapter.copies else ""
         raise FileError(
             f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}"
         )
-
-
-def copied(adapter: Adapter) -> list[str]:
-    """List the weights of adapted modules that are saved in full, usually the base's own."""
-    return [name for name in adapter.full if name.removesuffix(".weight") in adapter]
 
 
 def usual(numbers: Iterable[float]) -> float:
@@ -136,20 +109,6 @@ def _below(parts: Sequence[Stored]) -> Stored:
     shape = (*stack, sum(part.shape[-2] for part in parts), columns)
     return Stored(
         parts[0].dtype, shape, lambda: np.concatenate([part.read() for part in parts], axis=-2)
-    )
-
-
-def is_flat(name: str) -> bool:
-    """Whether a name is kohya's, in which dots and underscores look alike."""
-    return "." not in name and bool(PREFIXES.match(name))
-
-
-def flat(name: str) -> str:
-    """Kohya's name of a module."""
-    return (
-        name
-        if is_flat(name)
-        else ("lora_te_" if name.startswith(_TEXT) else "lora_unet_") + name.replace(".", "_")
     )
 
 

@@ -179,7 +179,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @click.option(
     "--dtype",
     type=options.Parsed(str.upper),
-    help="GGUF: the kind of what is written (its own; F16).",
+    help="GGUF: the kind of what is written (its own).",
 )
 @click.option("--rounding", help="GGUF: nearest (as by default) or random.")
 @click.option("--seed", "rng", type=click.IntRange(0), help="Random seed of the rounding (0).")
@@ -202,9 +202,9 @@ def merge(
 ) -> None:
     """Merge an adapter into its base model, as one checkpoint.
 
-    transformers loads it without PEFT. A new model that is a .gguf file is for Ollama, LM Studio
-    and llama.cpp; BASE may be another one, or a directory. How much of the update rounding keeps
-    is printed.
+    A directory becomes a directory, which transformers loads without PEFT and Ollama opens. A .gguf
+    file becomes another one, for Ollama, LM Studio and llama.cpp; how much of the update rounding
+    keeps is printed.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """

@@ -12,6 +12,7 @@ with on_demand(globals()):
         read_arrays as read_arrays,
     )
     from lora_np.hub.bitsandbytes import (
+        BITSANDBYTES as BITSANDBYTES,
         bitsandbytes_parts as bitsandbytes_parts,
         bitsandbytes_size as bitsandbytes_size,
         read_bitsandbytes as read_bitsandbytes,

@@ -15,6 +15,7 @@ from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
 _NOTE = "quant_state.bitsandbytes__nf4"
 _OTHER_NOTE = "quant_state.bitsandbytes__fp4"
+BITSANDBYTES = (f".{_NOTE}", f".{_OTHER_NOTE}", ".SCB")  # by which one is known
 _LARGEST = 2**31 - 1
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
 
@@ -61,7 +62,7 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
         f"{module}.{part}" for part in ("SCB", "weight_format")
     ]
     present = [part for part in parts if part in model.places]
-    marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in present)
+    marked = any(part.endswith(BITSANDBYTES) for part in present)
     return (name, *present) if marked and name in model.places else ()
 
 

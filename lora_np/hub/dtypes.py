@@ -121,9 +121,10 @@ def rounded(array: Array, dtype: str) -> Array:
     >>> rounded(np.array([1.00390625, 1.01171875]), "bfloat16")
     array([1.      , 1.015625], dtype=float32)
     """
-    array = real("array", array)
+    if type(array) is not np.ndarray or array.dtype.kind != "f" or dtype not in FLOATS:
+        array, dtype = real("array", array), float_dtype(dtype)
     with np.errstate(over="ignore"):
-        if float_dtype(dtype) == "bfloat16":
+        if dtype == "bfloat16":
             return from_bfloat16(to_bfloat16(array))
         return array.astype(dtype)
 

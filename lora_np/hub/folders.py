@@ -6,8 +6,9 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, MissingFileError, read_json, unfinished
@@ -39,27 +40,74 @@ _PATTERNS = {
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """A model on disk, made by `open_directory`; tensors are read on request.
+    """A model on disk, made by `open_directory`; headers and tensors are read on request.
 
-    Attributes
+    Parameters
     ----------
     path : Path
         The directory, or the one file.
-    files : mapping of str to SafetensorsFile
-        The files that are the model, by name.
-    places : mapping of str to str
-        From the name of a tensor to that of its file.
     config : mapping
         The fields of ``config.json``; empty if there is none.
-    index : mapping or None
-        The content of the index, where the model is in shards.
     """
 
     path: Path
-    files: Mapping[str, SafetensorsFile]
-    places: Mapping[str, str]
     config: Mapping[str, Any]
-    index: Mapping[str, Any] | None
+
+    @classmethod
+    def at(cls, path: StrPath) -> Self:
+        """Open what is at a path: its config now, headers when they are asked for."""
+        path = Path(path)
+        if is_weights(path):
+            return cls(path, {})
+        path = directory(path)
+        has_config = os.path.lexists(path / "config.json")
+        return cls(path, read_json(inside(path, "config.json")) if has_config else {})
+
+    @cached_property
+    def index(self) -> Mapping[str, Any] | None:
+        """The content of the index, where the model is in shards."""
+        folder, name = self._home
+        return _read_index(inside(folder, name)) if name.endswith(".index.json") else None
+
+    @cached_property
+    def files(self) -> Mapping[str, SafetensorsFile]:
+        """The files that are the model, by name."""
+        folder, name = self._home
+        names = sorted(set(self.index["weight_map"].values())) if self.index else [name]
+        return {name: safetensors.open(inside(folder, name)) for name in names}
+
+    @cached_property
+    def places(self) -> Mapping[str, str]:
+        """The name of the file that holds each tensor."""
+        places: dict[str, str] = {}
+        for file_name, file in self.files.items():
+            for tensor in file.tensors:
+                if tensor in places:
+                    raise FileError(f"{file.path}: {tensor!r} is in {places[tensor]} too")
+                places[tensor] = file_name
+        for tensor, file_name in (self.index["weight_map"] if self.index else {}).items():
+            if places.get(tensor) != file_name:
+                raise FileError(
+                    f"{Path(*self._home)}: places {tensor!r} in {file_name}, which does not hold it"
+                )
+        return places
+
+    @cached_property
+    def _home(self) -> tuple[Path, str]:
+        """The directory, and the name of its index or its only file."""
+        if is_weights(self.path):
+            return self.path.parent, self.path.name
+        folder = directory(self.path)
+        for name in (SINGLE, INDEX):
+            if os.path.lexists(folder / name):
+                return folder, name
+        _refuse_other(folder, "config.json")
+        _refuse_pickles(folder)
+        others = sorted(other.name for other in folder.glob("*.safetensors"))
+        hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
+        if (folder / "model_index.json").is_file():
+            hint = ": it is a pipeline, whose modules only diffusers has; give the folder of a part"
+        raise FileError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
 
     def __contains__(self, name: str) -> bool:
         return name in self.places
@@ -71,6 +119,11 @@ class ModelDirectory:
     def read(self, name: str) -> Array:
         """Read one tensor in its own dtype, bfloat16 as float32."""
         return self.files[self.places[name]].read(name)
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a path is that of one file of weights, or of an index."""
+    return path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
 
 
 def open_directory(path: StrPath) -> ModelDirectory:
@@ -109,36 +162,9 @@ def open_directory(path: StrPath) -> ModelDirectory:
     >>> list(open_directory(folder).places)
     ['q.weight']
     """
-    path = Path(path)
-    is_file = path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
-    folder = path.parent if is_file else directory(path)
-    present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
-    name = path.name if is_file else next(present, "")
-    if not name:
-        _refuse_other(folder, "config.json")
-        _refuse_pickles(folder)
-        others = sorted(other.name for other in folder.glob("*.safetensors"))
-        hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
-        if (folder / "model_index.json").is_file():
-            hint = ": it is a pipeline, whose modules only diffusers has; give the folder of a part"
-        raise FileError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
-    index = _read_index(inside(folder, name)) if name.endswith(".index.json") else None
-    names = sorted(set(index["weight_map"].values())) if index else [name]
-    files = {name: safetensors.open(inside(folder, name)) for name in names}
-    places: dict[str, str] = {}
-    for file_name, file in files.items():
-        for tensor in file.tensors:
-            if tensor in places:
-                raise FileError(f"{file.path}: {tensor!r} is in {places[tensor]} too")
-            places[tensor] = file_name
-    for tensor, file_name in (index["weight_map"] if index else {}).items():
-        if places.get(tensor) != file_name:
-            raise FileError(
-                f"{folder / name}: places {tensor!r} in {file_name}, which does not hold it"
-            )
-    has_config = not is_file and os.path.lexists(folder / "config.json")
-    config = read_json(inside(folder, "config.json")) if has_config else {}
-    return ModelDirectory(path, files, places, config, index)
+    opened = ModelDirectory.at(path)
+    len(opened.places)  # checks the headers and the index
+    return opened
 
 
 def directory(path: StrPath) -> Path:

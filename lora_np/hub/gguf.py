@@ -248,11 +248,13 @@ class _Header:
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.position, self.items = stream, size, 0, 0
+        self.name = ""  # of the value or the tensor that is read: ``{}`` in what messages call it
 
     def take(self, count: int, what: str) -> bytes:
         left = self.size - self.position
         if count > left:
-            raise FileError(f"{what} takes {count} bytes, but the file ends {left} further")
+            place = what.format(shown(self.name))
+            raise FileError(f"{place} takes {count} bytes, but the file ends {left} further")
         if self.position + count > _MAX_HEADER:
             raise FileError(f"its header has more than {_MAX_HEADER} bytes")
         piece = self.stream.read(count)
@@ -272,21 +274,19 @@ class _Header:
         try:
             return self.take(length, what).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise FileError(f"{what} is not UTF-8: {error}") from None
+            raise FileError(f"{what.format(shown(self.name))} is not UTF-8: {error}") from None
 
-    def count(self, what: str, least: int) -> int:
+    def count(self, least: int, what: str) -> int:
         """Read a count of things that take at least ``least`` bytes each."""
-        number = self.number("Q", what)
-        if number * least > self.size - self.position:
-            raise FileError(
-                f"{what} is {number}, for which {self.size - self.position} bytes are too few"
-            )
+        number, left = self.number("Q", what), self.size - self.position
         self.items += number if least > 1 else 0  # an array of numbers is one object
-        if self.items > MAX_ITEMS:
-            raise FileError(
-                f"{what} is {number}; a header has at most {MAX_ITEMS:,} names and texts"
-            )
-        return number
+        if number * least > left:
+            why = f", for which {left} bytes are too few"
+        elif self.items > MAX_ITEMS:
+            why = f"; a header has at most {MAX_ITEMS:,} names and texts"
+        else:
+            return number
+        raise FileError(f"{what.format(shown(self.name))} is {number}{why}")
 
 
 def _read(
@@ -298,15 +298,15 @@ def _read(
     version = header.number("I", "the version")
     if version not in (2, 3):
         raise FileError(f"its version is {version}, not 2 or 3 in little-endian order")
-    tensor_count = header.count("the number of tensors", 24)
+    tensor_count = header.count(24, "the number of tensors")
     metadata: dict[str, _Value] = {}
     spans: dict[str, tuple[int, int]] = {}
-    for _ in range(header.count("the number of metadata", 13)):
+    for _ in range(header.count(13, "the number of metadata")):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
             raise FileError(f"its metadata have two entries {shown(key)}")
-        start = header.position
-        metadata[key] = _value(header, header.number("I", f"the type of {shown(key)}"), key)
+        start, header.name = header.position, key
+        metadata[key] = _value(header, header.number("I", "the type of {}"))
         spans[key] = start, header.position
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
@@ -331,26 +331,28 @@ def _read(
     return tensors, metadata, spans
 
 
-def _value(header: _Header, kind: int, key: str) -> _Value:
+def _value(header: _Header, kind: int) -> _Value:
     if kind == _STRING:
-        return header.text(f"the value of {shown(key)}")
+        return header.text("the value of {}")
     if kind != _ARRAY:
-        number: _Value = _scalars(header, kind, 1, key)[0].item()
+        number: _Value = _scalars(header, kind, 1)[0].item()
         return number
-    inner = header.number("I", f"the type of the entries of {shown(key)}")
+    inner, entries = (
+        header.number("I", "the type of the entries of {}"),
+        "the number of entries of {}",
+    )
     if inner == _STRING:
-        count = header.count(f"the number of entries of {shown(key)}", 8)
-        return [header.text(f"an entry of {shown(key)}") for _ in range(count)]
-    return _scalars(header, inner, header.count(f"the number of entries of {shown(key)}", 1), key)
+        return [header.text("an entry of {}") for _ in range(header.count(8, entries))]
+    return _scalars(header, inner, header.count(1, entries))
 
 
-def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
+def _scalars(header: _Header, kind: int, count: int) -> Array:
     if kind not in _SCALARS:
-        raise FileError(f"{shown(key)} has type {kind}, which is not read")
+        raise FileError(f"{shown(header.name)} has type {kind}, which is not read")
     dtype = np.dtype(_SCALARS[kind])
-    raw = header.take(count * dtype.itemsize, f"the value of {shown(key)}")
+    raw = header.take(count * dtype.itemsize, "the value of {}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
-        raise FileError(f"{shown(key)} is boolean but holds bytes other than 0 and 1")
+        raise FileError(f"{shown(header.name)} is boolean but holds bytes other than 0 and 1")
     return np.frombuffer(raw, dtype)
 
 
@@ -362,14 +364,14 @@ def _alignment(metadata: Mapping[str, _Value]) -> int:
 
 
 def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
-    name = header.text("the name of a tensor", most=_MAX_NAME)
-    axes = header.number("I", f"the number of axes of {shown(name)}")
+    name = header.name = header.text("the name of a tensor", most=_MAX_NAME)
+    axes = header.number("I", "the number of axes of {}")
     if not 1 <= axes <= _MAX_AXES:
         raise FileError(
             f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
         )
-    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {shown(name)}"))
-    number = header.number("I", f"the kind of {shown(name)}")
+    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, "the shape of {}"))
+    number = header.number("I", "the kind of {}")
     if number not in GGUF_KINDS:
         raise FileError(f"tensor {shown(name)} is of kind {number}, which is not known")
     kind, numbers, _ = GGUF_KINDS[number]
@@ -379,7 +381,7 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
         raise FileError(
             f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
         )
-    return name, kind, sizes[::-1], header.number("Q", f"the place of {shown(name)}")
+    return name, kind, sizes[::-1], header.number("Q", "the place of {}")
 
 
 def _padded(size: int, alignment: int) -> int:
@@ -406,8 +408,10 @@ def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
 
 
 def _packed_text(text: str) -> bytes:
-    with errors_at(f"{shown(text)} cannot be encoded as UTF-8"):
+    try:
         raw = text.encode()
+    except UnicodeEncodeError as error:
+        raise FileError(f"{shown(text)} cannot be encoded as UTF-8: {error}") from None
     return struct.pack("<Q", len(raw)) + raw
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
@@ -24,7 +25,7 @@ from lora_np.files import (
     target_path,
     write_whole,
 )
-from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
+from lora_np.hub.dtypes import BLOCKS, FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.tensors import TensorFile, TensorInfo
 from lora_np.lazy import numpy as np
 
@@ -72,7 +73,7 @@ class SafetensorsFile(TensorFile):
             If no tensor has that name (the message lists close ones), its dtype has no NumPy
             counterpart, or the file has changed since it was opened.
         """
-        info = self.info(name)
+        info = self.tensors.get(name) or self.info(name)  # which says what there is
         if info.dtype.startswith("float8"):
             raise FileError(
                 f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold"
@@ -293,23 +294,22 @@ def _checked(
         metadata = {}
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
         raise FileError("its __metadata__ is not a map from text to text")
-    infos = {name: _described(name, entry) for name, entry in header.items()}
     tensors = {}
     position = 0
-    places = sorted([(info.start, info.nbytes, name) for name, info in infos.items()])
-    for begin, length, name in places:
+    places = sorted((_described(name, entry), name) for name, entry in header.items())
+    for (begin, length, dtype, shape), name in places:
         if begin != position:
             fault = "overlaps the one before" if begin < position else "leaves a gap before it"
             raise FileError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
-        tensors[name] = TensorInfo(infos[name].dtype, infos[name].shape, start + position)
+        tensors[name] = TensorInfo(dtype, shape, start + position)
         position += length
     if start + position != size:
         raise FileError(f"its tensors end at byte {start + position}, the file at {size}")
     return tensors, metadata
 
 
-def _described(name: str, entry: object) -> TensorInfo:
-    """An entry of the header whose form is right; ``start`` counts from the first tensor."""
+def _described(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]]:
+    """Return the first byte, the size, the dtype and the shape in an entry whose form is right."""
     if not isinstance(entry, dict):
         raise FileError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -323,13 +323,12 @@ def _described(name: str, entry: object) -> TensorInfo:
         )
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise FileError(f"tensor {name!r} has data_offsets {shown(offsets)}, not [begin, end]")
-    info = TensorInfo(_BY_FILE[dtype], tuple(shape), offsets[0])
-    size = offsets[1] - offsets[0]
-    if info.nbytes != size:
+    kind, size = _BY_FILE[dtype], offsets[1] - offsets[0]
+    if (wanted := prod(shape) * BLOCKS[kind][1]) != size:
         raise FileError(
-            f"tensor {name!r}, {dtype} {info.shape}, takes {info.nbytes} bytes, but has {size}"
+            f"tensor {name!r}, {dtype} {tuple(shape)}, takes {wanted} bytes, but has {size}"
         )
-    return info
+    return offsets[0], size, kind, tuple(shape)
 
 
 def _naturals(value: object) -> TypeGuard[list[int]]:
@@ -356,7 +355,7 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
             raise FileError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
         if not _naturals(list(info.shape)):
             raise FileError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
-        offsets = [position, position + info.nbytes]
+        offsets = [position, position + prod(info.shape) * BLOCKS[info.dtype][1]]
         header[name] = {
             "dtype": TABLE[info.dtype][0],
             "shape": list(info.shape),

@@ -55,6 +55,7 @@ BESIDE = (
     "spiece.model",
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
+Weight = Array | Quantised | None
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weights of an older model in shards
 
 
@@ -99,9 +100,9 @@ def load(
     Traceback (most recent call last):
     lora_np.files.MissingFileError: ...config.json: no such file
     """
-    dtype = computed_dtype(dtype)
-    if Path(model).suffix == ".gguf":
-        return from_gguf(open_gguf(model), dtype, quantised)
+    dtype, path = computed_dtype(dtype), Path(model)
+    if path.suffix == ".gguf":
+        return from_gguf(open_gguf(path), dtype, quantised)
     folder = hub.directory(model)
     hub.inside(folder, "config.json")  # a model must have one
     stored = open_model(folder)
@@ -110,19 +111,8 @@ def load(
     used: set[str] = set()
 
     def read(name: str) -> Any:
-        parts = hub.bitsandbytes_parts(stored, name)
-        used.update(parts)
-        if len(parts) > 1:
-            weight = hub.read_bitsandbytes(stored, name)
-            return weight if quantised else np.asarray(weight, dtype)
-        bare = name.partition(".")[2]  # the name in a checkpoint without a head
-        places = stored.parameters.get(name) or stored.parameters.get(bare, {})
-        if not places:
-            return None
-        used.update(places)
-        return stored.assembled(
-            places, lambda piece: np.ascontiguousarray(stored.read(piece), dtype=dtype)
-        )
+        used.update(stored.tensors_of(name))
+        return as_array(stored.weight(name), dtype, quantised)
 
     there = {
         name: hub.inside(folder, name)
@@ -153,14 +143,18 @@ def load(
     return result
 
 
+def as_array(weight: Weight, dtype: npt.DTypeLike, quantised: bool) -> Weight:
+    """Make numbers of a weight, unless it is quantised and stays so."""
+    if weight is None or (quantised and isinstance(weight, Quantised)):
+        return weight
+    return np.ascontiguousarray(weight, dtype=dtype)
+
+
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
     """Build the model in a GGUF file."""
 
     def read(name: str) -> Any:
-        if name not in source.names:
-            return None
-        weight = source.read(name)
-        return weight if quantised and isinstance(weight, Quantised) else np.asarray(weight, dtype)
+        return as_array(source.weight(name), dtype, quantised)
 
     tokenizer = gguf_tokenizer(source.file.metadata, source.file.path)
     settings = tokenizer_settings(source.file.metadata)

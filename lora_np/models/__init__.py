@@ -6,6 +6,15 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.models import peft as peft
+    from lora_np.models.dialects import (
+        KOHYA as KOHYA,
+        Dialects as Dialects,
+        Rewrite as Rewrite,
+        flat as flat,
+        is_flat as is_flat,
+        renamed as renamed,
+        unwrapped as unwrapped,
+    )
     from lora_np.models.families import (
         DecoderConfig as DecoderConfig,
         DecoderNode as DecoderNode,
@@ -19,11 +28,12 @@ with on_demand(globals()):
     from lora_np.models.gguf_vocabulary import (
         gguf_tokenizer as gguf_tokenizer,
         tokenizer_settings as tokenizer_settings,
-        vocabulary_metadata as vocabulary_metadata,
     )
     from lora_np.models.headers import (
         HEAD as HEAD,
+        Base as Base,
         OpenModel as OpenModel,
+        Parameter as Parameter,
         from_safetensors as from_safetensors,
         guess as guess,
         open_model as open_model,
@@ -33,10 +43,6 @@ with on_demand(globals()):
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
         as_stored as as_stored,
-        check_complete as check_complete,
-        gguf_settings as gguf_settings,
-        named_in as named_in,
-        names_for as names_for,
         open_gguf as open_gguf,
         row_order as row_order,
     )
@@ -66,6 +72,7 @@ with on_demand(globals()):
         catalogue as catalogue,
         describe as describe,
         matrix_size as matrix_size,
+        open_base as open_base,
         preset as preset,
         preset_names as preset_names,
     )
@@ -75,10 +82,4 @@ with on_demand(globals()):
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         fold as fold,
-    )
-    from lora_np.models.wrappers import (
-        Rewrite as Rewrite,
-        mlx_name as mlx_name,
-        renamed as renamed,
-        unwrapped as unwrapped,
     )

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it: read and written.
+"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it.
 
 llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means
 is in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come
@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from lora_np.files import errors_at
 Contents = Mapping[str, Any]  # of a tokenizer.json, of its companion, or of a file's metadata
 Part = dict[str, Any]  # one of those, as it is made here
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a usual one
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names
@@ -268,134 +267,3 @@ def template(before: list[str], after: list[str], numbers: Mapping[str, int]) ->
     single = [*first, one, *last]
     pair = [*single, *first, other, *last]
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
-
-
-def vocabulary_metadata(contents: Contents, settings: Contents, count: int) -> Part:
-    """Write the metadata of a GGUF file that correspond to a ``tokenizer.json``.
-
-    Parameters
-    ----------
-    contents, settings : mapping
-        Of ``tokenizer.json`` and of ``tokenizer_config.json``.
-    count : int
-        How many tokens the model embeds; those without a text become unused ones.
-
-    Returns
-    -------
-    dict
-        What `gguf_tokenizer` and `tokenizer_settings` read.
-
-    Raises
-    ------
-    ValueError
-        If llama.cpp has no name for what the file describes.
-
-    Examples
-    --------
-    >>> contents = {"model": {"type": "BPE", "vocab": {" ": 0, "a": 1}, "merges": []}}
-    >>> made = vocabulary_metadata(contents, {}, 2)
-    >>> made["tokenizer.ggml.model"], made["tokenizer.ggml.tokens"]
-    ('llama', ['▁', 'a'])
-    """
-    model, added = contents["model"], contents.get("added_tokens") or []
-    if model.get("type") != "BPE":
-        raise ValueError(
-            f"a vocabulary of type {shown(model.get('type'))} is not written, only BPE"
-        )
-    numbers = {**model["vocab"], **{token["content"]: token["id"] for token in added}}
-    if max(numbers.values()) >= count:
-        raise ValueError(f"its tokens go up to {max(numbers.values())}; the model has {count}")
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-    types = np.full(count, UNUSED, np.int32)
-    types[list(numbers.values())] = NORMAL
-    if model.get("byte_fallback"):
-        types[[numbers[f"<0x{byte:02X}>"] for byte in range(256)]] = BYTE
-    for token in added:
-        types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
-    if model.get("unk_token"):
-        types[numbers[model["unk_token"]]] = UNKNOWN
-    tokens = [f"[PAD{i}]" for i in range(count)]
-    for text, number in numbers.items():
-        tokens[number] = text
-    fields: Part = {"token_type": types}
-    cut = steps_in(contents.get("pre_tokenizer"))
-    if "ByteLevel" in [step["type"] for step in cut]:
-        fields |= {"model": "gpt2", "merges": [" ".join(merge) for merge in merges]}
-        fields["pre"] = pre_of(cut, contents.get("normalizer"), bool(model.get("ignore_merges")))
-    else:
-        fields |= {"model": "llama", "pre": "default", "scores": scores_of(merges, numbers, types)}
-        marks = [*cut, *steps_in(contents.get("normalizer"))]
-        first = [step for step in marks if step["type"] in ("Prepend", "Metaspace")]
-        fields["add_space_prefix"] = any(step.get("prepend_scheme") != "never" for step in first)
-        spaced = types == NORMAL
-        tokens = [
-            token.replace(" ", SPACE) if spaced[i] else token for i, token in enumerate(tokens)
-        ]
-    for name, theirs in SPECIAL.items():
-        token = settings.get(f"{name}_token")
-        token = token.get("content") if isinstance(token, Mapping) else token
-        if token in numbers:
-            fields[f"{theirs}_token_id"] = numbers[token]
-    for name, around in zip(("bos", "eos"), around_text(contents), strict=True):
-        fields[f"add_{name}_token"] = bool(around)
-        if around:
-            fields[f"{name}_token_id"] = numbers[around[0]]
-    metadata = {f"{PREFIX}{key}": value for key, value in {**fields, "tokens": tokens}.items()}
-    if isinstance(template := settings.get("chat_template"), str):
-        metadata["tokenizer.chat_template"] = template
-    return metadata
-
-
-def steps_in(part: Contents | None) -> list[Contents]:
-    """List the steps of a part of a ``tokenizer.json``."""
-    if part is None or part["type"] != "Sequence":
-        return [] if part is None else [part]
-    lists = (item for item in part.values() if isinstance(item, list))
-    return [step for steps in lists for inner in steps for step in steps_in(inner)]
-
-
-def pre_of(cut: Sequence[Contents], normal: Contents | None, whole: bool) -> str:
-    """Find llama.cpp's name for how texts are cut; it brings them to no Unicode form."""
-    steps = []
-    for step in cut:
-        kind = step["type"]
-        if kind == "Split" and (step["behavior"], step["invert"]) in (
-            ("Isolated", False),
-            ("Removed", True),
-        ):
-            steps.append(step["pattern"].get("Regex", ""))
-        elif kind != "ByteLevel" or step["use_regex"]:
-            steps.append(kind)
-    near = [known for known in cuts().values() if (known.steps, known.whole) == (steps, whole)]
-    form = normal and normal["type"]
-    if not near or form not in (None, "NFC"):
-        raise ValueError("llama.cpp has no name that is known here for how it cuts texts")
-    return next((known for known in near if known.normal == form), near[0]).names[0]
-
-
-def scores_of(merges: Sequence[Sequence[str]], numbers: Mapping[str, int], types: Array) -> Array:
-    """Score tokens so that joining what scores highest makes the same ones as the merges."""
-    made = dict.fromkeys("".join(merge) for merge in merges)
-    made = {text: None for text in made if types[numbers[text]] == NORMAL}
-    order = [text for text in map("".join, merges) if text in made]
-    if sum(a != b for a, b in pairwise(["", *order])) != len(made):
-        raise ValueError("no scores say in which order its merges make tokens")
-    scores = np.full(len(types), -1.0 - len(made), np.float32)
-    scores[[numbers[text] for text in made]] = -np.arange(len(made))
-    return scores
-
-
-def around_text(contents: Contents) -> tuple[list[str], list[str]]:
-    """Find the tokens before and after each text."""
-    before: list[str] = []
-    after: list[str] = []
-    for step in steps_in(contents.get("post_processor")):
-        here = before
-        for part in step.get("single", ()):
-            if "Sequence" in part:
-                here = after
-            else:
-                here.append(part["SpecialToken"]["id"])
-    if len(before) > 1 or len(after) > 1:
-        raise ValueError(f"llama.cpp puts one token around a text, not {before + after}")
-    return before, after

@@ -5,9 +5,9 @@ tell.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import prod
 from pathlib import Path
@@ -19,10 +19,12 @@ from lora_np import hub
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, Json, read_json
 from lora_np.hub import ModelDirectory
-from lora_np.models.families import from_config
+from lora_np.models.dialects import Dialects, renamed
+from lora_np.models.families import family_names, from_config
 from lora_np.models.formulas import Config
-from lora_np.models.names import NameMap, Place, fused_names, names_are_known
+from lora_np.models.names import Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
+from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
@@ -56,29 +58,79 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
-    """A model on disk, made by `open_model`, and where its tensors go in the live model.
+    """A base model, opened once: its config, modules, weights and names.
+
+    Made by `open_model` and `open_base`. What is not asked for is not read: a base may be a config
+    alone.
 
     Parameters
     ----------
     path : Path
         The directory, or the one file.
-    files : mapping of str to SafetensorsFile
-        The files that are the model, by name.
-    places : mapping of str to str
-        From the name of a tensor to that of its file.
     config : mapping
         The fields of ``config.json``; empty if there is none.
-    index : mapping or None
-        The content of the index, where the model is in shards.
+    title : str
+        For messages; by default the name of the file or directory.
+    on_disk : bool
+        Whether there are weights at the path; otherwise the config is all that is known.
     """
+
+    title: str = ""
+    on_disk: bool = True
 
     @cached_property
     def described(self) -> ModelSpec | None:
         """The model as its family describes it, or None."""
         # there may be no such family, or it may lack the architecture or the fields
         with suppress(TypeError, ValueError):
-            return from_config(self.config)
+            return self.by_family
         return None
+
+    @cached_property
+    def by_family(self) -> ModelSpec:
+        """The modules as the family describes them."""
+        return from_config(self.config, name=self.title or self.path.name)
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The modules, as the family describes them or else from headers."""
+        kind = self.config.get("model_type")
+        if not self.on_disk:
+            return self.by_family
+        if kind in family_names():
+            if "quantization_config" in self.config:
+                with suppress(FileError, OSError):  # names need no weights: some may be missing
+                    return replace(self.by_family, quantised=quantised_size(few_bits(self)))
+            return self.by_family
+        if not self.config:
+            return from_headers(self)
+        whole = any((self.path / name).is_file() for name in (hub.SINGLE, hub.INDEX))
+        files = [self.path] if whole else sorted(self.path.glob("*.safetensors"))
+        if len(files) != 1:
+            return self.by_family
+        spec = from_headers(self if whole else open_model(files[0]))
+        return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
+
+    @cached_property
+    def known(self) -> ModelSpec | None:
+        """The modules, if they can be told."""
+        with suppress(ValueError, OSError):
+            return self.spec
+        return None
+
+    @cached_property
+    def modules(self) -> Mapping[str, ModuleSpec]:
+        """The modules by their names, here and in checkpoints."""
+        modules = self.known.modules if self.known else ()
+        return {name: module for module in modules for name in (module.alias, module.name) if name}
+
+    @cached_property
+    def quantised(self) -> Mapping[str, tuple[str, ...]]:
+        """The weights that bitsandbytes quantised, with the tensors of each."""
+        if not any(name.endswith(hub.BITSANDBYTES) for name in self.places):
+            return {}
+        parts = {name: hub.bitsandbytes_parts(self, name) for name in self.places}
+        return {name: own for name, own in parts.items() if own}
 
     def module_of(self, parameter: str) -> ModuleSpec:
         """Find the module that a parameter of the live model belongs to.
@@ -89,7 +141,7 @@ class OpenModel(ModelDirectory):
             return self._described_modules[parameter]
         owner = parameter.rpartition(".")[0]
         near = {parameter, f"{owner}.weight", f"{owner}.bias"} & self.parameters.keys()
-        shapes = {name: self.shape(self.parameters[name]) for name in near}
+        shapes = {name: self.parameters[name].shape for name in near}
         shapes = shapes or {parameter: self.info(parameter).shape}
         module = judged(
             parameter, shapes, self._kinds, fused_names(str(self.config.get("model_type"))) or {}
@@ -103,6 +155,18 @@ class OpenModel(ModelDirectory):
         return kinds if isinstance(kinds, dict) else {}
 
     @cached_property
+    def names(self) -> Collection[str]:
+        """What modules, single experts and their weights may be called, here and in checkpoints."""
+        apart = self.known.per_expert().modules if self.known else ()
+        names = {*self.modules, *(name for x in apart for name in (x.name, x.alias) if name)}
+        return names | {f"{name}.weight" for name in names}
+
+    def counterparts(self, names: Iterable[str]) -> dict[str, str]:
+        """Find the base's names of modules that differ in nothing but a known prefix."""
+        strange = [name for name in names if name.removesuffix(".weight") not in self.modules]
+        return renamed(strange, self.names) if strange and self.modules else {}
+
+    @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
         """The family's module of each parameter, by its name in this checkpoint."""
         modules = {}
@@ -111,7 +175,8 @@ class OpenModel(ModelDirectory):
             for end in [""] if bare else [".weight", ".bias"]:
                 modules[module.name + end] = module
         naming = _best(lambda name: name, self.parameters, modules, modules)
-        return {name: modules[naming(name)] for name in self.parameters if naming(name) in modules}
+        named = {name: naming(name) for name in self.parameters}
+        return {name: modules[own] for name, own in named.items() if own in modules}
 
     @cached_property
     def _conv1d(self) -> bool:
@@ -133,7 +198,7 @@ class OpenModel(ModelDirectory):
                 owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
         here = self.parameters
         return {
-            name: next(iter(here[owner]))
+            name: here[owner].tensor
             for name, owner in owners.items()
             if name not in here and owner in here
         }
@@ -173,15 +238,15 @@ class OpenModel(ModelDirectory):
         return ("lm_head",) if any(name.endswith(_HEADED) for name in names) else ()
 
     @cached_property
-    def parameters(self) -> Mapping[str, Mapping[str, Place]]:
-        """The parameters of the live model, with the tensors that make up each and their places."""
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The parameters of the live model, by their names there."""
         parameters: dict[str, dict[str, Place]] = {}
         for name, place in self._located.items():
             if place is not None:
                 live = place.transposed and self._is_live(place.parameter, self.info(name).shape)
                 place = place._replace(transposed=False) if live else place
                 parameters.setdefault(place.parameter, {})[name] = place
-        return parameters
+        return {name: Parameter(self, name, places) for name, places in parameters.items()}
 
     def _is_live(self, parameter: str, shape: tuple[int, ...]) -> bool:
         """Whether experts are stored as they compute: transformers turns no others."""
@@ -198,31 +263,33 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _located(self) -> Mapping[str, Place | None]:
-        names = NameMap(self.config)
-        return {name: names.place(name) for name in self.places}
+        return {name: self.dialects.place(name) for name in self.places}
 
-    def shape(self, places: Mapping[str, Place]) -> tuple[int, ...]:
-        """Compute the shape of a live parameter from the places of its tensors."""
-        (name, first), *_ = places.items()
-        shape = self.info(name).shape
-        if first.transposed:
-            shape = (*shape[:-2], shape[-1], shape[-2])
-        if first.expert is None:
-            return shape
-        stored = {(place.expert, place.part) for place in places.values()}
-        experts = 1 + max(place.expert or 0 for place in places.values())
-        alike = all(self.info(tensor).shape == shape for tensor in places)
-        if len(shape) != 2 or not alike or len(stored) != experts * first.parts:
-            raise FileError(
-                f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape"
-            )
-        return experts, first.parts * shape[0], shape[1]
+    @cached_property
+    def dialects(self) -> Dialects:
+        """What its modules are called in checkpoints and by other programs."""
+        return Dialects(self.config)
 
-    def assembled(self, places: Mapping[str, Place], read: Callable[[str], Array]) -> Array:
-        """Make a live parameter of its tensors, as ``read`` gives them."""
-        names = sorted(places, key=lambda name: (places[name].expert or 0, places[name].part))
-        arrays = [read(name) for name in names]
-        return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(self.shape(places))
+    def _stored(self, name: str) -> Parameter | None:
+        """The parameter of this name, or of its name in a checkpoint without a head."""
+        return self.parameters.get(name) or self.parameters.get(name.partition(".")[2])
+
+    def tensors_of(self, name: str) -> Collection[str]:
+        """The tensors that a parameter of the live model takes, those of its scales too."""
+        if parts := self.quantised.get(name):
+            return parts
+        found = self._stored(name)
+        return found.places if found else ()
+
+    def weight(self, name: str) -> Array | Quantised | None:
+        """Read one parameter of the live model; None if it is not there.
+
+        It is quantised if it is stored so.
+        """
+        if name in self.quantised:
+            return hub.read_bitsandbytes(self, name)
+        found = self._stored(name)
+        return found.whole() if found else None
 
     def naming(self, wanted: Iterable[str]) -> Naming:
         """Map an adapter's parameter names to this checkpoint's.
@@ -231,16 +298,151 @@ class OpenModel(ModelDirectory):
         a model with a head and the other only from its body: then all names differ by one segment
         at the front (``bert.encoder...`` and ``encoder...``).
         """
-        names, parameters = NameMap(self.config), self.parameters
+        names, parameters = self.dialects, self.parameters
 
         def tensor(name: str) -> str:
-            place = names.place(name)
-            for live in (name, place.parameter if place else name):
-                if len(parameters.get(live, ())) == 1:
-                    return next(iter(parameters[live]))
-            return name
+            own = parameters.get(name)
+            if own is None or len(own.places) > 1:
+                place = names.place(name)
+                own = parameters.get(place.parameter) if place else None
+            return own.tensor if own and len(own.places) == 1 else name
 
         return _best(tensor, wanted, parameters, self.places)
+
+
+Base = StrPath | Config | OpenModel  # what a base model may be given as
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """A parameter of the live model: one or more d x k matrices, handed out one by one.
+
+    Parameters
+    ----------
+    model : OpenModel
+        Whose it is.
+    name : str
+        In the live model.
+    places : mapping of str to Place
+        The tensors that make it up, and where each goes.
+    told : ModuleSpec, optional
+        The module that it belongs to, if another checkpoint tells it better.
+
+    Examples
+    --------
+    >>> from lora_np.hub import located
+    >>> model = open_model(located("austen"))
+    >>> q = model.parameters["model.layers.0.self_attn.q_proj.weight"]
+    >>> q.shape == next(q.matrices()).shape == q.module.shape
+    True
+    """
+
+    model: OpenModel
+    name: str
+    places: Mapping[str, Place]
+    told: ModuleSpec | None = None
+
+    @property
+    def tensor(self) -> str:
+        """The first of its tensors."""
+        return next(iter(self.places))
+
+    @property
+    def dtype(self) -> str:
+        """The dtype in the file."""
+        return self.model.info(self.tensor).dtype
+
+    @property
+    def holder(self) -> str:
+        """The name of the module that it is a parameter of."""
+        return self.name.rpartition(".")[0]
+
+    @cached_property
+    def module(self) -> ModuleSpec:
+        """The module that it belongs to."""
+        return self.told or self.model.module_of(self.name)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in the live model."""
+        (name, first), *_ = self.places.items()
+        shape = self.model.info(name).shape
+        if first.transposed:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        if first.expert is None:
+            return shape
+        stored = {(place.expert, place.part) for place in self.places.values()}
+        experts = 1 + max(place.expert or 0 for place in self.places.values())
+        alike = all(self.model.info(tensor).shape == shape for tensor in self.places)
+        if len(shape) != 2 or not alike or len(stored) != experts * first.parts:
+            raise FileError(
+                f"{self.model.path}: experts of {self.name!r} are missing, or not of one shape"
+            )
+        return experts, first.parts * shape[0], shape[1]
+
+    def maps(self, read: Callable[[str], Array]) -> Iterator[Array]:
+        """Yield its matrices as the live model keeps them, from tensors as ``read`` gives them."""
+        experts: dict[int | None, dict[int, str]] = {}
+        for name, place in self.places.items():
+            experts.setdefault(place.expert, {})[place.part] = name
+        for expert, parts in sorted(experts.items(), key=lambda entry: entry[0] or 0):
+            if expert is None:  # one tensor is all of it
+                W = self.whole(read)
+                yield from W if W.ndim == 3 else [W]
+            else:
+                yield np.concatenate([read(parts[part]) for part in sorted(parts)])
+
+    def matrices(self, read: Callable[[str], Array] | None = None) -> Iterator[Array]:
+        """Yield its matrices, outputs by inputs, those of experts one by one."""
+        turned = self.module.transposed or self.module.kind == "embedding"
+        for W in self.maps(read or self.model.read):
+            yield W.T if turned else W
+
+    def whole(self, read: Callable[[str], Array] | None = None) -> Array:
+        """Read all of it, as the live model keeps it."""
+        read = read or self.model.read
+        if self.places[self.tensor].expert is not None:
+            return np.stack([*self.maps(read)]).reshape(self.shape)
+        W = read(self.tensor)
+        return W.swapaxes(-1, -2) if self.places[self.tensor].transposed else W
+
+    def oriented(
+        self,
+        tensor: str,
+        W: Array,
+        shape: tuple[int, ...],
+        *,
+        kernel: bool = False,
+        embedding: bool = False,
+        turned: bool = False,
+    ) -> Array:
+        """See a tensor as matrices of outputs by inputs, (d, k) or a stack: writing changes ``W``.
+
+        ``shape`` is that of an update, of a convolution if it has a kernel. Embeddings are stored
+        as inputs by outputs. Whether other tensors are (GPT-2's Conv1D, the experts of gpt-oss)
+        follows from the module; of what no family describes, a config may say it (``turned``). It
+        may say so for all layers and mean some, so the shape decides if it can.
+        """
+        place = self.places[tensor]
+        known = self.name in self.model.parameters
+        stored = known and self.module.transposed
+        if place.expert is not None:
+            turned = False
+        elif kernel or len(shape) == 2 or shape[0] == 1:
+            turned = stored or (turned and self.model.described is None)
+        else:
+            turned = shape[-1] != shape[-2] or stored != place.transposed
+        W = W[:, None] if W.ndim == 1 else W
+        swapped = shape if kernel else (*shape[:-2], shape[-1], shape[-2])
+        turned = embedding or (turned and W.shape == swapped)
+        if W.shape != (swapped if turned else shape) and W.shape != (1, *shape):
+            hint = "; it is stored transposed, which needs fan_in_fan_out" * (W.shape == swapped)
+            raise FileError(
+                f"{self.model.path}: {tensor!r} of shape {W.shape} does not fit an update of shape "
+                f"{shape}{hint}"
+            )
+        maps = W.reshape(len(W), -1) if kernel else W.reshape(W.shape[-len(shape) :])
+        return maps.swapaxes(-1, -2) if turned else maps
 
 
 def _best(
@@ -253,6 +455,8 @@ def _best(
     def after(front: str) -> Naming:
         return lambda name: tensor(f"{front}.{name}")
 
+    if all(tensor(name) in known for name in wanted):
+        return tensor
     namings = [tensor, lambda name: tensor(name.partition(".")[2]), *map(after, fronts)]
     return max(namings, key=lambda naming: sum(naming(name) in known for name in wanted))
 
@@ -339,7 +543,10 @@ def open_model(path: StrPath) -> OpenModel:
     >>> open_model(located("austen")).config["model_type"]
     'llama'
     """
-    return OpenModel(**vars(hub.open_directory(path)))
+    opened = hub.open_directory(path)
+    model = OpenModel(opened.path, opened.config)
+    vars(model).update(vars(opened))  # the headers, which are read already
+    return model
 
 
 def from_safetensors(source: str | Path) -> ModelSpec:
@@ -378,8 +585,12 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
-    path = Path(source)
-    model = open_model(path)
+    return from_headers(open_model(source))
+
+
+def from_headers(model: OpenModel) -> ModelSpec:
+    """Describe the modules of an open model as `from_safetensors` does."""
+    path = model.path
     family = str(model.config.get("model_type") or "")
     title = path.name if path.is_dir() or path.name != hub.INDEX else path.parent.name
     listed = kinds_by_type().get(family) if names_are_known(model.config) else None
@@ -392,16 +603,16 @@ def from_safetensors(source: str | Path) -> ModelSpec:
             f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}"
         )
     few = few_bits(model)
-    parts = {part for name in few for part in hub.bitsandbytes_parts(model, name)} - few.keys()
+    parts = {part for own in model.quantised.values() for part in own} - few.keys()
     shapes = {}
-    for name, places in model.parameters.items():
-        held = [tensor for tensor in places if tensor in few]
-        if held and len(places) > 1:
+    for name, parameter in model.parameters.items():
+        held = [tensor for tensor in parameter.places if tensor in few]
+        if held and len(parameter.places) > 1:
             raise FileError(
                 f"{path}: no header tells the shape of quantised experts, {held[0]!r}; {MEMORY}"
             )
-        if parts.isdisjoint(places) and known.get(starred(name)) != "buffer":
-            shapes[name] = few[held[0]][0] if held else model.shape(places)
+        if parts.isdisjoint(parameter.places) and known.get(starred(name)) != "buffer":
+            shapes[name] = few[held[0]][0] if held else parameter.shape
     fused = fused_names(family) or {}
     modules = list(dict.fromkeys(judged(name, shapes, known, fused) for name in shapes))
     if listed is None:
@@ -427,8 +638,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
     """Find the weights that bitsandbytes quantised, with their shapes and bytes."""
-    names = [name for name in model.places if len(hub.bitsandbytes_parts(model, name)) > 1]
-    return {name: hub.bitsandbytes_size(model, name) for name in names}
+    return {name: hub.bitsandbytes_size(model, name) for name in model.quantised}
 
 
 def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:

@@ -5,37 +5,30 @@ Sources: llama.cpp, ``conversion/*.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, StrPath, close_names, shown
+from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, errors_at
-from lora_np.hub import gguf
+from lora_np.hub import SafetensorsFile, TensorInfo, gguf
+from lora_np.models.dialects import Dialects
 from lora_np.models.families import (
-    DecoderConfig,
-    decoder_of,
     family_names,
     family_of,
-    from_config,
     llama_cpp_of,
-    names_in,
 )
-from lora_np.models.names import Place
+from lora_np.models.headers import OpenModel
+from lora_np.models.spec import ModelSpec
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = [
     "GGUFModel",
     "as_stored",
-    "check_complete",
-    "gguf_settings",
-    "named_in",
-    "names_for",
     "open_gguf",
     "row_order",
 ]
@@ -44,7 +37,6 @@ Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
 Made = dict[str, Any]  # those, as they are made here
 # by what the angles of each pair are divided: in all texts, or in short and in long ones
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
-_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 _NEEDED = (
     "hidden_size",
     "intermediate_size",
@@ -54,25 +46,67 @@ _NEEDED = (
 )
 
 
-@dataclass(frozen=True)
-class GGUFModel:
+@dataclass(frozen=True, eq=False)
+class GGUFModel(OpenModel):
     """A model in a GGUF file, with transformers' names and config.
 
-    Attributes
+    Parameters
     ----------
-    file : GGUFFile
+    path : Path
+        The file.
     config : mapping
         As in ``config.json``.
+    title : str
+        For messages.
+    on_disk : bool
+        Always true.
+    file : GGUFFile
+        Its tensors by llama.cpp's names.
     names : mapping of str to tuple of str
         From the name of a parameter in transformers to the tensors in the file; several where
         those are stacked along the outputs, as experts are.
     """
 
-    file: gguf.GGUFFile
-    config: Fields
-    names: Mapping[str, tuple[str, ...]] = field(repr=False)
+    file: gguf.GGUFFile = field(kw_only=True)
+    names: Mapping[str, tuple[str, ...]] = field(kw_only=True, repr=False)
 
-    def read(self, name: str) -> Array | Quantised:
+    @cached_property
+    def places(self) -> Mapping[str, str]:
+        """The parameters, all in the one file."""
+        return dict.fromkeys(self.names, self.path.name)
+
+    @cached_property
+    def files(self) -> Mapping[str, SafetensorsFile]:
+        """No file that holds the parameters as they are read."""
+        return {}
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The modules; quantised matrices are those not in 16 bits or more."""
+        tensors = [self.file.info(name) for names in self.names.values() for name in names]
+        few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
+        if all(tensor.dtype in ("F16", "BF16") for tensor in few):
+            return self.by_family
+        size = sum(tensor.size for tensor in few), sum(tensor.nbytes for tensor in few)
+        return replace(self.by_family, quantised=size)
+
+    def info(self, name: str) -> TensorInfo:
+        """Return the shape of one parameter; numbers are float32."""
+        tensors = self.names[name]
+        *stack, rows, columns = (1, 1, *(shape := self.file.tensors[tensors[0]].shape))
+        return TensorInfo("float32", (*stack, rows * len(tensors), columns)[-len(shape) :])
+
+    def read(self, name: str) -> Array:
+        """Read the numbers of one parameter, in float32, for the caller to change.
+
+        Raises
+        ------
+        FileError
+            If the kind of a tensor cannot be read.
+        """
+        return np.array(self.weight(name))
+
+    def weight(self, name: str) -> Array | Quantised | None:
         """Read one parameter by its name in transformers, as it is there.
 
         Parameters
@@ -82,17 +116,17 @@ class GGUFModel:
 
         Returns
         -------
-        ndarray or Quantised
+        ndarray, Quantised or None
             float32 if the file stores that, and for all vectors and experts; other matrices in the
-            blocks of the file.
+            blocks of the file. None if no tensor has that name.
 
         Raises
         ------
         FileError
-            If no tensor has that name, or its kind cannot be read.
+            If the kind of a tensor cannot be read.
         """
         if name not in self.names:
-            raise FileError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
+            return None
         tensor, *others = map(self.file.quantised, self.names[name])
         order = row_order(self.config, name)
         if order is not None:
@@ -120,7 +154,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
     Returns
     -------
     GGUFModel
-        With ``config`` and ``read(name)``.
+        With its config, its parameters and their numbers.
 
     Raises
     ------
@@ -149,14 +183,15 @@ def open_gguf(path: StrPath) -> GGUFModel:
     architecture = file.metadata.get("general.architecture")
     family = family_in_gguf(architecture)
     if family is None:
-        known = ", ".join(family_of(name).tables["llama_cpp"][0] for name in gguf_families())
-        raise FileError(f"{path}: family {architecture!r:.40} is not read; those that are: {known}")
+        read = ", ".join(family_of(name).tables["llama_cpp"][0] for name in gguf_families())
+        raise FileError(f"{path}: family {architecture!r:.40} is not read; those that are: {read}")
     names: dict[str, list[str]] = {}
+    known = Dialects({"model_type": family})
     for theirs, info in file.tensors.items():
         module, _, part = theirs.rpartition(".")
         if theirs in _FACTORS:
             continue
-        place = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
+        place = known.place_in("llama_cpp", module) if part in ("weight", "bias") else None
         if place is None:
             raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
         ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"  # experts
@@ -169,40 +204,23 @@ def open_gguf(path: StrPath) -> GGUFModel:
         if scaling := scaling_in(file, str(architecture)):
             config["rope_scaling"] = scaling
         complete = {ours: tuple(theirs) for ours, theirs in names.items() if all(theirs)}
-        check_complete(config, complete)
-    return GGUFModel(file, config, complete)
+        path = Path(path)
+        model = GGUFModel(path, config, path.stem, file=file, names=complete)
+        check_complete(model)
+    return model
 
 
-def check_complete(config: Fields, names: Container[str]) -> None:
-    """Refuse a model that lacks the weight of a module.
-
-    Parameters
-    ----------
-    config : mapping
-        As in ``config.json``.
-    names : container of str
-        The parameters that there are, as in transformers.
-
-    Raises
-    ------
-    ValueError
-        The message names the weight, and what llama.cpp calls its module.
-
-    Examples
-    --------
-    >>> check_complete({"model_type": "llama", "num_hidden_layers": 0}, ["model.norm.weight"])
-    Traceback (most recent call last):
-    ValueError: the model has no tensor model.embed_tokens.weight (llama.cpp's token_embd)
-    """
-    for module in from_config(config).modules:
+def check_complete(model: GGUFModel) -> None:
+    """Refuse a model that lacks the weight of a module; the message has llama.cpp's name too."""
+    for module in model.spec.modules:
         name = module.name if module.kind == "experts" else f"{module.name}.weight"
-        if not module.tied and name not in names:
-            theirs = " and ".join(names_for("llama_cpp", module.name, str(config["model_type"])))
+        if not module.tied and name not in model.names:
+            theirs = " and ".join(Dialects(model.config).names_in("llama_cpp", module.name))
             raise ValueError(f"the model has no tensor {name} (llama.cpp's {theirs})")
 
 
 def gguf_families(names: Iterable[str] | None = None) -> list[str]:
-    """List the families whose models are read from GGUF files, and written to them."""
+    """List the families whose models are read from GGUF files."""
     return [name for name in names or family_names() if family_of(name).tables["in_gguf"]]
 
 
@@ -247,103 +265,6 @@ def config_in(metadata: Fields, family: str) -> Made:
     return config
 
 
-def gguf_settings(config: Fields) -> tuple[Made, dict[str, Array]]:
-    """Write the settings of a model as a GGUF file has them: the reverse of `open_gguf`.
-
-    Parameters
-    ----------
-    config : mapping
-        As in ``config.json``.
-
-    Returns
-    -------
-    metadata : dict
-        But for the vocabulary.
-    factors : dict of str to ndarray
-        Tensors of the file that are no weights: how rotary positions are stretched.
-
-    Raises
-    ------
-    ValueError
-        If models of the family are not written, or llama.cpp would compute something else.
-
-    Examples
-    --------
-    >>> metadata, factors = gguf_settings({"model_type": "qwen3", "num_hidden_layers": 2})
-    >>> metadata["qwen3.block_count"], metadata["qwen3.rope.freq_base"]
-    (2, 10000.0)
-    """
-    family = str(config.get("model_type"))
-    if family not in (known := gguf_families()):
-        raise ValueError(
-            f"{shown(family)} models are not written to GGUF files, only {', '.join(known)}"
-        )
-    architecture = family_of(family).tables["llama_cpp"][0]
-    config, scaling = unstretched(config)
-    decoder = decoder_of(config)
-    fields = {"max_position_embeddings": decoder.spec.positions or 2048, **decoder.fields}
-    keys = family_of(family).tables["gguf"]["keys"]
-    settings: Made = {key: fields.get(ours) for key, ours in keys.items() if ours}
-    if part := decoder.whole.part:
-        settings["rope.dimension_count"] = int(decoder.whole.width * part)
-    stretched, factors = scaling_of(scaling, decoder)
-    settings |= stretched
-    metadata = {
-        f"{architecture}.{key}": value
-        for key, value in settings.items()
-        if value or isinstance(value, int)
-    }
-    again = decoder_of({**config_in(metadata, family), "vocab_size": decoder.fields["vocab_size"]})
-    for ours, theirs in zip(decoder.layers, again.layers, strict=True):
-        for entry, wanted in ours._asdict().items():
-            if wanted != (other := getattr(theirs, entry)):
-                why = f"{entry} is {shown(wanted)}, in llama.cpp's {architecture} {shown(other)}"
-                raise ValueError(f"a GGUF file cannot say how this model computes: {why}")
-    return {"general.architecture": architecture, "general.type": "model", **metadata}, factors
-
-
-def unstretched(config: Fields) -> tuple[Made, Fields]:
-    """Separate how rotary positions are stretched from a config, and name the rest as before 5."""
-    rope = config.get("rope_parameters") or {}
-    local = rope.get("sliding_attention") or {}
-    rope = rope.get("full_attention") or rope
-    if local.get("rope_type", "default") != "default":
-        raise ValueError("rotary positions stretched in windows are not written to GGUF files")
-    named = {
-        "rope_theta": rope.get("rope_theta"),
-        "partial_rotary_factor": rope.get("partial_rotary_factor"),
-        "rope_local_base_freq": local.get("rope_theta"),
-    }
-    plain = {**config, **{name: value for name, value in named.items() if value is not None}}
-    plain.pop("rope_parameters", None)
-    return plain, plain.pop("rope_scaling", None) or rope
-
-
-def scaling_of(rope: Fields, decoder: DecoderConfig) -> tuple[Made, dict[str, Array]]:
-    """Write how rotary positions are stretched: settings, and by what angles are divided."""
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    original = int(decoder.whole.original or rope.get("original_max_position_embeddings") or 0)
-    if kind == "default":
-        return {}, {}
-    if kind == "linear":
-        return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}, {}
-    if kind == "longrope":
-        stretch = max(decoder.spec.positions / original, 1)
-        attention = (1 + math.log(stretch) / math.log(original)) ** 0.5
-        divisors = [rope["short_factor"], rope["long_factor"]]
-        lists = {
-            name: np.array(x, np.float32) for name, x in zip(_FACTORS[1:], divisors, strict=True)
-        }
-        return {"rope.scaling.attn_factor": rope.get("attention_factor", attention)}, lists
-    if kind == "llama3":
-        width, theta = decoder.whole.width, decoder.whole.theta
-        turns = original * theta ** -(np.arange(0, width, 2) / width) / (2 * math.pi)
-        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-        kept = np.clip((turns - low) / (high - low), 0, 1)
-        return {}, {_FACTORS[0]: (1 / (kept + (1 - kept) / rope["factor"])).astype(np.float32)}
-    raise ValueError(f"rotary positions stretched by {shown(kind)} are not written to GGUF files")
-
-
 def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
     """Read from a GGUF file how rotary positions are stretched."""
     kind = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
@@ -384,7 +305,7 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
     See Also
     --------
-    names_for : The tensors in the file, of which there may be several.
+    Dialects : The tensors in the file, of which there may be several.
 
     Examples
     --------
@@ -400,80 +321,6 @@ def from_one(config: Fields, name: str) -> bool:
     """Tell whether the file stores ``1 + W`` of a norm that multiplies by ``1 + W``."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
-
-
-def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
-    """Look up the names that a program has for a module.
-
-    Parameters
-    ----------
-    program : {"llama_cpp", "mlx"}
-        llama.cpp, or mlx-lm, whose names are those of transformers but for a few.
-    module : str
-        As transformers calls it.
-    family : str
-        The model type.
-
-    Returns
-    -------
-    tuple of str
-        One for each of the maps that transformers stacks along the outputs; empty if none is known.
-
-    See Also
-    --------
-    named_in : The reverse.
-
-    Examples
-    --------
-    >>> names_for("llama_cpp", "model.layers.7.self_attn.q_proj", "mixtral")
-    ('blk.7.attn_q',)
-    >>> names_for("llama_cpp", "model.layers.7.mlp.experts.gate_up_proj", "mixtral")
-    ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
-    """
-    number = _NUMBER.search(module)
-    templates = names_in(program, family).get(_NUMBER.sub("{}", module, count=1), ())
-    return tuple(name.format(number and number[0]) for name in templates)
-
-
-def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
-    """Look up the module that a program calls ``name``, and which part of its outputs it is.
-
-    Parameters
-    ----------
-    program : {"llama_cpp", "mlx"}
-        Whose name it is.
-    name : str
-        Of a module, without ``.weight``.
-    families : iterable of str
-        Model types; the first that has the name counts.
-
-    Returns
-    -------
-    Place or None
-        None if no family has such a module.
-
-    Examples
-    --------
-    >>> named_in("llama_cpp", "blk.7.ffn_up_exps", ["llama", "mixtral"])
-    Place(parameter='model.layers.7.mlp.experts.gate_up_proj', expert=None, part=1, parts=2,
-    transposed=False)
-    """
-    number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
-    for family in families:
-        if pattern in (places := _places_in(program, family)):
-            place = places[pattern]
-            return place._replace(parameter=place.parameter.format(number and number[0]))
-    return None
-
-
-@cache
-def _places_in(program: str, family: str) -> Mapping[str, Place]:
-    """Invert `names_in`: the module of each name that a program has."""
-    return {
-        name: Place(path, None, part, len(names))
-        for path, names in names_in(program, family).items()
-        for part, name in enumerate(names)
-    }
 
 
 def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:

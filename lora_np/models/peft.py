@@ -138,7 +138,11 @@ class AdapterConfig:
     def rank_and_alpha(self, module: str) -> tuple[int, float]:
         """Return the rank and alpha of one module, by its path."""
         r, alpha = self.raw.get("r", 8), self.raw.get("lora_alpha", 8)
-        return int(self.ranks.get(module, r)), float(self.alphas.get(module, alpha))
+        if self.raw.get("rank_pattern"):
+            r = self.ranks.get(module, r)
+        if self.raw.get("alpha_pattern"):
+            alpha = self.alphas.get(module, alpha)
+        return int(r), float(alpha)
 
     def saves(self, module: str) -> bool:
         """Tell whether ``modules_to_save`` names the module, or one that it belongs to."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_np import hub
 from lora_np.checks import Names, choice, whole_number
-from lora_np.files import FileError, read_json
+from lora_np.files import read_json
 from lora_np.models.families import family_names, family_of, from_config
 from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
 from lora_np.table import Table
+
+if TYPE_CHECKING:
+    from lora_np.models.headers import Base, OpenModel
 
 _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
@@ -69,21 +71,12 @@ def describe(source: object) -> ModelSpec:
     size = matrix_size(text)
     if size:
         return ModelSpec(text, (ModuleSpec("W0", "linear", size),), default_targets="all-linear")
-    if path.is_dir():
-        return _from_directory(path)
-    if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        from lora_np.models.headers import from_safetensors
-
-        return from_safetensors(path)
-    if path.suffix == ".json":
-        name = path.parent.name if path.name == "config.json" else path.stem
-        return from_config(read_json(path), name=name)
-    if path.suffix == ".gguf":
-        return _from_gguf(path)
+    if path.is_dir() or path.suffix in (".safetensors", ".json", ".gguf"):
+        return open_base(path).spec
     if text in preset_names():
         return preset(text)
-    if (folder := hub.located(path)).is_dir():  # a shipped model
-        return _from_directory(folder)
+    if hub.located(path).is_dir():  # a shipped model
+        return open_base(path).spec
     names = typed_names()
     if name := names.find(_HOST.sub(r"\1", text)):
         title = name if hub_name(name).lower() == text.lower() else f"{text}: same shapes as {name}"
@@ -96,6 +89,54 @@ def describe(source: object) -> ModelSpec:
         f" a matrix such as 100x120, nor shipped ({', '.join(hub.shipped_paths('models'))}), nor a"
         f" preset; close names: {', '.join(names.nearest(text))}"
     )
+
+
+def open_base(source: Base) -> OpenModel:
+    """Open a base model once, for all that an operation asks of it.
+
+    Parameters
+    ----------
+    source : str, path, mapping or OpenModel
+        Anything that `describe` takes but a matrix; nothing but a config is read yet.
+
+    Returns
+    -------
+    OpenModel
+        Its config, modules, names and, if they are on this disk, weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file or preset does not exist.
+    ValueError
+        If the config or the file cannot be understood.
+
+    Examples
+    --------
+    >>> open_base("gpt2").spec.total, open_base({"model_type": "gpt2"}).config
+    (124439808, {'model_type': 'gpt2'})
+    """
+    from lora_np.models.headers import OpenModel, open_model
+
+    if isinstance(source, OpenModel):
+        return source
+    if isinstance(source, Mapping):
+        return OpenModel(Path(), source, on_disk=False)
+    path = hub.located(source)
+    if path.is_dir() or path.name.endswith((".safetensors", ".safetensors.index.json")):
+        model = OpenModel.at(path)
+        return model if model.config else open_model(path)  # which says what is missing
+    if path.suffix == ".json":
+        name = path.parent.name if path.name == "config.json" else path.stem
+        return OpenModel(Path(), read_json(path), name, on_disk=False)
+    if path.suffix == ".gguf":
+        from lora_np.models.llama_cpp import open_gguf
+
+        return open_gguf(path)
+    if matrix_size(str(source)):
+        raise ValueError(f"the base must be a model, got the matrix {source}")
+    spec = describe(str(source))
+    return OpenModel(Path(), spec.config, spec.name, on_disk=False)
 
 
 def typed_names() -> Names:
@@ -117,42 +158,6 @@ def typed_names() -> Names:
     for name, places in aliases.items():
         known |= dict.fromkeys(chain.from_iterable(places.values()), name)
     return Names(known, _NOISE, _OPTIONAL, _FREE)
-
-
-def _from_directory(path: Path) -> ModelSpec:
-    """From the config if its family is described, otherwise from headers if there are weights."""
-    from lora_np.models.headers import few_bits, from_safetensors, open_model, quantised_size
-
-    if not (path / "config.json").is_file():
-        return from_safetensors(path)
-    config = read_json(hub.inside(path, "config.json"))
-    kind = config.get("model_type")
-    files = sorted(path.glob("*.safetensors"))
-    if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
-        files = [path]
-    if kind in family_names() or len(files) != 1:
-        spec = from_config(config, name=path.name)
-        if "quantization_config" in config:
-            with suppress(FileError, OSError):  # the count needs no weights: some may be missing
-                return replace(spec, quantised=quantised_size(few_bits(open_model(path))))
-        return spec
-    spec = from_safetensors(files[0])
-    return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
-
-
-def _from_gguf(path: Path) -> ModelSpec:
-    """Describe a GGUF file; its quantised matrices are those not in float32."""
-    from lora_np.models.llama_cpp import open_gguf
-
-    model = open_gguf(path)
-    tensors = [model.file.info(name) for names in model.names.values() for name in names]
-    few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
-    spec = from_config(model.config, name=path.stem)
-    if all(tensor.dtype in ("F16", "BF16") for tensor in few):
-        return spec
-    return replace(
-        spec, quantised=(sum(module.size for module in few), sum(module.nbytes for module in few))
-    )
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:

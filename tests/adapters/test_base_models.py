@@ -8,7 +8,7 @@ import pytest
 from lora_np import adapters, language
 from lora_np.files import FileError
 from lora_np.hub import safetensors
-from lora_np.models.names import NameMap
+from lora_np.models.dialects import Dialects
 from tests.rounding import assert_as_near, torch_in_double
 
 
@@ -254,7 +254,7 @@ def test_combine_takes_adapters_of_one_base_only(tmp_path):
     ],
 )
 def test_names_as_transformers_renames_them(model_type, name, path):
-    assert NameMap({"model_type": model_type}).place(name).parameter == path
+    assert Dialects({"model_type": model_type}).place(name).parameter == path
 
 
 @pytest.mark.peers

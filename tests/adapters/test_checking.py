@@ -23,7 +23,7 @@ from lora_np.language import located_adapter
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
 from tests.drawing import every
-from tests.models.test_wrappers import wrap
+from tests.models.test_dialects import wrap
 
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 

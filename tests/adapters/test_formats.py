@@ -14,7 +14,7 @@ from lora_np.adapters.peft_format import targeting
 from lora_np.files import FileError
 from lora_np.hub import gguf, located, safetensors
 from lora_np.language import located_adapter
-from lora_np.models import describe, family_names, llama_cpp_of, names_for, peft
+from lora_np.models import Dialects, describe, family_names, llama_cpp_of, peft
 from tests.drawing import few
 from tests.gguf_files import save_gguf
 from tests.rounding import assert_as_near, assert_near
@@ -132,7 +132,7 @@ def test_names_are_those_of_gguf():
         del config["tie_word_embeddings"]  # as the family has it
         for module in describe(config).modules:
             for name in module.names():
-                ours = names_for("llama_cpp", name, family)
+                ours = Dialects({"model_type": family}).names_in("llama_cpp", name)
                 if len(ours) == 1 and module.kind != "norm" and not module.tied:
                     theirs = names.get_name(name, (".weight",))
                     if theirs is None:  # as in transformers 4

@@ -14,7 +14,7 @@ from lora_np.files import FileError
 from lora_np.hub import safetensors
 from tests.adapters.test_checking import TEXT, VISION
 from tests.adapters.test_formats import LLAMA, drawn
-from tests.models.test_wrappers import wrap
+from tests.models.test_dialects import wrap
 
 
 def saved(folder, config=LLAMA, **settings):

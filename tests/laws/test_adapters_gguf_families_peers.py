@@ -1,8 +1,6 @@
-"""Adapters merged into GGUF files, from directories and from files, of each family: in llama.cpp, and
-in transformers where it reads the family's files.
+"""Adapters merged into GGUF files of each family: in llama.cpp, and in transformers where it reads the
+family's files.
 """
-
-import json
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ import pytest
 from lora_np import adapters, freeze, language
 from lora_np.models import open_gguf
 from tests.adapters.test_gguf_merging import weak
-from tests.drawing import FULL
-from tests.language.conftest import byte_level
 from tests.language.gguf_cases import FAMILIES
 from tests.laws.test_adapters_gguf_peers import judge
 from tests.laws.test_language_gguf_families import converted, model_of
@@ -20,36 +16,10 @@ pytestmark = pytest.mark.peers
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 TEXT = 12  # tokens of greedy text
-#: families that transformers 5 reads, with its defaults where it does not look into the file
-READ: dict[str, dict[str, float]] = {
-    "llama": {},
-    "qwen2": {},
-    "qwen3": {"head_dim": 128},
-    "gemma2": {
-        "head_dim": 256, "query_pre_attn_scalar": 256,
-        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
-    },
-    "gemma3_text": {"head_dim": 256, "query_pre_attn_scalar": 256},
-    "phi3": {},
-    "qwen3_moe": {"moe_intermediate_size": 768},
-}  # fmt: skip
 WIDE: dict[str, float] = dict.fromkeys(
     ("intermediate_size", "hidden_size", "moe_intermediate_size"), 256
 )  # K
 WIDE["num_hidden_layers"] = 2
-
-
-def saved(family, folder, **more):
-    """A directory of transformers with a random model and a vocabulary."""
-    model = model_of(family, **more)
-    model.save_pretrained(folder)
-    merges = [("h", "e"), ("he", "l")]
-    contents = byte_level(merges=merges, special=["<|end|>"])
-    (folder / "tokenizer.json").write_text(json.dumps(contents))
-    settings = {f"{name}_token": "<|end|>" for name in ("eos", "pad")}
-    settings["chat_template"] = "{{ messages }}"
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return model
 
 
 def adapted(base, adapter, tokens):
@@ -88,36 +58,6 @@ def limit_of(family, dtype):
     return limit + 1e-3 if family.startswith("gemma") else limit
 
 
-DRAWN = ["F32", "F16", "Q8_0", "Q4_K"] if FULL else ["F32"]
-CASES = [(family, dtype) for family in FAMILIES for dtype in DRAWN]
-# llama.cpp needs six layers of this family, which in four bits are noise if they are random
-CASES = [case for case in CASES if case != ("gemma3_text", "Q4_K")]
-CASES += (
-    [] if FULL else [("llama", "F16"), ("qwen3_moe", "Q8_0"), ("phi3", "Q4_K"), ("gemma2", "Q6_K")]
-)
-
-
-@pytest.mark.parametrize(("family", "dtype"), CASES)
-def test_a_directory_becomes_a_file_that_llama_cpp_reads(tmp_path, family, dtype):
-    wide = WIDE if dtype.endswith("_K") else {}
-    wide = {name: size for name, size in wide.items() if "moe" not in name or "moe" in family}
-    saved(family, tmp_path / "base", **wide)
-    config = json.loads((tmp_path / "base" / "config.json").read_text())
-    adapter = weak(config, 0.03, roles=("linear", "experts"))
-    out = tmp_path / "new.gguf"
-    made = adapters.merge_gguf(tmp_path / "base", adapter, out, dtype=dtype, any_base=True)
-    assert dtype in {row.kind for row in made.rows}  # others where rows are no whole blocks
-    assert made.rows[0].share_kept == pytest.approx(1, abs=0.2 if "4" in dtype else 0.05)
-    wanted = adapted(tmp_path / "base", adapter, TOKENS)
-    found = ours(out, TOKENS)
-    lost = {"F32": 1e-5, "F16": 2e-2}.get(dtype, 0.7)  # by weights that are rounded
-    assert np.linalg.norm(found - wanted) <= lost * np.linalg.norm(wanted)
-    assert_llama_cpp_agrees(out, limit_of(family, dtype))
-    read = language.load(out)
-    assert read.vocabulary.encode("hello<|end|>").tolist() == [257, ord("l"), ord("o"), 258]
-    assert read.vocabulary.chat_template() == "{{ messages }}"
-
-
 def in_transformers(path, tokens):
     import torch
     import transformers
@@ -129,19 +69,6 @@ def in_transformers(path, tokens):
         logits = model(torch.tensor([tokens])).logits[0].numpy()
         text = model.generate(torch.tensor([tokens]), max_new_tokens=TEXT, do_sample=False)
     return logits, text[0].tolist()
-
-
-@pytest.mark.parametrize("family", READ)
-def test_transformers_reads_what_a_directory_became(tmp_path, family):
-    saved(family, tmp_path / "base", **READ[family])
-    config = json.loads((tmp_path / "base" / "config.json").read_text())
-    adapter = weak(config, 0.03, roles=("linear", "experts"))
-    out = tmp_path / "new.gguf"
-    adapters.merge_gguf(tmp_path / "base", adapter, out, dtype="F32", any_base=True)
-    logits, text = in_transformers(out, TOKENS)
-    found = ours(out, TOKENS)
-    assert np.linalg.norm(logits - found) <= 1e-5 * np.linalg.norm(found)
-    assert greedy(out, len(text)) == text
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -161,11 +88,11 @@ def test_a_file_becomes_a_file(tmp_path, family):
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1", "Q6_K"])
 def test_a_file_in_few_bits_becomes_a_file(tmp_path, kind):
     """transformers makes float32 of it, so that its logits are those of the weights in the file."""
-    saved("llama", tmp_path / "base", **(WIDE if kind == "Q6_K" else {}))
-    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    converted(model_of("llama", **(WIDE if kind == "Q6_K" else {})), tmp_path / "whole.gguf")
+    config = open_gguf(tmp_path / "whole.gguf").config
     adapter, nothing = (weak(config, strength) for strength in (0.03, 0.0))
     adapters.merge_gguf(
-        tmp_path / "base", nothing, tmp_path / "base.gguf", dtype=kind, any_base=True
+        tmp_path / "whole.gguf", nothing, tmp_path / "base.gguf", dtype=kind, any_base=True
     )
     out = tmp_path / "new.gguf"
     adapters.merge_gguf(tmp_path / "base.gguf", adapter, out, any_base=True)

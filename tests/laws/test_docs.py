@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lora_np
+from benchmarks import _gguf
 from lora_np import adapters, course, language
 from lora_np.cli import run
 from lora_np.hub import safetensors
@@ -136,7 +137,7 @@ def write_example_files():
     safetensors.save(whole, "smollm2/model.safetensors")
     Path("smollm2/config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
     Path("smollm2/tokenizer.json").write_text(json.dumps(language.Characters("abc").tokenizer()))
-    adapters.merge_gguf("smollm2", "adapter", "smollm2.gguf", dtype="F32")
+    _gguf.write("smollm2", "smollm2.gguf")
     adapters.convert("adapter", "adapter.gguf", to="gguf", base="llama")
     adapters.convert(adapters.Adapter({"down.0.to_q": module}), "unet.safetensors", to="kohya")
     safetensors.save({"down.0.to_q.weight": W0}, "diffusion_pytorch_model.safetensors")

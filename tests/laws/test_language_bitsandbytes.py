@@ -309,21 +309,6 @@ def test_fp4_is_refused_by_its_name(tmp_path):
             run()
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_a_checkpoint_becomes_a_gguf_file(tmp_path, kind):
-    (tmp_path / "base").mkdir()
-    write(tmp_path / "base", kind)
-    letters = language.Characters("".join(map(chr, range(65, 65 + CONFIG["vocab_size"]))))
-    (tmp_path / "base" / "tokenizer.json").write_text(json.dumps(letters.tokenizer()))
-    module = adapters.AdapterModule.of(A=np.ones((1, 24)), B=np.ones((24, 1)) / 50, alpha=1)
-    made = adapters.Adapter({NAME.removesuffix(".weight"): module})
-    out = tmp_path / "new.gguf"
-    adapters.merge_gguf(tmp_path / "base", made, out, dtype="F32", any_base=True)
-    tokens = np.arange(12)[None]
-    wanted = adapters.attach(language.load(tmp_path / "base"), made, any_base=True)
-    assert_near(language.load(out)(tokens), in_double(merge(wanted))(tokens))
-
-
 def test_a_gguf_is_not_merged_into_by_file_and_the_message_says_what_can_be_done(tmp_path):
     (tmp_path / "s.gguf").write_bytes(b"GGUF")
     with pytest.raises(

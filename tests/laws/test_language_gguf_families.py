@@ -1,7 +1,5 @@
 """Families in GGUF files as llama.cpp's converter writes them, against transformers and llama.cpp."""
 
-import json
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +7,10 @@ import pytest
 
 from lora_np import freeze, language
 from lora_np.language.vocabulary import read_vocabulary
-from lora_np.models import gguf_tokenizer, open_gguf, vocabulary_metadata
-from tests.language.conftest import BYTES, before
+from lora_np.models import gguf_tokenizer, open_gguf
+from tests.language.conftest import BYTES
 from tests.language.gguf_cases import CUTS, FAMILIES, LLAMA3, LONG, SIZE, TEXT
-from tests.language.test_vocabulary import MODELS, sentence_pieces, trained
+from tests.language.test_vocabulary import said_of_pieces
 from tests.models import test_gguf_vocabulary
 from tests.models.test_gguf_vocabulary import VOCABULARY
 from tests.rounding import array, assert_as_near, torch_in_double
@@ -220,71 +218,14 @@ def test_texts_become_the_tokens_of_llama_cpp(tmp_path, name):
     assert [ours.encode(text).tolist() for text in TEXTS] == theirs
 
 
-def pieces_in_json(prefix):
-    """A SentencePiece vocabulary as transformers has it: Llama 2's and Phi-3's begin texts with a space,
-    Gemma's do not.
-    """
-    base = pytest.importorskip("transformers.tokenization_utils_base")
-    tokens, scores, types = sentence_pieces()
-    kept = [i for i, kind in enumerate(types) if kind != 5]
-    numbers = {tokens[i]: i for i in kept}
-    merges = base.generate_merges(numbers, {tokens[i]: scores[i] for i in kept if types[i] == 1})
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    first = [{"type": "Prepend", "prepend": "▁"}] * prefix
-    parts = {"byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>"}
-    return {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": i, "content": tokens[i], "special": types[i] != 4, **flags}
-            for i in kept
-            if types[i] in (2, 3, 4)
-        ],
-        "normalizer": {"type": "Sequence", "normalizers": [*first, space]},
-        "pre_tokenizer": None,
-        "post_processor": before(("<s>", 1))["processors"][1],
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "vocab": numbers,
-            "merges": [list(each) for each in merges],
-            **parts,
-        },
-    }
-
-
-def byte_level_in_json(name):
-    return json.loads(trained(name).to_str())
-
-
-WRITTEN = {
-    "with a space": lambda: pieces_in_json(True),
-    "without": lambda: pieces_in_json(False),
-    **{name: partial(byte_level_in_json, name) for name in MODELS},
-}
-
-
-@pytest.mark.parametrize("kind", WRITTEN)
-def test_a_tokenizer_json_becomes_a_vocabulary_that_llama_cpp_cuts_alike(tmp_path, kind):
-    import tokenizers
-
-    contents = WRITTEN[kind]()
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(contents))
-    size = theirs.get_vocab_size() + 2
-    metadata = vocabulary_metadata(contents, {"eos_token": {"content": "<|end|>"}}, size)
-    texts = [*TEXTS, "them all   the king <think> né", "", "  two"]
-    expected = [theirs.encode(text).ids for text in texts]
-    assert tokens_of_llama_cpp(tmp_path / "model.gguf", metadata, texts) == expected
-    ours = read_vocabulary(gguf_tokenizer(metadata, "file"))
-    assert [ours.encode(text).tolist() for text in texts] == expected
-
-
 @pytest.mark.parametrize("name", ["Phi-3-mini", "Another"])
 def test_white_space_after_special_tokens_is_where_the_model_has_it(tmp_path, name):
-    contents = pieces_in_json(True)
-    more = {**contents["added_tokens"][0], "id": 962, "content": "<|endoftext|>"}
-    contents["added_tokens"].append(more)  # llama.cpp looks for it in such models
-    metadata = vocabulary_metadata(contents, {}, 963) | {"general.name": name}
+    metadata = said_of_pieces() | {"general.name": name}
+    ended = {"tokens": "<|endoftext|>", "scores": -1000.0, "token_type": 3}
+    for key, value in ended.items():  # llama.cpp looks for it in such models
+        listed = [*metadata[f"tokenizer.ggml.{key}"], value]
+        kinds = {"scores": np.float32, "token_type": np.int32}
+        metadata[f"tokenizer.ggml.{key}"] = np.array(listed, kinds[key]) if key in kinds else listed
     texts = ["<think> \n the king<think>\n", "a<s>  b </s>\tc<|endoftext|> d", "<think>"]
     theirs = tokens_of_llama_cpp(tmp_path / "model.gguf", metadata, texts)
     ours = read_vocabulary(gguf_tokenizer(metadata, "file"))

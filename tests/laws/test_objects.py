@@ -124,6 +124,10 @@ OBJECTS = {
     "decoder config": lambda: models.decoder_of(dict(LLM.config)),
     "open model": lambda: models.open_model(hub.shipped_paths("models")["austen"]),
     "directory": lambda: hub.open_directory(hub.shipped_paths("models")["austen"]),
+    "dialects": lambda: models.Dialects({"model_type": "mixtral"}),
+    "parameter": lambda: models.Parameter(
+        models.open_model(hub.shipped_paths("models")["austen"]), "a.weight", {}
+    ),
     "patterns": lambda: models.Patterns({"q_proj": 4}),
     "adapter": lambda: adapters.load("king-james"),
     "inspection": lambda: adapters.inspect("king-james"),

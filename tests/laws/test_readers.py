@@ -114,7 +114,7 @@ JOINED = {
     "exercises/handouts.py": {"folder / f'{lesson.stem}.py'", "folder / f'{lesson.stem}.ipynb'"},
     "grading/classroom.py": {"folder / file_name(student)"},
     "language/storing.py": {"folder / name", "target / name", "stage / name"},
-    "models/sources.py": {"path / name"},
+    "models/headers.py": {"self.path / name"},
 }
 FOLDERS = {
     "folder", "path", "parent", "out", "stage", "target", "place", "directory", "root", "DATA",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import _gguf
 from lora_np import adapters
 from lora_np.cli import run
 from tests.commands import every_command
@@ -143,7 +144,6 @@ def test_an_adapter_is_merged_once(here, capsys):
     assert not Path("merged", "README.md").exists()
     for command in (
         "merge merged king-james -o twice",
-        "merge merged king-james -o twice.gguf",
         "generate merged --adapter king-james --tokens 1",
         "inspect king-james --base merged",
     ):
@@ -159,8 +159,9 @@ def test_an_adapter_is_merged_once(here, capsys):
 
 
 def test_a_note_says_that_a_gguf_file_seems_to_hold_an_adapter(here, capsys):
+    _gguf.write("austen", "austen.gguf", kind="Q8_0")
     for command, already in (
-        ("merge austen king-james -o once.gguf --dtype Q8_0", False),
+        ("merge austen.gguf king-james -o once.gguf", False),
         ("merge once.gguf king-james -o twice.gguf", True),
         ("merge once.gguf devils-dictionary -o both.gguf", False),
         ("merge both.gguf king-james -o twice.gguf --force", True),

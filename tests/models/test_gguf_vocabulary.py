@@ -22,7 +22,8 @@ from lora_np.hub import gguf
 from lora_np.language import fused
 from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear
-from lora_np.models.llama_cpp import named_in, names_for, open_gguf, row_order
+from lora_np.models import Dialects
+from lora_np.models.llama_cpp import open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 from tests.gguf_files import save_gguf
@@ -107,7 +108,7 @@ def write(
             arrays[name] = array = quantise(array, kind).dequantised()
         order = row_order(config, name)
         theirs = array if order is None else array[np.argsort(order)]
-        tensors[f"{names_for('llama_cpp', module, family)[0]}.{part}"] = (
+        tensors[f"{Dialects(config).names_in('llama_cpp', module)[0]}.{part}"] = (
             quantise(theirs, kind) if array.ndim == 2 and kind != "F32" else theirs
         )
     data |= {"general.architecture": family} | VOCABULARY | (metadata or {})
@@ -220,12 +221,13 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
 
 def test_names_there_and_back():
     for family in ("llama", "qwen2", "qwen3"):
+        names = Dialects({"model_type": family})
         for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-            place = named_in("llama_cpp", names_for("llama_cpp", module, family)[0], [family])
+            place = names.place_in("llama_cpp", names.names_in("llama_cpp", module)[0])
             assert place is not None
             assert place.parameter == module
-    assert named_in("llama_cpp", "blk.x.attn_q", ["llama"]) is None
-    assert named_in("llama_cpp", "blk.0.attn_q_norm", ["llama"]) is None
+    assert Dialects({"model_type": "llama"}).place_in("llama_cpp", "blk.x.attn_q") is None
+    assert Dialects({"model_type": "llama"}).place_in("llama_cpp", "blk.0.attn_q_norm") is None
 
 
 @needs_tokenizers

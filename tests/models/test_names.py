@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lora_np.models import family_of, kinds_and_layers, open_model
-from lora_np.models.names import NameMap, Place, names_are_known
+from lora_np.models.dialects import Dialects
+from lora_np.models.names import Place, names_are_known
 from tests.drawing import twentieth
 from tests.models.family_cases import CASES
 
@@ -58,11 +59,11 @@ DRAWN = twentieth(CASES)
     ],
 )  # fmt: skip
 def test_places(config: dict[str, Any], name: str, place: Place | None) -> None:
-    assert NameMap(config).place(name) == (place or Place(name))
+    assert Dialects(config).place(name) == (place or Place(name))
 
 
 def test_what_is_split_when_it_is_loaded_has_no_place() -> None:
-    names = NameMap({"model_type": "dinov2"})
+    names = Dialects({"model_type": "dinov2"})
     assert names.place("encoder.layer.0.mlp.weights_in.weight") is None
     assert names.place("encoder.layer.0.attention.attention.key.bias") == Place(
         "encoder.layer.0.attention.k_proj.bias"
@@ -113,7 +114,7 @@ def test_every_parameter_is_found_in_the_checkpoint(
     model.save_pretrained(tmp_path)
     checkpoint = open_model(tmp_path)
     live = model.state_dict()
-    split = {name for name in checkpoint.places if NameMap(checkpoint.config).place(name) is None}
+    split = {name for name in checkpoint.places if Dialects(checkpoint.config).place(name) is None}
     assert all("weights_in" in name for name in split)
     for name, places in checkpoint.parameters.items():
         np.testing.assert_array_equal(

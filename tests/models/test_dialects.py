@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from lora_np.models.wrappers import renamed, rewrites, unwrapped
+from lora_np.models.dialects import renamed, rewrites, unwrapped
 
 CLEAN = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 INSIDE = {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}

@@ -1,0 +1,326 @@
+"""One table of names: from a name in any dialect to the module or parameter it means, and back.
+
+A tensor of a checkpoint and the parameter that transformers makes of it differ where transformers
+renames what it loads (vision-language models keep the names of older versions), and where it stacks
+the experts of a layer in one array. llama.cpp and mlx-lm have names of their own, in the families'
+data. And training leaves wrappers around names; ``data/_wrappers.json`` lists them, and the
+prefixes by which models differ, each with the place where it was seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lora_np.files import read_json
+from lora_np.models.families import family_names, names_in
+from lora_np.models.formulas import Config
+from lora_np.models.names import Place, names_table
+
+Program = Literal["llama_cpp", "mlx"]
+
+# the paths of the parts of a composite model, after `model.` if it has a head
+_HOMES = {
+    "text_config": ("language_model", "text_model"),
+    "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
+}
+# what transformers renames in models of any type
+_LEGACY = (
+    (r"LayerNorm\.gamma", "LayerNorm.weight"),
+    (r"LayerNorm\.beta", "LayerNorm.bias"),
+    (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
+)
+# what files for image models have before a path: kohya's and LyCORIS', whose paths have no dots,
+# and those of pipelines' parts
+KOHYA = re.compile(
+    r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
+)
+# how paths in encoders of texts begin
+_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
+_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
+
+
+class Dialects:
+    """The names of one model's modules, in checkpoints and in other programs.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of the checkpoint's ``config.json``.
+    families : iterable of str
+        Model types that may have the names, if the config does not say which; the first that has a
+        name counts.
+
+    Examples
+    --------
+    >>> names = Dialects({"model_type": "gemma3"})
+    >>> names.place("language_model.model.layers.0.mlp.up_proj.weight").parameter
+    'model.language_model.layers.0.mlp.up_proj.weight'
+
+    >>> mixtral = Dialects({"model_type": "mixtral"})
+    >>> mixtral.place("model.layers.0.block_sparse_moe.experts.3.w3.weight")
+    Place(parameter='model.layers.0.mlp.experts.gate_up_proj', expert=3, part=1, parts=2,
+    transposed=False)
+    >>> mixtral.place_in("llama_cpp", "blk.7.ffn_up_exps").part
+    1
+    >>> mixtral.names_in("llama_cpp", "model.layers.7.mlp.experts.gate_up_proj")
+    ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
+    """
+
+    def __init__(self, config: Config, families: Iterable[str] = ()) -> None:
+        self._config = config
+        self._families = tuple(families) or (str(config.get("model_type")),)
+        architectures = config.get("architectures")
+        name = architectures[0] if isinstance(architectures, list) and architectures else ""
+        # a body saved without its head: its names begin one level deeper
+        self._bare = str(name).endswith("Model") and "vision_config" in config
+
+    @cached_property
+    def _rules(self) -> tuple[_Rule, ...]:
+        return _rules_of(tuple(_types(self._config)))
+
+    def place(self, name: str) -> Place | None:
+        """Find where the tensor ``name`` goes; None if transformers splits or permutes it."""
+        place: Place | None = None
+        for rule in self._rules:
+            home = next((start for start in rule.homes if name.startswith(start)), None)
+            if home is None:
+                continue
+            rest = name[len(home) :]
+            matches = [pattern.search(rest) for pattern in rule.patterns]
+            part, match = next(((i, hit) for i, hit in enumerate(matches) if hit), (0, None))
+            if match is None:
+                continue
+            if rule.kind == "unread":
+                return None
+            to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
+            name = home + rest[: match.start()] + to + rest[match.end() :]
+            if rule.kind != "rename":  # one stacking rule, after all renaming ones
+                stacked = (
+                    (int(match[1]), part, len(rule.patterns)) if rule.kind == "experts" else ()
+                )
+                place = Place(name, *stacked)._replace(transposed=not stacked)
+                break
+        place = place or Place(name)
+        return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
+
+    def place_in(self, program: Program, name: str) -> Place | None:
+        """Find the module that a program calls ``name``, and which part of its outputs it is."""
+        number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
+        for family in self._families:
+            if place := _places_in(program, family).get(pattern):
+                return place._replace(parameter=place.parameter.format(number and number[0]))
+        return None
+
+    def names_in(self, program: Program, module: str) -> tuple[str, ...]:
+        """List a program's names of a module: one for each of the maps that are stacked here.
+
+        Empty if none is known. mlx-lm has those of transformers but for experts, and for a language
+        model inside a vision-language model.
+        """
+        number, pattern = _NUMBER.search(module), _NUMBER.sub("{}", module, count=1)
+        for family in self._families:
+            if templates := _templates(program, family).get(pattern):
+                return tuple(name.format(number and number[0]) for name in templates)
+        if program == "mlx":
+            return (module.replace("model.language_model.", "language_model.model.", 1),)
+        return ()
+
+
+class _Rule(NamedTuple):
+    kind: str
+    patterns: tuple[re.Pattern[str], ...]
+    to: str
+    homes: tuple[str, ...]  # what a name must start with; the rule is for what follows
+
+
+def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The types of a model and of its parts, and where the names of each begin."""
+    yield str(config.get("model_type")), ("",)
+    for key, homes in _HOMES.items():
+        inner = config.get(key)
+        if isinstance(inner, Mapping) and inner.get("model_type") != config.get("model_type"):
+            yield (
+                str(inner.get("model_type")),
+                tuple(f"{f}{home}." for home in homes for f in ("model.", "")),
+            )
+
+
+@cache
+def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ...]:
+    rules = []
+    for kind, homes in types:
+        for entry in names_table()["rules"].get(kind, ()):
+            what = next(key for key in ("rename", "experts", "transpose", "unread") if key in entry)
+            texts = entry[what]
+            if what == "experts":
+                texts = [
+                    text.replace("\\.", ".").replace(".*.", r".(\d{1,9}).") + "$" for text in texts
+                ]
+            rules.append(_Rule(what, tuple(map(re.compile, texts)), entry.get("to", ""), homes))
+    rules += [_Rule("rename", (re.compile(text),), to, ("",)) for text, to in _LEGACY]
+    return tuple(sorted(rules, key=lambda rule: rule.kind != "rename"))
+
+
+@cache
+def _templates(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
+    """A program's names by ours, with ``{}`` for the layer; none if the family is not described."""
+    return names_in(program, family) if family in family_names() else {}
+
+
+@cache
+def _places_in(program: str, family: str) -> Mapping[str, Place]:
+    """The reverse."""
+    return {
+        name: Place(path, None, part, len(names))
+        for path, names in _templates(program, family).items()
+        for part, name in enumerate(names)
+    }
+
+
+def is_flat(name: str) -> bool:
+    """Tell whether a name is kohya's, in which dots and underscores look alike.
+
+    Parameters
+    ----------
+    name : str
+        Of a module.
+
+    Returns
+    -------
+    bool
+        Whether it has one of kohya's prefixes and no dot.
+
+    Examples
+    --------
+    >>> is_flat("lora_unet_mid_block"), is_flat("unet.mid_block")
+    (True, False)
+    """
+    return "." not in name and bool(KOHYA.match(name))
+
+
+def flat(name: str) -> str:
+    """Write the name of a module as kohya does.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+
+    Returns
+    -------
+    str
+        With underscores for dots.
+
+    Examples
+    --------
+    >>> flat("text_model.encoder.q_proj")
+    'lora_te_text_model_encoder_q_proj'
+    """
+    return (
+        name
+        if is_flat(name)
+        else ("lora_te_" if name.startswith(_TEXT) else "lora_unet_") + name.replace(".", "_")
+    )
+
+
+class Rewrite(NamedTuple):
+    """One thing that a key may have around the path of its module.
+
+    Parameters
+    ----------
+    kind : str
+        What rules of programs call it.
+    what : str
+        What it is, for messages.
+    pattern : str
+        An expression for it.
+    to : str
+        What takes its place.
+    source : str
+        Where it was seen.
+    """
+
+    kind: str
+    what: str
+    pattern: str
+    to: str
+    source: str
+
+
+def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
+    """Write the name of an adapter's tensor as PEFT does, and list what was removed or added.
+
+    Parameters
+    ----------
+    name : str
+        In a file.
+
+    Returns
+    -------
+    name : str
+        Without wrappers.
+    changes : list of Rewrite
+        Empty if it was right.
+
+    See Also
+    --------
+    renamed : Names for another model.
+
+    Examples
+    --------
+    >>> name, changes = unwrapped("_orig_mod.base_model.model.layers.0.q.lora_A.default.weight")
+    >>> name, [change.kind for change in changes]
+    ('base_model.model.layers.0.q.lora_A.weight', ['wrapped', 'named'])
+    """
+    changes = []
+    for rewrite in rewrites():
+        name, times = re.subn(rewrite.pattern, rewrite.to, name)
+        if times:
+            changes.append(rewrite)
+    return name, changes
+
+
+def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Find the names in a model that differ from others in nothing but a known prefix.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Paths of modules.
+    known : collection of str
+        Those of the model.
+
+    Returns
+    -------
+    dict of str to str
+        For each name that is not known, and has just one counterpart, that counterpart.
+
+    Examples
+    --------
+    >>> renamed(["model.layers.0.q_proj", "lm_head"],
+    ...     ["model.language_model.layers.0.q_proj", "lm_head"])
+    {'model.layers.0.q_proj': 'model.language_model.layers.0.q_proj'}
+    """
+    prefixes, known = [entry["prefix"] for entry in _wrappers()["prefixes"]], frozenset(known)
+    counterparts = {}
+    for name in (name for name in names if name not in known):
+        ends = {name.removeprefix(prefix) for prefix in prefixes}
+        others = {prefix + end for prefix in prefixes for end in ends} & known
+        if len(others) == 1:
+            counterparts[name] = min(others)
+    return counterparts
+
+
+@cache
+def rewrites() -> tuple[Rewrite, ...]:
+    """List the wrappers, in the order in which they are removed."""
+    return tuple(Rewrite(**entry) for entry in _wrappers()["rewrites"])
+
+
+@cache
+def _wrappers() -> dict[str, list[dict[str, str]]]:
+    return read_json(Path(__file__).parent / "data" / "_wrappers.json")
