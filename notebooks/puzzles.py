@@ -20,8 +20,9 @@ line."""
 ENDING = """\
 ## What you have built
 
-Your lines now train a language model that has read Jane Austen: on Genesis, in about half a minute. Change the
-prompt if you like. The adapter is saved in the folder, with a card to show to others."""
+Your lines now train a language model that has read Jane Austen: on Genesis, in about half a
+minute. Change the prompt if you like. The adapter is saved in the folder, with a card to show
+to others."""
 TRAIN = """\
 from lora_np.exercises import ending, solved
 

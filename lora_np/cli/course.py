@@ -72,37 +72,38 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
     passed = [one.name in checked and checked[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
-    for one in every:
-        line, outcome = checked.get(one.name, ("", None))
-        if outcome and not outcome.passed:
-            again = f"Edit the line below '# Puzzle {one.number}' in {file}, then run this again."
-            parts += [*one.hints[:hints], f"{again} --hints 1 shows a hint."]
-            print("\n\n".join([*parts, f"{one.heading}: not right yet\n{one.told(outcome, line)}"]))
-            click.get_current_context().exit(1)
-    for one, done in zip(every, passed, strict=True):
-        if done and not hints and not any(passed[one.number :]):  # the last of them
-            parts.append(f"{one.heading}: solved\n{one.after(checked[one.name][0])}")
-    if all(passed):
+    waiting = [one for one, done in zip(every, passed, strict=True) if not done]
+    tried = [one for one in waiting if one.name in checked]
+    if any(passed) and not (hints or tried):
+        last = [one for one in every if one not in waiting][-1]
+        parts.append(f"{last.heading}: solved\n{last.after(checked[last.name][0])}")
+    if not waiting:
         with contextlib.redirect_stdout(io.StringIO()):
             problem = practice.run_cell(
                 decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"}
             )
         whole = f"{file} is a whole LoRA now. Run it: python {file}"
+        folder = file.with_suffix("")
         if problem:
             whole = f"All lines are right, but {file} ends with an error: {problem}"
-        elif not (folder := file.with_suffix("")).exists():
-            print("Your lines train a language model now.")
+        elif not folder.exists():  # or it has been shown
             lines = {name: line for name, (line, _) in checked.items()}
-            shown = functools.partial(print, end="\r", flush=True)
-            parts.append(str(practice.ending(lines, folder, prompt=prompt, show=shown)))
-            whole += f"\nIt writes on: lora-np generate austen --adapter {folder}"
-            whole += f"\nTo show to others: {folder / 'card.svg'}. To train again, delete {folder}."
+            show = functools.partial(print, end="\r", flush=True)
+            parts.append(str(practice.ending(lines, folder, prompt=prompt, show=show)))
+            whole += (
+                f"\nIt writes on: lora-np generate austen --adapter {folder}"
+                f"\nTo show to others: {folder / 'card.svg'}. To train again, delete {folder}."
+            )
         parts.append(whole)
     else:
-        due = every[passed.index(False)]
+        due = (tried or waiting)[0]
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
-        parts += [due.text, *due.hints[:hints], f"{told} --hints 1 shows a hint."]
+        parts += [*due.hints[:hints], f"{told} --hints 1 shows a hint.", due.text]
+    if tried:
+        parts[-1] = f"{due.heading}: not right yet\n{due.told(*checked[due.name])}"
     print("\n\n".join(parts))
+    if tried:
+        click.get_current_context().exit(1)
 
 
 @click.command()

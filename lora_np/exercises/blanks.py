@@ -28,8 +28,6 @@ from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, loca
 BLANK = "___"
 TITLE = "# Puzzle {}: {}"  # above each line in a script
 SECONDS = 9.0  # of CPU: what takes longer does not end
-MISFIT = re.compile(r"matmul: .* dimension 0, .*\(size (\d+) is different from (\d+)\)")
-FITS = r"\2 columns on the left of @, but \1 rows on the right"
 solved: dict[str, str] = {}  # lines that have passed in this process, by the puzzles' names
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
@@ -166,11 +164,10 @@ class Puzzle(Exercise):
         start = "from lora_np.exercises.blanks import guarded\nnames = {}"
         return f"{start}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
 
-    def told(self, outcome: Outcome, line: str) -> str:
+    def told(self, line: str, outcome: Outcome) -> str:
         """Say how a line breaks the first law that it breaks, and on what input."""
         try:
             ast.parse(line)  # alone, or the message would count the lines of the file
-            compile(self.source(line), "", "exec")
         except SyntaxError as error:
             part = line[(error.offset or 1) - 1 :] or line
             why = [said for of, said in self.says if re.search(of, line)]
@@ -201,7 +198,7 @@ class Puzzle(Exercise):
         if not problem:
             outcome = judge(self, local_caller(names[self.name]), SEEDS)
         if not outcome.passed:
-            return Scene(self.told(outcome, line), passed=False)
+            return Scene(self.told(line, outcome), passed=False)
         solved[self.name] = line
         return self.after(line)
 
@@ -250,8 +247,8 @@ def guarded(
         try:
             return function(*arguments)
         except (Exception, SystemExit) as error:
-            text = f"{type(error).__name__}: {MISFIT.sub(FITS, str(error))}"
-            text, said = text.replace("'Size'", "'int'"), "cannot be used by the next lines"
+            text = f"{type(error).__name__}: {error}".replace("'Size'", "'int'")
+            text, said = text.partition(", with gufunc")[0], "cannot be used by the next lines"
             for frame in traceback.extract_tb(error.__traceback__):
                 whole = "".join(lines[(frame.lineno or 1) - 1 :][:1])
                 if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
@@ -282,21 +279,14 @@ def puzzles() -> tuple[Puzzle, ...]:
     >>> len(puzzles()), puzzles()[0].right
     (15, 'parameters = r * (d + k)')
     """
-    rows = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["puzzle"]
-    return tuple(read(number, **row) for number, row in enumerate(rows, start=1))
+    return tuple(read(number, **row) for number, row in enumerate(table()["puzzle"], start=1))
 
 
-def ending(
-    lines: Mapping[str, str],
-    folder: StrPath,
-    *,
-    prompt: str = "And the king ",
-    steps: int = 300,
-    lr: float = 0.01,
-    seed: int = 0,
-    every: int = 1,
-    show: Callable[[str], object] = lambda text: None,
-) -> Scene:
+def table() -> dict[str, Any]:
+    return tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))
+
+
+def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Scene:
     """Train a language model with a reader's fifteen lines, and let it write.
 
     Parameters
@@ -305,14 +295,10 @@ def ending(
         By the puzzles' names; a puzzle that is left out has the line of ``mini.py``.
     folder : path
         To be written: the adapter, and ``card.svg``.
-    prompt : str
-        What both texts begin with.
-    steps, lr, seed : int, float, int
-        Of the training.
-    every : int
-        Measure the loss on every so many of the 78 pages that are held out.
-    show : callable
-        Given a text for each step.
+    **settings : object
+        ``prompt``, what both texts begin with; ``steps``, ``lr`` and ``seed`` of the training;
+        ``every``, to measure the loss on every so many of 78 pages; ``show``, given a text for each
+        step.
 
     Returns
     -------
@@ -322,22 +308,21 @@ def ending(
     Raises
     ------
     ValueError
-        If a line fails, or ``prompt`` has no character that the model knows.
+        If a line fails.
 
     Examples
     --------
     >>> import tempfile
-    >>> scene = ending({}, tempfile.mkdtemp(), steps=1)
+    >>> scene = ending({}, tempfile.mkdtemp(), steps=1, every=39)
     >>> "37,376 parameters" in scene.said
     True
     """
-    found = dict[str, Any](locals())
-    code = inspect.getsource(mini)
+    code, stubs = inspect.getsource(mini), ""
     for one in puzzles():
-        code = code.replace(one.right, lines.get(one.name, one.right))
-    stubs = (one.stub.replace(one.blank, lines.get(one.name, one.right)) for one in puzzles())
-    last = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["ending"]["code"]
-    if problem := run_cell("\n".join([code, *stubs, last]), "cell 0", found):
+        line = lines.get(one.name, one.right)
+        code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
+    found = table()["ending"] | {"show": str, "lines": lines, "folder": folder} | settings
+    if problem := run_cell(code + stubs + found["code"], "cell 0", found):
         raise ValueError(f"the lines do not train a model: {problem}")
     return Scene(found["said"], found["panels"])
 

@@ -1,9 +1,11 @@
 """``lora-np puzzles``: a script that is edited, and keeps the progress itself."""
 
+import functools
+
 import pytest
 
 from lora_np.cli import run
-from lora_np.exercises import puzzle, puzzles
+from lora_np.exercises import ending, puzzle, puzzles
 from lora_np.grading import check_puzzles
 from tests.drawing import few
 from tests.exercises.test_blanks import RIGHT_IN_THE_FILE, TRIES
@@ -45,14 +47,27 @@ def test_a_line_is_written_checked_and_kept(script, capsys):
     assert "2,047" in shown
 
 
-def test_all_lines_pass_in_a_process_without_rights(script, capsys):
+def test_all_lines_pass_in_a_process_without_rights(script, capsys, monkeypatch):
+    quick = functools.partial(ending, steps=2, every=39)
+    monkeypatch.setattr("lora_np.cli.course.practice.ending", quick)
     for one in puzzles():
         fill(script, one, one.right)
-    assert run(["puzzles", str(script)]) == 0
+    assert run(["puzzles", str(script), "--prompt", "In the "]) == 0
     shown = capsys.readouterr().out
     assert "15 of 15 solved" in shown
     assert "PEFT will find in your file" in shown
     assert f"{script} is a whole LoRA now" in shown
+    assert "Step 2 of 2: loss" in shown
+    assert "\nAfter, loss " in shown
+    assert "Prompt: In the" in shown
+    folder = script.with_suffix("")
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "card.svg",
+    }  # fmt: skip
+    assert run(["generate", "austen", "--adapter", str(folder), "--tokens", "2"]) == 0
+    capsys.readouterr()
+    assert run(["puzzles", str(script)]) == 0
+    assert "Step" not in capsys.readouterr().out  # it has been shown
 
 
 def test_a_finished_file_that_raises_is_told_where(script, capsys):
