@@ -1,7 +1,6 @@
-"""All of LoRA in NumPy: h = W0 x + (alpha/r) B A x.
+"""All of LoRA in NumPy: h = W0 x + (alpha/r) B A x. Run it: python -m lora_np.mini
 
-W0 (d, k) is frozen. B (d, r) and A (r, k) learn its change: r (d + k) parameters, not
-d k. ``python -m lora_np.mini`` runs it. The package does the same faster, and checks.
+W0 (d, k) is frozen. B (d, r) and A (r, k), r (d + k) parameters, learn its change.
 """
 
 import json
@@ -29,14 +28,12 @@ class LoRA:
 
 
 class Tensor:
-    """An array that remembers what it was computed from: gradients flow back."""
+    """An array that remembers from what it was made, and when: gradients flow back."""
 
-    clock = count()
+    clock, __array_ufunc__ = count(), None  # None: array + tensor asks the tensor
 
-    def __init__(self, value, *edges):
-        self.value, self.grad = np.asarray(value), 0.0
-        self.order = next(Tensor.clock)  # later than all that it was computed from
-        # each input with a function: the gradient of this tensor -> that of the input
+    def __init__(self, value, *edges):  # edge: an input, our gradient -> the input's
+        self.value, self.grad, self.order = np.asarray(value), 0.0, next(Tensor.clock)
         self.edges = [edge for edge in edges if isinstance(edge[0], Tensor)]
 
     def __add__(self, other):
@@ -51,50 +48,52 @@ class Tensor:
         a, b = array(self), array(other)  # (n, k) and (k, m)
         return Tensor(a @ b, (self, lambda g: g @ b.T), (other, lambda g: a.T @ g))
 
-    def __sub__(self, other):
-        return self + other * -1.0
-
-    def __neg__(self):
-        return self * -1.0
-
     T = property(lambda self: Tensor(self.value.T, (self, lambda g: g.T)))
+    __radd__, __rmul__ = __add__, __mul__
+    __rmatmul__ = lambda self, other: (self.T @ other.T).T  # A B is (B.T A.T).T
+    __truediv__ = lambda self, number: self * (1 / number)
+    __neg__ = lambda self: self * -1.0
+    __sub__ = lambda self, other: self + -other
+    __rsub__ = lambda self, other: -self + other
+    __repr__ = lambda self: f"Tensor({self.value})"
 
     def mean_square(self):
         a = self.value
         return Tensor(np.mean(a * a), (self, lambda g: g * 2 * a / a.size))
 
+    def history(self):
+        """All that it was computed from, and itself, in the order of creation."""
+        found, new = {self}, {self}
+        while new:
+            new = {source for tensor in new for source, _ in tensor.edges} - found
+            found |= new
+        return sorted(found, key=lambda one: one.order)
+
     def backward(self):
         """The chain rule: each tensor once, after all that used it."""
-        grads = {self: np.ones(self.value.shape)}
+        made, grads = self.history(), {self: np.ones_like(self.value)}
         while grads:
-            tensor = max(grads, key=lambda one: one.order)
+            tensor = made.pop()
             g = grads.pop(tensor)
             tensor.grad = tensor.grad + g
             for source, back in tensor.edges:
                 part, shape = back(g), source.value.shape
-                part = part.sum(axis=tuple(range(part.ndim - len(shape))))  # added axes
-                ones = tuple(i for i, n in enumerate(shape) if n == 1)  # were stretched
+                # a row added to n rows is used n times: its gradients add up
+                part = part.sum(axis=tuple(range(part.ndim - len(shape))))  # new axes
+                ones = tuple(i for i, n in enumerate(shape) if n == 1)  # stretched axes
                 grads[source] = grads.get(source, 0.0) + part.sum(ones, keepdims=True)
-
-    __array_ufunc__ = None  # array + tensor is asked of the tensor: the methods below
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __rsub__(self, other):
-        return -self + other
-
-    def __rmatmul__(self, other):
-        return Tensor.__matmul__(other, self)
 
 
 def array(x):
     return x.value if isinstance(x, Tensor) else np.asarray(x)
 
 
-def train(layer, x, y, *, lr, steps):  # x (n, k), y (n, d)
+def train(parameters, loss, *, lr, steps):  # loss() is a tensor of one number
     for _ in range(steps):
-        layer.A.grad = layer.B.grad = 0.0
-        (layer(x) - y).mean_square().backward()
-        for p in (layer.A, layer.B):
+        for p in parameters:
+            p.grad = 0.0
+        loss().backward()
+        for p in parameters:
             p.value = p.value - lr * p.grad
 
 
@@ -110,28 +109,28 @@ def best(M, r):
     return U[:, :r] * s[:r], Vh[:r]
 
 
-def save(layer, folder, *, name):
+def save(layers, folder):  # layers: a LoRA by the name of its module
     """Write what PEFT opens: a config, and a file of length, header and numbers."""
     header, numbers = {}, b""
-    for factor, p in [("lora_A", layer.A), ("lora_B", layer.B)]:
-        start, numbers = len(numbers), numbers + p.value.astype("<f4").tobytes()
-        span, key = [start, len(numbers)], f"base_model.model.{name}.{factor}.weight"
-        header[key] = {"dtype": "F32", "shape": p.value.shape, "data_offsets": span}
+    for name, layer in layers.items():
+        for part, p in [("lora_A", layer.A), ("lora_B", layer.B)]:
+            start, numbers = len(numbers), numbers + p.value.astype("<f4").tobytes()
+            span, key = [start, len(numbers)], f"base_model.model.{name}.{part}.weight"
+            header[key] = {"dtype": "F32", "shape": p.value.shape, "data_offsets": span}
     head = json.dumps(header).encode()
     file = len(head).to_bytes(8, "little") + head + numbers
     config = {"peft_type": "LORA", "r": layer.r, "lora_alpha": layer.alpha}
     Path(folder).mkdir(parents=True, exist_ok=True)
     Path(folder, "adapter_model.safetensors").write_bytes(file)
-    text = json.dumps({**config, "target_modules": [name]})
+    text = json.dumps({**config, "target_modules": list(layers)})
     Path(folder, "adapter_config.json").write_text(text)
 
 
 def load(folder):
-    """A (r, k), B (d, r) and alpha of a file that `save` has written."""
+    """A (r, k), B (d, r) and alpha of the one layer that `save` has written."""
     config = json.loads(Path(folder, "adapter_config.json").read_text())
     file = Path(folder, "adapter_model.safetensors").read_bytes()
-    start = 8 + int.from_bytes(file[:8], "little")
-    factors = []
+    start, factors = 8 + int.from_bytes(file[:8], "little"), []
     for entry in json.loads(file[8:start]).values():
         first, last = (start + offset for offset in entry["data_offsets"])
         factors.append(np.frombuffer(file[first:last], "<f4").reshape(entry["shape"]))
@@ -144,15 +143,16 @@ if __name__ == "__main__":
     dW = U * 0.6 ** np.arange(few) @ V / 20  # few directions, each 0.6 times the last
     most = (d * k - 1) // (d + k)
     print(f"Task of rank {rank(dW)}: {d * k:,} parameters. LoRA: fewer to rank {most}.")
+    loss = lambda: (layer(x) - x @ (W0 + dW).T).mean_square()
     for r in (1, 2, 4, 8, 20):
         layer, (B, A) = LoRA(W0, r=r, alpha=2 * r, rng=rng), best(dW, r)
-        train(layer, x, x @ (W0 + dW).T, lr=3.0, steps=200)
+        train([layer.A, layer.B], loss, lr=3.0, steps=200)
         trained, ideal = (norm(dW - M) / norm(dW) for M in (layer.delta(), B @ A))
         parameters = r * (d + k)
         counted = f"rank {r:2}: {parameters:5,} parameters"
         print(f"{counted}, {trained:7.2%} of dW missing, {ideal:7.2%} at best")
     with tempfile.TemporaryDirectory() as folder:
-        save(layer, folder, name="layers.0")
+        save({"layers.0": layer}, folder)
         A, B, alpha = load(folder)
     merged = W0 + alpha / len(A) * B @ A
     print("Same after a file:", np.allclose(x @ merged.T, layer(x).value, atol=1e-4))

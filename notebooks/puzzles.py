@@ -17,6 +17,21 @@ OPENING = """\
 LoRA in one file, but fifteen lines are missing. Each puzzle has a picture, a line with `___` for
 you to complete, what it must satisfy, and hints. It takes about an hour. Run a cell to check its
 line."""
+ENDING = """\
+## What you have built
+
+Your lines now train a language model that has read Jane Austen: on Genesis, in about half a
+minute. Change the prompt if you like. The adapter is saved in the folder, with a card to show
+to others."""
+TRAIN = """\
+from lora_np.exercises import ending, solved
+
+prompt, folder = "And the king ", "lora-puzzles"
+ending(solved, folder, prompt=prompt, show=lambda text: print(f"{text:40}", end="\\r"))"""
+CARD = """\
+from IPython.display import SVG
+
+SVG(f"{folder}/card.svg")"""
 TITLES = "Hint", "One more hint", "Nearly all of it"
 
 
@@ -27,6 +42,8 @@ def notebook() -> nbformat.NotebookNode:
     for one in puzzles():
         cells.append(new_markdown_cell(text(one), id=f"{one.name}-text"))
         cells.append(new_code_cell(call(one, one.blank), id=one.name))
+    cells.append(new_markdown_cell(ENDING, id="ending-text"))
+    cells += [new_code_cell(TRAIN, id="ending"), new_code_cell(CARD, id="card")]
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     return new_notebook(cells=cells, metadata={"kernelspec": kernel})
 

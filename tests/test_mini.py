@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_a_step_is_the_package_s(seed):
     model = ours(layer)
     np.testing.assert_allclose(layer(x).value, lnp.value(model(x)), rtol=1e-12, atol=1e-12)
 
-    mini.train(layer, x, y, lr=0.1, steps=3)
+    mini.train([layer.A, layer.B], lambda: (layer(x) - y).mean_square(), lr=0.1, steps=3)
     result = lnp.fit(model, x, y, optimizer=lnp.SGD(lr=0.1), steps=3, progress=False).model
     np.testing.assert_allclose(layer.A.value, lnp.value(result.A), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(layer.B.value, lnp.value(result.B), rtol=1e-9, atol=1e-11)
@@ -56,7 +57,7 @@ def drawn_program(rng):
     leaves = [rng.normal(size=shapes[i]) for i in rng.integers(len(shapes), size=4)]
     leaves[0], frozen = rng.normal(size=(n, m)), rng.integers(2, size=4) == 1
     frozen[0] = False
-    steps = rng.integers(6, size=8), rng.integers(100, size=(8, 2))
+    steps = rng.integers(7, size=8), rng.integers(100, size=(8, 2))
 
     def program(values):
         known = list(values)
@@ -66,6 +67,8 @@ def drawn_program(rng):
                 known.append(-a)
             elif step < 3:
                 known.append((a + b, a - b, a * b)[step])
+            elif step == 6:
+                known.append(a / (i - 50.5))
             else:  # of matrices alone
                 square = known[0].T @ (known[0] * a) if step == 4 else known[0] @ known[0].T
                 known.append(known[0] @ square if step == 4 else square @ known[0])
@@ -102,6 +105,43 @@ def test_a_diamond_of_depth_forty_is_walked_once():
     assert x.grad == 2.0**40
 
 
+def test_a_sum_of_three_thousand_tensors_is_walked_without_a_search():
+    """In the order of creation, backwards, whatever the shape of the computation."""
+    rng = np.random.default_rng(5)
+    known = [mini.Tensor(np.ones((1, 1)))]
+    for _ in range(3_000):
+        known.append(known[-1] + known[rng.integers(len(known))] * 0.0)
+    made = known[-1].history()
+    assert set(known) <= set(made)
+    assert [one.order for one in made] == sorted({one.order for one in made})
+    started = time.process_time()
+    known[-1].backward()
+    assert time.process_time() - started < 1
+    assert known[0].grad == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_method_gets_a_tensor_as_itself(seed, monkeypatch):
+    """An array on the left is no Tensor: A @ T is the transpose of T.T @ A.T."""
+    rng = np.random.default_rng(seed)
+    n, m, k = rng.integers(1, 5, size=3)
+    A, T = rng.normal(size=(n, m)), mini.Tensor(rng.normal(size=(m, k)))
+    asked, product = [], mini.Tensor.__matmul__
+    monkeypatch.setattr(
+        mini.Tensor, "__matmul__", lambda self, other: (asked.append(self), product(self, other))[1]
+    )
+    result = A @ T
+    np.testing.assert_allclose(result.value, A @ T.value, rtol=1e-13)
+    result.backward()
+    np.testing.assert_allclose(T.grad, A.T @ np.ones((n, k)), rtol=1e-13)
+    assert asked
+    assert all(isinstance(one, mini.Tensor) for one in asked)
+
+
+def test_a_tensor_shows_its_numbers():
+    assert repr(mini.Tensor(np.array([[1.0, 2.0]])) / 2) == "Tensor([[0.5 1. ]])"
+
+
 def test_a_second_walk_adds_to_the_gradient():
     x = mini.Tensor(np.array([[3.0]]))
     loss = (x * x).mean_square()
@@ -117,7 +157,7 @@ def test_the_rank_of_whole_numbers():
 
 def test_it_reads_its_own_file(tmp_path):
     layer, *_ = problem(5)
-    mini.save(layer, tmp_path, name="q_proj")
+    mini.save({"q_proj": layer}, tmp_path)
     A, B, alpha = mini.load(tmp_path)
     assert_near(alpha / len(A) * B @ A, layer.delta(), floor=4)
 
@@ -139,7 +179,7 @@ def test_rank_and_cut_are_the_package_s(seed):
 
 def test_the_file_is_an_adapter(tmp_path):
     layer, *_ = problem(1)
-    mini.save(layer, tmp_path, name="layers.0")
+    mini.save({"layers.0": layer}, tmp_path)
     adapter = lnp.adapters.load(tmp_path)
     assert_near(adapter.delta("layers.0"), layer.delta(), floor=4)
 
@@ -148,7 +188,7 @@ def test_the_file_is_an_adapter(tmp_path):
 def test_peft_opens_the_file(tmp_path):
     peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
     layer, x, _ = problem(3)
-    mini.save(layer, tmp_path, name="0")
+    mini.save({"0": layer}, tmp_path)
     base = torch.nn.Sequential(torch.nn.Linear(*layer.W0.shape[::-1], bias=False))
     base[0].weight.data = torch.tensor(layer.W0, dtype=torch.float32)
     tuned = peft.PeftModel.from_pretrained(base, tmp_path)

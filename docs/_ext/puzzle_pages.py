@@ -41,7 +41,22 @@ All fifteen lines together are [the whole file](mini.md): a LoRA that counts, tr
 shrinks and saves. The course explains why it works, from
 [the first lesson](../lessons/{first}.ipynb) on.
 
+Together they also train a language model. It has read Jane Austen; here it reads Genesis,
+in this page, in about two minutes, and writes before and after.
+
 ```{{raw}} html
+<form class="puzzle-ending" id="puzzle-ending">
+<label for="ending-prompt">How both texts begin</label>
+<input id="ending-prompt" name="prompt" value="And the king " maxlength="60" autocomplete="off">
+<p class="exercise-buttons">
+<button type="submit" name="train" class="primary" disabled>Train it</button>
+<button type="button" name="stop" hidden>Stop</button>
+<button type="button" name="save" hidden>Save the card</button>
+<span data-show="state" role="status">Solve all fifteen first.</span></p>
+<p class="python-loading" hidden><progress max="1" aria-label="Loading Python"></progress>
+<span></span></p>
+<div class="puzzle-outcome" data-show="outcome" aria-live="polite" hidden></div>
+</form>
 <form class="puzzle-share" id="puzzle-share" hidden>
 <label for="puzzle-text">To show to others: it holds no names, only how many are solved.</label>
 <textarea id="puzzle-text" rows="4" readonly></textarea>

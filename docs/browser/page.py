@@ -39,6 +39,7 @@ def answer(question: str, show: Show) -> str:
     asked: Asked = json.loads(question)
     began = time.monotonic()
     own = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt, "puzzle": solve}
+    own["ending"] = end
     if asked["kind"] in own:
         said = own[asked["kind"]](asked, show)
     else:  # which needs neither exercises nor what they import
@@ -130,6 +131,27 @@ def solve(asked: Asked, show: Show) -> Said:
 
     scene = exercises.puzzle(asked["name"]).solve(asked["code"])
     return {"text": scene.said, "html": scenes.as_html(scene), "passed": scene.passed}
+
+
+def end(asked, show):
+    """Train a language model with all lines of the puzzles, in less than two minutes."""
+    from lora_np_browser import scenes
+
+    from lora_np import exercises
+
+    def progress(text):
+        show(json.dumps({"progress": text}))
+
+    folder = tempfile.mkdtemp()
+    try:
+        scene = exercises.ending(
+            asked["lines"], folder, prompt=asked["prompt"], steps=80, every=6, show=progress
+        )
+    except ValueError as error:
+        return {"text": str(error), "passed": False}
+    with open(f"{folder}/card.svg", encoding="utf-8") as file:
+        card = file.read()
+    return {"text": scene.said, "html": scenes.as_html(scene), "card": card, "passed": True}
 
 
 # the names that its cells have defined, and the sliders that they have shown

@@ -22,6 +22,8 @@
   // Sphinx may have put it below
   forms[0].closest("section").before(document.querySelector(".puzzle-progress"));
   const share = document.getElementById("puzzle-share"), text = document.getElementById("puzzle-text");
+  const ending = document.getElementById("puzzle-ending"), train = ending.elements.namedItem("train");
+  const trained = ending.querySelector("[data-show=state]");
   function count() {
     const names = forms.map((form) => form.dataset.puzzle), solved = names.filter((name) => of(name).solved);
     for (const name of names) {
@@ -29,6 +31,8 @@
       square.toggleAttribute("data-solved", Boolean(of(name).solved));
     }
     const said = `${solved.length} of ${names.length} solved`;
+    train.disabled = solved.length < names.length;
+    if (!train.disabled && trained.textContent.startsWith("Solve")) trained.textContent = "";
     document.querySelector(".puzzle-progress [data-show=done]").textContent = said;
     share.hidden = !solved.length;
     const hints = names.reduce((sum, name) => sum + (of(name).hints ?? 0), 0);
@@ -47,6 +51,47 @@
     } catch {
       share.querySelector("[data-show=copied]").textContent = "Selected: copy it with your keyboard.";
     }
+  });
+
+  // The end: all lines train a language model, which says how far it is; and a card.
+  const told = ending.querySelector("[data-show=outcome]"), halt = ending.elements.namedItem("stop");
+  const save = ending.elements.namedItem("save");
+  let card = "";
+  ending.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (train.disabled) return;
+    train.disabled = true;
+    ending.classList.add("used");
+    trained.textContent = "Waiting for Python …";
+    const lines = Object.fromEntries(forms.map((form) => {
+      const name = form.dataset.puzzle;
+      return [name, of(name).right ?? of(name).line];
+    }));
+    const prompt = ending.elements.namedItem("prompt").value;
+    const found = await python.ask({ kind: "ending", lines, prompt }, {
+      name: "The training",
+      began() { halt.hidden = false; },
+      shown({ progress }) { if (progress) trained.textContent = progress; },
+    });
+    halt.hidden = true;
+    train.disabled = false;
+    trained.textContent = found.passed ? "Trained" : "";
+    told.hidden = false;
+    told.dataset.kind = found.passed ? "right" : "wrong";
+    if (found.html) told.innerHTML = found.html;
+    else told.textContent = found.text;
+    card = found.card ?? "";
+    save.hidden = !card;
+    if (card) told.prepend(Object.assign(new Image(), { src: picture(card), alt: found.text, width: 600 }));
+  });
+  halt.addEventListener("click", () => python.stop("Stopped."));
+  const picture = (svg) => `data:image/svg+xml,${encodeURIComponent(svg)}`;
+  save.addEventListener("click", async () => { // as a picture that every program shows
+    const image = Object.assign(new Image(), { src: picture(card) });
+    await image.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: 1200, height: 630 });
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    canvas.toBlob((content) => python.download("lora-puzzles.png", content));
   });
 
   for (const form of forms) {
@@ -79,7 +124,7 @@
       outcome.dataset.kind = found.passed ? "right" : "wrong";
       if (found.html) outcome.innerHTML = found.html;
       else outcome.textContent = found.text;
-      if (found.passed) remember(name, { solved: true });
+      if (found.passed) remember(name, { solved: true, right: area.value });
       say();
       count();
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from dataclasses import asdict
 from pathlib import Path
@@ -55,11 +56,13 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 @click.command()
 @click.argument("file", type=options.SCRIPT, default="lora-puzzles.py")
 @click.option("--hints", type=click.IntRange(0, 3), default=0, help="Show so many hints: 1 to 3.")
-def puzzles(file: Path, hints: int) -> None:
+@click.option("--prompt", default="And the king ", help="What the trained model continues.")
+def puzzles(file: Path, hints: int, prompt: str) -> None:
     """Write a LoRA, line by line: fifteen puzzles.
 
     Writes FILE at first: LoRA in one file, with fifteen lines missing. Edit a line and run the
-    command again: it checks FILE, shows what your line does, and the next puzzle.
+    command again: it checks FILE, shows what your line does, and the next puzzle. All lines
+    together train a language model at the end.
 
     Example: lora-np puzzles --hints 1
     """
@@ -69,27 +72,38 @@ def puzzles(file: Path, hints: int) -> None:
     passed = [one.name in checked and checked[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
-    for one, done in zip(every, passed, strict=True):
-        if (
-            done and not hints and not any(passed[one.number :])
-        ):  # all puzzles after it are unsolved
-            parts.append(f"{one.heading}: solved\n{one.after(checked[one.name][0])}")
-        elif not done and one.name in checked:
-            parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
-    if all(passed):
+    waiting = [one for one, done in zip(every, passed, strict=True) if not done]
+    tried = [one for one in waiting if one.name in checked]
+    if any(passed) and not (hints or tried):
+        last = [one for one in every if one not in waiting][-1]
+        parts.append(f"{last.heading}: solved\n{last.after(checked[last.name][0])}")
+    if not waiting:
         with contextlib.redirect_stdout(io.StringIO()):
             problem = practice.run_cell(
                 decode_text(file.read_bytes()), "cell 0", {"__name__": "__main__"}
             )
         whole = f"{file} is a whole LoRA now. Run it: python {file}"
-        parts.append(
-            f"All lines are right, but {file} ends with an error: {problem}" if problem else whole
-        )
+        folder = file.with_suffix("")
+        if problem:
+            whole = f"All lines are right, but {file} ends with an error: {problem}"
+        elif not folder.exists():  # or it has been shown
+            lines = {name: line for name, (line, _) in checked.items()}
+            show = functools.partial(print, end="\r", flush=True)
+            parts.append(str(practice.ending(lines, folder, prompt=prompt, show=show)))
+            whole += (
+                f"\nIt writes on: lora-np generate austen --adapter {folder}"
+                f"\nTo show to others: {folder / 'card.svg'}. To train again, delete {folder}."
+            )
+        parts.append(whole)
     else:
-        due = every[passed.index(False)]
+        due = (tried or waiting)[0]
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
-        parts += [due.text, *due.hints[:hints], f"{told} --hints 1 shows a hint."]
+        parts += [*due.hints[:hints], f"{told} --hints 1 shows a hint.", due.text]
+    if tried:
+        parts[-1] = f"{due.heading}: not right yet\n{due.told(*checked[due.name])}"
     print("\n\n".join(parts))
+    if tried:
+        click.get_current_context().exit(1)
 
 
 @click.command()

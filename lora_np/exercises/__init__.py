@@ -7,11 +7,12 @@ with on_demand(globals()):
         BLANK as BLANK,
         Puzzle as Puzzle,
         Scene as Scene,
+        ending as ending,
         puzzle as puzzle,
         puzzle_lines as puzzle_lines,
         puzzle_script as puzzle_script,
         puzzles as puzzles,
-        told as told,
+        solved as solved,
     )
     from lora_np.exercises.catalogue import (
         Solution as Solution,

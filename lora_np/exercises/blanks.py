@@ -5,24 +5,30 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 import textwrap
+import time
 import tomllib
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from lora_np import mini
-from lora_np.checks import ArrayLike, arrays, choice
+from lora_np.checks import ArrayLike, StrPath, arrays, choice
 from lora_np.exercises.catalogue import DATA, law_of
-from lora_np.exercises.running import Mistake, last_line, run_cell
+from lora_np.exercises.running import Mistake, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
 
 BLANK = "___"
 TITLE = "# Puzzle {}: {}"  # begins the title above each line of a script
+SECONDS = 9.0  # of CPU: what takes longer does not end
+solved: dict[str, str] = {}  # lines that have passed in this process, by the puzzles' names
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
 
@@ -91,6 +97,8 @@ class Puzzle(Exercise):
         A picture made of letters; may be empty.
     picture, victory : str
         Code that draws, before the line is written and after.
+    says : tuple of (str, str)
+        Patterns of a line or its error, and what to say of these mistakes.
 
     Examples
     --------
@@ -107,6 +115,7 @@ class Puzzle(Exercise):
     diagram: str = ""
     picture: str = ""
     victory: str = ""
+    says: tuple[tuple[str, str], ...] = ()
 
     @property
     def heading(self) -> str:
@@ -150,23 +159,48 @@ class Puzzle(Exercise):
 
     def cell(self, line: str) -> str:
         """Define the function that the laws ask, in a namespace of its own."""
-        run = f"exec(compile({self.source(line)!r}, '<cell {self.number}>', 'exec'), names)"
-        return f"names = {{}}\n{run}\n{self.name} = names[{self.name!r}]\n"
+        run = f"exec(compile(source, '<cell {self.number}>', 'exec'), names)"
+        ours = f"guarded(names[{self.name!r}], {line!r}, {self.says!r}, source)"
+        start = "from lora_np.exercises.blanks import guarded\nnames = {}"
+        return f"{start}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
+
+    def told(self, line: str, outcome: Outcome) -> str:
+        """Say how a line breaks the first law that it breaks, and on what input."""
+        try:
+            ast.parse(line)  # alone, or the message would count the lines of the file
+        except SyntaxError as error:
+            part = line[(error.offset or 1) - 1 :] or line
+            why = [said for of, said in self.says if re.search(of, line)]
+            return ". ".join([f"Python cannot read `{part[:60]}`: {error.msg}", *why])
+        message, *known = outcome.broken[0].message.splitlines()
+        start = re.split("=|(?<=return)", self.blank)[0]
+        if not line.startswith(start):
+            return f"`{line[:60]}` must begin with `{start.strip()}`, as the line that was given"
+        form = re.escape(self.blank).replace(BLANK, "(.+)")
+        found = re.fullmatch(form if self.blank.count(BLANK) == 1 else "return (.+)", line)
+        filled = f"`{(found[1] if found else line)[-60:]}`"
+        if slip := re.search(r"Slip: (.*)$", message):
+            return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
+        other = "^(An answer is made of arrays|The answer has the type).*"
+        message = re.sub(other, f"it is neither a number nor a matrix. {self.law}", message)
+        hints = [line for line in known if " Hint: " in line]  # mistakes of this puzzle
+        given = outcome.broken[0].call.rpartition("\n")[0]
+        example = f"\nFor example with\n{given}" * bool(given)
+        return "\n".join([f"{filled} is not right: {message}", *hints, example]).strip()
 
     def solve(self, line: str) -> Scene:
         """Check a line in this process: what it draws if it is right, or what is wrong with it."""
         line, names = line.strip(), dict[str, Any]()
-        if BLANK in line:
+        if BLANK in line or not line:
             return Scene(f"Write something in place of {BLANK}.", passed=False)
-        try:
-            ast.parse(line)  # alone, or the message would count the lines of the file
-            problem = run_cell(self.cell(line), "cell 0", names)
-        except Exception as error:
-            problem = last_line(error)
-        if problem:
-            return Scene(f"Your line raised {problem.partition(' (')[0]}", passed=False)
-        outcome = judge(self, local_caller(names[self.name]), SEEDS)
-        return self.after(line) if outcome.passed else Scene(told(outcome), passed=False)
+        problem = run_cell(self.cell(line), "cell 0", names)
+        outcome = Outcome.failed(self, problem)
+        if not problem:
+            outcome = judge(self, local_caller(names[self.name]), SEEDS)
+        if not outcome.passed:
+            return Scene(self.told(line, outcome), passed=False)
+        solved[self.name] = line
+        return self.after(line)
 
     def before(self) -> Scene:
         """Draw the scene before the puzzle is solved."""
@@ -183,32 +217,52 @@ def drawn(*codes: str) -> Scene:
     return Scene(problem or names.get("said", ""), names.get("panels", {}))
 
 
-def told(outcome: Outcome) -> str:
-    """Say how the first broken law is broken, and with what input.
+class Slip(Exception):  # noqa: N818
+    """What is wrong with a line, in place of an error."""
 
-    Parameters
-    ----------
-    outcome : Outcome
-        That has not passed.
+    __module__ = "builtins"  # or the name of this module would stand before the sentence
 
-    Returns
-    -------
-    str
-        The message, then code that can be pasted.
 
-    Examples
-    --------
-    >>> from lora_np.exercises import exercise
-    >>> told(Outcome.failed(exercise("lora_count"), "Not handed in"))
-    'Not handed in'
-    """
-    first = outcome.broken[0]
-    message, *known = first.message.splitlines()
-    if error := re.match(r"A call ends without an error: (.*?)(?: \(line \d+\))?$", message):
-        return f"Your line raised {error[1]}"
-    hints = [line for line in known if " Hint: " in line]  # mistakes of this puzzle
-    given = first.call.rpartition("\n")[0]
-    return "\n".join([message, *hints, f"\nFor example with\n{given}" * bool(given)]).strip()
+def guarded(
+    function: Callable[..., Any], line: str, says: tuple[tuple[str, str], ...], source: str
+) -> Callable[..., Any]:
+    """Wrap what the laws ask: an error is told as the line's, and so is what does not end."""
+    seconds, lines = SECONDS, source.splitlines()
+
+    def asked(*arguments: Any) -> Any:
+        nonlocal seconds
+        before = sys.gettrace()
+        # the second clock counts, and the first is fast
+        end, cpu_end = time.monotonic() + seconds, time.process_time() + seconds
+
+        def watch(frame: FrameType, event: str, _: object) -> Any:
+            if not frame.f_code.co_filename.startswith("<cell"):
+                return None  # or all that it calls would be slow
+            if time.monotonic() > end and time.process_time() > cpu_end:
+                raise TimeoutError(f"does not end: it was stopped after {SECONDS:g} seconds")
+            frame.f_trace_opcodes = True  # `while True: pass` has no other events
+            return watch
+
+        sys.settrace(watch)
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            text = f"{type(error).__name__}: {error}".replace("'Size'", "'int'")
+            text, said = text.partition(", with gufunc")[0], "cannot be used by the next lines"
+            for frame in traceback.extract_tb(error.__traceback__):
+                whole = "".join(lines[(frame.lineno or 1) - 1 :][:1])
+                if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
+                    part = whole.encode()[frame.colno : frame.end_colno].decode()
+                    said = f"`{part[-60:]}` raises {text}"
+            if isinstance(error, (TimeoutError, AssertionError)):  # the latter of a stub
+                said = str(error)
+                seconds *= isinstance(error, AssertionError)  # to wait once is enough
+            why = (more for of, more in says if re.search(of, f"{line}\n{text}"))
+            raise Slip(". ".join([said, *why])) from None
+        finally:
+            sys.settrace(before)
+
+    return asked
 
 
 @cache
@@ -225,8 +279,52 @@ def puzzles() -> tuple[Puzzle, ...]:
     >>> len(puzzles()), puzzles()[0].right
     (15, 'parameters = r * (d + k)')
     """
-    rows = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["puzzle"]
-    return tuple(read(number, **row) for number, row in enumerate(rows, start=1))
+    return tuple(read(number, **row) for number, row in enumerate(table()["puzzle"], start=1))
+
+
+def table() -> dict[str, Any]:
+    return tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))
+
+
+def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Scene:
+    """Train a language model with a reader's fifteen lines, and let it write.
+
+    Parameters
+    ----------
+    lines : mapping of str to str
+        By the puzzles' names; a puzzle that is left out has the line of ``mini.py``.
+    folder : path
+        To be written: the adapter, and ``card.svg``.
+    **settings : object
+        ``prompt``, what both texts begin with; ``steps``, ``lr`` and ``seed`` of the training;
+        ``every``, to measure the loss on every so many of 78 pages; ``show``, given a text for each
+        step.
+
+    Returns
+    -------
+    Scene
+        Both texts and losses, and the loss of each step.
+
+    Raises
+    ------
+    ValueError
+        If a line fails.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> scene = ending({}, tempfile.mkdtemp(), steps=1, every=39)
+    >>> "37,376 parameters" in scene.said
+    True
+    """
+    code, stubs = inspect.getsource(mini), ""
+    for one in puzzles():
+        line = lines.get(one.name, one.right)
+        code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
+    found = table()["ending"] | {"show": str, "lines": lines, "folder": folder} | settings
+    if problem := run_cell(code + stubs + found["code"], "cell 0", found):
+        raise ValueError(f"the lines do not train a model: {problem}")
+    return Scene(found["said"], found["panels"])
 
 
 def puzzle(name: str) -> Puzzle:
@@ -260,7 +358,7 @@ def read(
     number: int, law: str, laws: list[str], wrong: dict[str, tuple[str, int]], **row: Any
 ) -> Puzzle:
     known = tuple(Law(key, law.rstrip("."), 1, law_of(*key.split())) for key in laws)
-    row["hints"] = tuple(row["hints"])
+    row |= {"hints": tuple(row["hints"]), "says": tuple(row.get("says", {}).items())}
     one = Puzzle(difficulty=1, minutes=4, cases=15, laws=known, number=number, law=law, **row)
     mistakes = (
         Mistake(name, one.hints[hint - 1], one.source(line)) for name, (line, hint) in wrong.items()

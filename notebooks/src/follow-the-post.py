@@ -201,9 +201,15 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 W0, x, U, V = (rng.normal(size=shape) for shape in [(d, k), (400, k), (d, 4), (4, k)])
 wanted = U * 0.6 ** np.arange(4) @ V / 20
 ranks, missing, at_best = [1, 2, 3, 4, 8], [], []
+
+
+def loss():  # of the layer as it is now
+    return (layer(x) - x @ (W0 + wanted).T).mean_square()
+
+
 for r in ranks:
     layer = mini.LoRA(W0, r=r, alpha=2 * r, rng=rng)
-    mini.train(layer, x, x @ (W0 + wanted).T, lr=3.0, steps=150)  # lr: how far a step goes
+    mini.train([layer.A, layer.B], loss, lr=3.0, steps=150)  # lr: how far a step goes
     B, A = mini.best(wanted, r)
     missing.append(np.linalg.norm(wanted - layer.delta()) / np.linalg.norm(wanted))
     at_best.append(np.linalg.norm(wanted - B @ A) / np.linalg.norm(wanted))

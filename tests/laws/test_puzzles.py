@@ -1,10 +1,14 @@
 """``lora-np puzzles``: a script that is edited, and keeps the progress itself."""
 
+import functools
+
 import pytest
 
 from lora_np.cli import run
-from lora_np.exercises import puzzles
+from lora_np.exercises import ending, puzzle, puzzles
 from lora_np.grading import check_puzzles
+from tests.drawing import few
+from tests.exercises.test_blanks import RIGHT_IN_THE_FILE, TRIES
 
 
 @pytest.fixture
@@ -24,11 +28,14 @@ def test_a_line_is_written_checked_and_kept(script, capsys):
     first, second, *_ = puzzles()
     fill(script, first, "parameters = d * k")
     fill(script, second, second.right)
-    assert run(["puzzles", str(script), "--hints", "2"]) == 0
+    assert run(["puzzles", str(script), "--hints", "2"]) == 1
     shown = capsys.readouterr().out
     assert "1 of 15 solved\n□■□" in shown
     assert f"1. {first.title}: not right yet" in shown
-    assert "the count must be" in shown
+    *_, verdict = shown.partition("not right yet")
+    assert "`d * k` is not right" in verdict
+    assert "the count must be" in verdict
+    assert first.statement not in shown
     assert first.hints[1] in shown
     assert first.hints[2] not in shown
     assert "2,047" not in shown  # a victory is shown once no hint is asked for
@@ -40,14 +47,27 @@ def test_a_line_is_written_checked_and_kept(script, capsys):
     assert "2,047" in shown
 
 
-def test_all_lines_pass_in_a_process_without_rights(script, capsys):
+def test_all_lines_pass_in_a_process_without_rights(script, capsys, monkeypatch):
+    quick = functools.partial(ending, steps=2, every=39)
+    monkeypatch.setattr("lora_np.cli.course.practice.ending", quick)
     for one in puzzles():
         fill(script, one, one.right)
-    assert run(["puzzles", str(script)]) == 0
+    assert run(["puzzles", str(script), "--prompt", "In the "]) == 0
     shown = capsys.readouterr().out
     assert "15 of 15 solved" in shown
     assert "PEFT will find in your file" in shown
     assert f"{script} is a whole LoRA now" in shown
+    assert "Step 2 of 2: loss" in shown
+    assert "\nAfter, loss " in shown
+    assert "Prompt: In the" in shown
+    folder = script.with_suffix("")
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "card.svg",
+    }  # fmt: skip
+    assert run(["generate", "austen", "--adapter", str(folder), "--tokens", "2"]) == 0
+    capsys.readouterr()
+    assert run(["puzzles", str(script)]) == 0
+    assert "Step" not in capsys.readouterr().out  # it has been shown
 
 
 def test_a_finished_file_that_raises_is_told_where(script, capsys):
@@ -62,6 +82,28 @@ def test_a_finished_file_that_raises_is_told_where(script, capsys):
     assert "is a whole LoRA now" not in shown
     assert "ends with an error: IndexError: too many indices" in shown
     assert f"(line {line})" in shown
+
+
+def test_a_verdict_is_the_last_screen(script, capsys):
+    """Of each first try that fails: at most 24 lines of 80 columns, whatever else the file has."""
+    text, failed = script.read_text("utf-8"), 0
+    for one in few(TRIES, 9):
+        if one["kind"] == "right" or "while" in one["line"] or not one["line"]:
+            continue
+        script.write_text(text, encoding="utf-8")
+        fill(script, puzzle(one["puzzle"]), one["line"])
+        status = run(["puzzles", str(script)])
+        shown = capsys.readouterr().out
+        if status == 0:
+            assert one["line"] in RIGHT_IN_THE_FILE
+            continue
+        failed += 1
+        assert status == 1, one
+        *_, verdict = shown.partition("not right yet")
+        assert "`" in verdict
+        rows = sum(-(-len(row) // 80) or 1 for row in shown.splitlines())
+        assert rows <= 24, (rows, shown)
+    assert failed
 
 
 def test_a_line_that_ends_or_hangs_is_only_wrong(script):

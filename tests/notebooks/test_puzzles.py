@@ -14,7 +14,9 @@ def test_all_cells_run_with_the_right_lines(tmp_path):
     book = notebook()
     right = {one.name: call(one, one.right) for one in puzzles()}
     for cell in book.cells:
-        cell.source = right.get(cell.id, cell.source)
+        cell.source = right.get(cell.id, cell.source).replace(
+            "folder, prompt", "folder, steps=2, prompt"
+        )
     nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     shown = {cell.id: cell.outputs for cell in book.cells if cell.id in right}
     assert len(shown) == 15
@@ -22,6 +24,11 @@ def test_all_cells_run_with_the_right_lines(tmp_path):
         (output,) = shown[one.name]
         said = output.data["text/plain"]
         assert said.partition("\n")[0][:20] == one.after(one.right).said[:20]
+
+    (progress, ended), (card,) = (c.outputs for c in book.cells if c.id in ("ending", "card"))
+    assert "Step 2 of 2: loss" in progress.text
+    assert ended.data["text/plain"].startswith("Your fifteen lines have trained a language model")
+    assert 'width="1200" height="630"' in card.data["image/svg+xml"]
 
 
 def test_a_cell_with_a_blank_says_what_to_do():
