@@ -215,13 +215,14 @@ class Model:
         found = name or next(table[kind] for table in tables if kind in table)
         self.name = found if isinstance(found, str) else found[0]
         self.kind, self.config_class = kind, transformers.CONFIG_MAPPING[kind]
-        self.model_class = getattr(transformers, self.name, None) or self._anywhere()
+        self.model_class: Any = getattr(transformers, self.name, None) or self._anywhere()
         self.needed: dict[str, Any] = dict(FIELDS.get(kind, {}))
         if "layer_types" in self.needed:
             self.needed["num_hidden_layers"] = len(self.needed["layer_types"])
         self.usual = _plain(self.config_class(**self.needed).to_dict())
-        for key, part in getattr(self.config_class, "sub_configs", {}).items():
-            if self.usual.get(key) is None and getattr(part, "model_type", ""):
+        sub_configs: dict[str, Any] = getattr(self.config_class, "sub_configs", {})
+        for key, part in sub_configs.items():
+            if self.usual.get(key) is None and getattr(part, "model_type", None):
                 self.usual[key] = _plain(part().to_dict())
         files = Path(inspect.getfile(self.config_class)), Path(inspect.getfile(self.model_class))
         lines = "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines()
@@ -724,8 +725,11 @@ def _usual_names() -> tuple[dict[str, str], dict[str, str]]:
                 called[origin][name] += 1
         for path, entry in family.tables["modules"].items():
             roles[path.rpartition(".")[2]][entry["role"]] += 1
-    first = lambda table: {key: found.most_common(1)[0][0] for key, found in table.items()}
-    return first(called), first(roles)
+    both = (
+        {key: found.most_common(1)[0][0] for key, found in table.items()}
+        for table in (called, roles)
+    )
+    return next(both), next(both)
 
 
 class Draft:
@@ -883,11 +887,11 @@ class Writer:
             "in_gguf": False,
             "llama_cpp": (),
         }
-        merged = families._merged(self.tables, own)
-        fields = families._fields(merged["fields"])
-        formulas = Formulas({name: field["from"][0] for name, field in fields.items()})
+        merged: Any = families._merged(self.tables, own)
+        every = families._fields(merged["fields"])
+        formulas = Formulas({name: field["from"][0] for name, field in every.items()})
         family = families.Family(
-            "", (draft.classes,), (draft.task,), {**merged, "fields": fields}, formulas
+            "", (draft.classes,), (draft.task,), {**merged, "fields": every}, formulas
         )
         wrong: set[str] = set()
         found: set[str] = set()
@@ -1097,8 +1101,8 @@ class Writer:
         samples, model = self.draft.samples, self.draft.model
         for path in samples.matters:
             if "." not in path:
-                for name, entry in self.inherited.items():
-                    if path in entry["from"] and name not in self.let:
+                for name, inherited in self.inherited.items():
+                    if path in inherited["from"] and name not in self.let:
                         self.own.setdefault(path, name)
         lines = []
         maps = getattr(model.config_class, "attribute_map", None) or {}
@@ -1161,9 +1165,8 @@ class Writer:
             return False
         names = {name: field for field, name in self.own.items()}
         text = re.sub(r"[a-z_]\w*", lambda m: names.get(m[0], m[0]), below).replace(" / ", " // ")
-        return evaluate(text, self.draft.samples.default.env) == self.draft.samples.default.env.get(
-            path
-        )
+        usual = self.draft.samples.default.env
+        return bool(evaluate(text, usual) == usual.get(path))
 
 
 def _negated(text: str) -> str:
@@ -1212,9 +1215,10 @@ def write(kind: str, name: str = "") -> tuple[str, list[str]]:
     if not draft.model.parts:
         others = ["_decoder", "_experts", *families.family_names()]
         plain = [o for o in others if o != kind and not families._read(o).get("parts")]
-        score = lambda other: (
-            len(Writer(draft, other).kept()) - 0.2 * len(families._read(other)["modules"])
-        )
+
+        def score(other: str) -> float:
+            return len(Writer(draft, other).kept()) - 0.2 * len(families._read(other)["modules"])
+
         near = sorted((o for o in plain if score(o) > 0), key=score)[-6:]
         best = min(near, key=lambda other: len(Writer(draft, other).text()), default="")
     text = Writer(draft, best).text()

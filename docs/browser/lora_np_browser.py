@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lora_np import autograd
 from lora_np.autograd import kernels, rules
 
 TERMS = 256  # of a sum at a time: so many rows of eight columns stay in the cache
@@ -74,7 +73,7 @@ def keep_fonts() -> None:
     (folder / "fontlist.json").write_text(json.dumps(fonts | {"_version": int(version)}), "utf-8")
 
 
-kernels.product = autograd.product = product
+kernels.product = product
 kernels.sum_of_outer = vars(rules)["sum_of_outer"] = sum_of_outer
 if find_spec("matplotlib"):  # a page fetches it when something is drawn
     keep_fonts()

@@ -133,13 +133,13 @@ def solve(asked: Asked, show: Show) -> Said:
     return {"text": scene.said, "html": scenes.as_html(scene), "passed": scene.passed}
 
 
-def end(asked, show):
+def end(asked: Asked, show: Show) -> Said:
     """Train a language model with all lines of the puzzles, in less than two minutes."""
-    from lora_np_browser import scenes
+    from lora_np_browser import scenes  # type: ignore[attr-defined]
 
     from lora_np import exercises
 
-    def progress(text):
+    def progress(text: str) -> None:
         show(json.dumps({"progress": text}))
 
     folder = tempfile.mkdtemp()

@@ -5,8 +5,8 @@ import pytest
 import benchmarks.size
 from benchmarks.size import ROOT, functions, measure, sources, unused_names
 
-MOST_TOKENS = 254_560
-MOST_ANY = 498
+MOST_TOKENS = 256_271
+MOST_ANY = 503
 LONG, BRANCHES = 600, 25  # tokens from which on a function is too long; the most branches
 TOO_LONG = {
     "adapters/attaching.py adapter_of",
