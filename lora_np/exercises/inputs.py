@@ -137,12 +137,12 @@ def shrink(
 
     ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """
-    tried = steps(smallest.drawn)
+    tried, least = steps(smallest.drawn), weight(smallest.drawn)
     while attempts and (smaller := next(tried, None)) is not None:
         attempts -= 1
         again = breaks(smaller)
-        if again is not None and weight(again.drawn) < weight(smallest.drawn):
-            smallest, tried = again, steps(again.drawn)
+        if again is not None and (less := weight(again.drawn)) < least:
+            smallest, tried, least = again, steps(again.drawn), less
     return smallest
 
 
