@@ -131,9 +131,15 @@ def test_the_largest_fits_and_one_more_does_not(model: str, gpu: str) -> None:
 @every("name", family_names())
 def test_every_family_has_an_estimate(name: str) -> None:
     spec = from_config({"model_type": name})
-    count = accounting.count_model(spec, rank=4, targets="all-linear")
+    # of these PEFT adapts not every linear layer
+    some = {
+        "falcon_h1": ["q_proj", "in_proj"],
+        "nemotron_h": ["q_proj", "in_proj"],
+        "mamba": ["x_proj"],
+    }
+    count = accounting.count_model(spec, rank=4, targets=some.get(name, "all-linear"))
     for memory in accounting.compare_memory(count).methods.values():
-        assert memory.activations, name
+        assert bool(memory.activations) == (name != "mamba"), name  # which has no attention
         assert memory.total > memory.weights
     # what is assumed never is longer than the model allows
     longest = min(512, spec.positions or 512)
@@ -178,6 +184,7 @@ def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
 def test_a_note_where_the_gpu_needs_one(gpu: str, dtype: str) -> None:
     found = accounting.plan("gpt2", gpu=gpu, rank=8, methods=["LoRA"], dtype=dtype)
     old = "T4", "V100 16GB", "V100 32GB", "P40", "P100 16GB", "RTX 2070", "RTX 2080 Ti"
+    old += "GTX 1660 Super", "GTX 1080 Ti", "RTX 8000", "P100 12GB", "MI50 16GB", "MI50 32GB"
     emulated = dtype == "bfloat16" and gpu in old
     assert any("no native bfloat16" in note for note in found.notes) == emulated
     known = accounting.gpus()[gpu]
@@ -324,7 +331,7 @@ def test_the_exit_status(
         (
             ["llama-3-8b", "--gpu", "a100"],
             1,
-            "a GPU such as 'A100 40GB', 'A100 80GB', ",
+            "gpu must say which: 'A100 40GB' or 'A100 80GB', got 'a100'",
         ),
         (["llama-3-8b", "--gpu", "?"], 1, "'V100 32GB', got '?'"),
         (["llama-3-8b"], 2, "--gpu"),
@@ -371,7 +378,7 @@ def test_the_exit_status(
             1,
             "dtype must be int8 or nf4 for QLoRA, got 'float16'",
         ),
-        (["llama-3-8", "--gpu", "T4"], 1, "close names: llama-3-8b"),
+        (["llama-3-8", "--gpu", "T4"], 1, "llama-3-8b, "),
         (["100x120", "--gpu", "T4"], 1, "plan needs the layers of 100x120"),
     ],
 )
