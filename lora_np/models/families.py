@@ -511,20 +511,11 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     for key, part in tables["parts"].items():
         inner = values.get(part["config"])
         env[key] = value(part.get("when", True), {**env, "given": inner is not None})
-        if not env[key]:
-            continue
-        if inner is None:  # older configs have the fields of their language model among their own
-            inner = values if part.get("flat") else part.get("defaults", {})
-        if not isinstance(inner, Mapping):
-            raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
-        kind = inner.get("model_type")
-        only = part.get("only") or kind in (None, family.name)
-        other = family_of(part["family"] if only else str(kind))
-        place = _join(prefix, part.get("paths", {}).get(task, part["path"]))
-        built = _build(other, inner, part.get("task", "Model"), place)
-        modules += built[0]
-        layers += built[1]
-        env.update({f"{key}.{name}": value for name, value in built[2].items()})
+        if env[key]:
+            built = _part(family, part, inner, values, task, prefix)
+            modules += built[0]
+            layers += built[1]
+            env.update({f"{key}.{name}": value for name, value in built[2].items()})
     for name, text in tables["let"].items():
         env[name] = value(text, env)
     depths: dict[str, Indices] = {}
@@ -552,6 +543,21 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
         modules += _modules(family, here, alike[home], home, prefix, depths)
     modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)
     return modules, layers, env
+
+
+def _part(
+    family: Family, part: _Table, inner: object, values: Config, task: str, prefix: str
+) -> _Found:
+    """A part of a model, such as its tower for images, from its config ``inner``."""
+    if inner is None:  # older configs have the fields of their language model among their own
+        inner = values if part.get("flat") else part.get("defaults", {})
+    if not isinstance(inner, Mapping):
+        raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
+    kind = inner.get("model_type")
+    only = part.get("only") or kind in (None, family.name)
+    other = family_of(part["family"] if only else str(kind))
+    place = _join(prefix, part.get("paths", {}).get(task, part["path"]))
+    return _build(other, inner, part.get("task", "Model"), place)
 
 
 _FACTS = {

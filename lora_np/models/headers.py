@@ -603,37 +603,50 @@ def from_headers(model: OpenModel) -> ModelSpec:
             f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}"
         )
     few = few_bits(model)
-    parts = {part for own in model.quantised.values() for part in own} - few.keys()
-    shapes = {}
-    for name, parameter in model.parameters.items():
-        held = [tensor for tensor in parameter.places if tensor in few]
-        if held and len(parameter.places) > 1:
-            raise FileError(
-                f"{path}: no header tells the shape of quantised experts, {held[0]!r}; {MEMORY}"
-            )
-        if parts.isdisjoint(parameter.places) and known.get(starred(name)) != "buffer":
-            shapes[name] = few[held[0]][0] if held else parameter.shape
+    shapes = _shapes(model, known, few)
     fused = fused_names(family) or {}
     modules = list(dict.fromkeys(judged(name, shapes, known, fused) for name in shapes))
-    if listed is None:
-        heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
-        head = heads[0] if len(heads) == 1 else ""
-    else:
-        head = next((name for name, kind in known.items() if kind == "head"), "lm_head")
-        tables = [module for module in modules if module.kind == "embedding"]
-        tables = [module for module in tables if known.get(module.name) == "table"] or tables
-        names = list(map(str, model.config.get("architectures") or ()))
-        with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
-        if with_head and tables and all(module.name != head for module in modules):
-            # a checkpoint does not hold a head that is the embedding
-            largest = max(table.shape for table in tables)
-            modules.append(ModuleSpec(head, "linear", largest, tied=True))
+    head = _head(model, modules, known if listed is not None else None)
     modules = [
         module._replace(role="head") if module.name == head else module for module in modules
     ]
     assumed = _ASSUMED if listed is None else _KNOWN.format(family)
     size = quantised_size(few)
     return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=size)
+
+
+def _shapes(
+    model: OpenModel, known: Mapping[str, str], few: Mapping[str, tuple[tuple[int, ...], int]]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of parameters, without buffers and the parts of quantised weights."""
+    parts = {part for own in model.quantised.values() for part in own} - few.keys()
+    shapes = {}
+    for name, parameter in model.parameters.items():
+        held = [tensor for tensor in parameter.places if tensor in few]
+        if held and len(parameter.places) > 1:
+            raise FileError(
+                f"{model.path}: no header tells the shape of quantised experts, {held[0]!r};"
+                f" {MEMORY}"
+            )
+        if parts.isdisjoint(parameter.places) and known.get(starred(name)) != "buffer":
+            shapes[name] = few[held[0]][0] if held else parameter.shape
+    return shapes
+
+
+def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
+    """Name the head; a head that is the embedding, which no checkpoint holds, joins the modules."""
+    if known is None:
+        heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
+        return heads[0] if len(heads) == 1 else ""
+    head = next((name for name, kind in known.items() if kind == "head"), "lm_head")
+    tables = [module for module in modules if module.kind == "embedding"]
+    tables = [module for module in tables if known.get(module.name) == "table"] or tables
+    names = list(map(str, model.config.get("architectures") or ()))
+    with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
+    if with_head and tables and all(module.name != head for module in modules):
+        largest = max(table.shape for table in tables)
+        modules.append(ModuleSpec(head, "linear", largest, tied=True))
+    return head
 
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:

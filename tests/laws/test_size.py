@@ -5,21 +5,9 @@ import pytest
 import benchmarks.size
 from benchmarks.size import ROOT, functions, measure, sources, unused_names
 
-MOST_TOKENS = 256_271
+MOST_TOKENS = 256_431
 MOST_ANY = 503
 LONG, BRANCHES = 600, 25  # tokens from which on a function is too long; the most branches
-TOO_LONG = {
-    "adapters/attaching.py adapter_of",
-    "adapters/combining.py _combined",
-    "adapters/combining.py combine",
-    "adapters/extraction.py extract",
-    "adapters/gguf_merging.py merge_gguf",
-    "adapters/merging.py merge",
-    "adapters/rules.py _by_program",
-    "models/families.py _build",
-    "models/gguf_vocabulary.py vocabulary_metadata",
-    "models/headers.py from_safetensors",
-}
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +44,9 @@ def test_files_that_are_read_alone_are_left_out():
 
 
 def test_functions_are_short_enough_to_read():
-    """What is still too long is listed, and a name that no longer is must leave the list."""
     measured = [function for path in sources() for function in functions(path)]
     assert len(measured) > 2000
-    found = {one.name for one in measured if one.tokens >= LONG or one.branches > BRANCHES}
-    assert found == TOO_LONG
+    assert not [one for one in measured if one.tokens >= LONG or one.branches > BRANCHES]
 
 
 def test_tokens_and_branches_of_functions(tmp_path, monkeypatch):
