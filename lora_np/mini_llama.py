@@ -205,7 +205,7 @@ class Llama:
 
 
 class Scaled:
-    """A loss that divides each gradient by its root mean square after the walk back."""
+    """A loss that divides each gradient by its root mean square after backward."""
 
     def __init__(self, loss, parameters):
         self.loss, self.parameters = loss, parameters

@@ -145,7 +145,7 @@ def end(asked: Asked, show: Show) -> Said:
     folder = tempfile.mkdtemp()
     try:
         scene = exercises.ending(
-            asked["lines"], folder, prompt=asked["prompt"], steps=80, every=6, show=progress
+            asked["lines"], folder, prompt=asked["prompt"], steps=80, every=13, show=progress
         )
     except ValueError as error:
         return {"text": str(error), "passed": False}

@@ -24,6 +24,7 @@ from lora_np.checks import ArrayLike, StrPath, arrays, choice
 from lora_np.exercises.catalogue import DATA, law_of
 from lora_np.exercises.running import Mistake, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
+from lora_np.exercises.values import Value
 
 BLANK = "___"
 TITLE = "# Puzzle {}: {}"  # begins the title above each line of a script
@@ -176,9 +177,7 @@ class Puzzle(Exercise):
         start = re.split("=|(?<=return)", self.blank)[0]
         if not line.startswith(start):
             return f"`{line[:60]}` must begin with `{start.strip()}`, as the line that was given"
-        form = re.escape(self.blank).replace(BLANK, "(.+)")
-        found = re.fullmatch(form if self.blank.count(BLANK) == 1 else "return (.+)", line)
-        filled = f"`{(found[1] if found else line)[-60:]}`"
+        filled = f"`{line.removeprefix('return ')[-75:]}`"
         if slip := re.search(r"Slip: (.*)$", message):
             return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
         other = "^(An answer is made of arrays|The answer has the type).*"
@@ -190,7 +189,7 @@ class Puzzle(Exercise):
 
     def solve(self, line: str) -> Scene:
         """Check a line in this process: what it draws if it is right, or what is wrong with it."""
-        line, names = line.strip(), dict[str, Any]()
+        line, names = line.strip(), dict[str, Callable[..., Value]]()
         if BLANK in line or not line:
             return Scene(f"Write something in place of {BLANK}.", passed=False)
         problem = run_cell(self.cell(line), "cell 0", names)
@@ -224,12 +223,12 @@ class Slip(Exception):  # noqa: N818
 
 
 def guarded(
-    function: Callable[..., Any], line: str, says: tuple[tuple[str, str], ...], source: str
-) -> Callable[..., Any]:
+    function: Callable[..., Value], line: str, says: tuple[tuple[str, str], ...], source: str
+) -> Callable[..., Value]:
     """Wrap what the laws ask: an error is told as the line's, and so is what does not end."""
     seconds, lines = SECONDS, source.splitlines()
 
-    def asked(*arguments: Any) -> Any:
+    def asked(*arguments: Value) -> Value:
         nonlocal seconds
         before = sys.gettrace()
         # the second clock counts, and the first is fast
@@ -279,11 +278,8 @@ def puzzles() -> tuple[Puzzle, ...]:
     >>> len(puzzles()), puzzles()[0].right
     (15, 'parameters = r * (d + k)')
     """
-    return tuple(read(number, **row) for number, row in enumerate(table()["puzzle"], start=1))
-
-
-def table() -> dict[str, Any]:
-    return tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))
+    rows = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["puzzle"]
+    return tuple(read(number, **row) for number, row in enumerate(rows, start=1))
 
 
 def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Scene:
@@ -296,9 +292,9 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
     folder : path
         To be written: the adapter, and ``card.svg``.
     **settings : object
-        ``prompt``, what both texts begin with; ``steps``, ``lr`` and ``seed`` of the training;
-        ``every``, to measure the loss on every so many of 78 pages; ``show``, given a text for each
-        step.
+        ``prompt``, what both texts begin with, and ``tokens`` of each; ``steps``, ``lr`` and
+        ``seed`` of the training; ``every``, to measure the loss on every so many of 78 pages;
+        ``show``, given a text for each step.
 
     Returns
     -------
@@ -321,7 +317,8 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
     for one in puzzles():
         line = lines.get(one.name, one.right)
         code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
-    found = table()["ending"] | {"show": str, "lines": lines, "folder": folder} | settings
+    usual = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["ending"]
+    found = usual | {"show": str, "lines": lines, "folder": folder} | settings
     if problem := run_cell(code + stubs + found["code"], "cell 0", found):
         raise ValueError(f"the lines do not train a model: {problem}")
     return Scene(found["said"], found["panels"])

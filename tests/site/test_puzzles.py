@@ -1,5 +1,7 @@
 """The page of puzzles: a line is checked, put to work, remembered, and can be shown to others."""
 
+import re
+
 import pytest
 
 from lora_np.exercises import puzzles
@@ -58,3 +60,25 @@ def test_each_has_a_picture_and_three_hints_without_scripts(site):
         section = text.partition(f'data-puzzle="{one.name}"')
         assert section[1]
         assert section[2].partition("<form")[0].count("<summary>") == 3
+
+
+def test_fifteen_lines_train_a_model_that_speaks(page):
+    """To the end: its progress is told as text, both texts come, and a card that can be saved."""
+    form = page.locator("#puzzle-ending")
+    assert form.locator("[name=train]").is_disabled()
+    progress = {
+        one.name: {"solved": True, "line": one.right, "right": one.right} for one in puzzles()
+    }
+    page.evaluate("all => localStorage.setItem('lora_np:puzzles', JSON.stringify(all))", progress)
+    page.reload()
+    form.locator("[name=prompt]").fill("In the ")
+    form.get_by_role("button", name="Train it").click()
+    form.locator("[data-show=state]").get_by_text("Step 2 of 80: loss").wait_for(timeout=300_000)
+    form.locator("[data-show=outcome] img").wait_for(timeout=900_000)
+    said = form.locator("[data-show=outcome]").inner_text()
+    assert "Your fifteen lines have trained a language model" in said
+    after = re.search(r"After, loss ([\d.]+): In the ", said)
+    assert float(after[1]) <= 1.5
+    with page.expect_download() as card:
+        form.get_by_role("button", name="Save the card").click()
+    assert card.value.suggested_filename == "lora-puzzles.png"
