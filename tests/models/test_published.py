@@ -147,6 +147,14 @@ GENERATED = (
 )  # fmt: skip
 
 
+# those inside types in use or published configs, and these themselves
+COMPOSITE = (
+    "gemma4", "gemma4_vision", "gemma4_audio", "glm4v_moe", "glm4v_moe_text", "glm4v_moe_vision",
+    "kimi_k25", "kimi_k25_vision", "minimax_m3_vl", "minimax_m3_vl_text", "minimax_m3_vl_vision",
+    "qwen3_vl_moe", "qwen3_vl_moe_text", "qwen3_vl_moe_vision",
+)  # fmt: skip
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("kind", twentieth(GENERATED))
 def test_fresh_configs_count_as_transformers_builds_them(kind: str) -> None:
