@@ -8,8 +8,7 @@
 of factors of 2: seeds that look for it try rates until the best has been compared with both its
 neighbours; on text the other seeds run at the best alone. One half of what is held back chooses the
 rate, the other counts, and the other way round. Raw results are lines of ``runs/regularising-*.jsonl``;
-a run that is there is not repeated. On text rank 8 has run at every value; the command goes on with
-ranks 64 and 1.
+a run that is there is not repeated.
 
 What is said of the runs was fixed before the first of them:
 

@@ -107,6 +107,20 @@ def test_advice_on_dropout_and_weight_decay_says_what_the_study_found(advice):
                 assert shown == ("helps a little" if exception else "no difference shown")
 
 
+def test_advice_on_text_read_once_says_what_the_study_found(advice):
+    over = lambda rank, knob, value: regularising.over("text", rank, knob, value).mean
+    for knob, largest in (("dropout", 0.5), ("weight decay", 10.0)):
+        said = advice.knobs()[knob.capitalize()]["advice"]
+        costs = sorted(100 * (over(rank, knob, largest) - 1) for rank in regularising.RANKS)
+        assert f"{largest:g} cost {costs[0]:.2g} to {costs[-1]:.2g} %" in said
+        others = itertools.product(regularising.RANKS, regularising.KNOBS[knob][1:-1])
+        assert all(abs(over(rank, knob, value) - 1) < 0.01 for rank, value in others)
+        assert "changed less than 1 % at every rank" in said
+        assert "not run yet" not in advice.text(
+            knob.capitalize(), advice.knobs()[knob.capitalize()]
+        )
+
+
 def test_no_sentence_contradicts_the_advice(advice):
     texts = list(sentences())
     assert len(texts) > 100
