@@ -60,7 +60,7 @@ def test_it_says_what_was_trained_and_drawn(ended):
 
 
 def test_evaluate_finds_the_same_loss_in_the_saved_adapter(tmp_path):
-    scene = ending({}, tmp_path, steps=3)
+    scene = ending({}, tmp_path, steps=3, tokens=1)
     model = adapters.attach(language.load("austen"), adapters.load(tmp_path))
     text = language.read_text("genesis")
     known = language.load("austen").vocabulary.encode(text).size
@@ -73,7 +73,7 @@ def test_evaluate_finds_the_same_loss_in_the_saved_adapter(tmp_path):
 def test_each_line_that_trains_is_needed(name, tmp_path, ended):
     """One of its known mistakes changes the run, or stops it."""
     right = losses(ended[0])
-    for line in wrong(name):
+    for line in reversed(wrong(name)):  # the first of the walk would take weeks
         try:
             found = losses(ending({name: line}, tmp_path, tokens=1, **QUICK))
         except ValueError:
@@ -90,10 +90,11 @@ def test_three_seeds_that_chose_nothing_reach_the_loss(tmp_path):
 
 
 @pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about itself
 def test_peft_finds_the_same_loss(tmp_path):
     torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
-    scene = ending({}, tmp_path, steps=20)
+    scene = ending({}, tmp_path, steps=5, tokens=1)
     base = transformers.AutoModelForCausalLM.from_pretrained(
         directory("austen"), dtype=torch.float32
     )
