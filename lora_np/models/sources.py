@@ -269,8 +269,9 @@ def hub_name(preset: str) -> str:
     >>> hub_name("llama-3-8b")
     'meta-llama/Meta-Llama-3-8B'
     """
-    match = re.match(r"https://huggingface\.co/([^/]+/[^/]+)/", _preset(preset)["source"])
-    return match[1] if match else ""
+    data = _preset(preset)
+    match = re.match(r"https://huggingface\.co/([^/]+/[^/]+)/", data["source"])
+    return str(data.get("hub") or (match[1] if match else ""))
 
 
 class Catalogue(NamedTuple):
