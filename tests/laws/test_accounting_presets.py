@@ -152,6 +152,7 @@ UNSTATED = {
     "command-r",
     "ernie-4.5-0.3b",
     "ernie-4.5-21b-a3b",
+    "exaone-4.0-1.2b",
     "gemma-4-e2b",
     "hunyuan-7b",
     "mimo-v2-flash",

@@ -103,6 +103,7 @@ PRESETS = {
     "phi4": "phi-4",
     "tinyllama": "tinyllama-1.1b",
     "falcon-7b": "falcon-7b",
+    "EXAONE-4.0-1.2B": "exaone-4.0-1.2b",
     "granite 3.3 8b instruct": "granite-3.3-8b",
     "yi 1.5 9b chat": "yi-1.5-9b",
     "gpt-j 6b": "gpt-j-6b",
