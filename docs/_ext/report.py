@@ -67,7 +67,7 @@ FACTS: dict[str, Any] = {
     "mixed-by-chance": f"{claim_pages.expected(KNOWN, rules.MIXED):.2f}",
     "minutes": f"{seconds() / 60:,.0f}",
     "quick-minutes": f"{sum(run['seconds'] for run in QUICK) / 60:.0f}",
-    "agree": sum(run["verdict"] == run["full"] for run in QUICK),
+    "agree": sum(run.get("found", run["verdict"]) == run["full"] for run in QUICK),
     "version": __version__,
     "verdicts": counted(KNOWN),
     "large-verdicts": counted(LARGE),

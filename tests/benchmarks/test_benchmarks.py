@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.__main__ import benchmark_modules, main
 from benchmarks.language import TASKS
-from lora_np.models.llama_cpp import names_for, row_order
+from lora_np.models import Dialects
+from lora_np.models.llama_cpp import row_order
 from lora_np.quantise import quantise
 from tests.gguf_files import save_gguf
 from tests.language.conftest import BYTES
@@ -59,12 +60,12 @@ def model(tmp_path_factory):
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV,
     }
-    tensors = {}
+    tensors, names = {}, Dialects(config)
     for module, shape in shapes.items():
         weight = rng.normal(0, 0.1, shape).astype(np.float32) + (len(shape) == 1)
         order = row_order(config, f"{module}.weight")
         weight = weight if order is None else weight[np.argsort(order)]
-        name = f"{names_for('llama_cpp', module, 'llama')[0]}.weight"
+        name = f"{names.names_in('llama_cpp', module)[0]}.weight"
         tensors[name] = quantise(weight, "Q8_0") if weight.ndim == 2 else weight
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
     save_gguf(tensors, path, metadata=METADATA)

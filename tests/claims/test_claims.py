@@ -17,7 +17,7 @@ import lora_np as lnp
 from claims import protocol, redrawn, tasks
 from claims.__main__ import check, compared, main
 from claims.protocol import FACTOR, RESULTS, Lab, judged
-from claims.rules import CONTRADICTED, SCALE, SUPPORTED, VERDICTS
+from claims.rules import CONTRADICTED, NOT_SHOWN, SCALE, SUPPORTED, VERDICTS
 from lora_np.cli import run
 from tests.drawing import every
 
@@ -275,10 +275,22 @@ def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdic
         record = copy.deepcopy(RECORDED[name])
         figure = record["quick"]["figures"]["use"]
         figure.update(low=figure["low"] + 9 * moved, high=figure["high"] + 9 * moved)
-        record["quick"]["verdict"] = verdict_then or record["quick"]["verdict"]
+        record["quick"]["found"] = verdict_then or record["quick"]["found"]
         record["verdict"] = in_full or record["verdict"]
         protocol.write(name, record)
         assert len(check(name, claims.claim(name))) == found
+
+
+def test_a_quick_run_is_held_to_its_own_verdict_and_not_to_that_of_the_full_run(
+    tmp_path, monkeypatch
+):
+    name = "vera-numbers"  # mixed, and so in small
+    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
+    record = copy.deepcopy(RECORDED[name]) | {"verdict": NOT_SHOWN}
+    record["quick"] = protocol.quickly(record["quick"], NOT_SHOWN)
+    assert record["quick"]["verdict"] == NOT_SHOWN
+    protocol.write(name, record)
+    assert not check(name, claims.claim(name))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])

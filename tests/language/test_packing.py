@@ -217,7 +217,9 @@ def test_all_rows_come_once_in_an_epoch_and_a_step_has_the_same_in_any_number_of
     rng = np.random.default_rng(0)
     rows = packing.packed(drawn_documents(rng, 40), 30)
     rows = rows[: len(rows) // 4 * 4]
-    whole, parts = (packing.Shuffled(rows, size, n, 7, {}) for size, n in ((4, 1), (2, 2)))
+    whole, parts = (
+        packing.Shuffled(rows, packing.together, size, n, 7, {}) for size, n in ((4, 1), (2, 2))
+    )
     model = random_model(max_position_embeddings=64)
     for step in range(3):
         losses = [packing.batch_loss(model, parts(2 * step + i)) for i in range(2)]

@@ -284,7 +284,7 @@ PHI3 = {"model_type": "phi3"}
             {"tie_word_embeddings": "no"},
             "json: tie_word_embeddings must be true or false, got 'no'",
         ),
-        ({"rope_theta": -1}, "json: rope_theta must be above 0, got -1"),
+        ({"rope_theta": -1}, "json: rope_theta must be at least 0, got -1"),
         ({"rope_scaling": "linear"}, "json: rope_scaling must be an object or null, got 'linear'"),
         ({"rope_scaling": LINEAR | {"factor": "two"}}, "json: factor must be a number, got 'two'"),
         ({"rope_parameters": LINEAR | {"factor": 0}}, "json: factor must be above 0, got 0"),
@@ -310,7 +310,7 @@ PHI3 = {"model_type": "phi3"}
         ),
         (
             QWEN | {"layer_types": ["full_attention", "x"]},
-            r"layer_types\[1\] must be one of .*got 'x'",
+            r"layer_types must be one of .*got 'x'",
         ),
         (
             SMOLLM | {"no_rope_layers": [1]},

@@ -570,11 +570,11 @@ WITHOUT_ROW = {
     ),
     "draws the spectra of an inspection": ("plots.adapter_overview",),
     "takes names, text, settings, headers or data in text": (
-        "cli.app", "exercises.notebook_text", "exercises.run_cell", "hub.ModelDirectory",
+        "cli.app", "exercises.ending", "exercises.notebook_text", "exercises.run_cell", "hub.ModelDirectory",
         "hub.SafetensorsFile", "language.BakeSettings", "language.FinetuneSettings",
         "language.bake", "language.build", "language.finetune", "language.forecast",
         "lora.selecting", "lora.tuner_of", "models.ModelSpec", "models.OpenModel",
-        "models.Patterns", "models.check_patterns", "models.describe", "models.select",
+        "models.GGUFModel", "models.Patterns", "models.check_patterns", "models.describe", "models.select",
         "plots.label_line", "training.RunSettings",
     ),
 }  # fmt: skip

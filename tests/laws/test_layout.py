@@ -6,7 +6,7 @@ from tests.drawing import every
 
 ROOT = Path(__file__).parents[2]
 # Folders for what is outside lora_np, or runs it in another place.
-OUTSIDE = {"browser", "claims", "foreign", "laws", "notebooks", "pyodide", "site"}
+OUTSIDE = {"benchmarks", "browser", "claims", "foreign", "laws", "notebooks", "pyodide", "site"}
 FILES = [
     path.relative_to(ROOT / "tests")
     for path in sorted((ROOT / "tests").rglob("test_*.py"))

@@ -33,7 +33,7 @@ def test_a_line_is_written_checked_and_kept(script, capsys):
     assert "1 of 15 solved\n□■□" in shown
     assert f"1. {first.title}: not right yet" in shown
     *_, verdict = shown.partition("not right yet")
-    assert "`d * k` is not right" in verdict
+    assert "`parameters = d * k` is not right" in verdict
     assert "the count must be" in verdict
     assert first.statement not in shown
     assert first.hints[1] in shown
