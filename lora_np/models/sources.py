@@ -280,7 +280,7 @@ class Catalogue(NamedTuple):
     Parameters
     ----------
     presets : Table
-        With their families, parameters, default targets and where their configs were published.
+        With their families, parameters, default targets and where their configs were read.
     families : Table
         Those whose ``config.json`` can be counted, with their classes and default targets.
     """
