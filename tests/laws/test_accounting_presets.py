@@ -122,7 +122,6 @@ STATED = {
     "llama-4-scout": ("109B", "huggingface.co/blog/llama4-release"),
     "minimax-m2.5": ("229B", "vime: minimax-m2.sh"),
     "mistral-small-3.2-24b": ("24B", NAME),
-    "nemotron-3-ultra-550b-a55b": ("550B", NAME),
     "nemotron-h-56b": ("56B", NAME),
     "nemotron-nano-9b-v2": ("9B", NAME),
     "olmo-2-1b": ("1B", NAME),
