@@ -301,6 +301,11 @@ def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Ope
         raise TypeError(
             "np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'"
         )
+    dtype = np.result_type(*map(value, operands))  # as NumPy has it: einsum_of converts to float64
+    operands = tuple(
+        a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind in "iub" else a
+        for a in operands
+    )
     return einsum_of(operands, subscripts=explicit(subscripts, operands), optimize=optimize)
 
 

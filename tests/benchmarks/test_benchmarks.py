@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import benchmark_modules, main
+from benchmarks._measure import one_thread
 from benchmarks.language import TASKS
 from lora_np.models import Dialects
 from lora_np.models.llama_cpp import row_order
@@ -40,6 +41,15 @@ METADATA = {
     "tokenizer.ggml.eos_token_id": len(WORDS) - 1,
     "tokenizer.chat_template": TEMPLATE,
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    """One thread: beside other tests, threads that wait for each other take many times as long."""
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -116,9 +116,9 @@ def test_every_parameter_is_found_in_the_checkpoint(
     live = model.state_dict()
     split = {name for name in checkpoint.places if Dialects(checkpoint.config).place(name) is None}
     assert all("weights_in" in name for name in split)
-    for name, places in checkpoint.parameters.items():
+    for name, parameter in checkpoint.parameters.items():
         np.testing.assert_array_equal(
-            live_values(places, checkpoint.read), live[name].numpy(), err_msg=name
+            live_values(parameter.places, checkpoint.read), live[name].numpy(), err_msg=name
         )
     stored = {live[name].data_ptr() for name in checkpoint.parameters}
     lacking = {name for name in live if live[name].data_ptr() not in stored}

@@ -17,7 +17,7 @@ def test_all_cells_run_with_the_right_lines(tmp_path):
         cell.source = right.get(cell.id, cell.source).replace(
             "folder, prompt", "folder, steps=2, prompt"
         )
-    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     shown = {cell.id: cell.outputs for cell in book.cells if cell.id in right}
     assert len(shown) == 15
     for one in puzzles():
