@@ -305,7 +305,7 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
     See Also
     --------
-    Dialects : The tensors in the file, of which there may be several.
+    lora_np.models.Dialects : The names of the tensors in the file, of which there may be several.
 
     Examples
     --------
