@@ -50,7 +50,9 @@ def of(spec: ModelSpec, choices: Iterable[Sequence[str]] = ()) -> dict[str, Any]
 def names_of(spec: ModelSpec) -> list[str]:
     """The names that can be adapted."""
     linear = [m for m in spec.groups if m.kind in ("linear", "embedding", "convolution")]
-    names = [*(m.name.rpartition(".")[2] for m in linear), *(spec.fused or ())]
+    ends = {module.name.rpartition(".")[2] for module in spec.groups}
+    fused = [name for name, own in (spec.fused or {}).items() if own.partition(".")[0] in ends]
+    names = [*(m.name.rpartition(".")[2] for m in linear), *fused]
     return [name for name in dict.fromkeys(names) if name not in ("*", "{}")]
 
 

@@ -31,7 +31,7 @@ INNER = {
 
 def test_every_family_has_cases() -> None:
     from tests.models.test_families import CASES as OLDER
-    from tests.models.test_published import COMPOSITE, GENERATED
+    from tests.laws.test_models_published import COMPOSITE, GENERATED
 
     cases = {family for family, _, _ in [*CASES, *OLDER]}
     assert cases | INNER | {*GENERATED, *COMPOSITE} == set(family_names())

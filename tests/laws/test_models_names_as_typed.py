@@ -13,7 +13,9 @@ from lora_np.accounting.planning import gpu_names
 from lora_np.files import read_json
 from lora_np.models.sources import typed_names
 
-TYPED = tomllib.loads(Path(__file__).with_name("typed_names.toml").read_text(encoding="utf-8"))
+TYPED = tomllib.loads(
+    (Path(__file__).parents[1] / "models" / "typed_names.toml").read_text(encoding="utf-8")
+)
 # the preset with the shapes of what is meant; those that are not here have none
 PRESETS = {
     "Qwen3-8B": "qwen3-8b",

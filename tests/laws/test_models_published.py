@@ -20,7 +20,9 @@ import pytest
 from lora_np.models import families, from_config
 from tests.drawing import twentieth
 
-TYPES = tomllib.loads(Path(__file__).with_name("types_in_use.toml").read_text(encoding="utf-8"))
+TYPES = tomllib.loads(
+    (Path(__file__).parents[1] / "models" / "types_in_use.toml").read_text(encoding="utf-8")
+)
 TYPES = TYPES["types"]
 # transformers builds its vision tower from timm's models, which no data file describes
 UNKNOWN = {"gemma3n"}
