@@ -7,7 +7,7 @@ build. The file is written as the difference from the nearest family that is des
 
 What could not be determined is printed, and stands in the file as a comment that starts with TO DO.
 The file is a draft: its reader adds what counting does not need (memory, llama.cpp's names), gives
-variables their names, and judges it by published configs, as in tests/laws/test_models_published.py.
+variables their names, and judges it as tests/laws/test_models_published.py does.
 ``python -m docs.families +TYPE`` writes nothing: it judges the file that is there by fresh configs.
 Needs the extra ``peers``; takes some seconds for each type.
 """

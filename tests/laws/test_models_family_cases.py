@@ -30,8 +30,8 @@ INNER = {
 
 
 def test_every_family_has_cases() -> None:
-    from tests.models.test_families import CASES as OLDER
     from tests.laws.test_models_published import COMPOSITE, GENERATED
+    from tests.models.test_families import CASES as OLDER
 
     cases = {family for family, _, _ in [*CASES, *OLDER]}
     assert cases | INNER | {*GENERATED, *COMPOSITE} == set(family_names())
