@@ -8,6 +8,16 @@ import pytest
 from claims import kept
 
 
+def need_history():
+    """Skip where there is none: an archive of the sources, or a shallow clone."""
+    try:
+        shallow = kept.git("rev-parse", "--is-shallow-repository")
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        shallow = "true"
+    if shallow == "true":
+        pytest.skip("this copy has no history")
+
+
 def follows(name, rule_name):
     """Every line carries a commit in which the rule is what it is now, and which is older than the
     first commit of the lines.
@@ -18,12 +28,7 @@ def follows(name, rule_name):
     commits = {json.loads(line)["rule"] for line in path.read_text().splitlines()}
     assert len(commits) == 1, "one rule for all lines"
     file = f"claims/{rule_name}"
-    try:
-        shallow = kept.git("rev-parse", "--is-shallow-repository")
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        pytest.skip("this copy has no history")
-    if shallow == "true":
-        pytest.skip("this copy has no history")
+    need_history()
     for commit in commits:
         then = subprocess.run(
             ["git", "show", f"{commit}:{file}"],

@@ -9,7 +9,7 @@ import lora_np as lnp
 from claims import batched, kept, rate_law_rule as rule, rate_law_runs as runs
 from claims.rate_law_rule import Measured, Point
 from claims.text import adapted
-from tests.claims.history import follows, on_page
+from tests.claims.history import follows, need_history, on_page
 from tests.drawing import few
 
 
@@ -199,7 +199,8 @@ def test_a_verdict_counts_held_out_points_and_can_say_every_word():
     assert rule.verdict(full, [], [])[0] == "mixed"
 
 
-def test_a_rule_that_is_not_committed_records_nothing(tmp_path):
+def test_a_rule_that_is_not_committed_records_nothing():
+    need_history()
     with pytest.raises(SystemExit, match="commit the rule first"):
         kept.committed(kept.HERE / "never-written.py")
 
