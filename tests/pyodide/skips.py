@@ -38,6 +38,7 @@ TESTS = {
     "tests/claims/test_regularising.py::test_recorded_lines_*": "training multiplies rounding, which differs there",
     "tests/claims/test_reward_rank_runs.py::test_sixteen_ranks_*": "trains for minutes on one slow thread",
     "tests/exercises/test_blanks.py::test_first_tries_*": "ends loops after minutes on one slow thread",
+    "tests/test_mini_llama.py::test_without_arguments_*": PROCESSES,
     "tests/laws/test_puzzles_ending.py::*": "trains for minutes on one slow thread",
     "tests/hub/test_gguf.py::test_opening_reads_the_header_alone": "a file of gigabytes, with 32-bit sizes",
     "tests/laws/test_adapters_surgery.py::test_worker_processes_*": PROCESSES,
