@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
             whole = f"All lines are right, but {file} ends with an error: {problem}"
         elif not folder.exists():  # or it has been shown
             lines = {name: line for name, (line, _) in checked.items()}
-            show = functools.partial(print, end="\r", flush=True)
+            show = functools.partial(print, end="\r", flush=True) if sys.stdout.isatty() else str
             parts.append(str(practice.ending(lines, folder, prompt=prompt, show=show)))
             whole += (
                 f"\nIt writes on: lora-np generate austen --adapter {folder}"

@@ -1,6 +1,8 @@
 """``lora-np puzzles``: a script that is edited, and keeps the progress itself."""
 
 import functools
+import shutil
+import sys
 
 import pytest
 
@@ -52,7 +54,9 @@ def test_all_lines_pass_in_a_process_without_rights(script, capsys, monkeypatch)
     monkeypatch.setattr("lora_np.cli.course.practice.ending", quick)
     for one in puzzles():
         fill(script, one, one.right)
-    assert run(["puzzles", str(script), "--prompt", "In the "]) == 0
+    with monkeypatch.context() as terminal:
+        terminal.setattr(sys.stdout, "isatty", lambda: True)
+        assert run(["puzzles", str(script), "--prompt", "In the "]) == 0
     shown = capsys.readouterr().out
     assert "15 of 15 solved" in shown
     assert "PEFT will find in your file" in shown
@@ -67,7 +71,12 @@ def test_all_lines_pass_in_a_process_without_rights(script, capsys, monkeypatch)
     assert run(["generate", "austen", "--adapter", str(folder), "--tokens", "2"]) == 0
     capsys.readouterr()
     assert run(["puzzles", str(script)]) == 0
-    assert "Step" not in capsys.readouterr().out  # it has been shown
+    assert "After" not in capsys.readouterr().out  # it has been shown
+    shutil.rmtree(folder)
+    assert run(["puzzles", str(script)]) == 0
+    shown = capsys.readouterr().out
+    assert "\nAfter, loss " in shown
+    assert "Step" not in shown  # a line for each step is for terminals
 
 
 def test_a_finished_file_that_raises_is_told_where(script, capsys):
