@@ -535,9 +535,8 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
 
 def _put(new: Path, target: Path, force: bool) -> None:
     """Move the new file or directory into place, exchanging it with an old directory."""
-    if (
-        force and new.is_dir() and target.is_dir()
-    ):  # a rename cannot replace a directory that is not empty
+    # a rename cannot replace a directory that is not empty
+    if force and new.is_dir() and target.is_dir():
         if _exchanged(new, target):
             return
         aside = _aside(target)

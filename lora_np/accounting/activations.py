@@ -297,9 +297,8 @@ class _Kept:
         """Compute what activation functions and experts keep, without the inputs of linear
         layers.
         """
-        if (
-            module.kind == "router"
-        ):  # keeps its softmax, and its input for the gradient of its weight
+        # keeps its softmax, and its input for the gradient of its weight
+        if module.kind == "router":
             return (
                 4 * module.shape[0] * module.copies
                 + module.shape[-1] * self._trained(module) * self.item

@@ -171,9 +171,8 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
         if any(name in other.axes for other in drawn.values()) and one.value > one.simplest:
             yield from (without(drawn, name, i) for i in range(one.value))
     sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
-    for first, second in itertools.combinations(
-        sorted(sizes), 2
-    ):  # shrink two sizes at once, so that a square stays a square
+    # shrink two sizes at once, so that a square stays a square
+    for first, second in itertools.combinations(sorted(sizes), 2):
         for i in range(min(drawn[first].value, drawn[second].value)):
             yield without(without(drawn, first, i), second, i)
     yield from changed(drawn, simpler_by_an_entry)

@@ -556,9 +556,8 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            with contextlib.redirect_stdout(
-                io.StringIO()
-            ):  # otherwise it would print for every input
+            # otherwise it would print for every input
+            with contextlib.redirect_stdout(io.StringIO()):
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}

@@ -157,9 +157,8 @@ def as_data(data: AnyData) -> Data:
 def told_by(content: str, ending: str) -> str:
     """Detect a file's format from its first line, or from its extension if that does not tell."""
     first = content.lstrip().partition("\n")[0]
-    if re.match(
-        r'\[?\s*\{\s*"|\[\s*$', first
-    ):  # a JSON list is not supported: its first line is reported as damaged
+    # a JSON list is not supported: its first line is reported as damaged
+    if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}
     if any(len(fields) > 1 and names.issuperset(fields) for fields, _ in KINDS.values()):

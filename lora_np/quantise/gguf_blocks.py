@@ -152,9 +152,8 @@ class Codes(Quantised):
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
         by_run = np.ascontiguousarray(x.T).reshape(self.scales.shape[2], -1, len(x))
-        for part in self.pieces(
-            4 * PIECE
-        ):  # each piece is used once, so fewer calls matter more than the cache
+        # each piece is used once, so fewer calls matter more than the cache
+        for part in self.pieces(4 * PIECE):
             codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
             products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)
             products *= self.scales[0, part].T[..., None]

@@ -142,10 +142,8 @@ class FourBit(Quantised):
         """Return some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
-        if isinstance(index, slice) and index.step in (
-            None,
-            1,
-        ):  # consecutive entries: decode from their first block
+        # consecutive entries: decode from their first block
+        if isinstance(index, slice) and index.step in (None, 1):
             start, stop, _ = index.indices(self.size // k)
             first, last = start * k // self.block * self.block, max(start, stop) * k
             codes = unpacked(self.packed[first // 2 : (last + 1) // 2])[first % 2 :]

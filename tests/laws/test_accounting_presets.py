@@ -133,9 +133,7 @@ STATED = {
     "qwen3-vl-235b-a22b": ("236B", "huggingface.co/collections/Qwen/qwen3-vl"),
     "qwen3-vl-2b": ("2B", NAME),
     "qwen3-vl-30b-a3b": ("31B", "huggingface.co/collections/Qwen/qwen3-vl"),
-    "qwen3-vl-32b": ("33B", "huggingface.co/klaus8888, a list of models"),
     "qwen3-vl-4b": ("4B", NAME),
-    "qwen3-vl-8b": ("9B", "huggingface.co/brzozz/activity/all, a list of models"),
     "qwen3.5-122b-a10b": ("122B", NAME),
     "qwen3.5-27b": ("27B", NAME),
     "qwen3.5-35b-a3b": ("35B", NAME),
@@ -159,6 +157,8 @@ UNSTATED = {
     "mistral-nemo-12b",
     "mixtral-8x22b",
     "nemotron-3-nano-30b-a3b",
+    "qwen3-vl-32b",
+    "qwen3-vl-8b",
 }
 
 

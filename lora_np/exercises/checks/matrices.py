@@ -234,9 +234,8 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    if draw.pick(
-        "between", (False, True)
-    ):  # values for which a sum without squares gives another rank
+    # values for which a sum without squares gives another rank
+    if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
     if draw.pick("tie", (False, False, True)):  # nothing is rounded: the squares add up to 2, 4, 16
