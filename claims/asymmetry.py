@@ -30,6 +30,6 @@ CLAIM = Claim(
     headline="both",
     words="both factors' loss, rank 8 ÷ B alone's, rank 16",
     beats={"alone": ("digits", "A only, r = 16")},
-    limits="A linear task with all outputs alike cannot tell: the best that any B does with a random frozen A is known there by arithmetic (a relative error of 0.83), so nothing need be trained. Where classes get other names, B alone ends below both factors; on each of three tasks A alone ends below B alone.",
+    limits="A linear task with all outputs alike cannot tell. There, arithmetic gives the best that any B does with a random frozen A (a relative error of 0.83), so nothing need be trained. Where classes get other names, B alone ends below both factors. On each of three tasks A alone ends below B alone.",
     advice="Train both. A frozen A saves activations, at a price that you should measure.",
 )

@@ -29,7 +29,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="What a large batch costs LoRA at equal examples does not depend on the rank, and at equal steps it costs nothing.",
     paper="LoRA Without Regret, on batch size; Beware of the Batch Size, arXiv 2602.09492, finds that the best batch size depends on the rank",
-    finding="At equal examples, batch 256 ended with {examples1} times the loss of batch 16 at rank 1, and {examples64} times at rank 64; at equal steps with {steps64} times.",
+    finding="At equal examples, batch 256 ended with {examples1} times the loss of batch 16 at rank 1, and {examples64} times at rank 64. At equal steps it was {steps64} times.",
     topic="rate",
     refuted_by="Costs of a large batch that differ by more than a quarter at ranks 1 and 64, or a large batch that ends worse after as many steps.",
     setup="digits",
@@ -38,13 +38,13 @@ CLAIM = Claim(
     figures={
         **{f"examples{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many examples" for rank in RANKS},
         **{f"steps{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many steps" for rank in RANKS},
-        "apart": "larger over smaller of the factors by which the loss grows with the batch at equal examples, ranks 1 and 64",
+        "apart": "larger over smaller factor of growth of the loss with the batch, equal examples, ranks 1 and 64",
     },
     measure=measure,
     ratios=[*(f"{kind}{rank}" for kind in ("examples", "steps") for rank in RANKS), "apart"],
     rule=Rule((Part("apart", below=1.25), *(Part(f"steps{rank}", below=1) for rank in RANKS))),
     headline="apart",
     words="what a large batch costs at rank 64 ÷ at rank 1",
-    limits="The band of 0.8 to 1.25 for the first figure became, after the run, a bound of 1.25 on the larger over the smaller. One task of 1,000 images to train on: at 300 steps of 256 each image is seen 77 times. Two batch sizes; weight decay and warm-up are not varied.",
+    limits="After the run, the band of 0.8 to 1.25 for the first figure became a bound of 1.25 on the larger over the smaller. There is one task with 1,000 training images. In 300 steps of 256, each image is seen 77 times. There are two batch sizes; weight decay and warm-up are not varied.",
     advice="Compare batch sizes at equal examples if compute counts, and tune the learning rate for each.",
 )  # fmt: skip

@@ -94,6 +94,6 @@ CLAIM = Claim(
     published="2 bits (whole models trained for long), 3.6 bits (GPT-like models).",
     headline="inside",
     words="settings of six whose capacity was predicted",
-    limits="Small layers, full batches, random labels of independent inputs. It predicts nothing else: keys and values in a language model took 0.22 to 0.56 bits per parameter in the steps they were given, and images with random labels 1.5. What fills an adapter to the brim is lost in four bits; what leaves room is not.",
-    advice="Ask lora-np capacity, which gives a range; for texts plan with its lower end.",
+    limits="Small layers, full batches, random labels of independent inputs. It predicts nothing else. Keys and values in a language model took 0.22 to 0.56 bits per parameter in the steps they were given. Images with random labels took 1.5. If the data fill an adapter completely, they are lost in four bits; if they leave room, they are not.",
+    advice="`lora-np capacity` gives a range. For texts, plan with its lower end.",
 )

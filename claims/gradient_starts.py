@@ -70,8 +70,8 @@ CLAIM = Claim(
         "linear_ga_early": ("linear", "LoRA, r = 8", "early"),
         "linear_one_early": ("linear", "LoRA, r = 8", "early"),
     },
-    limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank, so no start can be ahead there, and that figure is in no rule. LoRA-GA takes its start off W0, so that its change can have twice the rank of LoRA's.",
-    advice="Worth a try where one gradient of the full model can be had: on digits LoRA-GA was ahead.",
+    limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank. So no initialisation can be ahead there, and that figure is in no rule. LoRA-GA subtracts its initialisation from W0, so its update can have twice the rank of LoRA's.",
+    advice="Try it if you can compute one gradient of the full model. On digits LoRA-GA was ahead.",
     at_scale=AtScale(
         title="Starting along the first gradient of the full update ends better.",
         finding="LoRA's loss was {end:than} LoRA-GA's, each at its best learning rate.",

@@ -30,9 +30,9 @@ CLAIM = Claim(
     varied="which layers are adapted",
     setting="About 650 parameters each: 660 in all three, 640 in the first or second, 640 in the last (its whole W). Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
-        "first": "test loss with the first layer alone at rank 5 over test loss with all three at rank 2, digits",
-        "second": "test loss with the second layer alone at rank 5 over test loss with all three at rank 2, digits",
-        "last": "test loss with the last layer alone in full over test loss with all three at rank 2, digits",
+        "first": "test loss with the first layer alone, rank 5, over that with all three, rank 2, digits",
+        "second": "test loss with the second layer alone, rank 5, over that with all three, rank 2, digits",
+        "last": "test loss with the last layer alone, in full, over that with all three, rank 2, digits",
     },
     measure=measure,
     ratios=("first", "second", "last"),
@@ -45,6 +45,6 @@ CLAIM = Claim(
         "second": ("digits", "second layer, r = 5"),
         "last": ("digits", "last layer in full"),
     },
-    limits="The new task is the old one with its pixels in another order, which the first layer alone could undo. Where classes get other names instead, the last layer alone is best, and where digits are shifted the first: which layer it is depends on the task.",
-    advice="Adapt every layer unless you know where the change is. If you know, put the parameters there: on each of three tasks some single layer was better than all of them.",
+    limits="The new task is the old one with its pixels in another order, which the first layer alone could undo. If classes get other names instead, the last layer alone is best. If digits are shifted, the first one is. So which layer is best depends on the task.",
+    advice="Adapt every layer unless you know where the change is. If you know, put the parameters there. On each of three tasks some single layer was better than all of them.",
 )

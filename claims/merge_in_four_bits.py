@@ -56,7 +56,7 @@ CLAIM = Claim(
     figures={
         "gain": "what the adapter gains on its text on the four-bit base, nats per character",
         "rounded": "share of the adapter's gain that is left after merging and rounding to nf4",
-        "tenth": "share of the gain of the adapter at a tenth of its scale that is left after merging and rounding to nf4",
+        "tenth": "share of the adapter's gain at a tenth of its scale that is left after rounding to nf4",
         "exact": "share of the adapter's gain that is left after merging in float32",
     },
     measure=measure,
@@ -64,8 +64,8 @@ CLAIM = Claim(
     headline="rounded",
     words="share of the gain left after merging and rounding",
     limits=(
-        "The update is large against a step of nf4. The strength was varied after a first run at full "
-        "strength alone, which left more than the 98 % of the rule; eight adapters took the place of one whose figures were known."
+        "The update is large compared with a step of nf4. A first run at full strength alone "
+        "left more than the rule's 98 %, so the strength was varied. Eight adapters replaced one whose figures were known."
     ),
     advice="Serve base and adapter apart, or merge into the weights in 16 bits. `lora-np merge` warns.",
 )

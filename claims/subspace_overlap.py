@@ -46,7 +46,7 @@ CLAIM = Claim(
     setting="The paper's measure phi(A, A', 1, 1) for queries and values, of two seeds on one base; rank 4 for its rank 8.",
     figures={
         "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",
-        "rest": "overlap of the next three directions of A at ranks 4 and 64, mean over queries and values of all layers",
+        "rest": "overlap of A's next three directions at ranks 4 and 64, mean over all queries and values",
     },
     measure=measure,
     rule=Rule(
@@ -56,6 +56,6 @@ CLAIM = Claim(
     published="phi(1, 1) above 0.5 for queries and values of GPT-3's layer 48.",
     headline="first",
     words="overlap of the top directions of ranks 4 and 64",
-    limits="Runs of 100 steps, in which A has not moved far from its random start, so that this setup cannot tell.",
+    limits="In 100 steps A has not moved far from its random start, so this setup cannot tell.",
     advice="Compare what two adapters do (`lora-np diff`), not the directions of their factors, after a short run.",
 )

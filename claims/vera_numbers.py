@@ -32,6 +32,6 @@ CLAIM = Claim(
     headline="large",
     words="LoRA's loss ÷ VeRA's with an eighth of its parameters",
     beats={"equal": ("digits", "LoRA, r = 1")},
-    limits="A small network, whose task is far from what it knew; the paper's tasks are near.",
-    advice="For many small adapters of an easy task: it was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
+    limits="The task is far from what this small network knew. The paper's tasks are near.",
+    advice="Use it for many small adapters of an easy task. It was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
 )
