@@ -25,8 +25,8 @@ CLAIM = Claim(
     topic="scale",
     refuted_by="Alphas whose best losses differ, each at its own rate.",
     setup="digits",
-    varied="alpha and the rate",
-    setting="Adam, as the paper says; alpha 2, 16 and 128 at rank 8. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="alpha and the learning rate",
+    setting="Adam, as the paper says; alpha 2, 16 and 128 at rank 8. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "less": "test loss at alpha 2 over that at alpha 16, rank 8, digits, each at its best learning rate",
         "more": "test loss at alpha 16 over that at alpha 128, rank 8, digits, each at its best learning rate",

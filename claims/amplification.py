@@ -21,7 +21,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="An update amplifies directions that W has but does not emphasise, by a large factor.",
     paper="Hu et al., arXiv 2106.09685, section 7.3, table 7",
-    finding="At rank 4 the update is {r4} times what W has in its directions, and W has {top} times more in its own top directions.",
+    finding="At rank 4 the update is {r4} times what W has in the update's directions. In its own top directions, W has {top} times more.",
     topic="what an update is like",
     refuted_by="An update whose directions W has no more of than of random ones.",
     setup="language",

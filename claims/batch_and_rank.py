@@ -34,7 +34,7 @@ CLAIM = Claim(
     refuted_by="Costs of a large batch that differ by more than a quarter at ranks 1 and 64, or a large batch that ends worse after as many steps.",
     setup="digits",
     varied="batch size, rank and number of steps",
-    setting="Batches of 16 and 256 with alpha 32, each with its own best learning rate: 1,200 and 75 steps (19,200 examples), and 300 steps each. Sixteen seeds draw base, split, start and order.",
+    setting="Batches of 16 and 256 with alpha 32, each with its own best learning rate: 1,200 and 75 steps (19,200 examples), and 300 steps each. Sixteen seeds draw the base, the split, the start of A and B, and the order of the batches.",
     figures={
         **{f"examples{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many examples" for rank in RANKS},
         **{f"steps{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many steps" for rank in RANKS},

@@ -30,7 +30,7 @@ CLAIM = Claim(
     refuted_by="A LoRA that holds far more or far less for each trained parameter.",
     setup="memory",
     varied="the rank, and the bits asked",
-    setting="Morris et al.'s count on uniform random labels, of which nothing generalises; here for a LoRA.",
+    setting="Morris et al.'s count, here for a LoRA. The labels are uniform and random, so nothing generalises.",
     figures={
         "little": "bits held per trainable parameter at rank 1 where 1 is asked",
         "r1": "the most bits held per trainable parameter, rank 1",

@@ -56,7 +56,7 @@ CLAIM = Claim(
     refuted_by="Settings that were not fitted, with bits per parameter outside the range that the others predict.",
     setup="memory, and language: random labels of a network 32 to 128 wide; random keys and values in the shipped model",
     varied="rank, width, layer, classes, steps, the optimizer, and the bits in which the adapter is stored",
-    setting="Morris et al.'s count on uniform labels, with three bits per parameter required; six settings are predicted and not fitted.",
+    setting="Morris et al.'s count on uniform labels, with three bits per parameter required. Six settings are predicted and not fitted.",
     figures={
         "r2": "bits per trainable parameter, rank 2, network 32-64-16, first layer, 1,000 steps of Adam",
         "r4": "bits per trainable parameter, rank 4, network 32-64-16",

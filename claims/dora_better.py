@@ -23,7 +23,7 @@ CLAIM = Claim(
     refuted_by="LoRA with a loss as low at the same rank and at its own best learning rate.",
     setup="digits",
     varied="the rank and the learning rate",
-    setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3). Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3). Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits1": "LoRA's test loss over DoRA's on digits, each at its best learning rate, rank 1",
         "fixed1": "LoRA's test loss over DoRA's on digits, both at LoRA's best learning rate, rank 1",

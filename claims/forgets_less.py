@@ -47,7 +47,7 @@ CLAIM = Claim(
     topic="forgetting",
     refuted_by="A full update that has learned as much and forgotten no more.",
     setup="language",
-    varied="the rate",
+    varied="the learning rate",
     setting=(
         "Rank 16 on all linear layers is compared with a full update of every weight. The paper has ranks 16 to 256 on 7B models. Both are compared where they have "
         "learned as much: at 60, 80 and 95 % of what LoRA gains at its best learning rate. Losses between two learning rates a factor of 2 apart are interpolated on a line. "

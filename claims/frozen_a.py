@@ -20,7 +20,7 @@ CLAIM = Claim(
     refuted_by="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
     setup="digits",
     varied="the learning rate",
-    setting="The paper's method at rank 8, half as many trainable parameters. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's method at rank 8, with half as many trainable parameters. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "LoRA's test loss over LoRA-FA's on digits, each at its best learning rate, rank 8",
         "kept": "activations kept for the backward pass by a layer of 64 inputs, LoRA-FA over LoRA",

@@ -24,7 +24,7 @@ CLAIM = Claim(
     refuted_by="Plain LoRA that is as far after the same steps, at its own best learning rate.",
     setup="digits, linear",
     varied="the setup and the learning rate",
-    setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="Both starts come from one batch, by the papers' equations. LoRA-One runs without its preconditioner. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",
         "digits_ga_early": "LoRA's test loss over LoRA-GA's after a quarter of the steps, digits",

@@ -65,7 +65,7 @@ CLAIM = Claim(
     refuted_by="A full update at its best learning rate that has as many intruders as LoRA.",
     setup="language",
     varied="the rank and the learning rate",
-    setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6; top 10.",
+    setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6, among the top 10.",
     figures={
         "r1": "intruders in the first ten directions of a matrix, LoRA of rank 1",
         "r16": "intruders in the first ten directions of a matrix, LoRA of rank 16",

@@ -28,7 +28,7 @@ CLAIM = Claim(
     refuted_by="A single layer that does better with as many parameters.",
     setup="digits",
     varied="which layers are adapted",
-    setting="About 650 parameters each: 660 in all three, 640 in the first or second, 640 in the last (its whole W). Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="About 650 parameters each: 660 in all three, 640 in the first or second, 640 in the last (its whole W). Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "first": "test loss with the first layer alone, rank 5, over that with all three, rank 2, digits",
         "second": "test loss with the second layer alone, rank 5, over that with all three, rank 2, digits",

@@ -35,7 +35,7 @@ CLAIM = Claim(
     varied="rank, and alpha under Adam",
     setting=(
         "`B -= lr / 2 polar(m_B R_A) R_A` and `A -= lr / 2 R_B polar(R_B m_A)`, with `R_A = (A A^T)^-1/2` and `R_B = (B^T B)^-1/2`. Momentum is 0.9, polar factors are exact, the scale is 1, "
-        "and there is no weight decay. Adam has alpha fixed at 16, and alpha 16 r (kappa 16); both are recorded by the study of kappa. Sixteen seeds draw base, split, start and order."
+        "and there is no weight decay. Adam has alpha fixed at 16, and alpha 16 r (kappa 16); both are recorded by the study of kappa. Sixteen seeds draw the base, the split, the start of A and B, and the order of the batches."
     ),
     figures={
         **{f"{name}{rank}": f"test loss, {adam}, over LoRA-Muon's, rank {rank}, each at its best learning rate" for name, adam in ADAM.items() for rank in RANKS},

@@ -27,8 +27,8 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="One rate for both that does as well once it is tuned.",
     setup="digits, linear",
-    varied="the width, and the rate of A with that of B 16 times it",
-    setting="The ratio 16 of the paper's code; widths 64 and 256, alpha 16 at rank 8. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="the width, and A's learning rate, with B's 16 times as large",
+    setting="The ratio 16 of the paper's code; widths 64 and 256, alpha 16 at rank 8. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "LoRA's test loss over LoRA+'s at the end, each at its best learning rate, digits",
         "digits_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, each at its best learning rate, digits",

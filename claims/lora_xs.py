@@ -21,7 +21,7 @@ CLAIM = Claim(
     refuted_by="LoRA with a lower loss from as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="The paper's frozen U S and V from the SVD of W0; R from zero. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's frozen U S and V from the SVD of W0; R from zero. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "equal": "test loss of LoRA at rank 1 (256 parameters) over that of LoRA-XS at rank 11 (242), digits",
         "more": "test loss of LoRA at rank 8 over that of LoRA-XS at rank 32 (2,048 parameters each), digits",

@@ -33,7 +33,7 @@ CLAIM = Claim(
     refuted_by="A task on which rank 4, at its own rate, is clearly behind rank 64.",
     setup="language, linear",
     varied="the rank, and the decay of the update's singular values",
-    setting="The paper's ranks 1, 4 and 64 on four models of one kind and one text; on all linear layers instead of q and v.",
+    setting="The paper's ranks 1, 4 and 64 on four models of one kind and one text. All linear layers are adapted instead of q and v.",
     figures={
         "share1": "share of rank 64's gain that rank 1 achieves, on text",
         "share4": "share of rank 64's gain that rank 4 achieves, on text",

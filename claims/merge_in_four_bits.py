@@ -47,7 +47,7 @@ def on(coarse: Any, tuned: Any, scale: float) -> Any:
 CLAIM = Claim(
     title="Merging an adapter into a four-bit base and rounding again loses part of what was learned.",
     paper="Xu et al., QA-LoRA, arXiv 2309.14717, which sets out to avoid it",
-    finding="Rounding merged weights to nf4 left {rounded:percent} of the adapter's gain, but {tenth:percent} of it at a tenth of its scale.",
+    finding="Rounding merged weights to nf4 left {rounded:percent} of the adapter's gain. At a tenth of the adapter's scale it left {tenth:percent}.",
     topic="four bits",
     refuted_by="A merged and rounded model as good as base and adapter apart.",
     setup="language",

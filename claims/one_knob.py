@@ -42,7 +42,7 @@ CLAIM = Claim(
         "invariants: `speed = sqrt(s eta_A eta_B)` and `kappa = s sigma^2 eta_B / eta_A`. It follows that LoRA+ with ratio x is LoRA with x "
         "times alpha, and rsLoRA is LoRA with sqrt(r) times alpha. Alpha times 16 at a quarter of the learning rate is A's start times 4. "
         "A test holds this to the last bit, for factors that are powers of two, with eps scaled and no gradient clipped. The map: eight kappas, each at its best speed, ranks 1 to 64. Each seed draws "
-        "base, split, start and order; the base never sees a test image."
+        "the base, the split, the start of A and B, and the order of the batches. The base never sees a test image."
     ),
     figures={
         f"gain{rank}": f"test loss at kappa 1 (alpha = r) over that at kappa 16, rank {rank}, each at its best speed"

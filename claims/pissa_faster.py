@@ -26,8 +26,8 @@ CLAIM = Claim(
     topic="start",
     refuted_by="Plain LoRA with a loss as low at a rate of its own.",
     setup="digits, linear",
-    varied="the rate",
-    setting="The paper's start, with alpha = r as in its code, against plain LoRA with alpha = r. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="the learning rate",
+    setting="The paper's start, with alpha = r as in its code, against plain LoRA with alpha = r. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "LoRA's test loss over PiSSA's on digits, each at its best learning rate",
         "digits_early": "LoRA's test loss over PiSSA's on digits after a quarter of the steps, each at its best learning rate",

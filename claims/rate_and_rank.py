@@ -53,7 +53,7 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="Ranks whose best rates differ, so that the rate of one costs another much loss.",
     setup="language, digits",
-    varied="the rank and the rate",
+    varied="the rank and the learning rate",
     setting="alpha 32 at each rank, as in the source, beside alpha = 2 r.",
     figures={
         "spread": "largest best learning rate over the smallest, ranks 1 to 64, alpha 32, text",

@@ -22,7 +22,7 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="A setup in which both have the same best learning rate.",
     setup="language, digits, linear",
-    varied="the rate",
+    varied="the learning rate",
     setting="The source's convention: alpha 32, A by Kaiming, one rate for A and B, Adam.",
     figures={
         "language": "LoRA's best learning rate over the full update's, text",
@@ -35,7 +35,7 @@ CLAIM = Claim(
     published="About 10, in short runs about 15.",
     headline="language",
     words="LoRA's best rate ÷ the full update's, text",
-    limits="Widths of 48 to 128; the source's models are 10 to 60 times as wide, and train for longer.",
+    limits="Widths are 48 to 128. The source's models are 10 to 60 times as wide, and train for longer.",
     advice="Sweep the learning rate anew for each base and each alpha. The ratio grew with the width here. Ten times is a place to start for a model of hundreds of columns, not for a small network.",
     at_scale=AtScale(
         title="LoRA's best learning rate is about ten times that of full fine-tuning.",

@@ -49,8 +49,8 @@ CLAIM = Claim(
     topic="scale",
     refuted_by="A high rank with alpha / r that does as well as with alpha / sqrt(r), at a rate of its own.",
     setup="digits",
-    varied="the rank and the rate",
-    setting="alpha 16 for both, ranks 4 and 64 on the same task, and the size of the first step up to rank 512. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="the rank and the learning rate",
+    setting="alpha 16 for both, ranks 4 and 64 on the same task, and the size of the first step up to rank 512. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "tuned": "LoRA's test loss over rsLoRA's at rank 64 on digits, each at its best learning rate",
         "early": "LoRA's test loss over rsLoRA's at rank 64 on digits after a quarter of the steps, at best learning rates",

@@ -61,8 +61,8 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="Two splits of one B A that part, or plain descent that is as robust.",
     setup="linear",
-    varied="the rate, and a rescaling M of B and A",
-    setting="The paper's preconditioner on plain gradient descent; on Adam it is not tried here.",
+    varied="the learning rate, and a rescaling M of B and A",
+    setting="The paper's preconditioner is applied to plain gradient descent. It is not tried on Adam here.",
     figures={
         "gain": "relative reduction in gradient descent's test loss by scaled descent, each at its best learning rate",
         "lower": "test loss of gradient descent over scaled descent's, both 8 times below their best learning rates",

@@ -30,8 +30,8 @@ CLAIM = Claim(
     topic="variants",
     refuted_by="A variant that is clearly ahead at its own best rate.",
     setup="digits",
-    varied="the rate",
-    setting="Seven variants on one task, each with a full sweep, as in the paper. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="the learning rate",
+    setting="Seven variants on one task, each with a full sweep, as in the paper. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         short(
             name

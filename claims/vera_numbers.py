@@ -19,7 +19,7 @@ CLAIM = Claim(
     refuted_by="A task on which VeRA is behind LoRA with as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "large": "test loss of LoRA at rank 8 over that of VeRA with an eighth of the parameters, digits",
         "equal": "test loss of LoRA at rank 1 over that of VeRA with as many parameters, digits",

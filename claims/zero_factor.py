@@ -24,7 +24,7 @@ CLAIM = Claim(
     refuted_by="A at zero with the same loss at a rate of its own.",
     setup="digits, linear",
     varied="the width",
-    setting="Both starts are drawn by the same rule: uniform, with a bound of one over the root of the fan-in. Widths are 64 and 256. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="Both starts are drawn by the same rule: uniform, with a bound of one over the root of the fan-in. Widths are 64 and 256. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "test loss with A at zero over that with B at zero, digits, each at its best learning rate",
         "digits_rate": "best learning rate with B at zero over best learning rate with A at zero, digits",
