@@ -154,7 +154,6 @@ def index(known: dict[str, Any]) -> str:
         verdicts,
         "## What to do about each",
         f"| claim | verdict | what to do |\n|---|---|---|\n{rows}",
-        "```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(["/understand/report", *order]) + "\n```",
     ])  # fmt: skip
 
 

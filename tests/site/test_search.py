@@ -40,8 +40,13 @@ def wrong(search, answers):
     return {
         query: found
         for (query, right), found in zip(answers, pages, strict=True)
-        if not found or not found[0].startswith(tuple(right))
+        if not found or not without_number(found[0]).startswith(tuple(map(without_number, right)))
     }
+
+
+def without_number(page):
+    """Lessons may move."""
+    return re.sub(r"^lessons/\d+-", "lessons/", page)
 
 
 def test_of_sixty_searches_fifty_five_find_the_right_page_first(search):
@@ -108,5 +113,9 @@ def test_every_page_with_keywords_exists(open_page, site):
     page = open_page("search.html?q=%20")
     pages = page.evaluate("Object.keys(searchKeywords)")
     assert [each for each in pages if not (site / f"{each}.html").is_file()] == []
-    right = [each for _, pages in [*SEARCHES, *ANSWERS] for each in pages]
-    assert all(any(site.glob(f"{each}*")) or any(site.glob(f"{each}*/*")) for each in right)
+    known = {
+        without_number(path.relative_to(site).with_suffix("").as_posix())
+        for path in site.rglob("*.html")
+    }
+    right = {without_number(each) for _, pages in [*SEARCHES, *ANSWERS] for each in pages}
+    assert [each for each in right if not any(page.startswith(each) for page in known)] == []
