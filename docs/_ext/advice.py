@@ -1,5 +1,6 @@
-"""The directive ``advice``: what to set, knob by knob, with the figures that it stands on."""
+"""What to set, knob by knob, with the figures that it stands on: ``advice``, and in a table, ``advice-table``."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -53,7 +54,23 @@ def text(name: str, knob: Knob) -> str:
     table = head + "\n".join(rows) if rows else "Nothing was measured."
     if "study" in knob:
         table = studied(knob["study"])
-    return f"**{name}.** {knob['advice']}\n\n{table}\n\n*Unknown.* {knob['unknown']}"
+    return f"{knob['advice']}\n\n{table}\n\n*Unknown.* {knob['unknown']}"
+
+
+def overview() -> str:
+    """A row for each knob: what to set, in one sentence; a figure that it stands on; what is not known."""
+    known, rows = course.claims(), ["| knob | set it to | measured | unknown |", "|---|---|---|---|"]
+    for name, knob in knobs().items():
+        anchor = re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-")
+        value = re.split(r"(?<=[.]) (?=[A-Z])", knob["advice"])[0]
+        measured = f"[a study](#{anchor})" if "study" in knob else "nothing"
+        if found := sources(knob):
+            claim, figure = found[0]
+            mean = shown(known[claim]["figures"][figure]["mean"])
+            meaning = known[claim]["meaning"][figure]
+            measured = f"{meaning}: {mean} ({interval(known[claim], figure)}), [{claim}](/claims/{claim}.md)"
+        rows.append(f"| [{name}](#{anchor}) | {value} | {measured} | {knob['unknown']} |")
+    return "\n".join(rows)
 
 
 def studied(knob: str) -> str:
@@ -81,6 +98,14 @@ class Advice(SphinxDirective):
         return self.parse_text_to_nodes(text(name, known[name]))
 
 
+class AdviceTable(SphinxDirective):
+    """All knobs at a glance."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(overview())
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("advice", Advice)
+    app.add_directive("advice-table", AdviceTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
