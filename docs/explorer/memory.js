@@ -177,10 +177,11 @@
         memory: attempt(more, narrow(chosen)).total,
       });
     }
-    const apple = (name) => name.includes("Apple");
+    const apple = ({ name }) => name.includes("Apple");
+    const sits = ({ name }) => /^[RG]T?X(?!.*Laptop)/.test(name); // in a desktop computer
     const enough = Object.values(gpus).filter((other) => other.room >= asked.total &&
-      apple(other.name) === apple(gpu.name));
-    enough.sort((a, b) => a.memory - b.memory);
+      apple(other) === apple(gpu));
+    enough.sort((a, b) => (sits(gpu) && sits(b) - sits(a)) || a.memory - b.memory);
     if (enough.length) found.push({ text: enough[0].name, gpu: enough[0].name, options: {},
       memory: asked.total, price: "a larger GPU" });
     return found;

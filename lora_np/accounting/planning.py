@@ -527,8 +527,13 @@ def _remedies(
         if other.room >= choice.memory.total and ("Apple" in other.name) == ("Apple" in gpu.name)
     ]
     if enough:
-        other = min(enough, key=lambda other: other.memory)
+        other = min(enough, key=lambda other: (_sits(gpu) > _sits(other), other.memory))
         yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
+
+
+def _sits(gpu: GPU) -> bool:
+    """Whether a card goes into a desktop computer."""
+    return bool(re.match(r"[RG]T?X(?!.*Laptop)", gpu.name))
 
 
 def _gpu(name: str | int) -> GPU:
