@@ -245,8 +245,8 @@
       button.append(element("small", price));
       return button;
     })));
-    const none = "No single GPU in the list has enough memory.";
-    const help = remedies.children.length ? "This would fit:" : none;
+    const help = remedies.children.length ? "This would fit:" :
+      "No single GPU in the list has enough memory.";
     if (result.verdict !== "fits") show("could", `${result.could} ${help}`.trim());
     const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
     bars(find(".fit-bars"), find(".fit-legend"),

@@ -64,7 +64,7 @@
           const u = columns[p], v = columns[q], a = dot(u, u), b = dot(v, v), c = dot(u, v);
           if (Math.abs(c) <= 1e-14 * Math.sqrt(a * b) || c === 0) continue;
           turned = true;
-          const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.sqrt((b - a) ** 2 + 4 * c * c));
+          const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.hypot(b - a, 2 * c));
           const cosine = 1 / Math.sqrt(1 + t * t), sine = t * cosine;
           u.forEach((value, i) => {
             [u[i], v[i]] = [cosine * value - sine * v[i], sine * value + cosine * v[i]];
