@@ -177,10 +177,9 @@
         memory: attempt(more, narrow(chosen)).total,
       });
     }
-    const apple = ({ name }) => name.includes("Apple");
     const sits = ({ name }) => /^[RG]T?X(?!.*Laptop)/.test(name); // in a desktop computer
     const enough = Object.values(gpus).filter((other) => other.room >= asked.total &&
-      apple(other) === apple(gpu));
+      other.name.includes("Apple") === gpu.name.includes("Apple"));
     enough.sort((a, b) => (sits(gpu) && sits(b) - sits(a)) || a.memory - b.memory);
     if (enough.length) found.push({ text: enough[0].name, gpu: enough[0].name, options: {},
       memory: asked.total, price: "a larger GPU" });
