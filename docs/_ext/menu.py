@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.directives.other import TocTree
 
 from lora_np import exercises
+from lora_np.course import claims
 
 # Names of lessons that are longer than the menu is wide.
 SHORT = {
@@ -51,6 +52,23 @@ def leave_out(app: Sphinx, doctree: nodes.document) -> None:
         app.env.metadata[docname]["orphan"] = True
 
 
+def within_topic(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """From a claim on to the next of its topic, and back."""
+    known = claims()
+    name = page.removeprefix("claims/")
+    if page == name or name not in known:
+        return
+    topic = sorted(each for each in known if known[each]["topic"] == known[name]["topic"])
+    place = topic.index(name)
+    for key, near in (("prev", topic[:place][-1:]), ("next", topic[place + 1 :][:1])):
+        context[key] = None
+        for each in near:
+            link = app.builder.get_relative_uri(page, f"claims/{each}")
+            context[key] = {"link": link, "title": known[each]["title"]}
+
+
 def without_highlights(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
@@ -63,5 +81,6 @@ def without_highlights(
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("lesson-menu", LessonMenu)
     app.connect("doctree-read", leave_out)
+    app.connect("html-page-context", within_topic)
     app.connect("html-page-context", without_highlights, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -177,7 +177,7 @@
         memory: attempt(more, narrow(chosen)).total,
       });
     }
-    const sits = ({ name }) => /^[RG]T?X(?!.*Laptop)/.test(name); // in a desktop computer
+    const sits = ({ name }) => /^[RG]TX(?!.*Laptop)/.test(name); // in a desktop computer
     const enough = Object.values(gpus).filter((other) => other.room >= asked.total &&
       other.name.includes("Apple") === gpu.name.includes("Apple"));
     enough.sort((a, b) => (sits(gpu) && sits(b) - sits(a)) || a.memory - b.memory);

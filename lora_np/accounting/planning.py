@@ -533,7 +533,7 @@ def _remedies(
 
 def _sits(gpu: GPU) -> bool:
     """Whether a card goes into a desktop computer."""
-    return bool(re.match(r"[RG]T?X(?!.*Laptop)", gpu.name))
+    return bool(re.match(r"[RG]TX(?!.*Laptop)", gpu.name))
 
 
 def _gpu(name: str | int) -> GPU:
