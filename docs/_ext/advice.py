@@ -59,7 +59,10 @@ def text(name: str, knob: Knob) -> str:
 
 def overview() -> str:
     """A row for each knob: what to set, in one sentence; a figure that it stands on; what is not known."""
-    known, rows = course.claims(), ["| knob | set it to | measured | unknown |", "|---|---|---|---|"]
+    known, rows = (
+        course.claims(),
+        ["| knob | set it to | measured | unknown |", "|---|---|---|---|"],
+    )
     for name, knob in knobs().items():
         anchor = re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-")
         value = re.split(r"(?<=[.]) (?=[A-Z])", knob["advice"])[0]

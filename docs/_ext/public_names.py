@@ -22,7 +22,10 @@ import lora_np
 
 
 # From tasks to functions.
-TASKS, TASK = Path(__file__).parent.parent / "reference" / "index.md", re.compile(r"`~(lora_np[\w.]*)`")
+TASKS, TASK = (
+    Path(__file__).parent.parent / "reference" / "index.md",
+    re.compile(r"`~(lora_np[\w.]*)`"),
+)
 
 
 class PublicNames(SphinxDirective):
@@ -58,7 +61,9 @@ def table(name: str) -> str:
 
     def place(public: str) -> tuple[int, str]:
         named = (f"lora_np.{public}", f"{name}.{public}")
-        return next((tasks.index(full) for full in named if full in tasks), len(tasks)), public.lower()
+        return next(
+            (tasks.index(full) for full in named if full in tasks), len(tasks)
+        ), public.lower()
 
     functions, classes, _ = by_kind(name, importlib.import_module(name).__all__)
     parts = [f".. currentmodule:: {name}"]

@@ -74,7 +74,8 @@ def test_the_table_has_a_row_for_each_knob_which_leads_to_its_section(advice):
         _, knob_cell, value, measured, unknown, _ = row.split("|")
         assert knob_cell.strip().startswith(f"[{name}](#")
         assert f"\n## {name}\n\n```{{advice}} {name}\n" in page
-        assert value.strip() and knob["advice"].startswith(value.strip())
+        assert value.strip()
+        assert knob["advice"].startswith(value.strip())
         assert unknown.strip() == knob["unknown"]
         assert measured.strip() in ("nothing", f"[a study](#{name.lower().replace(' ', '-')})") or (
             KNOWN[advice.sources(knob)[0][0]]["meaning"][advice.sources(knob)[0][1]] in measured

@@ -385,7 +385,9 @@ def links_of_bodies(site):
     """For each page, the pages that its article leads to, itself left out."""
     leads = {}
     for path in pages(site):
-        article = path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        article = (
+            path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        )
         targets = (urldefrag(link)[0] for link in re.findall(r'href="([^"]+)"', article))
         found = {(path.parent / unquote(target)).resolve() for target in targets if target}
         leads[path.resolve()] = found - {path.resolve()}
@@ -395,7 +397,10 @@ def links_of_bodies(site):
 def test_every_page_has_a_link_from_the_body_of_another(site):
     leads = links_of_bodies(site)
     reached = set().union(*leads.values())
-    alone = {"404.html", "search.html"}  # for an address that leads nowhere; the field of every page
+    alone = {
+        "404.html",
+        "search.html",
+    }  # for an address that leads nowhere; the field of every page
     missing = {path.relative_to(site.resolve()).as_posix() for path in {*leads} - reached}
     assert missing <= alone
     assert (site / "use" / "inspector.html").resolve() in leads[(site / "index.html").resolve()]
@@ -406,7 +411,9 @@ def test_a_page_in_the_menu_lists_its_children(site):
     menu = (site / "index.html").read_text(encoding="utf-8")
     menu = menu.partition('<div class="sidebar-tree">')[2].partition("</aside>")[0]
     branches = re.findall(
-        r'<li class="toctree-l1 has-children"><a [^>]*href="([^"]+)">.*?<ul>(.*?)</ul>', menu, re.DOTALL
+        r'<li class="toctree-l1 has-children"><a [^>]*href="([^"]+)">.*?<ul>(.*?)</ul>',
+        menu,
+        re.DOTALL,
     )
     assert len(branches) > 6
     for parent, children in branches:

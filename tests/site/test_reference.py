@@ -105,7 +105,10 @@ def test_what_tasks_lead_to_is_listed_first(site):
         content = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
         return re.findall(r'<tr[^>]*><td><p><a [^>]*title="[\w.]+\.(\w+)"', content)
 
-    for page, first in {"lora": ["inject", "merge"], "adapters": ["load", "save", "attach"]}.items():
+    for page, first in {
+        "lora": ["inject", "merge"],
+        "adapters": ["load", "save", "attach"],
+    }.items():
         names = listed(page)
         assert names[: len(first)] == first
         assert names != sorted(names, key=str.lower)
