@@ -1,4 +1,4 @@
-"""What to set, knob by knob, with the figures that it stands on: ``advice``, and in a table, ``advice-table``."""
+"""What to set, with the figures that it stands on: ``advice`` on one knob, ``advice-table`` on all."""
 
 import re
 import tomllib
@@ -58,22 +58,24 @@ def text(name: str, knob: Knob) -> str:
 
 
 def overview() -> str:
-    """A row for each knob: what to set, in one sentence; a figure that it stands on; what is not known."""
-    known, rows = (
-        course.claims(),
-        ["| knob | set it to | measured | unknown |", "|---|---|---|---|"],
-    )
+    """A row for each knob: what to set, in a sentence; a figure that it stands on; what is open."""
+    rows = ["| knob | set it to | measured | unknown |", "|---|---|---|---|"]
     for name, knob in knobs().items():
         anchor = re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-")
         value = re.split(r"(?<=[.]) (?=[A-Z])", knob["advice"])[0]
         measured = f"[a study](#{anchor})" if "study" in knob else "nothing"
         if found := sources(knob):
-            claim, figure = found[0]
-            mean = shown(known[claim]["figures"][figure]["mean"])
-            meaning = known[claim]["meaning"][figure]
-            measured = f"{meaning}: {mean} ({interval(known[claim], figure)}), [{claim}](/claims/{claim}.md)"
+            measured = measurement(*found[0])
         rows.append(f"| [{name}](#{anchor}) | {value} | {measured} | {knob['unknown']} |")
     return "\n".join(rows)
+
+
+def measurement(name: str, figure: str) -> str:
+    """A figure of a claim, with its interval and a link to the claim."""
+    claim = course.claims()[name]
+    mean = shown(claim["figures"][figure]["mean"])
+    said = f"{claim['meaning'][figure]}: {mean} ({interval(claim, figure)})"
+    return f"{said}, [{name}](/claims/{name}.md)"
 
 
 def studied(knob: str) -> str:

@@ -20,7 +20,6 @@ from sphinx.util.docutils import SphinxDirective
 
 import lora_np
 
-
 # From tasks to functions.
 TASKS, TASK = (
     Path(__file__).parent.parent / "reference" / "index.md",
