@@ -1,4 +1,4 @@
-"""What to set, with the figures that it stands on: ``advice`` on one knob, ``advice-table`` on all."""
+"""What to set, and the figures it stands on: ``advice`` for one knob, ``advice-table`` for all."""
 
 import re
 import tomllib
