@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.directives.other import TocTree
+from sphinx.util.docutils import SphinxDirective
 
 from lora_np import exercises
 from lora_np.course import claims
@@ -28,11 +27,10 @@ OUTSIDE = re.compile(
 )
 
 
-class LessonMenu(TocTree):
+class LessonMenu(SphinxDirective):
     """A hidden toctree of lessons: those of the path, or the others; the argument says which."""
 
     required_arguments = 1
-    has_content = False
 
     def run(self) -> list[nodes.Node]:
         of_path = self.arguments[0] == "path"
@@ -41,9 +39,8 @@ class LessonMenu(TocTree):
             for lesson in exercises.lessons()
             if (lesson.group == "path") is of_path and lesson.group != "project"
         ]
-        self.content = StringList(entries, source="lessons")
-        self.options["hidden"] = None
-        return super().run()
+        tree = "\n".join(["```{toctree}", ":hidden:", "", *entries, "```"])
+        return self.parse_text_to_nodes(tree)
 
 
 def leave_out(app: Sphinx, doctree: nodes.document) -> None:
