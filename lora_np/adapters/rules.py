@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 
 from lora_np.adapters.adapter import Adapter, Format
 from lora_np.adapters.scaling import usual
-from lora_np.files import FileError
+from lora_np.adapters.values import shortened
+from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
 CLOSE = 1e-6  # a scale that differs by less is right
@@ -37,6 +40,13 @@ _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
+_GIVE_BASE = "--base MODEL"
+# Most families' names: without a base, only these are known to be modules'.
+_LLAMA = re.compile(
+    r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+    r"|model\.embed_tokens|lm_head"
+)
+_TOWER = re.compile(r"(^|\.)(\w*(vision|visual|image|video|audio)\w*|multi_modal_projector)\.")
 
 
 class Rule(TypedDict):
@@ -66,6 +76,8 @@ class Runtime(TypedDict):
     ranks: NotRequired[list[int]]
     usual: NotRequired[int]
     option: NotRequired[str]
+    outside: NotRequired[str]
+    doubted: NotRequired[dict[str, str]]
     fine: list[str]
     rules: list[Rule]
 
@@ -80,7 +92,8 @@ class CheckedModule(NamedTuple):
     module : str
         Its path, the name of a parameter that is replaced, or "(all)".
     status : {"fine", "not known", "wrong scale", "ignored", "refused"}
-        What becomes of it.
+        What becomes of it; or what is wrong with the adapter: "zero", "not finite", "absent" or
+        "empty".
     scale_error : float or None
         By how much its scale is too large.
     why : str
@@ -106,9 +119,32 @@ class CheckedModule(NamedTuple):
 def runtimes() -> Mapping[str, Runtime]:
     """Read the rules of every program."""
     import tomllib  # slow to import, rarely needed
-    from importlib.resources import files
 
     return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
+
+
+class Places(TypedDict):
+    """Where a program can put a LoRA, in ``places.json``, which ``recipes/places.py`` writes."""
+
+    version: str
+    date: str
+    table: str
+    places: dict[str, str]  # names of modules, and the architectures that have them
+
+
+@cache
+def places() -> Mapping[str, Places]:
+    """Read the lists of the programs that have one."""
+    data = files("lora_np.adapters") / "places.json"
+    lists: dict[str, Places] = json.loads(data.read_text(encoding="utf-8"))
+    return lists
+
+
+@cache
+def placed(runtime: str, architecture: str) -> tuple[str, ...] | None:
+    """List the last names of modules that an architecture has in a program; None if unlisted."""
+    owners = places()[runtime]["places"].items()
+    return next((tuple(x.split()) for x, names in owners if architecture in names.split()), None)
 
 
 def judged(
@@ -119,7 +155,7 @@ def judged(
     One for all if the program does not read the format.
     """
     having = {} if _tuner(adapter) else _features(adapter, form, base)
-    return tuple(row for name in programs for row in _by_program(name, adapter, form, having))
+    return tuple(row for name in programs for row in _by_program(name, adapter, form, having, base))
 
 
 def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
@@ -143,7 +179,8 @@ def remarks(
     known = base if base and base.known else None
     groups = grouped(judged(adapter, form, known, programs))
     for row, names in groups.items():
-        if row.status == "fine" or not (portable or row.runtime == own):
+        unasked = base is None and row.fix == _GIVE_BASE
+        if row.status == "fine" or unasked or not (portable or row.runtime == own):
             continue
         note = f"{row.runtime} ({row.status}): {shortened(names)}: {row.why}"
         note += f"; {row.fix}" if row.fix else ""
@@ -157,13 +194,12 @@ def remarks(
     return notes
 
 
-def shortened(names: list[str]) -> str:
-    """Two names, or one and how many more."""
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
-
-
 def _by_program(
-    runtime: str, adapter: Adapter, form: Format, having: Mapping[str, set[str]]
+    runtime: str,
+    adapter: Adapter,
+    form: Format,
+    having: Mapping[str, set[str]],
+    base: OpenModel | None,
 ) -> Iterator[CheckedModule]:
     """Give one program's row for each module: the worst of what its rules say."""
     rules = runtimes()[runtime]
@@ -177,13 +213,14 @@ def _by_program(
     rows: list[CheckedModule] = []
     reads = form in rules["reads"]
     if not reads:
-        why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
+        why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, and this is {form}"
         rows.append(refused._replace(why=why))
         if form != "peft":  # which scripts rename for other programs
             yield rows[0]
             return
     errors = _scale_errors(rules, adapter) if form == "peft" else {}
     rows += _by_features(rules, form, having, refused)
+    rows += _by_place(runtime, adapter, form, base, refused) if reads else ()
     rows += _by_rank(rules, adapter, refused)
     rows += _by_scale(rules, adapter, errors, refused)
     worst: dict[str, CheckedModule] = {}
@@ -217,6 +254,62 @@ def _by_features(
     for what in having.keys() - ruled:
         row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
         yield from (row._replace(module=name) for name in having[what])
+
+
+def _by_place(
+    runtime: str, adapter: Adapter, form: Format, base: OpenModel | None, refused: CheckedModule
+) -> Iterator[CheckedModule]:
+    """Say where the program has no place for a module, or none is known."""
+    rules, unknown = runtimes()[runtime], refused._replace(status="not known", fix="")
+    if form == "kohya":
+        return
+    if form == "mlx":
+        why = "lora_parameters.keys do not select it: the tensor has no place in the model"
+        yield from (refused._replace(module=name, why=why, fix="") for name in _unselected(adapter))
+    if base is None:
+        why = "without a base, only names of a Llama are known"
+        strange = (name for name in adapter if not _LLAMA.fullmatch(name))
+        yield from (unknown._replace(module=name, why=why, fix=_GIVE_BASE) for name in strange)
+        return
+    if runtime not in places():
+        return
+    architecture = base.architecture if runtime != "mlx" else str(base.config.get("model_type"))
+    names, table = placed(runtime, architecture), places()[runtime]
+    source = f"{runtime} {table['version']}, {table['table']}"
+    row = unknown._replace(source=source, version=table["version"], date=table["date"])
+    doubts = rules.get("doubted", {}).items()
+    doubt = next((issue for start, issue in doubts if architecture.startswith(start)), "")
+    for name, module in adapter.items():
+        end = name.removesuffix(".weight").rpartition(".")[2]
+        if names is None:
+            yield row._replace(module=name, why=f"no list of the places in {architecture}")
+        elif end not in names and not module.parameter:
+            why = f"its {architecture} has no place for {end}"
+            yield row._replace(module=name, status=rules["outside"], why=why, fix="lora-np merge")
+        elif doubt:
+            why = "reported to answer as the base does, in an open issue"
+            yield row._replace(module=name, why=why, source=doubt)
+        elif _TOWER.search(name):
+            yield row._replace(module=name, why="not in the language model")
+
+
+def _unselected(adapter: Adapter) -> Iterator[str]:
+    """List modules that mlx-lm leaves as they are, by its settings for the adapter."""
+    settings = read_json(adapter.path / peft.NAME) if adapter.path else {}
+    keys, count = settings.get("lora_parameters", {}).get("keys"), settings.get("num_layers")
+    if keys is None:
+        return
+    paths = {
+        name: module.parts["A"].key.removesuffix(".lora_a") for name, module in adapter.items()
+    }
+    inner = {name: re.search(r"\.layers\.(\d+)\.(.+)", path) for name, path in paths.items()}
+    last = max((int(place[1]) for place in inner.values() if place), default=0)
+    first = last + 1 - count if type(count) is int and count > 0 else 0
+    for name, path in paths.items():
+        place = inner[name]
+        in_block = place and place[2] in keys and int(place[1]) >= first
+        if path and path not in keys and not in_block:
+            yield name
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
