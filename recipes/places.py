@@ -221,6 +221,9 @@ def function(code: Code, module: str, name: str) -> ast.FunctionDef:
     return next(x for x in found if x.name == name)
 
 
+REPORTED = ("Qwen3_5",)  # to answer as the base does, in an open report: vllm#49354
+
+
 def vllm(files: Mapping[str, str]) -> Places:
     """Read vLLM's places."""
     code, home = Code(files, "vllm"), "vllm.model_executor.models"
@@ -235,6 +238,8 @@ def vllm(files: Mapping[str, str]) -> Places:
     places: dict[str, set[str]] = {}
     for architecture, place in code.registry.items():
         start = code.find(*place)
+        if architecture.startswith(REPORTED):
+            continue
         if start is None or place[0].endswith(".transformers"):
             continue  # of what transformers builds, nothing is seen here
         parents, built = [*code.bases(start)], code.reach(start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,8 @@ from lora_np.adapters.formats import (
 from lora_np.adapters.rules import (
     ALL,
     CheckedModule,
-    Runtime,
     grouped,
     judged,
-    places,
     runtimes,
 )
 from lora_np.adapters.values import Fault, missing, shortened, value_faults
@@ -139,19 +137,14 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
         )
     }
     headings = ("runtime", "modules", "status", "scale error", "why", "fix")
-    if path and form != "gguf" and (empty := _empty(weights_file(path))):
-        rows = _with_faults((), programs, empty)
-        return Checked(f"Check of {adapter}", rows, (), headings, False)
-    read = opened(adapter, base=known)
-    read = without_copies(read, base_of(read, known))
-    faults = [*((ALL, fault) for fault in missing(read, known)), *value_faults(read)]
-    rows = _with_faults(judged(read, form, known, programs), programs, faults)
+    faults = _empty(weights_file(path)) if path and form != "gguf" else []
+    read = Adapter({})
+    if not faults:
+        read = opened(adapter, base=known)
+        read = without_copies(read, base_of(read, known))
+        faults = [*((ALL, fault) for fault in missing(read, known)), *value_faults(read)]
+    rows = judged(read, form, known, programs, faults)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
-    notes += [
-        f"places of {name} {x['version']}, {x['date']}: {x['table']}"
-        for name, x in places().items()
-        if name in programs and known
-    ]
     if runtime == "all":
         others = [name for name, x in runtimes().items() if x["reads"] and name not in programs]
         notes.append(f"not asked, since they run other models: {', '.join(others)}")
@@ -167,25 +160,6 @@ def _empty(file: Path) -> list[tuple[str, Fault]]:
     why = "empty: not gathered when it was saved, as under DeepSpeed ZeRO-3"
     tensors = safetensors.open(file).tensors
     return [(key, Fault("empty", why)) for key, info in tensors.items() if 0 in info.shape]
-
-
-def _with_faults(
-    rows: Iterable[CheckedModule],
-    programs: Mapping[str, Runtime],
-    faults: Collection[tuple[str, Fault]],
-) -> tuple[CheckedModule, ...]:
-    """Put what is wrong with the adapter itself in front, for each program."""
-    ours = {name for name, _ in faults} - {ALL}
-    judged = [row for row in rows if row.module not in ours]
-    fresh = {
-        name: CheckedModule(name, ALL, "", version=rules["version"], date=rules["date"])
-        for name, rules in programs.items()
-    }
-    found = []
-    for name, row in fresh.items():
-        found += [row._replace(module=at, status=x.status, why=x.why) for at, x in faults]
-        found += [row for row in judged if row.runtime == name]
-    return tuple(found)
 
 
 OWN_BASE = "use the base that it was trained on"  # of runtimes.toml: no command gives other shapes

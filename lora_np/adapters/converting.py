@@ -134,7 +134,7 @@ def convert(
     given = None if base is None else open_base(base)
     before = formats.load(adapter, base=given)
     own = formats.base_of(before, given)
-    idle = check_finite(before)
+    check_finite(before)
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
         before = to_lora(before, base=own) if before.start else only_lora(before)
         before = formats.without_copies(before, own)
@@ -155,7 +155,7 @@ def convert(
         after, notes = formats.write(
             wanted, stage, to=form, base=given or named, dtype=dtype, portable=to == "portable"
         )
-        notes += idle if formats.has_effect(wanted) else [formats.NOTHING]
+        notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
     mlx = {name: Dialects({}).names_in("mlx", name)[0] for name in before}
     rows = []

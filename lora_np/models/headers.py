@@ -265,12 +265,12 @@ class OpenModel(ModelDirectory):
     def _located(self) -> Mapping[str, Place | None]:
         return {name: self.dialects.place(name) for name in self.places}
 
-    @cached_property
+    @property
     def architecture(self) -> str:
         """The name of its class in transformers, or of its type if no family describes it."""
-        kind, names = str(self.config.get("model_type")), self.config.get("architectures")
-        if isinstance(names, list) and names:
+        if names := self.config.get("architectures"):
             return str(names[0])
+        kind = str(self.config.get("model_type"))
         family = family_of(kind) if kind in family_names() else None
         return family.classes + family.tasks[0] if family else kind
 

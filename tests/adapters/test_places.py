@@ -132,7 +132,7 @@ def test_an_architecture_without_a_list_is_not_known():
     base = {**LLAMA, "architectures": ["LlamaForTokenClassification"]}
     adapter = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(2,))
     rows = judged(adapter, "peft", open_base(base), ["vllm", "sglang"])
-    assert {(row.status, row.why) for row in rows if row.status != "fine"} == {
+    assert {(row.status, row.why) for row in rows if ".layers." in row.module} == {
         ("not known", "no list of the places in LlamaForTokenClassification")
     }
 
@@ -141,7 +141,6 @@ KEYS = {
     # keys of lora_parameters, num_layers; how many of the two layers' q_proj it selects
     "auto": (["auto"], -1, 0),
     "in blocks": (["self_attn.q_proj"], -1, 2),
-    "in the last block": (["self_attn.q_proj"], 1, 1),
     "whole paths": (["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"], 1, 2),
     "none": (None, -1, 2),
 }
