@@ -67,7 +67,9 @@ def test_puzzles_in_every_encoding_keep_what_is_solved(tmp_path):
             assert lines[name] == one.right, (encoding, ending)
         if (encoding, ending) in [("utf-16", "\r"), ("cp1252", "\r\n")]:
             found = check_puzzles(path)
-            assert {name: outcome.passed for name, (_, outcome) in found.items()} == dict.fromkeys(solved, True)
+            assert {name: outcome.passed for name, (_, outcome) in found.items()} == dict.fromkeys(
+                solved, True
+            )
 
 
 def test_tabs_indent_puzzles_and_answers_even_below_spaces_of_ours(tmp_path):
