@@ -310,7 +310,7 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
     Examples
     --------
     >>> import tempfile
-    >>> scene = ending({}, tempfile.mkdtemp(), steps=1, every=39)
+    >>> scene = ending({}, tempfile.mkdtemp(), steps=1, every=39, tokens=9)
     >>> "37,376 parameters" in scene.said
     True
     """
