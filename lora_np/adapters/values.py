@@ -32,10 +32,12 @@ class Fault(NamedTuple):
 
 def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
     """Yield what is wrong with values, by the names of modules and replaced parameters."""
+    for name, module in adapter.items():
+        if fault := fault_of(name, module):
+            yield name, fault
     rows = {name: trained.new for name, trained in adapter.rows.items()}
-    for name, one in (*adapter.items(), *adapter.full.items(), *rows.items()):
-        stored = isinstance(one, Stored)
-        if fault := _not_finite(name, {"it": one}) if stored else fault_of(name, one):
+    for name, stored in (*adapter.full.items(), *rows.items()):
+        if fault := _not_finite(name, {"it": stored}):
             yield name, fault
 
 
