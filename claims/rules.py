@@ -55,6 +55,15 @@ def student(n: int, below: float = 0.975) -> float:
     return float(free**0.5 * np.tan(np.interp(2 * below - 1, area / area[-1], angles)))
 
 
+@functools.lru_cache(maxsize=1024)
+def centre(figure: Figure) -> tuple[float, float]:
+    """The mean of a figure's numbers and its standard error: both ends of an interval ask for them."""
+    numbers, n = figure.numbers, len(figure.values)
+    if n < 2:
+        return float(np.mean(numbers)), 0.0
+    return float(np.mean(numbers)), float(np.hypot(np.std(numbers, ddof=1) / n**0.5, figure.choice))
+
+
 class Figure(NamedTuple):
     """A number for each seed; a ratio is averaged by its logarithm, and so is its interval."""
 
@@ -76,15 +85,13 @@ class Figure(NamedTuple):
     @property
     def error(self) -> float:
         """The standard error of the mean, of logarithms for a ratio."""
-        n = len(self.values)
-        if n < 2:
-            return 0.0
-        return float(np.hypot(np.std(self.numbers, ddof=1) / n**0.5, self.choice))
+        return centre(self)[1]
 
     def moved(self, errors: float) -> float:
         """The mean, so many standard errors away."""
         with np.errstate(all="ignore"):
-            return self.back(float(np.mean(self.numbers)) + errors * self.error)
+            mean, error = centre(self)
+            return self.back(mean + errors * error)
 
     @property
     def mean(self) -> float:

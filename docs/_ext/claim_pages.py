@@ -40,14 +40,17 @@ INTRODUCTION = """\
 # LoRA, checked
 
 {{.lead}}
-Papers say that a rank of one is enough, that their start is faster, that a parameter holds two bits. We tested {count} such claims
-in minutes each, by one protocol: **each method has its own sweep of learning rates**, and is judged on data that was not used for tuning. The
-setups are small: a network of digits 64 wide, a language model of 750,720 parameters, and for some claims SmolLM2 with 135 million parameters, trained for 60
-steps. So a verdict holds for the setup that it names, and *contradicted here* says no more than that.
+Papers say that a rank of one is enough, that their start is faster, that a parameter holds two bits. We tested {count} such claims in small setups, where
+**each method has its own sweep of learning rates**. [The report](../understand/report.md) has protocol, results and threats to validity on one page.
+"""
+
+PROTOCOL = """\
+Each method is judged on data that was not used for tuning. The setups are small: a network of digits 64 wide, a language model of 750,720 parameters,
+and for some claims SmolLM2 with 135 million parameters, trained for 60 steps. So a verdict holds for the setup that it names, and *contradicted here*
+says no more than that.
 
 On digits and linear tasks each seed draws the base, the split, the initialisation and the order of the batches, and 64 seeds run. On text eight seeds
 draw the same, from four bases. A card with two setups has one verdict for each, "small" and "135M". {chance}
-[The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
 Each claim is a file of 30 to 200 lines in `claims/`. Read its verdict, compute it again from the recorded runs, or train it again with seeds of your own:
 
@@ -146,15 +149,15 @@ def index(known: dict[str, Any]) -> str:
     )
     cards = "\n".join(card(name, known[name]) for name in order)
     return "\n\n".join([
-        INTRODUCTION.format(count=len(known), chance=by_chance(known)),
-        "## The gallery",
+        INTRODUCTION.format(count=len(known)),
         raw(FILTERS.format(verdicts=options(VERDICTS), topics=options(topics))),
         raw(f'<ul class="gallery claims">\n{cards}\n</ul>'),
+        "## How they were tested",
+        PROTOCOL.format(chance=by_chance(known)),
         "## The verdicts",
         verdicts,
         "## What to do about each",
         f"| claim | verdict | what to do |\n|---|---|---|\n{rows}",
-        "```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(["/understand/report", *order]) + "\n```",
     ])  # fmt: skip
 
 
@@ -354,9 +357,8 @@ def cannot_tell(claim: dict[str, Any]) -> list[str]:
 
 def again(claim: dict[str, Any]) -> str:
     """Whether it was the same with other seeds, and in a quick run."""
-    said = [f"quick run: {claim['quick']['verdict']}"] if "quick" in claim else []
-    if "other seeds" in claim:
-        said.append(f"with five other seeds: {claim['other seeds']['verdict']}")
+    runs = {"a quick run": "quick", "five other seeds": "other seeds"}
+    said = [f"{what}: {claim[key]['verdict']}" for what, key in runs.items() if key in claim]
     return f"({'; '.join(said)})" if said else ""
 
 
