@@ -17,7 +17,7 @@ import numpy as np
 
 from lora_np import hub
 from lora_np.checks import Array, StrPath
-from lora_np.files import FileError, Json, read_json
+from lora_np.files import FileError, Json, errors_at, read_json
 from lora_np.hub import ModelDirectory
 from lora_np.models.dialects import Dialects, renamed
 from lora_np.models.families import family_names, family_of, from_config
@@ -89,7 +89,9 @@ class OpenModel(ModelDirectory):
     @cached_property
     def by_family(self) -> ModelSpec:
         """The modules as the family describes them."""
-        return from_config(self.config, name=self.title or self.path.name)
+        name = self.title or self.path.name
+        with errors_at(name or "config.json"):
+            return from_config(self.config, name=name)
 
     @cached_property
     def spec(self) -> ModelSpec:
