@@ -23,7 +23,7 @@ FEATURES = (
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
     "only named", "moved base", "expression", "tied", "tied embedding", "wrapped", "doubled",
     "unprefixed", "named", "prefix", "headless", "unknown", "unsure", "misfit", "no target",
-    "container",
+    "container", "alora",
 )  # fmt: skip
 _WORST = ("refused", "ignored", "wrong scale", "not known", "fine")
 _OWN: dict[Format, str] = {
