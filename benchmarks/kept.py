@@ -7,8 +7,9 @@
 
 The base is in each kind of blocks first, and the adapter is merged into it, in that kind: at its
 full strength, a quarter and a sixteenth. With --directory the base is a directory in bfloat16, and
-the adapter is merged into each dtype, to nearest and at random. The shipped model has three adapters of all its layers.
-For any other, three of `down_proj` are trained, whose rows in SmolLM2 are whole K blocks.
+the adapter is merged into each dtype, to nearest and at random. The shipped model has three
+adapters of all its layers. For any other, three of `down_proj` are trained, whose rows in SmolLM2
+are whole K blocks.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def in_directories(
                     print(*rows[-1], file=sys.stderr, flush=True)
     headings = ["dtype", "rounding", "adapter", "strength", "share kept", "unmoved"]
     headings += ["loss of the base", "unrounded", "merged", "logits off"]
-    percent = {name: "{:.0%}".format for name in ("unmoved", "logits off")}
+    percent = dict.fromkeys(("unmoved", "logits off"), "{:.0%}".format)
     title = f"Merged into {model} in bfloat16, as a directory"
     return Table(headings, rows, title=title, notes=[NOTE], formats=percent)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
@@ -19,6 +19,7 @@ from lora_np.hub import directory
 from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
+ENOUGH = 0.9  # the least share of an update that rounding should leave
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
 
 
@@ -43,9 +44,10 @@ class Measured(NamedTuple):
         """Measure one tensor, or a part of it."""
         W0 = W0.astype(dW.dtype, copy=False)
         moved = Q - W0
-        largest = (float(np.abs(x).max()) for x in (moved, moved - dW))
+        change, rounding = (float(np.abs(x).max()) for x in (moved, moved - dW))
         products = (float(np.vdot(x, y)) for x, y in ((W0, W0), (dW, dW), (moved, dW), (W0, dW)))
-        return cls(*largest, 1, W0.size, W0.size - np.count_nonzero(moved), *products)
+        unmoved = W0.size - int(np.count_nonzero(moved))
+        return cls(change, rounding, 1, W0.size, unmoved, *products)
 
     @classmethod
     def together(cls, parts: Iterable[Self]) -> Self:
@@ -376,6 +378,28 @@ def add_update(
                 measured.append(Measured.of(W[rows], update, stored))
                 W[rows] = stored
     return Measured.together(measured)._replace(tensors=1)
+
+
+def losses(merging: Merging, parts: Sequence[Measured | None], offer: str) -> list[str]:
+    """Say how much of the update is left, and what to do if that is little."""
+    every = Measured.together(part for part in parts if part)
+    if not every.tensors:
+        return []
+    kept, unmoved = every.shares
+    notes = [
+        f"share of the update kept: {kept:.2f}; {unmoved:.1%} of the entries are the base's;"
+        f" largest rounding error {every.rounding:.3g}"
+    ]
+    if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
+        base, update = merging.source.path, merging.update
+        notes.append(f"{base} seems to hold the update of {update} already")
+    if None not in parts and not every.change:
+        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
+    elif kept < ENOUGH:
+        notes.append(
+            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
+        )
+    return notes
 
 
 def changing(

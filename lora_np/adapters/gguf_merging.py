@@ -12,9 +12,8 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.base_weights import Measured, Merging
+from lora_np.adapters.base_weights import Measured, Merging, losses
 from lora_np.adapters.formats import Written, load
-from lora_np.adapters.merging import losses
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located

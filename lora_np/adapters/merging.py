@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ import numpy as np
 from lora_np import hub
 from lora_np.adapters.adapter import FILES, Adapter, header
 from lora_np.adapters.base_models import MERGED, check_base, digest_of
-from lora_np.adapters.base_weights import Change, Measured, Merging
+from lora_np.adapters.base_weights import Change, Measured, Merging, losses
 from lora_np.adapters.formats import CARD, Written, load
 from lora_np.checks import Array, StrPath, choice, float_name, generator
 from lora_np.files import FileError, replacing, write_json
@@ -24,7 +24,6 @@ from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
 from lora_np.work import parallel_map
 
-ENOUGH = 0.9  # the least share of an update that rounding should leave
 # Weights in other formats, which would still be the unmerged ones.
 _OTHER_WEIGHTS = (
     *hub.PICKLES,
@@ -38,9 +37,7 @@ _OTHER_WEIGHTS = (
     ".npz",
 )
 # What an older merge, of a base in other shards, may have left at the target.
-_WEIGHTS = re.compile(
-    r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
-)
+_WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
 class MergedTensor(NamedTuple):
@@ -228,8 +225,8 @@ class _Plan(NamedTuple):
         changes = {name: merging.unchanged(name) for name in also} | merging.changes
         for name, change in changes.items():
             start = change.start
-            vector = len(start.shape) < 2 and dtype not in hub.FLOATS
-            if dtype and start.dtype in hub.ALL_FLOATS and not vector:
+            fits = dtype in hub.FLOATS or len(start.shape) > 1
+            if dtype and fits and start.dtype in hub.ALL_FLOATS:
                 changes[name] = replace(change, start=replace(start, dtype=dtype))
         infos = header({name: change.start for name, change in changes.items()})
         gone = {part for parts in quantised.values() for part in parts[1:]}
@@ -295,28 +292,6 @@ class _Plan(NamedTuple):
                 " bitsandbytes quantised"
             )
         return notes
-
-
-def losses(merging: Merging, parts: Sequence[Measured | None], offer: str) -> list[str]:
-    """Say how much of the update is left, and what to do if that is little."""
-    every = Measured.together(part for part in parts if part)
-    if not every.tensors:
-        return []
-    kept, unmoved = every.shares
-    notes = [
-        f"share of the update kept: {kept:.2f}; {unmoved:.1%} of the entries are the base's;"
-        f" largest rounding error {every.rounding:.3g}"
-    ]
-    if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
-        base, update = merging.source.path, merging.update
-        notes.append(f"{base} seems to hold the update of {update} already")
-    if None not in parts and not every.change:
-        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
-    elif kept < ENOUGH:
-        notes.append(
-            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
-        )
-    return notes
 
 
 def _merge_shard(

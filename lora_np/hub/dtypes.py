@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from lora_np.checks import Array, Rng, float_name, real
 from lora_np.lazy import numpy as np
 
@@ -63,14 +61,15 @@ BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
 LACKED = ("bfloat16", *ALL_FLOATS[4:])  # by NumPy
-# Bits after the point, the smallest exponent, and the largest value where it is not the usual one.
+# Bits after the point, and the smallest exponent.
 _GRIDS = {
-    "float32": (23, -126, inf),
-    "bfloat16": (7, -126, inf),
-    "float16": (10, -14, inf),
-    "float8_e4m3": (3, -6, 448.0),
-    "float8_e5m2": (2, -14, 57344.0),
+    "float32": (23, -126),
+    "bfloat16": (7, -126),
+    "float16": (10, -14),
+    "float8_e4m3": (3, -6),
+    "float8_e5m2": (2, -14),
 }
+_MOST = {"float8_e4m3": 448, "float8_e5m2": 57344}
 
 
 def float_dtype(dtype: str) -> str:
@@ -120,7 +119,7 @@ def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
     -------
     ndarray
         In the dtype of the file; what NumPy lacks, as float32. Values that are too large become
-        infinite.
+        infinite, or NaN in 8 bits.
 
     Raises
     ------
@@ -138,22 +137,22 @@ def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
     """
     if type(array) is not np.ndarray or array.dtype.kind != "f" or dtype not in ALL_FLOATS:
         array, dtype = real("array", array), float_dtype(dtype)
-    eight = dtype.startswith("float8")
     with np.errstate(over="ignore"):
-        if dtype in _GRIDS and (eight or rng is not None):
-            array = _on_grid(array, *_GRIDS[dtype], rng)
-        if dtype == "bfloat16":
+        if rng is not None and dtype in _GRIDS:
+            array = _on_grid(array, dtype, rng)
+        if dtype in LACKED:
             return decoded(encoded(array, dtype), dtype)
-        return array.astype(np.float32 if eight else dtype)
+        return array.astype(dtype)
 
 
-def _on_grid(array: Array, bits: int, least: int, most: float, rng: Rng) -> Array:
+def _on_grid(array: Array, dtype: str, rng: Rng = None) -> Array:
     """Round to multiples of the spacing of floats around each value."""
+    bits, least = _GRIDS[dtype]
     power = np.maximum(np.frexp(array)[1] - 1, least) - bits
     steps = np.ldexp(array.astype(np.float64), -power)
     steps = np.rint(steps) if rng is None else np.floor(steps + rng.random(array.shape))
-    values = np.ldexp(steps, power)
-    return np.where(np.abs(values) > most, np.copysign(inf, values), values)
+    result: Array = np.ldexp(steps, power)
+    return result
 
 
 def decoded(bits: Array, dtype: str) -> Array:
@@ -163,16 +162,18 @@ def decoded(bits: Array, dtype: str) -> Array:
         wide <<= 16
         return wide.view(np.float32)
     values = _eight(dtype)[bits & 127]
-    return np.where(bits > 127, -values, values)
+    result: Array = np.where(bits > 127, -values, values)
+    return result
 
 
 def encoded(array: Array, dtype: str) -> Array:
     """Round floats to the bits of a dtype that NumPy lacks: to nearest, ties to even."""
     if dtype != "bfloat16":
-        code = np.searchsorted(_eight(dtype), np.abs(rounded(array, dtype)))
-        return (code + 128 * np.signbit(array)).astype(np.uint8)
+        code = np.searchsorted(_eight(dtype), np.abs(_on_grid(array, dtype)))
+        signed: Array = code + 128 * np.signbit(array)
+        return signed.astype(np.uint8)
     if array.dtype.itemsize > 4:  # to round it twice can go wrong
-        array = _on_grid(array, *_GRIDS[dtype], None)
+        array = _on_grid(array, dtype)
     bits = array.astype(np.float32).view(np.uint32)
     result = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(array), (bits >> 16) | 0x40, result).astype("<u2")
@@ -180,7 +181,7 @@ def encoded(array: Array, dtype: str) -> Array:
 
 def _eight(dtype: str) -> Array:
     """The values of the codes from 0 to 127."""
-    bits, least, most = _GRIDS[dtype]
+    bits, least = _GRIDS[dtype]
     power, rest = np.divmod(np.arange(128), 2**bits)
     values = np.ldexp(rest + 2.0**bits * (power > 0), np.maximum(power, 1) - 1 + least - bits)
-    return np.where(values > most, np.nan, values).astype(np.float32)
+    return np.where(values > _MOST[dtype], np.nan, values).astype(np.float32)

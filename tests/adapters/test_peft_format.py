@@ -119,9 +119,7 @@ def test_a_bias_that_peft_writes_three_times_is_taken_once(adapter, inside):
 @pytest.mark.parametrize("shapes", [((0, 4), (0, 2)), ((0, 4), (6, 2)), ((2, 4), (0, 2))])
 def test_factors_that_zero_3_emptied_are_refused_with_their_cause(adapter, shapes):
     A, B = map(np.ones, shapes)
-    change_tensors(
-        adapter, lambda t: t.update({f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B})
-    )
+    change_tensors(adapter, lambda t: t.update({f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B}))
     with pytest.raises(FileError, match=r"must not be empty, got .*: DeepSpeed ZeRO-3 leaves"):
         adapters.load(adapter)
 

@@ -113,7 +113,7 @@ def test_an_alora_is_counted_and_resized_as_peft_runs_it(tmp_path):
                 parameter[:, 2:] = 0  # of rank 2, in four directions
     model.save_pretrained(tmp_path / "adapter")
     adapters.resize(tmp_path / "adapter", tmp_path / "small", rank=2)
-    wanted, base = logits(model, ids), getattr(transformers, "LlamaForCausalLM")
+    wanted, base = logits(model, ids), transformers.LlamaForCausalLM
     ours = logits(by_peft(tmp_path, "LlamaForCausalLM", "small"), ids)
     assert_as_near(ours, wanted, logits(torch_in_double(model), ids))
     plain = logits(base.from_pretrained(tmp_path / "base"), ids)
@@ -145,7 +145,9 @@ def test_a_folder_of_diffusers_is_merged_into(tmp_path, shards):
     inputs = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 5, 12)
     with torch.no_grad():
         found, wanted = ours.eval()(*inputs).sample, tuned.eval()(*inputs).sample
-        exact = torch_in_double(tuned)(*(x.double() if x.is_floating_point() else x for x in inputs))
+        exact = torch_in_double(tuned)(
+            *(x.double() if x.is_floating_point() else x for x in inputs)
+        )
         before = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "base")(*inputs).sample
     assert_as_near(found.numpy(), wanted.numpy(), exact.sample.numpy())
     assert float((wanted - before).abs().max()) > 0.01

@@ -19,7 +19,9 @@ WIDE = {f"model.layers.{i}.q_proj": (96, 64) for i in range(3)}
 def stated(merged):
     """The share kept and the share of unmoved entries that the notes say."""
     note = next(note for note in merged.notes if note.startswith("share of the update kept"))
-    kept, unmoved = re.match(r"share of the update kept: (\S+); (\S+)% of the entries", note).groups()
+    kept, unmoved = re.match(
+        r"share of the update kept: (\S+); (\S+)% of the entries", note
+    ).groups()
     return float(kept), float(unmoved) / 100
 
 

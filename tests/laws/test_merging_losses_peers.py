@@ -109,9 +109,7 @@ def test_logits_in_bfloat16_are_those_of_transformers(tmp_path, kind, strength, 
         rounded.load_state_dict({k: x.bfloat16() for k, x in exact.state_dict().items()})
         rounded.save_pretrained(tmp_path / "theirs")
         theirs = type(ours).from_pretrained(tmp_path / "theirs", dtype="auto")
-        logits = [
-            each.eval()(ids).logits.double().numpy() for each in (ours, theirs, exact)
-        ]
+        logits = [each.eval()(ids).logits.double().numpy() for each in (ours, theirs, exact)]
     unit = float(torch.finfo(torch.bfloat16).eps)
     assert_as_near(*logits, floor=8, unit=unit)
     if not settings:
