@@ -23,7 +23,7 @@ ENOUGH = 0.9  # the least share of an update that rounding should leave
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
 
 
-class Measured(NamedTuple):
+class MergeLoss(NamedTuple):
     """What a merge did to tensors: maxima, and sums over entries.
 
     W0 is a weight, dW its exact update, Q what was written.
@@ -84,7 +84,7 @@ class Change:
 
     def result(
         self, place: str, dtype: str | None = None, rng: Rng = None
-    ) -> tuple[Array, Measured | None]:
+    ) -> tuple[Array, MergeLoss | None]:
         """Return the tensor rounded to ``dtype``, and what that did to an update."""
         dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
         if dtype != W.dtype.name:  # it will hold what is rounded to `dtype`
@@ -350,7 +350,7 @@ def weight_name(name: str, module: AdapterModule) -> str:
 
 def add_update(
     place: str, W: Array, module: AdapterModule, *, dtype: str, rng: Rng = None
-) -> Measured:
+) -> MergeLoss:
     """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` rounded to ``dtype``.
 
     Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its
@@ -375,14 +375,14 @@ def add_update(
                     raise FileError(
                         f"{place} is not finite when it is merged; its dtype is {dtype}"
                     )
-                measured.append(Measured.of(W[rows], update, stored))
+                measured.append(MergeLoss.of(W[rows], update, stored))
                 W[rows] = stored
-    return Measured.together(measured)._replace(tensors=1)
+    return MergeLoss.together(measured)._replace(tensors=1)
 
 
-def losses(merging: Merging, parts: Sequence[Measured | None], offer: str) -> list[str]:
+def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
     """Say how much of the update is left, and what to do if that is little."""
-    every = Measured.together(part for part in parts if part)
+    every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
     kept, unmoved = every.shares
@@ -419,7 +419,7 @@ class Based(NamedTuple):
 
     adapter: Adapter
     weights: Mapping[str, Reader]
-    biases: Mapping[str, Callable[[], tuple[Array, Measured | None]]]
+    biases: Mapping[str, Callable[[], tuple[Array, MergeLoss | None]]]
     unsure: tuple[str, ...]
 
 
@@ -432,7 +432,7 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     merging = Merging(source, adapter)
     unsure = () if any_base else check_base(source, adapter)
     weights: dict[str, Reader] = {}
-    biases: dict[str, Callable[[], tuple[Array, Measured | None]]] = {}
+    biases: dict[str, Callable[[], tuple[Array, MergeLoss | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
         if (change := merging.changes.get(target)) is None:  # it is not one tensor

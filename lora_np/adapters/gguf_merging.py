@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.base_weights import Measured, Merging, losses
+from lora_np.adapters.base_weights import MergeLoss, Merging, losses
 from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
@@ -201,7 +201,9 @@ class MergedFile:
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     by_module: bool
-    measured: dict[str, Measured]  # by the kind of blocks or the parameter, as far as it is written
+    measured: dict[
+        str, MergeLoss
+    ]  # by the kind of blocks or the parameter, as far as it is written
 
     @classmethod
     def of(
@@ -234,8 +236,8 @@ class MergedFile:
         with errors_at(f"{source.path}: {name!r}"):
             Q = in_kind(kind, W, self.rng)
         W0 = self._part(place, source.read(source.tied.get(name, name)))
-        row, one = name if self.by_module else kind, Measured.of(W0, W - W0, np.asarray(Q))
-        self.measured[row] = Measured.together([self.measured.get(row, Measured()), one])
+        row, one = name if self.by_module else kind, MergeLoss.of(W0, W - W0, np.asarray(Q))
+        self.measured[row] = MergeLoss.together([self.measured.get(row, MergeLoss()), one])
         return Q
 
     def _part(self, place: str, W: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 from lora_np import hub
 from lora_np.adapters.adapter import FILES, Adapter, header
 from lora_np.adapters.base_models import MERGED, check_base, digest_of
-from lora_np.adapters.base_weights import Change, Measured, Merging, losses
+from lora_np.adapters.base_weights import Change, MergeLoss, Merging, losses
 from lora_np.adapters.formats import CARD, Written, load
 from lora_np.checks import Array, StrPath, choice, float_name, generator
 from lora_np.files import FileError, replacing, write_json
@@ -245,7 +245,7 @@ class _Plan(NamedTuple):
 
     def write(
         self, stage: Path, seed: int | None, jobs: int, progress: bool
-    ) -> dict[str, Measured | None]:
+    ) -> dict[str, MergeLoss | None]:
         """Write weights, index and config; measure each tensor that the adapter changes."""
         source, written = self.merging.source, self.written
         shards = {name: (source.files[name], stage / name, written[name]) for name in written}
@@ -298,9 +298,9 @@ def _merge_shard(
     changes: Mapping[str, Change],
     seed: int | None,
     shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]],
-) -> dict[str, Measured | None]:
+) -> dict[str, MergeLoss | None]:
     source, path, tensors = shard
-    found: dict[str, Measured | None] = {}
+    found: dict[str, MergeLoss | None] = {}
 
     def merged(name: str) -> Array | SafetensorsFile:
         if name not in changes:
