@@ -42,6 +42,7 @@ class Stored:
     dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
     read: Callable[[], Array]  # bfloat16 as float32
+    key: str = ""  # in the file
 
     @property
     def size(self) -> int:
@@ -53,7 +54,7 @@ class Stored:
         """A tensor of a file; 8-bit floats are read as float16, which holds them exactly."""
         info = file.tensors[key]
         dtype = "float16" if info.dtype.startswith("float8") else info.dtype
-        return cls(dtype, info.shape, partial(file.read, key))
+        return cls(dtype, info.shape, partial(file.read, key), key)
 
     def single(self) -> Array:
         """Its numbers in float32 or better."""
@@ -249,8 +250,10 @@ class AdapterModule:
     def check_everywhere(self, place: object) -> None:
         """Refuse an aLoRA."""
         if self.alora:
-            why = "acts from its invocation tokens on, which no change of weights does"
-            raise FileError(f"{place}: aLoRA {why}: load it with PEFT, without merging")
+            raise FileError(
+                f"{place}: aLoRA acts from its invocation tokens on, which no change of weights"
+                " does: load it with PEFT, without merging"
+            )
 
     @cached_property
     def directions(self) -> int:
@@ -521,8 +524,10 @@ def check_shapes(parts: Mapping[str, Stored], whose: str = "") -> None:
     """Refuse tensors of one module whose shapes do not fit each other."""
     A, B = parts["A"].shape, parts["B"].shape
     if 0 in (*A, *B):
-        why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
-        raise FileError(f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}: {why}")
+        raise FileError(
+            f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}: DeepSpeed ZeRO-3"
+            " leaves tensors so that are saved without being gathered"
+        )
     if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
         raise FileError(f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}")
     for part in {"magnitude", "bias"} & parts.keys():

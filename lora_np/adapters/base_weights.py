@@ -61,11 +61,6 @@ class MergeLoss(NamedTuple):
         kept = self.kept / self.update if self.update else 1.0
         return kept, self.unmoved / max(1, self.parameters)
 
-    @property
-    def relative(self) -> float:
-        """The norm of the update, relative to that of the weights."""
-        return (self.update / self.weight) ** 0.5 if self.weight else float("inf")
-
 
 @dataclass(frozen=True)
 class Change:
@@ -88,7 +83,7 @@ class Change:
         """Return the tensor rounded to ``dtype``, and what that did to an update."""
         dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
         if dtype != W.dtype.name:  # it will hold what is rounded to `dtype`
-            least = np.float64 if dtype == "float64" else np.float32
+            least = dtype if dtype == "float64" else "float32"
             W = W.astype(np.promote_types(W.dtype, least), copy=False)
         if self.rows is not None:
             W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
@@ -391,8 +386,7 @@ def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> l
         f" largest rounding error {every.rounding:.3g}"
     ]
     if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
-        base, update = merging.source.path, merging.update
-        notes.append(f"{base} seems to hold the update of {update} already")
+        notes.append(f"{merging.source.path} seems to hold the update of {merging.update} already")
     if None not in parts and not every.change:
         notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
     elif kept < ENOUGH:

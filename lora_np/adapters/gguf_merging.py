@@ -14,6 +14,7 @@ from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import MergeLoss, Merging, losses
 from lora_np.adapters.formats import Written, load
+from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located
@@ -140,6 +141,7 @@ def merge_gguf(
         raise FileError(f"{recipe} already exists; pass force=True (--force)")
     source = opened(base)
     update = load(adapter, base=source)
+    check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
     random = draws if rounding == "random" else None
@@ -150,7 +152,13 @@ def merge_gguf(
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
     rows = tuple(
-        MergedKind(name, one.tensors, one.parameters, one.relative, *one.shares)
+        MergedKind(
+            name,
+            one.tensors,
+            one.parameters,
+            (one.update / one.weight) ** 0.5 if one.weight else float("inf"),
+            *one.shares,
+        )
         for name, one in merged.measured.items()
     )
     eight = any(merged.tensors[place].dtype == "Q8_0" for place in merged.parts)

@@ -18,6 +18,7 @@ from lora_np.adapters.adapter import FILES, Adapter, header
 from lora_np.adapters.base_models import MERGED, check_base, digest_of
 from lora_np.adapters.base_weights import Change, MergeLoss, Merging, losses
 from lora_np.adapters.formats import CARD, Written, load
+from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, StrPath, choice, float_name, generator
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, directory
@@ -158,12 +159,12 @@ def merge(
             f"{out}: a merged model is a directory, which must not end in a file's name"
         )
     choice("rounding", rounding, ("nearest", "random"))
-    if dtype is not None:
-        float_name(dtype, hub.ALL_FLOATS)
+    float_name(dtype or "float32", hub.ALL_FLOATS)
     draw = int(generator(rng).integers(2**63))
     seed = draw if rounding == "random" else None
     source = OpenModel.at(directory(base))
     update = load(adapter, base=source)
+    check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
     plan = _Plan.of(merging, dtype)

@@ -69,7 +69,6 @@ _GRIDS = {
     "float8_e4m3": (3, -6),
     "float8_e5m2": (2, -14),
 }
-_MOST = {"float8_e4m3": 448, "float8_e5m2": 57344}
 
 
 def float_dtype(dtype: str) -> str:
@@ -151,8 +150,7 @@ def _on_grid(array: Array, dtype: str, rng: Rng = None) -> Array:
     power = np.maximum(np.frexp(array)[1] - 1, least) - bits
     steps = np.ldexp(array.astype(np.float64), -power)
     steps = np.rint(steps) if rng is None else np.floor(steps + rng.random(array.shape))
-    result: Array = np.ldexp(steps, power)
-    return result
+    return np.asarray(np.ldexp(steps, power))
 
 
 def decoded(bits: Array, dtype: str) -> Array:
@@ -162,16 +160,14 @@ def decoded(bits: Array, dtype: str) -> Array:
         wide <<= 16
         return wide.view(np.float32)
     values = _eight(dtype)[bits & 127]
-    result: Array = np.where(bits > 127, -values, values)
-    return result
+    return np.asarray(np.where(bits > 127, -values, values))
 
 
 def encoded(array: Array, dtype: str) -> Array:
     """Round floats to the bits of a dtype that NumPy lacks: to nearest, ties to even."""
     if dtype != "bfloat16":
         code = np.searchsorted(_eight(dtype), np.abs(_on_grid(array, dtype)))
-        signed: Array = code + 128 * np.signbit(array)
-        return signed.astype(np.uint8)
+        return np.asarray(code + 128 * np.signbit(array), np.uint8)
     if array.dtype.itemsize > 4:  # to round it twice can go wrong
         array = _on_grid(array, dtype)
     bits = array.astype(np.float32).view(np.uint32)
@@ -183,5 +179,7 @@ def _eight(dtype: str) -> Array:
     """The values of the codes from 0 to 127."""
     bits, least = _GRIDS[dtype]
     power, rest = np.divmod(np.arange(128), 2**bits)
-    values = np.ldexp(rest + 2.0**bits * (power > 0), np.maximum(power, 1) - 1 + least - bits)
-    return np.where(values > _MOST[dtype], np.nan, values).astype(np.float32)
+    whole = rest + 2.0**bits * (power > 0)
+    values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
+    values[127 if bits == 3 else 124 :] = np.nan  # as infinity, which e4m3 lacks
+    return values

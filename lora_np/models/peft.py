@@ -97,7 +97,6 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     )),
 }  # fmt: skip
 
-_READ = [0, 21]  # the newest version of PEFT whose settings are known
 # Why some settings cannot be ignored if they are set.
 _REFUSED = {
     "arrow_config": "Arrow mixes several adapters anew for each token",
@@ -249,14 +248,14 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """
     if raw.get("peft_type") != "LORA":
         raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
-    newer = [*map(int, re.findall(r"\d+", str(raw.get("peft_version")))[:2])] > _READ
+    # than the version whose settings are known
+    newer = [*map(int, re.findall(r"\d+", str(raw.get("peft_version")))[:2])] > [0, 21]
     for key, content in raw.items():
         if key in SETTINGS or content in (None, False, "", [], {}):
             continue
         what = f"{path}: {key} = {shown(content)} is"
         if key in _REFUSED or newer:
-            why = _REFUSED.get(key, f"a setting of PEFT {raw.get('peft_version')}")
-            raise FileError(f"{what} not supported: {why}")
+            raise FileError(f"{what} not supported: {_REFUSED.get(key, 'PEFT is newer')}")
         warnings.warn(f"{what} no setting of PEFT, which ignores it", stacklevel=2)
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")

@@ -264,7 +264,7 @@ CONFIGS = {
     ),
     "a setting of the future": (
         {"use_xlora": True, "peft_version": "0.22.0.dev0"},
-        "use_xlora = True is not supported: a setting of PEFT 0.22.0.dev0",
+        "use_xlora = True is not supported: PEFT is newer",
     ),
     "invocation tokens that are text": (
         {"alora_invocation_tokens": ["<a>"]},
