@@ -342,7 +342,7 @@ def test_the_command(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     found = {(row["module"], row["status"], row["scale_error"]) for row in rows}
     assert found == {(Q, "fine", 1.0), (K, "wrong scale", 2.0)}
-    assert run(["check", str(tmp_path / "a"), "--for", "ollama"]) == 1
+    assert run(["check", str(tmp_path / "a"), "--for", "ollama"]) == 2
     assert "runtime must be" in capsys.readouterr().err
 
 
