@@ -416,9 +416,11 @@ def plan(
                 wide = any(one.module.role not in ATTENTION for one in count.adapters)
                 narrow = partial(narrower, count.rank) if wide and attention else None
                 remedies += _remedies(choices[-1], device, own, count, narrow, attention)
-    found = [at(r) for at in counts.values() for r in ranks]
-    notes = _notes(spec, device, settings, found)
-    return Plan(spec.name, device, training, tuple(choices), notes, tuple(remedies))
+    return Plan(
+        spec.name, device, training, tuple(choices),
+        _notes(spec, device, settings, (at(r) for at in counts.values() for r in ranks)),
+        tuple(remedies)
+    )  # fmt: skip
 
 
 def _notes(
@@ -466,21 +468,22 @@ def _choice(
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
-    memory = terms.memory
-    total = memory.total
+    total = terms.memory.total
     verdict = "fits" if total <= gpu.room else "tight" if total <= gpu.memory else "no"
-    batch, length = (terms.most(name, gpu.room) for name in ("batch_size", "max_length"))
+    length, batch = (terms.most(name, gpu.room) for name in SHORTER)
     return Choice(
-        method, targets, rank, trainable, memory, verdict, most_rank, batch, length,
+        method, targets, rank, trainable, terms.memory, verdict, most_rank, batch, length,
         flops.total + repeated, disk,
     )  # fmt: skip
 
 
 def _attention(spec: ModelSpec) -> list[str]:
     """Name the linear layers of attention by the last two parts of their paths."""
-    linear = [module for module in spec.groups if module.kind == "linear"]
-    names = [module.name for module in linear if module.role in ATTENTION]
-    return sorted({".".join(name.split(".")[-2:]) for name in names})
+    return sorted({
+        ".".join(module.name.split(".")[-2:])
+        for module in spec.groups
+        if module.kind == "linear" and module.role in ATTENTION
+    })  # fmt: skip
 
 
 def _remedies(
@@ -523,7 +526,12 @@ def _remedies(
         if other.room >= choice.memory.total and ("Apple" in other.name) == ("Apple" in gpu.name)
     ]
     if enough:
-        other = min(enough, key=lambda other: other.memory)
+        other = min(
+            enough,
+            key=lambda other: (  # for an RTX or GTX, another one; and no laptop's
+                gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
+            )
+        )  # fmt: skip
         yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
 
 

@@ -76,6 +76,22 @@ def memory_with(question: Any, switches: tuple[str, ...]) -> int:
     return accounting.training_memory(lora, **options).total
 
 
+def test_a_larger_gpu_for_a_desktop_card_is_one() -> None:
+    desk = [name for name in accounting.gpus() if name.startswith(("RTX", "GTX"))]
+    desk = [name for name in desk if "Laptop" not in name]
+    found = 0
+    for name in desk:
+        plan = accounting.plan("qwen2.5-7b", gpu=name, rank=8, methods=["LoRA", "QLoRA"])
+        for remedy in plan.remedies:
+            if other := remedy.options.get("gpu"):
+                rooms = {one: accounting.gpus()[one].room for one in desk}
+                enough = {one for one, room in rooms.items() if room >= remedy.memory}
+                assert other in enough or not enough
+                assert rooms.get(other, 0) == min((rooms[one] for one in enough), default=0)
+                found += 1
+    assert found > 5
+
+
 def test_the_questions_need_remedies() -> None:
     """Of the forty most do not fit as asked, and switches alone help half of these."""
     plans = [asked(question) for question in QUESTIONS]

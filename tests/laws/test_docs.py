@@ -206,12 +206,12 @@ def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch, capsys):
 # What README and the front page say, and the numbers of benchmarks/RESULTS.md on one line.
 EVIDENCE = {
     "103,546,880": ("PEFT on meta tensors", "103,546,880 of 70,657,253,376"),
-    "1.91 s**, 798 MiB": ("SmolLM2-135M    lora_np, fused", "1905.2", "798"),
-    "2.17 s**, 1,446 MiB": ("SmolLM2-135M    torch + PEFT", "2166.8", "1446"),
+    "2.02 s**, 804 MiB": ("SmolLM2-135M    lora_np, fused", "2019.2", "804"),
+    "2.41 s**, 1,463 MiB": ("SmolLM2-135M    torch + PEFT", "2409.4", "1463"),
     "9.2 s**, 72 MiB": ("merge                   lora_np  ", "9.188", "71.93"),
     "12.6 s**, 642 MiB": ("merge                   PEFT", "12.6", "642.1"),
-    "25.1 s**": ("seconds of a prompt of 4,000 tokens", "25.1", "21.1"),
-    "21.1 s**": ("seconds of a prompt of 4,000 tokens", "25.1", "21.1"),
+    "318 s**": ("seconds of 60 steps of SmolLM2", "318", "295"),
+    "295 s**": ("seconds of 60 steps of SmolLM2", "318", "295"),
 }
 
 
