@@ -29,7 +29,7 @@ def test_an_address_finds_what_the_field_finds(open_page):
     page = open_page(f"search.html?q={quote('catastrophic forgetting')}")
     first = page.locator("#search-results li a").first
     first.wait_for()
-    assert first.get_attribute("href").startswith("lessons/17-learn-without-forgetting")
+    assert first.get_attribute("href").startswith("lessons/18-learn-without-forgetting")
 
 
 def test_every_page_with_keywords_exists(open_page, site):
