@@ -48,6 +48,7 @@ extensions = [
     "report",
     "family",
     "gallery",
+    "menu",
     "statements",
     "code_blocks",
     "accessible",

@@ -1,5 +1,6 @@
-"""The directive ``advice``: what to set, knob by knob, with the figures that it stands on."""
+"""What to set, and the figures it stands on: ``advice`` for one knob, ``advice-table`` for all."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -53,7 +54,28 @@ def text(name: str, knob: Knob) -> str:
     table = head + "\n".join(rows) if rows else "Nothing was measured."
     if "study" in knob:
         table = studied(knob["study"])
-    return f"**{name}.** {knob['advice']}\n\n{table}\n\n*Unknown.* {knob['unknown']}"
+    return f"{knob['advice']}\n\n{table}\n\n*Unknown.* {knob['unknown']}"
+
+
+def overview() -> str:
+    """A row for each knob: what to set, in a sentence; a figure that it stands on; what is open."""
+    rows = ["| knob | set it to | measured | unknown |", "|---|---|---|---|"]
+    for name, knob in knobs().items():
+        anchor = re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-")
+        value = re.split(r"(?<=[.]) (?=[A-Z])", knob["advice"])[0]
+        measured = f"[a study](#{anchor})" if "study" in knob else "nothing"
+        if found := sources(knob):
+            measured = measurement(*found[0])
+        rows.append(f"| [{name}](#{anchor}) | {value} | {measured} | {knob['unknown']} |")
+    return "\n".join(rows)
+
+
+def measurement(name: str, figure: str) -> str:
+    """A figure of a claim, with its interval and a link to the claim."""
+    claim = course.claims()[name]
+    mean = shown(claim["figures"][figure]["mean"])
+    said = f"{claim['meaning'][figure]}: {mean} ({interval(claim, figure)})"
+    return f"{said}, [{name}](/claims/{name}.md)"
 
 
 def studied(knob: str) -> str:
@@ -81,6 +103,14 @@ class Advice(SphinxDirective):
         return self.parse_text_to_nodes(text(name, known[name]))
 
 
+class AdviceTable(SphinxDirective):
+    """All knobs at a glance."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(overview())
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("advice", Advice)
+    app.add_directive("advice-table", AdviceTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

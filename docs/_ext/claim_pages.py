@@ -24,8 +24,8 @@ MEANING = {
     "mixed": "some of what is claimed is supported and some contradicted; the page says which",
     "depends on the task": "what is supported on one task is contradicted on another; the page says on which",
     "not shown": "the interval holds both; the page gives the smallest effect that would have been seen",
-    "contradicted here": "what the card says would contradict it was found, or the interval falls short of the smallest effect worth having, which some method of this setup reaches",
-    "needs scale": "no method of this setup reaches the smallest effect worth having, the full update included, or there was nothing to lose: this setup cannot tell",
+    "contradicted here": "what the card says would contradict it was found. Or the interval falls short of the smallest effect worth having, although some method of this setup reaches it",
+    "needs scale": "this setup cannot tell. No method in it reaches the smallest effect worth having, the full update included, or there was nothing to lose",
 }
 VERDICTS = tuple(MEANING)
 SETUPS = {
@@ -40,14 +40,17 @@ INTRODUCTION = """\
 # LoRA, checked
 
 {{.lead}}
-Papers say that a rank of one is enough, that their start is faster, that a parameter holds two bits. We tested {count} such claims
-in minutes each, by one protocol: **each method has its own sweep of learning rates**, and is judged on data that was not used for tuning. The
-setups are small: a network of digits 64 wide, a language model of 750,720 parameters, and for some claims SmolLM2 with 135 million parameters, trained for 60
-steps. So a verdict holds for the setup that it names, and *contradicted here* says no more than that.
+Papers say that a rank of one is enough, that their start is faster, that a parameter holds two bits. We tested {count} such claims in small setups, where
+**each method has its own sweep of learning rates**. [The report](../understand/report.md) has protocol, results and threats to validity on one page.
+"""
+
+PROTOCOL = """\
+Each method is judged on data that was not used for tuning. The setups are small: a network of digits 64 wide, a language model of 750,720 parameters,
+and for some claims SmolLM2 with 135 million parameters, trained for 60 steps. So a verdict holds for the setup that it names, and *contradicted here*
+says no more than that.
 
 On digits and linear tasks each seed draws the base, the split, the initialisation and the order of the batches, and 64 seeds run. On text eight seeds
 draw the same, from four bases. A card with two setups has one verdict for each, "small" and "135M". {chance}
-[The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
 Each claim is a file of 30 to 200 lines in `claims/`. Read its verdict, compute it again from the recorded runs, or train it again with seeds of your own:
 
@@ -146,15 +149,15 @@ def index(known: dict[str, Any]) -> str:
     )
     cards = "\n".join(card(name, known[name]) for name in order)
     return "\n\n".join([
-        INTRODUCTION.format(count=len(known), chance=by_chance(known)),
-        "## The gallery",
+        INTRODUCTION.format(count=len(known)),
         raw(FILTERS.format(verdicts=options(VERDICTS), topics=options(topics))),
         raw(f'<ul class="gallery claims">\n{cards}\n</ul>'),
+        "## How they were tested",
+        PROTOCOL.format(chance=by_chance(known)),
         "## The verdicts",
         verdicts,
         "## What to do about each",
         f"| claim | verdict | what to do |\n|---|---|---|\n{rows}",
-        "```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(["/understand/report", *order]) + "\n```",
     ])  # fmt: skip
 
 
@@ -168,7 +171,7 @@ def by_chance(known: dict[str, Any]) -> str:
     count = sum(bool(claim["odds"]) for claim in known.values())
     return (
         f"If none of the {count} claims whose figures have a spread had any effect, {expected(known, 'supported'):.2f} of them would be called supported by chance and "
-        f"{expected(known, 'mixed'):.2f} mixed; that is a simulation of every rule with the measured spread."
+        f"{expected(known, 'mixed'):.2f} mixed. That is a simulation of every rule with the measured spread."
     )
 
 
@@ -178,7 +181,7 @@ def power(claim: dict[str, Any]) -> list[str]:
     if not odds or odds["power"]:
         return []
     return [
-        f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments, and not in the 80 % that we ask for."
+        f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments. We ask for 80 %."
     ]
 
 
@@ -261,8 +264,8 @@ def page(name: str, claim: dict[str, Any]) -> str:
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
     machine = f"{claim['machine']}, NumPy {claim['versions']['numpy']}, seeds {claim['seeds'][0]} to {claim['seeds'][-1]}"
     parts.append(
-        f"`python -m claims show {name}` computes the figures again from the recorded runs. `python -m claims run {name} --out FOLDER` trains it again with seeds of your own; "
-        f"the recorded runs took {claim['seconds']:,.0f} seconds of one core ({machine})."
+        f"`python -m claims show {name}` computes the figures again from the recorded runs. `python -m claims run {name} --out FOLDER` trains it again with seeds of your own. "
+        f"The recorded runs took {claim['seconds']:,.0f} seconds of one core ({machine})."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -347,16 +350,15 @@ def cannot_tell(claim: dict[str, Any]) -> list[str]:
     if not wide:
         return []
     return [
-        "With the spread that was measured, this setup cannot tell an effect of just the smallest size worth having: it would be "
-        f"seen in fewer than four of five such experiments. That is so for: {'; '.join(wide)}."
+        "The measured spread is too wide to tell an effect of just the smallest size worth having. It would be "
+        f"seen in fewer than four of five such experiments. This holds for these figures. {rules.listed(wide)}"
     ]
 
 
 def again(claim: dict[str, Any]) -> str:
     """Whether it was the same with other seeds, and in a quick run."""
-    said = [f"quick run: {claim['quick']['verdict']}"] if "quick" in claim else []
-    if "other seeds" in claim:
-        said.append(f"with five other seeds: {claim['other seeds']['verdict']}")
+    runs = {"a quick run": "quick", "five other seeds": "other seeds"}
+    said = [f"{what}: {claim[key]['verdict']}" for what, key in runs.items() if key in claim]
     return f"({'; '.join(said)})" if said else ""
 
 

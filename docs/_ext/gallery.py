@@ -87,16 +87,38 @@ class LessonMinutes(SphinxDirective):
             title = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)"
             group = f"**{lesson.group}**" if lesson.group == "path" else lesson.group
             read, core = about.minutes(notebook), about.minutes(about.core(notebook))
-            times = [exercise.minutes for exercise in lesson.exercises]
             more = sum(exercise.minutes for exercise in lesson.exercises if exercise.more)
             cells = [lesson.number, title, group, math.ceil(read), round(read - core) or ""]
-            cells += [f"{notebook['metadata']['seconds']} s", sum(times), more or ""]
+            cells += [f"{notebook['metadata']['seconds']} s", practice(lesson), more or ""]
             rows.append(f"| {' | '.join(map(str, cells))} |")
         read, done = path_minutes()
         rows.append(
             f"\nThe path without *more*: {read:.0f} minutes to read and run, and {done} for "
-            f"{len(path_exercises())} exercises, {read + done:.0f} in all."
+            f"{len(path_exercises())} exercises, {read + done:.0f} in all. After the last lesson, "
+            "a project: "
+            + ", ".join(
+                f"[{lesson.title}](../practice/{lesson.stem}.md), {minutes_of(lesson)} minutes"
+                for lesson in exercises.lessons()
+                if lesson.group == "project"
+            )
+            + "."
         )
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+class LessonGroups(SphinxDirective):
+    """The lessons beyond the path, by their groups: number, title and question."""
+
+    def run(self) -> list[nodes.Node]:
+        groups: dict[str, list[str]] = {}
+        for lesson, notebook in notebooks():
+            title = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)"
+            row = f"| {lesson.number} | {title} | {about.question(notebook)} |"
+            groups.setdefault(lesson.group, []).append(row)
+        rows = ["| | lesson | what it asks |", "|---|---|---|"]
+        for group, lessons in groups.items():
+            if group != "path":
+                rows += [f"| | **{group}** | |", *lessons]
         return self.parse_text_to_nodes("\n".join(rows))
 
 
@@ -115,6 +137,17 @@ class LessonTable(SphinxDirective):
                 f"| {len(lesson.exercises)}, {points} | {'; '.join(about.abilities(notebook))} |"
             )
         return self.parse_text_to_nodes("\n".join(rows))
+
+
+def minutes_of(lesson: exercises.Lesson) -> int:
+    return sum(exercise.minutes for exercise in lesson.exercises)
+
+
+def practice(lesson: exercises.Lesson) -> str:
+    """The minutes of its exercises, as a link to them."""
+    if not lesson.exercises:
+        return ""
+    return f"[{minutes_of(lesson)}](../practice/{lesson.stem}.md)"
 
 
 def path_minutes() -> tuple[float, int]:
@@ -160,6 +193,7 @@ def add_files(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("gallery", Gallery)
+    app.add_directive("lesson-groups", LessonGroups)
     app.add_directive("lesson-minutes", LessonMinutes)
     app.add_directive("lesson-table", LessonTable)
     app.connect("html-page-context", add_files)

@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from docutils import nodes
@@ -18,6 +19,12 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 import lora_np
+
+# From tasks to functions.
+TASKS, TASK = (
+    Path(__file__).parent.parent / "reference" / "index.md",
+    re.compile(r"`~(lora_np[\w.]*)`"),
+)
 
 
 class PublicNames(SphinxDirective):
@@ -47,13 +54,21 @@ class FrontDoor(SphinxDirective):
 
 def table(name: str) -> str:
     """Summaries of the functions of a module, by what they are for if they are many, then of its
-    classes.
+    classes. Names that the table of tasks leads to come first, in its order.
     """
+    tasks = TASK.findall(TASKS.read_text(encoding="utf-8"))
+
+    def place(public: str) -> tuple[int, str]:
+        named = (f"lora_np.{public}", f"{name}.{public}")
+        return next(
+            (tasks.index(full) for full in named if full in tasks), len(tasks)
+        ), public.lower()
+
     functions, classes, _ = by_kind(name, importlib.import_module(name).__all__)
     parts = [f".. currentmodule:: {name}"]
     subjects = by_subject(name, functions)
     for title, names in (*(subjects or {"Functions": functions}).items(), ("Classes", classes)):
-        rows = "\n".join(f"   {public}" for public in sorted(names, key=str.lower))
+        rows = "\n".join(f"   {public}" for public in sorted(names, key=place))
         if names:
             parts += [f".. rubric:: {title}", f".. autosummary::\n   :nosignatures:\n\n{rows}"]
     return "\n\n".join(parts) + "\n"

@@ -1,5 +1,5 @@
-// What people type to find a page, in their words: synonyms, abbreviations, names of programs. search.js shows a page first if an
-// entry has all the words of a query that matter.
+// What people type to find a page, in their words: synonyms, abbreviations, names of programs. rank.js weighs them most, and an entry
+// that is the whole query shows its page first. tests/site/queries.toml judges the search: add nothing for a query of that list.
 window.searchKeywords = {
   "learn/index": ["lora", "low rank adaptation", "course", "lessons", "tutorial", "learn", "getting started", "beginner"],
   "learn/mini": ["lora from scratch", "minimal implementation", "one file", "numpy implementation"],

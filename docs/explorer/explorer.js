@@ -107,12 +107,10 @@
 
   function draw() {
     const { limits, name, rank } = subject;
-    if (!alone.checked || rank === 0) {
-      paint(canvas("cut"), product(subject, rank), limits, name === "update" ? diverging : grey);
-      return;
-    }
+    if (!alone.checked || !rank) return paint(canvas("cut"), product(subject, rank), limits,
+      name === "update" ? diverging : grey);
     const layer = product(subject, rank, rank - 1), largest = Math.max(...layer.map(Math.abs)) || 1;
-    paint(canvas("cut"), layer, [-largest, largest], diverging); // a layer has both signs
+    return paint(canvas("cut"), layer, [-largest, largest], diverging); // a layer has both signs
   }
 
   // The relative error: what is left out, and what layers of another strength miss.
@@ -133,18 +131,20 @@
     return BOTTOM - (BOTTOM - TOP) * Math.min(1.05, (error - bottom) / (shown[0] - bottom || 1));
   }
 
+  function set(selector, attributes) {
+    const element = curve.querySelector(selector);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  }
+
   function drawCurve() {
     const { errors, lowest, ranks, breakEven } = subject;
     const points = errors.slice(lowest).map(
       (error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
-    curve.querySelector(".curve").setAttribute("d", `M${points.join("L")}`);
+    set(".curve", { d: `M${points.join("L")}` });
     const edge = Math.min(WIDTH, across(breakEven));
-    const beyond = curve.querySelector(".beyond");
-    beyond.setAttribute("x", edge);
-    beyond.setAttribute("width", WIDTH - edge);
-    const label = curve.querySelector(".break");
-    label.setAttribute("x", edge);
-    label.textContent = edge < WIDTH ? `break-even ${breakEven}` : "";
+    set(".beyond", { x: edge, width: WIDTH - edge });
+    set(".break", { x: edge }).textContent = edge < WIDTH ? `break-even ${breakEven}` : "";
     curve.querySelector(".low").textContent = lowest;
     curve.querySelector(".high").textContent = ranks;
     show("curve-name", subject.name === "update" ? "error on new patches, down to that of the full update" :
@@ -153,12 +153,8 @@
 
   function mark(error) {
     const x = across(subject.rank);
-    const here = curve.querySelector(".here");
-    here.setAttribute("x1", x);
-    here.setAttribute("x2", x);
-    const dot = curve.querySelector(".dot");
-    dot.setAttribute("cx", x);
-    dot.setAttribute("cy", height(error));
+    set(".here", { x1: x, x2: x });
+    set(".dot", { cx: x, cy: height(error) });
   }
 
   function verdict(error) {

@@ -30,6 +30,7 @@
 
   const sorted = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory);
   const sold = (gpu) => `${Number(gpu.sold.toFixed(1))} GB`;
+  const short = ({ name }) => name.replace(/Apple | \d+GB$/g, "");
 
   // ---- bars
 
@@ -72,7 +73,7 @@
       return row;
     }));
     const { gpu } = rows[0], place = gpu.memory / longest;
-    const label = element("div", `${gpu.name}: ${sold(gpu)}`, `fit-label${place > 0.55 ? " left" : ""}`);
+    const label = element("div", `${short(gpu)}: ${sold(gpu)}`, `fit-label${place > 0.55 ? " left" : ""}`);
     label.style.setProperty("--place", place);
     box.prepend(label);
     legend.replaceChildren(...shownCauses(rows.map(({ way }) => way)).map(([cause, color]) => {
@@ -85,7 +86,7 @@
 
   // ---- the map
 
-  const GROUPS = { "RTX and Radeon": /^RT?X/, "In data centers": /^(?!RT?X|Apple)/,
+  const GROUPS = { "RTX, GTX and Radeon": /^[RG]T?X/, "In data centers": /^(?![RG]T?X|Apple)/,
     "Apple, unified memory": /^Apple/ };
 
   // Whether it fits, in a sign and in words
@@ -108,7 +109,7 @@
         Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
       grid.setAttribute("role", "grid");
       for (const name of sorted.filter((each) => test.test(each))) {
-        const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")),
+        const row = element("tr"), first = Object.assign(element("th", short(gpus[name])),
           { scope: "row", role: "rowheader" });
         first.append(element("span", sold(gpus[name])));
         row.append(first);

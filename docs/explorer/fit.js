@@ -245,8 +245,8 @@
       button.append(element("small", price));
       return button;
     })));
-    const none = "No single GPU in the list has enough memory.";
-    const help = remedies.children.length ? "This would fit:" : none;
+    const help = remedies.children.length ? "This would fit:" :
+      "No single GPU in the list has enough memory.";
     if (result.verdict !== "fits") show("could", `${result.could} ${help}`.trim());
     const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
     bars(find(".fit-bars"), find(".fit-legend"),
@@ -256,7 +256,7 @@
     show("trainable", whole(full ? base : trainable));
     show("percent", full ? "100 %" : `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
     show("base", whole(base));
-    show("disk", size(way.disk));
+    show("disk", size(way.disk).replace(/(?<=\d{3})\.\d+/, ""));
     show("heart", full ? "not measured" : byHeart(result));
     find(".fit-peft").textContent =
       `trainable params: ${whole(trainable)} || all params: ${whole(total)} || ` +
@@ -515,6 +515,10 @@
     if (!part("checkpointing").checked) part("offloading").checked = false;
     part("offloading").disabled = !part("checkpointing").checked;
     if (!["model", "config", "file"].includes(target.name)) update();
+  });
+  part("memory").addEventListener("change", ({ target }) => {
+    part("gpu").value = names.gpu(target.value) || OTHER;
+    update();
   });
   window.addEventListener("hashchange", recall);
   recall();

@@ -28,8 +28,8 @@
   function trainer(task, { A, B }, { alpha, rate, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 }) {
     const factors = { A: A.map((row) => Float64Array.from(row)), B: B.map((row) => Float64Array.from(row)) };
     const scale = alpha / A.length;
-    const moments = ["A", "B"].map((name) => [name, zeros(factors[name].length, factors[name][0].length),
-      zeros(factors[name].length, factors[name][0].length)]);
+    const like = (M) => zeros(M.length, M[0].length);
+    const moments = Object.entries(factors).map(([name, M]) => [name, like(M), like(M)]);
     let steps = 0;
     const loss = () => gradients(task, factors, scale).loss;
 
@@ -61,16 +61,13 @@
       turned = false;
       for (let p = 0; p < columns.length; p += 1) {
         for (let q = p + 1; q < columns.length; q += 1) {
-          const [a, b, c] = [dot(columns[p], columns[p]), dot(columns[q], columns[q]),
-            dot(columns[p], columns[q])];
+          const u = columns[p], v = columns[q], a = dot(u, u), b = dot(v, v), c = dot(u, v);
           if (Math.abs(c) <= 1e-14 * Math.sqrt(a * b) || c === 0) continue;
           turned = true;
-          const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.sqrt((b - a) ** 2 + 4 * c * c));
+          const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.hypot(b - a, 2 * c));
           const cosine = 1 / Math.sqrt(1 + t * t), sine = t * cosine;
-          columns[p].forEach((value, i) => {
-            const other = columns[q][i];
-            columns[p][i] = cosine * value - sine * other;
-            columns[q][i] = sine * value + cosine * other;
+          u.forEach((value, i) => {
+            [u[i], v[i]] = [cosine * value - sine * v[i], sine * value + cosine * v[i]];
           });
         }
       }

@@ -177,10 +177,10 @@
         memory: attempt(more, narrow(chosen)).total,
       });
     }
-    const apple = (name) => name.includes("Apple");
+    const is = (part) => ({ name }) => name.includes(part), tx = is("TX "), laptop = is("Laptop");
     const enough = Object.values(gpus).filter((other) => other.room >= asked.total &&
-      apple(other.name) === apple(gpu.name));
-    enough.sort((a, b) => a.memory - b.memory);
+      is("Apple")(other) === is("Apple")(gpu));
+    enough.sort((a, b) => (tx(gpu) && tx(b) - tx(a)) || laptop(a) - laptop(b) || a.memory - b.memory);
     if (enough.length) found.push({ text: enough[0].name, gpu: enough[0].name, options: {},
       memory: asked.total, price: "a larger GPU" });
     return found;

@@ -37,11 +37,8 @@
 
   // ---- matrices
 
-  const best = (rank) => task.left.map((row) => Float64Array.from({ length: k }, (_, j) => {
-    let sum = 0;
-    for (let r = 0; r < rank; r += 1) sum += row[r] * task.right[r][j];
-    return sum;
-  }));
+  const best = (rank) => task.left.map((row) => Float64Array.from({ length: k }, (_, j) =>
+    row.slice(0, rank).reduce((sum, value, r) => sum + value * task.right[r][j], 0)));
   const largest = Math.max(...best(8).flatMap((row) => [...row].map(Math.abs)));
 
   // Blue below zero, white at zero, orange above: the package's own two colours.

@@ -24,7 +24,7 @@ from lora_np.accounting.memory import (
     terms_of,
     training_options,
 )
-from lora_np.checks import Names, choice, shown, whole_number, whole_numbers
+from lora_np.checks import Names, choice, refuse, shown, whole_number, whole_numbers
 from lora_np.files import read_json
 from lora_np.models import ATTENTION, ModelSpec, ModuleSpec, family_names
 from lora_np.table import Cell, Shown, Table, binary_bytes, parse_bytes
@@ -416,9 +416,11 @@ def plan(
                 wide = any(one.module.role not in ATTENTION for one in count.adapters)
                 narrow = partial(narrower, count.rank) if wide and attention else None
                 remedies += _remedies(choices[-1], device, own, count, narrow, attention)
-    found = [at(r) for at in counts.values() for r in ranks]
-    notes = _notes(spec, device, settings, found)
-    return Plan(spec.name, device, training, tuple(choices), notes, tuple(remedies))
+    return Plan(
+        spec.name, device, training, tuple(choices),
+        _notes(spec, device, settings, (at(r) for at in counts.values() for r in ranks)),
+        tuple(remedies)
+    )  # fmt: skip
 
 
 def _notes(
@@ -445,15 +447,11 @@ def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype:
     """Refuse options that no method could use: LoRA's in full fine-tuning, or another dtype."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and {*settings} == {"full"}:
-        raise ValueError(
-            f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full"
-        )
+        refuse(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
     if "dtype" in given and dtype not in [own.dtype for own in settings.values()]:
         takes = [*ITEMSIZE] if "full" in settings else []
         takes += ["int8", "nf4"] if "QLoRA" in settings else []
-        raise ValueError(
-            f"dtype must be {' or '.join(takes)} for {' and '.join(settings)}, got {dtype!r}"
-        )
+        refuse(f"dtype must be {' or '.join(takes)} for {' and '.join(settings)}, got {dtype!r}")
 
 
 def _choice(
@@ -470,21 +468,22 @@ def _choice(
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
-    memory = terms.memory
-    total = memory.total
+    total = terms.memory.total
     verdict = "fits" if total <= gpu.room else "tight" if total <= gpu.memory else "no"
-    batch, length = (terms.most(name, gpu.room) for name in ("batch_size", "max_length"))
+    length, batch = (terms.most(name, gpu.room) for name in SHORTER)
     return Choice(
-        method, targets, rank, trainable, memory, verdict, most_rank, batch, length,
+        method, targets, rank, trainable, terms.memory, verdict, most_rank, batch, length,
         flops.total + repeated, disk,
     )  # fmt: skip
 
 
 def _attention(spec: ModelSpec) -> list[str]:
     """Name the linear layers of attention by the last two parts of their paths."""
-    linear = [module for module in spec.groups if module.kind == "linear"]
-    names = [module.name for module in linear if module.role in ATTENTION]
-    return sorted({".".join(name.split(".")[-2:]) for name in names})
+    return sorted({
+        ".".join(module.name.split(".")[-2:])
+        for module in spec.groups
+        if module.kind == "linear" and module.role in ATTENTION
+    })  # fmt: skip
 
 
 def _remedies(
@@ -527,7 +526,12 @@ def _remedies(
         if other.room >= choice.memory.total and ("Apple" in other.name) == ("Apple" in gpu.name)
     ]
     if enough:
-        other = min(enough, key=lambda other: other.memory)
+        other = min(
+            enough,
+            key=lambda other: (  # for an RTX or GTX, another one; and no laptop's
+                gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
+            )
+        )  # fmt: skip
         yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
 
 
@@ -544,9 +548,9 @@ def _gpu(name: str | int) -> GPU:
     most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists them all
     if len(several := names.several(name)) > 1:
         which = " or ".join(map(repr, several))
-        raise ValueError(f"gpu must say which: {which}, got {shown(name)}")
+        refuse(f"gpu must say which: {which}, got {shown(name)}")
     close = ", ".join(map(repr, names.nearest(name, most)))
-    raise ValueError(
+    return refuse(
         f"gpu must be a memory such as 24 GB, or a GPU such as {close}, got {shown(name)}"
     )
 

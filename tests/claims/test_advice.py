@@ -66,6 +66,22 @@ def test_each_knob_stands_on_recorded_figures_or_says_that_nothing_was_measured(
         assert advice.sources(knob) or "study" in knob or "Nothing was measured" in text
 
 
+def test_the_table_has_a_row_for_each_knob_which_leads_to_its_section(advice):
+    rows = advice.overview().splitlines()[2:]
+    assert len(rows) == len(advice.knobs())
+    page = (ROOT / "docs" / "understand" / "advice.md").read_text(encoding="utf-8")
+    for row, (name, knob) in zip(rows, advice.knobs().items(), strict=True):
+        _, knob_cell, value, measured, unknown, _ = row.split("|")
+        assert knob_cell.strip().startswith(f"[{name}](#")
+        assert f"\n## {name}\n\n```{{advice}} {name}\n" in page
+        assert value.strip()
+        assert knob["advice"].startswith(value.strip())
+        assert unknown.strip() == knob["unknown"]
+        assert measured.strip() in ("nothing", f"[a study](#{name.lower().replace(' ', '-')})") or (
+            KNOWN[advice.sources(knob)[0][0]]["meaning"][advice.sources(knob)[0][1]] in measured
+        )
+
+
 def lost(name, rank, knob, value):
     """By how many per cent a value of a study ends lower; higher is negative."""
     return round(100 * (1 - regularising.over(name, rank, knob, value).mean))

@@ -29,6 +29,18 @@ def test_each_claim_has_a_card_a_line_and_a_page(open_page):
         assert claim["advice"].split("`")[0] in table.replace("’", "'")
 
 
+def test_a_claim_leads_to_the_others_of_its_topic(open_page):
+    topic = sorted(name for name in KNOWN if KNOWN[name]["topic"] == KNOWN["rslora"]["topic"])
+    assert len(topic) > 2
+    page = open_page(f"claims/{topic[0]}.html")
+    assert page.locator(".prev-page").count() == 0
+    for name in topic[1:]:
+        page.locator(".next-page").click()
+        page.wait_for_url(f"**/claims/{name}.html")
+        page.wait_for_load_state("networkidle")
+    assert page.locator(".next-page").count() == 0
+
+
 def test_cards_come_before_the_table_and_name_their_axes(open_page):
     page = open_page("claims/index.html")
     top = lambda place: page.locator(place).first.bounding_box()["y"]

@@ -358,4 +358,79 @@ def test_what_is_there_is_seen_at_once(open_page):
     page = open_page("learn/index.html")
     entries = page.locator(".sidebar-tree > ul > li > a").all_inner_texts()
     assert len(entries) == len(set(entries)) <= 25
-    assert len(page.locator(".sidebar-tree .caption").all()) == 4
+    captions = page.locator(".sidebar-tree .caption").all_inner_texts()
+    assert captions == ["Start", "Fit", "Adapters", "Evidence", "Reference"]
+
+
+@pytest.mark.parametrize(
+    "path", ["lessons/03-count-parameters.html", "lessons/10-differentiate.html", "adapters.html"]
+)
+def test_the_menu_is_short(open_page, path):
+    page = open_page(path)
+    seen = page.locator(".sidebar-tree a:visible")
+    assert 20 < seen.count() <= 40
+    names = page.locator(".sidebar-tree a").all_text_contents()
+    assert [name for name in names if len(name) > 26] == []
+    lines = [link.bounding_box()["height"] for link in seen.all()]
+    assert max(lines) < 1.5 * min(lines)
+    if path.startswith("lessons/"):
+        numbers = [int(name.split(".")[0]) for name in names if re.match(r"\d+\. ", name)]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+        here = page.locator(".sidebar-tree .current-page > a").inner_text()
+        assert re.match(rf"{int(path[8:10])}\. ", here)
+
+
+def links_of_bodies(site):
+    """For each page, the pages that its article leads to, itself left out."""
+    leads = {}
+    for path in pages(site):
+        article = (
+            path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        )
+        targets = (urldefrag(link)[0] for link in re.findall(r'href="([^"]+)"', article))
+        found = {(path.parent / unquote(target)).resolve() for target in targets if target}
+        leads[path.resolve()] = found - {path.resolve()}
+    return leads
+
+
+def test_every_page_has_a_link_from_the_body_of_another(site):
+    leads = links_of_bodies(site)
+    reached = set().union(*leads.values())
+    alone = {
+        "404.html",
+        "search.html",
+    }  # for an address that leads nowhere; the field of every page
+    missing = {path.relative_to(site.resolve()).as_posix() for path in {*leads} - reached}
+    assert missing <= alone
+    assert (site / "use" / "inspector.html").resolve() in leads[(site / "index.html").resolve()]
+
+
+def test_a_page_in_the_menu_lists_its_children(site):
+    leads = links_of_bodies(site)
+    menu = (site / "index.html").read_text(encoding="utf-8")
+    menu = menu.partition('<div class="sidebar-tree">')[2].partition("</aside>")[0]
+    branches = re.findall(
+        r'<li class="toctree-l1 has-children"><a [^>]*href="([^"]+)">.*?<ul>(.*?)</ul>',
+        menu,
+        re.DOTALL,
+    )
+    assert len(branches) > 6
+    for parent, children in branches:
+        body = leads[(site / parent).resolve()]
+        names = re.findall(r'href="([^"]+)"', children)
+        assert names
+        assert [name for name in names if (site / name).resolve() not in body] == [], parent
+
+
+def test_i_have_and_i_want_come_first(open_page):
+    from lora_np.cli import app
+
+    page = open_page("adapters.html")
+    table = page.locator("article table").first
+    assert table.locator("th").all_inner_texts() == ["I have", "I want", "page", "command"]
+    assert table.bounding_box()["y"] < page.locator("article pre").first.bounding_box()["y"]
+    assert table.bounding_box()["y"] < 400
+    commands = re.findall(r"lora-np (\w+)", table.inner_text())
+    assert len(commands) > 10
+    assert {*commands} <= {*app.list_commands(None)}

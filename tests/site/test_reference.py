@@ -100,6 +100,20 @@ def test_many_functions_are_listed_once_each_under_their_subject(site, package):
     assert 2 < len(subjects) <= len(functions) / 2
 
 
+def test_what_tasks_lead_to_is_listed_first(site):
+    def listed(page):
+        content = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
+        return re.findall(r'<tr[^>]*><td><p><a [^>]*title="[\w.]+\.(\w+)"', content)
+
+    for page, first in {
+        "lora": ["inject", "merge"],
+        "adapters": ["load", "save", "attach"],
+    }.items():
+        names = listed(page)
+        assert names[: len(first)] == first
+        assert names != sorted(names, key=str.lower)
+
+
 def test_no_attribute_is_listed_without_a_word(site):
     for path in (site / "reference").glob("*.html"):
         content = path.read_text(encoding="utf-8")
