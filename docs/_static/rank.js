@@ -64,7 +64,8 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   const worth = (key) => Math.log(1 + docnames.length / ((known.get(key)?.size ?? 0) + 0.5));
 
   // Whole words, among which one with a slip of typing is looked for.
-  const spelled = new Set(names.filter((each) => each.kind !== "object").flatMap((each) => split(each.text)));
+  const written = names.filter((each) => each.kind !== "object").flatMap((each) => split(each.text));
+  const spelled = new Set(written.filter((word) => known.has(stem(word))));
   function nearest(word) {
     const most = word.length < 4 ? 0 : word.length < 7 ? 1 : 2;
     let [found, least] = [undefined, Infinity];

@@ -358,7 +358,7 @@ def test_what_is_there_is_seen_at_once(open_page):
     page = open_page("learn/index.html")
     entries = page.locator(".sidebar-tree > ul > li > a").all_inner_texts()
     assert len(entries) == len(set(entries)) <= 25
-    captions = page.locator(".sidebar-tree .caption").all_inner_texts()
+    captions = page.locator(".sidebar-tree .caption").all_text_contents()
     assert captions == ["Start", "Fit", "Adapters", "Evidence", "Reference"]
 
 
