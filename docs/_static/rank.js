@@ -83,7 +83,8 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     const own = [...new Set([stem(word), stemmed(word)])].filter((key) => known.has(key));
     if (own.length) return own;
     const parts = word.split("_").filter((part) => part && part !== word && !COMMON.has(part) && !stopwords.has(part));
-    if (parts.length) return parts.flatMap(meanings);
+    const found = parts.flatMap(meanings);
+    if (found.length) return found;
     const right = nearest(word);
     if (right) return [stem(right)];
     return word.length < 3 ? [] : [...known.keys()].filter((key) => key.startsWith(word)).slice(0, 8);
