@@ -21,7 +21,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="An update amplifies directions that W has but does not emphasise, by a large factor.",
     paper="Hu et al., arXiv 2106.09685, section 7.3, table 7",
-    finding="At rank 4 the update is {r4} times what W has in its directions, and W has {top} times more in its own top directions.",
+    finding="At rank 4 the update is {r4} times what W has in the update's directions. In its own top directions, W has {top} times more.",
     topic="what an update is like",
     refuted_by="An update whose directions W has no more of than of random ones.",
     setup="language",
@@ -32,7 +32,7 @@ CLAIM = Claim(
         "r64": "norm of the update over what W has in the update's directions, rank 64",
         "random": "what W has in the update's directions over what it has in random ones, rank 4",
         "top": "what W has in its own top directions over what it has in the update's, rank 4",
-        "slow": "norm of the update over what W has in the update's directions, rank 4 at half of its best learning rate",
+        "slow": "norm of the update over what W has in its directions, rank 4 at half its best learning rate",
     },
     measure=measure,
     ratios=("r4", "r64", "random", "top", "slow"),
@@ -40,6 +40,6 @@ CLAIM = Claim(
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
     headline="r4",
     words="size of the update ÷ what W has there, rank 4",
-    limits="In a matrix of 128 columns, 64 directions are half of all there are. The factor grows with the learning rate: at half of its best one, which costs 1 % of the loss, rank 4's lies below 10. A coarser grid chose such a rate.",
-    advice="`lora-np inspect --base` prints the factor for an adapter; a very large one is worth a second look.",
+    limits="In a matrix of 128 columns, 64 directions are half of all there are. The factor grows with the learning rate. At half of rank 4's best learning rate, which costs 1 % of the loss, it lies below 10. A coarser grid chose such a learning rate.",
+    advice="`lora-np inspect --base` prints the factor for an adapter. If it is very large, look at the adapter again.",
 )

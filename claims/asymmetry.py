@@ -19,7 +19,7 @@ CLAIM = Claim(
     refuted_by="A alone that does as well as B alone, or both factors far ahead of B alone, with as many parameters.",
     setup="digits",
     varied="which factor is trained",
-    setting="Equal parameter counts: both factors at rank 8, one factor at rank 16. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="Equal parameter counts: both factors at rank 8, one factor at rank 16. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "alone": "test loss with A alone trained over test loss with B alone trained, both at rank 16, digits",
         "both": "test loss with both factors trained at rank 8 over test loss with B alone at rank 16, digits",
@@ -30,6 +30,6 @@ CLAIM = Claim(
     headline="both",
     words="both factors' loss, rank 8 ÷ B alone's, rank 16",
     beats={"alone": ("digits", "A only, r = 16")},
-    limits="A linear task with all outputs alike cannot tell: the best that any B does with a random frozen A is known there by arithmetic (a relative error of 0.83), so nothing need be trained. Where classes get other names, B alone ends below both factors; on each of three tasks A alone ends below B alone.",
+    limits="A linear task with all outputs alike cannot tell. There, arithmetic gives the best that any B does with a random frozen A (a relative error of 0.83), so nothing need be trained. Where classes get other names, B alone ends below both factors. On each of three tasks A alone ends below B alone.",
     advice="Train both. A frozen A saves activations, at a price that you should measure.",
 )

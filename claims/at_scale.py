@@ -47,10 +47,10 @@ METHODS: dict[str, tuple[Mapping[str, Any], int]] = {
 FEW = range(LOOK)  # the seeds that look for the rate
 NONE = np.empty(0)
 SETUP = (
-    "SmolLM2-135M-Instruct (Hugging Face, Apache 2.0; four-bit weights, used as float32) learns The Devil's Dictionary "
+    "SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) has four-bit weights, used as float32. It learns The Devil's Dictionary "
     "(A. Bierce, public domain) in 60 steps of one window of 128 tokens. A seed draws which two of ten pieces of the text are "
-    "held back, the start and the order; there is one base. Two seeds try learning rates a factor of 2 apart until the best has been "
-    "compared with both its neighbours, the others run at the best. One piece chooses the learning rate, the other counts, and the "
+    "held back, the start and the order; there is one base. Two seeds try learning rates a factor of 2 apart, until the best has been "
+    "compared with both its neighbours. The others run at the best. One piece chooses the learning rate and the other counts, then the "
     "other way round. 1 % of the loss is some 0.034 nats per token."
 )
 

@@ -31,7 +31,7 @@ CLAIM = Claim(
     refuted_by="Attention alone with the same loss, or a lower one, with as many trainable parameters.",
     setup="language",
     varied="which modules are adapted",
-    setting="Equal parameter counts by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
+    setting="Unequal ranks give equal parameter counts, as in the source: 28,672 on attention and 28,800 on the MLP.",
     figures={
         "gap": "loss with attention adapted minus loss with the MLP adapted, nats per character",
         "numbers": "trainable parameters on attention over those on the MLP",
@@ -43,7 +43,7 @@ CLAIM = Claim(
     headline="gap",
     words="attention's loss − MLP's, nats, as many parameters",
     beats={"gap": ("language", "attention, r = 8")},
-    limits="Four layers; the MLP has 61 % of the weights here.",
+    limits="The model has four layers, and the MLP has 61 % of its weights.",
     advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
     at_scale=AtScale(
         title="A LoRA on attention alone learns less than one on the MLP alone, with about as many parameters.",

@@ -56,7 +56,7 @@ CLAIM = Claim(
     refuted_by="Settings that were not fitted, with bits per parameter outside the range that the others predict.",
     setup="memory, and language: random labels of a network 32 to 128 wide; random keys and values in the shipped model",
     varied="rank, width, layer, classes, steps, the optimizer, and the bits in which the adapter is stored",
-    setting="Morris et al.'s count on uniform labels, with three bits per parameter required; six settings are predicted and not fitted.",
+    setting="Morris et al.'s count on uniform labels, with three bits per parameter required. Six settings are predicted and not fitted.",
     figures={
         "r2": "bits per trainable parameter, rank 2, network 32-64-16, first layer, 1,000 steps of Adam",
         "r4": "bits per trainable parameter, rank 4, network 32-64-16",
@@ -94,6 +94,6 @@ CLAIM = Claim(
     published="2 bits (whole models trained for long), 3.6 bits (GPT-like models).",
     headline="inside",
     words="settings of six whose capacity was predicted",
-    limits="Small layers, full batches, random labels of independent inputs. It predicts nothing else: keys and values in a language model took 0.22 to 0.56 bits per parameter in the steps they were given, and images with random labels 1.5. What fills an adapter to the brim is lost in four bits; what leaves room is not.",
-    advice="Ask lora-np capacity, which gives a range; for texts plan with its lower end.",
+    limits="Small layers, full batches, random labels of independent inputs. It predicts nothing else. Keys and values in a language model took 0.22 to 0.56 bits per parameter in the steps they were given. Images with random labels took 1.5. If the data fill an adapter completely, they are lost in four bits; if they leave room, they are not.",
+    advice="`lora-np capacity` gives a range. For texts, plan with its lower end.",
 )

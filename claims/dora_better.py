@@ -23,11 +23,11 @@ CLAIM = Claim(
     refuted_by="LoRA with a loss as low at the same rank and at its own best learning rate.",
     setup="digits",
     varied="the rank and the learning rate",
-    setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3). Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3). Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
-        "digits1": "LoRA's test loss over DoRA's on digits, each at its own best learning rate, rank 1",
+        "digits1": "LoRA's test loss over DoRA's on digits, each at its best learning rate, rank 1",
         "fixed1": "LoRA's test loss over DoRA's on digits, both at LoRA's best learning rate, rank 1",
-        "digits8": "LoRA's test loss over DoRA's on digits, each at its own best learning rate, rank 8",
+        "digits8": "LoRA's test loss over DoRA's on digits, each at its best learning rate, rank 8",
         "fixed8": "LoRA's test loss over DoRA's on digits, both at LoRA's best learning rate, rank 8",
     },
     measure=measure,
@@ -38,6 +38,6 @@ CLAIM = Claim(
     headline="digits8",
     words="LoRA's loss ÷ DoRA's, rank 8",
     beats={"digits1": ("digits", "LoRA, r = 1"), "digits8": ("digits", "LoRA, r = 8")},
-    limits="One task, alpha = 2 r. DoRA trains one parameter more for each row: 50 % more than LoRA at rank 1 of a square matrix.",
-    advice="Spend the time on LoRA's rate first: here DoRA was no better, at rank 1 either.",
+    limits="One task, alpha = 2 r. DoRA trains one more parameter for each row. For a square matrix at rank 1 that is 50 % more than LoRA.",
+    advice="Tune LoRA's learning rate first. Here DoRA was no better, not even at rank 1.",
 )

@@ -48,7 +48,7 @@ CLAIM = Claim(
     refuted_by="A model that predicts text worse with the scales in eight bits.",
     setup="files",
     varied="the base",
-    setting="The paper's blocks: 64 weights to a scale, 256 scales to a second one. Four bases, trained alike from other seeds.",
+    setting="The paper's blocks: 64 weights share a scale, and 256 scales share a second one. Four bases, trained alike from other seeds.",
     figures={
         "saved": "bits saved per parameter, 1,024 x 1,024",
         "error": "share by which the error of the weights grows",

@@ -43,27 +43,27 @@ def old_at(method: Redrawn, levels: Array) -> Array:
 CLAIM = Claim(
     title="LoRA learns less and forgets less than full fine-tuning.",
     paper="Biderman et al., arXiv 2405.09673",
-    finding="LoRA forgot {kept95:minus} nats more than the full update where both had 95 % of LoRA's gain, and {kept60:minus} more at 60 %.",
+    finding="Where both had 95 % of LoRA's gain, LoRA forgot {kept95:minus} nats more than the full update. At 60 % it forgot {kept60:minus} more.",
     topic="forgetting",
     refuted_by="A full update that has learned as much and forgotten no more.",
     setup="language",
-    varied="the rate",
+    varied="the learning rate",
     setting=(
-        "Rank 16 on all linear layers against a full update of every weight; the paper has ranks 16 to 256 on 7B models. Both are compared where they have "
-        "learned as much: 60, 80 and 95 % of what LoRA gains at its best learning rate, on a line between learning rates a factor of 2 apart. "
+        "Rank 16 on all linear layers is compared with a full update of every weight. The paper has ranks 16 to 256 on 7B models. Both are compared where they have "
+        "learned as much: at 60, 80 and 95 % of what LoRA gains at its best learning rate. Losses between two learning rates a factor of 2 apart are interpolated on a line. "
         "A level counts only if both methods stand above the untrained model on the old text there."
     ),
     figures={
         "learns": "LoRA's loss on the new text minus the full update's, nats per character",
-        "forgets": "the full update's loss on the old text minus LoRA's, each at its best learning rate for the new text",
+        "forgets": "the full update's loss on the old text minus LoRA's, each at its best learning rate",
         "before": "the untrained model's loss on the new text minus its loss on the old one, nats per character",
     }
     | {
-        f"lost{share}": f"the lower of both methods' losses on the old text minus the untrained model's, at {share} % of LoRA's gain on the new one"
+        f"lost{share}": f"lower of both methods' old losses minus the untrained model's, at {share} % of LoRA's gain on the new text"
         for share in SHARES
     }
     | {
-        f"kept{share}": f"the full update's loss on the old text minus LoRA's, where both have {share} % of LoRA's gain on the new one"
+        f"kept{share}": f"the full update's old loss minus LoRA's, both at {share} % of LoRA's gain on the new text"
         for share in SHARES
     },
     measure=measure,
@@ -77,8 +77,8 @@ CLAIM = Claim(
     words="full update's old loss − LoRA's, nats, best rates",
     beats={"learns": ("language", "LoRA, r = 16")},
     limits=(
-        "One style of text, 100 steps, small bases that are easily moved. What is forgotten depends on the learning rate. "
-        "A seed that a method does not bring to a level is not counted there. The levels were chosen when the losses near both best learning rates were known."
+        "One style of text, 100 steps, and small bases, which are easily moved. What is forgotten depends on the learning rate. "
+        "If a method does not reach a level with a seed, that seed is not counted there. The levels were chosen when the losses near both best learning rates were known."
     ),
-    advice="If the old task matters, measure it, and lower the learning rate first. LoRA can be taken off, which is exact.",
+    advice="If the old task matters, measure it, and lower the learning rate first. You can take LoRA off again, exactly.",
 )

@@ -53,23 +53,23 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="At equal loss on the new task, LoRA keeps more of the old one than full fine-tuning.",
     paper="Biderman et al., LoRA Learns Less and Forgets Less, arXiv 2405.09673, on the trade-off of learning and forgetting",
-    finding="At equal loss on the new task (0.5), the loss on the old one was {half8:inverse} times the full update's with LoRA of rank 8, and {half64:inverse} times with rank 64.",
+    finding="At equal loss on the new task (0.5), LoRA's loss on the old one was {half8:inverse} times the full update's at rank 8. At rank 64 it was {half64:inverse} times.",
     topic="forgetting",
     refuted_by="A full update that forgets no more than LoRA where both have learned as much.",
     setup="digits",
     varied="learning rate and the step at which training stops",
     setting=(
         "The old task is upright digits, the new one digits on their side. Each method runs at seven learning rates and is measured 15 times a run. "
-        "Among all rates and stops whose loss on the new task is at most 1 (or 0.5, or 0.25; untrained it is some 7.2), the one with the smallest loss on the old task counts; "
-        "one half of the test images chooses it, the other counts. A seed that one of the three did not bring to a level does not count there. "
+        "A level is a loss on the new task of at most 1, 0.5 or 0.25; untrained it is some 7.2. Among all learning rates and stops that reach a level, the one with the smallest loss on the old task counts. "
+        "One half of the test images chooses it, and its loss is measured on the other half. If one of the three methods does not reach a level with a seed, that seed does not count there. "
         "A level counts only if all three methods stand above the untrained network on the old task there."
     ),
     figures={
-        f"lost_{level}": f"loss on the old task, the lowest of the three methods' over the untrained network's, at a new loss of {loss} at most"
+        f"lost_{level}": f"old loss, the lowest of the three methods' over the untrained network's, at a new loss up to {loss}"
         for level, loss in LEVELS.items()
     }
     | {
-        f"{level}{rank}": f"loss on the old task, the full update's over that of LoRA at rank {rank}, both at a new loss of {loss} at most"
+        f"{level}{rank}": f"loss on the old task, the full update's over LoRA's, rank {rank}, at a new loss up to {loss}"
         for level, loss in LEVELS.items() for rank in (8, 64)
     },
     measure=measure,
@@ -80,7 +80,7 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(f"{level}{rank}", above=1, worth=1.1, needs=f"lost_{level}") for level in LEVELS for rank in (8, 64))),
     headline="half8",
     words="full update's old loss ÷ LoRA's at equal new loss",
-    limits="That seeds which did not come to a level are left out was decided after the run (5 of 64 at 0.25). One small network and two tasks that need the same layers; no replay of old data; on text see forgets-less.",
+    limits="After the run we decided to leave out seeds that do not reach a level (5 of 64 at 0.25). It is one small network, and both tasks need the same layers. No old data are replayed. For text, see forgets-less.",
     advice="Compare forgetting where both have learned as much, at the best rate and stop of each.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",

@@ -20,9 +20,9 @@ CLAIM = Claim(
     refuted_by="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
     setup="digits",
     varied="the learning rate",
-    setting="The paper's method at rank 8, half as many trainable parameters. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's method at rank 8, with half as many trainable parameters. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
-        "digits": "LoRA's test loss over LoRA-FA's on digits, each at its own best learning rate, rank 8",
+        "digits": "LoRA's test loss over LoRA-FA's on digits, each at its best learning rate, rank 8",
         "kept": "activations kept for the backward pass by a layer of 64 inputs, LoRA-FA over LoRA",
     },
     measure=measure,
@@ -32,6 +32,6 @@ CLAIM = Claim(
     published="A total memory up to 1.4 times smaller than LoRA's, at a close accuracy.",
     headline="digits",
     words="LoRA's loss ÷ loss with A frozen, rank 8",
-    limits="The task changes what the layer looks at; where the base already looks at the right thing, A matters less. A linear task cannot tell: what a random frozen A allows is known there by arithmetic.",
-    advice="Use it when activations are what does not fit (`lora-np plan` says so), and measure what it costs.",
+    limits="The task changes what the layer looks at. If the base already looks at the right features, A matters less. A linear task cannot tell, because arithmetic gives what a random frozen A allows there.",
+    advice="Use it if the activations do not fit (`lora-np plan` tells you), and measure what it costs.",
 )

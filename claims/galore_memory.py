@@ -57,7 +57,7 @@ CLAIM = Claim(
     varied="how long training has gone on",
     setting="The paper's projection on the gradient's left singular vectors, renewed every 25 of 300 steps.",
     figures={
-        "gain": "relative reduction in full fine-tuning's test loss by GaLore, each at its own best learning rate",
+        "gain": "relative reduction in full fine-tuning's test loss by GaLore, each at its best learning rate",
         "lora": "relative reduction in the test loss of LoRA at rank 8 by GaLore",
         "start": "share of the first gradient's energy in its top 8 of 64 directions",
         "end": "share of the gradient's energy in its top 8 of 64 directions after 150 steps",
@@ -69,6 +69,6 @@ CLAIM = Claim(
     published="Up to 65.5 % of the optimizer's memory saved, at the loss of full training.",
     headline="gain",
     words="share of full fine-tuning's loss that GaLore saves",
-    limits="A network of 64 columns with ten classes, whose last gradient has rank ten at most. Seeds move start and order only; the base has seen the test images upright.",
-    advice="GaLore is a LoRA whose B the gradient chooses again and again; choose it where W0 itself must move.",
+    limits="The network has 64 columns and ten classes, so its last gradient has rank ten at most. Seeds change the initialisation and the order only. The base has seen the test images upright.",
+    advice="GaLore is a LoRA whose B the gradient chooses again and again. Use it if W0 itself must change.",
 )

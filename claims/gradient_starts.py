@@ -24,7 +24,7 @@ CLAIM = Claim(
     refuted_by="Plain LoRA that is as far after the same steps, at its own best learning rate.",
     setup="digits, linear",
     varied="the setup and the learning rate",
-    setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="Both starts come from one batch, by the papers' equations. LoRA-One runs without its preconditioner. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",
         "digits_ga_early": "LoRA's test loss over LoRA-GA's after a quarter of the steps, digits",
@@ -70,8 +70,8 @@ CLAIM = Claim(
         "linear_ga_early": ("linear", "LoRA, r = 8", "early"),
         "linear_one_early": ("linear", "LoRA, r = 8", "early"),
     },
-    limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank, so no start can be ahead there, and that figure is in no rule. LoRA-GA takes its start off W0, so that its change can have twice the rank of LoRA's.",
-    advice="Worth a try where one gradient of the full model can be had: on digits LoRA-GA was ahead.",
+    limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank. So no initialisation can be ahead there, and that figure is in no rule. LoRA-GA subtracts its initialisation from W0, so its update can have twice the rank of LoRA's.",
+    advice="Try it if you can compute one gradient of the full model. On digits LoRA-GA was ahead.",
     at_scale=AtScale(
         title="Starting along the first gradient of the full update ends better.",
         finding="LoRA's loss was {end:than} LoRA-GA's, each at its best learning rate.",

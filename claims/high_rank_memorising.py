@@ -30,11 +30,11 @@ CLAIM = Claim(
     refuted_by="LoRA that holds as many bits per parameter as updates of high rank.",
     setup="memory",
     varied="the rank of the update, with as many parameters",
-    setting="MoRA's own test is pairs of random identifiers; here random labels, and two other updates of high rank.",
+    setting="MoRA's own test has pairs of random identifiers. Here it is random labels, and two other updates of high rank.",
     figures={
         "lora": "bits held per trainable parameter, LoRA at rank 4",
         "hira": "bits held per trainable parameter, HiRA at rank 4",
-        "sparse": "bits held per trainable parameter, 896 entries of W at random places, whose update has nearly full rank",
+        "sparse": "bits held per trainable parameter, 896 random entries of W, an update of nearly full rank",
         "hira_more": "bits per trainable parameter that HiRA holds more than LoRA",
         "sparse_more": "bits per trainable parameter that the sparse update holds more than LoRA",
     },
@@ -42,7 +42,7 @@ CLAIM = Claim(
     rule=Rule((Part("hira_more", above=0, worth=0.1), Part("sparse_more", above=0, worth=0.1))),
     headline="hira_more",
     words="bits per parameter: HiRA's − LoRA's, rank 4",
-    limits="One linear layer. Two bits per parameter are required, about what can be held. The rule was kept and a method was changed after a "
-    "first run: MoRA's own tiled output cannot tell the labels apart (0.03 bits), so the sparse update took its place.",
-    advice="Count parameters, not the update's rank: for facts to memorise, raise LoRA's rank.",
+    limits="One linear layer. Two bits per parameter are required, about as many as can be held. After a first run the rule was kept and "
+    "one method was replaced. MoRA's own tiled output cannot tell the labels apart (0.03 bits); the sparse update took its place.",
+    advice="Count parameters, not the update's rank. To memorise facts, raise LoRA's rank.",
 )

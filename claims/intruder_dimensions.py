@@ -65,7 +65,7 @@ CLAIM = Claim(
     refuted_by="A full update at its best learning rate that has as many intruders as LoRA.",
     setup="language",
     varied="the rank and the learning rate",
-    setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6; top 10.",
+    setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6, among the top 10.",
     figures={
         "r1": "intruders in the first ten directions of a matrix, LoRA of rank 1",
         "r16": "intruders in the first ten directions of a matrix, LoRA of rank 16",
@@ -86,6 +86,6 @@ CLAIM = Claim(
     ),
     headline="r16",
     words="new directions in the first ten, LoRA of rank 16",
-    limits="Matrices of 64 to 352 by 128; after 100 steps. The threshold is a choice: a lower one finds fewer.",
-    advice="Where the old task matters: a lower rate or a higher rank; shrinking intruders is a cheap repair to try.",
+    limits="Matrices of 64 to 352 rows and 128 columns, after 100 steps. The threshold is a choice: a lower one finds fewer.",
+    advice="If the old task matters, take a lower learning rate or a higher rank. Shrinking intruders is a cheap repair to try.",
 )

@@ -27,14 +27,14 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="One rate for both that does as well once it is tuned.",
     setup="digits, linear",
-    varied="the width, and the rate of A with that of B 16 times it",
-    setting="The ratio 16 of the paper's code; widths 64 and 256, alpha 16 at rank 8. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="the width, and A's learning rate, with B's 16 times as large",
+    setting="The ratio 16 of the paper's code; widths 64 and 256, alpha 16 at rank 8. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
-        "digits": "LoRA's test loss over LoRA+'s at the end, each at its own best learning rate, digits",
-        "digits_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, each at its own best learning rate, digits",
+        "digits": "LoRA's test loss over LoRA+'s at the end, each at its best learning rate, digits",
+        "digits_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, each at its best learning rate, digits",
         "digits_fixed": "LoRA's test loss over LoRA+'s at the end, both at LoRA's best learning rate, digits",
-        "wide": "LoRA's test loss over LoRA+'s at the end, each at its own best learning rate, linear task of width 256",
-        "wide_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, each at its own best learning rate, linear task of width 256",
+        "wide": "LoRA's test loss over LoRA+'s at the end, each at its best learning rate, linear task of width 256",
+        "wide_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, best learning rates, linear task of width 256",
         "wide_fixed": "LoRA's test loss over LoRA+'s at the end, both at LoRA's best learning rate, linear task of width 256",
     },
     measure=measure,
@@ -55,9 +55,9 @@ CLAIM = Claim(
         "wide_early": ("linear", "width 256, LoRA", "early"),
     },
     limits=(
-        "LoRA+ with ratio x is LoRA with x times alpha (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width. Runs agree to the last bit if x is a "
-        "power of two, Adam's epsilon for B is divided by x and no gradient is clipped. With the usual epsilon of 1e-8, as here, logits on digits differ by 0.005 after 100 steps, and "
-        "by as much as 5 after 300; where the norm of gradients is clipped the two are different methods."
+        "LoRA+ with ratio x is LoRA with x times alpha (one-knob). So it gains what a larger alpha gains at this alpha, rank and width. Runs agree to the last bit if x is a "
+        "power of two, Adam's epsilon for B is divided by x, and no gradient is clipped. With the usual epsilon of 1e-8, as here, logits on digits differ by 0.005 after 100 steps, and "
+        "by as much as 5 after 300. If the norm of gradients is clipped, the two are different methods."
     ),
-    advice="Raise alpha instead: LoRA+ with ratio 16 is LoRA with 16 times alpha, so one learning rate and alpha are enough to tune.",
+    advice="Raise alpha instead. LoRA+ with ratio 16 is LoRA with 16 times alpha, so it is enough to tune one learning rate and alpha.",
 )

@@ -21,7 +21,7 @@ CLAIM = Claim(
     refuted_by="LoRA with a lower loss from as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="The paper's frozen U S and V from the SVD of W0; R from zero. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's frozen U S and V from the SVD of W0; R from zero. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "equal": "test loss of LoRA at rank 1 (256 parameters) over that of LoRA-XS at rank 11 (242), digits",
         "more": "test loss of LoRA at rank 8 over that of LoRA-XS at rank 32 (2,048 parameters each), digits",
@@ -34,6 +34,6 @@ CLAIM = Claim(
     headline="more",
     words="LoRA's loss ÷ LoRA-XS's, 2,048 parameters each",
     beats={"equal": ("digits", "LoRA, r = 1"), "more": ("digits", "LoRA, r = 8")},
-    limits="The task turns every image: what it needs is not what W0's leading directions are for. At 2,048 parameters LoRA-XS is ahead where digits are turned or get other names, and behind where they are shifted by two pixels.",
-    advice="Worth a try where few parameters are trained: at 242 it was ahead of LoRA on each of three tasks, at 2,048 on two of them.",
+    limits="The task turns every image, so it does not need what W0's leading directions are for. At 2,048 parameters LoRA-XS is ahead if digits are turned or get other names. It is behind if they are shifted by two pixels.",
+    advice="Try it if you train few parameters. At 242 it was ahead of LoRA on each of three tasks, at 2,048 on two of them.",
 )

@@ -33,7 +33,7 @@ CLAIM = Claim(
     refuted_by="A task on which rank 4, at its own rate, is clearly behind rank 64.",
     setup="language, linear",
     varied="the rank, and the decay of the update's singular values",
-    setting="The paper's ranks 1, 4 and 64 on four models of one kind and one text; on all linear layers instead of q and v.",
+    setting="The paper's ranks 1, 4 and 64 on four models of one kind and one text. All linear layers are adapted instead of q and v.",
     figures={
         "share1": "share of rank 64's gain that rank 1 achieves, on text",
         "share4": "share of rank 64's gain that rank 4 achieves, on text",
@@ -46,7 +46,7 @@ CLAIM = Claim(
     published="WikiSQL accuracy with q and v adapted: 73.4 at rank 1, 73.7 at rank 4, 73.5 at rank 64.",
     headline="share4",
     words="share of rank 64's gain that rank 4 achieves, text",
-    limits="One text, 100 steps. The paper names the exception itself (footnote 6): a task far from the base. Where all singular values are equal, rank 4 of 48 can find a twelfth by arithmetic: that figure is in no rule.",
+    limits="One text, 100 steps. The paper names the exception itself (footnote 6): a task far from the base. If all singular values are equal, rank 4 of 48 can find a twelfth by arithmetic. That figure is in no rule.",
     at_scale=AtScale(
         title="A very low rank suffices: ranks 1 and 8 do as well as rank 64.",
         finding="Rank 1 achieved {share1:percent} of rank 64's gain, and rank 8 {share8:percent}.",
@@ -63,5 +63,5 @@ CLAIM = Claim(
         words="share of rank 64's gain that rank 8 achieves",
         limits="One base, one text, 60 steps; rank 4 did not run. The bound is that of the first setup; the losses were known when it was applied here.",
     ),
-    advice="Start at rank 4 to 16. Raise it only where the loss asks for it: it does for random labels and flat spectra.",
+    advice="Start at rank 4 to 16. Raise it only if the loss stays high, as it does for random labels and flat spectra.",
 )

@@ -47,7 +47,7 @@ def on(coarse: Any, tuned: Any, scale: float) -> Any:
 CLAIM = Claim(
     title="Merging an adapter into a four-bit base and rounding again loses part of what was learned.",
     paper="Xu et al., QA-LoRA, arXiv 2309.14717, which sets out to avoid it",
-    finding="Rounding merged weights to nf4 left {rounded:percent} of the adapter's gain, but {tenth:percent} of it at a tenth of its scale.",
+    finding="Rounding merged weights to nf4 left {rounded:percent} of the adapter's gain. At a tenth of the adapter's scale it left {tenth:percent}.",
     topic="four bits",
     refuted_by="A merged and rounded model as good as base and adapter apart.",
     setup="language",
@@ -56,7 +56,7 @@ CLAIM = Claim(
     figures={
         "gain": "what the adapter gains on its text on the four-bit base, nats per character",
         "rounded": "share of the adapter's gain that is left after merging and rounding to nf4",
-        "tenth": "share of the gain of the adapter at a tenth of its scale that is left after merging and rounding to nf4",
+        "tenth": "share of the adapter's gain at a tenth of its scale that is left after rounding to nf4",
         "exact": "share of the adapter's gain that is left after merging in float32",
     },
     measure=measure,
@@ -64,8 +64,8 @@ CLAIM = Claim(
     headline="rounded",
     words="share of the gain left after merging and rounding",
     limits=(
-        "The update is large against a step of nf4. The strength was varied after a first run at full "
-        "strength alone, which left more than the 98 % of the rule; eight adapters took the place of one whose figures were known."
+        "The update is large compared with a step of nf4. A first run at full strength alone "
+        "left more than the rule's 98 %, so the strength was varied. Eight adapters replaced one whose figures were known."
     ),
     advice="Serve base and adapter apart, or merge into the weights in 16 bits. `lora-np merge` warns.",
 )

@@ -27,7 +27,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Methods that learn more forget more.",
     paper="a common reading of Biderman et al., arXiv 2405.09673, and of an earlier version of this course",
-    finding="All linear layers forgot {forgets} nats more than queries and values at best learning rates, and {forgets_aside:minus} less at others.",
+    finding="At best learning rates, all linear layers forgot {forgets} nats more than queries and values. At others they forgot {forgets_aside:minus} less.",
     topic="forgetting",
     refuted_by="Two methods, of which one learned more and forgot less.",
     setup="language",
@@ -35,11 +35,11 @@ CLAIM = Claim(
     setting="Both at rank 16 and at their own best learning rate. What is forgotten is judged only where both stand above the untrained model on the old text.",
     figures={
         "lost": "the lower of both methods' losses on the old text minus the untrained model's, best learning rates",
-        "lost_aside": "the lower of both methods' losses on the old text minus the untrained model's, at the rates aside",
+        "lost_aside": "lower of both methods' losses on the old text minus the untrained model's, at the learning rates aside",
         "learns": "loss on the new text with queries and values adapted minus with all linear layers, nats per character",
         "forgets": "loss on the old text with all linear layers adapted minus with queries and values, best learning rates",
-        "learns_aside": "loss on the new text with queries and values minus with all linear layers, the former at the rate above its best, the latter below",
-        "forgets_aside": "loss on the old text with all linear layers minus with queries and values, the former at the rate below its best, the latter above",
+        "learns_aside": "new loss, queries and values (above their best learning rate) minus all linear layers (below their best)",
+        "forgets_aside": "old loss, all linear layers (below their best learning rate) minus queries and values (above their best)",
         "cost_wide": "loss on the new text at half of the best learning rate minus at the best, all linear layers",
         "cost_narrow": "loss on the new text at twice the best learning rate minus at the best, queries and values",
     },
@@ -53,8 +53,8 @@ CLAIM = Claim(
     headline="forgets",
     words="old loss, all layers − queries and values, nats",
     limits=(
-        "Two methods on one text: enough to contradict a rule, not to make one. The rates aside were added after a first "
-        "run at the best rates alone, which said that it holds."
+        "Two methods on one text are enough to contradict a rule, not to make one. A first run at the best learning rates alone "
+        "said that the claim holds. The learning rates aside were added after it."
     ),
-    advice="Look at both losses at several learning rates: one step of the rate moves what is forgotten more than the methods differ.",
+    advice="Look at both losses at several learning rates. One step of the learning rate changes what is forgotten more than the choice of method does.",
 )

@@ -49,7 +49,7 @@ def fitted(x: Array, levels: Array, middle: Callable[[Array], float]) -> Array:
 CLAIM = Claim(
     title="nf4 is information-theoretically optimal for normally distributed weights.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
-    finding="nf4's square error is {squares:percent} above that of levels fitted to other blocks, its absolute error {absolute:percent}.",
+    finding="nf4's square error is {squares:percent} above that of levels fitted to other blocks. Its absolute error is {absolute:percent} above.",
     topic="four bits",
     refuted_by="Sixteen other levels with a smaller error on normal weights.",
     setup="files",
@@ -65,6 +65,6 @@ CLAIM = Claim(
     rule=Rule((Part("squares", below=0.01), Part("absolute", below=0.01))),
     headline="squares",
     words="nf4's square error above that of fitted levels",
-    limits="Normal weights only. A quantile code would use all levels alike; after the division it does not.",
+    limits="Normal weights only. A quantile code would use all levels equally often. After the division by the largest value it does not.",
     advice="Use nf4 freely: it is near the best. Do not expect the word optimal to hold for any error.",
 )

@@ -26,22 +26,22 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="What was found on one base and one split of a text holds for other bases and splits.",
     paper="What comparisons on one base and one split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="With other bases and splits the order of methods came again: attention's loss was {mlp:higher} above the MLP's, LoRA's loss on the old text {old:higher} above the full update's.",
+    finding="Other bases and splits gave the same order. Attention's loss was {mlp:higher} above the MLP's, and LoRA's loss on the old text {old:higher} above the full update's.",
     topic="variants",
     refuted_by="An order of methods that was found with one base and split and does not come again with others.",
     setup="language",
     varied="base, split, start and order",
     setting=(
-        "Found on the shipped base with the last two tenths of the text held back: the MLP learns more than attention, all linear layers more than queries and values, rank 64 more than rank 4, the full update more than LoRA, "
-        "and LoRA forgets more than the full update."
+        "The order was found on the shipped base, with the last two tenths of the text held back. The MLP learns more than attention, and all linear layers more than queries and values. "
+        "Rank 64 learns more than rank 4, and the full update more than LoRA. LoRA forgets more than the full update."
     ),
     figures={
-        "lost": "loss on the old text, the lower of LoRA's at rank 16 and the full update's over the untrained model's",
+        "lost": "lower of the old losses of LoRA at rank 16 and the full update, over the untrained model's",
         "mlp": "loss with attention adapted over loss with the MLP adapted, as many parameters, text",
         "all": "loss with queries and values adapted over loss with all linear layers, rank 16, text",
         "rank": "loss of LoRA at rank 4 over loss of LoRA at rank 64, text",
         "full": "loss of LoRA at rank 16 over loss of the full update, text",
-        "old": "loss on the old text, LoRA's at rank 16 over the full update's, each at its best learning rate for the new text",
+        "old": "loss on the old text, LoRA's at rank 16 over the full update's, each at its best learning rate",
     },
     measure=measure,
     ratios=("lost", "mlp", "all", "rank", "full", "old"),
@@ -52,6 +52,6 @@ CLAIM = Claim(
     headline="mlp",
     words="attention's loss ÷ MLP's, other bases and splits",
     beats={"mlp": ("language", "attention, r = 8"), "all": ("language", "q and v, r = 16"), "rank": ("language", "LoRA, r = 4"), "full": ("language", "LoRA, r = 16")},
-    limits="Four bases of one recipe, each with two splits, and one text, 100 steps. Two seeds have the shipped base: without them the verdict is the same. The runs are those of other claims on text.",
+    limits="Four bases of one recipe, each with two splits, and one text, 100 steps. Two seeds have the shipped base; without them the verdict is the same. The runs are shared with other claims on text.",
     advice="Hold back several pieces of a text in turn before you trust a small difference.",
 )  # fmt: skip

@@ -177,23 +177,23 @@ OF = {
 CLAIM = Claim(
     title="A prompt acts on the tokens after it as an update of rank one to the weights.",
     paper="Dherin et al., Learning without training, arXiv 2507.16003",
-    finding="One token later the divergence was {second_random} times that without prompt or update in models of random weights, and {second_trained} times in models trained on Austen.",
+    finding="One token later the divergence was {second_random} times that without prompt or update, with random weights. With models trained on Austen it was {second_trained} times.",
     topic="what an update is like",
     refuted_by="An update of rank one that serves the tokens after the one that it was made for no better than no prompt does.",
     setup="files: twenty models of characters, with random weights, trained on Genesis or trained on Austen",
     varied="the model and the prompt",
     setting=(
-        "Prompts of 64 tokens of Genesis. In each layer the output projection of attention gets B = W (z' - z) and A = z / (z z), where z' is what it "
-        "is given with the prompt and z without: exact by two lines of algebra for the token that it was made for. The eight tokens after it are compared by "
-        "their divergence from the prompted model. Models of characters, each the mean of 8 prompts (32 for those trained on Austen): twelve with random weights, "
-        "of 1 to 4 layers and widths of 32 to 128, four that learnt Genesis in 600 steps (prompts of its last fifth), and four trained on Austen for 11,000 steps."
+        "Prompts have 64 tokens of Genesis. In each layer the output projection of attention gets `B = W (z' - z)` and `A = z / (z z)`. Its input is z' with "
+        "the prompt and z without. Two lines of algebra show that this is exact for the token that it was made for. The eight tokens after it are compared by "
+        "their divergence from the prompted model. All models are models of characters. Twelve have random weights, 1 to 4 layers and widths of 32 to 128. "
+        "Four learnt Genesis in 600 steps (prompts of its last fifth), and four were trained on Austen for 11,000 steps. For each model a figure is the mean of 8 prompts (32 for Austen)."
     ),
-    figures={f"exact_{kind}": f"largest difference of a log probability from the prompted model, at the token that the update was made for, {of}" for kind, of in OF.items()}
-    | {f"second_{kind}": f"divergence from the prompted model one token later, with the update over without prompt or update, {of}" for kind, of in OF.items()}
-    | {f"later_{kind}": f"divergence from the prompted model, mean of the eight tokens after, with the update over without prompt or update, {of}" for kind, of in OF.items()}
+    figures={f"exact_{kind}": f"largest difference of a log probability from the prompted model, at the update's token, {of}" for kind, of in OF.items()}
+    | {f"second_{kind}": f"divergence from the prompted model one token later, update over no update, {of}" for kind, of in OF.items()}
+    | {f"later_{kind}": f"divergence from the prompted model, mean of eight tokens after, update over no update, {of}" for kind, of in OF.items()}
     | {
-        "second_large": "divergence from the prompted model one token later, with the update over without prompt or update, 8 prompts of SmolLM2 with 135 million parameters",
-        "later_large": "divergence from the prompted model, mean of the eight tokens after, with the update over without prompt or update, 8 prompts of SmolLM2",
+        "second_large": "divergence from the prompted model one token later, update over no update, 8 prompts of SmolLM2-135M",
+        "later_large": "divergence from the prompted model, mean of eight tokens after, update over no update, 8 prompts of SmolLM2-135M",
     },
     measure=measure,
     ratios=[f"{figure}_{kind}" for figure in FIGURES[1:] for kind in (*OF, "large")],
@@ -201,8 +201,8 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(f"{figure}_{kind}", below=1, worth=0.9) for figure in FIGURES[1:] for kind in OF)),
     headline="second_random",
     words="divergence one token later, with the update ÷ without, random models",
-    limits="The paper updates the MLP after attention, we update the output projection of attention, for which two lines are enough. Small models of characters; the large one is one model, and in no rule. The update serves one token; an update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*).",
-    advice="Do not write a prompt into the weights from one token: fit an update to many tokens with `lora_np.language.bake`.",
+    limits="The paper updates the MLP after attention. We update the output projection of attention, for which two lines of algebra are enough. These are small models of characters; the large one is one model, and in no rule. The update serves one token. An update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*).",
+    advice="Do not write a prompt into the weights from one token. Fit an update to many tokens with `lora_np.language.bake`.",
 )  # fmt: skip
 
 

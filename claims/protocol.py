@@ -26,7 +26,7 @@ import numpy as np
 
 from claims import at_scale, base_line, batched, chance, redrawn, tasks
 from claims.redrawn import Book, Map, Redrawn, Sweep as Recorded
-from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule
+from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule, listed
 from lora_np.checks import Array
 from lora_np.files import write_whole
 from lora_np.version import __version__
@@ -133,7 +133,8 @@ class AtScale(Trial):
         so_far = f" So far: {found['sentence']}" if found else ""
         return {
             "verdict": NOT_RUN,
-            "sentence": f"{NOT_RUN.capitalize()}: {'; '.join(missing)}.{so_far}",
+            "sentence": f"{NOT_RUN.capitalize()}: {missing[0]}. {listed(missing[1:])}".rstrip()
+            + so_far,
             "cannot tell": found.get("cannot tell", []),
             "parts": found.get("parts", []),
             "finding": finding,

@@ -62,16 +62,16 @@ def measure(lab: Lab) -> Values:
 
 
 CLAIM = Claim(
-    title="A ranking of LoRA variants on one base and split holds on another, and base and split move a comparison less than start and order do.",
+    title="A ranking of LoRA variants on one base and split holds on another, and base and split matter less than start and order.",
     paper="What comparisons on one base and split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="Rankings of eight methods on two bases and splits correlate by {rank}; the variance of a gain with base and split is {ratio} times that with start and order.",
+    finding="Rankings of eight methods on two bases and splits correlate by {rank}. The variance of a gain with base and split is {ratio} times that with start and order.",
     topic="variants",
     refuted_by="Rankings that change with base and split, or gains that vary more with base and split than with start and order.",
     setup="digits",
     varied="base, split, start and order, each alone",
     setting=(
-        "LoRA and seven variants at rank 8, each at its recorded best learning rate. In each group three draws differ from the first "
-        "in the base alone, three in the split alone, three in A and B's start alone, three in the order of the batches alone. A split that is "
+        "LoRA and seven variants at rank 8, each at its recorded best learning rate. In each group twelve draws differ from the first in one thing only: "
+        "three in the base, three in the split, three in A and B's start, three in the order of the batches. A split that is "
         "drawn anew also trains its base anew."
     ),
     figures={
@@ -84,6 +84,6 @@ CLAIM = Claim(
     rule=Rule((Part("rank", above=0.8), Part("ratio", below=1))),
     headline="rank",
     words="rank correlation of eight methods on two bases",
-    limits="One task of 1,797 images, one width, 300 steps; learning rates are not chosen again.",
+    limits="One task of 1,797 images, one width, 300 steps. Learning rates are not chosen again.",
     advice="Draw the base and the split anew as well as the seed, or say that an interval holds for one base and one split.",
 )  # fmt: skip

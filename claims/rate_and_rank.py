@@ -49,11 +49,11 @@ def spread(sweeps: Sequence[Sweep | Redrawn]) -> Array:
 CLAIM = Claim(
     title="With alpha fixed, the best learning rate is nearly independent of the rank.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
-    finding="With alpha fixed, the best learning rates of ranks 1 to 64 differ by a factor of {spread} on text and {digits} on digits; with alpha = 2 r, of {doubled}.",
+    finding="With alpha fixed, the best learning rates of ranks 1 to 64 differ by a factor of {spread} on text and {digits} on digits. With alpha = 2 r they differ by {doubled}.",
     topic="rate",
     refuted_by="Ranks whose best rates differ, so that the rate of one costs another much loss.",
     setup="language, digits",
-    varied="the rank and the rate",
+    varied="the rank and the learning rate",
     setting="alpha 32 at each rank, as in the source, beside alpha = 2 r.",
     figures={
         "spread": "largest best learning rate over the smallest, ranks 1 to 64, alpha 32, text",
@@ -66,15 +66,15 @@ CLAIM = Claim(
     rule=Rule((Part("spread", below=4), Part("digits", below=4))),
     headline="spread",
     words="largest best rate ÷ smallest, ranks 1 to 64, text",
-    limits="Short runs; ranks up to half the width. A largest over a smallest of four is above 1 even where all are alike. What rank 4's rate costs other ranks depends on the grid of rates: that figure is in no rule.",
-    advice="Fix alpha: then the best learning rate moves little with the rank, and one step of a sweep finds it again.",
+    limits="Short runs; ranks up to half the width. The largest of four over the smallest is above 1 even if all are alike. What rank 4's learning rate costs other ranks depends on the grid, so that figure is in no rule.",
+    advice="Fix alpha. Then the best learning rate moves little with the rank, and one step of a sweep finds it again.",
     at_scale=AtScale(
         title="With alpha fixed, the best learning rate of rank 8 serves ranks 1 and 64 as well.",
         finding="At rank 8's best learning rate, rank 1's loss was {lost1:than} its own best, and rank 64's {lost64:than} its own best.",
         setting="alpha 32 at ranks 1, 8 and 64.",
         figures={
-            "lost1": "loss of rank 1 at the best learning rate of rank 8 over its loss at its own best one",
-            "lost64": "loss of rank 64 at the best learning rate of rank 8 over its loss at its own best one",
+            "lost1": "loss of rank 1 at rank 8's best learning rate over its loss at its own best one",
+            "lost64": "loss of rank 64 at rank 8's best learning rate over its loss at its own best one",
             "spread": "largest best learning rate over the smallest, ranks 1, 8 and 64, alpha 32",
         },
         measure=lambda runs: {
@@ -86,6 +86,6 @@ CLAIM = Claim(
         rule=Rule((Part("lost1", below=1.01), Part("lost64", below=1.01))),
         headline="lost1",
         words="rank 1's loss at rank 8's rate ÷ at its own",
-        limits="One base, one text, 60 steps. If two ranks have the same best rate of the grid, the ratio is 1 for each seed. The spread is of the two seeds that look for the rate, and in no rule.",
+        limits="One base, one text, 60 steps. If two ranks have the same best learning rate of the grid, the ratio is 1 for each seed. The spread is that of the two seeds that look for the learning rate, and is in no rule.",
     ),
 )

@@ -22,7 +22,7 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="A setup in which both have the same best learning rate.",
     setup="language, digits, linear",
-    varied="the rate",
+    varied="the learning rate",
     setting="The source's convention: alpha 32, A by Kaiming, one rate for A and B, Adam.",
     figures={
         "language": "LoRA's best learning rate over the full update's, text",
@@ -35,12 +35,12 @@ CLAIM = Claim(
     published="About 10, in short runs about 15.",
     headline="language",
     words="LoRA's best rate ÷ the full update's, text",
-    limits="Widths of 48 to 128; the source's models are 10 to 60 times as wide, and train for longer.",
-    advice="Sweep the learning rate anew for each base and each alpha. The ratio grew with the width here: ten times is a place to start for a model of hundreds of columns, not for a small network.",
+    limits="Widths are 48 to 128. The source's models are 10 to 60 times as wide, and train for longer.",
+    advice="Sweep the learning rate anew for each base and each alpha. The ratio grew with the width here. Ten times is a place to start for a model of hundreds of columns, not for a small network.",
     at_scale=AtScale(
         title="LoRA's best learning rate is about ten times that of full fine-tuning.",
         finding="LoRA's best learning rate was {r1} times the full update's at rank 1, {r8} times at rank 8 and {r64} times at rank 64.",
-        setting="alpha 32 at ranks 1, 8 and 64; width 576. The best rate of each of the two seeds that look for it, by a parabola through three rates.",
+        setting="alpha 32 at ranks 1, 8 and 64; width 576. Two seeds look for the best learning rate; each one's is the vertex of a parabola through three learning rates.",
         figures={
             f"r{r}": f"LoRA's best learning rate at rank {r} over the full update's, alpha 32"
             for r in (1, 8, 64)

@@ -189,6 +189,11 @@ class Book:
         rows = [json.loads(row) for file in files for row in file.read_text("utf-8").splitlines()]
         return {json.dumps(row.pop("run"), sort_keys=True): row for row in rows}
 
+    @functools.cached_property
+    def known(self) -> dict[tuple[str, range, int], list[int]]:
+        """The places of methods for seeds, by how many lines there were: rates are chosen many times."""
+        return {}
+
     def missing(self, run: Mapping[str, Any]) -> bool:
         return json.dumps(run, sort_keys=True) not in self.lines
 
@@ -259,8 +264,13 @@ class Sweep:
     def known(self, seeds: Sequence[int]) -> list[int]:
         """The places at which all these seeds have run."""
         firsts = range(seeds[0], seeds[-1] + 1, self.width)
-        return [place for place in range(-16, 17)
-                if not any(self.book.missing(self.run(place, first)) for first in firsts)]  # fmt: skip
+        asked = (self.name, firsts, len(self.book.lines))
+        if asked not in self.book.known:
+            self.book.known[asked] = [
+                place for place in range(-16, 17)
+                if not any(self.book.missing(self.run(place, first)) for first in firsts)
+            ]  # fmt: skip
+        return self.book.known[asked]
 
     def lines(self) -> int:
         """How many lines are recorded."""

@@ -47,11 +47,11 @@ class Condition:
             surely, perhaps = true(high, least), true(low, most)
         return True if surely else None if perhaps else False
 
-    def found(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> str:
+    def found(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
         """The figure, and the side on which it was to lie."""
         label = labels[self.figure]
         to = labels[self.than] if self.than else shown(label, self.value)
-        return f"{label}: {measured(label, figures[self.figure])}, {SIDES[self.op]} {to}"
+        return [f"{label}: {measured(label, figures[self.figure])}, {SIDES[self.op]} {to}"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Joined:
             return self.enough
         return None if None in found or not found else not self.enough
 
-    def found(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> str:
+    def found(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
         """The conditions that hold."""
         true = [one for one in self.conditions if one.holds(figures)]
-        return "; ".join(one.found(labels, figures) for one in true)
+        return [text for one in true for text in one.found(labels, figures)]
 
 
 def parsed(data: Mapping[str, Any] | None) -> Condition | Joined | None:

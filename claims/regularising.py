@@ -102,7 +102,7 @@ def sweep(name: str, rank: int, knob: str, value: float) -> Sweep:
 
 
 def over(name: str, rank: int, knob: str, value: float) -> Figure:
-    """Loss with a value over loss without, each at its own best learning rate."""
+    """Loss with a value over loss without, each at its best learning rate."""
     seeds = STUDIES[name].seeds
     ours, theirs = (sweep(name, rank, knob, one).values(seeds) for one in (value, 0.0))
     return Figure(tuple(np.exp(ours - theirs)), ratio=True)

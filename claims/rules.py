@@ -26,7 +26,7 @@ weaker verdict, which a test holds for each rule.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,6 +55,15 @@ def student(n: int, below: float = 0.975) -> float:
     return float(free**0.5 * np.tan(np.interp(2 * below - 1, area / area[-1], angles)))
 
 
+@functools.lru_cache(maxsize=1024)
+def centre(figure: Figure) -> tuple[float, float]:
+    """The mean of a figure's numbers and its standard error: both ends of an interval ask for them."""
+    numbers, n = figure.numbers, len(figure.values)
+    if n < 2:
+        return float(np.mean(numbers)), 0.0
+    return float(np.mean(numbers)), float(np.hypot(np.std(numbers, ddof=1) / n**0.5, figure.choice))
+
+
 class Figure(NamedTuple):
     """A number for each seed; a ratio is averaged by its logarithm, and so is its interval."""
 
@@ -76,15 +85,13 @@ class Figure(NamedTuple):
     @property
     def error(self) -> float:
         """The standard error of the mean, of logarithms for a ratio."""
-        n = len(self.values)
-        if n < 2:
-            return 0.0
-        return float(np.hypot(np.std(self.numbers, ddof=1) / n**0.5, self.choice))
+        return centre(self)[1]
 
     def moved(self, errors: float) -> float:
         """The mean, so many standard errors away."""
         with np.errstate(all="ignore"):
-            return self.back(float(np.mean(self.numbers)) + errors * self.error)
+            mean, error = centre(self)
+            return self.back(mean + errors * error)
 
     @property
     def mean(self) -> float:
@@ -275,10 +282,11 @@ class Rule:
     def words(self, labels: Mapping[str, str]) -> str:
         """The rule, in words."""
         said = [part.words(labels[part.figure]) for part in self.parts]
-        text = f"Supported if {'; and '.join(said)}."
+        text = f"Supported if {said[0]}."
+        if len(said) > 1:
+            text = f"Supported if all of this holds. {listed(said)}"
         if needs := dict.fromkeys(part.needs for part in self.parts if part.needs):
-            needed = "; and ".join(labels[name] for name in needs)
-            text += f" Judged only where this shows a loss: {needed}."
+            text += f" Judged only where a loss is shown. {listed(labels[name] for name in needs)}"
         return text
 
     def sentence(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> str:
@@ -289,7 +297,10 @@ class Rule:
             said = self.told(part, labels[part.figure], figures[part.figure], own)
             groups.setdefault(own, []).append(said)
         order = [name for name in (*VERDICTS, ONCE, COUNTED) if name in groups]
-        text = " ".join(f"{name.capitalize()}: {'; '.join(groups[name])}." for name in order)
+        text = " ".join(
+            f"{name.capitalize()}: {groups[name][0]}. {listed(groups[name][1:])}".rstrip()
+            for name in order
+        )
         reason = self.reason(labels, figures)
         if not reason and [*groups] == [verdict]:
             return text
@@ -306,12 +317,13 @@ class Rule:
                 f"{labels[name]}: {measured(labels[name], figures[name])}" for name in sorted(idle)
             ]
             if said:
-                return f" There was nothing to lose ({'; '.join(said)})."
+                return f" There was nothing to lose. {listed(said)}"
             return " No method of this setup reaches what was asked, the full update included."
         if verdict == SCALE:
             return f" {self.scale}"
         if verdict == CONTRADICTED and self.contradicted(figures):
-            return f" What would contradict it was found: {self.refuted.found(labels, figures)}."
+            found, *more = self.refuted.found(labels, figures)
+            return f" What would contradict it was found: {found}. {listed(more)}".rstrip()
         return ""
 
     def told(self, part: Part, label: str, figure: Figure, verdict: str) -> str:
@@ -320,14 +332,22 @@ class Rule:
         found = f"{label}: {measured(label, figure)}"
         if verdict == SUPPORTED and part.bound not in (0, 1):
             found += f", {'above' if part.sign > 0 else 'below'} {shown(label, part.bound)}"
+        more, most = ("more", "At least") if part.sign > 0 else ("less", "At most")
         if verdict == NOT_SHOWN:
             seen = shown(label, figure.seen(part.bound, part.sign, self.outside))
-            found += f", where {seen} or {'more' if part.sign > 0 else 'less'} would have been seen"
+            found += f". An effect of {seen} or {more} would have been seen"
         if verdict == CONTRADICTED:
-            found += f", where {shown(label, part.least)} was asked"
+            found += f". {most} {shown(label, part.least)} was asked"
         if verdict == SCALE and reach is not None and not part.needs:
-            found += f", where {shown(label, part.least)} was asked and the best of all methods has {shown(label, reach)}"
+            found += f". {most} {shown(label, part.least)} was asked, and the best of all methods has {shown(label, reach)}"
         return found
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Texts as one sentence each."""
+    return " ".join(
+        f"{text[0].upper() if text.split()[0].isalpha() else text[0]}{text[1:]}." for text in texts
+    )
 
 
 def measured(label: str, figure: Figure) -> str:

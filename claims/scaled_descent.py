@@ -57,17 +57,17 @@ def drift(hook: str | None, seed: int) -> float:
 CLAIM = Claim(
     title="Gradients scaled by (B^T B)^-1 and (A A^T)^-1 make training robust to the rate and the split of B A.",
     paper="Zhang, Pilanci, arXiv 2402.02347",
-    finding="Scaled gradients ended {gain:percent} below plain gradient descent, and {lower} times lower at an eighth of their best learning rates.",
+    finding="Scaled gradients ended {gain:percent} below plain gradient descent. At an eighth of their best learning rates they ended {lower} times lower.",
     topic="rate",
     refuted_by="Two splits of one B A that part, or plain descent that is as robust.",
     setup="linear",
-    varied="the rate, and a rescaling M of B and A",
-    setting="The paper's preconditioner on plain gradient descent; on Adam it is not tried here.",
+    varied="the learning rate, and a rescaling M of B and A",
+    setting="The paper's preconditioner is applied to plain gradient descent. It is not tried on Adam here.",
     figures={
-        "gain": "relative reduction in gradient descent's test loss by scaled descent, each at its own best learning rate",
-        "lower": "test loss of gradient descent over that of scaled descent, both at a learning rate 8 times below their best",
-        "drift": "share of its length by which B A differs after 20 steps from two splits of one start, scaled descent",
-        "plain_drift": "share of its length by which B A differs after 20 steps from two splits of one start, gradient descent",
+        "gain": "relative reduction in gradient descent's test loss by scaled descent, each at its best learning rate",
+        "lower": "test loss of gradient descent over scaled descent's, both 8 times below their best learning rates",
+        "drift": "share of its length by which B A differs after 20 steps from two splits, scaled descent",
+        "plain_drift": "share of its length by which B A differs after 20 steps from two splits, gradient descent",
     },
     measure=measure,
     ratios=("lower",),
@@ -77,8 +77,8 @@ CLAIM = Claim(
     headline="gain",
     words="share of gradient descent's loss that scaling saves",
     limits=(
-        "A linear task; the damping of 1e-4 is what is left of the dependence. Scaled descent does as well at many learning rates, so which of them is its best "
-        "depends on the seeds, and with it the figure at an eighth of that rate: seeds 0 to 63 give 11 times lower, seeds 1000 to 1007 gave 22."
+        "A linear task; what is left of the dependence comes from the damping of 1e-4. Scaled descent does as well at many learning rates, so its best one depends on the seeds. "
+        "So does the figure at an eighth of that learning rate: seeds 0 to 63 give 11 times lower, seeds 1000 to 1007 gave 22."
     ),
-    advice="A reason not to worry about the split of B and A; with Adam, tuning the rate does the same job.",
+    advice="With scaled gradients you need not worry about the split of B and A. With Adam, tuning the learning rate does the same job.",
 )

@@ -25,7 +25,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from claims.rules import CONTRADICTED, SUPPORTED, TASK, Figure, Part, Rule
+from claims.rules import CONTRADICTED, SUPPORTED, TASK, Figure, Part, Rule, listed
 from lora_np.files import write_whole
 
 if TYPE_CHECKING:
@@ -146,4 +146,4 @@ def sentence(name: str, labels: Mapping[str, str], failed: Collection[str] = ())
             for task, one in recorded()[name][figure].items()
         ]
         said.append(f"{labels[figure]}: {', '.join(on)}")
-    return f"{TASK.capitalize()}. {'; '.join(said)}." if said else ""
+    return f"{TASK.capitalize()}. {listed(said)}" if said else ""

@@ -22,7 +22,7 @@ CLAIM = Claim(
     refuted_by="A large model whose accuracy after reinforcement learning needs many more.",
     setup="language",
     varied="how many parameters are trained",
-    setting="LoRA-XS, of which the paper's TinyLoRA is a compression, trained on text: 28 and 7,168 parameters.",
+    setting="LoRA-XS with 28 and 7,168 parameters, trained on text. The paper's TinyLoRA is a compression of it.",
     figures={
         "n28": "share of the gain of LoRA at rank 64 that 28 parameters achieve, one per linear layer",
         "n7168": "share of the gain of LoRA at rank 64 that 7,168 parameters achieve",
@@ -35,8 +35,8 @@ CLAIM = Claim(
     headline="n28",
     words="share of rank 64's gain that 28 parameters achieve",
     limits=(
-        "The paper's setup cannot be reproduced here: it needs a model of billions of weights that can almost do the task, "
-        "and reinforcement learning; for supervised learning the paper itself asks for far more parameters."
+        "The paper's setup cannot be reproduced here. It needs reinforcement learning, and a model of billions of weights that can almost do the task. "
+        "For supervised learning the paper itself asks for far more parameters."
     ),
     advice="Do not expect it of supervised training, or of a small model.",
 )

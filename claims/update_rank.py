@@ -23,8 +23,8 @@ CLAIM = Claim(
     setting="The paper's count, singular values that hold 90 % of the variance, on the mean of all linear layers.",
     figures={
         "full": "directions that hold 90 % of a full update's energy, mean over the linear layers",
-        "r16": "directions that hold 90 % of the energy of an update by LoRA of rank 16, mean over the linear layers",
-        "r64": "directions that hold 90 % of the energy of an update by LoRA of rank 64, mean over the linear layers",
+        "r16": "directions that hold 90 % of the energy of LoRA's update, rank 16, mean over the linear layers",
+        "r64": "directions that hold 90 % of the energy of LoRA's update, rank 64, mean over the linear layers",
         "ratio": "directions of the full update over those of LoRA at rank 16",
     },
     measure=measure,
@@ -35,5 +35,5 @@ CLAIM = Claim(
     words="directions of the full update ÷ LoRA's, rank 16",
     beats={"ratio": ("language", "LoRA, r = 16", "rank 90")},
     limits="A matrix here has 64 or 128 singular values, so a factor of 100 is impossible. The rule once had a second bound on the same figure, 2, which the title does not claim.",
-    advice="Do not read it as: full rank is needed. See what a low rank loses on your task, by its loss.",
+    advice="It does not mean that you need full rank. Measure on your task how much loss a low rank costs.",
 )

@@ -26,16 +26,16 @@ def short(name: str) -> str:
 CLAIM = Claim(
     title="With a learning rate tuned for each, no variant of LoRA is more than 10 % ahead of it.",
     paper="Lee, Ko, Chen, Yeh, Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
-    finding="At rank 8 LoRA-GA's loss was {lora_ga:lower} below LoRA's, PiSSA's {pissa:lower}, OLoRA's {olora:lower}; DoRA's was {dora:above} above it.",
+    finding="At rank 8 LoRA-GA's loss was {lora_ga:lower} below LoRA's, PiSSA's {pissa:lower} and OLoRA's {olora:lower}. DoRA's was {dora:above} above it.",
     topic="variants",
     refuted_by="A variant that is clearly ahead at its own best rate.",
     setup="digits",
-    varied="the rate",
-    setting="Each variant with a full sweep, as in the paper; seven of them, on one task. Each seed draws base, split, start and order; the base never sees a test image.",
+    varied="the learning rate",
+    setting="Seven variants on one task, each with a full sweep, as in the paper. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         short(
             name
-        ): f"LoRA's test loss over {name.split(',')[0]}'s at rank 8 on digits, each at its own best learning rate"
+        ): f"LoRA's test loss over {name.split(',')[0]}'s at rank 8 on digits, each at its best learning rate"
         for name in NAMES[2:]
     },
     measure=measure,

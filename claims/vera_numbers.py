@@ -19,7 +19,7 @@ CLAIM = Claim(
     refuted_by="A task on which VeRA is behind LoRA with as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "large": "test loss of LoRA at rank 8 over that of VeRA with an eighth of the parameters, digits",
         "equal": "test loss of LoRA at rank 1 over that of VeRA with as many parameters, digits",
@@ -32,6 +32,6 @@ CLAIM = Claim(
     headline="large",
     words="LoRA's loss ÷ VeRA's with an eighth of its parameters",
     beats={"equal": ("digits", "LoRA, r = 1")},
-    limits="A small network, whose task is far from what it knew; the paper's tasks are near.",
-    advice="For many small adapters of an easy task: it was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
+    limits="The task is far from what this small network knew. The paper's tasks are near.",
+    advice="Use it for many small adapters of an easy task. It was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
 )

@@ -24,12 +24,12 @@ CLAIM = Claim(
     refuted_by="A at zero with the same loss at a rate of its own.",
     setup="digits, linear",
     varied="the width",
-    setting="Both starts drawn by the same rule, the bound one over the root of the fan-in; widths 64 and 256. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="Both starts are drawn by the same rule: uniform, with a bound of one over the root of the fan-in. Widths are 64 and 256. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
     figures={
-        "digits": "test loss with A at zero over test loss with B at zero, digits, each at its own best learning rate",
+        "digits": "test loss with A at zero over that with B at zero, digits, each at its best learning rate",
         "digits_rate": "best learning rate with B at zero over best learning rate with A at zero, digits",
-        "wide": "test loss with A at zero over test loss with B at zero, linear task of width 256, each at its own best learning rate",
-        "wide_rate": "best learning rate with B at zero over best learning rate with A at zero, linear task of width 256",
+        "wide": "test loss with A at zero over that with B at zero, linear, width 256, best learning rates",
+        "wide_rate": "best learning rate with B at zero over that with A at zero, linear task of width 256",
     },
     measure=measure,
     ratios=("digits", "digits_rate", "wide", "wide_rate"),
@@ -45,5 +45,5 @@ CLAIM = Claim(
     words="loss with A at zero ÷ with B at zero, digits",
     beats={"digits": ("digits", "A zero, r = 8"), "wide": ("linear", "width 256, A zero")},
     limits="The paper's argument is about width going to infinity.",
-    advice="B at zero is the usual start, and not better everywhere: on digits A at zero was ahead. Tune the learning rate of either before you blame the initialisation.",
+    advice="B at zero is the usual start, but it is not better everywhere. On digits A at zero was ahead. Tune the learning rate of either before you blame the initialisation.",
 )

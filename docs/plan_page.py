@@ -6,8 +6,10 @@ import contextlib
 import io
 import re
 import shlex
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lora_np.accounting import count_model, gpus, training_memory
@@ -15,6 +17,10 @@ from lora_np.cli import run
 from lora_np.models import from_config, preset
 
 PAGE = Path(__file__).parent / "use" / "plan.md"
+# figures of sources that state all settings, with what was measured
+LISTED = tomllib.loads(
+    (PAGE.parents[2] / "tests" / "accounting" / "published_memory.toml").read_text("utf-8")
+)
 LORA_PAPER = "[LoRA, 1.2](https://arxiv.org/abs/2106.09685)"
 QLORA_PAPER = "[QLoRA](https://arxiv.org/abs/2305.14314)"
 FACTORY = "[LLaMA-Factory](https://github.com/hiyouga/LLaMA-Factory/wiki/Performance-comparison)"
@@ -431,6 +437,41 @@ def published() -> str:
     return "\n".join(lines) + "\n"
 
 
+def estimated(figure: dict[str, Any]) -> tuple[int, int]:
+    """Our estimate for a listed figure, in bytes, and the trainable parameters."""
+    config = LISTED["models"].get(figure["model"])
+    spec = preset(figure["model"]) if config is None else from_config(config)
+    options = {**LISTED["settings"][figure["source"]], **figure["options"]}
+    rank, targets = options.pop("rank"), options.pop("targets")
+    if not rank:
+        return training_memory(spec, **options).total, spec.total
+    lora = count_model(spec, rank=rank, targets=targets)
+    return training_memory(lora, **options).total, lora.trainable
+
+
+def listed() -> str:
+    """The listed measurements next to our estimates, as a Markdown table."""
+    rows, off = [], []
+    for figure in LISTED["figures"]:
+        options = {**LISTED["settings"][figure["source"]], **figure["options"]}
+        ours, measured = estimated(figure)[0], figure["published"]
+        off.append(ours / measured - 1)
+        dtype, rest = options.get("dtype", "bfloat16"), options.get("unquantised_dtype", "float32")
+        base = f"nf4, rest {rest}" if dtype == "nf4" else dtype
+        rank = f"rank {options['rank']}" if options["rank"] else "full"
+        size = f"{options['batch_size']} x {options['max_length']:,}"
+        source = f"[{figure['source']}]({LISTED['sources'][figure['source']]})"
+        figures = f"{measured / GB:,.2f} GB", f"{ours / GB:,.2f} GB", f"{off[-1]:+.0%}"
+        rows.append(f"| {' | '.join([figure['model'], rank, base, size, source, *figures])} |")
+    near = [abs(error) for error in off if abs(error) <= 0.15]
+    return "\n".join([
+        f"{len(near)} of {len(off)} are within 15 %; the median difference is"
+        f" {100 * median(map(abs, off)):.0f} %.\n",
+        "| model | training | base | batch | source | published | ours | difference |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | ---: |", *rows, "",
+    ])  # fmt: skip
+
+
 def sold() -> str:
     """The GPUs as a Markdown table."""
     lines = ["| GPU | sold with | driver | note |", "| --- | ---: | ---: | --- |"]
@@ -453,7 +494,7 @@ def page() -> str:
         return f"$ {found[1]}\n{out.getvalue().strip()}\n```"
 
     text = re.sub(r"\$ (lora-np plan [^\n]*)\n.*?```", printed, text, flags=re.DOTALL)
-    for name, table in {"gpus": sold(), "published": published()}.items():
+    for name, table in {"gpus": sold(), "published": published(), "listed": listed()}.items():
         before, rest = text.split(f"<!-- {name} -->\n")
         text = f"{before}<!-- {name} -->\n\n{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return text

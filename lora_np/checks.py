@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from lora_np.lazy import numpy as np
 
@@ -31,6 +31,11 @@ else:  # commands that count import no NumPy
 StrPath = str | os.PathLike[str]
 # Given to a call of a layer, it draws what is dropped. In quotes: numpy.random takes time to load.
 Rng: TypeAlias = "np.random.Generator | None"
+
+
+def refuse(message: str) -> NoReturn:
+    """Raise an error about an argument: a command that is given it ends with status 2."""
+    raise ValueError(message)
 
 
 def overflow_allowed(**settings: Any) -> np.errstate:
@@ -75,9 +80,12 @@ def whole_number(
 
 
 def whole_numbers(name: str, value: object) -> tuple[int, ...]:
-    """Convert one whole number from 1 on, or several, to a tuple."""
+    """Convert one whole number from 1 on, or several, to a tuple: ranks, for instance.
+
+    No matrix of a model has more than 2**20 rows and columns.
+    """
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
-    return tuple(whole_number(name, item) for item in (value if several else (value,)))  # type: ignore[attr-defined]
+    return tuple(whole_number(name, one, maximum=2**20) for one in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
 def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -237,7 +238,10 @@ def parse_json(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
         content = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=partial(_no_constant, text),
+            parse_int=number,
         )
         if b"\\u" in data:  # an escape can make half of a pair, which is not text
             json.dumps(content, ensure_ascii=False).encode()
@@ -267,8 +271,9 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _no_constant(text: str) -> NoReturn:
-    raise FileError(f"{text} is not JSON")
+def _no_constant(text: str, constant: str) -> NoReturn:
+    key = re.search(rf'"[^"]{{1,80}}"(?=\s*:\s*{constant})', text)
+    raise FileError(f"{key[0] + ': ' if key else ''}{constant} is not JSON")
 
 
 # Writing

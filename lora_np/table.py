@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lora_np.checks import printable, whole_number
+from lora_np.checks import printable, refuse, whole_number
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -331,5 +331,5 @@ def parse_bytes(name: str, size: int | str) -> int:
         return whole_number(name, size, minimum=0)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)
     if not match or match[2].lower() not in _SIZES:
-        raise ValueError(f"{name} must be bytes or text such as '24 GB' or '24 GiB', got {size!r}")
+        refuse(f"{name} must be bytes or text such as '24 GB' or '24 GiB', got {size!r}")
     return int(float(match[1]) * _SIZES[match[2].lower()])

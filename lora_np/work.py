@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -58,6 +59,17 @@ def one_thread() -> AbstractContextManager[object]:
     """Limit linear algebra to one thread within a block."""
     limits: AbstractContextManager[object] = _libraries().limit(limits=1)
     return limits
+
+
+@contextmanager
+def usual_threads() -> Iterator[None]:
+    """Limit linear algebra to one thread within a block, unless the user has set a number.
+
+    More threads than free cores wait for one another: a run may take several times as long.
+    """
+    chosen = any(name.endswith("_NUM_THREADS") for name in os.environ)
+    with nullcontext() if chosen else one_thread():
+        yield
 
 
 @cache

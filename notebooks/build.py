@@ -416,12 +416,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--check", action="store_true", help="write nothing; fail where a notebook differs"
     )
     parser.add_argument("--prose", action="store_true", help="execute only where code has changed")
+    parser.add_argument(
+        "--half", type=int, choices=(0, 1), help="every other lesson: each half keeps one core busy"
+    )
     options = parser.parse_args(arguments)
     failures = 0
     for path in orphans() if options.check else []:
         print(f"{path.stem}: there is no source")
         failures += 1
-    for source in lessons(options.names):
+    sources = lessons(options.names)
+    for source in sources if options.half is None else sources[options.half :: 2]:
         fresh, cover = retold(source) if options.prose else execute(read(source))
         text = nbformat.writes(fresh) + "\n"
         problem = stale(source, fresh) if options.check else ""

@@ -24,8 +24,8 @@ MEANING = {
     "mixed": "some of what is claimed is supported and some contradicted; the page says which",
     "depends on the task": "what is supported on one task is contradicted on another; the page says on which",
     "not shown": "the interval holds both; the page gives the smallest effect that would have been seen",
-    "contradicted here": "what the card says would contradict it was found, or the interval falls short of the smallest effect worth having, which some method of this setup reaches",
-    "needs scale": "no method of this setup reaches the smallest effect worth having, the full update included, or there was nothing to lose: this setup cannot tell",
+    "contradicted here": "what the card says would contradict it was found. Or the interval falls short of the smallest effect worth having, although some method of this setup reaches it",
+    "needs scale": "this setup cannot tell. No method in it reaches the smallest effect worth having, the full update included, or there was nothing to lose",
 }
 VERDICTS = tuple(MEANING)
 SETUPS = {
@@ -171,7 +171,7 @@ def by_chance(known: dict[str, Any]) -> str:
     count = sum(bool(claim["odds"]) for claim in known.values())
     return (
         f"If none of the {count} claims whose figures have a spread had any effect, {expected(known, 'supported'):.2f} of them would be called supported by chance and "
-        f"{expected(known, 'mixed'):.2f} mixed; that is a simulation of every rule with the measured spread."
+        f"{expected(known, 'mixed'):.2f} mixed. That is a simulation of every rule with the measured spread."
     )
 
 
@@ -181,7 +181,7 @@ def power(claim: dict[str, Any]) -> list[str]:
     if not odds or odds["power"]:
         return []
     return [
-        f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments, and not in the 80 % that we ask for."
+        f"**No power.** At a truth of twice the smallest effect worth having, this rule would say *supported* in {100 * odds['seen']:.0f} % of such experiments. We ask for 80 %."
     ]
 
 
@@ -264,8 +264,8 @@ def page(name: str, claim: dict[str, Any]) -> str:
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
     machine = f"{claim['machine']}, NumPy {claim['versions']['numpy']}, seeds {claim['seeds'][0]} to {claim['seeds'][-1]}"
     parts.append(
-        f"`python -m claims show {name}` computes the figures again from the recorded runs. `python -m claims run {name} --out FOLDER` trains it again with seeds of your own; "
-        f"the recorded runs took {claim['seconds']:,.0f} seconds of one core ({machine})."
+        f"`python -m claims show {name}` computes the figures again from the recorded runs. `python -m claims run {name} --out FOLDER` trains it again with seeds of your own. "
+        f"The recorded runs took {claim['seconds']:,.0f} seconds of one core ({machine})."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -350,8 +350,8 @@ def cannot_tell(claim: dict[str, Any]) -> list[str]:
     if not wide:
         return []
     return [
-        "With the spread that was measured, this setup cannot tell an effect of just the smallest size worth having: it would be "
-        f"seen in fewer than four of five such experiments. That is so for: {'; '.join(wide)}."
+        "The measured spread is too wide to tell an effect of just the smallest size worth having. It would be "
+        f"seen in fewer than four of five such experiments. This holds for these figures. {rules.listed(wide)}"
     ]
 
 

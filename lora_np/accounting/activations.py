@@ -8,6 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
+from lora_np.checks import refuse
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
 from lora_np.settings import check_settings, setting
 
@@ -101,7 +102,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.offloading and not self.checkpointing:
-            raise ValueError("offloading moves what checkpointing keeps: leave checkpointing on")
+            refuse("offloading moves what checkpointing keeps: leave checkpointing on")
 
     @property
     def item(self) -> int:

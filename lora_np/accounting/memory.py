@@ -26,7 +26,7 @@ from lora_np.accounting.lora import (
     model_spec,
     spec_of,
 )
-from lora_np.checks import choice, whole_number
+from lora_np.checks import choice, refuse, whole_number
 from lora_np.models import ModelSpec
 from lora_np.table import Shown, Table, binary_bytes, parse_bytes
 
@@ -334,9 +334,7 @@ def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryT
         held, trained, added = dtype, model.total, 0
         what = f"full, {dtype}"
         if held not in ITEMSIZE:
-            raise ValueError(
-                f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}"
-            )
+            refuse(f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}")
     return MemoryTerms(
         f"{spec.name}: {what}", training, spec.positions, _weights_bytes(spec, training),
         added * training.adapter_item, trained, ITEMSIZE[held], tuple(_trained_tensors(model)),

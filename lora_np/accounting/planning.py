@@ -24,7 +24,7 @@ from lora_np.accounting.memory import (
     terms_of,
     training_options,
 )
-from lora_np.checks import Names, choice, shown, whole_number, whole_numbers
+from lora_np.checks import Names, choice, refuse, shown, whole_number, whole_numbers
 from lora_np.files import read_json
 from lora_np.models import ATTENTION, ModelSpec, ModuleSpec, family_names
 from lora_np.table import Cell, Shown, Table, binary_bytes, parse_bytes
@@ -447,15 +447,11 @@ def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype:
     """Refuse options that no method could use: LoRA's in full fine-tuning, or another dtype."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and {*settings} == {"full"}:
-        raise ValueError(
-            f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full"
-        )
+        refuse(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
     if "dtype" in given and dtype not in [own.dtype for own in settings.values()]:
         takes = [*ITEMSIZE] if "full" in settings else []
         takes += ["int8", "nf4"] if "QLoRA" in settings else []
-        raise ValueError(
-            f"dtype must be {' or '.join(takes)} for {' and '.join(settings)}, got {dtype!r}"
-        )
+        refuse(f"dtype must be {' or '.join(takes)} for {' and '.join(settings)}, got {dtype!r}")
 
 
 def _choice(
@@ -552,9 +548,9 @@ def _gpu(name: str | int) -> GPU:
     most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists them all
     if len(several := names.several(name)) > 1:
         which = " or ".join(map(repr, several))
-        raise ValueError(f"gpu must say which: {which}, got {shown(name)}")
+        refuse(f"gpu must say which: {which}, got {shown(name)}")
     close = ", ".join(map(repr, names.nearest(name, most)))
-    raise ValueError(
+    return refuse(
         f"gpu must be a memory such as 24 GB, or a GPU such as {close}, got {shown(name)}"
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_np import linalg
 from lora_np.accounting.matrix import count_full, count_lora
-from lora_np.checks import Array, ArrayLike, matrix as checked_matrix, number
+from lora_np.checks import Array, ArrayLike, matrix as checked_matrix, number, refuse
 from lora_np.hub import load_matrix
 from lora_np.table import Table, shape_text
 
@@ -146,9 +146,7 @@ def rank_errors_of(
     (1, 2)
     """
     if energy is not None and tolerance is not None:
-        raise ValueError(
-            f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}"
-        )
+        refuse(f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}")
     share = linalg.ENOUGH if energy is None else energy
     share = number("energy", share, maximum=1, open_minimum=True)
     if tolerance is not None:

@@ -42,6 +42,7 @@ class Stored:
     dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
     read: Callable[[], Array]  # bfloat16 as float32
+    key: str = ""  # in the file
 
     @property
     def size(self) -> int:

@@ -6,11 +6,27 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lora_np.adapters.adapter import FILES, Adapter, Format, Source
-from lora_np.adapters.formats import Findings, base_of, format_of, opened, without_copies
-from lora_np.adapters.rules import ALL, CheckedModule, grouped, judged, runtimes, shortened
+from lora_np.adapters.formats import (
+    Findings,
+    base_of,
+    format_of,
+    opened,
+    weights_file,
+    without_copies,
+)
+from lora_np.adapters.rules import (
+    ALL,
+    CheckedModule,
+    grouped,
+    judged,
+    runtimes,
+)
+from lora_np.adapters.values import Fault, missing, shortened, value_faults
 from lora_np.checks import choice
+from lora_np.hub import safetensors
 from lora_np.models import Base, open_base
 from lora_np.table import Table
 
@@ -87,7 +103,9 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
 
     Notes
     -----
-    The rules are those of the version that a note names, from ``runtimes.toml`` in this package. A
+    The rules are those of the version that a note names, from ``runtimes.toml`` in this package,
+    and the places where a program can adapt an architecture are those of its own source, in
+    ``places.json``. Without a base, only the names of a Llama are known. Every value is read. A
     directory for PEFT is judged for llama.cpp as its own converter writes it, and for mlx-lm as a
     script that renames its tensors.
 
@@ -96,37 +114,52 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     >>> import lora_np as lnp, numpy as np
     >>> from lora_np.adapters import AdapterModule
     >>> modules = {
-    ...     name: AdapterModule.of(A=np.ones((r, 3)), B=np.ones((4, r)), alpha=2.0 * r)
-    ...     for name, r in [("q", 4), ("k", 2)]
+    ...     f"model.layers.0.self_attn.{name}": AdapterModule.of(
+    ...         A=np.ones((r, 3)), B=np.ones((4, r)), alpha=2.0 * r
+    ...     )
+    ...     for name, r in [("q_proj", 4), ("k_proj", 2)]
     ... }
     >>> for row in check(Adapter(modules), runtime="llama.cpp").rows:
     ...     print(row.module, row.status, row.scale_error)
-    q fine 1.0
-    k wrong scale 2.0
+    model.layers.0.self_attn.q_proj fine 1.0
+    model.layers.0.self_attn.k_proj wrong scale 2.0
     """
     choice("runtime", runtime, [*runtimes(), "all"])
-    form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
+    form, path = ("peft", None) if isinstance(adapter, Adapter) else format_of(adapter)
     known = None if base is None else open_base(base)
-    read = opened(adapter, base=known)
-    read = without_copies(read, base_of(read, known))
     programs = {
         name: rules
         for name, rules in runtimes().items()
         # of image models, or of language models
         if runtime == name
-        or (runtime == "all" and ("kohya" in rules["reads"]) == (form == "kohya"))
+        or (
+            runtime == "all" and rules["reads"] and ("kohya" in rules["reads"]) == (form == "kohya")
+        )
     }
-    rows = judged(read, form, known, programs)
+    headings = ("runtime", "modules", "status", "scale error", "why", "fix")
+    faults = _empty(weights_file(path)) if path and form != "gguf" else []
+    read = Adapter({})
+    if not faults:
+        read = opened(adapter, base=known)
+        read = without_copies(read, base_of(read, known))
+        faults = [*((ALL, fault) for fault in missing(read, known)), *value_faults(read)]
+    rows = judged(read, form, known, programs, faults)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
     if runtime == "all":
-        others = [name for name in runtimes() if name not in programs]
+        others = [name for name, x in runtimes().items() if x["reads"] and name not in programs]
         notes.append(f"not asked, since they run other models: {', '.join(others)}")
     if read.around:
         notes.append(f"names are not as their program writes them: {', '.join(read.around)}")
     notes += _advice(rows, adapter, form, base)
-    headings = ("runtime", "modules", "status", "scale error", "why", "fix")
     fine = all(row.status == "fine" for row in rows)
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
+
+
+def _empty(file: Path) -> list[tuple[str, Fault]]:
+    """List the tensors without elements, which no program loads."""
+    why = "empty: not gathered when it was saved, as under DeepSpeed ZeRO-3"
+    tensors = safetensors.open(file).tensors
+    return [(key, Fault("empty", why)) for key, info in tensors.items() if 0 in info.shape]
 
 
 OWN_BASE = "use the base that it was trained on"  # of runtimes.toml: no command gives other shapes

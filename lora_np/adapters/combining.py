@@ -27,7 +27,7 @@ from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed, real
+from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed, real, refuse
 from lora_np.files import FileError
 from lora_np.hub import directory
 from lora_np.linalg import SVD, principal_angles
@@ -214,9 +214,7 @@ def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> lis
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
-        raise ValueError(
-            f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters"
-        )
+        refuse(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
     return [
         number(f"the weight of {path}", weight, minimum=float("-inf"))
         for path, weight in zip(adapters, weights, strict=True)
@@ -239,7 +237,7 @@ def _by_module(
 def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int) -> None:
     """Refuse inputs that a method does not take, and a method without them."""
     if (grams is not None) != (method == "regmean") or len(grams or range(count)) != count:
-        raise ValueError(
+        refuse(
             f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
         )
 
@@ -560,7 +558,7 @@ def overlap(
     45
     """
     if len(adapters) < 2:
-        raise ValueError(f"overlap compares two adapters or more, got {len(adapters)}")
+        refuse(f"overlap compares two adapters or more, got {len(adapters)}")
     loaded = [only_lora(load(path)) for path in adapters]
     check_fit(loaded, any_base=any_base)
     work = {

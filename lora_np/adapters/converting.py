@@ -25,6 +25,7 @@ from lora_np.adapters.base_weights import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.adapters.spectra import Grams, Spectrum, back, finite, put_aside, root_of
+from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
@@ -133,6 +134,7 @@ def convert(
     given = None if base is None else open_base(base)
     before = formats.load(adapter, base=given)
     own = formats.base_of(before, given)
+    check_finite(before)
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
         before = to_lora(before, base=own) if before.start else only_lora(before)
         before = formats.without_copies(before, own)

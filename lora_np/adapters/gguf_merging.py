@@ -15,6 +15,7 @@ from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import Merging
 from lora_np.adapters.formats import Written, load
+from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located
@@ -135,6 +136,7 @@ def merge_gguf(
         raise FileError(f"{recipe} already exists; pass force=True (--force)")
     source = opened(base)
     update = load(adapter, base=source)
+    check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
     merged = MergedFile.of(merging, source, dtype, draws if rounding == "random" else None)

@@ -74,7 +74,7 @@ def read(
     for key, (place, part) in keys.items():
         info = file.tensors[key]
         name = part if _TUNED.fullmatch(part) else _PARTS.get(part)
-        tensor = Stored(info.dtype, info.shape, partial(file.read, key))
+        tensor = Stored(info.dtype, info.shape, partial(file.read, key), key)
         if place and (part in _BESIDE or (part == "diff" and len(info.shape) < 2)):
             beside[f"{place}.{part}"] = tensor
         elif not (place and name and (info.dtype in FLOATS or part == "alpha")):

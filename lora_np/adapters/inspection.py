@@ -14,6 +14,7 @@ from lora_np.adapters.base_weights import Reader, add_update, from_start, on_bas
 from lora_np.adapters.formats import Findings, load, weights_file
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.spectra import Spectrum, directions, finite, norm, side_by_side
+from lora_np.adapters.values import Fault, fault_of, missing
 from lora_np.checks import Array, StrPath, brief, number, printable
 from lora_np.files import FileError
 from lora_np.hub import TensorInfo, directory
@@ -60,6 +61,7 @@ _LEGEND = {
         f"new directions among the {_TOP} strongest of the merged weight (arXiv 2410.21228)"
     ),
 }
+_STATUS = {"not finite": "NOT FINITE", "zero": "DEAD"}
 _FORMATS = {"share": "{:.1%}".format}
 
 
@@ -276,13 +278,15 @@ def inspect(
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     measured = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
-    total = sum(row.norm**2 for row, _ in measured.values() if row.norm is not None) or 1.0
+    total = sum(row.norm**2 for row, *_ in measured.values() if row.norm is not None) or 1.0
     rows = [
         row if row.norm is None else row._replace(share=row.norm**2 / total)
-        for row, _ in measured.values()
+        for row, *_ in measured.values()
     ]
-    spectra = {name: s for name, (_, s) in measured.items()}
-    notes, kinds = (*_notes(opened, rows), *unsure), tuple(_totals(opened, rows))
+    spectra = {name: s for name, (_, s, _) in measured.items()}
+    faults = {name: fault for name, (*_, fault) in measured.items() if fault}
+    notes = (*_notes(opened, faults), *(x.why for x in missing(opened, model)), *unsure)
+    kinds = tuple(_totals(opened, rows))
     compared = any(row.relative is not None for row in rows)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
     return Inspection(
@@ -297,19 +301,20 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 def _look(
     work: tuple[str, str, AdapterModule, Reader | None, str | None],
-) -> tuple[InspectedModule, Array]:
-    """The measurements of one module, and its singular values."""
+) -> tuple[InspectedModule, Array, Fault | None]:
+    """The measurements of one module, its singular values, and what is wrong with it."""
     name, place, module, weight, start = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
+    fault = fault_of(name, module)
+    if fault and fault.status == "not finite":
+        return row, np.zeros(0), fault
     B, A = module.factors()
-    if not (np.isfinite(B).all() and np.isfinite(A).all()):
-        return row, np.zeros(0)
     spectrum = Spectrum.of(directions(place, B, A).s, module.scale)
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
     row = row._replace(
-        status="ok" if norm else "DEAD",
+        status="ok" if norm and not fault else "DEAD",
         norm=norm,
         rank_for_99=needed,
         excess_rank=module.rank - needed,
@@ -317,7 +322,7 @@ def _look(
         stable_rank=stable_rank(np.diag(s)),
     )
     if weight is None:
-        return row, s
+        return row, s, fault
     W0 = weight()
     W = W0.copy()
     if start is not None:
@@ -330,17 +335,17 @@ def _look(
         gain = amplification_factor(W0, update, rank=strongest) if norm else None
         new = intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))
         row = row._replace(amplification=gain, intruders=len(new))
-    return row, s
+    return row, s, fault
 
 
-def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
-    notes = []
-    for status, what in (
-        ("NOT FINITE", "hold NaN or infinity"),
-        ("DEAD", "do nothing: B A is zero"),
-    ):
-        if named := [row.name for row in rows if row.status == status]:
-            notes.append(f"{status}: {', '.join(named)} {what}")
+def _notes(adapter: Adapter, faults: Mapping[str, Fault]) -> list[str]:
+    named: dict[Fault, list[str]] = {}
+    for name, fault in faults.items():
+        named.setdefault(fault, []).append(name)
+    notes = [
+        f"{_STATUS[fault.status]}: {', '.join(names)}: {fault.why}"
+        for fault, names in named.items()
+    ]
     if adapter.has_magnitudes:
         notes.append(
             "DoRA: norms and spectra are those of the directions' updates, before magnitudes"
@@ -356,8 +361,6 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
         )
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
-    elif listed := adapter.raw.get("modules_to_save"):
-        notes.append(f"the file has nothing of modules_to_save, {listed}")
     for name, trained in adapter.rows.items():
         notes.append(f"rows replaced: {len(trained.tokens)} of {name}")
     return notes

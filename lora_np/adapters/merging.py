@@ -14,6 +14,7 @@ from lora_np.adapters.adapter import FILES, Adapter, header
 from lora_np.adapters.base_models import MERGED, check_base, digest_of
 from lora_np.adapters.base_weights import Change, Merging
 from lora_np.adapters.formats import CARD, Written, load
+from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, directory
@@ -135,6 +136,7 @@ def merge(
         )
     source = OpenModel.at(directory(base))
     update = load(adapter, base=source)
+    check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
     plan = _Plan.of(merging)

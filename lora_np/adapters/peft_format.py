@@ -168,7 +168,7 @@ def interpret(
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
         name = key.removeprefix(PREFIX)
-        tensor = Stored(info.dtype, info.shape, partial(file.read, key))
+        tensor = Stored(info.dtype, info.shape, partial(file.read, key), key)
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
         if suffix is None:
             others[name] = tensor

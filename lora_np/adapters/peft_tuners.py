@@ -35,7 +35,7 @@ def read_tuner(
     others: dict[str, Stored] = {}
     with errors_at(file.path):
         for key, info in file.tensors.items():
-            stored = Stored(info.dtype, info.shape, partial(file.read, key))
+            stored = Stored(info.dtype, info.shape, partial(file.read, key), key)
             holder, own, tensor = key.partition(f".{tuner.prefix}")
             if own and holder == PREFIX.partition(".")[0]:
                 shared[tensor] = stored

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from lora_np.adapters.adapter import Adapter, Format
 from lora_np.adapters.scaling import usual
-from lora_np.files import FileError
+from lora_np.adapters.values import Fault, shortened
+from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
 CLOSE = 1e-6  # a scale that differs by less is right
@@ -21,11 +22,21 @@ ALL = "(all)"  # of a row about the adapter as a whole
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
-    "only named", "moved base", "expression", "tied", "tied embedding", "wrapped", "doubled",
+    "moved base", "expression", "tied", "tied embedding", "wrapped", "doubled",
     "unprefixed", "named", "prefix", "headless", "unknown", "unsure", "misfit", "no target",
     "container",
 )  # fmt: skip
-_WORST = ("refused", "ignored", "wrong scale", "not known", "fine")
+_WORST = (
+    "empty",
+    "absent",
+    "not finite",
+    "zero",
+    "refused",
+    "ignored",
+    "wrong scale",
+    "not known",
+    "fine",
+)
 _OWN: dict[Format, str] = {
     "peft": "peft",
     "gguf": "llama.cpp",
@@ -37,6 +48,13 @@ _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
+_GIVE_BASE = "--base MODEL"
+# Most families' names: without a base, only these are known to be modules'.
+_LLAMA = re.compile(
+    r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+    r"|model\.embed_tokens|lm_head"
+)
+_TOWER = re.compile(r"(^|\.)(\w*(vision|visual|image|video|audio)\w*|multi_modal_projector)\.")
 
 
 class Rule(TypedDict):
@@ -80,7 +98,8 @@ class CheckedModule(NamedTuple):
     module : str
         Its path, the name of a parameter that is replaced, or "(all)".
     status : {"fine", "not known", "wrong scale", "ignored", "refused"}
-        What becomes of it.
+        What becomes of it; or what is wrong with the adapter: "zero", "not finite", "absent" or
+        "empty".
     scale_error : float or None
         By how much its scale is too large.
     why : str
@@ -106,20 +125,41 @@ class CheckedModule(NamedTuple):
 def runtimes() -> Mapping[str, Runtime]:
     """Read the rules of every program."""
     import tomllib  # slow to import, rarely needed
-    from importlib.resources import files
 
-    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name("runtimes.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def places() -> dict[str, Any]:
+    """Read where programs can put a LoRA: names of modules, with the architectures that have them.
+
+    ``recipes/places.py`` reads them in the source of each program.
+    """
+    return read_json(Path(__file__).with_name("places.json"))
+
+
+def placed(runtime: str, architecture: str) -> list[str] | None:
+    """List the last names of modules that an architecture has in a program; None if unlisted."""
+    lists = places()[runtime]["places"].items()
+    return next((names.split() for names, x in lists if architecture in x.split()), None)
 
 
 def judged(
-    adapter: Adapter, form: Format, base: OpenModel | None, programs: Iterable[str]
+    adapter: Adapter,
+    form: Format,
+    base: OpenModel | None,
+    programs: Iterable[str],
+    faults: Collection[tuple[str, Fault]] = (),
 ) -> tuple[CheckedModule, ...]:
     """Give a row for each program and module of an adapter in a format, and for what it replaces.
 
-    One for all if the program does not read the format.
+    One for all if the program does not read the format. What is wrong with the adapter itself, the
+    ``faults``, comes before what programs make of it.
     """
     having = {} if _tuner(adapter) else _features(adapter, form, base)
-    return tuple(row for name in programs for row in _by_program(name, adapter, form, having))
+    return tuple(
+        row for name in programs for row in _by_program(name, adapter, form, having, base, faults)
+    )
 
 
 def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
@@ -143,7 +183,8 @@ def remarks(
     known = base if base and base.known else None
     groups = grouped(judged(adapter, form, known, programs))
     for row, names in groups.items():
-        if row.status == "fine" or not (portable or row.runtime == own):
+        unasked = base is None and row.fix == _GIVE_BASE
+        if row.status == "fine" or unasked or not (portable or row.runtime == own):
             continue
         note = f"{row.runtime} ({row.status}): {shortened(names)}: {row.why}"
         note += f"; {row.fix}" if row.fix else ""
@@ -157,39 +198,39 @@ def remarks(
     return notes
 
 
-def shortened(names: list[str]) -> str:
-    """Two names, or one and how many more."""
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
-
-
 def _by_program(
-    runtime: str, adapter: Adapter, form: Format, having: Mapping[str, set[str]]
+    runtime: str,
+    adapter: Adapter,
+    form: Format,
+    having: Mapping[str, set[str]],
+    base: OpenModel | None,
+    faults: Collection[tuple[str, Fault]],
 ) -> Iterator[CheckedModule]:
     """Give one program's row for each module: the worst of what its rules say."""
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
-    if tuner := _tuner(adapter):
-        why = f"{tuner} is not a LoRA"
-        yield fine if runtime == "peft" else fine._replace(status="refused", why=why, fix=_TO_LORA)
-        return
+    rows = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
     instead = rules["instead"] + " --base MODEL" * (form == "kohya")
     refused = fine._replace(status="refused", fix=instead, source=rules["source"])
-    rows: list[CheckedModule] = []
-    reads = form in rules["reads"]
-    if not reads:
-        why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
+    errors: Mapping[str, float] = {}
+    tuner, reads = _tuner(adapter), form in rules["reads"]
+    if tuner:
+        own, reads = runtime == "peft", False
+        no = fine._replace(status="refused", why=f"{tuner} is not a LoRA", fix=_TO_LORA)
+        rows.append(fine if own else no)
+    elif not reads:
+        why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, and this is {form}"
         rows.append(refused._replace(why=why))
-        if form != "peft":  # which scripts rename for other programs
-            yield rows[0]
-            return
-    errors = _scale_errors(rules, adapter) if form == "peft" else {}
-    rows += _by_features(rules, form, having, refused)
-    rows += _by_rank(rules, adapter, refused)
-    rows += _by_scale(rules, adapter, errors, refused)
+    if not tuner and (reads or form == "peft"):  # which scripts rename for other programs
+        errors = _scale_errors(rules, adapter) if form == "peft" else {}
+        rows += _by_features(rules, form, having, refused)
+        rows += _by_place(runtime, adapter, form, base, refused) if reads else ()
+        rows += _by_rank(rules, adapter, refused)
+        rows += _by_scale(rules, adapter, errors, refused)
     worst: dict[str, CheckedModule] = {}
     for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
-    for name in (ALL, *adapter, *adapter.full, *adapter.rows):
+    for name in dict.fromkeys([ALL, *adapter, *adapter.full, *adapter.rows, *dict(faults)]):
         if name in worst:
             yield worst[name]
         elif reads and name != ALL:
@@ -217,6 +258,44 @@ def _by_features(
     for what in having.keys() - ruled:
         row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
         yield from (row._replace(module=name) for name in having[what])
+
+
+def _by_place(
+    runtime: str, adapter: Adapter, form: Format, base: OpenModel | None, refused: CheckedModule
+) -> Iterator[CheckedModule]:
+    """Say where the program has no place for a module, or none is known."""
+    unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
+    if form == "mlx":
+        why = "lora_parameters.keys do not select it: the tensor has no place in the model"
+        yield from (refused._replace(module=name, why=why, fix="") for name in _unselected(adapter))
+    if base is None:
+        why = "without a base, only names of a Llama are known"
+        strange = (name for name in adapter if not _LLAMA.fullmatch(name) and form != "kohya")
+        yield from (unknown._replace(module=name, why=why, fix=_GIVE_BASE) for name in strange)
+    elif table:
+        kind = str(base.config.get("model_type")) if runtime == "mlx" else base.architecture
+        names, source = placed(runtime, kind), f"{runtime} {table['version']}, {table['table']}"
+        row = unknown._replace(source=source, version=table["version"], date=table["date"])
+        for name, module in adapter.items():
+            end = name.removesuffix(".weight").rpartition(".")[2]
+            if names is None:
+                yield row._replace(module=name, why=f"no list of the places in {kind}")
+            elif end not in names and not module.parameter:
+                why = f"{kind} has no place for {end} there"
+                yield row._replace(module=name, status="refused", why=why, fix="lora-np merge")
+            elif _TOWER.search(name):
+                yield row._replace(module=name, why="not in the language model")
+
+
+def _unselected(adapter: Adapter) -> Iterator[str]:
+    """List modules that mlx-lm leaves as they are, by its settings for the adapter."""
+    settings = read_json(adapter.path / peft.NAME) if adapter.path else {}
+    keys = settings.get("lora_parameters", {}).get("keys")
+    for name, module in adapter.items():
+        path = module.parts["A"].key.removesuffix(".lora_a")
+        inner = path.partition(".layers.")[2].partition(".")[2]
+        if path and keys is not None and not {path, inner} & {*keys}:
+            yield name
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
@@ -280,8 +359,6 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
         biases = parameter == "bias" and settings.get("bias", "none") != "none"
         kept = "trained bias" if biases else "saved norm" if "norm" in holder else "saved"
         having["copy" if name in adapter.copies else kept].add(name)
-    if settings.get("modules_to_save") and not adapter.full:
-        having["only named"] = {ALL}
     having["rows"] = {*adapter.rows}
     having["moved base"] = {*adapter} if adapter.start else set()
     targets = settings.get("target_modules")

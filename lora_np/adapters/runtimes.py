@@ -65,7 +65,7 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
         end = next((end for end in ends if key.endswith(end)), None)
         if end is None or info.dtype not in _DTYPES:
             raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
-        stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
+        stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key), key)
         groups.setdefault(key.removesuffix(end), {})[ends[end]] = stored
     for place, parts in groups.items():
         if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:

@@ -22,6 +22,7 @@ from lora_np.checks import (
     matrix,
     number,
     overflow_allowed,
+    refuse,
     whole_number,
 )
 from lora_np.files import FileError
@@ -189,16 +190,14 @@ class Goal(NamedTuple):
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             names = " and ".join(name for name, _ in given) or "none of them"
-            raise ValueError(f"give one of {', '.join(goals)}, got {names}")
+            refuse(f"give one of {', '.join(goals)}, got {names}")
         ((name, value),) = given
         if name in ("energy", "tolerance"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "tolerance"}
             share = number(name, value, maximum=1, **ends)
             return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "budget" and Path(out).suffix in FILES:
-            raise ValueError(
-                f"budget is the size of PEFT's file, and {Path(out).name} is of another format"
-            )
+            refuse(f"budget is the size of PEFT's file, and {Path(out).name} is of another format")
         if name == "budget" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
-from lora_np.checks import Array
+from lora_np.checks import Array, refuse
 from lora_np.cli import options
 from lora_np.files import write_text
 from lora_np.hub import float_dtype, read_arrays
@@ -116,7 +116,13 @@ def extract(
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
 @_written
 @click.option(
-    "--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ..."
+    "--method", type=options.WORD, default="sum", help="sum (exact), svd, ties, knots, regmean, ..."
+)
+@click.option(
+    "--weights",
+    hidden=True,
+    expose_value=False,
+    type=options.Parsed(lambda _: refuse("give weights as ADAPTER=WEIGHT, as in style=0.7")),
 )
 @click.option("--rank", type=int, help="Truncate the result to this rank.")
 @click.option("--density", type=float, help="Share of entries to keep, for methods that drop some.")
@@ -145,9 +151,7 @@ def combine(
     """
     paths, weights = zip(*map(weighted, sources), strict=True)
     if data and len(data) != len(paths):
-        raise click.UsageError(
-            f"--data must be given once for each adapter, got {len(data)} for {len(paths)}"
-        )
+        refuse(f"--data must be given once for each adapter, got {len(data)} for {len(paths)}")
     asked["grams"] = (
         [_Inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
     )
@@ -212,11 +216,11 @@ def merge(
     shared: dict[str, Any] = {"any_base": any_base, "force": force}
     if ".gguf" in (base.suffix, out.suffix):
         if jobs > 1:
-            raise click.UsageError("--jobs is for shards, and a GGUF file has none")
+            refuse("--jobs is for shards, and a GGUF file has none")
         written: Shown = adapters.merge_gguf(base, adapter, out, **shared, **for_gguf)
     elif for_gguf:
         name = next(iter(for_gguf)).replace("rng", "seed")
-        raise click.UsageError(f"--{name} is for a new model that is a .gguf file")
+        refuse(f"--{name} is for a new model that is a .gguf file")
     else:
         written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **shared)
     options.show_as(written.table, as_json)
@@ -243,7 +247,9 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @click.command()
 @_adapter
 @options.adapter_out
-@click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
+@click.option(
+    "--to", type=options.WORD, required=True, help="peft, portable, gguf, mlx, kohya or lora."
+)
 @_base(help="The base model, or its config.json, where names need it.")
 @click.option(
     "--tolerance", type=float, help="For lora: relative error to accept where none is exact."
@@ -251,7 +257,7 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @_data
 @click.option(
     "--dtype",
-    type=options.Parsed(float_dtype),
+    type=options.Parsed(lambda text: float_dtype(options.canonical(text))),
     help="float32, float16 or bfloat16; by default, that of the adapter.",
 )
 @options.force
@@ -275,6 +281,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 @click.option(
     "--for",
     "runtime",
+    type=options.WORD,
     default="all",
     help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; for adapters of image models diffusers,"
     " comfyui; or all of those.",
@@ -319,7 +326,7 @@ class _Inputs(UserDict[str, Array]):
 
     def __init__(self, base: Path | None, source: str, adapter: Path | str | None = None) -> None:
         if base is None and not source.endswith(".npz"):
-            raise click.UsageError("--data is read by the base model: give it with --base")
+            refuse("--data is read by the base model: give it with --base")
         self.base, self.source, self.adapter = base, source, adapter
 
     @cached_property
@@ -339,4 +346,4 @@ def weighted(source: str) -> tuple[str, float]:
     try:
         return path, float(weight)
     except ValueError:
-        raise click.BadParameter(f"the weight of {path} must be a number, got {weight!r}") from None
+        refuse(f"the weight of {path} must be a number, got {weight!r}")

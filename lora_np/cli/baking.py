@@ -12,6 +12,7 @@ import click
 from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
+from lora_np.work import usual_threads
 
 
 @click.command()
@@ -30,6 +31,7 @@ from lora_np.files import write_text
 @options.plot
 @options.force
 @options.as_json
+@usual_threads()
 def bake(
     model: str, prompt_file: str, questions: str | None, out: Path, quantised: bool,
     html: Path | None, plot: Path | None, force: bool, as_json: bool, **asked: Any,

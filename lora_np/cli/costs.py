@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_np import accounting, language, models
-from lora_np.checks import number
+from lora_np.checks import number, refuse
 from lora_np.cli import options
 from lora_np.table import Table, binary_bytes
 
@@ -52,9 +52,7 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     """
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked) or (as_json and as_csv):
-        raise click.UsageError(
-            "give either a SOURCE and options, or --list; and one format at most"
-        )
+        refuse("give either a SOURCE and options, or --list; and one format at most")
     tables = list(models.catalogue()) if catalogue else _counted(source, **asked)
     if as_csv:
         print("\n".join(table.to_csv() for table in tables))
@@ -73,9 +71,7 @@ def _counted(
 ) -> list[Table]:
     """List the totals, then the other tables that were asked for."""
     if not (rank or config) and (group_by or memory or asked):
-        raise click.UsageError(
-            "options can only be given with a rank, as in --rank 8, or with --config"
-        )
+        refuse("options can only be given with a rank, as in --rank 8, or with --config")
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
     accounting.TrainingOptions(**training)  # checks them
     spec, size = accounting.model_spec(source), models.matrix_size(source)
@@ -154,7 +150,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-BYTES, ASSUMED = 4, 1.0  # bytes per token, and bits that it requires, if the model cannot be run
+BYTES = 4  # bytes per token, which requires one bit, if the model cannot be run
 
 
 @click.command()
@@ -183,7 +179,7 @@ def capacity(
     Example: lora-np capacity austen --rank 8 --data genesis
     """
     if data is not None and bits is not None:
-        raise click.UsageError("give --data or --bits, not both")
+        refuse("give --data or --bits, not both")
     number("target_loss", target_loss)
     result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     if data is not None:
@@ -192,11 +188,8 @@ def capacity(
                 language.load(model), language.read_data(data), target_loss=target_loss
             )
         except FileNotFoundError as error:
-            tokens = len(language.read_text(data).encode()) / BYTES
-            bits = ASSUMED * tokens
-            click.echo(
-                f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True
-            )
+            bits = len(language.read_text(data).encode()) / BYTES
+            click.echo(f"assumed: {bits:,.0f} tokens of 1 bit each, since {error}", err=True)
         result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     content = {**vars(result), "count": result.count.trainable, "free": result.free}
     options.show_as(content, as_json, result.table)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lora_np import course, exercises as practice, grading
-from lora_np.checks import choice, whole_number
+from lora_np.checks import choice
 from lora_np.cli import options
 from lora_np.files import decode_text, write_new
 from lora_np.table import Table
@@ -30,7 +30,7 @@ _LIMITS: options.Kinds = {
     "seconds": (float, "Seconds per call of a student's function (10)."),
     "total_seconds": (float, "Seconds for all cells and calls of one file (300)."),
     "student_seconds": (float, "Seconds for all files of one student (1200)."),
-    "memory": (int, "MiB per submission (1024)."),
+    "memory": (click.IntRange(1, 2**20), "MiB per submission (1024)."),
 }
 
 
@@ -141,13 +141,14 @@ def claims(name: str | None, as_json: bool) -> None:
         options.show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
         return
     claim = known[choice("claim", name, known)]
-    setups = [claim, *([claim["at scale"]] if "at scale" in claim else [])]
+    setups = [claim, *filter(None, [claim.get("at scale")])]
     intervals = [
         (setup["meaning"][key], figure["mean"], figure["low"], figure["high"])
         for setup in setups
         for key, figure in setup["figures"].items()
     ]
     parts = (
+        "verdicts",
         "finding",
         "sentence",
         "setup",
@@ -158,7 +159,7 @@ def claims(name: str | None, as_json: bool) -> None:
         "limits",
         "advice",
     )
-    notes = [f"{part}: {claim[part]}" for part in ("verdicts", *parts) if claim[part]]
+    notes = [f"{part}: {claim[part]}" for part in parts if claim[part]]
     notes += [f"135M: {setup['sentence']}" for setup in setups[1:]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
@@ -271,7 +272,7 @@ def grade_command(
     grading.check_out(out, submissions)
     asked = options.given(asked)
     if "memory" in asked:
-        asked["memory"] = whole_number("memory", asked["memory"], maximum=2**20) * 2**20
+        asked["memory"] *= 2**20
     limits = grading.Limits(**{name: asked.pop(name) for name in _LIMITS if name in asked})
     grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from lora_np import checks
 from lora_np.checks import brief, close_names
 from lora_np.cli.output import printable_output
 from lora_np.version import __version__
@@ -105,8 +106,9 @@ def run(arguments: list[str]) -> int:
 
     Notes
     -----
-    Status 0 means success, 1 bad input, 2 bad usage, 3 "no" (adapters that differ, a model that
-    does not fit), and 130 that Ctrl-C ended the command.
+    Status 0 means success; 1 what a file holds or a run finds is wrong; 2 the command itself is,
+    such as a value out of range; 3 "no" (adapters that differ, a model that does not fit); and 130
+    that Ctrl-C ended the command.
 
     Examples
     --------
@@ -135,7 +137,9 @@ def run(arguments: list[str]) -> int:
         except click.ClickException as error:
             return fail(error.format_message(), 2)
         except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-            return fail(message(error), 1)
+            # `checks` raises what is wrong with a value; what is wrong with a file is a FileError
+            place = traceback.extract_tb(error.__traceback__)[-1].filename
+            return fail(message(error), 1 + (place == checks.__file__))
         except MemoryError:
             return fail("not enough memory", 1)
         except Exception as error:  # the last net: tests count how often it catches

@@ -13,8 +13,10 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
+from lora_np.checks import refuse
 from lora_np.cli import options
 from lora_np.files import write_text
+from lora_np.work import usual_threads
 
 QUESTIONS = 5  # number of questions that the HTML report shows
 
@@ -44,6 +46,7 @@ QUESTIONS = 5  # number of questions that the HTML report shows
 @options.seed
 @options.force
 @options.as_json
+@usual_threads()
 def finetune(
     model: str, data: str, out: Path | None, format: str | None, validation: str | None,
     sample_every: int | None, prompt: str | None, dry_run: bool, html: Path | None,
@@ -61,7 +64,7 @@ def finetune(
     """
     if not dry_run:
         if out is None:
-            raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
+            refuse("name the adapter to write with -o, or ask for a --dry-run")
         options.check_place(out)
     training = options.given(asked)
     language.FinetuneSettings(**training)  # checks names
@@ -139,7 +142,7 @@ def generate(
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
     if system is not None and not chat:
-        raise click.UsageError("--system needs --chat")
+        refuse("--system needs --chat")
     sampling = {"stream": partial(print, end="", flush=True), **options.given(asked)}
     language.Sampling(**sampling)  # checks them
     base = speaker = language.load(model, quantised=quantised)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 import click
 
 from lora_np import checks
-from lora_np.checks import choice
+from lora_np.checks import choice, respelled
 from lora_np.files import write_figure
 from lora_np.models import matcher
 from lora_np.settings import settings_of
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 # file extensions that no directory should have
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
+# names of other programs, in lower case, and ours
+ALIASES = {
+    "adamw_torch": "adamw", "paged_adamw_32bit": "paged_adamw", "4bit": "nf4", "8bit": "int8",
+    "all_linear": "all-linear",
+}  # fmt: skip
 Command = TypeVar("Command", bound=Callable[..., None])
 T = TypeVar("T")
 Value = TypeVar("Value")
@@ -51,8 +56,16 @@ Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
-    """Parse one of several words, in any case."""
-    return Parsed(lambda text: choice(name, text.lower(), choices))
+    """Parse one of several words, in any case, or another program's word for it."""
+    return Parsed(lambda text: choice(name, canonical(text), choices))
+
+
+def canonical(text: str) -> str:
+    """Return our name for a word, in lower case, and say it if it is another."""
+    name = respelled(ALIASES.get(text.lower(), text))
+    if name != text.lower():
+        click.echo(f"{text}: read as {name}", err=True)
+    return name
 
 
 def output_path(text: str) -> Path:
@@ -128,7 +141,9 @@ def byte_count(text: str) -> int:
 
 def parse_targets(text: str) -> str | list[str]:
     """Parse ``all-linear``, names with commas, or a regular expression, by its characters."""
-    if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
+    if canonical(text) == "all-linear":
+        return "all-linear"
+    if re.search(r"[^\w\-.,\s]", text):
         matcher(text)  # refuses an invalid expression
         return text
     return parse_names(text)
@@ -143,7 +158,7 @@ def parse_names(text: str) -> list[str]:
 
 
 READ = click.Path(path_type=Path)
-BYTES = Parsed(byte_count)
+BYTES, WORD = Parsed(byte_count), Parsed(str.lower)
 PICTURE, PAGE, SHEET, SCRIPT, FILE = (
     Parsed(partial(new_file, endings), "path")
     for endings in (PICTURES, (".html",), (".csv",), (".py", ".ipynb"), ())

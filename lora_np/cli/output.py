@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from time import monotonic
 from typing import TextIO
 
 from lora_np.checks import printable
+
+SECONDS = 30  # between lines, where no terminal shows a progress bar
 
 
 class PrintableStream:
@@ -44,10 +48,22 @@ class PrintableStream:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """Send all that is printed through a `PrintableStream`."""
-    before = sys.stdout, sys.stderr
+    """Send all that is printed through a `PrintableStream`, and show that the block still runs.
+
+    Where no terminal shows its progress, a line does so every `SECONDS`.
+    """
+    before, over, begin = (sys.stdout, sys.stderr), Event(), monotonic()
+
+    def tell() -> None:
+        while not over.wait(SECONDS):
+            print(f"running for {monotonic() - begin:.0f} s", file=sys.stderr)
+
     sys.stdout, sys.stderr = map(PrintableStream, before)
     try:
+        if not sys.stderr.isatty():
+            with suppress(RuntimeError):  # a browser has no threads
+                Thread(target=tell, daemon=True).start()
         yield
     finally:
+        over.set()
         sys.stdout, sys.stderr = before

@@ -45,10 +45,14 @@ class Channel:
         folder.mkdir()
         folder.parent.chmod(0o711)
         command = [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()]
-        self.process: Any = subprocess.Popen(
-            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment(folder),
-            start_new_session=True,
-        )  # fmt: skip
+        try:
+            self.process: Any = subprocess.Popen(
+                command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment(folder),
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError:  # a browser has no processes
+            self.place.cleanup()
+            raise
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0

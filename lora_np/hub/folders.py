@@ -198,7 +198,8 @@ def directory(path: StrPath) -> Path:
     if not path.exists():
         models, adapters = shipped_paths("models"), shipped_paths("adapters")
         shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
-        raise MissingFileError(unfinished(path) or f"{path}: no such directory; {shipped}")
+        missing = f"{path}: no such directory, and nothing is downloaded; {shipped}"
+        raise MissingFileError(unfinished(path) or missing)
     if not path.is_dir():
         raise FileError(f"{path}: not a directory")
     return path

@@ -274,11 +274,21 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
+# what files are that have the name by mistake, by their first bytes
+_OTHERS = {
+    b"version ": "a Git LFS pointer: git lfs pull fetches the file itself",
+    b"PK\x03\x04": "a zip archive, such as a pickle of torch.save under another name",
+}
+
+
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
     """Parse the header and find where the tensors begin; allocate no more than the file has."""
     if size < 8:
         raise FileError(f"it has {size} bytes, too few for a header")
-    length = int.from_bytes(file.read(8), "little")
+    start = file.read(8)
+    if other := next((what for mark, what in _OTHERS.items() if start.startswith(mark)), ""):
+        raise FileError(f"it is {other}")
+    length = int.from_bytes(start, "little")
     if length > min(size - 8, _MAX_HEADER):
         raise FileError(f"its header is said to have {length} bytes, of {size} in the file")
     with errors_at("its header"):

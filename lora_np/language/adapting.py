@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import configured, generator, overflow_allowed, whole_number
+from lora_np.checks import configured, generator, overflow_allowed, refuse, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -98,7 +98,7 @@ class FinetuneSettings(RunSettings):
         if self.warmup is not None:
             whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
         if None not in (self.steps, self.epochs):
-            raise ValueError(
+            refuse(
                 f"give steps or epochs, not both: got steps={self.steps} and epochs={self.epochs}"
             )
 

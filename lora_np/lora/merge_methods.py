@@ -15,7 +15,7 @@ from math import copysign
 
 import numpy as np
 
-from lora_np.checks import Array, Rng, generator, matrix, number, real, whole_number
+from lora_np.checks import Array, Rng, generator, matrix, number, real, refuse, whole_number
 from lora_np.linalg import SVD, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
@@ -180,9 +180,7 @@ class MergeMethod:
     ) -> tuple[float, int | None, Rng]:
         """Check the options; fill in the default density, and a Generator if it draws."""
         if density is not None and self.density is None:
-            raise ValueError(
-                f"density is for methods that drop entries, such as 'ties', got {density!r}"
-            )
+            refuse(f"density is for methods that drop entries, such as 'ties', got {density!r}")
         share = (self.density or 1.0) if density is None else density
         share = number("density", share, maximum=1, open_minimum=True)
         rank = None if rank is None else whole_number("rank", rank)

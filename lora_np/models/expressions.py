@@ -14,6 +14,8 @@ from itertools import count
 from math import inf
 from sys import maxsize
 
+from lora_np.checks import refuse
+
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_DEPTH = 100  # groups in one another
 _MAX_STEPS = 1_000_000  # of one expression over all names that it is asked about: about a second
@@ -82,9 +84,7 @@ class Expression:
             re.compile(text)  # by itself: "a)(b" is none
             self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
-            raise ValueError(
-                f"{what} must be a regular expression, got {text!r} ({error})"
-            ) from None
+            refuse(f"{what} must be a regular expression, got {text!r} ({error})")
         self._taken = count()
         self._name = ""
         self._places: dict[str, int] = {}

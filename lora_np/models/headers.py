@@ -17,10 +17,10 @@ import numpy as np
 
 from lora_np import hub
 from lora_np.checks import Array, StrPath
-from lora_np.files import FileError, Json, read_json
+from lora_np.files import FileError, Json, errors_at, read_json
 from lora_np.hub import ModelDirectory
 from lora_np.models.dialects import Dialects, renamed
-from lora_np.models.families import family_names, from_config
+from lora_np.models.families import family_names, family_of, from_config
 from lora_np.models.formulas import Config
 from lora_np.models.names import Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
@@ -89,7 +89,9 @@ class OpenModel(ModelDirectory):
     @cached_property
     def by_family(self) -> ModelSpec:
         """The modules as the family describes them."""
-        return from_config(self.config, name=self.title or self.path.name)
+        name = self.title or self.path.name
+        with errors_at(name or "config.json"):
+            return from_config(self.config, name=name)
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -264,6 +266,15 @@ class OpenModel(ModelDirectory):
     @cached_property
     def _located(self) -> Mapping[str, Place | None]:
         return {name: self.dialects.place(name) for name in self.places}
+
+    @property
+    def architecture(self) -> str:
+        """The name of its class in transformers, or of its type if no family describes it."""
+        if names := self.config.get("architectures"):
+            return str(names[0])
+        kind = str(self.config.get("model_type"))
+        family = family_of(kind) if kind in family_names() else None
+        return family.classes + family.tasks[0] if family else kind
 
     @cached_property
     def dialects(self) -> Dialects:

@@ -23,6 +23,7 @@ from lora_np.checks import (
     number,
     numbers,
     overflow_allowed,
+    refuse,
     whole_number,
 )
 from lora_np.nn import (
@@ -122,7 +123,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.resume and self.checkpoint is None:
-            raise ValueError(
+            refuse(
                 "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
             )
 

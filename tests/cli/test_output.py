@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+import time
 
 import click
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from lora_np import adapters, hub, language
 from lora_np.checks import printable
+from lora_np.cli import output
 from lora_np.cli.dispatch import REPORT, run
 from lora_np.cli.output import PrintableStream
 from lora_np.hub import safetensors
@@ -165,3 +167,16 @@ def test_what_the_encoding_lacks_is_escaped(encoding):
 def test_text_without_control_characters_is_unchanged():
     text = "h = W0 x + (α/r) B A x\n\tβ"
     assert printable(text, keep="\n\t") == text
+
+
+@pytest.mark.skipif(sys.platform == "emscripten", reason="no threads in a browser")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_line_shows_now_and_then_that_a_command_runs(terminal, monkeypatch, capsys):
+    assert output.SECONDS == 30
+    monkeypatch.setattr(output, "SECONDS", 0.01)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with output.printable_output():
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines) > 2) != terminal
+    assert all(line == "running for 0 s" for line in lines)

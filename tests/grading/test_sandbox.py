@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -614,3 +615,11 @@ def test_libraries_can_still_be_imported_once_the_limits_are_set():
     source = "def f():\n    import fractions, lora_np.adapters, lora_np.datasets\n    return lora_np.datasets.photograph().shape"
     with Sandbox([source], LIMITS) as box:
         assert box.call("f", [])["value"] == (600, 512)
+
+
+def test_where_no_process_can_start_no_folder_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(FileNotFoundError), Sandbox(["x = 1"]):
+        pass
+    assert [*tmp_path.iterdir()] == []

@@ -1,6 +1,7 @@
 """Notebooks and scripts as students hand them in."""
 
 import json
+from itertools import product
 
 import pytest
 
@@ -40,33 +41,35 @@ def test_a_file_from_windows(tmp_path):
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"]
+ENDINGS = ["\n", "\r\n", "\r"]
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_every_encoding_and_end_of_line_is_read(tmp_path, encoding, ending):
+def test_every_encoding_and_end_of_line_is_read(tmp_path):
     text = f"# café\n{RIGHT}"
     script, book = tmp_path / "a.py", tmp_path / "a.ipynb"
-    script.write_bytes(text.replace("\n", ending).encode(encoding))
-    book.write_bytes(notebook(text).replace("\n", ending).encode(encoding))
-    assert cells_of(script) == cells_of(book) == [text]
-    assert check_file(script).passed
+    for encoding, ending in product(ENCODINGS, ENDINGS):
+        script.write_bytes(text.replace("\n", ending).encode(encoding))
+        book.write_bytes(notebook(text).replace("\n", ending).encode(encoding))
+        assert cells_of(script) == cells_of(book) == [text], (encoding, ending)
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_puzzles_in_every_encoding_keep_what_is_solved(tmp_path, encoding, ending):
-    path = tmp_path / "puzzles.py"
+def test_puzzles_in_every_encoding_keep_what_is_solved(tmp_path):
     script = puzzle_script()
-    for one in puzzles()[:2] + puzzles()[3:4]:
+    solved = {one.name: one for one in puzzles()[:2] + puzzles()[3:4]}
+    for one in solved.values():
         title, blank, rest = script.partition(f"# Puzzle {one.number}:")
         script = title + blank + rest.replace(one.blank, one.right, 1)
-    content = script.replace("\n", ending).encode(encoding, "replace")
-    path.write_bytes(content)
-    found = check_puzzles(path)
-    assert {name: outcome.passed for name, (_, outcome) in found.items()} == {
-        one.name: True for one in (puzzles()[0], puzzles()[1], puzzles()[3])
-    }
+    path = tmp_path / "puzzles.py"
+    for encoding, ending in product(ENCODINGS, ENDINGS):
+        path.write_bytes(script.replace("\n", ending).encode(encoding, "replace"))
+        lines = puzzle_lines("\n".join(cells_of(path)))
+        for name, one in solved.items():
+            assert lines[name] == one.right, (encoding, ending)
+        if (encoding, ending) in [("utf-16", "\r"), ("cp1252", "\r\n")]:
+            found = check_puzzles(path)
+            assert {name: outcome.passed for name, (_, outcome) in found.items()} == dict.fromkeys(
+                solved, True
+            )
 
 
 def test_tabs_indent_puzzles_and_answers_even_below_spaces_of_ours(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import language
-from lora_np.cli import run
+from lora_np.cli import output, run
 from lora_np.language import baking
 from lora_np.language.baking import BakeSettings, Dialogue, batches_of, taught_loss
 from lora_np.language.generation import Sampling
@@ -288,3 +289,9 @@ def test_the_command_writes_an_adapter_or_nothing(wide, tmp_path, monkeypatch, c
     assert not np.array_equal(*(lnp.freeze(m)(np.array([[1, 2]])) for m in (wide, attached)))
     assert run(good) == 2
     assert "--force" in capsys.readouterr().err
+    content = (tmp_path / "new" / "adapter_model.safetensors").read_bytes()
+    monkeypatch.setattr(output, "SECONDS", 0.01)
+    assert run([*good, "--force"]) == 0
+    if sys.platform != "emscripten":
+        assert re.search(r"^running for \d+ s$", capsys.readouterr().err, re.MULTILINE)
+    assert (tmp_path / "new" / "adapter_model.safetensors").read_bytes() == content

@@ -449,7 +449,10 @@ def test_a_null_in_a_config_counts_as_missing(model, tmp_path):
 
 
 def test_a_model_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing: no such directory; shipped: austen"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="nothing: no such directory, and nothing is downloaded; shipped: austen",
+    ):
         language.load("nothing")
     with pytest.raises(FileNotFoundError, match=r"config.json: no such file"):
         language.load(tmp_path)

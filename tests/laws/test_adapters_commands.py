@@ -88,14 +88,24 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["inspect", "nowhere"], 1, "nowhere: no such directory"),
+        (
+            ["inspect", "nowhere"],
+            1,
+            "nowhere: no such directory, and nothing is downloaded; shipped: ",
+        ),
+        (
+            ["inspect", "user/my-lora"],
+            1,
+            "user/my-lora: no such directory, and nothing is downloaded",
+        ),
+        (["combine", "a", "a", "--weights", "1", "-o", "out"], 2, "as ADAPTER=WEIGHT"),
         (
             ["resize", "a", "-o", "out"],
-            1,
+            2,
             "give one of rank, energy, tolerance, budget, total_rank, got none",
         ),
-        (["resize", "a", "-o", "out", "--rank", "1", "--energy", "0.9"], 1, "give one of"),
-        (["resize", "a", "-o", "out", "--rank", "0"], 1, "rank must be at least 1, got 0"),
+        (["resize", "a", "-o", "out", "--rank", "1", "--energy", "0.9"], 2, "give one of"),
+        (["resize", "a", "-o", "out", "--rank", "0"], 2, "rank must be at least 1, got 0"),
         (["resize", "a", "--rank", "1"], 2, "-o"),
         (
             ["resize", "a", "-o", "base", "--rank", "1"],
@@ -105,7 +115,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
         (["combine", "a=much", "-o", "out"], 2, "the weight of a must be a number, got 'much'"),
         (
             ["combine", "a", "--method", "tie", "-o", "out"],
-            1,
+            2,
             "got 'tie' (did you mean 'ties'?)",
         ),
         (

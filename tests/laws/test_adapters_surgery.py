@@ -732,8 +732,8 @@ def test_dead_modules_and_nan_are_called_out(tmp_path):
         "dead": "DEAD",
         "nan": "NOT FINITE",
     }
-    assert "DEAD: dead do nothing" in " ".join(table.notes)
-    assert "NOT FINITE: nan hold NaN" in " ".join(table.notes)
+    assert "DEAD: dead: lora_B.weight is zero, as without training" in table.notes
+    assert "NOT FINITE: nan: lora_B.weight holds NaN" in table.notes
     assert json.loads(table.to_json())
 
 

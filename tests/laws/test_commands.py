@@ -305,7 +305,7 @@ def test_arguments_come_first(command, words, files, monkeypatch, capsys):
         raise AssertionError("computed before all was checked")
 
     monkeypatch.setattr(language, "grams", computed)
-    assert run(command.split()) == (2 if words == "already exists" else 1)
+    assert run(command.split()) == (1 if "number of layers" in words or "twice" in words else 2)
     assert words in capsys.readouterr().err
 
 
@@ -326,7 +326,7 @@ BAD = {
     "top_p": "2", "min_p": "2", "repetition_penalty": "0", "out": "folder",
     "answer_length": "0", "per_sentence": "0", "start": "nothing",
     "plot": "picture.png", "html": "page.html", "checkpoint": "folder", "port": "0",
-    "epochs": "0", "answers": "-1", "rounding": "nothing",
+    "epochs": "0", "answers": "-1", "rounding": "nothing", "weights": "1",
 }  # fmt: skip
 # what may be any text, or names a file that is read
 FREE = {
@@ -370,10 +370,70 @@ def test_a_bad_option_is_told_before_a_missing_file(
     if words == "lora-np count" and option.name not in ("rank", "config"):
         arguments += ["--rank", "1"]
     bad = BAD[option.name]
-    assert run([*arguments, option.opts[-1], *([] if bad is None else [bad])]) in (1, 2)
+    assert run([*arguments, option.opts[-1], *([] if bad is None else [bad])]) == 2
     error = capsys.readouterr().err
     assert "missing" not in error, error
     assert option.name in error or option.opts[-1] in error or bad in error, error
+
+
+# The convention of docs/reference/cli.md: what a status says, and commands that end with it.
+STATUSES = {
+    0: ["count 100x120 --rank 8", "inspect adapter", "diff adapter adapter", "exercises list"],
+    1: [
+        "inspect missing", "inspect damaged0", "inspect binary", "count wide-model", "merge model missing -o new",
+        "count llama-3-9b", "count llama-3-8b --rank 8 --targets nowhere", "generate empty-model",
+        "finetune model twice.csv -o new", "finetune model nothing -o new", "errors strange.npy",
+        "convert other --to gguf -o new.gguf", "extract model model --rank 1 -o new",
+        "finetune model text.txt -o new --rank 1 --lr 1e30 --steps 3 --max-length 8",
+        "exercises check roster.csv",
+    ],
+    2: [
+        "", "nothing", "count", "count 100x120 --rank 8.5", "count 100x120 --rank 0", "count 0x3",
+        "count gpt2 --rank 8 --dtype int3", "plan gpt2 --gpu 4091", "plan gpt2 --gpu T4 --method full --rank 8",
+        "resize missing -o new", "resize missing --rank 0 -o new", "resize missing --rank 1 --energy 0.9 -o new",
+        "combine adapter=much -o new", "convert missing --to nothing -o new", "check missing --for nothing",
+        "merge model adapter -o folder", "generate missing --top-p 2", "finetune missing missing -o new --lr 0",
+        "capacity austen --rank 0 --bits 9", "exercises list --lesson 99",
+    ],
+    3: ["diff adapter other", "plan llama-3-70b --gpu 8GB --method full", "check other.gguf --for mlx"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "command"),
+    [(status, command) for status, commands in STATUSES.items() for command in commands if command],
+)
+def test_a_status_says_what_is_wrong(status, command, files, monkeypatch, capsys):
+    """A value that can be judged without a file is 2, whatever else is wrong; a file's is 1."""
+    monkeypatch.chdir(files)
+    assert run(command.split()) == status
+    assert len(re.findall("^lora-np: ", capsys.readouterr().err, re.MULTILINE)) == (
+        status in (1, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "canonical"),
+    [
+        ("plan gpt2 --gpu T4 --optimizer adamw_torch", "adamw_torch: read as adamw\n", "adamw\n"),
+        ("plan gpt2 --gpu T4 --dtype BF16", "BF16: read as bfloat16\n", "over bfloat16"),
+        ("count gpt2 --rank 8 --dtype fp16", "fp16: read as float16\n", "over float16"),
+        ("plan gpt2 --gpu T4 --method QLoRA --dtype 4bit", "4bit: read as nf4\n", "over nf4"),
+        (
+            "count gpt2 --rank 8 --targets all_linear",
+            "all_linear: read as all-linear\n",
+            "1,179,648",
+        ),
+        ("check adapter --for VLLM", "", "vllm"),
+        ("convert adapter --to PEFT -o alias", "", "for peft"),
+    ],
+)
+def test_other_programs_words_are_understood(command, said, canonical, files, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    assert run(command.split()) in (0, 3)
+    printed = capsys.readouterr()
+    assert printed.err == said
+    assert canonical in printed.out
 
 
 @pytest.mark.skipif(sys.platform == "emscripten", reason="no threads in a browser")

@@ -18,6 +18,8 @@ for (const name of readdirSync(wheels).filter((name) => name.endsWith(".whl"))) 
 }
 pyodide.FS.mkdir("/checkout");
 pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root }, "/checkout");
+pyodide.FS.mkdir("/wheels");
+pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: wheels }, "/wheels");
 pyodide.globals.set("arguments", process.argv.slice(4));
 process.exitCode = pyodide.runPython(`
 import os, sys

@@ -1,0 +1,138 @@
+"""Find what is wrong with an adapter itself: values, and tensors that it should have.
+
+One tensor is in memory at a time, or one module's two factors: a file may have many gigabytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.checks import close_names
+from lora_np.files import FileError
+from lora_np.models import OpenModel, Patterns, ends_with, is_all_linear, peft, targeted
+
+_LARGEST = float(np.finfo(np.float32).max)
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+class Fault(NamedTuple):
+    """What is wrong with a module, a parameter that is replaced, or the whole file."""
+
+    status: str  # "not finite", "zero", "absent" or "not known"
+    why: str  # names the tensors, by what follows the module's name in their keys
+
+
+def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
+    """Yield what is wrong with values, by the names of modules and replaced parameters."""
+    rows = {name: trained.new for name, trained in adapter.rows.items()}
+    for name, one in (*adapter.items(), *adapter.full.items(), *rows.items()):
+        stored = isinstance(one, Stored)
+        if fault := _not_finite(name, {"it": one}) if stored else fault_of(name, one):
+            yield name, fault
+
+
+def check_finite(adapter: Adapter) -> None:
+    """Refuse values that are not finite, by the name of their tensor."""
+    for name, fault in value_faults(adapter):
+        if fault.status == "not finite":
+            raise FileError(f"{adapter}: {name!r} is not finite: {fault.why}")
+
+
+def fault_of(name: str, module: AdapterModule) -> Fault | None:
+    """Tell whether a module's tensors or its update are not finite, or the update is zero."""
+    tuned, bias = module.tuned, module.bias
+    if fault := _not_finite(name, tuned.tensors if tuned else module.parts):
+        return fault
+    if tuned:
+        with suppress(FileError):  # it depends on the base, which is not given
+            if not tuned.delta().any():
+                return Fault("zero", f"its {tuned.tuner.name} changes nothing")
+        return None
+    return None if bias is not None and bias.any() else _of_product(name, module)
+
+
+def _of_product(name: str, module: AdapterModule) -> Fault | None:
+    """Tell why scale * B A is zero or overflows, from norms and Gram matrices of its factors."""
+    B, A = (factor.astype(np.float64) for factor in module.factors())
+    b, a = (_named(name, part, module.parts[part]) for part in "BA")
+    columns, rows = np.linalg.norm(B, axis=-2), np.linalg.norm(A, axis=-1)
+    if zero := [what for what, norms in ((a, rows), (b, columns)) if not norms.any()]:
+        why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} zero, as without training"
+        half = module.parts["B"].dtype == "float16"
+        return Fault("zero", why + ", or too small for float16" * half)
+    if not module.scale:
+        return Fault("zero", "alpha is 0")
+    if not (products := columns * rows).any():
+        return Fault("zero", f"where columns of {b} are not zero, rows of {a} are")
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(((B.mT @ B) * (A @ A.mT)).sum())  # ||B A||^2 = <B^T B, A A^T>
+        if square <= B.shape[-1] * np.finfo(np.float64).eps * products.sum() ** 2:
+            return Fault("zero", f"{b} times {a} is zero, though neither is")
+        if not abs(module.scale) * square**0.5 <= _LARGEST:
+            return Fault("not finite", f"{b} and {a} are finite, but their product overflows")
+    return None
+
+
+def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
+    """Name the first tensor with a NaN or an infinity."""
+    for part, stored in parts.items():
+        x = stored.read()
+        # without an array of truth values, which would be as long
+        with np.errstate(invalid="ignore"):
+            ends = [float(x.min(initial=0)), float(x.max(initial=0))]
+        if not np.isfinite(ends).all():
+            what = "NaN" if np.isnan(ends).any() else "an infinite value"
+            return Fault("not finite", f"{_named(name, part, stored)} holds {what}")
+    return None
+
+
+def _named(name: str, part: str, stored: Stored) -> str:
+    """Name a tensor by what its key has after the module's name, or by its key."""
+    return stored.key.partition(f"{name}.")[2] or stored.key or part
+
+
+def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
+    """Yield what the config of PEFT names and the file has no tensors of."""
+    raw, known = adapter.raw, base.known if base else None
+    if raw.get("peft_type") != "LORA":
+        return
+    bare = [name.removesuffix(".weight") for name in adapter]
+    for what in ("rank_pattern", "alpha_pattern"):
+        for key in Patterns(raw.get(what) or {}, what).unused(adapter):
+            close = close_names(key, {name.rpartition(".")[2] for name in bare})
+            yield Fault("absent", f"{what} has {key!r}, which matches no module{close}")
+    modules = base.modules if base and known and not known.assumed else {}
+    saved = [f".{name}" for name in (*adapter.full, *adapter.rows)]
+    for end in raw.get("modules_to_save") or ():
+        named = any(f".{end}." in name for name in saved)
+        if not (named or saved) or (not named and any(ends_with(x, end) for x in modules)):
+            yield Fault("absent", f"the file has nothing of modules_to_save, {end!r}")
+    others = base.counterparts(bare) if base and modules else {}
+    have = {others.get(name, name) for name in bare}
+    kinds = {_LAYER.sub("*", name, count=1) for name in have}
+    wanted = peft.parse(Path(peft.NAME), raw).targets
+    if known and modules:
+        every = targeted(known, wanted)[0] if have & modules.keys() else []
+        if not raw.get("target_modules") or is_all_linear(raw["target_modules"]):
+            every = [name for name in every if _LAYER.sub("*", name, count=1) in kinds]
+        status, why = "absent", "which target_modules select"
+    else:  # other layers may have what one has
+        depth = max((int(x[0]) for name in have if (x := _LAYER.search(name))), default=0)
+        layers = product(kinds, map(str, range(depth)))
+        every = [name for kind, i in layers if wanted(name := kind.replace("*", i))]
+        status, why = "not known", "which other layers have: give --base MODEL"
+    if lost := [name for name in every if name not in have]:
+        yield Fault(status, f"no tensors of {shortened(lost)}, {why}")
+
+
+def shortened(names: list[str]) -> str:
+    """Give two names, or one and how many more."""
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
