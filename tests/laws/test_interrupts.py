@@ -21,14 +21,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and 
 
 MOMENTS = 36 if FULL else 1  # of each signal and command
 
-# Runs once, then forks for each run; prints one line of JSON for each.
+# Imports once, then forks for each run of each pair of commands; prints one line of JSON for each.
 DYING = r"""
 import atexit, contextlib, io, json, os, shutil, signal, sys
 from pathlib import Path
 
 from lora_np.cli import run
-
-first, second, folder, runs = json.loads(sys.argv[1])
 
 
 def forked(command, last=0, number=0):
@@ -78,20 +76,21 @@ def fresh():
     shutil.copytree(folder + "-old", folder)
 
 
-with contextlib.redirect_stdout(io.StringIO()):
-    assert run(first) == 0
-    shutil.copytree(folder, folder + "-old")
-    old = content()
-    assert run(second) == 0  # what it imports is there, before it is forked
-new = content()
-fresh()
-_, count, _ = forked(second)
-for moment, number in runs:
+for name, first, second, folder, runs in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert run(first) == 0
+        shutil.copytree(folder, folder + "-old")
+        old = content()
+        assert run(second) == 0  # what it imports is there, before it is forked
+    new = content()
     fresh()
-    status, _, said = forked(second, 1 + int(moment * count), number)
-    left = content()
-    again = forked(second)
-    print(json.dumps([moment, number, status, said, left, again, old, new, content()]), flush=True)
+    _, count, _ = forked(second)
+    for moment, number in runs:
+        fresh()
+        status, _, said = forked(second, 1 + int(moment * count), number)
+        left = content()
+        again = forked(second)
+        print(json.dumps([name, moment, number, status, said, left, again, old, new, content()]), flush=True)
 """
 
 ENDS = ["-o", "{here}/target", "--force"]
@@ -117,33 +116,30 @@ def hidden(name):
     return any(part.startswith(".") for part in name.split("/"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "inspect")) for name in COMMANDS],
-)
-def test_a_signal_costs_no_file(name, tmp_path):
-    files, here = tmp_path / "files", tmp_path / "here"
+@pytest.mark.parametrize("names", [
+    [name for name in COMMANDS if name != "inspect"],
+    pytest.param(["inspect"], marks=pytest.mark.slow),
+], ids=["most", "inspect"])  # fmt: skip
+def test_a_signal_costs_no_file(names, tmp_path):
+    files = tmp_path / "files"
     files.mkdir()
-    here.mkdir()
     make_files(files)
-    first, second = (
-        [word.format(here=here, files=files) for word in command] for command in COMMANDS[name]
-    )
-    draw = random.Random(name)
-    runs = [
-        (draw.random(), int(number))
-        for number in (signal.SIGINT, signal.SIGKILL)
-        for _ in range(MOMENTS)
-    ]
-    given = json.dumps([first, second, str(here), runs])
+    jobs = []
+    for name in names:
+        here, draw = tmp_path / name, random.Random(name)
+        here.mkdir()
+        commands = ([word.format(here=here, files=files) for word in one] for one in COMMANDS[name])
+        signals = (int(one) for one in (signal.SIGINT, signal.SIGKILL) for _ in range(MOMENTS))
+        jobs.append([name, *commands, str(here), [(draw.random(), one) for one in signals]])
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DYING, given], capture_output=True, text=True
-    )
+        [sys.executable, "-W", "ignore", "-c", DYING, json.dumps(jobs)],
+        capture_output=True, text=True,
+    )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     ends = [json.loads(line) for line in process.stdout.splitlines()]
-    assert len(ends) == len(runs)
-    for moment, number, status, said, left, again, old, new, then in ends:
-        where = f"signal {number} at {moment:.4f}: status {status}, {said!r}"
+    assert [end[0] for end in ends] == [job[0] for job in jobs for _ in job[-1]]
+    for name, moment, number, status, said, left, again, old, new, then in ends:
+        where = f"{name}, signal {number} at {moment:.4f}: status {status}, {said!r}"
         seen = {path: text for path, text in left.items() if not hidden(path)}
         several = name == "start"  # several files, each of them whole
         if several:
@@ -157,6 +153,6 @@ def test_a_signal_costs_no_file(name, tmp_path):
             assert status in (130, 0), where
             assert not temporary, (where, sorted(left))
         assert len(temporary) <= 1, (where, temporary)
-        assert all(name.startswith(STAGE) for name in temporary), (where, temporary)
+        assert all(entry.startswith(STAGE) for entry in temporary), (where, temporary)
         assert again[0] == 0, (where, again)
         assert {path: text for path, text in then.items() if not hidden(path)} == new, where
