@@ -56,6 +56,9 @@ def test_all_lines_pass_in_a_process_without_rights(script, capsys, monkeypatch)
     monkeypatch.setattr("lora_np.grading.check_puzzles", functools.cache(check_puzzles))
     for one in puzzles():
         fill(script, one, one.right)
+    text = script.read_text("utf-8")
+    assert "steps=200" in text
+    script.write_text(text.replace("steps=200", "steps=2"), encoding="utf-8")  # of the file's end
     with monkeypatch.context() as terminal:
         terminal.setattr(sys.stdout, "isatty", lambda: True)
         assert run(["puzzles", str(script), "--prompt", "In the "]) == 0
