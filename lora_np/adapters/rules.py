@@ -231,8 +231,10 @@ def _by_program(
     for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
     for name in dict.fromkeys([ALL, *adapter, *adapter.full, *adapter.rows, *dict(faults)]):
-        if name in worst:
-            yield worst[name]
+        if (found := worst.get(name)) and found.status == "not known":
+            yield found._replace(scale_error=errors.get(name))  # it does not depend on the base
+        elif found:
+            yield found
         elif reads and name != ALL:
             yield fine._replace(module=name, scale_error=errors.get(name))
 
