@@ -231,7 +231,7 @@ def _by_program(
     for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
     for name in dict.fromkeys([ALL, *adapter, *adapter.full, *adapter.rows, *dict(faults)]):
-        if (found := worst.get(name)) and found.status == "not known":
+        if (found := worst.get(name)) and found.fix == _GIVE_BASE:
             yield found._replace(scale_error=errors.get(name))  # it does not depend on the base
         elif found:
             yield found
