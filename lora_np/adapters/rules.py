@@ -267,9 +267,6 @@ def _by_place(
 ) -> Iterator[CheckedModule]:
     """Say where the program has no place for a module, or none is known."""
     unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
-    if form == "mlx":
-        why = "lora_parameters.keys do not select it: the tensor has no place in the model"
-        yield from (refused._replace(module=name, why=why, fix="") for name in _unselected(adapter))
     if base is None:
         why = "without a base, only names of a Llama are known"
         strange = (name for name in adapter if not _LLAMA.fullmatch(name) and form != "kohya")
@@ -287,17 +284,6 @@ def _by_place(
                 yield row._replace(module=name, status="refused", why=why, fix="lora-np merge")
             elif _TOWER.search(name):
                 yield row._replace(module=name, why="not in the language model")
-
-
-def _unselected(adapter: Adapter) -> Iterator[str]:
-    """List modules that mlx-lm leaves as they are, by its settings for the adapter."""
-    settings = read_json(adapter.path / peft.NAME) if adapter.path else {}
-    keys = settings.get("lora_parameters", {}).get("keys")
-    for name, module in adapter.items():
-        path = module.parts["A"].key.removesuffix(".lora_a")
-        inner = path.partition(".layers.")[2].partition(".")[2]
-        if path and keys is not None and not {path, inner} & {*keys}:
-            yield name
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
