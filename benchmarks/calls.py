@@ -124,21 +124,21 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            20,
-            "as resize, with a second checkpoint: its names in every dialect, and its family, which"
-            " says what shares the embedding's numbers",
+            21,
+            "as resize, with the adapter's values, and a second checkpoint: its names in every"
+            " dialect, and its family, which says what shares the embedding's numbers",
             bases=1,
         ),
         "convert": Flow(
             lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
-            16,
-            "as resize, with a second format, read back once it is written",
+            17,
+            "as resize, with the adapter's values, and a second format, read back once written",
         ),
         "convert, with the base": Flow(
             lambda: adapters.convert(
                 folder / "style", folder / "based", to="mlx", base="austen", force=True
             ),
-            20,
+            21,
             "as convert, with the base's family and its names",
             bases=1,
         ),
@@ -146,7 +146,7 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: adapters.convert(
                 folder / "named", folder / "named.gguf", to="gguf", force=True
             ),
-            22,
+            23,
             "as convert, with the base that the adapter names: its family, names and order of rows",
             bases=1,
         ),
@@ -165,8 +165,9 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "check": Flow(
             lambda: adapters.check(folder / "style", base="austen"),
-            17,
-            "an adapter read, compared with its base, and judged by every program's rules",
+            19,
+            "an adapter read with its values, compared with its base and its own targets, and"
+            " judged by every program's rules",
             bases=1,
         ),
         "load": Flow(

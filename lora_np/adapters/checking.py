@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from lora_np.adapters.rules import (
 )
 from lora_np.adapters.values import Fault, missing, shortened, value_faults
 from lora_np.checks import choice
+from lora_np.files import read_json
 from lora_np.hub import safetensors
-from lora_np.models import Base, open_base
+from lora_np.models import Base, open_base, peft
 from lora_np.table import Table
 
 
@@ -146,6 +147,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
         read = opened(adapter, base=known)
         read = without_copies(read, base_of(read, known))
         faults = [*((ALL, fault) for fault in missing(read, known)), *value_faults(read)]
+        faults += _unselected(path, read) if path and form == "mlx" else []
     rows = judged(read, form, known, programs, faults)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
     if runtime == "all":
@@ -163,6 +165,17 @@ def _empty(file: Path) -> list[tuple[str, Fault]]:
     why = "empty: not gathered when it was saved, as under DeepSpeed ZeRO-3"
     tensors = safetensors.open(file).tensors
     return [(key, Fault("empty", why)) for key, info in tensors.items() if 0 in info.shape]
+
+
+def _unselected(folder: Path, adapter: Adapter) -> Iterator[tuple[str, Fault]]:
+    """List modules that mlx-lm leaves as they are, by its settings for the adapter."""
+    keys = read_json(folder / peft.NAME).get("lora_parameters", {}).get("keys")
+    why = "lora_parameters.keys do not select it: the tensor has no place in the model"
+    for name, module in adapter.items():
+        path = module.parts["A"].key.removesuffix(".lora_a")
+        inner = path.partition(".layers.")[2].partition(".")[2]
+        if path and keys is not None and not {path, inner} & {*keys}:
+            yield name, Fault("refused", why)
 
 
 OWN_BASE = "use the base that it was trained on"  # of runtimes.toml: no command gives other shapes

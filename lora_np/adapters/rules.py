@@ -231,8 +231,10 @@ def _by_program(
     for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
     for name in dict.fromkeys([ALL, *adapter, *adapter.full, *adapter.rows, *dict(faults)]):
-        if name in worst:
-            yield worst[name]
+        if (found := worst.get(name)) and found.fix == _GIVE_BASE:
+            yield found._replace(scale_error=errors.get(name))  # it does not depend on the base
+        elif found:
+            yield found
         elif reads and name != ALL:
             yield fine._replace(module=name, scale_error=errors.get(name))
 
@@ -265,9 +267,6 @@ def _by_place(
 ) -> Iterator[CheckedModule]:
     """Say where the program has no place for a module, or none is known."""
     unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
-    if form == "mlx":
-        why = "lora_parameters.keys do not select it: the tensor has no place in the model"
-        yield from (refused._replace(module=name, why=why, fix="") for name in _unselected(adapter))
     if base is None:
         why = "without a base, only names of a Llama are known"
         strange = (name for name in adapter if not _LLAMA.fullmatch(name) and form != "kohya")
@@ -285,17 +284,6 @@ def _by_place(
                 yield row._replace(module=name, status="refused", why=why, fix="lora-np merge")
             elif _TOWER.search(name):
                 yield row._replace(module=name, why="not in the language model")
-
-
-def _unselected(adapter: Adapter) -> Iterator[str]:
-    """List modules that mlx-lm leaves as they are, by its settings for the adapter."""
-    settings = read_json(adapter.path / peft.NAME) if adapter.path else {}
-    keys = settings.get("lora_parameters", {}).get("keys")
-    for name, module in adapter.items():
-        path = module.parts["A"].key.removesuffix(".lora_a")
-        inner = path.partition(".layers.")[2].partition(".")[2]
-        if path and keys is not None and not {path, inner} & {*keys}:
-            yield name
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
