@@ -59,7 +59,7 @@ def table(name: str) -> str:
     tasks = TASK.findall(TASKS.read_text(encoding="utf-8"))
 
     def place(public: str) -> tuple[int, str]:
-        named = (f"lora_np.{public}", f"{name}.{public}")
+        named = (f"{name}.{public}", f"lora_np.{public}")
         return next(
             (tasks.index(full) for full in named if full in tasks), len(tasks)
         ), public.lower()

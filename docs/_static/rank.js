@@ -64,7 +64,8 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   const worth = (key) => Math.log(1 + docnames.length / ((known.get(key)?.size ?? 0) + 0.5));
 
   // Whole words, among which one with a slip of typing is looked for.
-  const spelled = new Set(names.filter((each) => each.kind !== "object").flatMap((each) => split(each.text)));
+  const written = names.filter((each) => each.kind !== "object").flatMap((each) => split(each.text));
+  const spelled = new Set(written.filter((word) => known.has(stem(word))));
   function nearest(word) {
     const most = word.length < 4 ? 0 : word.length < 7 ? 1 : 2;
     let [found, least] = [undefined, Infinity];
@@ -82,7 +83,8 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     const own = [...new Set([stem(word), stemmed(word)])].filter((key) => known.has(key));
     if (own.length) return own;
     const parts = word.split("_").filter((part) => part && part !== word && !COMMON.has(part) && !stopwords.has(part));
-    if (parts.length) return parts.flatMap(meanings);
+    const found = parts.flatMap(meanings);
+    if (found.length) return found;
     const right = nearest(word);
     if (right) return [stem(right)];
     return word.length < 3 ? [] : [...known.keys()].filter((key) => key.startsWith(word)).slice(0, 8);

@@ -347,6 +347,47 @@ def test_a_phone_scrolls_in_one_direction(open_page, kind):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
 
 
+# a picture, or what one can type or choose
+THING = "article :is(img, svg, canvas, table, textarea, select, input, label):not([type=checkbox])"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "learn/index",
+        "learn/puzzles",
+        "understand/advice",
+        "understand/report",
+        "claims/index",
+        "use/fit",
+        "use/inspector",
+        "adapters",
+    ],
+)
+def test_a_page_begins_with_its_thing(open_page, path):
+    page = open_page(f"{path}.html")
+    page.wait_for_load_state("networkidle")
+    places = page.locator(THING).evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect()).filter(({ width }) => width > 20)"
+        ".map(({ y }) => y)"
+    )
+    assert min(places) < 600
+
+
+def test_the_front_page_says_what_it_is_in_its_title(open_page):
+    assert open_page("index.html").title() == "lora_np: LoRA in plain NumPy"
+
+
+def test_where_nothing_was_found_no_words_are_marked(open_page):
+    page = open_page("search.html?q=rank")
+    page.locator("#search-results li").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    page.goto(page.url.split("search.html")[0] + "404.html")
+    page.wait_for_load_state("networkidle")
+    assert "Hide Search Matches" not in page.locator("body").inner_text()
+    assert page.locator(".highlighted").count() == 0
+
+
 def test_formulas_show_without_a_network(open_page):
     page = open_page(KINDS["formulas"])
     page.locator("mjx-container").first.wait_for()
@@ -358,7 +399,7 @@ def test_what_is_there_is_seen_at_once(open_page):
     page = open_page("learn/index.html")
     entries = page.locator(".sidebar-tree > ul > li > a").all_inner_texts()
     assert len(entries) == len(set(entries)) <= 25
-    captions = page.locator(".sidebar-tree .caption").all_inner_texts()
+    captions = page.locator(".sidebar-tree .caption").all_text_contents()
     assert captions == ["Start", "Fit", "Adapters", "Evidence", "Reference"]
 
 

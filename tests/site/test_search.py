@@ -65,7 +65,10 @@ def test_of_a_hundred_other_searches_eighty_find_the_right_page_first_and_all_fi
 def test_every_word_finds_a_page_that_has_it(open_page):
     page = open_page("search.html?q=%20")
     page.wait_for_function("Search._index")
-    words = page.evaluate("Object.keys(Search._index.terms)")[::25]
+    words = page.evaluate("Object.keys(Search._index.terms)")
+    words = [word for word in words if word == word.lower()][
+        ::25
+    ]  # "A" is a word that says nothing
     assert len(words) > 100
     empty = page.evaluate(
         "words => words.filter((word) => !Search._performSearch(word).length)", words
