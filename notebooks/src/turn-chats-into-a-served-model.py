@@ -140,6 +140,7 @@ curves = {
 axes = lnp.plots.lines(curves, xlabel="epochs", ylabel="loss of the answers, nats per token")
 lowest = min(losses, key=lambda row: row[2])
 axes.plot(epochs[losses.index(lowest)], lowest[2], "o", color=INK)
+limits = axes.set_ylim(bottom=-0.5)  # room for a name
 print(
     f"held out: {losses[0][2]:.2f} before, {lowest[2]:.2f} at best, {losses[-1][2]:.2f} at the end"
 )
