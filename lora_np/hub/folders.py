@@ -37,7 +37,7 @@ _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
     "models": "*/config.json",
     "adapters": "*/*/adapter_config.json",
-    "texts": "texts/*.txt",
+    "texts": "texts/*",
 }
 
 

@@ -299,7 +299,7 @@ assert J["rank 1, 60 steps"] < J["ban"] + 0.002
 # %% [markdown]
 # More than three quarters of the way looks like a success. But **after 60 steps, rank 1 has learned a ban and no more**<!-- shown: J of rank 1 and of the ban -->: an e is rare, and forbidding it outright is no worse. What lies between the ban and the best is planning, and 60 steps of rank 1 do not find it. Ask first what the simplest trick earns.
 #
-# ## Is a reward a few bits?
+# ## How many bits does a score carry?
 #
 # A text without e is worth 24 choices, and its score is one number. How much can a score tell? At most the entropy of the number of e in a text, and the base gives it:
 

@@ -17,7 +17,7 @@ from notebooks import about, build
 ROOT = Path(__file__).parents[2]
 COURSE = exercises.lessons()
 PATH = [lesson for lesson in COURSE if lesson.group == "path"]
-GROUPS = ["path", "algebra", "engine", "files", "language", "merging", "evidence", "project"]
+GROUPS = ["path", "language", "algebra", "engine", "files", "merging", "evidence", "project"]
 
 
 def notebook(lesson):

@@ -71,8 +71,8 @@ def test_photographs_stay_as_they_are_in_the_dark_on_the_page_s_ground(open_page
 
 
 def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page):
-    stem = "07-factor-a-matrix"
-    solved = exercises.lessons([7])[0].exercises[0].name
+    stem = "10-factor-a-matrix"
+    solved = exercises.lessons([10])[0].exercises[0].name
     page = open_page("learn/index.html")
     done = page.locator(f'[data-lesson="{stem}"] .gallery-done')
     assert done.is_hidden()
@@ -96,7 +96,7 @@ def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page)
     page.go_back()
     assert (
         done.inner_text()
-        == f"Read · 1 of {len(exercises.lessons([7])[0].exercises)} exercises solved"
+        == f"Read · 1 of {len(exercises.lessons([10])[0].exercises)} exercises solved"
     )
     assert f"1 of {len(NOTEBOOKS)} lessons read, 1 of" in page.get_by_role("status").inner_text()
     page.get_by_role("button", name="Forget what I have done").click()

@@ -404,7 +404,7 @@ def test_what_is_there_is_seen_at_once(open_page):
 
 
 @pytest.mark.parametrize(
-    "path", ["lessons/03-count-parameters.html", "lessons/10-differentiate.html", "adapters.html"]
+    "path", ["lessons/03-count-parameters.html", "lessons/13-differentiate.html", "adapters.html"]
 )
 def test_the_menu_is_short(open_page, path):
     page = open_page(path)
