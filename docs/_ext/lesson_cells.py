@@ -42,6 +42,8 @@ def figures_first(app: Sphinx, doctree: nodes.document) -> None:
 def with_exercises(notebook: Any, stem: str) -> Any:
     """The notebook as its page has it: with the forms of its exercises at its end."""
     (lesson,) = (one for one in exercises.lessons() if one.stem == stem)
+    if not lesson.exercises:
+        return notebook
     ending = notebook.cells[-1]
     heading, listed, *after = ending.source.split("\n\n")  # as notebooks/build.py ends a lesson
     if ELSEWHERE not in listed or not after:

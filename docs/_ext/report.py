@@ -179,8 +179,9 @@ SPOT = (
     '<circle data-verdict="{verdict}" cx="{mean:.1f}" cy="{y}" r="4"/>'
 )
 CAPTION = (
-    "Every claim by the figure that stands for it: how far it lies beyond the bound of the claim "
-    "(on its side to the right), with the interval that judges. A dot is blue where this figure is "
+    "Each row has the figure that stands for a claim, with the interval that judges. Its distance "
+    "from the line is how far it lies beyond the bound of the claim; the claimed side is on the "
+    "right. A dot is blue where this figure is "
     "supported, brown where it is contradicted, and open otherwise. The mark after the name is the "
     "verdict on the whole claim, which other figures of it can decide: "
 )

@@ -40,8 +40,10 @@ def of_lessons() -> dict[str, str]:
     for lesson, notebook in gallery.notebooks():
         question = re.sub(r"[*_`$\\]", "", about.question(notebook))
         questions[f"lessons/{lesson.stem}"] = f"{question} A lesson with LoRA in plain NumPy."
-        titles = ", ".join(exercise.title for exercise in lesson.exercises)
-        questions[f"practice/{lesson.stem}"] = f"{lesson.title}, exercises to try here. {titles}."
+        if lesson.exercises:
+            titles = ", ".join(exercise.title for exercise in lesson.exercises)
+            about_them = f"{lesson.title}, exercises to try here. {titles}."
+            questions[f"practice/{lesson.stem}"] = about_them
     return questions
 
 

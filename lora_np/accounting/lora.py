@@ -658,7 +658,7 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
     """Translate the fields of a LoRA's config into options of `count_model`."""
     fields = {key: value for key, value in fields.items() if value is not False}
     for key, value in fields.items():
-        if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
+        if key == "velora_config" or key not in peft.SETTINGS:
             raise ValueError(
                 f"{key} = {shown(value)} may change the number of parameters: not supported"
             )

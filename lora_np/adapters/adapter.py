@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, StrPath, overflow_allowed, plain
 from lora_np.files import FileError
-from lora_np.hub import FLOATS, TensorInfo, float_dtype
+from lora_np.hub import FLOATS, SafetensorsFile, TensorInfo, float_dtype
 from lora_np.models import Rewrite, peft
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is 
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
-    "tuned": "an update that is no LoRA (LoHa, LoKr)",
+    "tuned": "an update that is no LoRA (LoHa, LoKr)", "alora": "invocation tokens (aLoRA)",
 }  # fmt: skip
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # the same of diffusers
 
@@ -48,6 +48,13 @@ class Stored:
     def size(self) -> int:
         """How many numbers it has in its file."""
         return prod(self.shape)
+
+    @classmethod
+    def of(cls, file: SafetensorsFile, key: str) -> Stored:
+        """A tensor of a file; 8-bit floats are read as float16, which holds them exactly."""
+        info = file.tensors[key]
+        dtype = "float16" if info.dtype.startswith("float8") else info.dtype
+        return cls(dtype, info.shape, partial(file.read, key), key)
 
     def single(self) -> Array:
         """Its numbers in float32 or better."""
@@ -192,6 +199,8 @@ class AdapterModule:
     tuned : TunedUpdate, optional
         The update, if another tuner than LoRA trained it. `factors` and `scale` are then those of
         an equal LoRA.
+    alora : bool
+        Whether it acts only from its invocation tokens on, as PEFT's aLoRA does.
 
     Examples
     --------
@@ -207,6 +216,7 @@ class AdapterModule:
     kernel: tuple[int, ...] = ()
     parameter: bool = False
     tuned: TunedUpdate | None = None
+    alora: bool = False
 
     @classmethod
     def of(
@@ -236,6 +246,14 @@ class AdapterModule:
                 parts[part] = held(array, dtype, name=part)
         check_shapes(parts)
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
+
+    def check_everywhere(self, place: object) -> None:
+        """Refuse an aLoRA."""
+        if self.alora:
+            raise FileError(
+                f"{place}: aLoRA acts from its invocation tokens on, which no change of weights"
+                " does: load it with PEFT, without merging"
+            )
 
     @cached_property
     def directions(self) -> int:
@@ -505,10 +523,13 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
 def check_shapes(parts: Mapping[str, Stored], whose: str = "") -> None:
     """Refuse tensors of one module whose shapes do not fit each other."""
     A, B = parts["A"].shape, parts["B"].shape
+    if 0 in (*A, *B):
+        raise FileError(
+            f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}: DeepSpeed ZeRO-3"
+            " leaves tensors so that are saved without being gathered"
+        )
     if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
         raise FileError(f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}")
-    if 0 in (*A, *B):
-        raise FileError(f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}")
     for part in {"magnitude", "bias"} & parts.keys():
         if (shape := parts[part].shape) != (prod(B[:-1]),):
             raise FileError(f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {shape}")

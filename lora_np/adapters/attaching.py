@@ -179,6 +179,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
             waiting.discard(f"{name}.weight")
         if name not in adapter:
             return rowed
+        adapter[name].check_everywhere(adapter)
         if rowed is not layer:
             raise FileError(
                 f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -13,13 +13,53 @@ from lora_np import hub, lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.scaling import parted, widened
-from lora_np.checks import Array, StrPath, close_names
+from lora_np.checks import Array, Rng, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.hub import directory
 from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
+ENOUGH = 0.9  # the least share of an update that rounding should leave
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
+
+
+class MergeLoss(NamedTuple):
+    """What a merge did to tensors: maxima, and sums over entries.
+
+    W0 is a weight, dW its exact update, Q what was written.
+    """
+
+    change: float = 0.0  # max |Q - W0|
+    rounding: float = 0.0  # max |Q - W0 - dW|
+    tensors: int = 0
+    parameters: int = 0
+    unmoved: int = 0  # entries with Q = W0
+    weight: float = 0.0  # <W0, W0>
+    update: float = 0.0  # <dW, dW>
+    kept: float = 0.0  # <Q - W0, dW>
+    held: float = 0.0  # <W0, dW>, about 0 if W0 does not hold the update already
+
+    @classmethod
+    def of(cls, W0: Array, dW: Array, Q: Array) -> Self:
+        """Measure one tensor, or a part of it."""
+        W0 = W0.astype(dW.dtype, copy=False)
+        moved = Q - W0
+        change, rounding = (float(np.abs(x).max()) for x in (moved, moved - dW))
+        products = (float(np.vdot(x, y)) for x, y in ((W0, W0), (dW, dW), (moved, dW), (W0, dW)))
+        unmoved = W0.size - int(np.count_nonzero(moved))
+        return cls(change, rounding, 1, W0.size, unmoved, *products)
+
+    @classmethod
+    def together(cls, parts: Iterable[Self]) -> Self:
+        """Put together what was measured of several tensors, or parts of one."""
+        change, rounding, *sums = zip(cls(), *parts, strict=True)
+        return cls(max(change), max(rounding), *map(sum, sums))
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The share of the update that is left, and of the entries that are the base's."""
+        kept = self.kept / self.update if self.update else 1.0
+        return kept, self.unmoved / max(1, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -38,23 +78,26 @@ class Change:
     began: str | None = None
 
     def result(
-        self, place: str, dtype: str | None = None
-    ) -> tuple[Array, float | None, float | None]:
-        """Return the tensor rounded to ``dtype``, its largest change and rounding error."""
+        self, place: str, dtype: str | None = None, rng: Rng = None
+    ) -> tuple[Array, MergeLoss | None]:
+        """Return the tensor rounded to ``dtype``, and what that did to an update."""
         dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
+        if dtype != W.dtype.name:  # it will hold what is rounded to `dtype`
+            least = dtype if dtype == "float64" else "float32"
+            W = W.astype(np.promote_types(W.dtype, least), copy=False)
         if self.rows is not None:
             W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
         if module is None:
             if not np.isfinite(W).all():
                 raise FileError(f"{place} is replaced by what is not finite")
-            return W, None, None
-        if dtype not in hub.FLOATS:
+            return W, None
+        module.check_everywhere(place)
+        if dtype not in hub.ALL_FLOATS:
             raise FileError(f"{place} is stored as {dtype}, into which nothing can be merged")
-        W = np.asarray(W, np.float64) if dtype == "float64" else W
         maps = self.oriented(place, W, module)
         if self.began:
             module = from_start(module, maps, self.began)
-        return W, *add_update(place, maps, module, dtype=dtype)
+        return W, add_update(place, maps, module, dtype=dtype, rng=rng)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
         """Return the tensor before the change, in float32 or better, oriented for ``module``."""
@@ -255,11 +298,8 @@ class Merging:
             return Change(
                 Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised())
             )
-        if file := source.files.get(source.places[name]):
-            info, read = file.tensors[name], file.read
-        else:
-            info, read = source.info(name), source.read
-        return Change(Stored(info.dtype, info.shape, partial(read, name)))
+        info = source.info(name)
+        return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
 
     def _replacement(self, name: str) -> Change:
         source, target, new = self.source, self.named(name), self.update.full[name]
@@ -303,33 +343,57 @@ def weight_name(name: str, module: AdapterModule) -> str:
     return name if module.parameter else f"{name}.weight"
 
 
-def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
+def add_update(
+    place: str, W: Array, module: AdapterModule, *, dtype: str, rng: Rng = None
+) -> MergeLoss:
     """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` rounded to ``dtype``.
 
     Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its
-    magnitude. Returns the largest change and the largest rounding error.
+    magnitude.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
     change = changing(module, W, wide)
-    magnitude, moved, lost = module.magnitude, 0.0, 0.0
+    magnitude, measured = module.magnitude, []
     step = max(1, BLOCK // W.shape[-1])
     # what is not finite is refused below
     with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for start in range(0, W.shape[-2], step):
                 rows = (*index, slice(start, start + step))
-                exact = W[rows] + change(rows)
+                update = change(rows)
+                exact = W[rows] + update
                 if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
-                stored = hub.rounded(exact, dtype)
+                    update = exact - W[rows]
+                stored = hub.rounded(exact, dtype, rng)
                 if not np.isfinite(stored).all():
                     raise FileError(
                         f"{place} is not finite when it is merged; its dtype is {dtype}"
                     )
-                moved = max(moved, float(np.abs(stored - W[rows]).max()))
-                lost = max(lost, float(np.abs(stored - exact).max()))
+                measured.append(MergeLoss.of(W[rows], update, stored))
                 W[rows] = stored
-    return moved, lost
+    return MergeLoss.together(measured)._replace(tensors=1)
+
+
+def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
+    """Say how much of the update is left, and what to do if that is little."""
+    every = MergeLoss.together(part for part in parts if part)
+    if not every.tensors:
+        return []
+    kept, unmoved = every.shares
+    notes = [
+        f"share of the update kept: {kept:.2f}; {unmoved:.1%} of the entries are the base's;"
+        f" largest rounding error {every.rounding:.3g}"
+    ]
+    if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
+        notes.append(f"{merging.source.path} seems to hold the update of {merging.update} already")
+    if None not in parts and not every.change:
+        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
+    elif kept < ENOUGH:
+        notes.append(
+            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
+        )
+    return notes
 
 
 def changing(
@@ -349,7 +413,7 @@ class Based(NamedTuple):
 
     adapter: Adapter
     weights: Mapping[str, Reader]
-    biases: Mapping[str, Callable[[], tuple[Array, float | None, float | None]]]
+    biases: Mapping[str, Callable[[], tuple[Array, MergeLoss | None]]]
     unsure: tuple[str, ...]
 
 
@@ -362,7 +426,7 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     merging = Merging(source, adapter)
     unsure = () if any_base else check_base(source, adapter)
     weights: dict[str, Reader] = {}
-    biases: dict[str, Callable[[], tuple[Array, float | None, float | None]]] = {}
+    biases: dict[str, Callable[[], tuple[Array, MergeLoss | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
         if (change := merging.changes.get(target)) is None:  # it is not one tensor

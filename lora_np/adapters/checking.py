@@ -125,7 +125,10 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     model.layers.0.self_attn.k_proj wrong scale 2.0
     """
     choice("runtime", runtime, [*runtimes(), "all"])
-    form, path = ("peft", None) if isinstance(adapter, Adapter) else format_of(adapter)
+    form: Format = "peft"
+    path: Path | None = None
+    if not isinstance(adapter, Adapter):
+        form, path = format_of(adapter)
     known = None if base is None else open_base(base)
     programs = {
         name: rules

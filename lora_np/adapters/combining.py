@@ -371,6 +371,7 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
             raise FileError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
         for name, module in source.items():
+            module.check_everywhere(source)
             before = first.setdefault(name, module)
             if before.kind != module.kind:
                 raise FileError(

@@ -144,9 +144,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     """Read PEFT's file of tensors in a directory as a config says."""
-    file = safetensors.open(inside(folder, peft_format.WEIGHTS))
-    with errors_at(file.path):
-        file, changes = cleaned(file, peft_format.PREFIX)
+    file, changes = tensors_of(folder)
     if raw.get("peft_type") != "LORA":  # the other tuners load only for this
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
@@ -158,6 +156,13 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     config = peft.parse(folder / peft.NAME, raw)
     with errors_at(file.path):
         return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
+
+
+def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
+    """The tensors of PEFT's directory under keys without wrappers, and what each had around it."""
+    file = safetensors.open(inside(folder, peft_format.WEIGHTS))
+    with errors_at(file.path):
+        return cleaned(file, peft_format.PREFIX)
 
 
 def cleaned(
@@ -174,6 +179,8 @@ def cleaned(
         clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:
             clean = clean.removeprefix(peft_format.PREFIX)
+        if ".modules_to_save." in key and clean in {*file.tensors} - {key}:
+            continue  # with bias="all" PEFT saves a bias inside such a module again
         if clean in tensors:
             raise FileError(f"{key!r} and another key are both {clean!r} without wrappers")
         tensors[clean] = info

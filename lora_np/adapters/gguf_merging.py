@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.base_weights import Merging
+from lora_np.adapters.base_weights import MergeLoss, Merging, losses
 from lora_np.adapters.formats import Written, load
 from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, Rng, StrPath, choice, generator
@@ -22,10 +21,9 @@ from lora_np.hub import TensorInfo, gguf, located
 from lora_np.models import Dialects, GGUFModel, as_stored, open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
-ENOUGH = 0.9  # the least share of an update that rounding should leave
 ENCODED = [kind for kind, layout in LAYOUTS.items() if layout.encode]
 OFFER = "take --dtype Q8_0, which keeps small updates"
-HEADINGS = ("kind", "tensors", "parameters", "update / weight", "share kept")
+HEADINGS = ("tensors", "parameters", "update / weight", "share kept", "unmoved")
 
 
 class MergedKind(NamedTuple):
@@ -34,7 +32,7 @@ class MergedKind(NamedTuple):
     Parameters
     ----------
     kind : str
-        Of the tensors that were written anew.
+        Of the tensors that were written anew; with ``by_module``, their parameter.
     tensors, parameters : int
         How many.
     update : float
@@ -42,6 +40,8 @@ class MergedKind(NamedTuple):
     share_kept : float
         ``<Q - W0, dW> / <dW, dW>`` of the update dW and what was written, Q: 1 if rounding lost
         nothing of it.
+    unmoved : float
+        The share of the entries that are the base's.
     """
 
     kind: str
@@ -49,6 +49,7 @@ class MergedKind(NamedTuple):
     parameters: int
     update: float
     share_kept: float
+    unmoved: float
 
 
 def merge_gguf(
@@ -59,6 +60,7 @@ def merge_gguf(
     dtype: str | None = None,
     rounding: str = "nearest",
     rng: np.random.Generator | int = 0,
+    by_module: bool = False,
     modelfile: bool = False,
     any_base: bool = False,
     force: bool = False,
@@ -82,6 +84,8 @@ def merge_gguf(
         on average, with noise.
     rng : Generator or int
         Randomness for random rounding.
+    by_module : bool
+        Whether to return a row for each parameter instead of each kind.
     modelfile : bool
         Whether to write ``Modelfile`` next to ``out``, from which Ollama makes a model.
     any_base : bool
@@ -92,7 +96,8 @@ def merge_gguf(
     Returns
     -------
     Written
-        For each kind how much of the update is left after rounding.
+        For each kind how much of the update is left after rounding, and how many entries are still
+        the base's.
 
     Raises
     ------
@@ -139,20 +144,34 @@ def merge_gguf(
     check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
-    merged = MergedFile.of(merging, source, dtype, draws if rounding == "random" else None)
+    random = draws if rounding == "random" else None
+    merged = MergedFile.of(merging, source, dtype, random, by_module)
     inputs = [base, *([update.path] if update.path else [])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
         gguf.write(merged.tensors, merged.read, stage, metadata=metadata_of(source.file, dtype))
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
-    rows = tuple(Loss.together(losses).row(kind) for kind, losses in merged.losses.items())
+    rows = tuple(
+        MergedKind(
+            name,
+            one.tensors,
+            one.parameters,
+            (one.update / one.weight) ** 0.5 if one.weight else float("inf"),
+            *one.shares,
+        )
+        for name, one in merged.measured.items()
+    )
+    eight = any(merged.tensors[place].dtype == "Q8_0" for place in merged.parts)
+    offer = "take --dtype F16" if eight else OFFER
     notes = [
-        *notes_on(merged, unsure),
+        *losses(merging, [*merged.measured.values()], offer),
+        *unsure,
         f"llama.cpp: llama-cli -m {out}; LM Studio: lms import {out}",
     ]
     if modelfile:
         notes.append(f"Ollama: ollama create {out.stem.lower()} -f {recipe}")
-    return Written(f"{base} + {update}", rows, tuple(notes), HEADINGS, out)
+    headings = ("parameter" if by_module else "kind", *HEADINGS)
+    return Written(f"{base} + {update}", rows, tuple(notes), headings, out)
 
 
 def opened(base: Path) -> GGUFModel:
@@ -179,41 +198,6 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
     return metadata
 
 
-class Loss(NamedTuple):
-    """What rounding took from updates: sums over tensors of products of weights and updates."""
-
-    tensors: int
-    parameters: int
-    weight: float  # <W0, W0>
-    update: float  # <dW, dW>
-    kept: float  # <Q - W0, dW>
-    held: float  # <W0, dW>, about 0 if W0 does not hold the update already
-
-    @classmethod
-    def of(cls, W0: Array, W: Array, Q: Array) -> Loss:
-        """Measure one tensor: before, exactly merged, and as it was written."""
-        dW = W - W0
-        weight, update, kept, held = (
-            float(np.vdot(x, y)) for x, y in ((W0, W0), (dW, dW), (Q - W0, dW), (W0, dW))
-        )
-        return cls(1, W.size, weight, update, kept, held)
-
-    @classmethod
-    def together(cls, losses: Iterable[Loss]) -> Loss:
-        """Add up what was measured of several tensors."""
-        return cls(*map(sum, zip(cls(0, 0, 0.0, 0.0, 0.0, 0.0), *losses, strict=True)))
-
-    @property
-    def share(self) -> float:
-        """The share of the update that is left."""
-        return self.kept / self.update if self.update else 1.0
-
-    def row(self, kind: str) -> MergedKind:
-        """Sum it up for one kind of blocks."""
-        relative = (self.update / self.weight) ** 0.5 if self.weight else float("inf")
-        return MergedKind(kind, self.tensors, self.parameters, relative, self.share)
-
-
 @dataclass(frozen=True)
 class MergedFile:
     """The tensors of a merged file: those that change are computed, others copied."""
@@ -224,10 +208,15 @@ class MergedFile:
     # what changes: the parameter, which part of it along the outputs, and of how many
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
-    losses: dict[str, list[Loss]]  # by the kind of blocks, as far as it is written
+    by_module: bool
+    measured: dict[
+        str, MergeLoss
+    ]  # by the kind of blocks or the parameter, as far as it is written
 
     @classmethod
-    def of(cls, merging: Merging, source: GGUFModel, dtype: str | None, rng: Rng) -> MergedFile:
+    def of(
+        cls, merging: Merging, source: GGUFModel, dtype: str | None, rng: Rng, by_module: bool
+    ) -> MergedFile:
         """Find what changes, and the kinds of blocks that it gets."""
         if merging.vocabulary:
             why = "has other tokens: merge it into a directory first, with its tokenizer"
@@ -241,7 +230,7 @@ class MergedFile:
             for part, place in enumerate(theirs):
                 parts[place] = name, part, len(theirs)
                 tensors[place] = TensorInfo(kind_of(source.file, place, size, dtype), size)
-        return cls(merging, source, tensors, parts, rng, {})
+        return cls(merging, source, tensors, parts, rng, by_module, {})
 
     def read(self, place: str) -> Array | Blocks | gguf.GGUFFile:
         """Compute a tensor, or give the file from which it is copied."""
@@ -255,7 +244,8 @@ class MergedFile:
         with errors_at(f"{source.path}: {name!r}"):
             Q = in_kind(kind, W, self.rng)
         W0 = self._part(place, source.read(source.tied.get(name, name)))
-        self.losses.setdefault(kind, []).append(Loss.of(W0, W, np.asarray(Q)))
+        row, one = name if self.by_module else kind, MergeLoss.of(W0, W - W0, np.asarray(Q))
+        self.measured[row] = MergeLoss.together([self.measured.get(row, MergeLoss()), one])
         return Q
 
     def _part(self, place: str, W: Array) -> Array:
@@ -263,21 +253,6 @@ class MergedFile:
         name, part, parts = self.parts[place]
         W = as_stored(self.source.config, name, W)
         return W if parts == 1 else np.split(W, parts, axis=-2)[part]
-
-
-def notes_on(merged: MergedFile, unsure: Iterable[str]) -> list[str]:
-    """Say how much of the update is left, and what to do if that is little."""
-    every = Loss.together(chain.from_iterable(merged.losses.values()))
-    notes = [f"share of the update kept: {every.share:.2f}", *unsure]
-    if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
-        base, update = merged.source.path, merged.merging.update
-        notes.append(f"{base} seems to hold the update of {update} already")
-    if every.share < ENOUGH:
-        offer = "take --dtype F16" if "Q8_0" in merged.losses else OFFER
-        notes.append(
-            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
-        )
-    return notes
 
 
 def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -74,10 +73,10 @@ def read(
     for key, (place, part) in keys.items():
         info = file.tensors[key]
         name = part if _TUNED.fullmatch(part) else _PARTS.get(part)
-        tensor = Stored(info.dtype, info.shape, partial(file.read, key), key)
+        tensor = Stored.of(file, key)
         if place and (part in _BESIDE or (part == "diff" and len(info.shape) < 2)):
             beside[f"{place}.{part}"] = tensor
-        elif not (place and name and (info.dtype in FLOATS or part == "alpha")):
+        elif not (place and name and (tensor.dtype in FLOATS or part == "alpha")):
             raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
         elif name in groups.setdefault(place, {}):
             raise FileError(f"{key!r} gives {part} of {place!r} a second time")

@@ -379,6 +379,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     )
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
     kind += ", with a bias of B" * ("bias" in parts)
+    kind += ", from its invocation tokens on (aLoRA)" * any(module.alora for module in modules)
     row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     # those of files for image models

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
 
 from lora_np import hub
 from lora_np.adapters.adapter import FILES, Adapter, header
 from lora_np.adapters.base_models import MERGED, check_base, digest_of
-from lora_np.adapters.base_weights import Change, Merging
+from lora_np.adapters.base_weights import Change, MergeLoss, Merging, losses
 from lora_np.adapters.formats import CARD, Written, load
 from lora_np.adapters.values import check_finite
-from lora_np.checks import Array, StrPath
+from lora_np.checks import Array, StrPath, choice, float_name, generator
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
@@ -34,26 +38,32 @@ _OTHER_WEIGHTS = (
     ".npz",
 )
 # What an older merge, of a base in other shards, may have left at the target.
-_WEIGHTS = re.compile(
-    rf"{re.escape(hub.SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(hub.INDEX)}"
-)
+_WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
 class MergedTensor(NamedTuple):
-    """A tensor that a merge changed: its largest change and largest rounding error.
+    """A tensor that a merge changed, and what rounding left of the update.
 
     Parameters
     ----------
     name, dtype : str
         As in the checkpoint.
     change, rounding : float or None
-        None where the tensor was replaced in full.
+        The largest change and the largest rounding error; like the shares, None where the tensor
+        was replaced in full.
+    share_kept : float or None
+        ``<Q - W0, dW> / <dW, dW>`` of the update dW and what was written, Q: 1 if rounding lost
+        nothing of it.
+    unmoved : float or None
+        The share of the entries that are the base's.
     """
 
     name: str
     dtype: str
-    change: float | None
-    rounding: float | None
+    change: float | None = None
+    rounding: float | None = None
+    share_kept: float | None = None
+    unmoved: float | None = None
 
 
 def merge(
@@ -61,6 +71,9 @@ def merge(
     adapter: Adapter | StrPath,
     out: StrPath,
     *,
+    dtype: str | None = None,
+    rounding: str = "nearest",
+    rng: np.random.Generator | int = 0,
     any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
@@ -77,6 +90,14 @@ def merge(
     out : path
         The directory to make: the same shards, names and dtypes, and the base's other files, so
         that transformers loads it directly.
+    dtype : {"float32", "bfloat16", "float16", "float8_e4m3", ...}, optional
+        Round all floating-point tensors to this, and say so in ``config.json``; vectors are not
+        rounded to 8 bits, which no config can name. By default each tensor keeps its own.
+    rounding : {"nearest", "random"}
+        How updates are rounded. Nearest rounding takes a small update back; random rounding keeps
+        it on average, with noise.
+    rng : Generator or int
+        Randomness for random rounding; the result does not depend on ``jobs``.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int
@@ -90,12 +111,15 @@ def merge(
     Returns
     -------
     Written
-        For each changed tensor the largest change, and the largest error of rounding to its dtype.
+        For each changed tensor the largest change, the largest error of rounding to its dtype, how
+        much of the update is left after rounding, and how many entries are still the base's.
 
     Raises
     ------
     FileError
         If base and adapter do not fit, a result is not finite, or the target exists.
+    ValueError
+        If an option is not known.
 
     See Also
     --------
@@ -134,12 +158,16 @@ def merge(
         raise ValueError(
             f"{out}: a merged model is a directory, which must not end in a file's name"
         )
+    choice("rounding", rounding, ("nearest", "random"))
+    float_name(dtype or "float32", hub.ALL_FLOATS)
+    draw = int(generator(rng).integers(2**63))
+    seed = draw if rounding == "random" else None
     source = OpenModel.at(directory(base))
     update = load(adapter, base=source)
     check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
-    plan = _Plan.of(merging)
+    plan = _Plan.of(merging, dtype)
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders, CARD}
@@ -147,33 +175,33 @@ def merge(
     with replacing(
         out,
         force=force,
-        marks=(hub.SINGLE, hub.INDEX),
+        marks=hub.HOMES,
         writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)),
         keeps=[CARD],
         inputs=inputs,
     ) as stage:
-        shards = {
-            name: (source.files[name], stage / name, plan.written[name]) for name in plan.written
-        }
-        write = partial(_merge_shard, plan.changes)
-        by_shard = parallel_map(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
-        if source.index is not None:
-            write_json(stage / hub.INDEX, _index(source.index, plan.written))
-        config = plan.config()
-        if config is not source.config:
-            write_json(stage / "config.json", config)
-    rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
-    notes = [*_measured(rows), *plan.notes()]
-    notes[1:1] = unsure
+        measured = plan.write(stage, seed, jobs, progress)
+    rows = tuple(
+        MergedTensor(
+            name,
+            plan.changes[name].start.dtype,
+            *((one.change, one.rounding, *one.shares) if one else ()),
+        )
+        for name, one in measured.items()
+    )
+    offer = "keep base and adapter apart, take --dtype float32"
+    notes = [*losses(merging, [*measured.values()], offer), *unsure, *plan.notes()]
     if left_out:
         notes.append(
             "not copied, because they are unmerged weights or adapters, or describe the base:"
             f" {', '.join(left_out)}"
         )
-    headings = ("tensor", "dtype", "largest change", "rounding error")
+    headings = (
+        "tensor", "dtype", "largest change", "rounding error", "share kept", "unmoved"
+    )  # fmt: skip
     return Written(f"{base} + {adapter}", rows, tuple(notes), headings, Path(out))
 
 
@@ -186,14 +214,21 @@ class _Plan(NamedTuple):
     added: list[str]  # those that the base does not have
     untied: list[str]  # of these, those that had another's numbers
     quantised: int  # how many weights bitsandbytes quantised, if one of them is adapted
+    dtype: str | None  # of all floats, but for vectors if it has 8 bits
 
     @classmethod
-    def of(cls, merging: Merging) -> _Plan:
+    def of(cls, merging: Merging, dtype: str | None) -> _Plan:
         """Find out which tensors change, and what each file will hold."""
         source, quantised = merging.source, merging.source.quantised
-        if quantised.keys().isdisjoint(merging.weights.values()):
+        if not dtype and quantised.keys().isdisjoint(merging.weights.values()):
             quantised = {}
-        changes = {name: merging.unchanged(name) for name in quantised} | merging.changes
+        also = source.places if dtype else quantised
+        changes = {name: merging.unchanged(name) for name in also} | merging.changes
+        for name, change in changes.items():
+            start = change.start
+            fits = dtype in hub.FLOATS or len(start.shape) > 1
+            if dtype and fits and start.dtype in hub.ALL_FLOATS:
+                changes[name] = replace(change, start=replace(start, dtype=dtype))
         infos = header({name: change.start for name, change in changes.items()})
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
@@ -207,12 +242,29 @@ class _Plan(NamedTuple):
         added = [name for name in changes if name not in source.places]
         written[max(written)] |= {name: infos[name] for name in added}
         untied = sorted(source.tied.keys() & {*added})
-        return cls(merging, changes, written, added, untied, len(quantised))
+        return cls(merging, changes, written, added, untied, len(quantised), dtype)
+
+    def write(
+        self, stage: Path, seed: int | None, jobs: int, progress: bool
+    ) -> dict[str, MergeLoss | None]:
+        """Write weights, index and config; measure each tensor that the adapter changes."""
+        source, written = self.merging.source, self.written
+        shards = {name: (source.files[name], stage / name, written[name]) for name in written}
+        write = partial(_merge_shard, self.changes, seed)
+        by_shard = parallel_map(write, shards, jobs=jobs, progress=progress, label="merge")
+        if source.index is not None:
+            write_json(stage / source.home[1], _index(source.index, written))
+        config = self.config()
+        if config is not source.config:
+            write_json(stage / "config.json", config)
+        found = [pair for measured in by_shard.values() for pair in measured.items()]
+        return {name: one for name, one in found if name in self.merging.changes}
 
     def config(self) -> Mapping[str, Any]:
         """The config of the merged model: the base's own, if nothing of it changes."""
         config, update = self.merging.source.config, self.merging.update
-        config = _in_numbers(config) if self.quantised else config
+        if self.quantised or self.dtype in hub.FLOATS:
+            config = _in_numbers(config, self.dtype or "float32")
         config = untied(config) if self.untied else config
         if self.merging.vocabulary:
             config = resized(config, self.merging.vocabulary[1])
@@ -237,36 +289,30 @@ class _Plan(NamedTuple):
             notes.append(f"with their own numbers now: {own} (tie_word_embeddings is false)")
         if self.quantised:
             notes.append(
-                f"in float32 now, adapted or not: {self.quantised} weights that bitsandbytes"
-                " quantised"
+                f"in {self.dtype or 'float32'} now, adapted or not: {self.quantised} weights that"
+                " bitsandbytes quantised"
             )
         return notes
 
 
-def _measured(rows: Collection[MergedTensor]) -> list[str]:
-    """What was lost, and whether anything has changed."""
-    rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
-    notes = [f"largest rounding error {rounding:.3g}"]
-    if not any(row.change is None or row.change for row in rows):
-        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
-    return notes
-
-
 def _merge_shard(
-    changes: Mapping[str, Change], shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]]
-) -> list[MergedTensor]:
+    changes: Mapping[str, Change],
+    seed: int | None,
+    shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]],
+) -> dict[str, MergeLoss | None]:
     source, path, tensors = shard
-    rows: list[MergedTensor] = []
+    found: dict[str, MergeLoss | None] = {}
 
     def merged(name: str) -> Array | SafetensorsFile:
         if name not in changes:
             return source
-        W, moved, lost = changes[name].result(f"{source.path}: {name!r}")
-        rows.append(MergedTensor(name, changes[name].start.dtype, moved, lost))
+        # by the name: shards may be written in any order
+        rng = None if seed is None else np.random.default_rng([seed, crc32(name.encode())])
+        W, found[name] = changes[name].result(f"{source.path}: {name!r}", rng=rng)
         return W
 
     hub.safetensors.write(tensors, merged, path, metadata=source.metadata)
-    return rows
+    return found
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
@@ -279,7 +325,7 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
         if (
             path.is_dir()
             or hidden
-            or name in {*source.files, hub.INDEX}
+            or name in {*source.files, hub.INDEX, source.home[1]}
             or {*adapters} & {*path.parents}
         ):
             continue
@@ -305,12 +351,12 @@ def _index(
     return new
 
 
-def _in_numbers(old: Mapping[str, Any]) -> dict[str, Any]:
-    """A config that says that nothing is quantised."""
+def _in_numbers(old: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """A config that says that all is in a dtype, and nothing is quantised."""
     new = {
-        key: _in_numbers(part) if key == "text_config" and part else part
+        key: _in_numbers(part, dtype) if key == "text_config" and part else part
         for key, part in old.items()
     }
-    new |= {key: "float32" for key in ("dtype", "torch_dtype") if key in new}
+    new |= {key: dtype for key in ("dtype", "torch_dtype") if key in new}
     new.pop("quantization_config", None)
     return new

@@ -6,10 +6,10 @@ Adapters written here load in PEFT, and PEFT's are read here.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ _PARTS = {
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _TABLE = ".token_adapter.base_layer.weight"  # the embedding itself, if it was resized
+_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # in a wrapper
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
 
 
@@ -118,7 +119,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), config, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]
-        for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape"):
+        for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape", "alora"):
             mine, theirs = getattr(module, what), getattr(back, what)
             if mine != theirs:
                 raise FileError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
@@ -166,9 +167,8 @@ def interpret(
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
-    for key, info in file.tensors.items():
-        name = key.removeprefix(PREFIX)
-        tensor = Stored(info.dtype, info.shape, partial(file.read, key), key)
+    for key in file.tensors:
+        name, tensor = key.removeprefix(PREFIX), Stored.of(file, key)
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
         if suffix is None:
             others[name] = tensor
@@ -190,9 +190,8 @@ def interpret(
                 rows[f"{name}.weight"] = _rows(name, config, tensor)
             continue
         key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
-        holder, _, copy = key.removesuffix(".weight").rpartition(".")
-        if copy in ("modules_to_save", "original_module") and f"{holder}.weight" in others:
-            continue  # of resized embeddings PEFT saves all that its wrapper holds
+        if (own := _COPIES.sub("", key)) != key and own in others:
+            continue  # of resized embeddings, and biases, PEFT saves all that its wrapper holds
         name = full_name(PREFIX + key, config, wraps)
         if name in full:
             raise FileError(f"{PREFIX + key!r} gives {name!r} a second time")
@@ -225,8 +224,9 @@ def _modules(
         embedded, parameter = embeddings.get(wrapped, False), name != wrapped[0]
         parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
         modules[name] = AdapterModule(
-            parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter
-        )
+            parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter,
+            alora=bool(config.raw.get("alora_invocation_tokens")),
+        )  # fmt: skip
         check_module(name, modules[name], rank, config)
     return modules
 
@@ -354,8 +354,6 @@ def full_name(
 ) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.removeprefix(PREFIX).split(".")
-    if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
-        raise FileError(f"{key!r} gives a bias a second time: trained, and saved in full")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise FileError(f"{key!r} is not a key that PEFT writes for a LoRA")
     module = ".".join(inner)

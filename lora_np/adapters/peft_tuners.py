@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,8 @@ def read_tuner(
     shared: dict[str, Stored] = {}  # by all modules
     others: dict[str, Stored] = {}
     with errors_at(file.path):
-        for key, info in file.tensors.items():
-            stored = Stored(info.dtype, info.shape, partial(file.read, key), key)
+        for key in file.tensors:
+            stored = Stored.of(file, key)
             holder, own, tensor = key.partition(f".{tuner.prefix}")
             if own and holder == PREFIX.partition(".")[0]:
                 shared[tensor] = stored

@@ -156,9 +156,7 @@ def repair(
 def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     """Read PEFT's files as the config would be if it matched the tensors; what had to change."""
     raw = dict(read_json(inside(folder, peft.NAME)))
-    file, _ = formats.cleaned(
-        safetensors.open(inside(folder, peft_format.WEIGHTS)), peft_format.PREFIX
-    )
+    file, _ = formats.tensors_of(folder)
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
     prefix = f".{tuner.prefix if tuner else 'lora_'}"
@@ -201,7 +199,7 @@ def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> Non
 
 def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
     """Copy the tensors under the adapter's names, and write its config."""
-    file, _ = formats.cleaned(safetensors.open(folder / peft_format.WEIGHTS), peft_format.PREFIX)
+    file, _ = formats.tensors_of(folder)
     new = {
         change.pattern: change.to
         for changes in adapter.renamed.values()

@@ -24,7 +24,7 @@ FEATURES = (
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
     "moved base", "expression", "tied", "tied embedding", "wrapped", "doubled",
     "unprefixed", "named", "prefix", "headless", "unknown", "unsure", "misfit", "no target",
-    "container",
+    "container", "alora",
 )  # fmt: skip
 _WORST = (
     "empty",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
-from lora_np.checks import close_names
+from lora_np.checks import Array, close_names
 from lora_np.files import FileError
 from lora_np.models import OpenModel, Patterns, ends_with, is_all_linear, peft, targeted
 
@@ -32,10 +32,12 @@ class Fault(NamedTuple):
 
 def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
     """Yield what is wrong with values, by the names of modules and replaced parameters."""
+    for name, module in adapter.items():
+        if fault := fault_of(name, module):
+            yield name, fault
     rows = {name: trained.new for name, trained in adapter.rows.items()}
-    for name, one in (*adapter.items(), *adapter.full.items(), *rows.items()):
-        stored = isinstance(one, Stored)
-        if fault := _not_finite(name, {"it": one}) if stored else fault_of(name, one):
+    for name, stored in (*adapter.full.items(), *rows.items()):
+        if fault := _not_finite(name, {"it": stored}):
             yield name, fault
 
 
@@ -61,24 +63,32 @@ def fault_of(name: str, module: AdapterModule) -> Fault | None:
 
 def _of_product(name: str, module: AdapterModule) -> Fault | None:
     """Tell why scale * B A is zero or overflows, from norms and Gram matrices of its factors."""
-    B, A = (factor.astype(np.float64) for factor in module.factors())
+    B, A = module.factors()
     b, a = (_named(name, part, module.parts[part]) for part in "BA")
-    columns, rows = np.linalg.norm(B, axis=-2), np.linalg.norm(A, axis=-1)
+    (columns, inner), (rows, outer) = map(_gram, (B.mT, A))
     if zero := [what for what, norms in ((a, rows), (b, columns)) if not norms.any()]:
         why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} zero, as without training"
         half = module.parts["B"].dtype == "float16"
         return Fault("zero", why + ", or too small for float16" * half)
     if not module.scale:
         return Fault("zero", "alpha is 0")
-    if not (products := columns * rows).any():
-        return Fault("zero", f"where columns of {b} are not zero, rows of {a} are")
     with np.errstate(over="ignore", invalid="ignore"):
-        square = float(((B.mT @ B) * (A @ A.mT)).sum())  # ||B A||^2 = <B^T B, A A^T>
-        if square <= B.shape[-1] * np.finfo(np.float64).eps * products.sum() ** 2:
-            return Fault("zero", f"{b} times {a} is zero, though neither is")
-        if not abs(module.scale) * square**0.5 <= _LARGEST:
-            return Fault("not finite", f"{b} and {a} are finite, but their product overflows")
+        if not (products := columns * rows).any():
+            return Fault("zero", f"where columns of {b} are not zero, rows of {a} are")
+        square = max(float(np.vdot(inner, outer)), 0.0)  # ||B A||^2 = <B^T B, A A^T>
+        most = products.sum() ** 2
+    if not abs(module.scale) * square**0.5 <= _LARGEST:
+        return Fault("not finite", f"{b} and {a} are finite, but their product overflows")
+    if square <= B.shape[-1] * np.finfo(np.float64).eps * most:
+        return Fault("zero", f"{b} times {a} is zero, though neither is")
     return None
+
+
+def _gram(factor: Array) -> tuple[Array, Array]:
+    """The norms of a factor's rows, and their products with each other."""
+    wide = factor.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.linalg.norm(wide, axis=-1), wide @ wide.mT
 
 
 def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
@@ -104,24 +114,33 @@ def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
     raw, known = adapter.raw, base.known if base else None
     if raw.get("peft_type") != "LORA":
         return
-    bare = [name.removesuffix(".weight") for name in adapter]
     for what in ("rank_pattern", "alpha_pattern"):
         for key in Patterns(raw.get(what) or {}, what).unused(adapter):
-            close = close_names(key, {name.rpartition(".")[2] for name in bare})
+            close = close_names(key, {name.rpartition(".")[2] for name in adapter})
             yield Fault("absent", f"{what} has {key!r}, which matches no module{close}")
-    modules = base.modules if base and known and not known.assumed else {}
+    sure = base if known and not known.assumed else None
     saved = [f".{name}" for name in (*adapter.full, *adapter.rows)]
     for end in raw.get("modules_to_save") or ():
         named = any(f".{end}." in name for name in saved)
-        if not (named or saved) or (not named and any(ends_with(x, end) for x in modules)):
+        has = sure is not None and any(ends_with(name, end) for name in sure.modules)
+        if not named and (has or not saved):
             yield Fault("absent", f"the file has nothing of modules_to_save, {end!r}")
-    others = base.counterparts(bare) if base and modules else {}
+    yield from _lost(adapter, sure)
+
+
+def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
+    """Name the modules that the targets select and the file lacks."""
+    bare, targets = (
+        [name.removesuffix(".weight") for name in adapter],
+        adapter.raw.get("target_modules"),
+    )
+    wanted = peft.parse(Path(peft.NAME), adapter.raw).targets
+    others = base.counterparts(bare) if base else {}
     have = {others.get(name, name) for name in bare}
     kinds = {_LAYER.sub("*", name, count=1) for name in have}
-    wanted = peft.parse(Path(peft.NAME), raw).targets
-    if known and modules:
-        every = targeted(known, wanted)[0] if have & modules.keys() else []
-        if not raw.get("target_modules") or is_all_linear(raw["target_modules"]):
+    if base:
+        every = targeted(base.spec, wanted)[0] if have & base.modules.keys() else []
+        if not targets or is_all_linear(targets):
             every = [name for name in every if _LAYER.sub("*", name, count=1) in kinds]
         status, why = "absent", "which target_modules select"
     else:  # other layers may have what one has

@@ -181,12 +181,13 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @_adapter
 @options.adapter_out
 @click.option(
-    "--dtype",
-    type=options.Parsed(str.upper),
-    help="GGUF: the kind of what is written (its own).",
+    "--dtype", help="bfloat16, float32, ...; GGUF: the kind of what is written, such as Q8_0 (own)."
 )
-@click.option("--rounding", help="GGUF: nearest (as by default) or random.")
+@click.option("--rounding", help="nearest (as by default) or random.")
 @click.option("--seed", "rng", type=click.IntRange(0), help="Random seed of the rounding (0).")
+@click.option(
+    "--by-module", is_flag=True, default=None, help="GGUF: a row for each module, not each kind."
+)
 @click.option(
     "--modelfile", is_flag=True, default=None, help="GGUF: write a Modelfile, for Ollama."
 )
@@ -200,29 +201,28 @@ def merge(
     out: Path,
     as_json: bool,
     jobs: int,
-    any_base: bool,
-    force: bool,
     **asked: Any,
 ) -> None:
     """Merge an adapter into its base model, as one checkpoint.
 
     A directory becomes a directory, which transformers loads without PEFT and Ollama opens. A .gguf
-    file becomes another one, for Ollama, LM Studio and llama.cpp; how much of the update rounding
-    keeps is printed.
+    file becomes another one, for Ollama, LM Studio and llama.cpp. The share of the update that
+    rounding keeps is printed, and the share of the entries that stay the base's.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    for_gguf = options.given(asked)
-    shared: dict[str, Any] = {"any_base": any_base, "force": force}
+    asked = options.given(asked)
     if ".gguf" in (base.suffix, out.suffix):
         if jobs > 1:
             refuse("--jobs is for shards, and a GGUF file has none")
-        written: Shown = adapters.merge_gguf(base, adapter, out, **shared, **for_gguf)
-    elif for_gguf:
-        name = next(iter(for_gguf)).replace("rng", "seed")
-        refuse(f"--{name} is for a new model that is a .gguf file")
+        if "dtype" in asked:
+            asked["dtype"] = asked["dtype"].upper()
+        written: Shown = adapters.merge_gguf(base, adapter, out, **asked)
+    elif for_gguf := [name for name in ("modelfile", "by_module") if name in asked]:
+        flag = for_gguf[0].replace("_", "-")
+        refuse(f"--{flag} is for a new model that is a .gguf file")
     else:
-        written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **shared)
+        written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **asked)
     options.show_as(written.table, as_json)
 
 

@@ -139,7 +139,8 @@ def run(arguments: list[str]) -> int:
         except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
             # `checks` raises what is wrong with a value; what is wrong with a file is a FileError
             place = traceback.extract_tb(error.__traceback__)[-1].filename
-            return fail(message(error), 1 + (place == checks.__file__))
+            judged = place == checks.__file__ and not isinstance(error, ImportError)
+            return fail(message(error), 2 if judged else 1)
         except MemoryError:
             return fail("not enough memory", 1)
         except Exception as error:  # the last net: tests count how often it catches

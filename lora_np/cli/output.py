@@ -60,7 +60,7 @@ def printable_output() -> Iterator[None]:
 
     sys.stdout, sys.stderr = map(PrintableStream, before)
     try:
-        if not sys.stderr.isatty():
+        if not before[1].isatty():
             with suppress(RuntimeError):  # a browser has no threads
                 Thread(target=tell, daemon=True).start()
         yield

@@ -44,7 +44,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Raises
     ------
     ValueError
-        If no lesson has such a number.
+        If no lesson has such a number, or it has no exercises.
 
     Examples
     --------
@@ -54,7 +54,11 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     wanted = {
         whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers
     }
-    return [lesson for lesson in course() if not wanted or lesson.number in wanted]
+    chosen = [lesson for lesson in course() if not wanted or lesson.number in wanted]
+    for lesson in chosen:
+        if wanted and not lesson.exercises:
+            raise ValueError(f"lesson {lesson.number}, {lesson.title}, has no exercises")
+    return chosen
 
 
 def exercise(name: str) -> Exercise:

@@ -49,8 +49,9 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     """
     files = {}
     for lesson in lessons(numbers):
-        files[folder / f"{lesson.stem}.ipynb"] = notebook_text(notebook(lesson))
-        files[folder / f"{lesson.stem}.py"] = script(lesson)
+        if lesson.exercises:
+            files[folder / f"{lesson.stem}.ipynb"] = notebook_text(notebook(lesson))
+            files[folder / f"{lesson.stem}.py"] = script(lesson)
     return write_new(files)
 
 

@@ -58,7 +58,9 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     """
     files = {folder / "nbgrader_config.py": CONFIG}
     for lesson in lessons(numbers):
-        files[folder / "source" / lesson.stem / f"{lesson.stem}.ipynb"] = teacher_notebook(lesson)
+        if lesson.exercises:
+            path = folder / "source" / lesson.stem / f"{lesson.stem}.ipynb"
+            files[path] = teacher_notebook(lesson)
     return write_new(files)
 
 

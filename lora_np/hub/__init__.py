@@ -17,8 +17,14 @@ with on_demand(globals()):
         bitsandbytes_size as bitsandbytes_size,
         read_bitsandbytes as read_bitsandbytes,
     )
-    from lora_np.hub.dtypes import FLOATS as FLOATS, float_dtype as float_dtype, rounded as rounded
+    from lora_np.hub.dtypes import (
+        ALL_FLOATS as ALL_FLOATS,
+        FLOATS as FLOATS,
+        float_dtype as float_dtype,
+        rounded as rounded,
+    )
     from lora_np.hub.folders import (
+        HOMES as HOMES,
         INDEX as INDEX,
         PICKLES as PICKLES,
         SINGLE as SINGLE,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lora_np.checks import Array, float_name, real
+from lora_np.checks import Array, Rng, float_name, real
 from lora_np.lazy import numpy as np
 
 # From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first,
 # which is the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a
-# float32's, and no 8-bit floats: those can be counted and copied, but not read.
+# float32's, and no 8-bit floats: both are computed from bits.
 TABLE = {
     "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"),
     "float32": ("F32", "<f4"),
@@ -59,6 +59,16 @@ GGUF_KINDS = {
 BLOCKS = {name: (1, int(stored[-1])) for name, (_, stored) in TABLE.items()}
 BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
+ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
+LACKED = ("bfloat16", *ALL_FLOATS[4:])  # by NumPy
+# Bits after the point, and the smallest exponent.
+_GRIDS = {
+    "float32": (23, -126),
+    "bfloat16": (7, -126),
+    "float16": (10, -14),
+    "float8_e4m3": (3, -6),
+    "float8_e5m2": (2, -14),
+}
 
 
 def float_dtype(dtype: str) -> str:
@@ -92,20 +102,23 @@ def float_dtype(dtype: str) -> str:
     return float_name(dtype, FLOATS)
 
 
-def rounded(array: Array, dtype: str) -> Array:
-    """Round ``array`` to the values of a dtype: to nearest, ties to even.
+def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
+    """Round ``array`` to the values of a dtype: to nearest, ties to even, or at random.
 
     Parameters
     ----------
     array : ndarray
         Of floats.
-    dtype : {"float64", "float32", "bfloat16", "float16"}
+    dtype : {"float64", "float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"}
         Of the file.
+    rng : Generator, optional
+        Rounds up or down at random, so that the mean is ``array``.
 
     Returns
     -------
     ndarray
-        In the dtype of the file; bfloat16 as float32. Values that are too large become infinite.
+        In the dtype of the file; what NumPy lacks, as float32. Values that are too large become
+        infinite, or NaN in 8 bits.
 
     Raises
     ------
@@ -121,31 +134,52 @@ def rounded(array: Array, dtype: str) -> Array:
     >>> rounded(np.array([1.00390625, 1.01171875]), "bfloat16")
     array([1.      , 1.015625], dtype=float32)
     """
-    if type(array) is not np.ndarray or array.dtype.kind != "f" or dtype not in FLOATS:
+    if type(array) is not np.ndarray or array.dtype.kind != "f" or dtype not in ALL_FLOATS:
         array, dtype = real("array", array), float_dtype(dtype)
     with np.errstate(over="ignore"):
-        if dtype == "bfloat16":
-            return from_bfloat16(to_bfloat16(array))
+        if rng is not None and dtype in _GRIDS:
+            array = _on_grid(array, dtype, rng)
+        if dtype in LACKED:
+            return decoded(encoded(array, dtype), dtype)
         return array.astype(dtype)
 
 
-def from_bfloat16(bits: Array) -> Array:
-    """Convert the bits of bfloat16 to float32."""
-    wide = bits.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
+def _on_grid(array: Array, dtype: str, rng: Rng = None) -> Array:
+    """Round to multiples of the spacing of floats around each value."""
+    bits, least = _GRIDS[dtype]
+    power = np.maximum(np.frexp(array)[1] - 1, least) - bits
+    steps = np.ldexp(array.astype(np.float64), -power)
+    steps = np.rint(steps) if rng is None else np.floor(steps + rng.random(array.shape))
+    return np.asarray(np.ldexp(steps, power))
 
 
-def to_bfloat16(array: Array) -> Array:
-    """Round float32 to the bits of bfloat16: to nearest, ties to even."""
-    single = array.astype(np.float32)
-    bits = single.view(np.uint32)
-    if array.dtype.itemsize > 4:
-        # Rounding twice can go wrong. First round to odd: towards zero, the last bit saying what
-        # was cut off.
-        inexact = single != array
-        bits -= (np.abs(single) > np.abs(array)).astype(np.uint32)
-        bits |= inexact.astype(np.uint32)
-    nan = np.isnan(array)
+def decoded(bits: Array, dtype: str) -> Array:
+    """Convert the bits of a dtype that NumPy lacks to float32."""
+    if dtype == "bfloat16":
+        wide = bits.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    values = _eight(dtype)[bits & 127]
+    return np.asarray(np.where(bits > 127, -values, values))
+
+
+def encoded(array: Array, dtype: str) -> Array:
+    """Round floats to the bits of a dtype that NumPy lacks: to nearest, ties to even."""
+    if dtype != "bfloat16":
+        code = np.searchsorted(_eight(dtype), np.abs(_on_grid(array, dtype)))
+        return np.asarray(code + 128 * np.signbit(array), np.uint8)
+    if array.dtype.itemsize > 4:  # to round it twice can go wrong
+        array = _on_grid(array, dtype)
+    bits = array.astype(np.float32).view(np.uint32)
     result = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(nan, (bits >> 16) | 0x40, result).astype("<u2")
+    return np.where(np.isnan(array), (bits >> 16) | 0x40, result).astype("<u2")
+
+
+def _eight(dtype: str) -> Array:
+    """The values of the codes from 0 to 127."""
+    bits, least = _GRIDS[dtype]
+    power, rest = np.divmod(np.arange(128), 2**bits)
+    whole = rest + 2.0**bits * (power > 0)
+    values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
+    values[127 if bits == 3 else 124 :] = np.nan  # as infinity, which e4m3 lacks
+    return values

@@ -18,6 +18,9 @@ from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
+# of transformers, and of the parts of diffusers' pipelines
+HOMES = (SINGLE, INDEX, DIFFUSERS, f"{DIFFUSERS}.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # what a directory without a file is, if it has another
 _OTHERS = {
@@ -66,13 +69,13 @@ class ModelDirectory:
     @cached_property
     def index(self) -> Mapping[str, Any] | None:
         """The content of the index, where the model is in shards."""
-        folder, name = self._home
+        folder, name = self.home
         return _read_index(inside(folder, name)) if name.endswith(".index.json") else None
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
         """The files that are the model, by name."""
-        folder, name = self._home
+        folder, name = self.home
         names = sorted(set(self.index["weight_map"].values())) if self.index else [name]
         return {name: safetensors.open(inside(folder, name)) for name in names}
 
@@ -88,17 +91,17 @@ class ModelDirectory:
         for tensor, file_name in (self.index["weight_map"] if self.index else {}).items():
             if places.get(tensor) != file_name:
                 raise FileError(
-                    f"{Path(*self._home)}: places {tensor!r} in {file_name}, which does not hold it"
+                    f"{Path(*self.home)}: places {tensor!r} in {file_name}, which does not hold it"
                 )
         return places
 
     @cached_property
-    def _home(self) -> tuple[Path, str]:
+    def home(self) -> tuple[Path, str]:
         """The directory, and the name of its index or its only file."""
         if is_weights(self.path):
             return self.path.parent, self.path.name
         folder = directory(self.path)
-        for name in (SINGLE, INDEX):
+        for name in HOMES:
             if os.path.lexists(folder / name):
                 return folder, name
         _refuse_other(folder, "config.json")
@@ -117,7 +120,7 @@ class ModelDirectory:
         return self.files[self.places[name]].tensors[name]
 
     def read(self, name: str) -> Array:
-        """Read one tensor in its own dtype, bfloat16 as float32."""
+        """Read one tensor in its own dtype, bfloat16 and 8-bit floats as float32."""
         return self.files[self.places[name]].read(name)
 
 

@@ -25,7 +25,17 @@ from lora_np.files import (
     target_path,
     write_whole,
 )
-from lora_np.hub.dtypes import BLOCKS, FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
+from lora_np.hub.dtypes import (
+    ALL_FLOATS,
+    BLOCKS,
+    FLOATS,
+    LACKED,
+    TABLE,
+    decoded,
+    encoded,
+    float_dtype,
+    rounded,
+)
 from lora_np.hub.tensors import TensorFile, TensorInfo
 from lora_np.lazy import numpy as np
 
@@ -65,22 +75,25 @@ class SafetensorsFile(TensorFile):
         Returns
         -------
         ndarray
-            In the dtype of the file; bfloat16 as float32, which holds it exactly.
+            In the dtype of the file; bfloat16 and 8-bit floats as float32, which holds them
+            exactly.
 
         Raises
         ------
         FileError
-            If no tensor has that name (the message lists close ones), its dtype has no NumPy
-            counterpart, or the file has changed since it was opened.
+            If no tensor has that name (the message lists close ones), it is in 8-bit floats with
+            scales, or the file has changed since it was opened.
         """
         info = self.tensors.get(name) or self.info(name)  # which says what there is
-        if info.dtype.startswith("float8"):
-            raise FileError(
-                f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold"
-            )
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
-        if info.dtype == "bfloat16":
-            return from_bfloat16(stored)
+        if info.dtype.startswith("float8"):
+            owner = f"{name.rpartition('.')[0]}."
+            for other in self.tensors:
+                if other.startswith(owner) and "scale" in other:
+                    why = f"{info.dtype} times {other!r}, which is not read: give it in bfloat16"
+                    raise FileError(f"{self.path}: {name!r} is {why}")
+        if info.dtype in LACKED:
+            return decoded(stored, info.dtype)
         if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
             raise FileError(f"{self.path}: {name!r} is bool but holds bytes other than 0 and 1")
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
@@ -380,18 +393,12 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
 
 def as_stored(name: str, array: Array, dtype: str) -> Array:
     """Convert ``array`` to the byte order of the file."""
-    if dtype.startswith("float8"):
-        raise FileError(f"{name!r} of dtype {dtype} can only be copied from another file")
-    if dtype not in FLOATS or array.dtype.kind != "f":
-        if array.dtype.newbyteorder("<") != np.dtype(TABLE[dtype][1]) or dtype == "bfloat16":
+    if dtype not in ALL_FLOATS or array.dtype.kind != "f":
+        if array.dtype.newbyteorder("<") != np.dtype(TABLE[dtype][1]) or dtype in LACKED:
             raise FileError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
         return array.astype(TABLE[dtype][1], copy=False)
-    with np.errstate(over="ignore"):
-        stored = (
-            to_bfloat16(array) if dtype == "bfloat16" else array.astype(TABLE[dtype][1], copy=False)
-        )
-    values = from_bfloat16(stored) if dtype == "bfloat16" else stored
+    values = rounded(array, dtype)
     lost = np.isfinite(array) & ~np.isfinite(values)
     if lost.any():
         raise FileError(f"{name!r} holds {array[lost][0]}, too large for {dtype}")
-    return stored
+    return encoded(values, dtype) if dtype in LACKED else values.astype(TABLE[dtype][1], copy=False)

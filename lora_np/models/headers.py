@@ -106,7 +106,7 @@ class OpenModel(ModelDirectory):
             return self.by_family
         if not self.config:
             return from_headers(self)
-        whole = any((self.path / name).is_file() for name in (hub.SINGLE, hub.INDEX))
+        whole = any((self.path / name).is_file() for name in hub.HOMES)
         files = [self.path] if whole else sorted(self.path.glob("*.safetensors"))
         if len(files) != 1:
             return self.by_family

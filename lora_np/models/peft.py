@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     **dict.fromkeys(_PATTERNS, ("an object", dict, None)),
     **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _TARGETS),
     "layers_to_transform": ("whole numbers", (int, list), _are_numbers),
+    "alora_invocation_tokens": ("a list of whole numbers", list, _are_numbers),
     **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", list,
     _are_names)),
     "trainable_token_indices": (
@@ -97,9 +99,6 @@ SETTINGS: Mapping[str, _Wanted | None] = {
 
 # Why some settings cannot be ignored if they are set.
 _REFUSED = {
-    "alora_invocation_tokens": (
-        "aLoRA acts from its invocation tokens on, which no change of weights does"
-    ),
     "arrow_config": "Arrow mixes several adapters anew for each token",
     "kasa_config": (
         "KaSA takes the least singular directions out of the base, so that the adapter belongs to "
@@ -220,7 +219,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
 
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
-    """Check every setting; unknown ones are refused.
+    """Check every setting; as PEFT does, ignore those that it does not know, with a warning.
 
     Parameters
     ----------
@@ -238,7 +237,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     ------
     FileError
         If a setting has a value that PEFT does not take, or one that cannot be ignored is not
-        supported.
+        supported, as one of a newer PEFT.
 
     Examples
     --------
@@ -249,15 +248,15 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """
     if raw.get("peft_type") != "LORA":
         raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+    # than the version whose settings are known
+    newer = [*map(int, re.findall(r"\d+", str(raw.get("peft_version")))[:2])] > [0, 21]
     for key, content in raw.items():
-        if (
-            key not in SETTINGS
-            and content not in (None, False, "")
-            and content != []
-            and content != {}
-        ):
-            why = f": {_REFUSED[key]}" if key in _REFUSED else ""
-            raise FileError(f"{path}: {key} = {shown(content)} is not supported{why}")
+        if key in SETTINGS or content in (None, False, "", [], {}):
+            continue
+        what = f"{path}: {key} = {shown(content)} is"
+        if key in _REFUSED or newer:
+            raise FileError(f"{what} not supported: {_REFUSED.get(key, 'PEFT is newer')}")
+        warnings.warn(f"{what} no setting of PEFT, which ignores it", stacklevel=2)
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):

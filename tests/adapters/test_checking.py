@@ -343,7 +343,7 @@ def test_the_command(tmp_path, capsys):
     assert found == {(Q, "fine", 1.0), (K, "wrong scale", 2.0)}
     assert run(["check", str(tmp_path / "a"), "--for", "ollama"]) == 3
     assert "reads no adapter" in capsys.readouterr().out
-    assert run(["check", str(tmp_path / "a"), "--for", "blorp"]) == 1
+    assert run(["check", str(tmp_path / "a"), "--for", "blorp"]) == 2
     assert "runtime must be" in capsys.readouterr().err
 
 

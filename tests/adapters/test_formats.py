@@ -112,6 +112,9 @@ CASES = [
 def test_there_and_back(tmp_path, to, family, kinds, seed):
     config = {"model_type": family, **SMALL}
     adapter = drawn(config, seed=seed, roles=EVERYTHING[kinds], rslora=seed == 2)
+    if family == "gemma2":  # llama.cpp and mlx-lm have no head of its own for it
+        modules = {name: module for name, module in adapter.items() if name != "lm_head"}
+        adapter = Adapter(modules, raw=targeting(adapter.raw, modules))
     there, back = tmp_path / f"there{SUFFIX.get(to, '')}", tmp_path / "back"
     adapters.convert(adapter, there, to=to, base=config)
     assert format_of(there)[0] == to.replace("portable", "peft")

@@ -68,14 +68,17 @@ def test_all_else_is_kept_byte_for_byte(tmp_path, kind):
 def test_the_share_kept_is_the_projection_on_the_update(tmp_path, kind, strength):
     adapter, made = both(tmp_path, kind, strength)
     old, new = open_gguf(tmp_path / "base.gguf"), open_gguf(tmp_path / "new.gguf")
-    kept = total = 0.0
+    kept = total = same = size = 0.0
     for name in adapter:
         W0, Q = (np.asarray(one.read(f"{name}.weight"), np.float64) for one in (old, new))
         dW = adapter.delta(name)
         kept, total = kept + np.vdot(Q - W0, dW), total + np.vdot(dW, dW)
+        same, size = same + np.sum(Q == W0), size + W0.size
     (row,) = made.rows
     assert row.share_kept == pytest.approx(kept / total, rel=1e-3)
-    assert f"share of the update kept: {kept / total:.2f}" in made.notes
+    assert row.unmoved == same / size
+    said = f"share of the update kept: {kept / total:.2f}; {same / size:.1%} of the entries are"
+    assert made.notes[0].startswith(said)
 
 
 def test_random_rounding_keeps_what_nearest_rounding_takes_back(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
 from lora_np.files import FileError
-from lora_np.hub import safetensors
+from lora_np.hub import TensorInfo, rounded, safetensors
 from lora_np.models import open_model
 from lora_np.models.peft import compose, parse
 
@@ -101,14 +101,52 @@ def test_tensors_that_zero_3_emptied_are_refused_with_their_cause(adapter):
         adapters.load(adapter)
 
 
-def test_a_bias_that_peft_writes_twice_is_refused_with_its_reason(adapter):
+@pytest.mark.parametrize("inside", ["", "out_proj."])
+def test_a_bias_that_peft_writes_three_times_is_taken_once(adapter, inside):
+    """With ``bias="all"`` it saves what the wrapper of a trained module holds, too."""
     change_config(adapter, modules_to_save=["lin"], bias="all")
-    twice = {f"{PREFIX}lin.bias": np.ones(2), f"{PREFIX}lin.modules_to_save.bias": np.ones(2)}
-    change_tensors(adapter, lambda t: t.update(twice))
-    with pytest.raises(
-        FileError, match=r"'.*lin\.modules_to_save\.bias' gives a bias a second time"
-    ):
+    thrice = {
+        f"{PREFIX}lin.{inside}bias": np.full(2, 5.0),
+        f"{PREFIX}lin.modules_to_save.{inside}bias": np.full(2, 5.0),
+        f"{PREFIX}lin.original_module.{inside}bias": np.ones(2),
+    }
+    change_tensors(adapter, lambda t: t.update(thrice))
+    full = adapters.load(adapter).full
+    assert [*full] == [f"lin.{inside}bias"]
+    np.testing.assert_array_equal(full[f"lin.{inside}bias"].read(), [5, 5])
+
+
+@pytest.mark.parametrize("shapes", [((0, 4), (0, 2)), ((0, 4), (6, 2)), ((2, 4), (0, 2))])
+def test_factors_that_zero_3_emptied_are_refused_with_their_cause(adapter, shapes):
+    A, B = map(np.ones, shapes)
+    change_tensors(adapter, lambda t: t.update({f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B}))
+    with pytest.raises(FileError, match=r"must not be empty, got .*: DeepSpeed ZeRO-3 leaves"):
         adapters.load(adapter)
+
+
+@pytest.mark.parametrize("content", [True, 3, "on", {"a": 1}])
+@pytest.mark.parametrize("version", [{}, {"peft_version": "0.21.2"}, {"peft_version": "0.9.0"}])
+def test_a_setting_that_peft_does_not_know_is_ignored_with_a_warning(adapter, content, version):
+    before = adapters.load(adapter).delta("model.layers.0.q_proj")
+    change_config(adapter, use_xlora=content, **version)
+    with pytest.warns(UserWarning, match="use_xlora = .* is no setting of PEFT, which ignores it"):
+        read = adapters.load(adapter)
+    np.testing.assert_array_equal(read.delta("model.layers.0.q_proj"), before)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "float8_e5m2"])
+def test_factors_in_eight_bits_are_read_and_written_as_float16(adapter, tmp_path, dtype):
+    file = safetensors.open(adapter / WEIGHTS)
+    infos = {key: TensorInfo(dtype, info.shape) for key, info in file.tensors.items()}
+    arrays = {key: file.read(key) for key in file.tensors}
+    safetensors.write(infos, arrays.__getitem__, adapter / WEIGHTS, metadata={"format": "pt"})
+    small = safetensors.open(adapter / WEIGHTS)
+    adapters.save(adapters.load(adapter), tmp_path / "again")
+    again = safetensors.open(tmp_path / "again" / WEIGHTS)
+    for key, array in arrays.items():
+        assert again.info(key).dtype == "float16"
+        np.testing.assert_array_equal(again.read(key), rounded(array, dtype))
+        np.testing.assert_array_equal(again.read(key), small.read(key))
 
 
 TENSORS = {
@@ -224,7 +262,14 @@ CONFIGS = {
         {"layer_replication": [[0, 4]]},
         r"layer_replication = \[\[0, 4\]\] is not supported",
     ),
-    "a setting of the future": ({"use_xlora": True}, "use_xlora = True is not supported"),
+    "a setting of the future": (
+        {"use_xlora": True, "peft_version": "0.22.0.dev0"},
+        "use_xlora = True is not supported: PEFT is newer",
+    ),
+    "invocation tokens that are text": (
+        {"alora_invocation_tokens": ["<a>"]},
+        r"alora_invocation_tokens must be a list of whole numbers, got \['<a>'\]",
+    ),
     "DoRA without magnitudes": ({"use_dora": True}, "has no magnitude, but use_dora is true"),
     "a flag that is text": ({"use_rslora": "yes"}, "use_rslora must be true or false, got 'yes'"),
     "an unknown bias": ({"bias": "some"}, "bias must be 'none', 'all' or 'lora_only', got 'some'"),

@@ -329,7 +329,7 @@ def test_the_command_shows_all_and_one(capsys):
     for label in RECORDED["rslora"]["at scale"]["meaning"].values():
         assert label[:40] in one
     assert json.loads(said("claims", "rslora", "--json"))["title"] == RECORDED["rslora"]["title"]
-    assert run(["claims", "nonsense"]) == 1
+    assert run(["claims", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
 
 

@@ -107,10 +107,14 @@ def in_float32(function):
     return coarse
 
 
+WITHOUT = {"learn-from-a-reward"}  # their questions at the end are what to try
+
+
 def test_lessons_have_two_to_five_exercises_each_and_the_project_six_steps():
     assert [lesson.number for lesson in lessons()] == list(range(len(lessons())))
     *others, project = lessons()
-    assert all(2 <= len(lesson.exercises) <= 5 for lesson in others)
+    assert {lesson.slug for lesson in others if not lesson.exercises} == WITHOUT
+    assert all(2 <= len(lesson.exercises) <= 5 for lesson in others if lesson.exercises)
     assert len(project.exercises) == 6
     assert len({one.name for one in ALL}) == len(ALL) >= 40
 
@@ -558,6 +562,17 @@ def test_check_wants_a_function_that_an_exercise_knows():
         )
     with pytest.raises(TypeError, match="check takes a function, got int"):
         exercises.check(3)
+
+
+def test_a_lesson_without_exercises_is_not_handed_out(tmp_path):
+    alone = [lesson for lesson in lessons() if not lesson.exercises]
+    for lesson in alone:
+        with pytest.raises(
+            ValueError, match=f"lesson {lesson.number}, {lesson.title}, has no exer"
+        ):
+            exercises.start(tmp_path, [lesson.number])
+    written, _ = exercises.start(tmp_path)
+    assert {path.stem for path in written} == {one.stem for one in lessons() if one.exercises}
 
 
 def test_lessons_by_number():

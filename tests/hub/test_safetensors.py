@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from lora_np.files import FileError
-from lora_np.hub import TensorInfo, rounded, safetensors
+from lora_np.hub import ALL_FLOATS, TensorInfo, rounded, safetensors
 from tests.drawing import every, examples
 
 DTYPES = [
@@ -414,12 +414,25 @@ def test_a_valid_file_cut_anywhere_or_changed_anywhere_never_crashes(path):
             pass
 
 
-def test_eight_bit_floats_are_listed_but_not_read(path):
-    raw_file(path, {"x": entry(0, 2, (2,), "F8_E4M3")}, bytes(2))
-    file = safetensors.open(path)
-    assert file.tensors["x"].nbytes == 2
-    with pytest.raises(FileError, match="'x' is stored as float8_e4m3, which NumPy cannot hold"):
-        file.read("x")
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "float8_e5m2"])
+def test_eight_bit_floats_are_written_as_they_were_read(path, dtype):
+    codes = bytes(range(256))
+    raw_file(path, {"x": entry(0, 256, (256,), dtype.replace("float", "F").upper())}, codes)
+    values = safetensors.open(path).read("x")
+    finite = np.isfinite(values)
+    assert finite.sum() == {"float8_e4m3": 254, "float8_e5m2": 248}[dtype]
+    largest, smallest = {"float8_e4m3": (448, 2**-9), "float8_e5m2": (57344, 2**-16)}[dtype]
+    assert (values[finite].max(), values[values > 0].min()) == (largest, smallest)
+    safetensors.write({"x": TensorInfo(dtype, (256,))}, lambda _: values, path)
+    again = np.frombuffer(path.read_bytes()[-256:], np.uint8)
+    np.testing.assert_array_equal(again[finite], np.arange(256)[finite])
+
+
+def test_eight_bit_floats_with_a_scale_are_refused(path):
+    header = {"a.weight": entry(0, 2, (2,), "F8_E4M3"), "a.weight_scale": entry(2, 6, (1,), "F32")}
+    raw_file(path, header, bytes(6))
+    with pytest.raises(FileError, match=r"float8_e4m3 times 'a\.weight_scale', which is not read"):
+        safetensors.open(path).read("a.weight")
 
 
 def test_a_boolean_is_zero_or_one(path):
@@ -481,6 +494,24 @@ def test_torch_rounds_to_bfloat16_as_we_do(path):
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("name", ["float8_e4m3", "float8_e5m2"])
+def test_torch_rounds_to_eight_bits_as_we_do(path, name):
+    torch = pytest.importorskip("torch")
+    peer = pytest.importorskip("safetensors.torch")
+    rng = np.random.default_rng(0)
+    most = {"float8_e4m3": 448, "float8_e5m2": 57344}[name]
+    values = np.float32(rng.normal(size=100_000) * 2.0 ** rng.integers(-20, 18, 100_000))
+    codes = np.arange(128, dtype=np.float64)
+    ties = np.float32((codes[:, None] + 0.5) * 2.0 ** np.arange(-20, 10)).ravel()
+    values = np.concatenate([values, ties])
+    values = values[np.abs(values) <= most]
+    safetensors.write({"x": TensorInfo(name, values.shape)}, lambda _: values, path)
+    theirs = torch.from_numpy(values).to(getattr(torch, name.replace("e4m3", "e4m3fn")))
+    assert torch.equal(peer.load_file(path)["x"].view(torch.uint8), theirs.view(torch.uint8))
+    np.testing.assert_array_equal(safetensors.open(path).read("x"), theirs.float().numpy())
+
+
+@pytest.mark.peers
 @pytest.mark.parametrize("content", ["truncated", "overlap", "gap", "duplicate"])
 def test_the_reference_library_refuses_the_same_files(path, content):
     peer = pytest.importorskip("safetensors.numpy")
@@ -518,17 +549,11 @@ def test_a_copy_must_have_the_dtype_and_shape_of_the_header(tmp_path):
         safetensors.write({"a": TensorInfo("float16", (3,))}, lambda _: source, tmp_path / "b")
 
 
-def test_eight_bit_floats_are_only_copied(tmp_path):
-    with pytest.raises(FileError, match="can only be copied"):
-        safetensors.write(
-            {"a": TensorInfo("float8_e4m3", (3,))}, lambda _: np.ones(3), tmp_path / "b"
-        )
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ALL_FLOATS)
 def test_rounded_values_are_those_that_are_read_back(tmp_path, dtype):
     values = np.random.default_rng(0).standard_normal(3_000_000)  # several blocks
-    safetensors.save({"a": values}, tmp_path / "a", dtype=dtype)
+    info = TensorInfo(dtype, values.shape)
+    safetensors.write({"a": info}, lambda _: values, tmp_path / "a")
     np.testing.assert_array_equal(
         rounded(values, dtype), safetensors.open(tmp_path / "a").read("a")
     )

@@ -123,12 +123,17 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "a model, not an adapter: it has no adapter_config.json",
         ),
+        (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 1, "got 'Q8_0'"),
         (
-            ["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"],
+            ["merge", "base", "a", "-o", "out", "--modelfile"],
             2,
-            "--dtype is for a new model that",
+            "--modelfile is for a new model that",
         ),
-        (["merge", "base", "a", "-o", "out", "--seed", "1"], 2, "--seed is for a new model that"),
+        (
+            ["merge", "base", "a", "-o", "out", "--by-module"],
+            2,
+            "--by-module is for a new model that",
+        ),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),
     ],
 )

@@ -138,7 +138,7 @@ def test_sizes_have_units_and_directories_are_made(command, make_adapter, tmp_pa
         )
         assert (out / "adapter_model.safetensors").stat().st_size <= 1000
     status, _, err = command("resize", a, "--budget", "10 XB", "-o", tmp_path / "out")
-    assert (status, err.count("\n")) == (1, 1)
+    assert (status, err.count("\n")) == (2, 1)
     assert "budget must be bytes or text such as '24 GB'" in err
     result = adapters.resize(a, tmp_path / "new" / "small", budget="1 kB")
     assert result.bytes <= 1000

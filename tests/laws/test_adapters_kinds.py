@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np import adapters
 from lora_np.files import FileError
 from lora_np.hub import safetensors
@@ -360,7 +361,6 @@ def test_rows_that_do_not_fit_are_refused(tokens, message, tmp_path):
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        ({"alora_invocation_tokens": [1, 2]}, "acts from its invocation tokens on"),
         ({"use_bdlora": {"target_modules_bd_a": ["q"], "nblocks": 2}}, "stores factors as blocks"),
         ({"kasa_config": {"beta": 1e-4}}, "takes the least singular directions out of the base"),
         ({"monteclora_config": {"num_samples": 2}}, "draws its updates at random"),
@@ -371,6 +371,41 @@ def test_what_no_update_of_weights_can_say_is_refused_with_the_reason(raw, reaso
     path = save_peft(tmp_path / "adapter", "q", np.ones((1, 2)), np.ones((2, 1)), rank=1, **raw)
     with pytest.raises(FileError, match=f"{next(iter(raw))} = .* is not supported: .*{reason}"):
         adapters.load(path)
+
+
+def test_an_alora_is_read_resized_and_inspected_but_never_made_an_update_of_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(2, 5)), rng.normal(size=(4, 2))
+    tokens = {"alora_invocation_tokens": [7, 7, 3]}
+    path = save_peft(tmp_path / "alora", "q", A, B, rank=2, **tokens)
+    plain = save_peft(tmp_path / "plain", "q", A, B, rank=2)
+    (tmp_path / "base").mkdir()
+    safetensors.save({"q.weight": np.eye(4, 5)}, tmp_path / "base" / "model.safetensors")
+    np.testing.assert_array_equal(adapters.load(path).delta("q"), adapters.load(plain).delta("q"))
+    seen = adapters.inspect(path, base=tmp_path / "base")
+    assert seen.rows == adapters.inspect(plain, base=tmp_path / "base").rows
+    assert "from its invocation tokens on (aLoRA)" in str(seen.contents_table)
+    adapters.resize(path, tmp_path / "small", rank=1)
+    adapters.convert(path, tmp_path / "copy", to="peft")
+    for name in ("small", "copy"):
+        assert adapters.load(tmp_path / name).raw["alora_invocation_tokens"] == [7, 7, 3]
+        assert adapters.load(tmp_path / name)["q"].alora
+    reason = "aLoRA acts from its invocation tokens on, which no change of weights does"
+    for refused in (
+        lambda: adapters.merge(tmp_path / "base", path, tmp_path / "out"),
+        lambda: adapters.combine([path, plain], tmp_path / "out"),
+        lambda: adapters.combine([path, path], tmp_path / "out"),
+        lambda: adapters.attach({"q": lnp.Linear(np.eye(4, 5))}, path),
+    ):
+        with pytest.raises(FileError, match=reason):
+            refused()
+    ends = {"gguf": "a.gguf", "kohya": "a.safetensors"}
+    for to in ("portable", "gguf", "mlx", "kohya"):
+        with pytest.raises(FileError, match=r"invocation tokens \(aLoRA\), for which .* no place"):
+            adapters.convert(path, tmp_path / ends.get(to, to), to=to, base={"model_type": "llama"})
+    said = {row.runtime: row.status for row in adapters.check(path).rows}
+    assert said.pop("peft") == "fine"
+    assert "fine" not in said.values()
 
 
 def test_attention_that_torch_computes_by_itself_is_refused_by_name(tmp_path):

@@ -114,7 +114,10 @@ def check(tmp_path, size, tensors):
         for to, out in [("gguf", "a.gguf"), ("mlx", "mlx")]
     }
     rotated = peak("merge", base, oft(tmp_path / "oft", size, tensors), "-o", tmp_path / "rotated")
-    return limit, {"extract": extracted, "merge": merged, "merge OFT": rotated, **converted}
+    checked = peak("check", tmp_path / "wide", "--for", "peft")
+    return limit, {
+        "extract": extracted, "merge": merged, "merge OFT": rotated, "check": checked, **converted,
+    }  # fmt: skip
 
 
 def test_small_checkpoints_stay_below_the_limit(tmp_path):

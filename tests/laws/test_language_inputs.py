@@ -162,5 +162,5 @@ def test_overlap_prints_a_table_and_draws(place, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert rows[-1]["module"] == "all"
     assert 0 < rows[-1]["overlap"] < 1
-    assert run(["overlap", "one"]) == 1
+    assert run(["overlap", "one"]) == 2
     assert "overlap compares two adapters or more, got 1" in capsys.readouterr().err

@@ -107,7 +107,7 @@ def test_our_readers_are_allowed(line):
 # through, or that lead to a place to write.
 JOINED = {
     "adapters/formats.py": {"path / names[format_of(path)[0]]"},
-    "adapters/merging.py": {"source.path / name", "stage / name"},
+    "adapters/merging.py": {"source.path / name", "stage / name", "stage / source.home[1]"},
     "course/guided_tour.py": {"folder / name", "folder / f'adapter-r{rank}'"},
     "course/notebooks.py": {"target / lesson.name", "place / folder"},
     "exercises/catalogue.py": {"DATA / f'{name}.md'", "DATA / f\"{project['slug']}.md\""},

@@ -418,6 +418,9 @@ DRAWING = {
     "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
         density=None, rank=None, rng=rng
     ),
+    "merge": lambda rng: adapters.merge(
+        "austen", adapters.load("king-james"), Path(tempfile.mkdtemp()) / "new", rng=rng
+    ),
     "merge_gguf": lambda rng: adapters.merge_gguf(
         a_gguf_file(), adapters.Adapter({}), Path(tempfile.mkdtemp()) / "new.gguf", rng=rng
     ),
@@ -446,6 +449,7 @@ def test_all_that_draws_is_asked():
         "logits",
         "other_seeds",
         "quantise",
+        "rounded",
         "token_loss",
         "tour",
     }

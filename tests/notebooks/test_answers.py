@@ -166,10 +166,25 @@ def four_bits(lesson):
     assert 1.8 < lesson.bytes_of(start)[0] / lesson.counted["4 bits"][0] < 2
 
 
+def learn_from_a_reward(lesson):
+    higher = lesson.reinforce(lesson.no_e, beta=lesson.BETA, rank=16)
+    earned, divergence = lesson.measured(higher)
+    assert np.isclose(lesson.J["ban"], -0.027, atol=0.001)
+    assert np.isclose(earned - lesson.BETA * divergence, -0.025, atol=0.0015)
+    assert earned - lesson.BETA * divergence > lesson.J["ban"]
+
+    rng = np.random.default_rng(0)
+    tokens = lesson.write(lesson.base, lesson.GROUP, rng)
+    log_p = lesson.language.log_probabilities(lnp.inject(lesson.base, rank=1, rng=0), tokens)
+    theirs = lnp.value(log_p)
+    loss = lesson.estimate(log_p, theirs, np.zeros(theirs.shape), beta=0.3)
+    assert lnp.value(loss) == 0  # nothing was earned: no text is better than the others
+
+
 COMPUTED = [
     follow_the_post, see_rank, cut_the_svd, compare_with_the_best, adapt_a_real_model, learn_without_forgetting,
     choose_rank_alpha_and_initialisation, open_a_real_adapter, look_inside_an_update,
-    adapt_a_language_model, merge_two_tasks, four_bits,
+    adapt_a_language_model, merge_two_tasks, four_bits, learn_from_a_reward,
 ]  # fmt: skip
 
 

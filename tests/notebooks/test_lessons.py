@@ -45,8 +45,9 @@ def test_needs_only_lessons_that_came_before(name):
 
 def test_ends_with_the_law_what_can_be_done_and_sources(name):
     headings = re.findall(r"^## (.+)$", prose(name), flags=re.MULTILINE)
-    last = ["The law", "What you can do now", "Further reading", "Exercises, and the next lesson"]
-    assert headings[-4:] == last
+    practised = any(lesson.exercises for lesson in exercises.lessons() if lesson.stem == name)
+    ending = "Exercises, and the next lesson" if practised else "The next lesson"
+    assert headings[-4:] == ["The law", "What you can do now", "Further reading", ending]
     listed = prose(name).split("## Further reading")[1].split("\n## ")[0].replace(about.MORE, "")
     sources = listed.strip().split("\n- ")
     assert len(sources) >= 3

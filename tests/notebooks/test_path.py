@@ -1,4 +1,4 @@
-"""The path of the course: it takes three hours, leads on, and keeps every old address."""
+"""The path of the course: it takes three hours and leads on."""
 
 import ast
 import builtins
@@ -97,16 +97,3 @@ def test_the_end_of_a_lesson_of_the_path_leads_along_it():
     last = build.ending(sources[PATH[-1].slug])
     assert all(f"*{group}* with [" in last for group in GROUPS[1:-1])
     assert "Next on the path" not in build.ending(sources[COURSE[7].slug])
-
-
-def test_an_old_address_leads_to_a_lesson_that_there_is():
-    stems = {lesson.stem for lesson in COURSE}
-    for folder in ("lessons", "practice"):
-        pages = sorted((ROOT / "docs" / "moved" / folder).glob("*.html"))
-        assert len(pages) >= 18
-        for page in pages:
-            text = page.read_text(encoding="utf-8")
-            assert page.stem not in stems
-            (target,) = set(re.findall(r"([\w-]+)\.html", text))
-            assert target in stems
-            assert "location.replace(`" in text

@@ -60,7 +60,7 @@ def test_colours_are_a_drawing(boxes, tmp_path):
 
 @pytest.mark.parametrize(
     ("cover", "photographs"),
-    [("01-see-rank", 3), ("02-cut-the-svd", 2), ("07-factor-a-matrix", 4), ("16-adapt-a-real-model", 4)],
+    [("01-see-rank", 3), ("02-cut-the-svd", 2), ("07-factor-a-matrix", 4), ("17-adapt-a-real-model", 4)],
 )  # fmt: skip
 def test_covers(boxes, cover, photographs):
     assert len(boxes(ROOT / "notebooks" / "covers" / f"{cover}.jpeg")) == photographs

@@ -179,7 +179,7 @@ ASKED = {
     "target modules": ("counting", "understand/questions"),
     "GGUF": ("use/convert", "use/merge", "use/quantise"),
     "learning rate": (
-        "lessons/20-is-a-lora-enough",
+        "lessons/21-is-a-lora-enough",
         "claims/rate-ten-times",
         "understand/questions",
     ),

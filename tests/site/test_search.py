@@ -100,7 +100,7 @@ def test_an_address_finds_what_the_field_finds(open_page):
     page = open_page(f"search.html?q={quote('catastrophic forgetting')}")
     first = page.locator("#search-results li a").first
     first.wait_for()
-    assert first.get_attribute("href").startswith("lessons/17-learn-without-forgetting")
+    assert first.get_attribute("href").startswith("lessons/18-learn-without-forgetting")
 
 
 def test_an_excerpt_does_not_begin_with_its_title(open_page):
