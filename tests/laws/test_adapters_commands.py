@@ -123,7 +123,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "a model, not an adapter: it has no adapter_config.json",
         ),
-        (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 1, "got 'Q8_0'"),
+        (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 2, "got 'Q8_0'"),
         (
             ["merge", "base", "a", "-o", "out", "--modelfile"],
             2,
