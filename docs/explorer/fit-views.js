@@ -30,7 +30,7 @@
 
   const sorted = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory);
   const sold = (gpu) => `${Number(gpu.sold.toFixed(1))} GB`;
-  const short = ({ name }) => name.replace(/Apple | \d+GB$/g, "");
+  const short = ({ name }) => name.replace(/ \d+GB$/, "");
 
   // ---- bars
 

@@ -614,6 +614,34 @@ def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe):
         assert page.locator(".fit-bars i").count() > 0
 
 
+@pages
+def test_a_gpu_that_is_typed_is_chosen_in_the_list(open_page):
+    page = open_page("use/fit.html#" + START)
+    gpu, field = page.locator("#fit [name=gpu]"), page.locator("#fit [name=memory]")
+    gpu.select_option("another GPU")
+    field.fill("3090 ti")
+    field.press("Tab")
+    assert gpu.input_value() == "RTX 3090 Ti"
+    assert field.is_hidden()
+    gpu.select_option("another GPU")
+    field.fill("20 GB")
+    field.press("Tab")
+    assert gpu.input_value() == "another GPU"
+    assert field.is_visible()
+
+
+@pages
+def test_a_size_is_said_once_and_without_decimals_from_a_hundred_on(open_page):
+    page = open_page(
+        "use/fit.html#model=llama-3-8b&rank=100&targets=all-linear&gpu=RTX+5060+Ti+16GB"
+    )
+    count = accounting.count_model(models.preset("llama-3-8b"), rank=100, targets="all-linear")
+    assert show(page, "disk") == f"{4 * count.trainable / 2**20:,.0f} MB"
+    assert page.locator(".fit-label").inner_text() == "RTX 5060 Ti: 16 GB"
+    for name in page.locator(".fit-map tbody th").all_inner_texts():
+        assert name.count("GB") == 1, name
+
+
 ADDRESSES = [
     ("model=llama-9-8b", 'model: "llama-9-8b" is not among the presets'),
     ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
