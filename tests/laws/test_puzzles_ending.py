@@ -66,7 +66,10 @@ def test_evaluate_finds_the_same_loss_in_the_saved_adapter(ended):
     known = language.load("austen").vocabulary.encode(text).size
     assert known == len(text)
     held_out = text[len(text) * 9 // 10 :]
-    pages = [held_out[start : start + 257] for start in range(0, len(held_out) - 256, 256 * QUICK["every"])]
+    pages = [
+        held_out[start : start + 257]
+        for start in range(0, len(held_out) - 256, 256 * QUICK["every"])
+    ]
     losses = [language.likelihood(model, page).loss for page in pages]
     assert np.mean(losses) == pytest.approx(loss_after(scene), abs=1e-3)
 
