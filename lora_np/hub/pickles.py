@@ -11,10 +11,11 @@ import io
 import os
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from pickletools import code2op
+from pickletools import opcodes
+from typing import NoReturn
 from zipfile import ZipFile
 
 from lora_np.checks import StrPath
@@ -80,15 +81,16 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
         tensors = _Followed(stream.read(size), places).load()
         if not isinstance(tensors, _Names):
             raise FileError(f"holds a {type(tensors).__name__}, not tensors by their names")
-        for name, info in tensors.items():
-            if not isinstance(info, TensorInfo):
-                raise FileError(f"{name!r} is a {type(info).__name__}, not a tensor")
-    return SafetensorsFile(path, tensors, {})
+        infos = {name: info for name, info in tensors.items() if isinstance(info, TensorInfo)}
+        for name in tensors.keys() - infos.keys():
+            raise FileError(f"{name!r} is a {type(tensors[name]).__name__}, not a tensor")
+    return SafetensorsFile(path, infos, {})
 
 
-class _Instructions(dict[int, object]):
-    def __missing__(self, code: int) -> object:
-        raise FileError(f"its pickle has {code2op[chr(code)].name}, which no tensor needs")
+class _Instructions(dict[int, Callable[[pickle.Unpickler], None]]):
+    def __missing__(self, code: int) -> NoReturn:
+        name = next((known.name for known in opcodes if known.code == chr(code)), f"byte {code}")
+        raise FileError(f"its pickle has {name}, which no tensor needs")
 
 
 class _Names(dict[str, object]):
@@ -104,7 +106,7 @@ class _Followed(Machine):
     """The machine for one pickle, beside the storages in these places."""
 
     dispatch = _Instructions({code: Machine.dispatch[code] for code in _FEW})
-    dispatch[ord("}")] = lambda self: self.append(_Names())
+    dispatch[ord("}")] = lambda self: self.append(_Names())  # type: ignore[attr-defined]
 
     def __init__(self, content: bytes, places: Mapping[str, tuple[int, int]]) -> None:
         super().__init__(io.BytesIO(content))
