@@ -11,6 +11,9 @@ ranks 1 and 64 at rank 8's best rate, ranks 8 and 64 at a half and a quarter of 
 at two rates below its own. ``--untrained`` adds the losses of the base, without which no line says
 whether anything was forgotten.
 
+``--far`` runs LoRA and the full update again at those learning rates, and measures what they forget of a
+text far from the new one.
+
 ``--seeds 4`` runs fewer seeds than the design has, ``--brief`` tries several rates with two seeds
 only, and the others at the best of them; a later run adds what is missing. A run takes 90 seconds of
 a core (60 steps of 128 tokens at 1.06 seconds each, and 42 windows that are evaluated), so that the
@@ -28,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from claims import batched
-from claims.at_scale import LOOK, METHODS, SEEDS, SMOLLM2
+from claims.at_scale import FAR, LOOK, METHODS, SEEDS, SMOLLM2
 from claims.redrawn import FOLDER, Book, Sweep
 from claims.text import UNTRAINED, Text
 
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="only few seeds try several rates")
     parser.add_argument("--beside", action="store_true", help="only rates beside the best")
     parser.add_argument("--untrained", action="store_true", help="only the losses of the base")
+    parser.add_argument("--far", action="store_true", help="only what is forgotten of a far text")
     args = parser.parse_args()
     setup = Text((args.model,), **SMOLLM2)
     part, of = map(int, args.part.split("/"))
@@ -71,6 +75,9 @@ def main() -> None:
             [0], seeds
         )
         return
+    if args.far:
+        far(setup, seeds)
+        return
     for sweep in sweeps(setup, part, of):
         lines, begin = sweep.lines(), time.process_time()
         if args.beside:
@@ -79,6 +86,21 @@ def main() -> None:
             sweep.search(seeds, neighbours=not args.brief)
         runs, seconds = sweep.lines() - lines, time.process_time() - begin
         print(f"{time.ctime()}: {sweep.name}, {runs} runs, {seconds:.0f} CPU seconds", flush=True)
+
+
+def far(setup: Text, seeds: Sequence[int]) -> None:
+    """Run the methods that are compared for forgetting, seed by seed, with another old text."""
+    setup, book = replace(setup, old=str(FAR)), Book(FOLDER / "smollm2-far.0.jsonl")
+    rates = Book(FOLDER / "smollm2.jsonl")
+    few = seeds[:LOOK]
+    for seed in seeds:
+        Sweep(book, "untrained", setup, UNTRAINED, 0, width=1).tried([0], [seed])
+        for name in ("LoRA, r = 8", "full", "LoRA, r = 64"):
+            sweep = Sweep(book, name, setup, *METHODS[name], width=1, look=LOOK)
+            chosen = replace(sweep, book=rates)
+            best = {chosen.best(half, few) for half in batched.HALVES}
+            sweep.tried(sorted({place + i for place in best for i in (-2, -1, 0)}), [seed])
+            print(f"{time.ctime()}: {name}, seed {seed}", flush=True)
 
 
 def beside(sweep: Sweep, seeds: Sequence[int]) -> None:

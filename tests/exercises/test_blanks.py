@@ -14,6 +14,7 @@ from lora_np import mini
 from lora_np.exercises import (
     BLANK,
     Outcome,
+    blanks,
     judge,
     other_seeds,
     puzzle,
@@ -22,7 +23,6 @@ from lora_np.exercises import (
     puzzles,
     run_cell,
 )
-from lora_np.exercises import blanks
 from lora_np.exercises.blanks import TITLE
 from lora_np.exercises.testing import SEEDS, local_caller
 from tests.drawing import FULL, every, few
