@@ -117,28 +117,28 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            17,
+            18,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
             " concern; the formats, told by looking, what the rules of programs say of the result,"
             " and the wrappers that training leaves in names are six more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            21,
+            22,
             "as resize, with the adapter's values, and a second checkpoint: its names in every"
             " dialect, and its family, which says what shares the embedding's numbers",
             bases=1,
         ),
         "convert": Flow(
             lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
-            17,
+            18,
             "as resize, with the adapter's values, and a second format, read back once written",
         ),
         "convert, with the base": Flow(
             lambda: adapters.convert(
                 folder / "style", folder / "based", to="mlx", base="austen", force=True
             ),
-            21,
+            22,
             "as convert, with the base's family and its names",
             bases=1,
         ),
@@ -146,7 +146,7 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: adapters.convert(
                 folder / "named", folder / "named.gguf", to="gguf", force=True
             ),
-            23,
+            24,
             "as convert, with the base that the adapter names: its family, names and order of rows",
             bases=1,
         ),
@@ -159,7 +159,7 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "repair": Flow(
             lambda: adapters.repair(folder / "style", folder / "r", base="austen", force=True),
-            21,
+            22,
             "an adapter read and written under the names of its base, and both measured",
             bases=1,
         ),

@@ -21,8 +21,8 @@ FOUNDATION = {
     "lora_np.settings",
     "lora_np.work",
 }
-# Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names
-# so.
+# Public in spite of the underscore: namedtuple, ctypes, os, sys, IPython and pickle call their own
+# names so.
 OF_OTHERS = {
     "_replace",
     "_asdict",
@@ -33,6 +33,7 @@ OF_OTHERS = {
     "_exit",
     "_getframe",
     "_repr_html_",
+    "_Unpickler",
 }
 
 
