@@ -142,7 +142,7 @@ if site:
     html_baseurl = ogp_site_url = f"{site}{prefix}"
     sitemap_url_scheme = "{link}"
     sitemap_excludes = ["404.html", "search.html", "genindex.html", "py-modindex.html"]
-    ogp_image, ogp_image_alt = "_static/card.png", card.ALT  # made by explorer/card.py
+    ogp_image, ogp_image_alt = "_static/card.png", card.alt()  # made by explorer/card.py
     ogp_custom_meta_tags = card.TAGS
 if repository:
     extensions.append("sphinx.ext.linkcode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import importlib
 import math
@@ -52,6 +53,23 @@ def brief(text: str, longest: int) -> str:
 def printable(text: str, *, keep: str = "") -> str:
     """Escape control characters, which a terminal or browser would obey, but those in ``keep``."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+# letters of pictures, and what stands for them where an encoding lacks them
+ASCII = dict(zip("░▒▓█▁▂▃▄▅▆▇□■─│├┤┌┐└┘►◄↑↓·√−", ".:+#_.-=+*%o#-|++++++><^v*V-", strict=True))
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """Replace what ``encoding`` lacks: letters of pictures by ASCII, all else by escapes."""
+
+    def fallback(error: Any) -> tuple[str | bytes, int]:
+        error.end = error.start + 1
+        letter = ASCII.get(error.object[error.start])
+        return (letter, error.end) if letter else codecs.backslashreplace_errors(error)
+
+    codecs.register_error("lora_np", fallback)
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, "lora_np").decode(encoding)
 
 
 def shown(value: object) -> str:

@@ -123,12 +123,12 @@ def save(layers, folder):  # layers: a LoRA by the name of its module
     Path(folder).mkdir(parents=True, exist_ok=True)
     Path(folder, "adapter_model.safetensors").write_bytes(file)
     text = json.dumps({**config, "target_modules": list(layers)})
-    Path(folder, "adapter_config.json").write_text(text)
+    Path(folder, "adapter_config.json").write_text(text, "utf-8")
 
 
 def load(folder):
     """A (r, k), B (d, r) and alpha of the one layer that `save` has written."""
-    config = json.loads(Path(folder, "adapter_config.json").read_text())
+    config = json.loads(Path(folder, "adapter_config.json").read_bytes())
     file = Path(folder, "adapter_model.safetensors").read_bytes()
     start, factors = 8 + int.from_bytes(file[:8], "little"), []
     for entry in json.loads(file[8:start]).values():

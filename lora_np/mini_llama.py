@@ -145,7 +145,7 @@ class Llama:
     """The logits of the next token, for every position of some texts."""
 
     def __init__(self, folder):
-        read = lambda name: json.loads(Path(folder, name).read_text())
+        read = lambda name: json.loads(Path(folder, name).read_bytes())
         self.config, tokenizer = read("config.json"), read("tokenizer.json")
         self.weights = tensors(Path(folder, "model.safetensors"))
         self.ids = tokenizer["model"]["vocab"]  # of each character

@@ -15,8 +15,17 @@ OPENING = """\
 # LoRA puzzles
 
 LoRA in one file, but fifteen lines are missing. Each puzzle has a picture, a line with `___` for
-you to complete, what it must satisfy, and hints. It takes about an hour. Run a cell to check its
-line."""
+you to complete, what it must satisfy, and hints. It takes about an hour. Run the next cell first.
+Then complete a line below its `%%puzzle` and run the cell: that checks your line."""
+START = """\
+from IPython.core.magic import register_cell_magic
+
+from lora_np.exercises import puzzle
+
+
+@register_cell_magic("puzzle")
+def check(name, line):
+    return puzzle(name).solve(line)"""
 ENDING = """\
 ## What you have built
 
@@ -37,7 +46,7 @@ TITLES = "Hint", "One more hint", "Nearly all of it"
 
 def notebook() -> nbformat.NotebookNode:
     """Without outputs, the same bytes each time."""
-    start = new_code_cell("from lora_np.exercises import puzzle", id="imports")
+    start = new_code_cell(START, id="imports")
     cells = [new_markdown_cell(OPENING, id="title"), start]
     for one in puzzles():
         cells.append(new_markdown_cell(text(one), id=f"{one.name}-text"))
@@ -49,7 +58,7 @@ def notebook() -> nbformat.NotebookNode:
 
 
 def call(one: Puzzle, line: str) -> str:
-    return f"puzzle({one.name!r}).solve('''\n{line}\n''')"
+    return f"%%puzzle {one.name}\n{line}"
 
 
 def text(one: Puzzle) -> str:

@@ -30,7 +30,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from notebooks import about, puzzles
+from notebooks import about, drill, puzzles
 
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
@@ -63,6 +63,7 @@ def make(app: Sphinx, config: Config) -> None:
     explorables()
     exercise_pages.write(DOCS / "practice")
     nbformat.write(puzzles.notebook(), MADE / "static" / "notebooks" / "lora-puzzles.ipynb")
+    nbformat.write(drill.notebook(), MADE / "static" / "notebooks" / "lora-drill.ipynb")
     claim_pages.write(DOCS / "claims")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")

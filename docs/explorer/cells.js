@@ -1,5 +1,5 @@
-// The cells of a lesson, run in the page. Without this script they are code with the outputs that were
-// recorded.
+// The cells of a lesson, run in the page, and remembered here once they are edited. Without this script they
+// are code with the outputs that were recorded.
 (() => {
   "use strict";
 
@@ -18,6 +18,20 @@
   };
   const megabytes = ((window.loraPython.bytes + window.loraPython.compiled +
     window.loraPython.drawing) / 1e6).toFixed(0);
+
+  // What was edited, by the number of its cell, with the code that it was edited from: a lesson may change.
+  const KEY = `lora_np:cells:${location.pathname.split("/").at(-1)}`;
+  let edits = {};
+  try {
+    edits = JSON.parse(localStorage.getItem(KEY)) || {};
+  } catch { /* nothing is remembered */ }
+  function remember(number, edited) {
+    if (edited) edits[number] = edited;
+    else delete edits[number];
+    try {
+      localStorage.setItem(KEY, JSON.stringify(edits));
+    } catch { /* private windows: then it is forgotten */ }
+  }
 
   let running = false;
   const cells = boxes.map(prepare);
@@ -47,26 +61,32 @@
     loading.append(progress, make("span"));
 
     let write;
-    function edit() {
+    function open(code) {
       if (fold) fold.open = true;
       if (!write) {
         const area = make("textarea");
-        area.value = recorded;
+        area.value = code;
         area.spellcheck = false;
         area.autocapitalize = "off";
         area.ariaLabel = `Code of cell ${number}. ` +
           "Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.";
         source.replaceChildren(area);
         write = python.field(area, { run: () => run(place) });
-        area.addEventListener("input", () => { cell.reset.hidden = !cell.changed(); });
+        area.addEventListener("input", keep);
         cell.code = () => area.value;
       }
-      source.querySelector("textarea").focus();
     }
-    cell.edit = button("Edit", `Edit cell ${number}`, edit);
+    function keep() {
+      cell.reset.hidden = !cell.changed();
+      remember(number, cell.changed() && { recorded, code: cell.code() });
+    }
+    cell.edit = button("Edit", `Edit cell ${number}`, () => {
+      open(recorded);
+      source.querySelector("textarea").focus();
+    });
     cell.reset = button("Undo edits", `Undo the edits of cell ${number}`, () => {
       write(recorded);
-      cell.reset.hidden = true;
+      keep();
     });
     cell.stop = button("Stop", `Stop cell ${number}`, () => python.stop("Stopped."));
     cell.reset.hidden = cell.stop.hidden = true;
@@ -79,6 +99,10 @@
     (fold ?? source).after(output);
     (fold ? output : source).after(bar);
     if (fold) box.append(fold);
+    if (edits[number]?.recorded === recorded) {
+      open(edits[number].code);
+      cell.reset.hidden = false;
+    }
     return cell;
   }
 

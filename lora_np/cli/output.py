@@ -13,7 +13,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import TextIO
 
-from lora_np.checks import printable
+from lora_np.checks import encodable, printable
 
 SECONDS = 30  # between lines, where no terminal shows a progress bar
 
@@ -29,7 +29,7 @@ class PrintableStream:
     Notes
     -----
     A carriage return stays at the beginning of what is written at once: progress bars return to the
-    start of their line. What the stream's encoding lacks is escaped as well.
+    start of their line. What the stream's encoding lacks is escaped, or drawn in ASCII.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -38,8 +38,7 @@ class PrintableStream:
     def write(self, text: str) -> int:
         bar = text.startswith("\r")
         clean = "\r" * bar + printable(text[bar:], keep="\n\t")
-        encoding = self.stream.encoding or "utf-8"
-        self.stream.write(clean.encode(encoding, "backslashreplace").decode(encoding))
+        self.stream.write(encodable(clean, self.stream.encoding))
         return len(text)
 
     def __getattr__(self, name: str) -> object:

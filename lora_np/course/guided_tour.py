@@ -58,7 +58,7 @@ A matrix W0 stays as it is; two thin matrices beside it are trained, and the fil
 
 @dataclass(frozen=True)
 class Update:
-    """Describe one trained update, and the best possible one of its rank.
+    """Describe one trained update, and the one of its rank that is best on the training data.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Update:
     error, best_error : float
         On held-out data.
     share_of_gain : float
-        The share of the best update's improvement, at this rank, that training achieved.
+        The improvement that training achieved, as a share of that update's; it may exceed 1.
     """
 
     rank: int | None
@@ -180,26 +180,27 @@ class Tour:
 
     @property
     def table(self) -> Table:
-        """Compare the trained updates with the best possible ones of their rank."""
+        """Compare each trained update with the formula's update of its rank."""
         rows = [
             (u.name, u.parameters, u.error, u.best_error, u.share_of_gain) for u in self.updates
         ]
         decimals = "{:.4f}".format
         return Table(
-            ["update", "trainable parameters", "error", "best possible", "of the best at its rank"],
+            ["update", "trainable parameters", "error", "by formula", "of the formula's gain"],
             [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
             title="The map, predicted: mean squared error on pieces that training did not see",
             notes=[
                 (
-                    "A formula (reduced-rank regression) gives the best possible update for the"
-                    " training data. On other data a trained model may end a little below it."
+                    "By formula: the error of the update of this rank that is best on the training"
+                    " data (reduced-rank regression). It need not be the best on other data, so a"
+                    " trained update may gain a little more."
                 ),
                 f"Which rank is enough? {self.enough}",
             ],
             formats={
                 "error": decimals,
-                "best possible": decimals,
-                "of the best at its rank": "{:.1%}".format,
+                "by formula": decimals,
+                "of the formula's gain": "{:.1%}".format,
             },
         )
 

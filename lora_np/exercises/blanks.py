@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lora_np import mini
-from lora_np.checks import ArrayLike, StrPath, arrays, choice
+from lora_np.checks import ArrayLike, StrPath, arrays, choice, encodable
 from lora_np.exercises.catalogue import DATA, law_of
 from lora_np.exercises.running import Mistake, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
@@ -74,7 +74,8 @@ class Scene:
                 for row in steps
             )
             parts.append("\n".join([label, *signs]))
-        return "\n\n".join(filter(None, parts))
+        text = "\n\n".join(filter(None, parts))
+        return encodable(text, getattr(sys.stdout, "encoding", None))  # which print would refuse
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Channel:
     def clock(self) -> float:
         """Count seconds, without those in which the process waited for a processor (Linux)."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
+            _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text("ascii").split()
             self.kept_waiting = int(waited) / 1e9
         return time.monotonic() - self.kept_waiting
 

@@ -503,7 +503,7 @@ def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
 
 
 def broken_laws(outcomes: Sequence[Outcome]) -> Table:
-    """Count the students who broke each law, by known mistake, the most frequent first.
+    """Count the students who broke each law: known mistakes first, the most frequent on top.
 
     Parameters
     ----------
@@ -522,4 +522,5 @@ def broken_laws(outcomes: Sequence[Outcome]) -> Table:
         if not verdict.passed and not verdict.message.startswith("Not ")
     ]
     rows = [(*what, count) for what, count in Counter(broken).most_common()]
+    rows.sort(key=lambda row: not row[2])  # what names no mistake comes last
     return Table(["exercise", "law", "known mistake", "students"], rows)

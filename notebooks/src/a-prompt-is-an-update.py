@@ -1,13 +1,14 @@
 # %% [markdown]
 # # A prompt is an update of rank one
 #
-# You put a prompt in front of a text, and a language model answers differently, though no weight has changed. An adapter changes weights, and needs no prompt.
+# If you put a prompt in front of a text, a language model answers differently, although no weight has changed. An adapter changes weights
+# and needs no prompt.
 #
 # **Can you write a prompt into the weights, and how long does it last?**
 #
 # After this lesson you can
 #
-# - compute an update of rank one that does what a prompt does, for one token,
+# - compute an update of rank one that has the same effect as a prompt, for one token,
 # - check it to the last digit on a real model, and save it as an adapter,
 # - say why it fails one token later, and what training does instead.
 #
@@ -30,22 +31,26 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## On paper: one token, one layer
 #
-# How does a prompt reach a later token? Only through attention. At the token, attention gives a vector $z$, the mean of the values that it looks at, and $W_o$ makes an output of it.
-# Without the prompt the vector is $z$. With the prompt there is more to look at, and it is $z'$. Say
+# How can a prompt influence a later token? Only through attention. At that token, attention computes a vector, the mean of the values that
+# it looks at, and $W_o$ turns it into an output. Without the prompt, call this vector $z$. With the prompt there is more to look at, and the
+# vector is $z'$. For example, let
 #
 # $$
-# W_o = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \qquad z = \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad z' = \begin{pmatrix} 2 \\ 0 \end{pmatrix}
+# W_o = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \qquad z = \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad z' = \begin{pmatrix} 2 \\ 0
+# \end{pmatrix}
 # $$
 #
-# With the prompt the output is $W_o z' = (2, 0)$, without it $W_o z = (3, 1)$. What is missing is $b = (-1, -1)$. Which update $\Delta W$ of $W_o$ gives $b$ for the input $z$? A column times a
-# row does: the column $b$, and the row $z^T$ divided by $z \cdot z = 2$, which makes 1 of $z$.
+# With the prompt the output is $W_o z' = (2, 0)$, without it $W_o z = (3, 1)$. The difference is $b = (-1, -1)$. Which update $\Delta W$ of
+# $W_o$ gives $b$ for the input $z$? A column times a row does: the column is $b$, and the row is $z^T$ divided by $z \cdot z = 2$, so that
+# the row times $z$ is 1.
 #
 # $$
 # \Delta W = \begin{pmatrix} -1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}, \qquad
 # (W_o + \Delta W)\, z = \begin{pmatrix} 3 \\ 1 \end{pmatrix} + \begin{pmatrix} -1 \\ -1 \end{pmatrix} \cdot 1 = W_o z'
 # $$
 #
-# **For one token and one layer, a prompt is an update of rank one:**<!-- proof: b times z^T / (z z) gives b for z --> $B = W_o (z' - z)$ and $A = z^T / (z \cdot z)$.
+# **For one token and one layer, a prompt is an update of rank one:**<!-- proof: b times z^T / (z z) gives b for z --> $B = W_o (z' - z)$ and
+# $A = z^T / (z \cdot z)$.
 
 
 # %%
@@ -62,8 +67,9 @@ assert np.array_equal((W + B @ A) @ z, W @ wanted)
 # %% [markdown]
 # ## One layer of a real model
 #
-# Now the language model of *Adapt a language model*, its parameters in 64 bits, so that nothing hides in rounding. The prompt is a sentence from Exodus, and the token after it is the letter A.
-# `mixed` gives the vectors of attention before $W_o$, which is called `o_proj`. The first layer:
+# Now take the language model of *Adapt a language model*, with its parameters in 64 bits so that rounding cannot hide anything. The prompt
+# is a sentence from Exodus, and the token after it is the letter A. `mixed` returns the vectors of attention before $W_o$, which is called
+# `o_proj`. This is the first layer:
 
 # %%
 austen = language.load("austen")
@@ -96,8 +102,9 @@ assert off < 1e-14 < 0.1 < np.abs(W @ wanted - W @ z).max()
 # %% [markdown]
 # ## All layers
 #
-# If the first layer's output is right, the second layer is given the right input, and so on. So one update of rank one in each of the four layers is enough for the whole model: the
-# letter A alone, with the update, gives the same probabilities for the next character as the prompt and the letter.
+# If the output of the first layer is right, the second layer gets the right input, and so on. So one update of rank one in each of the four
+# layers is enough for the whole model: with the updates, the letter A alone gives the same probabilities for the next character as the
+# prompt followed by the letter.
 
 
 # %%
@@ -129,10 +136,10 @@ print("with it, below 1e-13:", np.abs(prompted - adapted).max() < 1e-13)
 assert np.abs(prompted - adapted).max() < 1e-13
 
 # %% [markdown]
-# The update of an adapter is $A$ and $B$, whatever they were made by. So it can be saved like any other, and PEFT opens it:
+# An adapter consists of $A$ and $B$, however they were made. So you can save this one like any other, and PEFT opens it:
 
 # %%
-adapters.save(adapter_for("A"), "prompt")
+adapters.save(adapter_for("A"), "prompt", force=True)
 for file in sorted(Path("prompt").iterdir()):
     print(f"{file.name:27}{file.stat().st_size:6,} bytes")
 parameters = sum(module.A.size + module.B.size for module in adapters.load("prompt").values())
@@ -142,10 +149,13 @@ assert parameters == 4 * (128 + 128) == 1_024
 # %% [markdown]
 # ## One token later
 #
-# Nobody asks a model for one token. Let the text go on, and compare the adapted model with the prompted one at each token. A measure for two lists of probabilities is the **Kullback-Leibler
-# divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: how many nats of loss it costs, on average, to predict with $q$ where $p$ is true. It is 0 if both are the same.
+# Nobody asks a model for a single token. Let the text continue, and compare the adapted model with the prompted one at each token. One way
+# to compare two lists of probabilities is the **Kullback-Leibler
+# divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: how many nats of loss it costs, on average, to predict with $q$ where $p$ is true. It is 0
+# if both are the same.
 #
-# For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight characters more, and at each of them we measure both divergences from it:
+# For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight characters
+# more, and at each of them we measure both divergences from it:
 
 
 # %%
@@ -183,12 +193,14 @@ assert written[1] > 2 * base[1]
 assert np.all(written[1:] > base[1:])
 
 # %% [markdown]
-# It is exact at the first token. **One token later it is worse than no adapter at all**<!-- shown: the divergences at the second token -->, by more than a factor of two.
+# The update is exact at the first token. **One token later it is worse than no adapter at all**<!-- shown: the divergences at the second
+# token -->, by more than a factor of two.
 #
 # ## Why it fails
 #
-# For any input $z_2$ the update adds $B\,(A z_2)$: always the same vector $B$, only longer or shorter. At the second token the prompt would add something else, $W_o(z_2' - z_2)$. Here is how much of $B$ is
-# added, $A z_2$ (it is 1 for the first token), and how far that is from what the prompt would add, relative to its size. No update at all would have an error of 1:
+# For any input $z_2$ the update adds $B\,(A z_2)$: always the same vector $B$, only longer or shorter. At the second token the prompt would
+# add something else, $W_o(z_2' - z_2)$. The table shows how much of $B$ is added, $A z_2$ (for the first token it is 1), and how far the
+# result is from what the prompt would add, relative to the size of the latter. Without any update, this error would be 1:
 
 # %%
 rows = []
@@ -211,17 +223,19 @@ assert all(row[1] > 0.7 for row in rows)
 assert [row[2] > 1 for row in rows] == [True, False, True, False]
 
 # %% [markdown]
-# The update responds to the second token almost as it does to the first, and it can say one thing only: what was right at the first. In two of the layers that is worse than nothing. And this is with the right input for
-# each layer. In the adapted model the error of a layer goes on into the next.
+# The update responds to the second token almost as it does to the first, and it can add only one vector: the one that was right at the
+# first. In two of the layers that is worse than adding nothing. Moreover, we gave each layer the right input here. In the adapted model, the
+# error of one layer is passed on to the next.
 #
 # Could more directions help? For $n$ tokens there are $n$ conditions, $\Delta W z_t = W_o (z_t' - z_t)$. If the $z_t$ are independent, an
-# update of rank $n$ meets all of them, and has memorised what this prompt does to this text. For texts that nobody has seen yet, there are
-# more conditions than directions. Then you can only ask for the update that misses them least: a **regression**.
+# update of rank $n$ satisfies all of them, but it has only memorised what this prompt does to this text. For new texts there are more
+# conditions than directions. Then you can only find the update that comes closest to satisfying them: a **regression**.
 #
 # ## What training does
 #
-# `bake` does that. The prompted model, the **teacher**, writes answers after many short beginnings. A regression over all their tokens gives $A$ and $B$ of rank 8 for `o_proj` in each layer. Then
-# training goes on from there, on all linear layers: the loss is the divergence from the teacher at every token. Four beginnings are held out:
+# `bake` does that. The prompted model, the **teacher**, writes answers after many short beginnings. A regression over all their tokens gives
+# $A$ and $B$ of rank 8 for `o_proj` in each layer. Training then continues from there, on all linear layers: the loss is the divergence from
+# the teacher at every token. Four beginnings are held out:
 
 # %%
 beginnings = [
@@ -247,29 +261,30 @@ assert trained < 0.5 * alone
 print(f"tokens that each call saves: {baked['regression'].saved}")
 
 # %% [markdown]
-# These are answers that the adapter was not trained on. **A few steps of training remove more than half of the
-# divergence**<!-- shown: the table of divergences -->. The regression alone removes a third in the first eight tokens, and less after
-# them. It is no longer exact anywhere, and it is better everywhere: the update now says what the prompt says on average. What depends on
-# the text, and so needs a look at the prompt's own tokens, stays with the prompt.
+# The table is about answers that the adapter was not trained on. **A few steps of training remove more than half of the
+# divergence**<!-- shown: the table of divergences -->. The regression alone removes a third in the first eight tokens, and less after that.
+# It is exact for no token, but closer on average: the update now adds what the prompt adds on average. Effects that depend on the text
+# require a look at the prompt's own tokens, so only the prompt can have them.
 #
 # ## The law
 #
 # - For one token, a prompt is an update of rank one in each layer: $B = W_o (z' - z)$, $A = z^T / (z \cdot z)$.
-# - It adds the same vector $B$ for every other input, and is wrong there.
-# - Over many tokens an update can only come close: regression, then training on the divergence from the prompted model.
+# - For every other input it adds the same vector $B$, which is wrong there.
+# - Over many tokens an update can only come close. Start with a regression, and then train on the divergence from the prompted model.
 #
 # ## What you can do now
 #
-# You can turn a prompt into an adapter, and say what is lost. Try:
+# You can turn a prompt into an adapter and say what is lost. Try this:
 #
 # - On paper: what does the update of the example add for $z_2 = (1, -1)$, and for $z_2 = (3, 1)$?
 #
 #   <details><summary>Answer</summary>
 #
-#   $A z_2 = 0$, so nothing; and $A z_2 = 2$, so $2B = (-2, -2)$.
+#   In the first case $A z_2 = 0$, so it adds nothing. In the second $A z_2 = 2$, so it adds $2B = (-2, -2)$.
 #
 #   </details>
-# - On paper: how many parameters does the prompt as rank one take in a model of 32 layers that is 4,096 wide? How many tokens of the prompt's keys and values are that, at $2 \cdot 32 \cdot 4{,}096$ entries per token?
+# - On paper: how many parameters does the prompt as an update of rank one have in a model with 32 layers that is 4,096 wide? To how many
+#   tokens' keys and values does that correspond, at $2 \cdot 32 \cdot 4{,}096$ entries per token?
 #
 #   <details><summary>Answer</summary>
 #

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Adapt a language model
 #
-# A small language model comes with this package. It was trained on the six novels of Jane Austen, one character at a
-# time, and writes as she did, without the sense. It has 750,720 parameters.
+# A small language model comes with this package. It was trained on the six novels of Jane Austen, one character at a time. It imitates her
+# style but makes no sense. It has 750,720 parameters.
 #
-# **How many parameters must you train until it writes like the King James Bible, and what does it forget?**
+# **How many parameters must you train before it writes like the King James Bible, and what does it forget?**
 #
 # After this lesson you can
 #
@@ -12,7 +12,7 @@
 # - choose which of its linear layers get a LoRA, and count the parameters,
 # - train it on a text and read the difference,
 # - compare ranks, targets and alphas fairly, with a full update,
-# - measure what was forgotten, and take it back.
+# - measure what the model forgot, and undo it.
 #
 # You need *Train h = W0 x + BAx*.
 
@@ -27,21 +27,22 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A model of characters
 #
-# Its **vocabulary** is 96 characters. At each position in a text the model gives each of the 96 a probability: that it comes next. To
-# **generate** text, draw one, append it, and ask again. (A `temperature` below 1 favours likely characters.) Larger models do it with
-# pieces of words, **tokens**.
+# Its **vocabulary** is 96 characters. At each position in a text, the model gives each of the 96 characters the probability that it comes
+# next. To **generate** text, draw a character with these probabilities, append it, and repeat. (A `temperature` below 1 favours likely
+# characters.) Larger models do the same with pieces of
+# words, called **tokens**.
 
 # %%
 model = language.load("austen")
 print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 
 # %% [markdown]
-# Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that it gave to the character that
-# really came. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, and has the loss $\ln 96 = 4.56$.
-# One that is always certain and right has the loss 0, one that always hesitates between three equally likely characters $\ln 3 = 1.10$.
+# Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that the model gave to the character that
+# really came next. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, so its loss is $\ln 96 = 4.56$. If it is
+# always certain and right, its loss is 0. If it hesitates between three equally likely characters, it is $\ln 3 = 1.10$.
 #
-# Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test**
-# text; the tenth before it, the **validation** text, is for choosing settings. The model reads them in **windows** of 64 characters.
+# Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test** text.
+# The tenth before it is the **validation** text, which is used to choose settings. The model reads both texts in **windows** of 64 characters.
 
 # %%
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -70,19 +71,21 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 # %% [markdown]
 # ## What attention adds
 #
-# The models of the earlier lessons took one input and gave one output. A **linear layer**, a matrix at work, does so with each character of
-# a text by itself: the fifth knows nothing of the fourth. **Attention** lets each position look back.
+# A **linear layer**, a matrix that multiplies its input, treats each character of a text by itself: it handles the fifth without knowing the
+# fourth. **Attention** lets each position look back at
+# earlier ones.
 #
-# Each position has a vector $x$. Three linear layers make of it a **query** $q = W_q x$ (what do I look for?), a **key** $k =
-# W_k x$ (what am I?), and a **value** $v = W_v x$ (what do I tell?). A position compares its query with the keys of all
-# positions up to itself. The products become weights by **softmax**: $e^{q \cdot k}$, divided by their sum. The result is the
-# mean of the values with these weights.
+# Each position has a vector $x$. Three linear layers turn it into a **query** $q = W_q x$ (what am I looking for?), a **key** $k = W_k x$
+# (what am I?), and a **value** $v = W_v x$ (what do I pass on?). A position compares its query with the keys of all positions up to itself,
+# by the products $q \cdot k$. **Softmax** turns these products into weights: each $e^{q \cdot k}$ is divided by the sum of all of them. The
+# result is the mean of the values with these weights.
 #
-# On paper, with two positions, one entry each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
-# $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights $\tfrac34$ and $\tfrac14$, and the result $\tfrac34 \cdot 8 + \tfrac14 \cdot 4 = 7$.
+# On paper, take two positions with vectors of one entry, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
+# $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights are $\tfrac34$ and $\tfrac14$, and the result is $\tfrac34 \cdot 8 + \tfrac14
+# \cdot 4 = 7$.
 #
-# A query and a key have not one entry but, say, $d$. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power
-# of it would give one position all of the weight. So it is divided by $\sqrt d$ first.
+# Real queries and keys have many entries, say $d$. Then $q \cdot k$ is a sum of $d$ products and grows like $\sqrt d$. Softmax of such large
+# numbers would give one position nearly all of the weight. So the products are divided by $\sqrt d$ first.
 
 
 # %%
@@ -100,8 +103,8 @@ assert np.allclose(attention(q, k, v), [[8], [7]])
 assert np.allclose(attention(q, 1000 * k, v), [[8], [8]])
 
 # %% [markdown]
-# The model does this four times side by side, in 4 **heads**, in each of 4 layers, and turns queries and keys by an angle that depends on
-# their position in the text. See it work: change one character of a text, and measure how far the probabilities move
+# The model does this four times in parallel, in 4 **heads**, in each of its 4 layers. It also rotates queries and keys by an angle that
+# depends on their position in the text. Change one character of a text, and measure how far the probabilities move
 # at each position (half the sum of all changes).
 
 # %% alt="A triangle of squares. Rows are the character that was changed, columns the position whose prediction moved. Above the diagonal is nothing: a change moves no earlier prediction. Changes move the next predictions most, and some much later ones." tags=["cover"]
@@ -131,16 +134,16 @@ axes.figure.set_size_inches(7, 5.6)
 assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 
 # %% [markdown]
-# Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost everything
-# moves, and some changes are still felt dozens of characters later. All that a position knows of others has come through
-# $W_q$, $W_k$, $W_v$ and $W_o$, which combines the heads. **They are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix times a vector -->
+# Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost everything moves, and some changes
+# still have an effect dozens of characters later. Everything that a position knows about others has come through $W_q$, $W_k$, $W_v$ and
+# $W_o$, which combines the heads. **They are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix times a vector -->
 #
 # ## Where to put it
 #
-# After the attention of a layer comes its **MLP** (multilayer perceptron): three linear layers more, `gate_proj`, `up_proj` and
-# `down_proj`, with a function between them that is not linear. It works on each position by itself. The **target modules** are the linear
-# layers that get an $A$ and a $B$ of their own. The LoRA paper took the queries and values alone. Today's habit is all linear layers. With
-# rank 4, counted as in *Count parameters*, $r(d + k)$ for each:
+# After the attention of a layer comes its **MLP** (multilayer perceptron): three more linear layers, `gate_proj`, `up_proj` and `down_proj`,
+# with a nonlinear function between them. The MLP treats each position by itself. The **target modules** are the linear
+# layers that get an $A$ and a $B$ of their own. The LoRA paper adapted only queries and values; today it is usual to adapt all linear
+# layers. At rank 4, as in *Count parameters*:
 
 # %%
 choices = {"queries and values": ["q_proj", "v_proj"], "all linear layers": "all-linear"}
@@ -160,9 +163,9 @@ assert parameters["all linear layers"] == 37_376
 # %% [markdown]
 # ## Train, and read
 #
-# A batch is 4 windows of 64 characters. The loss is the mean over all their characters, each predicted from those before it. The optimizer
-# is AdamW, Adam that can also shrink all weights, which we switch off. The learning rate rises for 10 steps and then falls to zero. `clip`
-# shortens a gradient that is longer than 1. While it trains for 150 steps, it writes:
+# A batch is 4 windows of 64 characters. The loss is the mean over all characters, each predicted from the ones before it. The optimizer is
+# AdamW, a form of Adam that can also shrink all weights; we switch that off. The learning rate rises for 10 steps and then falls to zero.
+# `clip` shortens a gradient that is longer than 1. During the 150 steps of training, the model writes samples:
 
 
 # %% tags=["varies"]
@@ -191,8 +194,8 @@ adapted = train(start, lr=1e-2, rng=rng, watch=sample)
 after = {name: loss(adapted, name) for name in ["test", "austen"]}
 
 # %% [markdown]
-# The same **prompts**, texts for the model to continue, before and after. The third line is an adapter that comes with the package: rank 8,
-# twice as many steps, eight times as much text in each.
+# Here is what the model writes after the same **prompts**, texts to continue. The third line is from an adapter of the package: rank 8,
+# twice as many steps, and eight times as much text in each.
 
 # %% tags=["varies"]
 shipped = lnp.adapters.attach(model, lnp.adapters.load(language.located_adapter("king-james")))
@@ -210,14 +213,14 @@ assert losses["after"] < 1.5 < 2 < losses["before"]
 assert abs(losses["shipped"] - 1.18) < 0.01
 
 # %% [markdown]
-# After 150 steps the model writes between two books: turns of the Bible, and still Austen's long words. The loss on the test text has
-# fallen from 2.0 to 1.4.
+# After 150 steps the model mixes two books: it has learned phrases of the Bible but still uses Austen's long words. The loss on the test
+# text has fallen from 2.0 to 1.4.
 #
 # ## Loss against rank
 #
-# One run proves little, and a comparison is fair only if each side is tuned. So a command of the repository,
-# `python -m recipes.adaptation`, gave each setting its own learning rate, the best on the validation text, and then ran it with five random
-# **seeds** (a seed determines all random draws). Its results come with the package. Is our run one of them?
+# One run proves little, and a comparison is fair only if each side is tuned. So a command in the repository, `python -m recipes.adaptation`,
+# chose for each setting the learning rate that was best on the validation text, and then trained with five random **seeds** (a seed
+# determines all random draws). The results come with the package. Is our run one of them?
 
 # %%
 runs = lnp.course.adaptation_runs()
@@ -239,9 +242,9 @@ assert abs(recorded["austen"] - after["austen"]) < 0.02
 print("the run above is the recorded one, to within 0.02")
 
 # %% [markdown]
-# Now the others: the mean of five seeds, and how sure it is. Let $s$ be their **standard deviation**, the usual distance of a run from the
-# mean. The mean is typically off by $s / \sqrt 5$. The bars reach $2.78\, s / \sqrt 5$ to both sides (Student's t
-# for five runs), an **interval** that would hold the true mean in 95 of 100 such experiments.
+# The figure shows the mean of five seeds and how certain it is. Let $s$ be the **standard deviation** of the five
+# runs, the typical distance of a run from the mean. The mean itself is typically off by $s / \sqrt 5$. The bars extend $2.78\, s / \sqrt 5$
+# to both sides (Student's t for five runs), an **interval** that contains the true mean in 95 of 100 such experiments.
 
 
 # %% alt="Test loss against trainable parameters, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
@@ -310,19 +313,18 @@ assert share["all-linear", 64] > 0.95
 assert share["q_proj, v_proj", 64] < share["all-linear", 1] + 0.01
 
 # %% [markdown]
-# - **Rank 1 has three quarters of the gain**<!-- claim: low-rank-suffices --> of the full update, with 9,344 parameters, an eightieth. Rank 4 has almost nine
-#   tenths, rank 64 nearly all.
-# - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 train twelve times as many parameters as rank 1 on all linear layers, and
-#   learn no more.
-# - Rank 16 looks hardly better than rank 4. That is the coarse grid of learning rates, chosen by one seed: at another rate the
-#   test loss of rank 16 is 0.03 lower, and the validation loss 0.003 higher.
+# - **Rank 1 has three quarters of the gain**<!-- claim: low-rank-suffices --> of the full update, with 9,344 parameters, an eightieth as
+#   many. Rank 4 has almost nine tenths of the gain, and rank 64 nearly all of it.
+# - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 have twelve times as
+#   many trainable parameters as rank 1 on all linear layers, but learn no more.
+# - Rank 16 looks hardly better than rank 4, because the grid of learning rates is coarse: at another one, its test loss is 0.03 lower.
 #
 # ## Alpha
 #
 # *More: the path goes on without this section.*
 #
-# The update is $\tfrac{\alpha}{r} BA$, so a larger $\alpha$ makes the same step of $B$ and $A$ count for more. A larger learning rate makes
-# the step longer. Are the two the same setting? Rank 4 at three alphas, each at several learning rates:
+# The update is $\tfrac{\alpha}{r} BA$, so with a larger $\alpha$ the same step of $B$ and $A$ changes the model more. With a larger learning
+# rate, the step itself is longer. Are the two one setting? Here is rank 4 with three alphas, each at several learning rates:
 
 # %% alt="Test loss against the learning rate, both for alpha 1, 8 and 64. Each has a valley. The larger alpha, the further left the valley; its floor is nearly as low everywhere."
 curves = {}
@@ -345,12 +347,12 @@ assert rates[0] > rates[1] > rates[2]
 assert floors.max() < 1.05 * floors.min()
 
 # %% [markdown]
-# Nearly: the valley moves, its floor hardly does. (Where training breaks down, the loss is above 2, and off the picture.) So keep alpha, and
-# search the learning rate. *Choose rank, alpha and initialisation* says why.
+# Nearly: alpha moves the valley sideways, but hardly changes its depth.  So leave alpha as it is, and search for the best learning rate.
+# *Choose rank, alpha and initialisation* explains why.
 #
 # ## What is forgotten
 #
-# Here is each run of the comparison by what it learned and what it still knows. Lower left is best:
+# The picture shows what each run learned and what it still knows, best at the lower left:
 
 # %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear layers: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
@@ -384,7 +386,7 @@ assert (
 )
 
 # %% [markdown]
-# All forget, and the full update, which learns most, forgets most. Is that a rule? Look at two settings of the same rank:
+# All runs forget, and the full update most. Is that a rule? Compare two settings of the same rank:
 
 # %%
 for what in ["test", "austen"]:
@@ -393,10 +395,10 @@ for what in ["test", "austen"]:
     assert pair["all-linear"] < pair["q_proj, v_proj"]
 
 # %% [markdown]
-# No: here queries and values have learned less **and** forgotten more. It depends on the learning rate first:
-# `lora-np claims more-learned-more-forgotten`.
+# No: here queries and values have learned less **and** forgotten more. It depends on the learning rate: `lora-np claims
+# more-learned-more-forgotten`.
 #
-# And all of a LoRA's forgetting can be taken back: leave the adapter off, and every parameter of the model is the old one.
+# You can undo everything that a LoRA makes the model forget: without the adapter, every parameter of the model has its old value.
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)
@@ -412,37 +414,37 @@ print(
 # ## The law
 #
 # - A language model gives each next character (or token) a probability; its loss is the mean of $-\ln p$.
-# - Attention combines positions by the softmax of $q \cdot k / \sqrt d$. What makes $q$, $k$, $v$ and combines the heads are linear layers,
-#   and LoRA adapts linear layers.
+# - Attention combines positions by the softmax of $q \cdot k / \sqrt d$. Linear layers compute $q$, $k$ and $v$ and combine the heads, and
+#   LoRA adapts linear layers.
 # - Here a low rank on all linear layers learned as much as a high one on a few.
-# - A small rank achieves most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate here.
-# - Every method that learned also forgot, but not in proportion. An adapter can be taken off.
+# - A small rank achieves most of a full update's gain if it has its own learning rate. Here, alpha acts almost like a learning rate.
+# - Every method that learned also forgot, but not in proportion. You can remove an adapter again.
 #
 # ## What you can do now
 #
-# You can adapt a language model to a text of your own. Try:
+# You can adapt a language model to a text of your own. Try this:
 #
 # - On paper: two positions as above, with $k_1 = k_2$. What does attention give?
 #
 #   <details><summary>Answer</summary>
 #
-#   Equal keys, equal weights, whatever the query: the mean of the values, $(8 + 4) / 2 = 6$.
+#   Equal keys give equal weights, whatever the query is. So the result is the mean of the values, $(8 + 4) / 2 = 6$.
 #
 #   </details>
-# - On paper: how many parameters has a LoRA of rank 8 on `v_proj` alone, 64 x 128 in each of 4 layers?
+# - On paper: how many parameters does a LoRA of rank 8 have if it adapts only `v_proj`, which is 64 x 128 in each of 4 layers?
 #
 #   <details><summary>Answer</summary>
 #
 #   $4 \cdot 8 \cdot (64 + 128) = 6{,}144$.
 #
 #   </details>
-# - Give `language.finetune` a text of your own: `language.finetune(model, open("mine.txt").read(), rank=4, steps=150)`. Which
-#   of its habits does the model pick up first?
+# - Give `language.finetune` a text of your own: `language.finetune(model, open("mine.txt").read(), rank=4, steps=150)`. What does the model
+#   pick up first?
 #
 #   <details><summary>Answer</summary>
 #
-#   Usually the layout (length of lines, numbers, capitals) within a few dozen steps, then frequent words, then names. Sense
-#   never: the model is too small for that.
+#   Usually it picks up the layout (length of lines, numbers, capitals) within a few dozen steps, then frequent words, then names. It never
+#   learns to make sense: the model is too small for that.
 #
 #   </details>
 # - In a terminal: `lora-np generate austen --adapter king-james --prompt "And God "`. How does the shipped adapter differ from
@@ -450,8 +452,8 @@ print(
 #
 #   <details><summary>Answer</summary>
 #
-#   It was trained with twice the rank, twice the steps and eight times as much text in each, and its loss on the last tenth of
-#   Genesis, in windows of 64 characters, is 1.18, ours 1.39: more words are right, and names come back.
+#   It has twice the rank and was trained for twice as many steps, with eight times as much text in each. Its loss on the last tenth of
+#   Genesis, in windows of 64 characters, is 1.18, and ours is 1.39. It spells more words correctly, and names recur.
 #
 #   </details>
 #
@@ -460,8 +462,6 @@ print(
 # *More: the path goes on without this section.*
 #
 # - A. Vaswani et al., *Attention Is All You Need*, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).
-# - H. Touvron et al., *LLaMA: Open and Efficient Foundation Language Models*, [arXiv
-#   2302.13971](https://arxiv.org/abs/2302.13971): the kind of decoder that this is.
 # - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
 #   2106.09685](https://arxiv.org/abs/2106.09685), section 7.1: which matrices.
 # - J. Schulman and Thinking Machines Lab, *LoRA Without Regret*, 2025,

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Adapt a real model
 #
-# A matrix predicts the next pixels of photographs. Now it has to predict terrain maps. A LoRA of rank 8 trains 1,760 parameters for that, a full update 12,000.
+# A matrix predicts the next pixels of photographs. Now it has to predict terrain maps. For that, a LoRA of rank 8 trains 1,760 parameters,
+# and a full update trains 12,000.
 #
-# **What does LoRA save, counted and not promised?**
+# **What does LoRA save, if you count it instead of promising it?**
 #
 # After this lesson you can
 #
@@ -28,14 +29,15 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## Count on paper
 #
-# A matrix with $d = 4$ outputs and $k = 6$ inputs, rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6, and $B$ times that
-# number 4. So a model with an adapter does 34 instead of 24: LoRA costs a little more, until $BA$ is added to $W_0$, which is to **merge**
-# it. The savings come in training. Let us train, and count.
+# Take a matrix with $d = 4$ outputs and $k = 6$ inputs, and rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6 more, and
+# $B$ times the result another 4. So the model with an adapter needs 34 multiplications instead of 24. That is 42 % more, because this matrix
+# is so small; at 100 x 120 and rank 8 it is 15 % more. The extra cost ends when you **merge** the adapter, that is, add $BA$ to $W_0$. The
+# savings come in training. Let us train and count them.
 #
 # ## From a photograph to a map
 #
-# The setting of *Train h = W0 x + BAx*: 10 x 12 pixels in, the next 10 x 10 out, $W_0$ is 100 x 120. It was made for the
-# photograph, and is now adapted to the heights around the Jacksboro fault, in full and at rank 8.
+# The setting is that of *Train h = W0 x + BAx*: 10 x 12 pixels are the input and the next 10 x 10 the output, so $W_0$ is 100 x 120. It was
+# made for the photograph. Now we adapt it to the heights around the Jacksboro fault, in full and at rank 8.
 
 # %%
 rng = np.random.default_rng(0)
@@ -90,14 +92,14 @@ assert gain > 0.97
 assert errors["LoRA, r = 8"][1] > errors["full update"][1] > 1.3 * errors["W0"][1]
 
 # %% [markdown]
-# On the map, LoRA achieves what a full update achieves, with a seventh of the parameters. On the photograph both have
-# become worse, LoRA no less than the full update: that is what was forgotten. *Learn without forgetting* comes back to it.
+# On the map, LoRA achieves what a full update achieves, with a seventh of the parameters. On the photograph both models have become worse,
+# LoRA as much as the full update: they have forgotten part of the first task. *Learn without forgetting* returns to this.
 #
 # ## Turn the rank yourself
 #
-# A strip of the map is cut into patches, each is predicted from the pixels to its left, and the error is
-# drawn in grey: middle grey is right, lighter is predicted too high, darker too low. Each rank has its best
-# possible $BA$, from the formula in *Compare with the best possible*.
+# We cut a strip of the map into patches, predict each from the pixels to its left, and draw the error in grey: middle grey is right, lighter
+# is too high, and darker is too low. For each rank we use the $BA$ that is best on the training data, from the formula in *Compare with the
+# best possible*.
 
 # %%
 bands = lnp.datasets.standardised(terrain)[120:180].reshape(
@@ -129,7 +131,7 @@ assert deviations[0] - deviations[1] > 0.7 * (deviations[0] - deviations[-1])
 assert np.ptp(deviations[2:]) < 1
 
 # %% [markdown]
-# Run the next cell in your browser or in JupyterLab, and it becomes a slider. Elsewhere you see four of the ranks.
+# If you run the next cell in your browser or in JupyterLab, you get a slider. In other viewers you see four of the ranks.
 
 # %% alt="The errors of the predicted strip at ranks 0, 2, 4 and 20, as grey maps. At rank 0 many patches are much too light or too dark. At rank 2 the map is a little more even; from there on no change is visible." tags=["cover"]
 lnp.course.sliders(
@@ -137,12 +139,13 @@ lnp.course.sliders(
 )
 
 # %% [markdown]
-# Rank 1 removes most of the error that an update can remove, and from rank 2 on the eye finds no difference. A higher rank does not remove
-# the rest either.
+# Rank 1 removes most of the error that an update can remove, and from rank 2 on you can see no difference. A higher rank does not remove the
+# rest either.
 #
 # ## Three advantages, counted
 #
-# **1. Less to train.**<!-- shown: the count of trainable parameters, and of Adam's moments --> Each trainable parameter comes with a gradient and two moments of Adam. **2. Less to
+# **1. Less to train.**<!-- shown: the count of trainable parameters, and of Adam's moments --> Each trainable parameter comes with a
+# gradient and two moments of Adam. **2. Less to
 # compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the gradient of
 # the loss by the output:
 #
@@ -155,7 +158,8 @@ lnp.course.sliders(
 # | gradient of $A$: $B^T e$, then times $x^T$ | | $dr + rk$ |
 # | for the layer before: $W_0^T e$, and $A^T$ times $B^T e$ | $dk$ | $dk + rk$ |
 #
-# The last row is for a layer inside of a network, where one matrix follows another. **3. Less to store**<!-- shown: the sizes of both files -->: the file holds $A$ and $B$ only.
+# The last row is for a layer inside a network, where one matrix follows another. **3. Less to store**<!-- shown: the sizes of both files
+# -->: the file holds $A$ and $B$ only.
 
 
 # %%
@@ -170,7 +174,7 @@ def work(d, k):
 
 
 # %%
-lnp.adapters.save(lora, "adapter")
+lnp.adapters.save(lora, "adapter", force=True)
 lnp.hub.safetensors.save({"weight": lnp.value(full.W)}, "full.safetensors")
 files = [Path("full.safetensors"), Path("adapter", "adapter_model.safetensors")]
 parameters = [sum(tensor.size for _, tensor in lnp.trainable(model)) for model in (full, lora)]
@@ -194,19 +198,19 @@ assert moments == [8 * count for count in parameters]
 assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 
 # %% [markdown]
-# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The work
-# does not: **inside of a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, since the way through
-# $W_0$ stays, forward and back. What a step takes in seconds depends on the machine, the batch and what else is
-# done in a step. Time it (last question at the end).
+# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The arithmetic does not: **inside of
+# a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, because the products with $W_0$
+# remain, forward and backward. How many seconds a step takes depends on the machine, on the batch and on everything else that happens in a
+# step. Measure it (see the last question below).
 #
 # ## The law
 #
 # - LoRA trains $r(d + k)$ parameters instead of $dk$, and moments and files shrink alike.
-# - Of the multiplications inside of a network it saves a third at most.
+# - It saves at most a third of the multiplications inside a network.
 #
 # ## What you can do now
 #
-# You can adapt a matrix, and report what that saves. Try:
+# You can adapt a matrix and report what that saves. Try this:
 #
 # - On paper: at which rank does a step of LoRA take as many multiplications as a full one, for $d = k$, inside of a network?
 #
@@ -215,14 +219,15 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 #   $2d^2 + 6dr = 3d^2$ gives $r = d / 6$. For $d = 4{,}096$ that is rank 682.
 #
 #   </details>
-# - On paper: which row of the count is not needed for a single layer, and how much does LoRA save then? Time a step with
+# - On paper: which row of the table does a single layer not need, and how much does LoRA save then? Time a step with
 #   `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides the multiplications?
 #
 #   <details><summary>Answer</summary>
 #
-#   The last, since there is no layer before. What is left is $2dk$ against $dk + 3dr + 2rk$: at most half is saved. On a quiet
-#   machine a step of LoRA took 1.1 times less time than a full one at 100 x 120, and 3 to 4.5 times less at 1,024 x 1,024. The small step
-#   is mostly Python and calls. The large one gains more than half, because Adam no longer steps through a million moments.
+#   The last row, since there is no layer before it. What remains is $2dk$ for the full update and $dk + 3dr + 2rk$ for LoRA, which saves at
+#   most half. On a quiet
+#   machine a step of LoRA took 1.1 times less time than a full one at 100 x 120, and 3 to 4.5 times less at 1,024 x 1,024. A small step is
+#   mostly spent in Python and function calls. In a large one LoRA saves more than half, because Adam no longer updates a million moments.
 #
 #   </details>
 #

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Build the engine
 #
-# In *Differentiate* you walked back through a graph by hand. `backward` does it for any computation that you write in NumPy,
-# and nobody has told it which.
+# In *Differentiate* you walked back through a graph by hand. `backward` does this for any computation that you write in NumPy, without being
+# told which one it is.
 #
-# **What has to be remembered on the way forward, so that a program finds the way back?**
+# **What must a program remember on the way forward to find the way back?**
 #
 # After this lesson you can
 #
@@ -28,7 +28,8 @@ from lora_np import mini
 # %% [markdown]
 # ## Sixty lines first
 #
-# In *Follow the post* a LoRA was trained by one file, `lora_np/mini.py`. This is its engine, all of it. It is the idea of Karpathy's *micrograd*, with matrices for numbers:
+# In *Follow the post*, a single file trained a LoRA: `lora_np/mini.py`. Here is its complete engine. The idea is that of Karpathy's
+# *micrograd*, with matrices instead of numbers:
 
 # %%
 print(inspect.getsource(mini.Tensor))
@@ -36,8 +37,8 @@ print(inspect.getsource(mini.Tensor))
 # %% [markdown]
 # A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that
 # of the input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array is on the
-# left. `backward` adds up upstream gradients, and sends on what each function makes of it: the chain rule. Every Tensor has a number, in the order
-# in which they are made, and the latest comes first.
+# left. `backward` adds up upstream gradients and passes on the result of each function: the chain rule. Tensors are numbered in the order in
+# which they are made, and `backward` takes the latest first.
 #
 # On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
 
@@ -48,8 +49,8 @@ print("slope of w:", w.grad)
 assert w.grad == 24
 
 # %% [markdown]
-# That is enough for a LoRA. Why the numbers? Without them one would follow **every path**. Where paths part and meet again, say in $y + y$, what lies behind would be
-# visited twice, and after $n$ such points $2^n$ times:
+# That is enough for a LoRA. Why are Tensors numbered? Without the numbers, one would have to follow **every path**. Where paths part and
+# meet again, as in $y + y$, everything behind would be visited twice, and after $n$ such points $2^n$ times:
 
 
 # %%
@@ -65,17 +66,18 @@ for doublings in [1, 5, 10, 15]:
 assert walked(y) == 2**16 - 1
 
 # %% [markdown]
-# The latest first means that each step is visited once, after all that follow it. The rest of this lesson keeps that, and instead of five operations it takes any
-# function of NumPy for which a table has a rule.
+# If the latest step comes first, each step is visited only once, after all steps that follow it. The rest of this lesson keeps this idea,
+# but instead of five operations it handles every NumPy function for which a table has a rule.
 #
 # ## What a step remembers
 #
-# On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ was computed in two steps. To send $g = 1$ back, the minus has to know
-# nothing but where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor:
-# it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns the upstream gradient into what goes on.
+# On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ was computed in two steps. To send $g = 1$ back, the subtraction only has to know
+# where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor:
+# it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns the upstream gradient into the gradients of
+# its inputs.
 #
-# First a table of such functions, for each operation one for each input. Read it so: `y` is the result, `a` and `b` are the inputs, `g` is
-# the upstream gradient, and the inner function returns what goes on.
+# We start with a table of such functions: each operation has one for each input. In this table, `y` is the result, `a` and `b` are the
+# inputs, `g` is the upstream gradient, and the inner function returns the gradient of the input.
 
 # %%
 rules = {
@@ -85,8 +87,8 @@ rules = {
 }
 
 # %% [markdown]
-# A step of the computation is a **node**. It knows where its gradient flows to, and how. (What no step has made, such as a weight, is a
-# **leaf**.) It also gets a number: a step can only use results that existed before it, so later steps have larger ones.
+# A step of the computation is called a **node**. It knows where its gradient goes, and how. (An array that no step has made, such as a
+# weight, is a **leaf**.) A node also has a number. A step can only use results that existed before it, so later steps have larger numbers.
 
 
 # %%
@@ -101,9 +103,9 @@ class Node:
 
 
 # %% [markdown]
-# An array that remembers its node asks NumPy to be told of every operation. A class that has a method `__array_ufunc__` is asked by NumPy
-# itself, whenever one of its objects is an argument of a call such as `np.square(a)`. (A *ufunc* is such a function of NumPy. The class that ours
-# inherits from turns `a - b` into `np.subtract(a, b)`.) Ours computes on the bare arrays, looks up the rules, and notes the node.
+# An array that remembers its node must be told about every operation. If a class has a method `__array_ufunc__`, NumPy calls it whenever one
+# of its objects is an argument of a call such as `np.square(a)`. (Such a NumPy function is called a *ufunc*. The class from which ours
+# inherits turns `a - b` into `np.subtract(a, b)`.) Our method computes with the plain arrays, looks up the rules, and records the node.
 
 
 # %%
@@ -126,8 +128,7 @@ class Remembering(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 # %% [markdown]
-# Backwards, copies are summed. First the axes that were added in front, then those of size one that were
-# stretched:
+# On the way back, copies are summed: first over the axes that were added in front, then over those of size one that were stretched:
 
 
 # %%
@@ -143,12 +144,13 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %% [markdown]
-# And the walk. A **heap** is a list that hands out its smallest entry first; with the numbers turned negative, that is the latest step. The walk takes the latest step that something has arrived at, sends its gradient on, and adds where
-# paths meet. A node is latest only when all that follow it are done. What is left at the end are the leaves.
+# Now comes the walk. A **heap** is a list that returns its smallest entry first; with negative numbers, that is the latest step. The walk
+# takes the latest step that has received a gradient, passes the gradient on, and adds gradients where paths meet. When a node is the latest,
+# all steps that follow it are done. In the end only the leaves are left.
 #
-# A few lines are what a package needs, not the idea. The dtype of a gradient, such as `float32`, becomes that of its target. And a gradient that a leaf keeps
-# must be an array of its own. It is not if a rule handed on what arrived (`pulled is g`), or if it is only a view of another array's memory (NumPy then names
-# that array in `pulled.base`). Such a gradient is copied.
+# A few lines are not part of the idea, but a package needs them. A gradient gets the dtype of its target, such as `float32`. And a gradient
+# that a leaf keeps must be an array of its own. It is not if a rule returned its input unchanged (`pulled is g`), or if it is only a view of
+# another array's memory (which NumPy names in `pulled.base`). Such a gradient is copied.
 
 
 # %%
@@ -198,7 +200,7 @@ print("gradient of b:", arrived[ours[1]].ravel())
 assert all((arrived[a] == b.grad).all() for a, b in zip(ours, theirs, strict=True))
 
 # %% [markdown]
-# What was remembered can be drawn: the numbers are the order in which the steps were made. The walk takes them backwards.
+# We can draw what was recorded. The numbers give the order in which the steps were made, and the walk takes them in reverse.
 
 # %% alt="The steps of the loss as a chain of boxes: 0 matmul, 1 subtract, 2 square, 3 matmul, 4 matmul. W and b are leaves that lead into the first two. An arrow below goes from the last box back to the first." tags=["cover"]
 remembered = model_loss(Remembering(W), Remembering(b)).node
@@ -236,12 +238,12 @@ assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul
 #
 # ## Check a derivative
 #
-# A wrong derivative does not crash. It trains badly, and nobody knows why. So check it. To measure every slope
-# costs two runs for each input: 24,000 for the matrix of *Differentiate*. Two runs are enough, for all at once.
+# A wrong derivative does not crash. Training goes badly, and nobody knows why. So check it. Measuring every slope costs two runs per input,
+# which makes 24,000 for the matrix of *Differentiate*. Two runs are enough to check all slopes at once.
 #
-# Collect all slopes in a table $J$, the **Jacobian**, one row for each result, one column for each input. Move the inputs in a random
-# direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and $J^T w$ arrives: that is what `backward`
-# says. A dot between two vectors means to multiply entry by entry and add up. Then both belong to one sum over the whole table:
+# Collect all slopes in a table $J$, the **Jacobian**, one row for each result, one column for each input. If the inputs move in a random
+# direction $v$, the results move by $J v$, which you can measure. If you send a random $w$ back, $J^T w$ arrives, which is what `backward`
+# computes. The dot product of two vectors is the sum of the products of their entries. So both are parts of one sum over the whole table:
 #
 # $$
 # w \cdot (J v) = \sum_{ij} w_i\, J_{ij}\, v_j = (J^T w) \cdot v
@@ -264,8 +266,8 @@ assert lnp.autograd.check_derivative(loss, W, x, b) < 1e-6
 # %% [markdown]
 # ## Add your own
 #
-# The package has a table like ours, with a row for each NumPy function. What is not in it, you add. Take the cube
-# root, $y = a^{1/3}$. A first attempt at its slope: $1 / (3 y)$? A `primitive` is an operation of your own, so
+# The package has a table like ours, with a row for each NumPy function. You can add whatever is missing. Take the cube root, $y = a^{1/3}$.
+# A first attempt at its slope: $1 / (3 y)$? A `primitive` is an operation of your own, so
 # you can try it without touching the table:
 
 # %%
@@ -297,7 +299,7 @@ print("slope at 8:", a.grad)
 #
 # ## What you can do now
 #
-# You can build an autograd, and find out whether somebody else's is wrong. Try:
+# You can build an autograd engine, and find out whether somebody else's is wrong. Try this:
 #
 # - Write the rules of $a / b$ and check them.
 #
@@ -307,19 +309,20 @@ print("slope at 8:", a.grad)
 #   y / b`.
 #
 #   </details>
-# - On paper: in $s = a\,b + a$, which steps are made in which order, and what has arrived at $a$ after each step back?
+# - On paper: for $s = a\,b + a$, in which order are the steps made, and which gradient has arrived at $a$ after each step back?
 #
 #   <details><summary>Answer</summary>
 #
-#   The product is 0, the sum 1. Back: the sum sends 1 to the product and 1 to $a$; the product sends $b$ to $a$, and the two add up to $b + 1$.
+#   The product has number 0, and the sum number 1. On the way back, the sum sends 1 to the product and 1 to $a$. Then the product sends $b$
+#   to $a$, and the two add up to $b + 1$.
 #
 #   </details>
 # - What happens if `walk` takes the *earliest* step first?
 #
 #   <details><summary>Answer</summary>
 #
-#   A step may then be sent on before all of its gradient has arrived. In a chain nothing goes wrong. Where paths meet, the step is
-#   reached a second time, and `walk` says that it was used already; without that check gradients would be wrong.
+#   A step may then pass on its gradient before all of it has arrived. In a chain nothing goes wrong. Where paths meet, a step is reached a
+#   second time, and `walk` raises an error because it has already been used. Without this check, gradients would be wrong.
 #
 #   </details>
 #

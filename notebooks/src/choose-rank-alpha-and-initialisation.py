@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Choose rank, alpha and initialisation
 #
-# `inject(model, rank=8, alpha=16)`, then a learning rate, and an initialisation of $B$ and $A$. Four choices before the
-# first step, and papers offer more: rsLoRA, LoRA+, PiSSA, OLoRA, DoRA.
+# You choose a rank, an alpha, a learning rate and an initialisation of $B$ and $A$. Papers offer more: rsLoRA, LoRA+, PiSSA, OLoRA, DoRA.
 #
-# **Which of these choices matter, and which are the same choice in other words?**
+# **Which of these choices matter, and which are the same choice under another name?**
 #
 # After this lesson you can
 #
@@ -35,10 +34,10 @@ from lora_np.table import Table
 # **Gradient descent** with learning rate $\eta$ makes each column $-\eta s\, e$. The output
 # moves by $s\, BAx$, which is $s$ times the sum of the $r$ columns: $-\eta\, e \cdot s^2 r$.
 #
-# **Adam** divides a gradient by its usual size, so its first step is $\eta$ for each entry, up or down. The
-# output moves by $\eta \cdot s\, r$.
+# **Adam** divides a gradient by a running estimate of its size, so its first step moves each entry by $\eta$, up or down. The output moves
+# by $\eta \cdot s\, r$.
 #
-# So far goes one step, in units of $\eta\, e$ for descent and of $\eta$ for Adam:
+# The table shows how far one step goes, in units of $\eta\, e$ for gradient descent and of $\eta$ for Adam:
 #
 # | rank | descent, $s = \alpha/r$ | descent, $s = \alpha/\sqrt r$ | Adam, $s = \alpha/r$ | Adam, $s = \alpha/\sqrt r$ |
 # |---|---|---|---|---|
@@ -73,15 +72,14 @@ assert np.allclose(
 Table(["rank", *(f"{name}, {scale}" for name, scale in pairs)], rows)
 
 # %% [markdown]
-# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what **rsLoRA** repairs:
-# it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and
-# $\alpha / \sqrt r$ lets it grow. (The paper of rsLoRA proves its rule for gradient descent and trains with
-# AdamW, a kind of Adam. What it shows there is this growth: a higher rank gets further.)
+# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. **rsLoRA** corrects this with $\alpha
+# / \sqrt r$. With Adam it is the reverse: the scale $\alpha / r$ keeps the step the same for all ranks, and $\alpha / \sqrt r$
+# lets it grow. (The rsLoRA paper proves its rule for gradient descent but trains with AdamW, a kind of Adam, where a higher rank gets further.)
 
 # %% [markdown]
 # ## The same on real data
 #
-# Photograph to terrain, the 100 x 120 matrix of *Train h = W0 x + BAx*, with 600 training pairs. Each run takes 100 steps, with
+# We adapt the 100 x 120 matrix of *Train h = W0 x + BAx* from the photograph to the terrain, with 600 training pairs. Each run takes 100 steps, with
 # $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and `training.sweep` trains every combination of
 # the settings that it is given, which is called a **sweep**:
 
@@ -130,12 +128,11 @@ with lnp.course.live_figure(panels[0].figure) as put:
                 put(line, rank, record["loss"])
 
 # %% [markdown]
-# Three of the lines are as the table says. With descent and $\alpha / r$, rank 64 has hardly moved. With Adam
-# and $\alpha / r$, rank 64 has learned as much as rank 1, and no more. Only $\alpha / \sqrt r$ turns rank into
-# speed there.
+# Three lines agree with the table. With gradient descent and $\alpha / r$, rank 64 has hardly moved. With Adam and $\alpha / r$, rank
+# 64 has learned as much as rank 1, but no more. There, only $\alpha / \sqrt r$ makes a higher rank learn faster.
 #
-# With descent and $\alpha / \sqrt r$ the first steps are equal, and yet higher ranks fall behind. The table
-# is about $B$ alone. Here $A$ learns too, the less the higher the rank. With $A$ frozen (`"lora-fa"`) the line is level:
+# With gradient descent and $\alpha / \sqrt r$, the first steps are equal, and yet higher ranks fall behind. The table considers only $B$,
+# but $A$ learns too, and less at higher ranks. With $A$ frozen (`"lora-fa"`), the line is level:
 
 # %%
 for rank in [1, 4, 16, 64]:
@@ -151,7 +148,7 @@ for rank in [1, 4, 16, 64]:
     assert 0.149 < np.mean(ends) < 0.156
 
 # %% [markdown]
-# So a comparison of ranks at one learning rate says more about the scale than about the rank. **Each rank
+# So at one learning rate, a comparison of ranks is mostly about the scale. **Each rank
 # needs its own search.**<!-- claim: rate-and-rank -->
 
 # %%
@@ -162,9 +159,8 @@ assert last["Adam", "alpha / sqrt r"][64] < 0.9 * last["Adam", "alpha / sqrt r"]
 # %% [markdown]
 # ## Alpha and learning rate
 #
-# Suppose $A$ is frozen, which is called LoRA-FA, and only $B$ learns, with Adam. Then each step moves $B$ by
-# $\eta$ and the update by $s \eta$. Only the product counts: four times the alpha with a quarter of the
-# learning rate is the same training.
+# Suppose that $A$ is frozen, which is called LoRA-FA, and that Adam trains only $B$. Then each step moves $B$ by $\eta$ and the update by $s
+# \eta$. Only the product matters: four times the alpha with a quarter of the learning rate gives the same training.
 
 # %%
 runs = []
@@ -178,11 +174,13 @@ print("the same loss in every step:", np.allclose(*runs, rtol=1e-3))
 assert np.allclose(*runs, rtol=1e-3)
 
 # %% [markdown]
-# With $A$ trained as well, write $A = A_0 + A_t$, its initialisation and what training has added. After $t$ steps $B$ and $A_t$ have both moved by about $\eta t$. So the update
-# $s\,B\,(A_0 + A_t)$ has a part of size $s \eta t$ and a part of size $s \eta^2 t^2$. The second is the larger as soon as $A_t$ is larger than $A_0$: four times the alpha goes
-# with **half** the rate. If $A_0$ is halved too, both parts keep their size, and the training is exactly the same.
+# With $A$ trained as well, write $A = A_0 + A_t$, its initialisation and what training has added. After $t$ steps $B$ and $A_t$ have both
+# moved by about $\eta t$. So the update
+# $s\,B\,(A_0 + A_t)$ has a part of size $s \eta t$ and a part of size $s \eta^2 t^2$. The second part is larger as soon as $A_t$ is larger
+# than $A_0$, and then four times the alpha belongs with **half** the learning rate. If you halve $A_0$ too, both parts keep their size, and
+# the training is exactly the same.
 #
-# Where does each setting end?
+# Which loss does each setting reach?
 
 # %% alt="Loss after 100 steps against the learning rate, a valley for each alpha from 0.5 to 128. All valleys reach about the same depth; the larger alpha, the further left."
 alphas = [0.5, 2, 8, 32, 128]
@@ -209,7 +207,7 @@ with lnp.course.live_figure(axes.figure) as put:
             put(line, rate, ends[i, j])
 
 # %% [markdown]
-# Each alpha has its valley, and all are about equally deep. The same numbers as a map:
+# Each alpha has its own valley, and all are about equally deep. The same numbers as a map:
 
 # %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal."
 axes = lnp.plots.heatmap(
@@ -217,8 +215,8 @@ axes = lnp.plots.heatmap(
 )
 
 # %% [markdown]
-# Run the next cell in your browser or in JupyterLab, and it becomes two sliders. Raise alpha fourfold, halve the rate,
-# and watch how little the curve changes. Then find a setting that hardly moves, and one that gets worse. The level line is the best that rank 8 can do.
+# Run the next cell in your browser or in JupyterLab for two sliders. Multiply alpha by four, halve the learning rate, and watch how little
+# the curve changes. Then find settings that hardly learn, or get worse. The level line is the best that rank 8 can reach.
 
 # %% alt="Loss against steps at alpha 8 and a learning rate of 0.0128: it falls from 0.157 to about 0.105, not far above the best possible."
 best_possible = lnp.linalg.optimal_losses(x, y, W0=base.W)
@@ -238,7 +236,8 @@ def curve(alpha, rate):
 lnp.course.sliders(curve, alpha=alphas, rate=rates)
 
 # %% [markdown]
-# Good settings lie on a diagonal, bad ones on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate first.**<!-- claim: one-knob --> The
+# Good settings lie on a diagonal, and bad ones on both sides of it. So do not search the whole map: **keep alpha, and search the
+# learning rate first.**<!-- claim: one-knob --> The
 # authors of LoRA do so, and say that it is the same "if we scale the initialization appropriately".
 
 # %%
@@ -253,12 +252,12 @@ assert max(same_product) > 1.1 * min(same_product)
 assert min(along_a_row) < 1.03 * min(diagonal)
 
 # %% [markdown]
-# **LoRA+** uses a larger rate for $B$ than for $A$, here 16 times. Its authors show that in very wide layers an
-# equal rate moves $B$ too little. It is one line: `lnp.lora.lora_plus(lnp.Adam(lr=1e-3))`.
+# **LoRA+** uses a larger learning rate for $B$ than for $A$, here 16 times. Its authors show that equal ones move $B$ too little in very
+# wide layers. It is one line: `lnp.lora.lora_plus(lnp.Adam(lr=1e-3))`.
 #
 # ## Where to start
 #
-# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other initialisations take terms of $W_0$ and train those.
+# $B = 0$ and a random $A$ do not depend on $W_0$. Two other initialisations train terms of $W_0$.
 #
 # **PiSSA** takes the first $r$ terms of its SVD as $BA$ and freezes the rest. On paper, with the matrix of *Cut the SVD*, at rank 1:
 #
@@ -285,13 +284,12 @@ for variant, W0 in [("pissa", [[2.0, 1.0], [1.0, 2.0]]), ("olora", [[3.0, 1.0], 
     assert np.allclose(model.base.W + model.delta(), W0)
 
 # %% [markdown]
-# Both start at $W_0$ exactly, as LoRA does, but with a gradient for $A$ from the first step. The price: what is
-# frozen is no longer $W_0$. An adapter for the untouched $W_0$ is the difference to the start, of rank $2r$,
-# and `lnp.lora.rebase` makes it.
+# Both start exactly at $W_0$, as LoRA does, but $A$ has a gradient from the first step. The price is that the frozen matrix is no longer
+# $W_0$. For the original $W_0$, `lnp.lora.rebase` computes an adapter: the change of $BA$, of rank $2r$.
 #
 # **DoRA** changes something else. It splits each row of the weight into its length and its direction. The row $(3, 4)$ has length $m = 5$
-# and direction $(0.6, 0.8)$. $BA$ turns the direction, and $m$ is trained by itself: $d$ parameters more. (The paper takes columns, PEFT rows,
-# as we do.)
+# and direction $(0.6, 0.8)$. $BA$ turns the direction, and $m$ is trained separately: $d$ more parameters. (The paper uses columns; PEFT and
+# we use rows.)
 
 # %%
 model = lnp.inject(lnp.Linear(np.array([[3.0, 4.0]])), rank=1, variant="dora", rng=rng)
@@ -300,8 +298,8 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 # %% [markdown]
 # ## Compare fairly
 #
-# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. `sweep` lets each rate fall to zero.
-# At one rank, rsLoRA is LoRA with $\sqrt 8$ times the alpha, no more.
+# We compare six variants at rank 8 and $\alpha = 8$, each at five learning rates (which fall to zero) and with two seeds. At one rank,
+# rsLoRA is LoRA with $\sqrt 8$ times the alpha.
 
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
 variants = ["lora", "rslora", "lora+", "dora", "pissa", "olora"]
@@ -335,16 +333,16 @@ assert 0.98 * best[0] < best[variants.index("olora")] < best[0]
 assert 1.12 < at_0001[0] / best[0] < 1.14
 
 # %% [markdown]
-# At rate 0.001, LoRA+ is first, just before OLoRA, since its $B$ moves at 0.016. At its best rate, plain
-# LoRA is as good.
-# Starting from terms of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
-# while a badly chosen rate costs LoRA up to 13 %.
+# At a learning rate of 0.001, LoRA+ is best, since it trains $B$ with 0.016. At its best learning rate, plain LoRA is as good. Starting from
+# terms of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other, while a badly chosen
+# learning rate costs LoRA up to 13 %.
 #
-# That is one small, linear problem. What carries over is the way to compare: **a variant must win at its own best learning rate, against the others at theirs.**<!-- claim: variants-tie -->
+# This is one small, linear problem. The way to compare is general: **a variant must win at its own best learning rate,
+# against the others at theirs.**<!-- claim: variants-tie -->
 #
 # ## Choose the rank last
 #
-# With $\alpha = 8$ kept, and the two best rates of the comparison tried for each rank:
+# We keep $\alpha = 8$ and try the two best learning rates of the comparison for each rank:
 
 # %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 4 and stays level from there to rank 32." tags=["cover"]
 ranks = [1, 2, 4, 8, 16, 32]
@@ -367,14 +365,14 @@ assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 
 # %% [markdown]
 # Each point is the mean of both seeds. Rank 1 is 3 to 4 % above ranks 4 to 32, rank 2 about 2 %. Rank 4 is enough here:
-# eight times as many parameters change the error by less than a hundredth. Had rank 32 won, you would have to try 64.
+# eight times as many parameters change the error by less than a hundredth. Had rank 32 been best, you would have to try 64.
 #
 # ## The law
 #
-# - One step moves the output by $\eta s^2 r$ with gradient descent and by $\eta s r$ with Adam. The scale
-#   $\alpha / r$ keeps the second the same for all ranks, $\alpha / \sqrt r$ the first.
-# - With $A$ frozen and Adam, alpha times learning rate is one setting. With both trained, alpha times the
-#   *square* of the rate nearly is. Keep one, search the other.
+# - One step moves the output by $\eta s^2 r$ with gradient descent and by $\eta s r$ with Adam. The scale $\alpha / r$ makes Adam's step the
+#   same for all ranks; $\alpha / \sqrt r$ does so for gradient descent.
+# - With $A$ frozen and Adam, only alpha times learning rate matters. If both factors are trained, it is nearly alpha times the
+#   *square* of the learning rate. Keep one of the two and search for the other.
 # - PiSSA and OLoRA start from terms of $W_0$, DoRA splits rows into length and direction. All of them start
 #   at $W_0$.
 # - Compare ranks and variants each at its best learning rate. Take the smallest rank from which on the
@@ -382,7 +380,7 @@ assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 #
 # ## What you can do now
 #
-# You can set up a sweep that does not fool you. Try:
+# You can set up a sweep that does not fool you. Try this:
 #
 # - On paper: at rank 16, which alpha of $\alpha / r$ gives the scale of $\alpha = 8$ with $\alpha / \sqrt r$?
 #
@@ -391,7 +389,7 @@ assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 #   $8 / \sqrt{16} = 2$, so $\alpha / 16 = 2$ and $\alpha = 32$.
 #
 #   </details>
-# - Freeze $A$ (`variant="lora-fa"`) in the comparison. Is its best rate another one? Is its valley deeper?
+# - Freeze $A$ (`variant="lora-fa"`) in the comparison. Does the best learning rate change? Is the valley deeper?
 #
 #   <details><summary>Answer</summary>
 #
@@ -403,8 +401,8 @@ assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 #
 #   <details><summary>Answer</summary>
 #
-#   Those at a small rate: at 0.001 the six now lie between 0.121 and 0.130. Each at its best rate, they are between
-#   0.119 and 0.121, within about 2 % of each other.
+#   The differences at a small learning rate: at 0.001 the six variants now lie between 0.121 and 0.130. At their best learning rates, they
+#   lie between 0.119 and 0.121, within about 2 % of each other.
 #
 #   </details>
 #

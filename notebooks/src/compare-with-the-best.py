@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare with the best possible
 #
-# A LoRA was trained, and its error is low. Is it low because training is good, or because the task is easy? To tell, you need the best possible
-# $BA$. For a matrix and squared error, it is known.
+# You have trained a LoRA, and its error is low. Is it low because training worked well, or because the task is easy? To find out, you need
+# the best possible $BA$. For a single matrix and squared error, it is known.
 #
 # **How close does training come to the best $BA$ of its rank?**
 #
@@ -10,7 +10,7 @@
 #
 # - compute the best update of each rank, and say why it is not the SVD of the full update,
 # - compare a trained LoRA with it,
-# - say what a LoRA learns first, and what a frozen $A$ costs.
+# - say what a LoRA learns first, and how much freezing $A$ costs.
 #
 # You need *Cut the SVD* and *Train h = W0 x + BAx*.
 
@@ -25,17 +25,19 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Two inputs on paper
 #
-# $W_0$ is zero. The input $(3, 0)$ is to give $(3, 0)$, and $(0, 1)$ is to give $(0, 2)$. The best update of all misses nothing:
+# Let $W_0$ be zero. The input $(3, 0)$ should give $(3, 0)$, and $(0, 1)$ should give $(0, 2)$. The best update without a limit on its rank
+# has no error:
 #
 # $$
 # \Delta_* = \begin{pmatrix} 1 & 0 \\ 0 & 2 \end{pmatrix}
 # $$
 #
-# Now at rank 1. Its truncated SVD keeps the 2. Then $(3, 0)$ gives zero, and the squared error is 9. Keep the 1 instead: then $(0, 1)$ gives zero, and the
-# error is 4. **So the best update of rank 1 is not the truncated full one.**<!-- proof: an error of 9 against 4 --> The smaller number meets the stronger input.
+# Now allow only rank 1. The truncated SVD of this update keeps the 2. Then $(3, 0)$ gives zero, and the squared error is 9. If you keep the
+# 1 instead, $(0, 1)$ gives zero, and the squared error is 4. **So the best update of rank 1 is not the truncated full one.**<!-- proof: an
+# error of 9 against 4 --> The smaller number belongs to the stronger input.
 #
-# As in *Cut the SVD*, a circle becomes an ellipse, and the thick line is what a cut to rank 1 keeps of it: on the left for the update alone, on the right for
-# the update on inputs as strong as these.
+# As in *Cut the SVD*, a circle becomes an ellipse, and the thick line is the part that rank 1 keeps. The left picture shows the update
+# alone; the right one shows the update applied to inputs as strong as these.
 
 # %% alt="Left, the update alone: a circle becomes an ellipse whose longer half axis, 2, is that of output 2. Right, the update on the inputs as they are: the longer half axis, 3, is that of output 1. A thick line marks what a cut to rank 1 keeps: output 2 on the left, output 1 on the right."
 best_of_all, strengths = np.diag([1.0, 2.0]), np.diag([3.0, 1.0])
@@ -58,15 +60,18 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # ## The best of each rank, in two lines
 #
 # The $n$ inputs are the rows of $X$, and $C = X^T X / n$ says how strong they are, in each direction and in pairs of them (their
-# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$ and that, like $C$, stretches without turning: where $C$ stretches a direction by $c$,
-# $C^{1/2}$ stretches it by $\sqrt c$, and its inverse $C^{-1/2}$ by $1 / \sqrt c$. (To compute it, take the roots of the singular values of $C$.) On paper $n = 2$,
+# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$ and that, like $C$, stretches without turning: where
+# $C$ stretches a direction by $c$,
+# $C^{1/2}$ stretches it by $\sqrt c$, and its inverse $C^{-1/2}$ by $1 / \sqrt c$. (To compute it, take the roots of the singular values of
+# $C$.) On paper $n = 2$,
 # $C = \tfrac12 \begin{pmatrix} 9 & 0 \\ 0 & 1 \end{pmatrix}$ and $C^{1/2} = \tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
 #
-# 1. Let $\Delta_*$ be the best update of any rank. What it misses is orthogonal to all that any update can add: a nearest point, as in *Factor a matrix*. So for each $\Delta$, by Pythagoras, the squared error is that
-#    of $\Delta_*$ plus $\|X (\Delta - \Delta_*)^T\|^2$. That is $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
+# 1. Let $\Delta_*$ be the best update of any rank. Its output is a nearest point, as in *Factor a matrix*: its error is orthogonal to
+#    everything that an update can add. So by Pythagoras the squared error of any $\Delta$ is the squared error of $\Delta_*$ plus $\|X
+#    (\Delta - \Delta_*)^T\|^2$. That is $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
 #
-# 2. $\Delta\,C^{1/2}$ has the rank of $\Delta$, and may be any matrix of it. So it should be $\Delta_* C^{1/2}$ with its SVD cut to $r$ (Eckart and Young),
-#    and then turned back:
+# 2. $\Delta\,C^{1/2}$ has the rank of $\Delta$, and can be any matrix of this rank. So the best choice is the SVD of $\Delta_* C^{1/2}$,
+#    truncated to $r$ (Eckart and Young). Multiply it by $C^{-1/2}$ to get the update:
 #
 # $$
 # \Delta_r = [\Delta_* C^{1/2}]_r\, C^{-1/2}
@@ -79,9 +84,9 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 #
 # ## Every rank, white inputs and others
 #
-# Does training find it? A small problem first: 10 outputs, 12 inputs, a known update. First white inputs, then the same inputs
-# stretched, up to 10 times as strong in one direction as in another. LoRA is trained at **every** rank from 1
-# to 10, and compared with the formula (`optimal_losses`) and the truncated full update.
+# Does training find this optimum? Start with a small problem: 10 outputs, 12 inputs and a known update. The inputs are first white, and then
+# stretched, up to 10 times as strong in one direction as in another. We train LoRA at **every** rank from 1 to 10 and compare it with the
+# formula (`optimal_losses`) and with the truncated full update.
 
 # %%
 rng = np.random.default_rng(1)
@@ -146,19 +151,19 @@ title = "How far above the optimum, at the worst rank"
 Table(["", *formats], rows, title=title, formats=formats)
 
 # %% [markdown]
-# With white inputs the truncated full update is the optimum, and training finds it. With stretched inputs the truncated
-# full update is no longer the best. Training still finds the best, at every rank, because it lowers the loss
-# itself.
+# With white inputs, the truncated full update is the optimum, and training finds it. With stretched inputs, the truncated full update is no
+# longer optimal. Training still finds the optimum at every rank, because it lowers the loss itself.
 #
 # ## What is learned first
 #
-# $B$ starts at zero. So after one step of gradient descent at a learning rate of $\eta$, $\Delta W = -\eta\, G A^T A$, with $G$ the gradient that a full update would have had.
-# $A^T A$ is a random matrix that lets $r$ directions through. **A LoRA begins along the full gradient, as far as its $A$ sees it.**<!-- proof: after one step the update is a multiple of G A^T A -->
+# $B$ starts at zero. So after one step of gradient descent at a learning rate of $\eta$, $\Delta W = -\eta\, G A^T A$, where $G$ is the
+# gradient that a full update would have had. $A^T A$ is a random matrix that lets $r$ directions pass. **A LoRA begins along the full
+# gradient, as far as its $A$ sees it.**<!-- proof: after one step the update is a multiple of G A^T A -->
 #
-# And where does it end? At the exact optimum of its rank: where $C$ has an inverse, this loss has saddles, but no other valleys (Baldi and
-# Hornik, 1989). Here is the **cosine** of the angle between $\Delta W$ and both, as long vectors: the products of their entries added up,
-# divided by both norms. It is 1 for the same direction, 0 for orthogonal ones. The inputs are the stretched ones, at rank 4, trained by plain
-# gradient descent:
+# And where does training end? It ends at the exact optimum of its rank: if $C$ has an inverse, this loss has saddles but no other valleys
+# (Baldi and Hornik, 1989). The figure shows the **cosine** of the angle between $\Delta W$ and each of the two, as long vectors: the sum of
+# the products of their entries, divided by both norms. It is 1 for the same direction and 0 for orthogonal ones. The inputs are the
+# stretched ones, the rank is 4, and training is plain gradient descent:
 
 # %% alt="Cosine of B A against step, on a logarithmic scale from 1 to 10,000. With the first full gradient it rises to 0.8 within the first hundred steps and then falls to 0.73. With the exact optimum it rises later, crosses the first, and ends at 1."
 x, y, rank = stretched, stretched @ update.T, 4
@@ -196,8 +201,8 @@ axes = lnp.plots.lines(curves, xlabel="step", ylabel="cosine with B A", logarith
 # %% [markdown]
 # ## A frozen A
 #
-# $A$ picks $r$ directions of the input before training has seen any data. How much depends on its learning better ones? Freeze a random
-# $A$, and train $B$ alone. The best $B$ is a matter of **least squares**, the least sum of squared errors, with the inputs $Ax$:
+# $A$ chooses $r$ directions of the input before training has seen any data. How important is it that $A$ learns better ones? Freeze a random
+# $A$ and train only $B$. **Least squares**, the smallest sum of squared errors, gives the best $B$, with $Ax$ as inputs:
 
 # %% alt="Share of the full update's gain against the rank. With A trained it is 0.5 at rank 1 and 0.93 at rank 4. With A frozen at random it is 0.2 at rank 1, 0.65 at rank 4, 0.94 at rank 9, and all only at rank 12."
 optimum = lnp.linalg.optimal_losses(x, y)
@@ -218,13 +223,14 @@ assert frozen[3] > 2 * optimum[4]
 assert frozen[11] < 1e-12
 
 # %% [markdown]
-# Frozen, it takes two to three times the rank here. (It saves memory: of each input the gradients then need only $r$ entries. But for a
-# model that reads handwritten digits a frozen $A$ nearly doubled the loss: `lora-np claims frozen-a`.)
+# With $A$ frozen, you need two to three times the rank here. (Freezing saves memory, because the gradients then need only $r$ entries of
+# each input. But for a model that reads handwritten digits, it nearly doubled the loss: `lora-np claims frozen-a`.)
 #
 # ## Real data: from a photograph to a map
 #
-# Back to *Train h = W0 x + BAx*: 10 x 12 pixels in, the next 10 x 10 out, $W_0$ for the photograph, a task on the map. `optimal_losses` gives the
-# formula's error for every rank at once. We train five ranks and watch each fall towards it:
+# Let us return to *Train h = W0 x + BAx*: 10 x 12 pixels are the input and the next 10 x 10 the output, $W_0$ was made for the photograph,
+# and the new task is the map. `optimal_losses` gives the formula's error for every rank at once. We train five ranks and watch the error of
+# each fall towards it:
 
 # %%
 rng = np.random.default_rng(0)
@@ -264,11 +270,11 @@ with lnp.course.live_figure(axes.figure) as put:
     lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
 
 # %% [markdown]
-# Rank 0 is $W_0$ alone. One direction achieves most of the gain, and beyond rank 4 hardly anything is left to
-# gain. **The data asks for a low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses next to nothing by being one.
+# Rank 0 is $W_0$ alone. One direction achieves most of the gain, and beyond rank 4 there is hardly anything left to gain. **The data needs
+# only a low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses almost nothing by its low rank.
 #
-# The same in numbers. The optimum is computed from the training data, and there no update of the same rank
-# can be below it. Held-out data is other data, so there a trained model may end a little below.
+# Here are the same results as numbers. The optimum is computed from the training data, and on this data no update of the same rank can have
+# a smaller error. On held-out data, a trained model may end with a slightly smaller error.
 
 # %%
 assert best[0] - best[4] > 0.95 * (best[0] - best[-1])
@@ -295,28 +301,29 @@ Table(columns, rows, formats=formats)
 # ## The law
 #
 # - For a linear model and squared error, the best $BA$ of rank $r$ is known:
-#   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ cuts the
-#   SVD to rank $r$, and $C = X^T X / n$.
-# - For white inputs it is the truncated SVD of $\Delta_*$. For others the truncated full update is worse, and training is not.
-# - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model with inputs in all directions it ends, in time, at the optimum of its rank.
+#   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ truncates the SVD to rank $r$, and $C = X^T X / n$.
+# - For white inputs it is the truncated SVD of $\Delta_*$. For other inputs the truncated full update is worse than this, but training still
+#   finds it.
+# - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model with inputs in all directions, it eventually reaches
+#   the optimum of its rank.
 #
 # ## What you can do now
 #
-# You can say how far a trained LoRA is from the best. Try, in this notebook:
+# You can say how far a trained LoRA is from the best. Try this, in the notebook:
 #
-# - Train rank 8 with a hundred steps only. Which ranks of the optimum does it beat?
+# - Train rank 8 for only a hundred steps. At which ranks is the optimum worse than this?
 #
 #   <details><summary>Answer</summary>
 #
-#   None but rank 0: it ends at about 0.13, the optimum of rank 1 is 0.123. A hundred steps are not enough, whatever the rank.
+#   Only at rank 0: training ends at about 0.13, and the optimum at rank 1 is 0.123. A hundred steps are not enough, whatever the rank is.
 #
 #   </details>
-# - Stretch the inputs up to 100 times. Where do you see it first, in the cut update or in the trained one?
+# - Stretch the inputs up to 100 times. Where do you see the effect first, in the truncated update or in the trained one?
 #
 #   <details><summary>Answer</summary>
 #
-#   In the cut update: at rank 9 it is now 50 times the optimum. Training still finds it, at most 2 % above at the worst rank. Stretched
-#   further, Adam becomes slow as well.
+#   In the truncated update: at rank 9 its loss is now 50 times the optimum. Training still finds the optimum; at the worst rank it is at
+#   most 2 % above it. If you stretch the inputs further, Adam becomes slow as well.
 #
 #   </details>
 #

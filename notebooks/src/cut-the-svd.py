@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Cut the SVD
 #
-# A photograph of 600 x 512 pixels is a matrix of 307,200 entries. Suppose that you may keep only 8,896: a
-# product $BA$ of two thin matrices of rank 8.
+# A photograph of 600 x 512 pixels is a matrix of 307,200 entries. Suppose that you may keep only 8,896 of them: a product $BA$ of two thin
+# matrices of rank 8.
 #
 # **Which $B$ and $A$ come closest to the photograph, and how close is that?**
 #
@@ -26,7 +26,7 @@ from lora_np.table import Table
 # ## A matrix as a sum of two
 #
 # The **singular value decomposition**, SVD for short, writes a matrix as a sum of matrices of rank one, the
-# strongest first. Each is called a **term**. Here is one for paper:
+# strongest first. Each of these matrices is called a **term**. Here is an example on paper:
 #
 # $$
 # M = \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}
@@ -34,7 +34,7 @@ from lora_np.table import Table
 #   + 1 \cdot \begin{pmatrix} \tfrac12 & -\tfrac12 \\ -\tfrac12 & \tfrac12 \end{pmatrix}
 # $$
 #
-# The two matrices on the right have rank one: each is a column times a row, both of length 1. The transpose, $^T$, makes a row of a column.
+# The two matrices on the right have rank one: each is a column times a row, both of length 1. The transpose, $^T$, turns a column into a row.
 #
 # $$
 # u_1 v_1^T \text{ with } u_1 = v_1 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad
@@ -62,9 +62,9 @@ assert np.allclose(first + second, M)
 # %% [markdown]
 # NumPy returns the $u_i$ as columns of `U`, the $v_i^T$ as rows of `Vh`: the left and the right **singular vectors**.
 #
-# What does the matrix do with a vector? $M v_1 = \sigma_1 u_1$, since $v_1^T v_1 = 1$ and $v_2^T v_1 = 0$: it turns $v_1$ into $u_1$ and
-# stretches it by $\sigma_1$. In the same way $v_2$ becomes $\sigma_2 u_2$. Do this with all vectors of length 1, a circle, and they become
-# an **ellipse**. Here for another matrix, since our $M$ turns neither $v_1$ nor $v_2$:
+# What does the matrix do to a vector? $M v_1 = \sigma_1 u_1$, since $v_1^T v_1 = 1$ and $v_2^T v_1 = 0$: the matrix turns $v_1$ into $u_1$
+# and stretches it by $\sigma_1$. In the same way, $v_2$ becomes $\sigma_2 u_2$. All vectors of length 1 form a circle, and the matrix turns
+# this circle into an **ellipse**. The picture uses another matrix, because our $M$ turns neither $v_1$ nor $v_2$:
 
 # %% alt="Left, a circle of radius 1 with two arrows at right angles, v1 and v2. Right, what a matrix makes of it: an ellipse, whose half axes are the arrows sigma1 u1, of length 3.6, and sigma2 u2, of length 1.4, again at right angles."
 turning = np.array([[3.0, 1.0], [1.0, 2.0]]) @ np.array([[0.8, -0.6], [0.6, 0.8]])
@@ -92,16 +92,14 @@ for axes, (title, curve, arrows, name) in zip(panels, sides, strict=True):
 assert np.allclose(turning @ right.T, left * stretch)
 
 # %% [markdown]
-# Any matrix of 2 x 2 does no more than that: turn or flip, stretch along two directions, turn. **The singular values are half the length
-# and half the width of the ellipse.**<!-- proof: M v = sigma u along right angles --> To cut to rank 1 is to flatten the ellipse to its
-# longest line.
+# Every 2 x 2 matrix does just this: it turns or flips, stretches along two directions, and turns again. **The singular values are half the length
+# and half the width of the ellipse.**<!-- proof: M v = sigma u along right angles --> Truncating to rank 1 flattens the ellipse to its longest line.
 #
 # ## Cut it
 #
-# Keep the first term, drop the second: that is a **truncated** SVD. How large is the error? Measure it as if the matrix were one long
-# vector: the root of the sum of all squared entries, called the **Frobenius norm** $\|M\|$. The dropped term
-# has four entries of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. That is the dropped
-# singular value:
+# If you keep the first term and drop the second, you have a **truncated** SVD. How large is its error? Measure it as if the matrix were one
+# long vector: take the square root of the sum of all squared entries, which is called the **Frobenius norm** $\|M\|$. The dropped term has
+# four entries of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. This is the singular value that was dropped:
 
 # %%
 error = np.linalg.norm(M - first)
@@ -109,10 +107,9 @@ print(f"error {error:.6f}, dropped singular value {s[1]:.6f}")
 assert np.isclose(error, s[1])
 
 # %% [markdown]
-# Could another matrix of rank one come closer? All of them are of the form $c\, b\, a^T$, with a direction for $b$, a direction for $a$ and
-# a number $c$. A direction in the plane is an angle. So all of them fit on one map: the angle of $a$ to the right, the angle of $b$
-# upwards, and at each point the error with the best $c$, which is $b^T M a$: the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, is
-# smallest there.
+# Could another matrix of rank one come closer? All of them have the form $c\, b\, a^T$, with directions $a$ and $b$ and a number $c$. A
+# direction in the plane is an angle, so one map can show all of them: the angle of $a$ to the right, the angle of $b$ upwards. Each point of
+# the map shows the error for the best $c$, which is $b^T M a$, since there the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, is smallest.
 
 # %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one lowest point, at 45 degrees for both, where the error is 1."
 degrees = np.arange(0, 180.5, 0.5)
@@ -130,11 +127,11 @@ axes.plot(*lowest, "wo", markeredgecolor="black")
 _ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="center")
 
 # %% [markdown]
-# One point is the lowest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
+# The lowest point is at 45 degrees for both, which is the direction of $u_1$ and $v_1$. No rank-one matrix has an error below 1.
 #
 # This holds for every matrix and every rank. **Keep the first $r$ terms of the SVD, and no matrix of rank $r$
-# comes closer**<!-- proof: two steps, in the next section; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped terms are
-# orthogonal to each other, so their sizes combine as in Pythagoras, by their squares:
+# comes closer**<!-- proof: two steps, in the next section; Eckart and Young, 1936 --> (Eckart and Young, 1936). Seen as long vectors, the
+# dropped terms are orthogonal to each other, so by Pythagoras the squares of their sizes add up:
 #
 # $$
 # \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}
@@ -144,23 +141,24 @@ _ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="
 #
 # *More: the path goes on without this section.*
 #
-# Let $N$ have rank $r$, and let $E = M - N$ be what it misses.
+# Let $N$ be any matrix of rank $r$, and let $E = M - N$ be its error.
 #
-# 1. The outputs of $N$ need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are one too many to be independent. Some combination $x$ of
-#    $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, so $Ex = Mx$. And $M$ stretches every combination of $v_1, \dots, v_{r+1}$ at least
-#    by $\sigma_{r+1}$, the smallest of their singular values. So $E$ stretches something by $\sigma_{r+1}$ or more: its first singular
-#    value, the most that it stretches anything, is at least $\sigma_{r+1}$.
+# 1. The outputs of $N$ need only $r$ directions, so the $r + 1$ vectors $N v_1, \dots, N v_{r+1}$ cannot be independent. Therefore some
+#    combination $x$ of $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, and so $Ex = Mx$. $M$ stretches every combination of $v_1, \dots,
+#    v_{r+1}$ at least by $\sigma_{r+1}$, the smallest of their singular values. So $E$ stretches $x$ by $\sigma_{r+1}$ or more, and its
+#    first singular value, the most that it stretches any vector, is at least $\sigma_{r+1}$.
 #
-# 2. The other singular values of $E$ are no smaller than those that the cut drops either. Add to $N$ the $i$ strongest terms of $E$. What is still missing is $E$ without
-#    these terms, so its first singular value is number $i + 1$ of $E$. And $N$ with $i$ terms more has rank $r + i$ at most, so step 1 applies with $r + i$ in
-#    place of $r$: that singular value is at least $\sigma_{r+i+1}$.
+# 2. The other singular values of $E$ are no smaller than the dropped ones either. Add the $i$ strongest terms of $E$ to $N$. The new error
+#    is $E$ without these terms, so its first singular value is number $i + 1$ of $E$. The new matrix has rank $r + i$ at most, so step 1
+#    applies with $r + i$ instead of $r$: that singular value is at least $\sigma_{r+i+1}$.
 #
-# So the singular values of $E$ are at least $\sigma_{r+1}, \sigma_{r+2}, \dots$, one by one. The error is the root of the sum of their squares, and the cut has the
-# smallest.
+# So the singular values of $E$ are at least $\sigma_{r+1}, \sigma_{r+2}, \dots$, one by one. The error is the square root of the sum of
+# their squares, and for the truncated SVD it is as small as possible.
 #
-# Here it is for a matrix $M$ of 30 x 40, cut to rank 5. Beside the cut stand three other choices of five columns for $B$, each with the
-# best $A$ for them: the first five columns of $M$, five random combinations of all columns, and these times $M M^T$, which makes strong
-# directions stronger (a *power step*). At no index are the singular values that they leave below those that the cut leaves:
+# The picture shows this for a 30 x 40 matrix $M$ that is truncated to rank 5. It also shows three other choices of five columns for $B$,
+# each with the best $A$ for them: the first five columns of $M$, five random combinations of all columns, and these combinations times $M
+# M^T$, which makes strong directions stronger (a *power step*). At every index, their errors have singular values at least as large as those
+# of the truncated SVD:
 
 # %% alt="Singular values of what is left of a matrix after taking off one of rank 5. Those of the SVD's cut are the lowest at each index. Those of three other choices, its first five columns, five random directions and one step of power iteration, lie above them."
 mixed = np.random.default_rng(0).normal(size=(30, 40)) * 0.85 ** np.arange(40)
@@ -183,14 +181,14 @@ axes = lnp.plots.singular_spectrum(left_over)
 # %% [markdown]
 # ## The cut is two thin matrices
 #
-# Write the first $r$ terms as two thin matrices. Give each side the root of the singular values:
+# Write the first $r$ terms as two thin matrices. Give each of them the square roots of the singular values:
 #
 # $$
 # B = \begin{pmatrix} \sqrt{\sigma_1}\, u_1 & \dots & \sqrt{\sigma_r}\, u_r \end{pmatrix}, \qquad
 # A = \begin{pmatrix} \sqrt{\sigma_1}\, v_1^T \\ \vdots \\ \sqrt{\sigma_r}\, v_r^T \end{pmatrix}
 # $$
 #
-# `low_rank_factors` gives them:
+# `low_rank_factors` computes them:
 
 # %%
 B, A = lnp.low_rank_factors(M, rank=1)
@@ -200,7 +198,7 @@ assert np.allclose(B @ A, first)
 # %% [markdown]
 # ## Cut a photograph
 #
-# Now the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + 512\,r$
+# Now take the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + 512\,r$
 # entries. The relative error is $\|M - BA\| / \|M\|$.
 
 # %%
@@ -220,12 +218,10 @@ Table(["rank", "entries", "share of all", "relative error"], rows, formats=forma
 figure = lnp.plots.image_approximations(photograph, approximations, width=5.8)
 
 # %% [markdown]
-# The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8
-# shows a person, rank 20 a face. At rank 50 you have to look for the difference. Below each picture is what
-# it lacks: large areas first, then edges, then grain.
+# The second row of the table answers the question at the top. Rank 1 is a column times a row, a plaid pattern. Rank 8 shows a person, and
+# rank 20 a face. At rank 50 you have to look for the difference. Below each picture you see what it lacks: first large areas, then edges, then grain.
 #
-# And a picture of your own? Put its path between the quotation marks, a PNG file next to this notebook for example, and run
-# the cell. Left empty, it takes the photograph.
+# For a picture of your own, put the path of a PNG file between the quotation marks. Without one, the cell takes the photograph.
 
 # %% alt="The photograph, and its approximation of rank 20 beside it." tags=["cover"]
 path = ""
@@ -241,9 +237,9 @@ figure = lnp.plots.gallery(
 # %% [markdown]
 # ## Know the error beforehand
 #
-# The formula above needs singular values only. `rank_errors` applies it, and returns the error for every rank
-# from 0 upwards, without forming one approximation. It agrees with what we have just measured. Another size of a
-# matrix is its largest singular value, the **spectral norm**. In it the error is $\sigma_{r+1}$ alone:
+# The formula above needs only the singular values. `rank_errors` applies it and returns the error for every rank from 0 upwards, without
+# computing a single approximation.  Another measure of a matrix's size is its largest
+# singular value, the **spectral norm**. In this norm the error is simply $\sigma_{r+1}$:
 
 # %%
 errors = lnp.rank_errors(photograph, relative=True)
@@ -257,8 +253,8 @@ print("ninth singular value of the photograph:      ", np.linalg.svdvals(photogr
 assert np.isclose(np.linalg.svdvals(missing)[0], np.linalg.svdvals(photograph)[8])
 
 # %% [markdown]
-# How fast the error falls is a property of the matrix. Beside the photograph, here are the terrain around the Jacksboro fault in Tennessee,
-# as heights above their mean, and pure noise. On this axis each line is a tenth of the one above.
+# How fast the error falls is a property of the matrix. The picture compares the photograph with the terrain around the Jacksboro fault in
+# Tennessee (heights, minus their mean) and with pure noise. Each line of this axis stands for a tenth of the one above it.
 
 # %% alt="Relative error against rank for three matrices, on a logarithmic scale. An error of ten percent is marked: the terrain reaches it at rank 33, the photograph at rank 57, noise at rank 423."
 terrain = lnp.datasets.terrain()
@@ -274,15 +270,15 @@ curves = {name: lnp.rank_errors(matrix, relative=True)[:450] for name, matrix in
 axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 
 # %% [markdown]
-# Neighbouring pixels resemble each other, neighbouring heights even more, so a few terms carry most of the
-# matrix. In noise no term is much stronger than the next, and there is little to cut.
+# Neighbouring pixels resemble each other, and neighbouring heights do so even more. So a few terms hold most of the matrix. In noise no term
+# is much stronger than the next, so truncation loses a lot.
 #
 # ## Move the rank yourself
 #
 # *More: the path goes on without this section.*
 #
-# Run this cell in your browser or in JupyterLab, and it becomes a slider. Find the rank at which you recognise a
-# person, and the rank at which you would hang the picture on a wall. Elsewhere you see four ranks side by side.
+# If you run this cell in your browser or in JupyterLab, you get a slider. Find the rank at which you recognise a person, and the rank at
+# which you would hang the picture on a wall. In other viewers you see four ranks side by side.
 
 # %% alt="The photograph at four ranks, from 1 to 100, with the error of each."
 U, s, Vh = np.linalg.svd(photograph, full_matrices=False)  # no u or v beyond the last of s
@@ -304,14 +300,13 @@ lnp.course.sliders(cut, rank=[1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 50, 70, 100])
 # *More: the path goes on without this section.*
 #
 # **By error**: the smallest rank whose relative error is small enough. **By energy**: the smallest rank that
-# keeps a given share of the sum of all squared entries. That sum is $\sigma_1^2 + \sigma_2^2 + \dots$, so the
-# two are one thing:
+# keeps a given share of the sum of all squared entries. That sum is $\sigma_1^2 + \sigma_2^2 + \dots$, so the two rules are the same:
 #
 # $$
 # \text{energy kept} = 1 - (\text{relative error})^2
 # $$
 #
-# An error of 10 % is an energy of 99 %. If you read "99 % of the energy" as 1 % error, you are off by a factor of ten.
+# An error of 10 % means that 99 % of the energy is kept. If you read "99 % of the energy" as 1 % error, you are off by a factor of ten.
 
 # %%
 rows = []
@@ -338,7 +333,7 @@ axes = lnp.plots.lines(
 )
 
 # %% [markdown]
-# The marked ranks are those of an error of 10 %, as they must be.
+# The marked ranks are the ranks with an error of 10 %, as expected.
 #
 # ## The law
 #
@@ -349,12 +344,12 @@ axes = lnp.plots.lines(
 #   second.
 # - The energy kept is one minus the squared relative error.
 #
-# For LoRA this says what an update $BA$ of rank $r$ can be: if the change that a model needs has singular
-# values that fall fast, a small rank misses little of it.
+# For LoRA this says how good an update $BA$ of rank $r$ can be: if the singular values of the change that a model needs fall fast, a small
+# rank misses little of it.
 #
 # ## What you can do now
 #
-# You can cut any matrix to two thin ones and say what it costs. Try, in this notebook:
+# You can truncate any matrix to two thin ones and say how large the error is. Try this, in the notebook:
 #
 # - Cut $\begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$ to rank 1 on paper. What is the error?
 #
@@ -363,12 +358,12 @@ axes = lnp.plots.lines(
 #   $\begin{pmatrix} 3 & 0 \\ 0 & 0 \end{pmatrix}$ is left, and the error is the dropped singular value, 1.
 #
 #   </details>
-# - Shuffle the rows of the photograph. Does the error at rank 8 change? And if you shuffle all pixels?
+# - Shuffle the rows of the photograph. Does the error at rank 8 change? Does it change if you shuffle all pixels?
 #
 #   <details><summary>Answer</summary>
 #
-#   Shuffled rows leave it at 28.9 %: the $u_i$ are shuffled along, and the singular values stay. Shuffled pixels are noise of the same
-#   brightness: 65 %.
+#   With shuffled rows it stays at 28.9 %: the entries of each $u_i$ are shuffled too, and the singular values do not change. Shuffled pixels
+#   are noise of the same brightness, and the error is 65 %.
 #
 #   </details>
 # - Up to which rank do $B$ and $A$ hold fewer entries than the photograph? *Count parameters* has the answer.

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Differentiate
 #
-# A model makes an error. Its weight is a matrix of 100 x 120, so there are 12,000 parameters that could be
-# moved.
+# A model makes an error. Its weight is a 100 x 120 matrix, so you could change any of 12,000 parameters.
 #
-# **Which way does each of them have to move, so that the error falls?**
+# **In which direction must each of them move to make the error smaller?**
 #
 # After this lesson you can
 #
@@ -24,8 +23,8 @@ import lora_np as lnp
 # %% [markdown]
 # ## A derivative is a slope
 #
-# Take $f(a) = a^2$ at $a = 3$, and move $a$ a little, to 3.001. The square moves from 9 to 9.006001. It moves
-# about 6 times as far as $a$ did. This 6 is the **derivative** of $f$ at 3.
+# Take $f(a) = a^2$ at $a = 3$, and move $a$ a little, to 3.001. The square moves from 9 to 9.006001, about 6 times as far as $a$. This 6 is
+# the **derivative** of $f$ at 3.
 #
 # On paper: if $a$ moves by $h$, the square becomes $(a + h)^2 = a^2 + 2a\,h + h^2$. For a small $h$ the
 # $h^2$ is negligible, so the square moves $2a$ times as far. At $a = 3$ that is 6.
@@ -42,8 +41,8 @@ print(f"measured slope: {slope(np.square, 3.0):.6f}")
 # %% [markdown]
 # ## A table of derivatives
 #
-# Every computation, however long, is made of a few operations. Each has its slope, one for each input. Here
-# they are at $a = 2$, $b = 3$, each next to the measured slope:
+# Every computation, however long, consists of a few kinds of operations. Each operation has a slope for each input. Here they are at $a =
+# 2$, $b = 3$, next to the measured slopes:
 
 # %%
 a, b = 2.0, 3.0
@@ -62,20 +61,22 @@ for result, moved, derivative, f in table:
     assert np.isclose(measured, derivative)
 
 # %% [markdown]
-# The product is the row to remember: in $a\,b$, the slope for one factor is the **other** factor.
+# Remember the row of the product: in $a\,b$, the slope for one factor is the **other** factor.
 #
 # ## The graph
 #
-# The smallest model there is has one weight: it predicts $w\,x$, the truth is $y$, and the **loss**, the number that is to become small, is $L = (w\,x
+# The smallest possible model has one weight. It predicts $w\,x$, the right answer is $y$, and the **loss**, the number that should become
+# small, is $L = (w\,x
 # - y)^2$. With $w = 3$, $x = 2$, $y = 4$ it is computed in three steps: the product is 6, the difference 2,
 # the square 4. Draw them as a **graph**, with the slope of the table on each arrow.
 #
-# How far does $L$ move if $w$ does? The product moves 2 times as far as $w$, the difference 1 times as far as the product, the loss 4 times
-# as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes multiply.**<!-- proof: the chain rule --> This is the **chain
+# How far does $L$ move if $w$ moves? The product moves 2 times as far as $w$, the difference moves as far as the product, and the loss moves
+# 4 times as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes multiply.**<!-- proof: the chain rule --> This is the **chain
 # rule**.
 #
-# To get this for every input at once, start at the end with 1 and walk **back**, which is called the *backward pass*, multiplying by what is written on each arrow. What arrives
-# at a box is its **gradient**: how many times as far $L$ moves as this number. A step turns the gradient of its result, the **upstream
+# To get this for every input at once, start at the end with 1 and walk **back**, which is called the *backward pass*, multiplying by the
+# slope on each arrow. The result at a box is its **gradient**: the change in $L$ divided by a small change in this number. A step turns the
+# gradient of its result, the **upstream
 # gradient**, into gradients of its inputs.
 
 # %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y." tags=["cover"]
@@ -124,8 +125,8 @@ print("gradients of w, x, y:", w.grad, x.grad, y.grad)
 assert [w.grad, x.grad, y.grad] == [gradients[name] for name in "wxy"] == [8, 12, -4]
 
 # %% [markdown]
-# What if a number is used twice? In $s = a\,b + a$ there are two paths from $a$ to $s$. If $a$ moves, both
-# move $s$. **Where paths meet, gradients add.**<!-- proof: the chain rule for several variables -->
+# What if a number is used twice? In $s = a\,b + a$ there are two paths from $a$ to $s$. If $a$ moves, it moves $s$ along both. **Where paths
+# meet, gradients add.**<!-- proof: the chain rule for several variables -->
 
 # %%
 a, b = lnp.Tensor(2.0), lnp.Tensor(3.0)
@@ -137,7 +138,7 @@ assert b.grad == 2 * 1
 # %% [markdown]
 # ## Matrices
 #
-# Now the result is $y = W x$, with
+# Now let the result be $y = W x$, with
 #
 # $$
 # W = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \quad
@@ -146,10 +147,10 @@ assert b.grad == 2 * 1
 # \text{and the upstream gradient is } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
 # $$
 #
-# That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get? (A $T$,
+# That is, raising $y_0$ by $t$ changes the loss by $t$, and raising $y_1$ by $t$ changes it by $-2t$. What are the gradients of $W$ and $x$? (A $T$,
 # for **transpose**, turns columns into rows.)
 #
-# - **$W_{ij}$** moves $y_i$ alone, $x_j$ times as far, and the loss $g_i$ times that. So the gradient has the
+# - **$W_{ij}$** moves only $y_i$, $x_j$ times as far, and the loss $g_i$ times that. So the gradient has the
 #   entries $g_i\,x_j$. That is the column $g$ times the row $x^T$.
 # - **$x_j$** moves every $y_i$, $W_{ij}$ times as far. The paths add: $\sum_i W_{ij}\, g_i$. That is $W^T g$.
 #
@@ -172,13 +173,13 @@ assert (W.grad == np.outer(g, [3, 1])).all()
 assert (x.grad == W.data.T @ g).all()  # W.data: the array of a Tensor
 
 # %% [markdown]
-# **What $W$ does forwards, $W^T$ does backwards.**<!-- proof: entry (i, j) of W takes x_j to y_i, and the slope back --> And each gradient has the shape of what it belongs to.
+# **What $W$ does forwards, $W^T$ does backwards.**<!-- proof: entry (i, j) of W takes x_j to y_i, and the slope back --> And each gradient
+# has the shape of the array to which it belongs.
 #
 # ## Where NumPy copies
 #
-# Add a row $b$ to a matrix of three rows, and NumPy adds it to each: it copies $b$ three times. This is
-# **broadcasting**. Where is the derivative of a copy in the table? Copying is a product as well, with a column
-# of ones:
+# If you add a row $b$ to a matrix with three rows, NumPy adds it to each of them: it copies $b$ three times. This is called
+# **broadcasting**. The table has no derivative for copying, but copying is also a product, with a column of ones:
 
 # %% alt="A column of three ones, times the row 10 20, is a matrix of three rows, each 10 20."
 ones, row = np.ones((3, 1)), np.array([[10.0, 20.0]])
@@ -189,10 +190,10 @@ figure = lnp.plots.matrix_tiles(
 )
 
 # %% [markdown]
-# So backwards it is the product with the transpose, a row of ones. That is a sum over the rows. **Copy
-# forwards, sum backwards.**<!-- proof: slopes of copies of one number add --> It is the rule of the two paths again: $b$ was used three times, so three gradients
-# add. The other way round as well: the upstream gradient of a sum is copied to all of its summands. With a gradient $G$ for
-# $X + b$:
+# So on the way back, it is a product with the transpose, a row of ones. That is a sum over the rows. **Copy
+# forwards, sum backwards.**<!-- proof: slopes of copies of one number add --> This is the rule of the two paths again: $b$ was used three
+# times, so three gradients are added. The reverse is true as well: the upstream gradient of a sum is copied to all of its summands. Here is
+# an example with a gradient $G$ for $X + b$:
 
 # %%
 X, G = np.zeros((3, 2)), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -209,9 +210,9 @@ assert (summands.grad == 1).all()
 # %% [markdown]
 # ## 12,000 slopes at once
 #
-# Now the question of the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
-# photograph from the 10 x 12 to their left. As in *Train h = W0 x + BAx*, it is the matrix with the least squared error there, with a small penalty for large weights
-# (`ridge`). Its loss on a map of mountains, for 20,000 pieces of the map, and one backward pass:
+# Now we return to the question from the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
+# photograph from the 10 x 12 to their left. As in *Train h = W0 x + BAx*, it is the matrix with the smallest squared error there, with a
+# small penalty for large weights (`ridge`). Here is its loss on 20,000 pieces of a map of mountains, and one backward pass:
 
 # %%
 rng = np.random.default_rng(0)
@@ -231,8 +232,7 @@ loss.backward()
 print(f"loss {loss:.4f}, and {W.grad.size:,} gradients")
 
 # %% [markdown]
-# Now move every parameter against its slope. Too short a step gains little, too long a step goes past the
-# valley:
+# Now move every parameter against its slope. A step that is too short gains little, and one that is too long goes past the valley:
 
 # %%
 after = {step: terrain_loss(W0 - step * W.grad) for step in [1, 10, 100]}
@@ -257,8 +257,8 @@ for n in [1, 2, 5, 20]:
     assert lnp.matrix_rank(W.grad) == n
 
 # %% [markdown]
-# With all 20,000 examples nothing forces a low rank, and it is 100. But look at the singular values of *Cut the SVD*, as a share of the
-# largest:
+# With all 20,000 examples, nothing forces a low rank, and the rank is 100. But look at the singular values (from *Cut the SVD*), as shares
+# of the largest:
 
 # %% alt="Singular values of the gradient over 20,000 examples, as shares of the largest, on a logarithmic scale. They fall to a quarter at the second, to a hundredth at the seventh and on to a ten-thousandth and less."
 W.grad = None
@@ -273,9 +273,8 @@ print("rank that is enough if 1 % may be missing:", enough)
 assert enough == 9
 
 # %% [markdown]
-# A matrix of rank 9 comes within one percent of it. Where this data wants to push the weights, few directions
-# matter. It is a first sign that an update $BA$ of low rank may be enough. It is not a proof: the next step has
-# another gradient.
+# A matrix of rank 9 comes within one percent of it. So only a few of the directions in which these data push the weights matter. This is a
+# first sign that an update $BA$ of low rank may be enough. It is not a proof, because the next step has another gradient.
 #
 # ## The law
 #
@@ -287,7 +286,7 @@ assert enough == 9
 #
 # ## What you can do now
 #
-# You can send a gradient through a computation, by hand and with `backward`. Try:
+# You can send a gradient through a computation, by hand and with `backward`. Try this:
 #
 # - On paper: the graph of $L = (w\,x + w - y)^2$ at $w = 1$, $x = 2$, $y = 5$. What is the gradient of $w$?
 #
@@ -304,11 +303,11 @@ assert enough == 9
 #   $-y\,h / b$: the slope for $b$ is $-y / b = -a / b^2$. At $a = 2$, $b = 3$: 0.333 and $-0.222$.
 #
 #   </details>
-# - For $h = BAx$, what do $B$ and $A$ get if the upstream gradient of $h$ is $g$? Compare with *Train h = W0 x + BAx*.
+# - For $h = BAx$, what are the gradients of $B$ and $A$ if the upstream gradient of $h$ is $g$? Compare with *Train h = W0 x + BAx*.
 #
 #   <details><summary>Answer</summary>
 #
-#   $B$ gets $g\,(Ax)^T$. The upstream gradient of $Ax$ is $B^T g$, so $A$ gets $B^T g\, x^T$.
+#   The gradient of $B$ is $g\,(Ax)^T$. The upstream gradient of $Ax$ is $B^T g$, so the gradient of $A$ is $B^T g\, x^T$.
 #
 #   </details>
 #

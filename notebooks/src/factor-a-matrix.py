@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Factor a matrix
 #
-# You send a picture over a slow line, as a sum of terms: each is a column times a row. After twenty terms the picture should be
-# recognisable.
+# You want to send a picture over a slow line, as a sum of terms, each of which is a column times a row. After twenty terms the picture
+# should be recognisable.
 #
 # **Which columns and rows do you send first?**
 #
 # After this lesson you can
 #
 # - write a matrix as a sum of terms in three ways: LU, QR and SVD,
-# - read each way backwards, as a product of two thin matrices,
-# - say which of the three loses least when it is cut.
+# - read each of them as a product of two thin matrices,
+# - say which of the three loses least when it is truncated.
 #
 # You need *See rank*.
 
@@ -24,8 +24,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A product is a sum of terms
 #
-# Look at a product from inside. The first column of the left matrix meets only the first row of the right
-# one, the second column only the second row:
+# Look inside a product. The first column of the left matrix is multiplied only by the first row of the right one, and the second column only
+# by the second row:
 #
 # $$
 # \begin{pmatrix} 1 & 0 \\ 0 & 1 \\ 2 & -4 \end{pmatrix}
@@ -34,7 +34,7 @@ from lora_np.table import Table
 # + \begin{pmatrix} 0 \\ 1 \\ -4 \end{pmatrix} \begin{pmatrix} 0 & 1 & 1 \end{pmatrix}
 # $$
 #
-# Each column times its row is a matrix of rank 1, a term of the sum. Two columns and two rows are two terms.
+# Each column times its row is a matrix of rank 1, a term of the sum. Two columns and two rows give two terms.
 
 # %% alt="Two terms of 3 by 3 add up to the matrix with the rows 1 2 3, 0 1 1 and 2 0 2. The first term has the rows 1 2 3, zeros, and 2 4 6. The second has zeros, 0 1 1, and 0 -4 -4."
 B = np.array([[1, 0], [0, 1], [2, -4]])
@@ -47,11 +47,11 @@ figure = lnp.plots.matrix_tiles(
 )
 
 # %% [markdown]
-# The sum is the matrix $M$ of *See rank*. To **factor** a matrix is to go the other way: from $M$ to its terms.
+# The sum is the matrix $M$ of *See rank*. To **factor** a matrix is to go in the opposite direction, from $M$ to its terms.
 #
 # ## LU: copy a row and a column
 #
-# Start with $M$ alone. Its first row is $(1, 2, 3)$, its first column $(1, 0, 2)$. Multiply the two, and the term has the same first row
+# Start with $M$. Its first row is $(1, 2, 3)$, and its first column is $(1, 0, 2)$. The product of the two is a term with the same first row
 # and the same first column as $M$. Subtract it:
 #
 # $$
@@ -60,10 +60,10 @@ figure = lnp.plots.matrix_tiles(
 # = \begin{pmatrix} 0 & 0 & 0 \\ 0 & 1 & 1 \\ 0 & -4 & -4 \end{pmatrix}
 # $$
 #
-# One row and one column are done. Do the same with what is left: row $(0, 1, 1)$, column $(0, 1, -4)$. Then nothing is left. Two terms,
-# because the rank is 2.
+# One row and one column are done. Do the same with the rest: its row is $(0, 1, 1)$, its column $(0, 1, -4)$. Then nothing is left. It took
+# two terms, because the rank is 2.
 #
-# Where row and column cross there was a 1. If it is another number, divide the column by it, so that the term fits.
+# Where the row and the column cross, there was a 1. If there is another number, divide the column by it, so that the term fits.
 
 
 # %%
@@ -81,11 +81,11 @@ for i in range(2):
 assert not rest.any()
 
 # %% [markdown]
-# This is **elimination**, the way to solve equations that you may know from school. Its columns make a matrix
-# $L$, its rows a matrix $U$, hence the name **LU**.
+# This is **elimination**, which you may know from school as a way to solve equations. The columns form a matrix $L$ and the rows a matrix
+# $U$, hence the name **LU**.
 #
-# `linalg.lu` takes at each step the row whose entry in the column at hand is largest (signs aside), so that no
-# number in $L$ is above 1. It says in `order` which row was used when.
+# At each step, `linalg.lu` takes the row whose entry in the current column is largest in absolute value, so that no number in $L$ is larger
+# than 1. It returns the order of the rows as `order`.
 
 # %%
 order, L, U = lnp.linalg.lu(M)
@@ -95,10 +95,10 @@ print("U:\n", U)
 assert np.allclose(L @ U, M[order])
 
 # %% [markdown]
-# The last row of $U$ is zero, so its term is nothing. **Read backwards**: two columns of $L$ and two rows of $U$ are already all of $M$.
+# The last row of $U$ is zero, so its term is zero. **Read as a product**, two columns of $L$ and two rows of $U$ already give all of $M$.
 # They are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
 #
-# `low_rank_factors` cuts a factorisation to a given number of terms, and puts the rows back in order:
+# `low_rank_factors` truncates a factorisation to a given number of terms and puts the rows back in order:
 
 # %%
 B, A = lnp.low_rank_factors(M, rank=2, method="lu")
@@ -109,26 +109,26 @@ assert np.allclose(B @ A, M)
 # %% [markdown]
 # ## One term for two columns
 #
-# Now cut deeper than the rank. This matrix has rank 2, and you may keep one term:
+# Now keep fewer terms than the rank. This matrix has rank 2, and you may keep only one term:
 #
 # $$
 # N = \begin{pmatrix} 3 & 5 \\ 4 & 0 \end{pmatrix}
 # $$
 #
-# All columns of a term are multiples of one column. In a picture: they lie on one line. So the two columns $(3, 4)$ and $(5, 0)$, both of
-# length 5, have to move onto a line. How far?
+# All columns of a term are multiples of one column, so in a picture they lie on one line. The two columns $(3, 4)$ and $(5, 0)$, both of
+# length 5, therefore have to move onto a line. How far must they move?
 #
-# **LU.** The largest entry of the first column is the 4. The row there is $(4, 0)$, the column divided
-# by 4 is $(\tfrac34, 1)$. The first column stays, the second goes to zero.
+# **LU.** The largest entry of the first column is the 4. Its row is $(4, 0)$, and the column divided by 4 is $(\tfrac34, 1)$. The first
+# column stays where it is, and the second moves to zero.
 #
 # $$
 # \begin{pmatrix} \tfrac34 \\ 1 \end{pmatrix} \begin{pmatrix} 4 & 0 \end{pmatrix}
 # = \begin{pmatrix} 3 & 0 \\ 4 & 0 \end{pmatrix}
 # $$
 #
-# **QR.** Keep the line through the first column. But the second need not go to zero: it can go to the nearest
-# point of the line. The first column has the length $\sqrt{3^2 + 4^2} = 5$, so its
-# direction, of length 1, is $q = (\tfrac35, \tfrac45)$. As in *See rank*, $q^T N$ says how much of $q$ is in
+# **QR.** Keep the line through the first column. But the second column need not move to zero: it can move to the nearest point of the line.
+# The first column has length $\sqrt{3^2 + 4^2} = 5$, so its direction, of length 1, is $q = (\tfrac35, \tfrac45)$. As in *See rank*, $q^T N$
+# says how much of $q$ is in
 # each column (a $T$ turns a column into a row): $(5, 3)$. The nearest points lie that far along $q$.
 #
 # $$
@@ -136,9 +136,9 @@ assert np.allclose(B @ A, M)
 # = \begin{pmatrix} 3 & 1.8 \\ 4 & 2.4 \end{pmatrix}
 # $$
 #
-# **SVD.** Why through a column at all? Both columns have length 5, so the best line lies midway between them,
-# in the direction of their sum, $(8, 4)$. (If one is longer, the line lies nearer to it, and finding it takes
-# more than a sum.) Of length 1 it is $u = (2, 1) / \sqrt5$, and $u^T N = (\sqrt{20}, \sqrt{20})$.
+# **SVD.** Why should the line go through a column at all? Both columns have length 5, so the best line lies midway between them, in the
+# direction of their sum, $(8, 4)$. (If one column is longer, the line lies nearer to it, and a sum is not enough to find it.) The direction
+# of length 1 is $u = (2, 1) / \sqrt5$, and $u^T N = (\sqrt{20}, \sqrt{20})$.
 #
 # $$
 # \frac{1}{\sqrt5} \begin{pmatrix} 2 \\ 1 \end{pmatrix} \begin{pmatrix} \sqrt{20} & \sqrt{20} \end{pmatrix}
@@ -169,10 +169,10 @@ for axes, (heading, moved) in zip(panels, one_term.items(), strict=True):
 _ = panels[0].set_ylabel("second entry")
 
 # %% [markdown]
-# The **error** is the root of the sum of all squared differences, so two moves of 2.24 count as $\sqrt{2.24^2
-# + 2.24^2} = 3.16$.
+# The **error** is the square root of the sum of all squared differences, so two moves of length 2.24 make an error of $\sqrt{2.24^2 +
+# 2.24^2} = 3.16$.
 #
-# Is there a still better line? Try all of them, a tenth of a degree apart:
+# Is there an even better line? Try all of them, in steps of a tenth of a degree:
 
 # %%
 angles = np.radians(np.arange(0, 180, 0.1))
@@ -187,7 +187,7 @@ assert errors["svd"] <= distances[best] < errors["svd"] + 1e-4
 # %% [markdown]
 # ## What each keeps orthogonal
 #
-# Here are both terms of each. What the first leaves, the second brings.
+# Here are both terms of each method. The second term is what the first one leaves.
 
 # %%
 Q, R = np.linalg.qr(N)
@@ -204,12 +204,11 @@ for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)
 # %% [markdown]
 # Two vectors are **orthogonal**, at right angles, if the products of their entries add up to zero.
 #
-# - **LU**: neither columns nor rows. The rest after the first term has zeros where a row and a column were copied. Cheap, and made for
-#   solving equations.
-# - **QR**: the columns of $Q$ are orthogonal and of length 1. $R$ has zeros below its diagonal. Made for
-#   nearest points.
-# - **SVD**: columns **and** rows are orthogonal. Above, $(2, 1)$ and $(-1, 2)$ are, and so are
-#   $(1, 1)$ and $(1, -1)$. Its name is short for *singular value decomposition*.
+# - **LU**: neither columns nor rows are orthogonal. After the first term, the rest has zeros where a row and a column were copied. It is
+#   cheap, and designed for solving equations.
+# - **QR**: the columns of $Q$ are orthogonal and of length 1. $R$ has zeros below its diagonal. It is designed for finding nearest points.
+# - **SVD**: columns **and** rows are orthogonal. In the example, $(2, 1)$ and $(-1, 2)$ are orthogonal, and so are $(1, 1)$ and $(1, -1)$.
+#   Its name is short for *singular value decomposition*.
 
 # %%
 for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left, right)]:
@@ -224,8 +223,8 @@ assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
 #
 # ## Send a photograph
 #
-# Now the picture: 600 x 512 pixels, twenty terms. In a large matrix the order matters. QR takes next the column that has most left outside
-# what was sent. LU, as it is used for equations, takes the columns from left to right and chooses the row only.
+# Now send the picture: 600 x 512 pixels, twenty terms. In a large matrix the order of the terms matters. QR always takes the column that is
+# furthest from what has been sent. LU, as it is used for equations, takes the columns from left to right and chooses only the row.
 
 # %% alt="The photograph, and what twenty terms make of it. LU is a pattern of stripes that shows nobody, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
 photograph = lnp.datasets.photograph()
@@ -239,7 +238,7 @@ figure = lnp.plots.image_approximations(photograph, received)
 assert np.allclose(received["LU, 20 terms"][:, :20], photograph[:, :20])  # the left edge
 
 # %% [markdown]
-# The same for every number of terms up to 100, as a share of the whole photograph:
+# Here is the error for every number of terms up to 100, as a share of the whole photograph:
 
 
 # %% alt="Relative error against the number of terms, from 0 to 100. LU goes up and down between 0.8 and 1.1. QR and SVD fall steadily, and the SVD is the lowest everywhere."
@@ -266,16 +265,15 @@ rows = [(terms, *(curves[name][terms] for name in methods)) for terms in [1, 8, 
 Table(["terms", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
 
 # %% [markdown]
-# LU has sent the left edge exactly, and little of the rest: it takes the columns as they come. QR chooses its
-# columns, and chooses well.
+# LU has sent the left edge exactly but little of the rest, because it takes the columns as they come. QR chooses its columns, and chooses them well.
 #
 # **In this error no other terms, as many, do better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here or on any other
-# matrix. That holds for the root of the sum of squares, and for every other size that turning the matrix does not change. It does not hold
-# for the largest error of a single pixel, say, which can be made smaller otherwise. *Cut the SVD* shows why, and how to know its error
-# beforehand. So these are the terms to send first, the strongest before the others.
+# matrix. This is true for the square root of the sum of squares and for every other measure of size that does not change when the matrix is
+# turned. It is not true, for example, for the largest error of a single pixel. *Cut the SVD* shows why, and how to know the error
+# beforehand. So send the terms of the SVD, the strongest first.
 #
-# On the photograph LU is at times worse than sending nothing: its curve goes above 1. So it is with heights above their mean, around the
-# Jacksboro fault in Tennessee, after 20 terms:
+# On the photograph, LU is sometimes worse than sending nothing: its curve rises above 1. The same happens after 20 terms with the heights
+# around the Jacksboro fault in Tennessee, minus their mean:
 
 # %%
 heights = lnp.datasets.terrain() - lnp.datasets.terrain().mean()
@@ -289,7 +287,8 @@ assert after_20["LU"] > 1 > after_20["QR"] > after_20["SVD"]
 # %% [markdown]
 # ## One product, many factors
 #
-# Back to $M$ of rank 2. Cut to two terms, each method gives all of $M$. But each has its own $B$ and $A$. The $B$ of LU and that of QR:
+# Let us return to $M$, of rank 2. Two terms of each method give all of $M$. But each method has its own $B$ and $A$. Here are the $B$ of LU
+# and the $B$ of QR:
 
 # %%
 pairs = [lnp.low_rank_factors(M, rank=2, method=method) for method in methods.values()]
@@ -299,17 +298,17 @@ print(pairs[0][0].round(3))
 print(pairs[1][0].round(3))
 
 # %% [markdown]
-# (QR has written its first term with two minus signs, as $(-q)(-r)$: it is the same term.)
+# (QR has written its first term with two minus signs, as $(-q)(-r)$. The term is the same.)
 #
-# What have they in common? Put the $B$ of all three side by side. The rank of the six columns is still 2: they
-# lie in the same plane, the column space of $M$.
+# What do they have in common? Put the $B$ of all three methods side by side. The rank of the six columns is still 2: they lie in the same
+# plane, the column space of $M$.
 
 # %%
 print("rank of all columns:", lnp.matrix_rank(np.hstack([B for B, _ in pairs])))
 
 # %% [markdown]
-# You can make more such pairs. Take any square $C$ that has an inverse: a $C^{-1}$ that undoes it, so that
-# $C\,C^{-1} A = A$. Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.**<!-- proof: (B M)(M^-1 A) = B A --> Remember this when you
+# You can make more such pairs. Take any square matrix $C$ that has an inverse, a matrix $C^{-1}$ that undoes it, so that $C\,C^{-1} A = A$.
+# Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.**<!-- proof: (B M)(M^-1 A) = B A --> Remember this when you
 # look at a trained LoRA: its $B$ and $A$ are one pair of many.
 
 # %%
@@ -321,20 +320,20 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # %% [markdown]
 # ## The law
 #
-# - A product $BA$ is a sum of terms: column $i$ of $B$ times row $i$ of $A$. Keep the first $r$, and you have a product of thin matrices.
+# - A product $BA$ is a sum of terms: column $i$ of $B$ times row $i$ of $A$. The first $r$ terms are a product of two thin matrices.
 # - LU copies rows and columns. QR takes nearest points, with orthogonal columns. The SVD has orthogonal columns and
 #   orthogonal rows.
-# - A matrix of rank $r$ needs $r$ terms. QR (with the column of most rest first) and the SVD never need more.
-# - Cut to the same number of terms, the SVD has the smallest sum of squared errors.
+# - A matrix of rank $r$ needs $r$ terms. QR (if it always takes the column with the largest rest) and the SVD never need more.
+# - With the same number of terms, the SVD has the smallest sum of squared errors.
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
-# **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts can come from a factorisation:
-# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, **OLoRA** those of its QR. *Choose rank, alpha and
+# **LoRA** starts from the other end: it never has the matrix, but trains $B$ and $A$. Their initial values can come from a factorisation:
+# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, and **OLoRA** the first terms of its QR. *Choose rank, alpha and
 # initialisation* tries both.
 #
 # ## What you can do now
 #
-# You can take a matrix apart in three ways, cut it and say what is lost. Try, in this notebook:
+# You can take a matrix apart in three ways, truncate it and say what is lost. Try this, in the notebook:
 #
 # - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper, first row first. Then start with the row of the 4, as `lu` does. Which
 #   terms do you get each time?
@@ -342,23 +341,23 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 #   <details><summary>Answer</summary>
 #
 #   First row first: $\begin{pmatrix} 2 & 1 \\ 4 & 2 \end{pmatrix} + \begin{pmatrix} 0 & 0 \\ 0 & 3 \end{pmatrix}$. Row of the 4 first:
-#   $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$. Other terms, the same sum.
+#   $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$. The terms differ, but their sum is the same.
 #
 #   </details>
 # - Swap the columns of $N$. Which of the three errors change, and why not the SVD's?
 #
 #   <details><summary>Answer</summary>
 #
-#   LU's falls from 5 to 4, since it copies another column first. QR's stays at 4, but only because both columns are of one length. The SVD
-#   does not take columns in an order: swapping them swaps the entries of its rows, and nothing else.
+#   The error of LU falls from 5 to 4, because it now copies another column first. The error of QR stays at 4, but only because both columns
+#   have the same length. The SVD does not take columns in any order: if you swap them, the entries of its rows are swapped, and nothing else changes.
 #
 #   </details>
 # - How many terms does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
 #
 #   <details><summary>Answer</summary>
 #
-#   Two, though the rank is 1. In the first column there is nothing to divide by, so the first term is zero, and the second brings all. The
-#   SVD and QR, which may choose, need one.
+#   It needs two, although the rank is 1. The first column has nothing to divide by, so the first term is zero, and the second term gives the
+#   whole matrix. The SVD and QR, which can choose, need one.
 #
 #   </details>
 #

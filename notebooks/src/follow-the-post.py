@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Follow the post
 #
-# LoRA teaches a trained model something new with few parameters. In January 2024 somebody who had just met it wrote half a page about it. The
-# note names rank, matrix decompositions, one equation and one example. This package began with it.
+# LoRA teaches a trained model something new with few parameters. In January 2024 somebody who had just learned about it wrote half a page of
+# notes. The note mentions rank, matrix decompositions, one equation and one example.
 #
 # **What does the note claim, and is it true?**
 #
@@ -13,7 +13,7 @@
 # - say what *PEFT* means, and how LoRA differs from other PEFT methods,
 # - read a complete LoRA in one file.
 #
-# You need matrix multiplication. Each claim gets a picture or a count, and names the lesson that proves it.
+# You need matrix multiplication. Each claim is checked with a picture or a count, and the text names the lesson that proves it.
 
 # %%
 import matplotlib.pyplot as plt
@@ -25,14 +25,14 @@ from lora_np import mini
 # %% [markdown]
 # ## 12,000, or 4,400, or 1,760
 #
-# A **model** makes outputs from inputs: of a text, say, the next word. What it makes depends on the entries of its matrices, its
-# **parameters** or weights. To **train** a model, change them little by little, until the outputs are right on examples.
+# A **model** turns inputs into outputs: given a text, for example, it predicts the next word. The output depends on the entries of the
+# model's matrices, its **parameters** or weights. To **train** a model, change them little by little until its outputs are right on examples.
 #
-# Take one matrix with 100 rows and 120 columns, $W_0$. It was trained for one task, and is now to learn another, so it has to change. Write
-# the change as a second matrix, $\Delta W$, that is added to the first. It is called an **update**.
+# Take a matrix $W_0$ with 100 rows and 120 columns. It was trained for one task and must now learn another, so it has to change. Write the
+# change as a second matrix, $\Delta W$, which is added to the first. This change is called an **update**.
 #
-# In full the update has as many entries as the matrix, $100 \cdot 120 = 12{,}000$. The note's idea is to write it as a product of
-# two thin matrices instead, $\Delta W = BA$. One is as tall as $W_0$, the other as wide. Their thickness $r$ is up to you:
+# A full update has as many entries as the matrix, $100 \cdot 120 = 12{,}000$. The idea in the note is to write the update as a product of
+# two thin matrices instead, $\Delta W = BA$. One is as tall as $W_0$, the other as wide. You choose their thickness $r$:
 
 # %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760." tags=["cover"]
 d, k = 100, 120
@@ -54,16 +54,16 @@ assert lnp.count_full(d, k) == 12_000
 assert [lnp.count_lora(d, k, rank=r) for r in (20, 8)] == [4_400, 1_760]
 
 # %% [markdown]
-# Area is the number of entries. So the note's arithmetic is right: 12,000, or 4,400 with $r = 20$, or 1,760 with $r = 8$. In
-# general, $d$ rows and $k$ columns cost $r(d + k)$ instead of $d\,k$. *Count parameters* goes on from here.
+# Area is the number of entries. So the note's arithmetic is right: 12,000 in full, 4,400 with $r = 20$, and 1,760 with $r =
+# 8$. In general, a matrix with $d$ rows and $k$ columns costs $r(d + k)$ parameters instead of $d\,k$. *Count parameters* continues from here.
 #
 # ## Rank is the number of independent columns
 #
-# The thickness $r$ limits the **rank** of the update. Take the columns of a matrix from left to right. Keep each column that is not a sum
-# of multiples of the columns kept before. The rank is the number of columns that you keep.
+# The thickness $r$ limits the **rank** of the update. Take the columns of a matrix from left to right. Keep each column that is not a sum of
+# multiples of the columns that you have already kept. The rank is the number of columns that you keep.
 #
-# Here the third column is the sum of the first two, and the fourth is twice the first. Two are kept, so the rank is 2. The kept
-# columns become $B$, and column $j$ of $A$ says how to make column $j$ of $M$ from them:
+# Here the third column is the sum of the first two, and the fourth is twice the first. You keep two, so the rank is 2. The two columns
+# become $B$, and column $j$ of $A$ says how to combine them into column $j$ of $M$:
 
 # %%
 M = np.array([[1.0, 2, 3, 2], [0, 1, 1, 0], [2, 0, 2, 4]])
@@ -75,22 +75,22 @@ assert np.array_equal(B @ A, M)
 figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, between=["·", "="])
 
 # %% [markdown]
-# **A matrix of rank $r$ is a product $BA$ of two thin matrices**<!-- proof: the kept columns, and how the others are made from them -->, and a product of two thin matrices has rank
-# $r$ at most. *See rank* shows what rank means in a picture.
+# **A matrix of rank $r$ is a product $BA$ of two thin matrices**<!-- proof: the kept columns, and how the others are made from them -->, and
+# a product of two matrices of thickness $r$ has rank $r$ at most. *See rank* shows what rank means in a picture.
 #
 # ## PEFT, spelled out
 #
-# The note uses these letters for **parameter-efficient fine-tuning** (**PEFT**). **Fine-tuning** goes on training a model that has learned
-# already. PEFT keeps its parameters as they are, and trains few new ones.
+# These letters stand for **parameter-efficient fine-tuning** (**PEFT**). **Fine-tuning** means to train a trained model
+# further. PEFT leaves its parameters as they are and trains a few new ones.
 #
-# **LoRA**, low-rank adaptation, does it like this. A **layer** of the model multiplies its input $x$, a column of $k$ numbers, by $W_0$.
-# The output $h$ is a column of $d$ numbers. LoRA trains $B$ and $A$ beside $W_0$, and nothing else:
+# **LoRA**, low-rank adaptation, is one such method. A **layer** of the model multiplies its input $x$, a column of $k$ numbers, by $W_0$.
+# The output $h$ is a column of $d$ numbers. LoRA places $B$ and $A$ beside $W_0$, and trains nothing else:
 #
 # $$
 # h = W_0 x + \tfrac{\alpha}{r}\, B A x
 # $$
 #
-# The number $\alpha$ is fixed. With $r$ it sets the **scale** of the update, $\alpha / r$. Other PEFT methods train something else:
+# The number $\alpha$ is fixed. Together with $r$ it sets the **scale** of the update, $\alpha / r$. Other PEFT methods train something else:
 #
 # | method | what is trained | can it be added into $W_0$? |
 # |---|---|---|
@@ -100,30 +100,29 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
 # | IA3, 2022 | a factor for each of some outputs | yes |
 #
-# What can be added into $W_0$ costs no time afterwards. Of these methods, only LoRA can change how each input counts for each
-# output, and $r$ takes it from few parameters to many.
+# A change that can be added into $W_0$ costs no time once training is over. Of these methods, only LoRA can change the effect of every input
+# on every output; $r$ decides how many parameters that takes.
 #
 # ## Cheaper, faster, and only the adapter is saved
 #
-# - **Cheaper**: in parameters, as the picture shows. In memory less so, since $W_0$ and all that flows through the model
-#   stay: *Count parameters*.
-# - **Less time**: sometimes. $W_0 x$ is still computed. At most a third of the arithmetic of a whole model is saved: *Adapt a
-#   real model* measures it.
-# - **Only the adapter is saved**<!-- shown: the two files of one, in Open a real adapter -->: yes. What was trained beside a model is called an **adapter** today,
-#   LoRA's $B$ and $A$ too. *Open a real adapter* takes its files apart.
+# - **Cheaper**: yes in parameters, as the picture shows. Memory falls less, because $W_0$ and everything that flows through the model are
+#   still there: see *Count parameters*.
+# - **Less time**: sometimes. $W_0 x$ must still be computed, so LoRA saves at most a third of the arithmetic of a whole model: *Adapt a real
+#   model* measures it.
+# - **Only the adapter is saved**<!-- shown: the two files of one, in Open a real adapter -->: yes. Parameters trained beside a model, such
+#   as LoRA's $B$ and $A$, are called an **adapter**. *Open a real adapter* takes its files apart.
 #
 # ## A matrix can be taken apart
 #
-# The note names three ways to write a matrix as a product. **LU** comes from solving equations, **QR** makes columns at right angles, and
-# the **SVD** finds what is strongest. *Factor a matrix* does all three by hand.
+# The note names three ways to write a matrix as a product. **LU** comes from solving equations, **QR** makes columns that are at right
+# angles to one another, and the **SVD** finds what is strongest in a matrix. *Factor a matrix* does all three by hand.
 #
-# One of them is special. The SVD, **singular value decomposition**, writes a matrix as a sum of columns times rows, the strongest first.
-# Keep the first $r$ of them, the **truncated** SVD, and **no matrix of rank $r$ is closer to the
-# original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->: the squares of what is missing, summed over all entries, are
-# least. *Cut the SVD* proves it.
+# The SVD, or **singular value decomposition**, writes a matrix as a sum of products, each a column times a row, with
+# the strongest first. If you keep the first $r$ of them, you have the **truncated** SVD, and **no matrix of rank $r$ is closer to the
+# original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->: the sum of the squared differences is as small as possible.
+# *Cut the SVD* proves it.
 #
-# Here is a photograph, a matrix with a number for each pixel, cut to rank 1, 8 and 20. The titles also say how many entries
-# $B$ and $A$ have:
+# Here is a photograph, a matrix with one number per pixel, truncated to rank 1, 8 and 20. The titles also give the number of entries of $B$ and $A$:
 
 # %% alt="A photograph of 512 by 600 pixels at rank 1, 8, 20 and in full: stripes, a blurred figure, a recognisable one, the original."
 photo = lnp.datasets.photograph()
@@ -139,21 +138,21 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 #
 # *More: the path goes on without this section.*
 #
-# For two reasons. First, only then it saves anything: $r(d + k)$ is less than $d\,k$ if $r < \frac{d\,k}{d + k}$, which for
+# There are two reasons. First, a large $r$ would save nothing: $r(d + k)$ is less than $d\,k$ only if $r < \frac{d\,k}{d + k}$, which for
 # 100 x 120 means up to rank 54.
 #
-# Second, few parameters seem to be enough. Li (2018) and Aghajanyan (2020) trained only a few new parameters. Each of them moves all weights of
-# a model at once, in proportions drawn at random: a random **direction**. A few hundred to a few thousand directions were enough for nine
-# tenths of the score of training all weights. That number is the **intrinsic dimension**. It is not the rank, which counts directions *of one
-# matrix*, but it encouraged the authors of LoRA.
+# Second, a few parameters seem to be enough. Li (2018) and Aghajanyan (2020) trained only a few new parameters, each of which moves all
+# weights of a model at once in randomly drawn proportions: a random **direction**. A few hundred to a few thousand directions reached nine
+# tenths of the score that training all weights reaches. That number is called the **intrinsic dimension**. It is not the rank, which counts
+# directions *of one matrix*, but it encouraged the authors of LoRA.
 #
-# Whether a small rank is enough depends on the task: *Ask whether a LoRA is enough* finds where it ends.
+# Whether a small rank is enough depends on the task: *Ask whether a LoRA is enough* finds tasks for which it is not.
 #
 # ## BA or AB?
 #
-# The note copies equation 3 of the LoRA paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. Here is the slip: it is $BA$. The input
-# $x$ meets $A$ ($r \times k$) first, which turns it into $r$ entries. Then $B$ ($d \times r$) turns those into $d$. The product the
-# other way round does not exist, or does not fit:
+# The note copies equation 3 of the LoRA paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. That is a slip: the product is $BA$. The
+# input $x$ is first multiplied by $A$ ($r \times k$), which turns it into $r$ entries. Then $B$ ($d \times r$) turns those into $d$ entries.
+# The product in the other order does not exist, or has the wrong shape:
 
 # %%
 rng = np.random.default_rng(0)
@@ -167,17 +166,17 @@ square_B, square_A = np.ones((4, 1)), np.ones((1, 4))
 print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a 4 x 4 matrix")
 
 # %% [markdown]
-# To remember it: **A** is at the start, on the side of the input; **B** brings the result **b**ack to the size of the output.
+# To remember it: **A** meets the input; **B** brings the result **b**ack to the size of the output.
 #
-# In its example the note calls the 100 x 20 matrix $A$ and the 20 x 120 matrix $B$: the letters were swapped on the way. The count
-# is the same, but **files are not**: they hold `lora_A` and `lora_B`. Training starts with $B$ at zero and random numbers in $A$, so that
-# the update is zero at first. Why not both at zero? *Train h = W0 x + BAx* shows it.
+# In its example the note calls the 100 x 20 matrix $A$ and the 20 x 120 matrix $B$: it swaps the letters. That does not change the count,
+# but files hold `lora_A` and `lora_B`. Training starts with $B$ at zero and random numbers in $A$, so the update is zero at first (*Train h
+# = W0 x + BAx* says why).
 #
 # ## Does it work?
 #
-# The note stops at the count. Below is a task that needs a change of rank 4: a sum of four columns times rows, each weaker than the one
-# before. The data are 400 random inputs, and the outputs that the changed matrix gives. It is learned by `lora_np/mini.py`, all of LoRA in
-# one file of 160 lines:
+# The note stops at the count. Below is a task that needs a change of rank 4: a sum of four products, each a column times a row and weaker
+# than the one before. The data are 400 random inputs and the outputs of the changed matrix. `lora_np/mini.py` learns it, all of LoRA in one
+# file of 160 lines:
 #
 # | in the file | what it is |
 # |---|---|
@@ -187,15 +186,15 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # | `train` | compute the error, move $A$ and $B$ a little so that it falls, and repeat |
 # | `save` | two files that PEFT, the library, opens |
 #
-# Its layer is the equation (the whole file is ten minutes of reading; `@` multiplies matrices, `.T` exchanges rows and columns):
+# Its layer is the equation itself (`@` multiplies matrices, `.T` exchanges rows and columns):
 #
 # ```python
 # def __call__(self, x):  # one example a row, so each product is written transposed
 #     return x @ self.W0.T + x @ self.A.T @ self.B.T * (self.alpha / self.r)
 # ```
 #
-# The bars show the relative error: how large the missing part is, compared with the wanted change. The size of a matrix is here the root of the
-# sum of its squared entries:
+# The bars show the relative error: the size of the missing part, divided by the size of the change that was wanted. The size of a matrix is
+# the root of the sum of its squared entries:
 
 # %% alt="The relative error of the change against the rank: after training and at best, both fall from 60 percent at rank 1 to nothing at rank 4. Below each rank is the number of its parameters."
 W0, x, U, V = (rng.normal(size=shape) for shape in [(d, k), (400, k), (d, 4), (4, k)])
@@ -226,8 +225,8 @@ assert np.all(np.array(missing) >= np.array(at_best) - 1e-12)
 assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 
 # %% [markdown]
-# At rank 4, 880 parameters do the work of 12,000, because the task needs no more. Below rank 4, something has to be
-# left out, and training finds nearly the best that each rank allows.
+# At rank 4, 880 parameters do the work of 12,000, because the task needs no more. Below rank 4, part of the change must be left out, and
+# training finds nearly the best update that each rank allows.
 #
 # ## Where each thread goes on
 #
@@ -252,21 +251,21 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #
 # ## What you can do now
 #
-# You can follow the note, and correct it. Try:
+# You can follow the note and correct it. Try this:
 #
-# - On paper: a 3 x 4 matrix has rank 2. How many entries do $B$ and $A$ have, and does that save anything?
+# - On paper: a 3 x 4 matrix has rank 2. How many entries do $B$ and $A$ have together? Does that save anything?
 #
 #   <details><summary>Answer</summary>
 #
-#   $2 \cdot (3 + 4) = 14$, two more than the matrix. It saves below rank $\tfrac{12}{7}$, so at rank 1 only.
+#   $2 \cdot (3 + 4) = 14$, two more than the matrix has. LoRA saves parameters below rank $\tfrac{12}{7}$, so only at rank 1.
 #
 #   </details>
-# - In the last cell: let the four products be equally strong (write 1.0 for 0.6). What is missing at rank 2, at best?
+# - In the last cell, make the four products equally strong (write 1.0 instead of 0.6). What is the smallest error that rank 2 can reach?
 #
 #   <details><summary>Answer</summary>
 #
-#   About 62 %. With four products of exactly equal size it would be $\sqrt{2/4}$, 71 %: two of four are left out. Random ones are not quite
-#   equal, and the SVD keeps the larger ones.
+#   About 62 %. With four products of exactly equal size it would be $\sqrt{2/4}$, or 71 %, since two of the four are left out. Random
+#   products are not quite equal in size, and the SVD keeps the larger ones.
 #
 #   </details>
 #

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Train on four bits
 #
-# Most of the memory of a LoRA is not the LoRA. It is $W_0$, which is never changed, and is kept with 32 bits per
-# parameter.
+# Most of the memory of a LoRA is not the LoRA. It is $W_0$, which never changes and is stored with 32 bits per parameter.
 #
-# **How few bits are enough for a frozen weight, and can a LoRA be trained on top of it?**
+# **How few bits are enough for a frozen weight, and can you train a LoRA on top of it?**
 #
 # After this lesson you can
 #
@@ -28,13 +27,13 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Four entries on paper
 #
-# To **quantise** is to keep, for each entry, only which of a few **levels** is nearest. Take $(3, -1.9, 0.4, 1.2)$ and the seven levels
-# $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$: three bits are enough for the index of one.
+# To **quantise** an entry means to store only the index of the nearest of a few **levels**. Take the entries $(3, -1.9, 0.4, 1.2)$ and the
+# seven levels $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$. Three bits are enough for the index of a level.
 #
-# Levels end at 1, so first divide by the largest magnitude, 3: $(1, -0.63, 0.13, 0.4)$. It is called the **scale**, as $\alpha / r$ is, but
-# it belongs to these entries. The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Keep the indices of these levels, and the scale. To
-# read them, multiply: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4, 0.2. None can be above half a step, and a step is
-# $\tfrac13 \cdot 3 = 1$.
+# The levels end at 1, so first divide by the largest magnitude, 3: $(1, -0.63, 0.13, 0.4)$. This number is called the **scale**, like
+# $\alpha / r$, but it belongs to these entries. The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Store the indices of these levels and
+# the scale. To read the entries, multiply: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4 and 0.2. None can be larger than half a step, and a
+# step is $\tfrac13 \cdot 3 = 1$.
 
 
 # %%
@@ -54,7 +53,7 @@ assert np.allclose(read_back(small, uniform_levels(bits=3), block=4), [3, -2, 0,
 # %% [markdown]
 # ## What a bit is worth
 #
-# Now a real weight: 352 x 128 entries from the language model that comes with the package. Each **block** of 64 of them shares a scale.
+# Now take a real weight: 352 x 128 entries from the language model that comes with the package. Each **block** of 64 entries shares a scale.
 
 # %% alt="The relative error against bits, from 2 to 8, on a logarithmic scale: a straight line that falls from 0.7 to 0.006, by half for each bit from three bits on."
 model = language.load("austen")
@@ -78,18 +77,19 @@ assert 2.7 < falls[0] < 3
 assert np.all((falls[1:] > 1.9) & (falls[1:] < 2.4))
 
 # %% [markdown]
-# From three bits on, twice as many levels make half the error: **each further bit about halves it.**<!-- shown: the error at each number of bits --> The third bit gains more, a factor of 2.8: two
-# bits are only three levels. Four bits leave 11 %. Can 16 levels do better, if they are not evenly spaced?
+# From three bits on, twice as many levels make half the error: **each further bit about halves it.**<!-- shown: the error at each number of
+# bits --> The third bit gains more, a factor of 2.8, because two bits give only three levels. With four bits, the error is 11 %. Can 16
+# levels do better if they are not evenly spaced?
 #
 # ## Levels where the weights are
 #
-# These weights look as if drawn from a normal distribution, the bell curve: many near zero, few far out. With even steps the outer levels
-# are hardly used. **NormalFloat** (nf4) puts the levels where each is used about equally often: at **quantiles**.
+# These weights look as if they were drawn from a normal distribution, the bell curve: many are near zero, and few are far away. With even
+# steps, the outer levels are hardly used. **NormalFloat** (nf4) places the levels so that each is used about equally often: at **quantiles**.
 #
-# A quantile is the value below which a given share lies. On paper: below 0 lies one half, so the quantile of
-# $\tfrac12$ is 0; below $-1.96$ lies one fortieth. Take 9 quantiles at even shares from $\tfrac12$ up, 8 from $\tfrac12$ down, both with 0
-# in them, and divide by the largest. (The outermost share cannot be 1, whose quantile is infinite; nf4 takes 0.9677.)
-# The bell shows how often each weight occurs, the marks below it are the levels:
+# A quantile is the value below which a given share lies. On paper: half of all values lie below 0, so the quantile of $\tfrac12$ is 0; one
+# fortieth lie below $-1.96$. Take 9 evenly spaced quantiles from $\tfrac12$ up and 8 from $\tfrac12$ down (0 is in both), and divide by the
+# largest. (The largest share cannot be 1, because its quantile is infinite; nf4 takes 0.9677.) The bell shows how often each weight occurs,
+# and the marks below it are the levels:
 
 # %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which are close at zero and far apart at the ends." tags=["cover"]
 outermost = 0.9677083
@@ -136,13 +136,13 @@ assert usage(ours).max() < 0.11 < usage(uniform_levels(bits=4)).max()
 assert lost(W, read_back(W, ours, 64)) < 0.9 * lost(W, read_back(W, uniform_levels(bits=4), 64))
 
 # %% [markdown]
-# No level of nf4 is used more than one time in nine, and the error has fallen by more than a tenth, with the same bits. (The ends are used less: a
-# number divided by the largest of *its* block is not quite normal.)
+# No level of nf4 is used more than one time in nine, and the error has fallen by more than a tenth with the same number of bits. (The
+# outermost levels are used less often, because a number divided by the largest of *its* block is not quite normally distributed.)
 #
 # ## Blocks and outliers
 #
-# A scale costs 32 bits, shared by its block: $4 + 32 / 64 = 4.5$ bits per parameter in blocks of 64. Why not one scale for the
-# whole matrix? Put one **outlier** into it, 50 times the usual size, as large models have them.
+# A scale costs 32 bits, which its block shares: $4 + 32 / 64 = 4.5$ bits per parameter in blocks of 64. Why not use one scale for the whole
+# matrix? Put one **outlier** into it, 50 times as large as usual, as they occur in large models.
 
 # %% alt="Relative error against the size of a block, from 16 to the whole matrix, both logarithmic. As it is, the matrix has an error of 0.08 in blocks of 16, and 0.13 with one scale. With one outlier the curve starts at the same 0.08 and rises to 0.92."
 outlier = W.copy()
@@ -165,9 +165,9 @@ assert errors_by_block(outlier)[-1] > 6 * errors_by_block(W)[-1]
 assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 
 # %% [markdown]
-# With a single scale, one number out of 45,056 ruins all others: they are rounded to zero. **A block confines the
-# outlier.**<!-- shown: the error by the size of the block --> nf4 takes blocks of 64. The scales can be quantised as well (**double quantisation**), and then the sum is 4.13
-# bits instead of 4.5:
+# With a single scale, one number out of 45,056 ruins all the others: they are rounded to zero. **A block confines the
+# outlier.**<!-- shown: the error by the size of the block --> nf4 takes blocks of 64. The scales can be quantised as well (**double
+# quantisation**), which reduces the total from 4.5 to 4.13 bits:
 
 # %%
 for double in [False, True]:
@@ -181,8 +181,8 @@ assert quantise(W, "nf4", double=True).bits < 4.15
 # %% [markdown]
 # ## What the model notices
 #
-# An error in the weights is not yet an error of the model. All 28 linear layers quantised, and the loss on Austen that the model has not
-# seen:
+# An error in the weights need not be an error of the model. Here we quantise all 28 linear layers and measure the loss on text by Austen
+# that the model was not trained on:
 
 # %%
 rows = language.windows(
@@ -242,19 +242,22 @@ print(f"int4 less nf4: {difference:+.4f}, with a standard error of {uncertain:.4
 assert abs(difference) < uncertain
 
 # %% [markdown]
-# Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. (The **standard error** says how far such a mean is typically off.)
+# With eight bits we measure no loss of quality. Four bits cost less than a hundredth of a nat. (The **standard error** says how far such a
+# mean is typically off.)
 #
-# And look closely: the
-# weights in int4 are a fifth further off than those in nf4, and **the loss cannot tell the two apart**<!-- shown: the losses of both runs -->: they differ by less than the
-# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the truncated SVD. So measure the
+# Look closely: the error of the weights is a fifth larger in int4 than in nf4, and yet **the loss cannot tell the two apart**<!-- shown: the
+# losses of both runs -->: they differ by less than the
+# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the
+# truncated SVD. So measure the
 # loss, and how sure it is.
 #
-# (Q4_0 and Q5_0 are formats of llama.cpp, even steps in blocks of 32; int4 has blocks of 64, int8 one scale for each row.)
+# (Q4_0 and Q5_0 are formats of llama.cpp with even steps in blocks of 32. int4 has blocks of 64, and int8 has one scale for each row.)
 #
 # ## Repair with a low rank
 #
-# What is lost is a matrix, $W - Q$. So a product $BA$ can bring back a part of it: the best is its truncated SVD. And with $BA$ there, a $Q$ of
-# $W - BA$ fits better. In turns, this is **LoftQ**. What is still missing after each step:
+# The error is a matrix, $W - Q$. So a product $BA$ can restore a part of it: the best one is the truncated SVD of $W - Q$. Once there is a
+# $BA$, you can quantise $W - BA$ again, which fits better. Alternating between the two is called **LoftQ**. The figure shows the remaining
+# error after each step:
 
 # %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step gains most; the higher the rank, the lower the line."
 curves = {
@@ -264,7 +267,7 @@ axes = lnp.plots.lines(curves, xlabel="step", ylabel="relative error $\\|W - Q -
 assert all(errors[1] < errors[0] for _, errors in curves.values())
 
 # %% [markdown]
-# LoRA has such a $BA$ anyway. It usually starts at zero; here it starts as the repair. All 28 linear layers at rank 8:
+# LoRA has such a $BA$ anyway. It usually starts at zero, but here it starts as the repair. We do this for all 28 linear layers at rank 8:
 
 
 # %%
@@ -287,17 +290,17 @@ assert all(repaired < alone)
 assert at_start["loftq"] < at_start["lora"]
 
 # %% [markdown]
-# Every matrix is closer to its original, and so is the loss: nearly half of what four bits cost is back.
+# Every matrix is now closer to its original, and so is the loss: nearly half of the loss that four bits cost has been recovered.
 #
 # That is not always so. On another language model, SmolLM2 with 135 million parameters, the same start lowered the error of all 210 linear
 # layers. The loss on Genesis fell from 2.148 to 2.100 (the how-to page *Work with four bits* says how to repeat it); on a text of a few
-# sentences it rose from 3.951 to 3.959. An error in the Frobenius norm counts all inputs alike. The model does not.
+# sentences it rose from 3.951 to 3.959. The Frobenius norm counts all inputs equally. The model does not.
 #
 # ## QLoRA
 #
-# Now train; on a quantised base this is called **QLoRA**. $W_0$ stays in four bits, and is never changed. In each step each layer is dequantised for its product, and the
-# result thrown away again; in the backward pass once more. $A$ and $B$ are ordinary float32. Genesis again, 50 steps, from the same start
-# and with the same batches, on $W_0$ in 32 bits and in 4:
+# Now train. On a quantised base this is called **QLoRA**. $W_0$ stays in four bits and never changes. In each step, each layer is
+# dequantised to compute its product, and the result is thrown away again; the backward pass does the same once more. $A$ and $B$ are
+# ordinary float32 matrices. We train on Genesis again, for 50 steps with the same initial values and the same batches, on $W_0$ in 32 bits and in 4:
 
 # %% alt="Loss on a few held-out rows of Genesis against the step of training, on a base in 32 bits, in four, and in four with LoftQ's initialisation: the three lines fall together and lie on each other at the end."
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -339,11 +342,12 @@ for name, end in ends.items():
 assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < at_first - max(ends.values())
 
 # %% [markdown]
-# All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**<!-- shown: the losses after training -->
+# All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**<!-- shown: the
+# losses after training -->
 #
 # ## What is saved
 #
-# Counted, in bytes that lie in memory. The linear layers, what is trained, and what Adam keeps for it:
+# Here we count the bytes in memory: the linear layers, the trainable parameters, and what Adam keeps for them:
 
 
 # %%
@@ -374,21 +378,22 @@ assert counted["32 bits"][1:] == counted["4 bits"][1:]
 print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 
 # %% [markdown]
-# $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16, and against those it is $16 / 4.5$, 3.6 times. Nothing else shrinks:
-# $A$, $B$, moments and activations stay what they were. Here the activations of a batch alone take more than $W_0$. In a model of 7 billion
-# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step computes the weights from their levels anew.
+# $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16 bits, and compared with those it is $16 / 4.5$, or 3.6 times smaller.
+# Nothing else shrinks: $A$, $B$, moments and activations stay the same size. Here the activations of a batch alone take more than $W_0$. In
+# a model of 7 billion
+# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step must compute the weights from their levels again.
 #
 # ## The law
 #
-# - A quantised weight is level times scale. From three bits on each bit about halves the error; a block confines an outlier and costs its scale.
+# - A quantised weight is a level times a scale. From three bits on, each bit about halves the error. A block confines an outlier and costs one scale.
 # - nf4: levels at quantiles of the normal distribution, blocks of 64, 4.5 bits per parameter, 4.13 with double quantisation.
 # - A smaller error in the weights need not be a smaller loss. Measure the loss.
-# - What is lost is a matrix; a low rank repairs a part of it.
-# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It saves the bytes of $W_0$, and only those.
+# - The error is a matrix, and a low rank repairs a part of it.
+# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It saves bytes of $W_0$ and nothing else.
 #
 # ## What you can do now
 #
-# You can put any model into four bits and say what that costs. Try:
+# You can put any model into four bits and say what that costs. Try this:
 #
 # - On paper: quantise $(2, -1, 0.9, 0.1)$ to the five levels $-1, -\tfrac12, 0, \tfrac12, 1$. What is the largest error?
 #
@@ -404,16 +409,16 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 #   <details><summary>Answer</summary>
 #
 #   `s = np.linalg.svdvals(W - quantise(W, "nf4").dequantised())`, then `(s[:8] ** 2).sum() / (s**2).sum()` gives about 0.15, and
-#   noise of the same shape about 0.15 as well: what rounding takes away has no structure. A low rank repairs it because
-#   the matrix is small, not because the error is of low rank.
+#   noise of the same shape about 0.15 as well: the error of rounding has no structure. A low rank repairs part of it because the matrix is
+#   small, not because the error has low rank.
 #
 #   </details>
-# - Quantise to `Q8_0`, and train on it. Is it worth its bytes here?
+# - Quantise to `Q8_0` and train on it. Are the additional bytes worth it here?
 #
 #   <details><summary>Answer</summary>
 #
-#   `lnp.inject(model, rank=8, alpha=16, quantise="Q8_0", rng=0)` ends where 32 bits end. At 8.5 bits per parameter it takes almost
-#   twice the bytes of nf4. Whether a hundredth of a nat is worth that depends on what else has to fit into memory.
+#   `lnp.inject(model, rank=8, alpha=16, quantise="Q8_0", rng=0)` ends with the same loss as 32 bits. At 8.5 bits per parameter it takes
+#   almost twice as many bytes as nf4. Whether a hundredth of a nat is worth that depends on what else has to fit into memory.
 #
 #   </details>
 #

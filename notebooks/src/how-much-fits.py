@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Measure how much fits
 #
-# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. It has to memorise a town's telephone numbers.
+# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. It has to memorise the telephone numbers of a town.
 #
-# **How many facts does a LoRA hold, and what happens when it is asked for more?**
+# **How many facts can a LoRA hold, and what happens if you ask for more?**
 #
 # After this lesson you can
 #
 # - count facts in bits, and say what a loss means in them,
 # - measure how many bits a LoRA holds,
-# - tell beforehand which rank a list of facts needs, and when no rank is enough.
+# - predict which rank a list of facts needs, and when no rank is enough.
 #
 # You need *Adapt a language model* and *Count parameters*.
 
@@ -26,11 +26,12 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Bits on paper
 #
-# What has no rule has to be stored. A coin that fell on heads or tails is one **bit**. A choice among $C$ equally likely things is $\log_2 C$ bits: a decimal digit
-# 3.32, a character of our 96 6.58.
+# Facts that follow from no rule have to be stored. The result of a coin toss is one **bit**. A choice among $C$ equally likely things is
+# $\log_2 C$ bits: 3.32 for a decimal digit, and 6.58 for one of our 96 characters.
 #
-# A model that gives the right one the probability $p$ still lacks $-\log_2 p$ bits of it. So of one character it holds $6.58 + \log_2 p$ bits: all if $p = 1$, none if
-# $p = \tfrac1{96}$, and $6.58 - 1.58 = 5$ if it has narrowed it down to three. A loss in nats is $-\ln p$; divided by $\ln 2$ it is in bits.
+# If a model gives the right character the probability $p$, it still lacks $-\log_2 p$ bits. So it holds $6.58 + \log_2 p$ bits of this
+# character: all of them if $p = 1$, none if $p = \tfrac1{96}$, and $6.58 - 1.58 = 5$ if it has narrowed the choice down to three. The loss
+# in nats is $-\ln p$; divide it by $\ln 2$ to get bits.
 
 # %%
 for p in [1, 1 / 3, 1 / 96]:
@@ -39,12 +40,13 @@ for p in [1, 1 / 3, 1 / 96]:
 # %% [markdown]
 # ## How many labels does a weight hold?
 #
-# Take the smallest case: two parameters, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can be labelled in all four ways, three no more in
-# all eight: left and right "yes", the middle "no" can not be had.
+# Take the smallest case: two parameters, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can get
+# labels in all four ways. Three points cannot get them in all eight: it is impossible to say "yes" on the left and on the right but "no" in
+# the middle.
 #
-# In general, with $N$ weights and $n$ points of which any $N$ are independent, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
-# (Cover, 1965). **At two labels for each weight, half of all labellings can be had**<!-- source: Cover, 1965 -->; for many weights
-# nearly all below that, and hardly any above:
+# In general, with $N$ weights and $n$ points of which any $N$ are independent, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings are
+# possible (Cover, 1965). **With two labels per weight, half of all labellings are possible**<!-- source: Cover, 1965 -->. If there are many
+# weights, nearly all labellings are possible below that, and hardly any above:
 
 # %% alt="Share of all labellings that can be had, against labels for each weight, for 5, 20 and 100 weights. All start at 1, pass one half at exactly two labels for each weight, and fall to 0; the more weights, the steeper."
 curves = {}
@@ -56,14 +58,14 @@ axes = lnp.plots.lines(curves, xlabel="labels for each weight", ylabel="share of
 assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 
 # %% [markdown]
-# That is a ceiling of about two bits per weight for a linear layer with one output, yes or no. For a trained LoRA there is no such formula,
-# so measure it.
+# So a linear layer with one output, yes or no, can hold at most about two bits per weight. For a trained LoRA there is no such formula, so
+# we measure it.
 #
 # ## Memorise
 #
-# Over $n$ characters a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. So take real positions in Genesis, give each a **random**
-# next character, and train a LoRA on the last linear layer, the head of 96 x 128, until it knows as many as it can. A LoRA of rank $r$ has
-# $224\,r$ parameters there:
+# Over $n$ characters, a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. To measure this, take real positions in Genesis, give each a
+# **random** next character, and train a LoRA on the last linear layer, the head of 96 x 128, until it knows as many as it can. There, a LoRA
+# of rank $r$ has $224\,r$ parameters:
 
 # %% alt="Bits held per parameter against bits required, at ranks 2, 4 and 8. At half a bit all that is required is held, at 1 bit a little less. Then the lines turn away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are required." tags=["cover"]
 model = language.load("austen")
@@ -117,13 +119,14 @@ for r in ranks:
 assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
 # %% [markdown]
-# At half a bit per parameter nearly all is learned; at one bit not quite. Beyond that the curve levels off, at **about one and a half bits per
+# At half a bit per parameter the LoRA learns nearly everything, and at one bit not quite. Beyond that the curve levels off, at **about one
+# and a half bits per
 # parameter**<!-- claim: capacity-bits -->, at each of these ranks. (A parameter takes 32 bits in memory. If you ask for too much, training
-# ends with less. And this is what these 425 steps reach, not the most that is possible.) So here **the rank is the
+# ends with less. Moreover, this is what 425 steps reach, not the most that is possible.) So here **the rank is the
 # limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
 #
-# That is this experiment. Another one gives other figures. On random inputs instead of positions in Genesis, a sweep of learning rates found these lower bounds (more
-# steps hold more):
+# These figures belong to this experiment, and another one gives others. With random inputs instead of positions in Genesis, a sweep of
+# learning rates found these lower bounds (with more steps, a LoRA holds more):
 
 # %%
 claim = lnp.course.claims()["capacity-bits"]
@@ -135,17 +138,17 @@ print(claim["title"], "Verdict:", claim["verdict"])
 Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.2f}".format))
 
 # %% [markdown]
-# So plan with half a bit per parameter at rank 1, with one from rank 4 on, and treat the second as a bonus.
+# So plan with half a bit per parameter at rank 1 and with one bit from rank 4 on, and treat a second bit as a bonus.
 #
 # ## Which rank for a telephone book?
 #
-# 1,000 telephone numbers of six digits, of which the model has to know every digit: $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head, each
-# unit of rank adds 224 parameters. So at one bit per parameter it takes rank 89, and the head has full rank at 96.
+# If the model has to know every digit of 1,000 telephone numbers of six digits, that is $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head,
+# each unit of rank adds 224 parameters. So at one bit per parameter you need rank 89, and the full rank of the head is 96.
 #
-# On all 28 linear layers before the head even rank 1 has 9,344 parameters. But there the facts have to pass through the rest of the
-# model: for random tokens, read as text, 0.07 to 0.61 bits per parameter were measured, on single linear layers. `accounting.capacity` has
-# these ranges, and answers with one. (Its *degrees of freedom* are the parameters less $r^2$ for each matrix, since that many only choose
-# among the pairs with the same $BA$.)
+# On all 28 linear layers before the head, even rank 1 has 9,344 parameters. They store fewer bits each, because the facts must pass through
+# the rest of the model: for random tokens, read as text, we measured 0.07 to 0.61 bits per parameter on single linear layers.
+# `accounting.capacity` knows these ranges and answers with one. (Its *degrees of freedom* are the parameters minus $r^2$ for each matrix,
+# because that many parameters only choose among pairs with the same $BA$.)
 
 # %%
 bits = 1_000 * 6 * np.log2(10)
@@ -168,33 +171,35 @@ assert np.round(
 assert found.enough is None  # above a quarter of full rank, where nothing was measured
 
 # %% [markdown]
-# Rank 8 on all linear layers may hold the book, or may not. The last column is empty: a rank that surely does would lie above a quarter of
-# full rank, where nothing was measured. Facts without a rule need parameters in proportion. A style does not, as the next lesson shows.
+# Rank 8 on all linear layers may hold the telephone book, or may not. The last column is empty, because a rank that surely holds it would be
+# above a quarter of full rank, where we have measured nothing. Facts that follow no rule need parameters in proportion to their number. A
+# style does not, as the next lesson shows.
 #
 # ## The law
 #
-# - What has no rule costs its bits: $\log_2 C$ for one of $C$.
+# - A fact that follows no rule costs its bits: $\log_2 C$ for one of $C$ possibilities.
 # - On the head, a LoRA of rank 2 to 8 held about one and a half bits per parameter. Twice the rank, about twice the bits.
-# - On random inputs, where rank 1 was tried as well, it held about half a bit per parameter at rank 1 where one was required, and 0.9 at most.
-# - Ask for more than fits, and it holds less than it could.
+# - On random inputs, where rank 1 was tried as well, it held about half a bit per parameter at rank 1 where one was required, and 0.7 to 1.1
+#   where more was.
+# - If you ask for more than fits, the LoRA holds less than it could.
 #
 # ## What you can do now
 #
-# You can say which rank a list of facts needs. Try:
+# You can say which rank a list of facts needs. Try this:
 #
-# - On paper: 1,000 telephone numbers of ten digits. How many bits, and which rank on the head (224 parameters for each unit of rank) would
-#   hold them at 1.5 bits per parameter?
+# - On paper: take 1,000 telephone numbers of ten digits. How many bits are they, and which rank on the head (224 parameters per unit of
+#   rank) would hold them at 1.5 bits per parameter?
 #
 #   <details><summary>Answer</summary>
 #
-#   $10{,}000 \cdot \log_2 10 = 33{,}219$ bits, so 22,146 parameters: rank 99. The head has full rank at 96. It would not hold them.
+#   $10{,}000 \cdot \log_2 10 = 33{,}219$ bits, so 22,146 parameters: rank 99. The full rank of the head is 96, so it would not hold them.
 #
 #   </details>
-# - On paper: a loss of $\ln 96$ on random labels, how many bits are held? And a loss above it?
+# - On paper: if the loss on random labels is $\ln 96$, how many bits does the LoRA hold? What if the loss is higher?
 #
 #   <details><summary>Answer</summary>
 #
-#   None. Above it the number is negative: the model is surer than it should be, and wrong.
+#   None. If the loss is higher, the number is negative: the model is more certain than it should be, and wrong.
 #
 #   </details>
 #

@@ -8,8 +8,8 @@
 #
 # After this lesson you can
 #
-# - say why a style fits where a list of facts does not,
-# - compare a LoRA with a full update at the learning rate of each,
+# - say why a small LoRA can hold a style but not a list of facts,
+# - compare a LoRA with a full update, each at its own best learning rate,
 # - read a claim about LoRA, and say which measurement would refute it.
 #
 # You need *Measure how much fits* and *Look inside an update*.
@@ -25,16 +25,16 @@ from lora_np.table import Table
 lnp.count("austen", rank=1, targets="all-linear")
 
 # %% [markdown]
-# The table counts each kind of module. (An *embedding* holds a vector for each character, a *norm* rescales the vectors between the layers,
-# and the head shares the entries of the embedding.)
+# The table counts the parameters of each kind of module. (An *embedding* holds a vector for each character, a *norm* rescales the vectors
+# between the layers, and the head shares the entries of the embedding.)
 #
 # ## A style is not memorised
 #
-# *Measure how much fits* asked for random characters. Is Genesis such a task? In *Adapt a language model* every run read 38,400 characters
-# of it. If it had to be held at 1.5 bits per parameter, rank 1 with its 9,344 parameters could keep 14,000 bits: little more than 2,000
-# random characters. Yet it had three quarters of the gain, on text that it had **not** read. A style has rules, and rules are short.
+# *Measure how much fits* asked a LoRA to memorise random characters. Is Genesis such a task? In *Adapt a language model*, every run was
+# trained on 38,400 characters of it. At 1.5 bits per parameter, the 9,344 parameters of rank 1 can hold 14,000 bits, little more than 2,000
+# random characters. Yet rank 1 achieved three quarters of the gain, on text that it was **not** trained on. A style has rules, and rules are short.
 #
-# Here are the recorded runs again, with a fresh one of the full update to compare them with:
+# Here are the recorded runs again, together with a new run of the full update for comparison:
 
 # %% alt="Loss on a few held-out rows of Genesis against the step of training, for the fresh full update: from 1.8 it falls fast to 1.3 in the first fifty steps, and slowly to 1.1 at step 150."
 model = language.load("austen")
@@ -110,13 +110,14 @@ assert shares[0] > 0.65
 assert shares[-1] > 0.93
 
 # %% [markdown]
-# Sixty-four times as many parameters take the share from 73 % to 97 %. (That rank 16 hardly gains on rank 4 is the coarse grid of learning rates: the rate that was not chosen has
-# a test loss that is 0.03 lower.) Random labels would need all of them. **Rank limits how much random data fits; for data with rules, a low rank gives
+# Sixty-four times as many parameters raise the share from 73 % to 97 %. (Rank 16 is hardly better than rank 4 because the grid of learning
+# rates is coarse: a learning rate that was not chosen has a test loss that is 0.03 lower.) Random labels would need all of these parameters.
+# **Rank limits how much random data fits; for data with rules, a low rank gives
 # most of the gain.**<!-- claim: low-rank-suffices -->
 #
 # ## Learning rates
 #
-# Which learning rate is best for each? Here is the test loss of one seed:
+# Which learning rate is best for each method? Here is the test loss for one seed:
 
 # %% alt="Test loss against learning rate for ranks 1, 4, 16, 64 and the full update. Each has a valley: that of rank 1 is at 0.03, those of rank 64 and of the full update are at 0.003."
 curves = {}
@@ -144,13 +145,16 @@ lead = [
 assert lead[1] < 0.2 * lead[0]
 
 # %% [markdown]
-# (What ends above a loss of 2 is off the picture, as rank 1 at 0.1.) Had all been compared at the full update's best rate, rank 1 would look far
-# worse than it is. At three times that rate the full update gives up most of its lead over rank 4. **If you compare methods at one learning rate, you measure the learning rate.**<!-- shown: the lead of the full update over rank 4 at its best rate and at three times that -->
+# (Runs that end above a loss of 2, such as rank 1 at 0.1, are outside the picture.) If we had compared all methods at the full update's best
+# learning rate, rank 1 would look far worse than it is. At three times that rate, the full update loses most of its lead over rank 4. **If
+# you compare methods at one learning rate, you measure the learning rate.**<!-- shown: the lead of the full update over rank 4 at its best
+# rate and at three times that -->
 #
 # ## Claims, compared with this model
 #
-# Three papers (those below), and what 150 steps of a model of 750,720 parameters show of them. (*Rank for 90 %*: the smallest that keeps 90
-# % of the update's energy. Intruders are those of *Look inside an update*.) A small model gives a counterexample at most: it shows what to look for.
+# The table lists claims of the three papers below, and what 150 steps of training a model of 750,720 parameters say about them. (*Rank for
+# 90 %* is the smallest rank that keeps 90 % of the update's energy. Intruders are defined in *Look inside an update*.) At most, a small
+# model gives a counterexample: it shows what to look for.
 
 # %%
 at_best = {"full": full, "all linear, r = 4": ladder[4], "all linear, r = 64": ladder[64]}
@@ -197,12 +201,15 @@ print(
 )
 
 # %% [markdown]
-# These are runs with one seed for each search, and $\alpha = 2r$. So ask the package for its verdicts, as in *Learn without forgetting*. There each method has its own sweep of
-# learning rates, eight seeds draw one of four base models and the part of the text to hold back, and $\alpha = 32$ at each rank, as *LoRA Without Regret* has it. The rule that
-# turns figures into a verdict is a list of figures and bounds, tested like code.
+# These runs use one seed for each search, and $\alpha = 2r$. So ask the package for its verdicts, as in *Learn without forgetting*. There,
+# each method gets its own sweep of learning rates, each of eight seeds picks one of four base models and the part of the text to hold out,
+# and $\alpha = 32$ at every rank, as in *LoRA Without Regret*. The rule that turns figures into a verdict is a list of figures and bounds,
+# tested like code.
 #
-# *Supported* means that the whole interval lies on the claimed side, as do the means of both halves of the seeds. *Contradicted here* means that it falls short of the smallest effect worth having, or that what would contradict the claim was
-# found. *Needs scale* means that no method in this setup reaches that effect. Where there are two verdicts, the second is of a language model with 135 million parameters:
+# *Supported* means that the whole interval lies on the claimed side, and so do the means of both halves of the seeds. *Contradicted here*
+# means that the effect is smaller than the smallest effect worth having, or that we found what would contradict the claim. *Needs scale*
+# means that no method in this setup reaches that effect. Where there are two verdicts, the second is for a language model with 135 million
+# parameters:
 
 # %%
 claims = lnp.course.claims()
@@ -212,7 +219,7 @@ Table(["claim", "verdict"], [(claims[name]["title"], claims[name]["verdicts"]) f
 
 
 # %% [markdown]
-# A verdict is as good as its figures, so look at two of them, with their intervals:
+# A verdict is only as good as its figures, so look at two of them, with their intervals:
 
 
 # %%
@@ -235,39 +242,42 @@ assert rates["spread"]["high"] < 3 < rates["doubled"]["low"]
 assert forgetting["kept95"]["high"] < 0 < forgetting["learns"]["low"]
 
 # %% [markdown]
-# - *Rate and rank.* With $\alpha$ fixed the best rates of ranks 1 to 64 are close together, on text and on digits; with $\alpha = 2r$, on digits, they are not. That is
-#   our picture above: another scale, another rate, and no contradiction. The claim is supported. The factor of ten between rank 1 and the full update is no law for a small model: here it rests on
-#   0.005 of validation loss and one seed. On the larger model it is about ten.
-# - *Forgetting.* In the runs above LoRA forgot less. In the claim's, with more rates, the full update forgets less where both have learned as much. On the larger model nothing was forgotten
-#   in so short a run, so that it says nothing. What is forgotten depends on the learning rate.
-# - *Intruders.* They, too, go by the rate. The claim is supported with each method at its best rate, which for the full update is the lowest; at a high rate a full update
-#   has as many as a LoRA.
+# - *Rate and rank.* With $\alpha$ fixed, the best learning rates of ranks 1 to 64 are close together, on text and on digits. With $\alpha =
+#   2r$, on digits, they are not. This agrees with our picture above, because another scale needs another learning rate. The claim is
+#   supported. The factor of ten between rank 1 and the full update is not a law for a small model: here it depends on 0.005 of validation
+#   loss and one seed. On the larger model the factor is about ten.
+# - *Forgetting.* In the runs above, LoRA forgot less. In the runs for the claim, with more learning rates, the full update forgets less when
+#   both have learned equally much. The larger model forgot nothing in such a short run, so it cannot decide the question. How much a model
+#   forgets depends on the learning rate.
+# - *Intruders.* They also depend on the learning rate. The claim is supported if each method has its best learning rate, which for the full
+#   update is the lowest. At a high learning rate, a full update has as many intruders as a LoRA.
 #
-# What we did **not** test here: long training, larger models, tasks other than a style. `lora-np claims` lists all that was tried.
+# We did **not** test long training, larger models, or tasks other than a style here. `lora-np claims` lists everything that we tested.
 #
 # ## The law
 #
-# - A rule takes few parameters, so a low rank achieves most of the gain.
+# - Rules need few parameters, so a low rank achieves most of the gain.
 # - Compare each method at its own best learning rate, over several seeds, with intervals, on text not used for tuning.
-# - LoRA learned less here. Whether it forgets less depends on the learning rate of the full update that it is compared with.
+# - LoRA learned less here. Whether it forgets less depends on the learning rate of the full update with which you compare it.
 #
 # ## What you can do now
 #
-# You can say whether a LoRA is enough, and for what. Try:
+# You can say whether a LoRA is enough, and for which task. Try this:
 #
-# - A paper compares LoRA with a full update, both at a rate of 0.0001, and finds that LoRA learns less. What would you ask for?
+# - A paper compares LoRA with a full update, both at a learning rate of 0.0001, and finds that LoRA learns less. What would you ask the authors for?
 #
 #   <details><summary>Answer</summary>
 #
-#   A sweep of rates for each. Above, rank 1 wanted ten times the full update's rate: at one rate for both, the rate was compared.
+#   A sweep of learning rates for each method. Above, rank 1 needed ten times the full update's learning rate. At one learning rate for both,
+#   you compare how well that rate suits each method.
 #
 #   </details>
-# - On paper: two methods with losses of 1.30 and 1.31, each the mean of five seeds, and a standard deviation of 0.02 between seeds. Which
-#   is better?
+# - On paper: two methods have losses of 1.30 and 1.31, each the mean of five seeds, with a standard deviation of 0.02 between seeds. Which is better?
 #
 #   <details><summary>Answer</summary>
 #
-#   Nobody knows. The **standard error** of each mean, how far it is typically off, is $0.02 / \sqrt 5 = 0.009$, as large as the difference.
+#   You cannot tell. The **standard error** of each mean, the amount by which it is typically off, is $0.02 / \sqrt 5 = 0.009$, as large as
+#   the difference.
 #
 #   </details>
 #

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Learn without forgetting
 #
-# A network reads digits. Now it is to read them when they lie on their side, and it learns that. Then it is shown an upright 7.
+# A network reads digits. It now has to read digits that lie on their side, and it learns to do so. Then you show it an upright 7.
 #
-# **What becomes of what a model could do before it was adapted? And what helps?**
+# **What happens to the abilities that a model had before it was adapted? And what helps to keep them?**
 #
 # After this lesson you can
 #
 # - adapt a network of several layers,
-# - say why an update makes a model forget, and which part of the old data it leaves alone,
-# - keep the old task by replay, at a price that you know,
-# - take an adapter off again.
+# - say why an update makes a model forget, and for which old inputs it changes nothing,
+# - keep the old task by replay, and say what that costs,
+# - remove an adapter again.
 #
 # You need *Train h = W0 x + BAx*.
 
@@ -24,9 +24,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Learn one thing, forget another
 #
-# On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ gives back what it is given. A new example
-# comes, $x = (1, 1)$ with target $y = (2, 0)$. What is missing is $y - W_0 x = (1, -1)$, the error with its sign
-# turned, and an update of rank one adds it:
+# On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ returns its input unchanged. Take a new example, $x = (1, 1)$ with target $y
+# = (2, 0)$. The difference is $y - W_0 x = (1, -1)$, and an update of rank one adds it:
 #
 # $$
 # BA = \begin{pmatrix} 1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}
@@ -35,8 +34,8 @@ from lora_np.table import Table
 # BA \begin{pmatrix} 1 \\ 1 \end{pmatrix} = \begin{pmatrix} 1 \\ -1 \end{pmatrix}
 # $$
 #
-# What happens to old inputs depends on $Ax$ alone. For $(1, -1)$ it is $\tfrac12 - \tfrac12 = 0$: nothing has
-# changed. For $(1, 0)$ it is $\tfrac12$: what was right before is right no more. The model has forgotten.
+# The effect on old inputs depends only on $Ax$. For $(1, -1)$ it is $\tfrac12 - \tfrac12 = 0$, so nothing changes. For $(1, 0)$ it is
+# $\tfrac12$, so an output that was right before is now wrong. The model has forgotten.
 
 # %%
 W0 = np.eye(2)
@@ -45,25 +44,25 @@ for x in [(1, 1), (1, -1), (1, 0)]:
     print(f"x = {x}:  before {W0 @ x},  A x = {A @ x},  after {(W0 + B @ A) @ x}")
 
 # %% [markdown]
-# An update of rank $r$ reacts to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing in these directions, nothing
-# is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Where they have, their answers change. You can show old examples again
-# (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and take it off for old
-# work.
+# An update of rank $r$ responds to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing in these directions,
+# nothing is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Otherwise their outputs change. There are three remedies: show old examples
+# again (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and remove it for the old task.
 #
 # ## A network that reads
 #
-# 1,797 digits, written by 13 people, 8 x 8 pixels each. Until now one matrix did all. A network has several, its **layers**: each takes what
-# the one before gives, after **relu** has set negative values to zero. (Without such a function, three matrices would be one, their product.) Ours has three layers and
-# ten outputs, one for each digit, and the largest is its answer.
+# The data are 1,797 digits of 8 x 8 pixels, written by 13 people. Until now, a model was a single matrix. A network has several, called
+# **layers**: each takes the output of the one before, after **relu** has set negative values to zero. (Without such a function, three
+# matrices would be the same as one, their product.) Our network has three layers and ten outputs, one for each digit. The largest output is
+# its answer.
 #
-# It is trained with the **cross-entropy**. The outputs $o_0$ to $o_9$ become probabilities:
+# We train it with the **cross-entropy**, which turns the outputs $o_0$ to $o_9$ into probabilities:
 #
 # $$
 # p_i = \frac{e^{o_i}}{e^{o_0} + \dots + e^{o_9}}
 # $$
 #
-# The loss is $-\ln p_i$ for the right digit $i$: 0 if the network is certain and right, 0.69 if it gives the
-# right one probability one half.
+# The loss is $-\ln p_i$ for the right digit $i$: it is 0 if the network is certain and right, and 0.69 if it gives the right digit a
+# probability of one half.
 
 # %% alt="Eight handwritten digits, 0 to 7, of eight by eight pixels, in an upper row as written and in a lower row lying on their side." tags=["cover"]
 images, answers = lnp.datasets.digits()
@@ -107,7 +106,7 @@ assert accuracy(reader, old) > 0.95
 assert accuracy(reader, new) < 0.2
 
 # %% [markdown]
-# Of digits on their side it reads 14 %. Guessing gives one in ten.
+# It reads 14 % of the digits that lie on their side. Guessing would give one in ten.
 #
 # Each layer also adds one number to each output, its **bias**: with it, the first layer has $64 \cdot 64 + 64$
 # parameters. LoRA leaves the biases frozen.
@@ -151,14 +150,16 @@ assert scores["LoRA, r = 2", 0.01][1] > scores["last layer only", 0.01][1] + 0.0
 assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 
 # %% [markdown]
-# Rank 2 trains as many parameters as the last layer alone, and its **accuracy**, the share of digits that it reads right, is higher. At rank 8 LoRA is level with the
-# full update.
+# Rank 2 trains as many parameters as the last layer alone, and its **accuracy**, the share of digits that it reads correctly, is higher. At
+# rank 8, LoRA is as good as the full update.
 #
-# Is a little in every layer worth more than much in one, then? That needs a **control**, a measurement that could say no: the old digits and the new are the same pixels
-# in another order, and the first layer alone could put them back. So give it all the parameters, at rank 5.
+# So is it better to train a little in every layer than a lot in one? To find out, we need a **control**, a measurement that could show the
+# opposite. The new digits have the same pixels as the old ones in another order, and the first layer alone could restore this order. So we
+# give it all the parameters, at rank 5.
 #
-# And ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson's. For each it was said in advance which
-# measurement would contradict it; the verdict says that the claim is *supported*, *not shown* (the interval allows both), *contradicted here* (that measurement was found, or the interval falls short of the
+# We also ask for a **verdict**. The package has tested claims about LoRA in larger experiments than those of a lesson. For each claim, we
+# said in advance which measurement would contradict it. The verdict says that the claim is *supported*, *not shown* (the interval allows
+# both), *contradicted here* (that measurement was found, or the interval falls short of the
 # smallest effect worth having), or that it *depends on the task*. `lora-np claims` lists them in a terminal, and `claims` loads them here.
 
 # %%
@@ -172,12 +173,11 @@ assert count == 640
 assert alone[0.01] > scores["last layer only", 0.01][1]
 
 # %% [markdown]
-# One layer is enough if it is the right one. If you do not know which, adapt all.
+# One layer is enough if it is the right one. If you do not know which one that is, adapt all of them.
 #
 # ## What is forgotten
 #
-# Now the old task. Here is each model by what it still knows and by what it has learned, as accuracy. The best is at the
-# upper right:
+# Now look at the old task. The figure places each model by its accuracy on the old task and on the new one. The best place is the upper right:
 
 # %% alt="Accuracy on the new task against accuracy on the old one. The model that is not adapted knows the old task only. Adapted models are at the upper left, LoRA and full alike, apart from small ranks at the lower rate, which have learned less and kept more. A LoRA that is taken off for old work is alone at the upper right."
 slow, fast = (
@@ -226,12 +226,13 @@ print(f"rank 1, lower learning rate:  keeps {kept[0]:.0%}, has learned {learned[
 print("rank 1, higher learning rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"]))
 
 # %% [markdown]
-# At the lower rate rank 1 keeps 90 % of the old task, and reads 59 % of the new one. At the higher rate it reads 85 % of the new one, and
-# keeps 29 % of the old. At each rank, a LoRA that learned the new task well lost much of the old one, and so did the full update. **A low
+# At the lower learning rate, rank 1 reads 90 % of the old digits and 59 % of the new ones. At the higher learning rate, it reads 29 % of the
+# old digits and 85 % of the new ones. At each rank, a LoRA that learned the new task well lost much of the old one, and so did the full
+# update. **A low
 # rank by itself does not protect.**<!-- claim: forgets-less -->
 #
-# Why? In the example on paper, what happens to old inputs depends on $Ax$. Here is its length at rank 8 in the
-# first layer, as a root mean square over the held-out digits:
+# Why? In the example on paper, the effect on old inputs depends on $Ax$. Here is the length of $Ax$ at rank 8 in the first layer, as a root
+# mean square over the held-out digits:
 
 # %%
 adapted = learn(setups["LoRA, r = 8"], new, 0.01)
@@ -241,12 +242,12 @@ print("upright {:.1f}, on their side {:.1f}".format(*lengths))
 assert 0.8 < lengths[0] / lengths[1] < 1.25
 
 # %% [markdown]
-# In the first layer, $Ax$ is as large for upright digits as for those on their side: the update answers both.
+# In the first layer, $Ax$ is as large for upright digits as for digits on their side: the update responds to both.
 #
 # ## Show some of the old again
 #
-# The simplest cure is **replay**: mix old examples into the new ones. How many does it take? Rank 8, the same 500 steps, with a growing share of the
-# 1,200 old digits added to the 1,200 new ones:
+# The simplest remedy is **replay**: mix old examples into the new ones. How many do you need? We train at rank 8 for the same 500 steps and
+# add more and more of the 1,200 old digits to the 1,200 new ones:
 
 # %% alt="Accuracy on the old and on the new task against the number of old examples that are shown again, from 0 to 1,200. The old task rises from 0.18 to 0.78 with 30 old digits, 0.88 with 60 and 0.95 with 120, and then stays level; the new task stays at 0.97."
 replayed = np.array([0, 30, 60, 120, 300, 600, 1_200])
@@ -266,13 +267,13 @@ assert olds[3] > 0.85 > olds[0] + 0.3
 assert news[-1] > news[0] - 0.03
 
 # %% [markdown]
-# A tenth of the old data brings back most of what was lost, and the new task hardly notices. The price is that you must have kept old data,
-# or be able to make some.
+# A tenth of the old data restores most of what was lost, and the new task hardly suffers. The price is that you must have kept old data or
+# be able to make some.
 #
 # ## Take it off
 #
-# The star in the figure is what LoRA can do and a full update cannot. The old model is still there, bit for bit, and the adapter is a small
-# file of its own. A full update would need a second copy of the whole model. For old work, leave the adapter off:
+# The star in the figure shows what LoRA can do and a full update cannot. The old model is still there, bit for bit, and the adapter is a
+# small file of its own. After a full update you would need a second copy of the whole model. For the old task, leave the adapter off:
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)  # the layers inside
@@ -286,8 +287,8 @@ print(
 assert same
 
 # %% [markdown]
-# You have to know which task is at hand. And $W_0$ and $BA$ have to stay apart. `lnp.merge` adds $BA$, with its factor, to $W_0$ and keeps
-# the sum alone. After that the old matrix is no longer there bit for bit: subtracting $BA$ brings it back only up to rounding.
+# For this, you have to know which task an input belongs to, and $W_0$ and $BA$ have to stay separate. `lnp.merge` adds $BA$, with its
+# factor, to $W_0$ and keeps only the sum. After that, the old matrix is lost: subtracting $BA$ restores it only up to rounding.
 
 # %%
 first, merged = adapted.layers[0], lnp.merge(adapted).layers[0]
@@ -300,28 +301,28 @@ assert np.allclose(back, first.base.W, rtol=0, atol=1e-9)
 # %% [markdown]
 # ## The law
 #
-# - An update $BA$ changes the answer to $x$ only if $Ax \ne 0$. Old inputs with a part in the rows of $A$ are
-#   as a rule answered differently. Where the answers become worse, the model has forgotten.
-# - A low rank by itself does not protect what the model knew. Old examples do, few of many.
-# - LoRA can be taken off.
+# - An update $BA$ changes the answer to $x$ only if $Ax \ne 0$. For old inputs with a component along the rows of $A$, the output usually
+#   changes. Where outputs become worse, the model has forgotten.
+# - A low rank by itself does not protect what the model knew. Replaying a few of the old examples does.
+# - You can remove a LoRA.
 #
 # ## What you can do now
 #
-# You can adapt a network, and report both what it has learned and what it has lost. Try:
+# You can adapt a network and report both what it has learned and what it has lost. Try this:
 #
-# - On paper: for $A = (\tfrac12\ \tfrac12)$, which inputs in the plane are answered as before?
+# - On paper: for $A = (\tfrac12\ \tfrac12)$, for which inputs in the plane does the output stay the same?
 #
 #   <details><summary>Answer</summary>
 #
-#   Those with $Ax = 0$: all multiples of $(1, -1)$.
+#   For those with $Ax = 0$, which are all multiples of $(1, -1)$.
 #
 #   </details>
-# - Adapt with both kinds of digits at once, half and half. What becomes of the old task, and of the new one?
+# - Adapt with both kinds of digits at once, half and half. How good is the model at the old task and at the new one?
 #
 #   <details><summary>Answer</summary>
 #
-#   With twice as many examples and the same 500 steps at rate 0.01, rank 8 reads 97 % of both, rank 2 96 % and 90 %. Nothing had to be
-#   forgotten: the new task and the old fit into one network.
+#   With twice as many examples and the same 500 steps at a learning rate of 0.01, rank 8 reads 97 % of both kinds, and rank 2 reads 96 % and
+#   90 %. The network did not have to forget anything: both tasks fit into it.
 #
 #   </details>
 #

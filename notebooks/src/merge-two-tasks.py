@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Merge two tasks
 #
-# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. You want a model that
-# does both, in one set of parameters: so add both updates.
+# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. You want a model that does
+# both, with one set of parameters. So you add both updates.
 #
 # **What happens when you add two updates?**
 #
 # After this lesson you can
 #
 # - merge an adapter, and say what low precision destroys,
-# - see two updates get into each other's way, and measure it,
+# - see how two updates interfere, and measure it,
 # - choose the weights of a sum, and compare merge methods fairly.
 #
-# You need *Open a real adapter*, and of *Adapt a language model* what a loss is.
+# You need *Open a real adapter*, and from *Adapt a language model* the meaning of a loss.
 
 # %%
 import os
@@ -32,8 +32,8 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## One adapter
 #
-# To **merge** an adapter is to write the model in which each $W_0$ has become $W_0 + \frac{\alpha}{r} BA$. It computes what base and
-# adapter computed, without a further product. Losses are those of the last 6,000 characters of each book, which no adapter was trained on.
+# To **merge** an adapter means to write a model in which each $W_0$ is replaced by $W_0 + \frac{\alpha}{r} BA$. It computes the same as base
+# and adapter, without additional products. We measure losses on the last 6,000 characters of each book, on which no adapter was trained.
 
 # %%
 names = {
@@ -55,7 +55,7 @@ def with_adapter(task):
     return adapters.attach(model, adapters.load(paths[task]))
 
 
-adapters.merge(paths["Bible"].parent, paths["Bible"], "merged")
+adapters.merge(paths["Bible"].parent, paths["Bible"], "merged", force=True)
 both_ways = [with_adapter("Bible"), language.load("merged")]
 alone, merged = (losses(each, {"Bible": tests["Bible"]})[0] for each in both_ways)
 size = Path("merged", "model.safetensors").stat().st_size
@@ -66,13 +66,13 @@ print(
 assert abs(merged - alone) < 0.001
 
 # %% [markdown]
-# The price: a merged model is as large as the base, and no longer two things. For ten tasks, keep one
-# base and ten adapters. A second price is paid in rounding.
+# The price is that a merged model is as large as the base, and that you can no longer separate the two. For ten tasks, keep one base and ten
+# adapters. The second price is rounding.
 #
 # ## What low precision destroys
 #
 # Large models are mostly stored in **bfloat16**, 16 bits per parameter. Between 1 and 2 there are 128 such numbers,
-# $1/128 = 0.0078$ apart. Let a weight be 1, and add a small update:
+# $1/128 = 0.0078$ apart. Take a weight of 1 and add a small update:
 
 # %%
 for update in [0.003, 0.005, 0.01]:
@@ -80,9 +80,9 @@ for update in [0.003, 0.005, 0.01]:
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
-# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens to many entries at once. We
-# store a query matrix in bfloat16 and in float16 (as many bits, three more of them for digits and fewer for the range), merge the update as
-# it was trained and weaker ones, and measure which share of the update's norm is lost.
+# An update of less than half a step is lost, and a larger one becomes a whole step. In a large matrix this happens to many entries at once.
+# We store a query matrix in bfloat16 and in float16 (which has as many bits, but uses three more for digits and fewer for the range). Then
+# we merge the update as it was trained, and weaker ones, and measure which share of the update's norm is lost.
 
 # %%
 bible = adapters.load(paths["Bible"])
@@ -111,9 +111,9 @@ xlabel, ylabel = "how many times weaker the update is made", "share of it lost b
 axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
 
 # %% [markdown]
-# The rounding error goes by the size of $W_0$, a fraction of a per cent of each entry, however weak the update
-# is. **So it is weak updates that suffer.**<!-- claim: merge-in-four-bits --> In a short format a merged adapter can not even be taken out again
-# exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
+# The rounding error depends on the size of $W_0$: it is a fraction of a percent of each entry, however weak the update is. **So weak updates
+# suffer most.**<!-- claim: merge-in-four-bits --> In a short format, you cannot even subtract a merged adapter again exactly. (The LoRA
+# paper switches tasks by subtraction; in float32 that does little harm.)
 
 # %%
 stored = lnp.hub.rounded(W0, "bfloat16")
@@ -127,17 +127,17 @@ assert np.mean(back != stored) > 0.1
 #
 # ## Two on paper
 #
-# Now two updates of rank one, on a matrix with two outputs and two inputs:
+# Now take two updates of rank one, for a matrix with two outputs and two inputs:
 #
 # $$
 # \Delta_1 = \begin{pmatrix} 1 \\ 0 \end{pmatrix} \begin{pmatrix} 1 & 0 \end{pmatrix}, \qquad
 # \Delta_2 = \begin{pmatrix} 0 \\ 1 \end{pmatrix} \begin{pmatrix} 1 & 1 \end{pmatrix}
 # $$
 #
-# Task 1 has inputs such as $x = (1, 0)$ and wants $\Delta_1 x = (1, 0)$ added. The sum adds $(1, 1)$: $\Delta_2$ responds as well, since
-# $A_2 x = 1$. That is **interference**. For $x = (1, -1)$ there is none: $A_2 x = 0$. **What decides is whether one task's $A$ responds to
-# the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> That the two updates, as long vectors, are orthogonal
-# does not help: here they are.
+# Task 1 has inputs such as $x = (1, 0)$, to which $\Delta_1 x = (1, 0)$ should be added. The sum adds $(1, 1)$, because $\Delta_2$ responds
+# as well: $A_2 x = 1$. That is **interference**. For $x = (1, -1)$ there is none, since $A_2 x = 0$. **Updates interfere if one task's $A$
+# responds to the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> It does not help if the two updates, as long
+# vectors, are orthogonal: here they are.
 
 # %%
 first, second = np.outer([1, 0], [1, 0]), np.outer([0, 1], [1, 1])
@@ -148,8 +148,10 @@ assert np.sum(first * second) == 0
 # %% [markdown]
 # ## Two in the language model
 #
-# Record the input of each of the 28 linear layers while the model reads the Bible. `Recording` below wraps a layer: it keeps a copy of each input `x`, and then
-# does what the layer does. With these inputs, compare how much the Dictionary's update adds with how much the Bible's own adds. Then the other way round.
+# Record the input of each of the 28 linear layers while the model reads the Bible. `Recording` below wraps a layer: it keeps a copy of each
+# input `x`, and then
+# does what the layer does. With these inputs, compare how much the Dictionary's update adds with how much the Bible's own update adds. Then
+# do the same with the roles exchanged.
 
 # %%
 seen = {}
@@ -203,14 +205,14 @@ assert all(0.5 < share.min() < share.max() < 2 for share in strays.values())
 
 # %% [markdown]
 # As long vectors the updates are orthogonal: their **cosine**, the products of their entries added up and divided by both norms, is near 0.
-# Yet each responds to the other's text about as strongly as to its own: both texts are English, and make similar inputs. So a sum must be a
-# compromise.
+# Yet each responds to the other's text about as strongly as to its own, because both texts are English and produce similar inputs. So a sum
+# must be a compromise.
 #
 # ## Weights first
 #
-# Each update in a sum has a factor, called its weight (it has nothing to do with the weights of the model). Let both be $c$, and the sum
-# $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, and ranks add up. Here
-# are both losses for $c$ from 0.2 to 1; the lower left is best:
+# Each update in a sum has a factor, called its weight (which has nothing to do with the weights of the model). Let both weights be $c$, so
+# that the sum is $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, so the
+# ranks add up. Here are both losses for $c$ from 0.2 to 1. The best place is the lower left:
 
 # %% alt="Loss on the Dictionary against loss on the Bible, lower left is better. Single adapters: the Bible's at 1.18 and 2.26, the Dictionary's at 1.84 and 1.57, the base at 1.93 and 1.94. The curve of the sum runs from the base at small weights to 1.34 and 1.74 at one half, and back up to 1.48 and 2.05 at one." tags=["cover"]
 shares_of_each = [0.2, 0.35, 0.5, 0.75, 1.0]
@@ -241,16 +243,17 @@ assert curve[2][0] < base[0] - 0.5
 assert curve[2][1] < base[1] - 0.15
 
 # %% [markdown]
-# At $c = 1$ the sum is worse on the Dictionary than no adapter at all. At one half it is better on both than the base, and worse on each
-# than the adapter made for it: it keeps about three quarters of what the Bible's brings, and half of the Dictionary's.
+# At $c = 1$ the sum is worse on the Dictionary than no adapter at all. At one half it is better than the base on both, but worse on each
+# than the adapter that was made for it: it keeps about three quarters of the gain of the Bible's adapter, and half of the gain of the Dictionary's.
 #
 # ## What helps
 #
-# There are dozens of merge methods. Here are three, beside the plain sum, at weights of 0.5, 0.75 and 1 :
+# There are dozens of merge methods. Here are three of them and the plain sum, at weights of 0.5, 0.75 and 1:
 #
 # - **TIES** looks at each entry. (`ties_svd` then truncates the result to a low rank again.) In each update it sets the smaller half of the
 #   entries to zero. Where two updates disagree in sign, the sign with the larger total wins, and only entries of that sign are added.
-# - **Iso** looks at directions. It takes the SVD of the sum and gives all its singular values their mean, so that no task's strong directions drown another's.
+# - **Iso** looks at directions. It takes the SVD of the sum and gives all its singular values their mean, so that no task's strong
+#   directions drown another's.
 # - **RegMean** looks at inputs. It solves for the update whose outputs, on each task's inputs, are closest to what that task's own update
 #   gives, by **least squares** (the least sum of squared errors). For that it needs $X^T X$ of each layer's inputs (`grams`).
 
@@ -285,11 +288,13 @@ assert abs(at_best["sum"] - at_best["regmean"]) < 0.03
 assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 
 # %% [markdown]
-# Read *both, at 1* alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best.
+# If you read only *both, at 1*, TIES and RegMean are far better than the sum. But the last column shows that the plain sum, at its own best
+# weight, is as good as the best.
 # **If you compare merge methods at one weight, you measure the weight**<!-- shown: both columns of the table -->, as with learning rates.
-# RegMean needs no search for its weight: it looks at the inputs.
+# RegMean needs no search for its weight, because it looks at the inputs.
 #
-# Then there is **training**: a few steps on both texts, from the sum at one half, let the parts make room for each other. Here are twenty.
+# Finally, there is **training**: a few steps on both texts, starting from the sum at one half, let the two parts adjust to each other. Here
+# are twenty steps.
 
 # %%
 half = lnp.merge(combined("sum", 0.5))
@@ -313,38 +318,40 @@ Table(["", *formats], rows, title="Losses", formats=formats)
 assert all(np.array(mended) < curve[2])
 
 # %% [markdown]
-# It helps a little. Nothing here reaches what each adapter does alone. **If you can switch adapters, do not merge
-# them**<!-- shown: the table of losses -->: keep one base and two files, and attach the one that is asked for.
+# It helps a little. No method here is as good as each adapter alone. **If you can switch adapters, do not merge
+# them**<!-- shown: the table of losses -->: keep one base and two files, and attach the one that you need.
 #
 # ## The law
 #
-# - Merging adds the update once and for all. It rounds by the size of $W_0$, so weak updates are lost first; merge in float32, from the original base.
-# - Two updates interfere where the $A$ of one responds to the inputs of the other. That the updates are orthogonal says nothing.
+# - Merging adds the update once and for all. Its rounding error depends on the size of $W_0$, so weak updates are lost first. Merge in
+#   float32, from the original base.
+# - Two updates interfere where the $A$ of one responds to the inputs of the other. It says nothing if the updates are orthogonal.
 # - Choose the weights of a sum by measuring. A weight of 1 for each was not the best here.
 #
 # ## What you can do now
 #
-# You can merge, and say what it costs each task. Try:
+# You can merge adapters and say what that costs each task. Try this:
 #
 # - On paper: $A_1 = (1\ 0)$ and $A_2 = (0\ 1)$. For which inputs do the two updates interfere?
 #
 #   <details><summary>Answer</summary>
 #
-#   For an input of task 1 if its second entry is not zero, for one of task 2 if its first is not. If task 1 has only inputs $(t, 0)$ and task 2 only $(0, t)$, for none that occur.
+#   For an input of task 1 if its second entry is not zero, and for an input of task 2 if its first entry is not zero. If task 1 has only
+#   inputs $(t, 0)$ and task 2 only inputs $(0, t)$, they never interfere.
 #
 #   </details>
-# - Give the Bible twice the weight of the Dictionary: `weights=[0.6, 0.3]`. Which of the two losses moves more, against 0.5 for both?
+# - Give the Bible twice the weight of the Dictionary: `weights=[0.6, 0.3]`. Which of the two losses changes more, compared with 0.5 for both?
 #
 #   <details><summary>Answer</summary>
 #
-#   The Dictionary's: it rises from 1.74 to 1.87, and the Bible's falls from 1.34 to 1.26. What one gains, the other pays.
+#   The Dictionary's loss changes more: it rises from 1.74 to 1.87, and the Bible's falls from 1.34 to 1.26. One gains at the other's expense.
 #
 #   </details>
 # - In a terminal: `lora-np combine ONE=0.5 TWO=0.5 --method cat -o SUM` for two adapters of the same base. What does `lora-np diff ONE SUM` say?
 #
 #   <details><summary>Answer</summary>
 #
-#   A difference of more than half in most modules, and a cosine near 0.7: each of two updates of the same size that are orthogonal makes half of the sum.
+#   The sum differs from either adapter by more than half in most modules, with a cosine near 0.7, as for any two orthogonal updates of equal size.
 #
 #   </details>
 #

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Open a real adapter
 #
-# A LoRA has been trained. To pass it on, its maker sends a folder with two files. The model that it belongs
-# to is not among them.
+# You get a LoRA as a folder with two files. The model that it belongs to is not among them.
 #
-# **What is in those files, and what can be done with them without any training?**
+# **What is in those files, and what can you do with them without any training?**
 #
 # After this lesson you can
 #
@@ -38,12 +37,13 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # \alpha = 4, \quad \Delta W = \frac{\alpha}{r} B A = 2 B A
 # $$
 #
-# We save it as PEFT would, and look at what is there:
+# We save it as PEFT would, and look at the files:
 
 # %%
 B = np.array([[3, 0], [4, 0], [0, 3], [0, 4]], dtype=np.float32)
 A = np.array([[2, 0, 1, 0, 2], [0, 0.06, 0, 0.08, 0]], dtype=np.float32)
-lnp.adapters.save(lnp.LoRALinear(lnp.Linear(np.zeros((4, 5))), A=A, B=B, alpha=4), "paper")
+layer = lnp.LoRALinear(lnp.Linear(np.zeros((4, 5))), A=A, B=B, alpha=4)
+lnp.adapters.save(layer, "paper", force=True)  # force: so that the cell can run twice
 
 for file in sorted(Path("paper").iterdir()):
     print(f"{file.name:27}{file.stat().st_size:4} bytes")
@@ -58,22 +58,22 @@ config = json.loads(Path("paper/adapter_config.json").read_text())
 print({setting: config[setting] for setting in ["target_modules", "r", "lora_alpha"]})
 
 # %% [markdown]
-# Two arrays, in files called *tensors*, with $2 \cdot (4 + 5) = 18$ entries, and names that say where they belong: `linear` is the layer,
-# `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$ nobody could know the factor
-# $\alpha / r$, the **scale** of the update: the shape of $A$ says only $r$.
+# There are two arrays, which files call *tensors*, with $2 \cdot (4 + 5) = 18$ entries. Their names say where they belong: `linear` is the
+# layer, and `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$ nobody could know the
+# factor $\alpha / r$, the **scale** of the update, because the shape of $A$ reveals only $r$.
 #
 # ## Two files, one adapter
 #
-# Double $B$ and halve $A$. Each entry in the file has changed, and $BA$ is the same. In general, take any square matrix $M$ that has
-# an **inverse** $M^{-1}$, which undoes it. Then $(BM)(M^{-1}A)$ is $BA$. So the entries of $A$ or $B$ alone say little.
+# If you double $B$ and halve $A$, every entry in the file changes, but $BA$ stays the same. In general, take any square matrix $M$ with an
+# **inverse** $M^{-1}$, which undoes what $M$ does. Then $(BM)(M^{-1}A)$ is $BA$. So the entries of $A$ or of $B$ alone say little.
 #
-# PEFT calls a layer with a name a **module**. In the package an `Adapter` maps the name of each to an `AdapterModule`, its $A$, $B$ and
-# $\alpha$. `diff` compares what two adapters do:
+# PEFT calls a layer with a name a **module**. In the package, an `Adapter` maps the name of each module to an `AdapterModule` with its $A$,
+# $B$ and $\alpha$. `diff` compares the updates of two adapters:
 
 # %%
 change = np.array([[1, 2], [0, 1]], dtype=np.float32)
 other = lnp.adapters.AdapterModule.of(A=np.linalg.inv(change) @ A, B=B @ change, alpha=4)
-lnp.adapters.save(lnp.adapters.Adapter({"linear": other}), "other")
+lnp.adapters.save(lnp.adapters.Adapter({"linear": other}), "other", force=True)
 
 print("A, with other entries:\n", other.A)
 print("the same update:", lnp.adapters.diff("paper", "other").same)
@@ -82,14 +82,15 @@ assert lnp.adapters.diff("paper", "other").same
 # %% [markdown]
 # ## The spectrum, without the product
 #
-# How large an update is, in each direction, is in the singular values of $\Delta W$, its **spectrum**. In our example they can be read off. The
-# columns of $B$ are orthogonal, of length 5 and 5, and so are the rows of $A$, of length 3 and 0.1. Each
-# column times its row is a term of the SVD. With the factor 2, the singular values are
+# The singular values of $\Delta W$, its **spectrum**, say how large the update is in each direction. In our example you can read them off.
+# The columns of $B$ are orthogonal and both have length 5. The rows of $A$ are orthogonal and have lengths 3 and 0.1. So each column times
+# its row is a term of the SVD. With the factor 2, the singular values are
 # $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 = 1$.
 #
 # In general the columns of $B$ are not orthogonal. The **QR decomposition** writes $B = QR$: the columns of $Q$ are orthogonal and of length 1, and
-# $R$, which is small, $r \times r$, says how to combine them into the columns of $B$. (*Factor a matrix* builds one.) The same for $A^T$. Multiplying by such a $Q$ turns
-# a matrix and changes no singular value. What is left to decompose is the product of two small matrices:
+# $R$, which is small, $r \times r$, says how to combine them into the columns of $B$. (*Factor a matrix* builds one.) Do the same with
+# $A^T$. Multiplying a matrix by such a $Q$ turns it but changes no singular value. So it is enough to decompose the product of the two small
+# matrices:
 
 # %%
 Q_B, R_B = np.linalg.qr(other.B)
@@ -100,16 +101,17 @@ assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
 assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 
 # %% [markdown]
-# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed**<!-- shown: singular values of 30 and 1 --> to keep
-# 99 % of the energy. For a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
-# entries, and it is how `inspect` looks into files.
+# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed**<!-- shown: singular values of 30 and
+# 1 --> to keep
+# 99 % of the energy. For a 4,096 x 4,096 layer at rank 16, this method needs the SVD of a 16 x 16 matrix instead of one with 16 million
+# entries. `inspect` uses it to look into files.
 #
 # ## A real one
 #
-# A **network** is a model of several layers, each taking what the one before gives. Ours, of three linear layers, learns to predict the
-# pixels of photographs, 10 x 12 pixels in, the next 10 x 10 out. Between its layers stands a function that is not linear, `tanh`, which
-# presses values into the range from -1 to 1. Then the network is adapted to the map of heights: once by LoRA of rank 16 in each layer, once
-# in full.
+# A **network** is a model with several layers, each of which takes the output of the one before. Our network has three linear layers and
+# learns to predict pixels of photographs: 10 x 12 pixels are the input, the next 10 x 10 the output. Between the layers is a nonlinear
+# function, `tanh`, which maps values into the range from -1 to 1. We then adapt the network to the map of heights: once with LoRA of rank 16
+# in each layer, and once in full.
 
 # %%
 rng = np.random.default_rng(0)
@@ -152,19 +154,19 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
     print(f"{name:16}{error(model):.3f}")
 
 # %% [markdown]
-# All three go to disk: two models as **checkpoints**, their weights under names, and the adapter. Then we look into the adapter:
+# We save all three: two models as **checkpoints**, which hold weights with their names, and the adapter. Then we look into the adapter:
 
 
 # %%
 def save_checkpoint(model, folder):
-    Path(folder).mkdir()
+    Path(folder).mkdir(exist_ok=True)
     tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(model)}
     lnp.hub.safetensors.save(tensors, f"{folder}/model.safetensors")
 
 
 save_checkpoint(base, "base")
 save_checkpoint(full, "full")
-lnp.adapters.save(lora, "adapter")
+lnp.adapters.save(lora, "adapter", force=True)
 
 found = lnp.adapters.inspect("adapter")
 columns = ["module", "rank", "scale", "norm", "rank for 99 %", "excess rank"]
@@ -172,9 +174,9 @@ rows = [[row[name] for name in columns] for row in found.table.records]
 Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
-# Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the Frobenius norm of the update. *Rank for 99 %* is
-# the smallest rank that keeps 99 % of the energy, *excess rank* what the file has beyond that. This is about the entries of the update. How
-# many directions the model's outputs need is measured below, by the error. All singular values:
+# Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the Frobenius norm of the update. *Rank for 99 %* is the
+# smallest rank that keeps 99 % of the energy, and *excess rank* is the rest of the rank in the file. These columns describe the entries of
+# the update. Below, the error will show how many directions the model's outputs need. Here are all singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
 assert all(0 < row["excess rank"] < 8 for row in found.table.records)
@@ -182,15 +184,15 @@ _, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
 axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 
 # %% [markdown]
-# They fall, but without a cliff. No direction is unused here, some are weak.
+# They fall, but without a cliff. No direction is unused here, although some are weak.
 #
 # ## One that was made elsewhere
 #
 # *More: the path goes on without this section.*
 #
-# That adapter was ours. Here is one that PEFT has made, with PyTorch, a library for networks, and for the language model of
-# *Adapt a language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. Who made
-# it, from what and under which licence is in a third file, which you should always read first:
+# We made that adapter ourselves. The next one was made by PEFT with PyTorch, a library for networks, for the language model of *Adapt a
+# language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. A third file says who made it, from what, and
+# under which licence. Always read this file first:
 
 # %%
 elsewhere = lnp.language.located_adapter("genesis-by-peft")
@@ -207,8 +209,8 @@ rows = [[row[name] for name in columns] for row in found_elsewhere.table.records
 Table(columns, rows)
 
 # %% [markdown]
-# The adapter is on queries and values in each of four layers. The rank is 16 each, and 6 to
-# 11 are needed for 99 % of the energy. What does the adapter do? Attach it, and let the model write:
+# The adapter changes queries and values in each of four layers. Each module has rank 16, of which 6 to 11 are needed for 99 % of the energy.
+# What does the adapter do? Attach it, and let the model write:
 
 # %% tags=["varies"]
 model = lnp.language.load("austen")
@@ -227,13 +229,12 @@ assert losses["with adapter"] < losses["base"] - 0.5
 assert all(5 < row[3] < 12 for row in rows)
 
 # %% [markdown]
-# No training, no PyTorch: two files, and names that agree.
+# This needed no training and no PyTorch, only two files and names that agree.
 #
 # ## Cut an adapter, or make one from two models
 #
-# `resize` truncates the SVD of each update, and `extract` does the same with the difference of two models. So
-# there are three ways to a small file: train rank 16 and cut, train in full and cut, or train at the small
-# rank from the start.
+# `resize` truncates the SVD of each update, and `extract` does the same with the difference between two models. So there are three ways to
+# make a small file: train at rank 16 and truncate, train in full and truncate, or train at the small rank from the start.
 
 
 # %%
@@ -248,8 +249,8 @@ def error_of(folder):
 ranks = [1, 2, 3, 4, 6, 8, 12, 16]
 curves = {"LoRA of rank 16, truncated": [], "full update, truncated": []}
 for rank in ranks:
-    lnp.adapters.resize("adapter", f"resized-{rank}", rank=rank)
-    lnp.adapters.extract("base", "full", f"extracted-{rank}", rank=rank)
+    lnp.adapters.resize("adapter", f"resized-{rank}", rank=rank, force=True)
+    lnp.adapters.extract("base", "full", f"extracted-{rank}", rank=rank, force=True)
     for curve, name in zip(curves.values(), ["resized", "extracted"], strict=True):
         curve.append((size_of(f"{name}-{rank}"), error_of(f"{name}-{rank}")))
 
@@ -272,16 +273,15 @@ for rank, (size, loss) in trained.items():
 lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 
 # %% [markdown]
-# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. Read it slowly, since it contradicts what you would like to
-# believe:
+# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. It may surprise you:
 #
 # - At rank 16 all three meet. At low ranks they do not.
-# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The terms that were cut off had balanced those that stayed.
-#   Here that is so for the full update at ranks 1 to 6, at rank 1 only just, and for the LoRA at rank 1.
-# - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
+# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The terms that were removed had balanced the terms
+#   that remain. This happens here to the full update at ranks 1 to 6 (at rank 1 only just), and to the LoRA at rank 1.
+# - A LoRA that was trained at rank 4 is better than a larger one that was truncated to rank 4.
 #
-# The SVD keeps the *entries* of the update as close as possible. What counts is the outputs of the model, and
-# between the two stand the inputs and the other layers. So after each cut, measure.
+# The SVD keeps the *entries* of the update as close as possible. But what matters is the model's outputs, and these also depend on the
+# inputs and on the other layers. So measure the error after each truncation.
 
 # %%
 resized, extracted = (
@@ -300,7 +300,7 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 #
 # *More: the path goes on without this section.*
 #
-# Where PyTorch and PEFT are installed, the folder opens as it is. Base and adapter of this lesson, there:
+# Where PyTorch and PEFT are installed, PEFT opens the folder as it is. To load this lesson's base and adapter there:
 #
 # ```python
 # import torch
@@ -325,14 +325,15 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 # tuned.save_pretrained("from-peft")
 # ```
 #
-# And what PEFT has written comes back by `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. The
-# modules are found by their names, so these must agree: `layers.0` here and there.
+# To bring back what PEFT has written, call `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. Modules are found by their names, so
+# these must agree: `layers.0` must be called `layers.0` in both programs.
 #
-# Names are also what often goes wrong. If the tensors have other names, PEFT only warns that it misses some, and goes on without the
-# adapter. `check` tells beforehand, and names the command that writes the names of the base:
+# Names often go wrong. If the tensors have other names, PEFT only warns that some are missing, and continues without the adapter. `check`
+# sees from the file alone that something is wrong. PEFT's prefix `base_model.model.` is missing here. Whether PEFT still finds the modules
+# depends on the model, which is not in the file: so the status is *not known*. A command writes the names of the base:
 
 # %%
-Path("nameless").mkdir()
+Path("nameless").mkdir(exist_ok=True)
 weights = lnp.hub.safetensors.open("adapter/adapter_model.safetensors")
 shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
 lnp.hub.safetensors.save(shorter, "nameless/adapter_model.safetensors")
@@ -343,22 +344,20 @@ lnp.adapters.check("nameless", runtime="peft")
 # %% [markdown]
 # ## The law
 #
-# - An adapter is $A$ and $B$ for each module, a name for each, $r$ and $\alpha$. Without its base model it does
-#   nothing.
-# - $(BM)(M^{-1}A) = BA$: look at the product, never at the factors. Its singular values come from two thin
-#   QR decompositions.
-# - A cut keeps entries close, not outputs. Measure after each cut.
+# - An adapter consists of $A$ and $B$ for each module, the module's name, $r$ and $\alpha$. Without its base model it does nothing.
+# - $(BM)(M^{-1}A) = BA$: judge an update by the product, never by its factors. Two thin QR decompositions give its singular values.
+# - Truncation keeps the entries close, not the outputs. Measure after each truncation.
 #
 # ## What you can do now
 #
-# You can open any LoRA in PEFT's format and say what it holds. Try:
+# You can open any LoRA in PEFT's format and say what it holds. Try this:
 #
-# - On paper: cut the example of the beginning to rank 1. What are the new $B$, $A$ and $\alpha$, if the scale
-#   $\alpha / r$ is to stay 2? (One choice of many.) How large is the relative error of $\Delta W$?
+# - On paper: truncate the example from the beginning to rank 1. What are the new $B$, $A$ and $\alpha$ if the scale $\alpha / r$ must stay
+#   2? (There are many right choices.) How large is the relative error of $\Delta W$?
 #
 #   <details><summary>Answer</summary>
 #
-#   $B = (3, 4, 0, 0)^T$, $A = (2, 0, 1, 0, 2)$ and $\alpha = 2$. Singular value 1 is missing, 30 is kept: $1 / \sqrt{30^2 + 1^2} = 3.3\ \%$.
+#   $B = (3, 4, 0, 0)^T$, $A = (2, 0, 1, 0, 2)$ and $\alpha = 2$. The singular value 1 is missing, and 30 is kept: $1 / \sqrt{30^2 + 1^2} = 3.3\ \%$.
 #
 #   </details>
 # - Use `resize` with `budget=12_000` instead of a rank. Which module gets the most directions? Is the error
@@ -366,8 +365,8 @@ lnp.adapters.check("nameless", runtime="peft")
 #
 #   <details><summary>Answer</summary>
 #
-#   The last layer gets 7, the first 6, the middle one 4. The error is the same as at rank 6, to four digits, with 3 % fewer bytes: here the
-#   layers need nearly equal ranks.
+#   The last layer gets 7 directions, the first 6, and the middle one 4. The error is the same as at rank 6, to four digits, with 3 % fewer
+#   bytes: the layers need nearly equal ranks here.
 #
 #   </details>
 # - In a terminal: `lora-np inspect FOLDER` for an adapter that you have downloaded. Which rank does it need?

@@ -1,9 +1,8 @@
 # %% [markdown]
 # # See rank
 #
-# Three pictures of the same size, 600 x 512 pixels: a flag, a chessboard, a photograph. Each is a matrix of
-# 307,200 entries. The flag could be described in one line, the chessboard in two, the photograph hardly at
-# all.
+# Here are three pictures of the same size, 600 x 512 pixels: a flag, a chessboard, and a photograph. Each is a matrix of
+# 307,200 entries. You could describe the flag in one line and the chessboard in two, but the photograph hardly at all.
 #
 # **What is the number that tells these matrices apart?**
 #
@@ -14,8 +13,8 @@
 # - build a matrix of any rank from two thin ones,
 # - say why noise gives a matrix full rank, and what to ask instead (*more*).
 #
-# You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
-# belongs to. *Follow the post* shows why rank matters: it changes 12,000 entries with 1,760 parameters.
+# You need matrix multiplication and a little Python. `lora_np`, imported as `lnp`, is the package that this course belongs to. *Follow the
+# post* shows why rank matters: there, 1,760 parameters change 12,000 entries.
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,11 +31,11 @@ import lora_np as lnp
 # M = \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \\ 2 & 0 & 2 \end{pmatrix}
 # $$
 #
-# The first column is new. The second is not a multiple of the first, so it is new as well. The third is the sum
-# of the first two: you can build it from those.
+# The first column is new. The second is not a multiple of the first, so it is new as well. The third is the sum of the first two, so it
+# brings nothing new: you can build it from them.
 #
-# A **linear combination** of columns, combination for short, is a sum of multiples of them. A column is **independent** of those before it
-# if it is not a combination of them. The number of independent columns is the **rank**. Python counts from 0, so
+# A **linear combination** of columns, or combination for short, is a sum of multiples of these columns. A column is **independent** of the
+# columns before it if it is not a combination of them. The number of independent columns is the **rank**. Python counts from 0, so
 # the independent columns here are 0 and 1.
 
 # %%
@@ -47,10 +46,11 @@ print("independent columns:", lnp.independent_columns(M))
 print("rank:", lnp.matrix_rank(M))
 
 # %% [markdown]
-# The same holds for rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first, minus 4 times the second, minus the
-# third. So one row can be made from the others, and two rows are independent. (The **transpose** $M^T$ has rows and columns exchanged.)
+# The same works with rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first row, minus 4 times the second, minus
+# the third. So one row can be built from the others, and two rows are independent. (The **transpose** $M^T$ has rows and columns exchanged.)
 #
-# That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin matrices --> *Two thin matrices* below proves it in two lines.
+# That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin
+# matrices --> *Two thin matrices* below proves it in two lines.
 
 # %%
 assert (2 * M[0] - 4 * M[1] - M[2] == 0).all()
@@ -67,8 +67,7 @@ print("rank of M transposed:", lnp.matrix_rank(M.T))  # .T: rows become columns
 # M x = x_0 \cdot \text{column}_0 + x_1 \cdot \text{column}_1 + \dots
 # $$
 #
-# All the outputs together are the **column space**. Two matrices with two columns each show what rank means
-# for it.
+# All possible outputs together form the **column space**. Two matrices with two columns each show what the rank says about it.
 
 # %% alt="Two planes with arrows for the columns of a matrix. Left, rank 2: the arrows point in two directions and the outputs fill the plane. Right, rank 1: the arrows lie on one line, and so do all outputs."
 independent = np.array([[2.0, -1.0], [1.0, 1.5]])
@@ -90,13 +89,12 @@ for axes, columns in zip(panels, [independent, dependent], strict=True):
 
 # %% [markdown]
 # The arrows are the columns, and each dot is $Mx$ for a random $x$. A **direction** is where a vector points, whatever its length. On the
-# left two directions are enough for the whole plane. On the right the second column is a multiple of the first, and no $x$ leads off the
-# line.
+# left, two directions are enough to reach the whole plane. On the right, the second column is a multiple of the first, so no $x$ leads off the line.
 #
 # **The rank is the number of directions that the outputs need.**<!-- proof: outputs are combinations of the independent columns -->
-# `column_space` gives such directions, each of length 1 (the root of the sum of its squared entries) and **orthogonal** to the others, that
-# is at right angles: products of their entries add up to zero. For our $3 \times 3$ matrix there are two, and every output is a combination
-# of them:
+# `column_space` returns such directions. Each has length 1 (the square root of the sum of its squared entries) and is **orthogonal** to the
+# others, that is, at right angles to them: the products of their entries add up to zero. Our $3 \times 3$ matrix has two, and every output
+# is a combination of them:
 
 # %%
 directions = lnp.column_space(M)
@@ -113,8 +111,8 @@ assert np.allclose(directions @ amounts, output)
 # %% [markdown]
 # ## Rank one: a column times a row
 #
-# The multiplication table of your school days has many numbers and little content. Each row is a multiple of
-# the first, so its rank is 1. It is the product of one column and one row:
+# The multiplication table that you learned at school has many numbers but little content. Each row is a multiple of the first, so its rank
+# is 1. The table is the product of one column and one row:
 
 # %% alt="A column with the numbers 1 to 4, times a row with the numbers 1 to 5, is a multiplication table of 4 rows and 5 columns."
 column = np.arange(1, 5).reshape(4, 1)
@@ -125,11 +123,11 @@ print("rank:", lnp.matrix_rank(table))
 figure = lnp.plots.matrix_tiles({"4 x 1": column, "1 x 5": row, "4 x 5": table}, between=["·", "="])
 
 # %% [markdown]
-# 4 + 5 = 9 entries say what 20 did.
+# Its 20 entries follow from only 4 + 5 = 9.
 #
 # ## Two thin matrices
 #
-# Now with two columns and two rows. Let $B$ be $4 \times 2$ and $A$ be $2 \times 5$:
+# Now take two columns and two rows. Let $B$ be $4 \times 2$ and $A$ be $2 \times 5$:
 
 # %% alt="A matrix B of 4 rows and 2 columns, times a matrix A of 2 rows and 5 columns, is a matrix of 4 rows and 5 columns."
 B = np.array([[1, 0], [2, 1], [0, 1], [1, -1]])
@@ -142,12 +140,11 @@ figure = lnp.plots.matrix_tiles(
 
 # %% [markdown]
 # Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of
-# $B$ plus 1 times the second. **Every column of $BA$ is a combination of the columns of $B$.**<!-- proof: column j of BA is B times column j of A --> There are two of
-# those, so the rank of $BA$ is 2 at most, however many columns it has.
+# $B$ plus 1 times the second. **Every column of $BA$ is a combination of the columns of $B$.**<!-- proof: column j of BA is B times column j
+# of A --> $B$ has two columns, so the rank of $BA$ is 2 at most, however many columns $BA$ has.
 #
-# It also works backwards. Our $3 \times 3$ matrix $M$ has rank 2, so it must be a product of a $3 \times 2$
-# and a $2 \times 3$ matrix. Take its independent columns as $B$, and let $A$ say how to combine them: the first,
-# the second, their sum.
+# The reverse is true as well. Our $3 \times 3$ matrix $M$ has rank 2, so it must be the product of a $3 \times 2$ matrix and a $2 \times 3$
+# matrix. Take its independent columns as $B$, and let $A$ say how to combine them: take the first, take the second, take their sum.
 
 # %%
 B = M[:, lnp.independent_columns(M)]
@@ -156,11 +153,11 @@ print(B @ A)
 assert (B @ A == M).all()
 
 # %% [markdown]
-# Now the promise from above. Why are there as many independent rows as columns?
+# Why are there as many independent rows as independent columns?
 #
-# 1. $M = BA$, with the $r$ independent columns of $M$ as $B$. Read it by rows: each row of $M$ is a combination of the $r$ rows of $A$. So no more than $r$ rows are
-#    independent.
-# 2. That holds for $M^T$ as well, whose rows are the columns of $M$. So neither number is larger than the other.
+# 1. $M = BA$, where $B$ consists of the $r$ independent columns of $M$. Read this row by row: each row of $M$ is a combination of the $r$
+#    rows of $A$. So at most $r$ rows are independent.
+# 2. The same holds for $M^T$, whose rows are the columns of $M$. So neither number can be larger than the other.
 
 # %% alt="M of 3 rows and 3 columns is B of 3 rows and 2 columns times A of 2 rows and 3 columns. Below: its last row, 2 0 2, is 2 times the first row of A plus 0 times the second."
 figure = lnp.plots.matrix_tiles({"M": M, "B": B, "A": A}, between=["=", "·"])
@@ -169,10 +166,12 @@ assert (M[2] == B[2, 0] * A[0] + B[2, 1] * A[1]).all()
 # %% [markdown]
 # ## Rank of a sum and of a product
 #
-# Two laws will be needed again and again. Each is one look at the columns:
+# You will need two laws again and again. Look at the columns:
 #
-# 1. **The rank of $MN$ is at most the smaller of both ranks.**<!-- proof: its columns are combinations of M's, its rows of N's --> Its columns are combinations of the columns of $M$, its rows combinations of the rows of $N$.
-# 2. **The rank of a sum is at most the sum of the ranks.**<!-- proof: one product of factors put side by side --> $B_1 A_1 + B_2 A_2$ is one product: put the $B$s side by side, and the $A$s one below the other.
+# 1. **The rank of $MN$ is at most the smaller of both ranks.**<!-- proof: its columns are combinations of M's, its rows of N's --> Its
+#    columns are combinations of the columns of $M$, and its rows are combinations of the rows of $N$.
+# 2. **The rank of a sum is at most the sum of the ranks.**<!-- proof: one product of factors put side by side --> $B_1 A_1 + B_2 A_2$ is a
+#    single product: put $B_1$ and $B_2$ side by side, and $A_1$ above $A_2$.
 
 # %% alt="Two columns side by side, times two rows one below the other, is a matrix of 3 rows and 4 columns: the sum of two matrices of rank one."
 B1, A1 = np.array([[1], [2], [0]]), np.array([[1, 0, 1, 1]])
@@ -193,9 +192,8 @@ assert lnp.matrix_rank(M @ table[:3, :3]) == 1  # rank 2 times rank 1
 #
 # *More: the path goes on without this section.*
 #
-# Now the three pictures of the beginning. In the flag every row is the same, so the rank is 1. On the
-# chessboard there are two kinds of rows, and both kinds are needed. The photograph shows Grace Hopper, who
-# led the making of the first compilers.
+# Now look at the three pictures from the beginning. In the flag every row is the same, so the rank is 1. The chessboard has two kinds of
+# rows, and you need both. The photograph shows Grace Hopper, who led the development of the first compilers.
 
 # %% alt="A flag with three upright bands, of rank 1; a chessboard, of rank 2; a portrait photograph, of rank 512." tags=["cover"]
 photograph = lnp.datasets.photograph()
@@ -212,16 +210,15 @@ figure = lnp.plots.gallery(
 )
 
 # %% [markdown]
-# The photograph has 512 columns, and its rank is 512: not one of them is a combination of the others. No rank
-# can be larger, because a matrix has no more independent columns than columns, and no more than rows.
+# The photograph has 512 columns, and its rank is 512: none of them is a combination of the others. The rank cannot be larger, because a
+# matrix cannot have more independent columns than it has columns, or than it has rows.
 #
 # ## Noise makes everything full rank
 #
 # *More: the path goes on without this section.*
 #
-# Is the photograph so full of content? Its rank does not say that. Here is a matrix that we make ourselves:
-# two thin factors of rank 8, multiplied to 100 x 120 entries. Then we add **noise**, a small random number, to each of them, a
-# ten-thousandth of their usual size.
+# Does the photograph really hold that much? Its rank cannot tell. Here is a matrix that we make ourselves: the product of two thin factors
+# of rank 8, with 100 x 120 entries. To each entry we then add **noise**, a small random number, a ten-thousandth of the entries' usual size.
 
 # %%
 rng = np.random.default_rng(0)
@@ -233,16 +230,16 @@ print("rank of the product:          ", lnp.matrix_rank(product))
 print("rank of the product with noise:", lnp.matrix_rank(noisy))
 
 # %% [markdown]
-# Noise that no eye would see has turned rank 8 into rank 100, the largest there is: **full rank**. A random column almost
-# never happens to be a combination of the others. Most measurements carry noise in each entry, so **measured
-# data has full rank, unless its rows or columns are tied by how they were made**<!-- proof: matrices of lower rank have no volume among all; noise in each entry meets none of them -->.
+# Noise that you could not see in a picture has turned rank 8 into rank 100, the largest possible: **full rank**. A random column is almost
+# never a combination of the others. Most measurements have noise in each entry, so **measured data has full rank, unless its rows or columns
+# are linearly related by construction**<!-- proof: matrices of lower rank have no volume among all; noise in each entry meets none of them -->.
 #
-# Ties are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts;
-# "yes" and "no" as two columns add up to a column of ones; and rows less their mean add up to zero.
+# Such relations are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts; "yes" and "no" as
+# two columns add up to a column of ones; and rows add up to zero once their mean has been subtracted.
 #
-# The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the subject of *Cut the SVD*, say how
-# strong it is in its strongest direction, in the next, and so on. The rank is the number of singular values that are not zero. Here they
-# are, largest first. On this axis each line is a tenth of the one above:
+# The 8 is still visible if you measure sizes instead of counting. The **singular values** of a matrix, the subject of *Cut the SVD*, say how
+# strong the matrix is in its strongest direction, in the next strongest, and so on. The rank is the number of singular values that are not
+# zero. Here they are, the largest first. Each line of this axis stands for a tenth of the one above it:
 
 # %% alt="Singular values against their index. The values of the product end after the eighth. Those of the product with noise fall by a factor of ten thousand after the eighth, then continue to the hundredth."
 singular_values = {
@@ -255,9 +252,9 @@ eighth, ninth = np.linalg.svdvals(noisy)[7:9]
 assert eighth > 1_000 * ninth
 
 # %% [markdown]
-# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. What follows is noise. So do not ask data for its
-# rank. Ask which rank is enough: how many directions you must keep, so that what is missing is only a small part of the whole. (The size of
-# either is the root of the sum of its squared entries.)
+# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. The rest is noise. So do not ask for the rank of data.
+# Ask which rank is enough: how many directions you must keep so that the missing part is small compared with the whole. (The size of each is
+# the square root of the sum of its squared entries.)
 
 # %%
 rank = lnp.rank_for_error(noisy, tolerance=0.001)
@@ -274,19 +271,19 @@ assert rank == 8
 #   matrix of rank $r$ is such a product.
 # - The rank of a sum is at most the sum of the ranks. The rank of a product is at most the smaller rank.
 #
-# **LoRA** rests on the third. To adapt a trained model to a new task, one of its large matrices has to
-# change. LoRA writes the change as a product $BA$ of two thin matrices, and trains those.
+# **LoRA** rests on the third law. To adapt a trained model to a new task, its large matrices have to change. LoRA writes the change of each
+# as a product $BA$ of two thin matrices, and trains only these.
 #
 # ## What you can do now
 #
-# You can read $\text{rank}(BA) \le r$ in the paper and see it. Try, in this notebook:
+# You can read $\text{rank}(BA) \le r$ in the paper and see why it is true. Try this, in the notebook:
 #
 # - Change one entry of $M$ so that its rank becomes 3. Then change as many as you need to make it 1.
 #
 #   <details><summary>Answer</summary>
 #
-#   Any other number in the last column will do: with 3 in place of the last 2, column 2 is no longer the sum of the others, and
-#   the rank is 3. For rank 1 every row has to be a multiple of one row. Four changes are enough: make the second row $(0, 0, 0)$
+#   Any other number in the last column will do: with 3 instead of the last 2, column 2 is no longer the sum of the others, and the rank is
+#   3. For rank 1 every row has to be a multiple of one row. Four changes are enough: make the second row $(0, 0, 0)$
 #   and the third $(2, 4, 6)$.
 #
 #   </details>
@@ -294,17 +291,16 @@ assert rank == 8
 #
 #   <details><summary>Answer</summary>
 #
-#   Bands give rank 1, upright or level. A cross, as in the flags of the north, gives rank 2: one row through its bar, and one beside
-#   it. Slanted lines and stars take many.
+#   Bands give rank 1, whether they are vertical or horizontal. A cross, as in the Nordic flags, gives rank 2: one row goes through its
+#   horizontal bar, and one does not. Slanted lines and stars need a high rank.
 #
 #   </details>
-# - Make the noise 1,000 times stronger. Where has the cliff gone, and which rank is enough if 10 % may be
-#   missing?
+# - Make the noise 1,000 times stronger. Where is the cliff now, and which rank is enough if 10 % may be missing?
 #
 #   <details><summary>Answer</summary>
 #
-#   It is still after the eighth, but lower: there the values fall by a factor of 12 instead of 1,000 or more. With a tolerance of 0.1 the
-#   answer is again 8.
+#   It is still after the eighth value, but it is not as high: the values fall by a factor of 12 there, instead of 1,000 or more. With a
+#   tolerance of 0.1 the answer is again 8.
 #
 #   </details>
 #

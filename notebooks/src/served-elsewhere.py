@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Serve it elsewhere
 #
-# An adapter was trained with one library. Now it is to run in another program: on a laptop, in a server, on a phone. The program loads it
-# without a complaint, and answers.
+# You have trained an adapter with one library. Now you want to run it in another program: on a laptop, on a server, or on a phone. The
+# program loads it without a complaint, and answers.
 #
-# **Is the update that runs there the one that was trained?**
+# **Is the update that runs there the one that you trained?**
 #
 # After this lesson you can
 #
 # - say where each program takes the scale of an update from,
-# - find out before you serve what a program makes of a file,
+# - find out how a program interprets a file before you serve it,
 # - write the adapter so that all of them agree.
 #
-# You need *Open a real adapter*, and of *Adapt a language model* what a loss is.
+# You need *Open a real adapter*, and from *Adapt a language model* the meaning of a loss.
 
 # %%
 import json
@@ -31,15 +31,16 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## One update, three scales
 #
-# An update is $s\,BA$. $B$ and $A$ are in the file. The scale $s$ is not: each program computes it. On paper, with two modules, $q$ of rank
-# 4 and $k$ cut to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and one
-# `lora_alpha`, for the most of them, and exceptions:
+# An update is $s\,BA$. $B$ and $A$ are in the file. The scale $s$ is not: each program computes it. On paper, take two modules, $q$ of rank
+# 4 and $k$, truncated to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and one
+# `lora_alpha` for most modules, and exceptions for the rest:
 #
 # | | `r` | `lora_alpha` | `rank_pattern` | `alpha_pattern` |
 # |---|---|---|---|---|
 # | config | 4 | 8 | $k$: 2 | $k$: 4 |
 #
-# The result depends on the program that reads it. (vLLM answers many users at once, llama.cpp runs on laptops and phones, and mlx-lm, below, on Apple's computers.)
+# The result depends on the program that reads it. (vLLM answers many users at once, llama.cpp runs on laptops and phones, and mlx-lm, below,
+# on Apple's computers.)
 #
 # | program | its rule | $q$ | $k$ |
 # |---|---|---|---|
@@ -47,8 +48,8 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # | vLLM, to 0.30 | one $\alpha / r$ for all | $8/4 = 2$ | $8/4 = 2$ |
 # | llama.cpp | one $\alpha$, over the rank of each pair of tensors | $8/4 = 2$ | $8/2 = 4$ |
 #
-# In llama.cpp $k$ is twice too strong, and no line of output says so. Had $k$ been trained with $s = 4$ instead, llama.cpp would be right by chance, and
-# vLLM wrong. `check` knows these rules, each with the version that it was read from:
+# In llama.cpp, $k$ is twice as strong as it should be, and the program does not say so. If $k$ had been trained with $s = 4$ instead,
+# llama.cpp would be right by chance, and vLLM wrong. `check` knows these rules and the version from which each was read:
 
 # %%
 rng = np.random.default_rng(0)
@@ -59,24 +60,25 @@ def module(rank, alpha):
     return adapters.AdapterModule.of(A=A, B=B, alpha=alpha, dtype="float32")
 
 
-paper = adapters.Adapter({"q": module(4, 8.0), "k": module(2, 4.0)})
+q, k = (f"model.layers.0.self_attn.{name}_proj" for name in "qk")
+paper = adapters.Adapter({q: module(4, 8.0), k: module(2, 4.0)})
 rows = []
 for program in ["peft", "vllm", "llama.cpp"]:
     factors = {row.module: row.scale_error for row in adapters.check(paper, runtime=program).rows}
-    rows.append((program, *(2 * factors[name] for name in ["q", "k"])))  # 2 was meant
+    rows.append((program, *(2 * factors[name] for name in [q, k])))  # 2 was meant
 assert [row[1:] for row in rows] == [(2, 2), (2, 2), (2, 4)]
 Table(["program", "scale of q", "of k"], rows)
 
 # %% [markdown]
 # ## Follow a real one
 #
-# `king-james` makes our language model write like the book of Genesis: 28 modules of rank 8. Cut each to the rank that it needs for an error of 40 %,
-# to save space. Now ranks differ.
+# `king-james` makes our language model write like the book of Genesis: 28 modules of rank 8. To save space, truncate each module to the rank
+# that it needs for an error of 40 %. Now the ranks differ.
 
 # %%
 model, king_james = language.load("austen"), language.located_adapter("king-james")
 genesis = language.read_text("genesis")[-6_000:]
-adapters.resize(king_james, "small", tolerance=0.4)
+adapters.resize(king_james, "small", tolerance=0.4, force=True)
 small = adapters.load("small")
 print("ranks:", sorted({module.rank for module in small.values()}))
 config = json.loads(Path("small", "adapter_config.json").read_text())
@@ -90,8 +92,8 @@ print(
 )
 
 # %% [markdown]
-# And a second one, the same update as `king-james` in other words: in the MLP (the three linear layers after attention) $B$ is a quarter as
-# large, and $\alpha$ four times as large. In PEFT nothing has changed.
+# The second adapter has the same update as `king-james` in another form: in the MLP (the three linear layers after attention), $B$ is a
+# quarter as large, and $\alpha$ four times as large. For PEFT nothing has changed.
 
 
 # %%
@@ -142,10 +144,10 @@ assert losses["alphas differ", "vllm"] == losses["alphas differ", "llama.cpp"]
 assert losses["alphas differ", "vllm"] > losses["alphas differ", "peft"] + 0.2
 
 # %% [markdown]
-# Where ranks differ, llama.cpp is wrong. Where alphas differ, both are. (These are their rules applied by us, not the programs themselves. With llama.cpp and mlx-lm it was
-# tried: their answers are off by the factors that `check` names. The rules of vLLM are read from its source.)
+# Different ranks break llama.cpp. Different alphas break both. (Here we apply the rules ourselves and do not run the programs. We have tried
+# llama.cpp and mlx-lm: their answers are wrong by the factors that `check` names. The rules of vLLM come from its source.)
 #
-# How bad is a wrong scale? All modules of `king-james`, from a scale of zero to three times the right one:
+# How bad is a wrong scale? Here we multiply the scale of all modules of `king-james` by factors from zero to three:
 
 # %% alt="Loss on Genesis against the scale of the adapter, as a multiple of the one it was trained with. From 1.93 without it the loss falls to 1.18 at one, rises to 1.46 at one and a half, and passes the loss without an adapter before two." tags=["cover"]
 factors = np.array([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3])
@@ -174,12 +176,13 @@ assert scaled[7] > loss()
 #
 # ## One form that all interpret identically
 #
-# If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. Such an adapter is called **portable** here. That is always possible. $s$ goes into $B$, and a
-# module of lower rank gets columns and rows of zeros. The update stays what it was:
+# If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. We call such
+# an adapter **portable**. Every adapter can be made portable: multiply $B$ by $s$, and give modules of lower rank columns and rows of zeros.
+# The update stays the same:
 
 # %%
 for title, adapter in [("small", small), ("quarter", quarter)]:
-    adapters.convert(adapter, f"{title}-portable", to="portable")
+    adapters.convert(adapter, f"{title}-portable", to="portable", force=True)
     portable = adapters.load(f"{title}-portable")
     fine = [
         adapters.check(portable, runtime=program).fine for program in ["peft", "vllm", "llama.cpp"]
@@ -191,49 +194,51 @@ for title, adapter in [("small", small), ("quarter", quarter)]:
     assert adapters.diff(adapter, portable).same
 
 # %% [markdown]
-# llama.cpp wants one file of another kind, **GGUF**, in which the rows of queries and keys have another order; mlx-lm wants a folder of its
-# own. `convert` writes both, and reads them back:
+# llama.cpp needs a file in another format, **GGUF**, in which the rows of queries and keys have another order. mlx-lm needs a folder of its
+# own. `convert` writes both, and `load` reads them back:
 
 # %%
 for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
-    adapters.convert(small, place, to=target, base=king_james.parent)
+    adapters.convert(small, place, to=target, base=king_james.parent, force=True)
     same = adapters.diff(small, adapters.load(place, base=king_james.parent)).same
     print(f"{place}: there and back, the same update: {same}")
     assert same
 
 # %% [markdown]
-# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with exit status 3 if anything is not fine, so a script can stop.
-# `lora-np convert FOLDER --to portable -o NEW` mends it.
+# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with exit status 3 if anything is not fine, so that a script can stop. `lora-np
+# convert FOLDER --to portable -o NEW` fixes it.
 #
 # ## The law
 #
-# - A file holds $B$ and $A$. The scale is what a program computes, and programs differ.
-# - Where every module has one rank $r$ and $\alpha = r$, they agree.
+# - A file holds $B$ and $A$. Each program computes the scale, and programs differ.
+# - They agree if every module has the same rank $r$ and $\alpha = r$.
 # - A wrong scale changes the answers without a warning. Check before you serve.
 #
 # ## What you can do now
 #
-# You can take an adapter to another program and know that it is still the same. Try:
+# You can move an adapter to another program and know that it is still the same. Try this:
 #
-# - On paper: `r` is 16, `lora_alpha` 16, and the option **rsLoRA** lets PEFT compute $\alpha / \sqrt r$. By which factor is a program too weak that does not know rsLoRA?
+# - On paper: `r` is 16, `lora_alpha` is 16, and the option **rsLoRA** makes PEFT compute $\alpha / \sqrt r$. By what factor is the update
+#   too weak in a program that does not know rsLoRA?
 #
 #   <details><summary>Answer</summary>
 #
-#   $16 / \sqrt{16} = 4$ is right, $16 / 16 = 1$ is computed: four times too weak.
+#   The right scale is $16 / \sqrt{16} = 4$. The program computes $16 / 16 = 1$, so the update is four times too weak.
 #
 #   </details>
-# - On paper: a module of rank 2 with $s = 3$ has to be written for rank 4 and $\alpha = 4$. What becomes of $B$ and $A$?
+# - On paper: a module of rank 2 with $s = 3$ has to be written with rank 4 and $\alpha = 4$. What do $B$ and $A$ become?
 #
 #   <details><summary>Answer</summary>
 #
-#   The scale is $4 / 4 = 1$, so $B$ is multiplied by 3 and gets two columns of zeros. $A$ gets two rows of anything; `convert` takes zeros.
+#   The scale is $4 / 4 = 1$, so $B$ is multiplied by 3 and gets two columns of zeros. $A$ gets two rows with any entries; `convert` uses zeros.
 #
 #   </details>
-# - In a terminal: `lora-np check FOLDER --for all` with an adapter that you have. Which programs would run it as it was trained?
+# - In a terminal: run `lora-np check FOLDER --for all` with an adapter of yours. Which programs would run it as it was trained?
 #
 #   <details><summary>Answer</summary>
 #
-#   With one rank and one $\alpha$ for all modules and without rsLoRA: all that read PEFT's folders. Otherwise read the column *fix*.
+#   If all modules have the same rank and the same $\alpha$, and rsLoRA is off, all programs that read PEFT's folders would. Otherwise read
+#   the column *fix*.
 #
 #   </details>
 #

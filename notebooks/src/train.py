@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Train h = W0 x + BAx
 #
-# A matrix $W_0$ has learned to predict pixels: it looks at a piece of a photograph and predicts the pixels to its right. Now it is
-# to predict the heights on a map of mountains. We do not change $W_0$. We add $BA$, two thin matrices.
+# A matrix $W_0$ has learned to predict pixels: it looks at a piece of a photograph and predicts the pixels to the right of it. Now it has to
+# predict the heights on a map of mountains. We do not change $W_0$. We add $BA$, the product of two thin matrices.
 #
-# **Can gradient descent find a good $BA$, though $B$ starts at zero?**
+# **Can gradient descent find a good $BA$, although $B$ starts at zero?**
 #
 # After this lesson you can
 #
@@ -25,8 +25,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Two paths
 #
-# An input $x$ takes two paths. One leads through $W_0$, which is **frozen**: training does not change it. The other leads through $A$, which turns $x$ into a vector of $r$ entries, and
-# then through $B$, which turns that into one with as many as $W_0$ has outputs. At the end the two are added.
+# An input $x$ takes two paths. One leads through $W_0$, which is **frozen**: training does not change it. The other leads through $A$, which
+# turns $x$ into a vector of $r$ entries, and then through $B$, which turns this into $d$ entries, as many as $W_0$ gives. The two results are added.
 
 # %% alt="x, of k entries, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d entries." tags=["cover"]
 _, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
@@ -60,19 +60,20 @@ axes.set_axis_off()
 # y = \begin{pmatrix} 3 \\ 0 \end{pmatrix}
 # $$
 #
-# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so $BAx = (0, 0)$. The output is
-# $h = W_0 x + BAx = (2, 2)$, what it would be without LoRA. The target is $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss**
-# $L$, the number that training makes small, is the **mean squared error**, $(1 + 4) / 2 = 2.5$.
+# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so $BAx = (0, 0)$. The output is $h =
+# W_0 x + BAx = (2, 2)$, the same as without LoRA. The target is $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss** $L$ is the
+# number that training makes small; here it is the **mean squared error**, $(1 + 4) / 2 = 2.5$.
 #
-# **Backward.** How does the loss change if a parameter changes? The **derivative** of the loss by a number says how many times as far the loss moves as that
-# number, for a small move. All derivatives by the entries of a matrix, in its shape, are its **gradient**.
+# **Backward.** How does the loss change if a parameter changes? The **derivative** of the loss with respect to a number is the change in the
+# loss divided by a small change in that number. The derivatives with respect to all entries of a matrix, arranged in its shape, form its
+# **gradient**.
 #
-# Raise $h_i$ by a small $t$. The square $e_i^2$ becomes $(e_i + t)^2 = e_i^2 + 2 e_i t + t^2$, and $t^2$ is negligible, so the mean over two outputs rises by $2 e_i t / 2 = e_i t$. The
-# derivative of $L$ by $h$ is $e$.
+# Raise $h_i$ by a small $t$. The square $e_i^2$ becomes $(e_i + t)^2 = e_i^2 + 2 e_i t + t^2$, and $t^2$ is negligible. So the mean over the
+# two outputs rises by $2 e_i t / 2 = e_i t$, and the derivative of $L$ with respect to $h$ is $e$.
 #
-# Now raise the $i$-th entry of $B$ by $t$. Output $i$ rises by $Ax$ times as much, and the loss by $e_i$ times that. So the gradient
-# of $B$, written $\partial L / \partial B$, has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ raises $Ax$ by $x_j$
-# times as much, and the outputs by $B$ times that:
+# Now raise the $i$-th entry of $B$ by $t$. Output $i$ rises by $(Ax)\,t$, and so the loss rises by $e_i (Ax)\,t$. So the gradient of $B$,
+# written $\partial L / \partial B$, has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ by $t$ raises $Ax$ by $x_j
+# t$, and the outputs by $B x_j t$:
 #
 # $$
 # \frac{\partial L}{\partial B} = e\, (A x)^T = \begin{pmatrix} -1 \\ 2 \end{pmatrix} \cdot 3 = \begin{pmatrix} -3 \\ 6 \end{pmatrix},
@@ -80,7 +81,7 @@ axes.set_axis_off()
 # \frac{\partial L}{\partial A} = B^T e\, x^T = 0 \cdot \begin{pmatrix} 1 & 2 & 1 \end{pmatrix} = \begin{pmatrix} 0 & 0 & 0 \end{pmatrix}
 # $$
 #
-# $A$ has no gradient yet, because $B$ is zero. $B$ has one, because $A$ is not.
+# The gradient of $A$ is zero, because $B$ is zero. The gradient of $B$ is not, because $A$ is not zero.
 
 # %%
 W0 = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -99,8 +100,9 @@ print("gradient of B:", grad_B.ravel())
 print("gradient of A:", grad_A.ravel())
 
 # %% [markdown]
-# A gradient points uphill, so a step goes against it: the parameter minus the gradient times a factor, the **learning rate**. Many such steps are **gradient
-# descent**. **The first step** moves $B$ only. At a learning rate of 0.1 it becomes $(0.3, -0.6)$. From the second step on, $A$ moves too:
+# A gradient points uphill, so a step goes in the opposite direction: subtract from each parameter its gradient times a factor, the
+# **learning rate**. Many such steps are called **gradient descent**. **The first step** moves only $B$. With a learning rate of 0.1, $B$
+# becomes $(0.3, -0.6)$. From the second step on, $A$ moves too:
 
 # %%
 B_next = B - 0.1 * grad_B
@@ -112,13 +114,12 @@ assert (grad_A != 0).all()
 # %% [markdown]
 # ## The same by the autograd
 #
-# The package's **autograd** records what was computed, and goes back from the loss to the weights: along the way derivatives multiply, as those of $e$, $B$ and $x$
-# did above (*Differentiate* and *Build the engine* show how). In this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
-# fills in the gradients of the Tensors.
+# The package's **autograd** records each computation and then goes back from the loss to the weights. (*Differentiate* and *Build the
+# engine* show how.) In this package, a trainable weight is a
+# `Tensor`, and a frozen weight is a plain array. `backward` computes the gradients of the Tensors.
 #
-# Data is one example per row, so our $x$ becomes a matrix with one
-# row. The paper multiplies $BA$ by a factor $\alpha / r$. We set `alpha` to the rank, here and below, so that
-# the factor is one.
+# Data have one example per row, so our $x$ becomes a matrix with one row. The paper multiplies $BA$ by a factor $\alpha / r$. Here and below
+# we set `alpha` to the rank, so that the factor is one.
 
 # %%
 layer = lnp.LoRALinear(lnp.Linear(W0), A=lnp.Tensor(A), B=lnp.Tensor(B_next), alpha=1.0)
@@ -135,8 +136,8 @@ assert np.allclose(layer.B.grad, grad_B)
 #
 # *More: the path goes on without this section.*
 #
-# Whom do you trust if hand and computer disagree? A derivative can be measured. Move one entry a little up and
-# a little down, and see how much the loss changes:
+# If your calculation by hand and the computer disagree, which one is right? You can measure a derivative. Move one entry a little up and a
+# little down, and see how much the loss changes:
 
 
 # %%
@@ -159,19 +160,19 @@ assert np.allclose(slopes(lambda M: loss_at(B_next, M), A), grad_A)
 assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 
 # %% [markdown]
-# Hand, autograd and slopes agree.
+# Calculation by hand, autograd and measured slopes agree.
 #
 # ## The same in two lines
 #
-# Is there a way to remember the two gradients? Let $G$ be the gradient of the loss by $\Delta W = BA$, a $d \times k$ matrix. Above it was
-# $e\,x^T$: raise entry $(i, j)$ of $\Delta W$, and output $i$ rises $x_j$ times as much, the loss $e_i$ times that. Write
-# $\langle G, M \rangle$ for the sum of the products of their entries.
+# Is there an easy way to remember the two gradients? Let $G$ be the gradient of the loss with respect to $\Delta W = BA$, a $d \times k$
+# matrix. In our example it is $e\,x^T$: if entry $(i, j)$ of $\Delta W$ rises by $t$, output $i$ rises by $x_j t$, and the loss by $e_i x_j
+# t$. Write $\langle G, M \rangle$ for the sum of the products of corresponding entries.
 #
-# 1. Move $A$ by a little $dA$. Then $\Delta W$ moves by $B\,dA$, and so the loss by $\langle G, B\,dA \rangle$.
-# 2. Both are $\sum G_{ij} B_{il}\, dA_{lj}$, so a factor may change sides if it is transposed:
-#    $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$. The gradient is what stands beside $dA$.
+# 1. Move $A$ by a little $dA$. Then $\Delta W$ changes by $B\,dA$, and the loss by $\langle G, B\,dA \rangle$.
+# 2. A factor may change sides if it is transposed: $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$, because both are $\sum G_{ij}
+#    B_{il}\, dA_{lj}$. The gradient of $A$ is the factor beside $dA$.
 #
-# **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes leave no other choice:
+# **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes allow nothing else:
 
 # %% alt="Rectangles in the proportions of their shapes. Above: B transposed, r x d, times G, d x k, is the gradient of A, r x k. Below: G, d x k, times A transposed, k x r, is the gradient of B, d x r."
 _, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
@@ -196,16 +197,15 @@ assert np.allclose(G @ A.T, grad_B)
 # %% [markdown]
 # ## Real data: from a photograph to a map
 #
-# An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and $W_0$ has the shape of the
-# matrix in *Count parameters*. Each picture is scaled to a **variance** of 1 (the mean squared distance from the mean), and the mean of the
-# input is subtracted from each pair. Numbers are `float32`, 32 bits each.
+# An input is a patch of 10 x 12 pixels, and its target is the patch of 10 x 10 pixels to the right of it. So $k = 120$, $d = 100$, and $W_0$
+# has the shape of the matrix in *Count parameters*. Each picture is scaled to a **variance** of 1 (the mean squared distance from the mean),
+# and from each pair we subtract the mean of its input.
 #
-# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the least squared error on it. A formula finds it
+# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the smallest squared error on it. A formula finds this matrix
 # (`reduced_rank_regression`, which *Compare with the best possible* derives; its `ridge` adds a small penalty for large weights).
 #
-# The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
-# are **held out**: they are not used in training. They come from the same map, and some coincide
-# with a training pair, so they tell how well a model predicts this map, not any other.
+# The new task is the map of heights around the Jacksboro fault. We train on 20,000 pairs. Another 5,000 are **held out**: they are not used
+# in training. They come from the same map, and some coincide with a training pair, so they say nothing about other maps.
 
 # %%
 rng = np.random.default_rng(0)
@@ -216,25 +216,28 @@ base = lnp.Linear((B @ A).astype(np.float32))
 pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)
 x, y = (part[:20_000].astype(np.float32) for part in pairs)
 x_held_out, y_held_out = (part[20_000:].astype(np.float32) for part in pairs)
+# and pairs of the photograph that W0 was not fitted to
+photograph_held_out = lnp.datasets.patches(lnp.datasets.photograph(), 5_000, rng=1)
 
 
-def error(model):
+def error(model, x=x_held_out, y=y_held_out):
     frozen = lnp.freeze(model)  # each Tensor becomes a plain array: nothing is recorded
-    return lnp.mean_squared_error(frozen(x_held_out), y_held_out)
+    return lnp.mean_squared_error(frozen(x), y)
 
 
 print("shape of W0:", base.W.shape)
-print(f"error of W0 on photograph: {np.mean((x0 @ base.W.T - y0) ** 2):.3f}")
-print(f"error of W0 on terrain:    {error(base):.3f}")
+print(f"held-out error of W0 on the photograph: {error(base, *photograph_held_out):.3f}")
+print(f"held-out error of W0 on the terrain:    {error(base):.3f}")
 
 # %% [markdown]
 # ## Why B starts at zero
 #
-# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum
-# of $k$ products. Those above and below zero partly cancel, so the sum is typically $\sqrt k$ times as large as one of them. Divided, it is
-# about as large as an entry of $x$, for any $k$.)
+# Each of $A$ and $B$ can start at random or at zero, so there are four ways to start. (We divide the random numbers in $A$ by $\sqrt k$.
+# Each entry of $Ax$ is a sum of $k$ products, which partly cancel, so it is typically $\sqrt k$ times as large as one of them. After the
+# division it is about as large as an entry of $x$.)
 #
-# `fit` trains: each step takes a **batch** of 256 random pairs, and moves $A$ and $B$ against the gradients of its loss. The held-out error before the first step, and after 300:
+# `fit` trains: each step takes a **batch** of 256 random pairs and moves $A$ and $B$ against the gradients of the loss on this batch. Here
+# is the held-out error before the first step and after 300:
 
 # %%
 random_A = rng.normal(size=(8, 120)).astype(np.float32) / 120**0.5
@@ -263,15 +266,15 @@ assert errors["both random"][0] > 1.3 * at_base
 assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B random"])
 
 # %% [markdown]
-# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps
-#   make up for it, but they first have to undo damage that need not have been done.
-# - **Both zero**: training starts at $W_0$, but stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
-# - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so does `inject`. A paper says that
-#   this choice allows larger learning rates. In part: for a model that reads handwritten digits the best learning rate was a third larger, but the
-#   loss was higher (`lora-np claims zero-factor`).
+# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps make up for it, but they first
+#   have to undo avoidable damage.
+# - **Both zero**: training starts at $W_0$ and stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
+# - **One zero**: training starts exactly at $W_0$ and moves. The LoRA paper sets $B$ to zero, and so does `inject`. Another
+#   paper says that this choice allows larger learning rates. In part: for a model that reads digits, the best learning rate was a third
+#   larger, but the loss was higher (`lora-np claims zero-factor`).
 #
-# With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley. It is a **saddle**:
-# level at the point itself, with a way down on two sides that no gradient points to.
+# If $A$ and $B$ are single numbers, $a$ and $b$, and the loss is $(ba - 1)^2$, one picture shows all of this. The point where both are zero
+# is not a valley but a **saddle**: the loss falls on two sides, but the gradient is zero and points to neither.
 
 # %% alt="A map of the loss over a and b. Two valleys, where b times a is 1, lie at the upper right and the lower left. From a = 0.7, b = 0 a path leads into the upper valley. At a = b = 0 a cross marks the saddle, from which no path leads away."
 sides = np.linspace(-2, 2, 101)
@@ -296,11 +299,11 @@ assert path[-1].tolist() == [0, 0]
 #
 # *More: the path goes on without this section.*
 #
-# Now in earnest: a full update of 12,000 parameters and LoRA at rank 8 with 1,760. Each is trained for 2,000 steps by Adam, which divides each
-# gradient by its usual size so far, in batches of 256 random pairs, with a learning rate that falls to zero. `inject` adds $B$ and $A$ to a
-# layer and freezes the rest.
+# Now compare a full update of 12,000 parameters with LoRA at rank 8, which has 1,760. Each is trained for 2,000 steps in batches of 256
+# random pairs, with a learning rate that falls to zero. The optimizer is Adam, which divides each gradient by a running estimate of its
+# size. `inject` adds $B$ and $A$ to a layer and freezes the rest.
 #
-# Every 50 steps `fit` calls `sample`, and `put` gives a line its next point, so you see the errors fall while it trains:
+# Every 50 steps `fit` calls `sample`, which adds a point to a line with `put`, so you can watch the errors fall during training:
 
 # %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
 steps = 2_000
@@ -336,19 +339,19 @@ formats = {"error, held out": "{:.3f}".format}
 Table(["model", "trainable parameters", "error, held out"], rows, formats=formats)
 
 # %% [markdown]
-# About a seventh of the parameters, and the same error to within a thousandth. Is that luck, or could it be
-# known beforehand? *Compare with the best possible* goes on from here.
+# LoRA trains about a seventh of the parameters and ends with the same error to within a thousandth. Is that luck, or could you have known it
+# beforehand? *Compare with the best possible* continues from here.
 #
 # ## The law
 #
 # - $h = W_0 x + BAx$, with gradients $\dfrac{\partial L}{\partial B} = e\,(Ax)^T$ and
 #   $\dfrac{\partial L}{\partial A} = B^T e\, x^T$, where $e = \partial L / \partial h$, summed over the
 #   examples.
-# - One of $A$ and $B$ starts at zero, so that training starts at $W_0$. Not both, or it never leaves.
+# - One of $A$ and $B$ starts at zero, so that training starts at $W_0$. If both did, training would stay there.
 #
 # ## What you can do now
 #
-# You can train a LoRA and check its gradients. Try, in this notebook:
+# You can train a LoRA and check its gradients. Try this, in the notebook:
 #
 # - On paper: take the second step of the example at the top. Which entries of $A$ change?
 #
@@ -358,12 +361,12 @@ Table(["model", "trainable parameters", "error, held out"], rows, formats=format
 #   -0.15$. So the gradient of $A$ is $(-0.15, -0.3, -0.15)$, and $A$ becomes $(1.015, 1.03, 0.015)$.
 #
 #   </details>
-# - On paper: $B$ is zero. Which rank does $BA$ have after the first step, for one example, and for many?
+# - On paper: $B$ starts at zero. Which rank does $BA$ have after the first step, with one example and with many?
 #
 #   <details><summary>Answer</summary>
 #
-#   For one example $B$ becomes a multiple of $e\,(Ax)^T$, of rank 1, and so does $BA$. For many it is $-\eta\,G A^T$, with $\eta$ for the
-#   learning rate: as a rule of rank $r$ already.
+#   With one example, $B$ becomes a multiple of $e\,(Ax)^T$, which has rank 1, and so $BA$ has rank 1. With many examples, $B$ becomes
+#   $-\eta\,G A^T$, where $\eta$ is the learning rate, and usually has rank $r$ already.
 #
 #   </details>
 #

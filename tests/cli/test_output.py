@@ -155,6 +155,27 @@ def test_bars_may_return_to_the_start_of_their_line():
     assert stream.getvalue() == "\r 10 %a\\rb\\x1b[Aplain\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_pictures_are_drawn_in_the_letters_that_an_encoding_has(encoding):
+    from lora_np.checks import ASCII
+
+    raw, picture = io.BytesIO(), "".join(ASCII)
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    PrintableStream(stream).write(f"{picture}\N{SNOWMAN}")
+    stream.flush()
+    drawn = raw.getvalue().decode(encoding)
+    if encoding == "utf-8":
+        assert drawn == f"{picture}\N{SNOWMAN}"
+    else:
+        assert (
+            drawn
+            == "".join(
+                c if encoding == "cp1252" and c == "\N{MIDDLE DOT}" else ASCII[c] for c in picture
+            )
+            + "\\u2603"
+        )
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_the_encoding_lacks_is_escaped(encoding):
     raw = io.BytesIO()

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_the_headline_compares_with_the_full_update(found, folder):
     assert share
     assert f"<h1>{found.headline}</h1>" in (folder / "report.html").read_text(encoding="utf-8")
     assert found.headline in str(found)
+
+
+@whole_run
+@pytest.mark.skipif(sys.platform == "emscripten", reason="the sources of the site are not there")
+def test_the_card_of_the_readme_says_the_same_share(found, monkeypatch):
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.syspath_prepend(docs / "explorer")
+    import card
+
+    share = re.search(r"(\d+\.\d)%", found.headline)[1]
+    assert f"they achieve {share} % of the improvement of 12,000" in card.alt()
+    readme = (docs.parent / "README.md").read_text(encoding="utf-8")
+    assert f"they achieve {share} % of the improvement of 12,000](docs/images/card.png)" in readme
+    assert f"{share} %" in [text.get_text() for text in card.draw().texts]
 
 
 @whole_run

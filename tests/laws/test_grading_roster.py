@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lora_np.exercises import exercise, lessons
+from lora_np.exercises import check, exercise, lessons
 from lora_np.grading import grade
 from lora_np.grading.classroom import broken_laws, part_of, read_roster
 
@@ -121,3 +121,20 @@ def test_what_is_no_roster_is_refused(tmp_path, text, told):
     path.write_text(text)
     with pytest.raises(ValueError, match=told):
         read_roster(path)
+
+
+def test_what_names_a_mistake_leads_the_list_however_few_made_it():
+    def lora_count(d, k, r):
+        return 3 * d + k * r + 11
+
+    unknown = check(lora_count)
+
+    def lora_count(d, k, r):
+        return d * k
+
+    known = check(lora_count)
+    assert not any(verdict.mistake for verdict in unknown.verdicts)
+    assert any(verdict.mistake for verdict in known.verdicts)
+    records = broken_laws([unknown] * 3 + [known]).records
+    assert [bool(row["known mistake"]) for row in records] == [True, False]
+    assert [row["students"] for row in records] == [1, 3]

@@ -202,7 +202,7 @@ def test_what_a_shared_link_shows(settings):
     assert f"{lora_np.count_full(100, 120):,} parameters" in text
     assert f"{lora_np.count_lora(100, 120, rank=card.RANK):,} parameters" in text
     assert f"rank {card.RANK}" in text
-    assert f"rank {card.RANK}" in card.ALT
+    assert f"rank {card.RANK}" in card.alt()
 
 
 @given(st.lists(st.sampled_from([("", ""), PLACE, ("", PLACE[1]), (PLACE[0], "")]), min_size=1))

@@ -1,8 +1,10 @@
 """The end of the puzzles: fifteen lines train a language model, and what they save is an adapter."""
 
+import ast
 import re
 import tomllib
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from lora_np.hub import directory
 from tests.drawing import FULL, every
 
 QUICK = {"steps": 3, "every": 39}  # of 78 pages
+PAGE = Path(__file__).parents[2] / "docs" / "browser" / "page.py"
 TRAINING = ("forward", "sum_gradients", "product_gradients", "broadcast", "walk", "start", "step")
 
 
@@ -114,3 +117,14 @@ def test_peft_finds_the_same_loss(tmp_path):
             logits = tuned(page[:, :-1]).logits[0]
             found.append(torch.nn.functional.cross_entropy(logits, page[0, 1:]).item())
     assert np.mean(found) == pytest.approx(loss_after(scene), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAGE.is_file(), reason="the sources of the site are not there")
+def test_the_shorter_training_of_the_page_is_long_enough(tmp_path):
+    """On all pages that are held out, of which the site reads one in thirteen; the same sums."""
+    (settings,) = re.findall(r"^SHORT = (\{.*\})$", PAGE.read_text("utf-8"), re.M)
+    assert (
+        loss_after(ending({}, tmp_path, tokens=1, **ast.literal_eval(settings) | {"every": 1}))
+        <= 1.5
+    )

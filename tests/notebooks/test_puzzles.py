@@ -36,5 +36,24 @@ def test_a_cell_with_a_blank_says_what_to_do():
     from notebooks.puzzles import notebook
 
     cells = {cell.id: cell.source for cell in notebook().cells}
-    assert cells["parameters"] == "puzzle('parameters').solve('''\nparameters = ___\n''')"
+    assert cells["parameters"] == "%%puzzle parameters\nparameters = ___"
     assert "Your line must satisfy" in cells["parameters-text"]
+
+
+def test_a_line_is_coloured_as_code_and_is_in_no_string():
+    """As JupyterLab does it, and most viewers: what follows the first line is Python."""
+    pygments = pytest.importorskip("pygments")
+    from pygments.lexers import PythonLexer
+    from pygments.token import Keyword, String
+
+    from notebooks.puzzles import notebook
+
+    cells = {cell.id: cell.source for cell in notebook().cells}
+    kinds = set()
+    for one in puzzles():
+        magic, line = cells[one.name].split("\n", 1)
+        assert (magic, line) == (f"%%puzzle {one.name}", one.blank)
+        tokens = list(pygments.lex(cells[one.name], PythonLexer()))
+        kinds |= {kind for kind, text in tokens if text in ("return", "for", "in", "lambda")}
+        assert not [text for kind, text in tokens if kind in String and "___" in text]
+    assert any(kind in Keyword for kind in kinds)

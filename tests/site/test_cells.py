@@ -199,6 +199,28 @@ def test_a_cell_is_edited_by_keyboard_shows_its_error_and_is_undone(open_lesson)
     assert not area.evaluate("area => area === document.activeElement")
 
 
+def test_an_edit_is_kept_until_it_is_undone(open_lesson):
+    page = open_lesson("01-see-rank")
+    box, button, _ = cell(page, 2)
+    recorded = box.locator("pre").first.inner_text().strip()
+    edit(page, 2, "print('mine')")
+    page.reload()
+    assert box.locator("textarea").input_value() == "print('mine')"
+    assert page.locator("article div.cell textarea").count() == 1
+    assert run(page, 2).startswith("Ran")
+    assert "mine" in box.locator(".cell_output").inner_text()
+    button("Undo the edits").click()
+    assert box.locator("textarea").input_value() == recorded
+    page.reload()
+    assert box.locator("textarea").count() == 0
+    page.evaluate(
+        """localStorage.setItem("lora_np:cells:01-see-rank.html",
+           JSON.stringify({ 2: { recorded: "of an older lesson", code: "1 / 0" } }))"""
+    )
+    page.reload()
+    assert box.locator("textarea").count() == 0
+
+
 def test_text_comes_as_it_is_printed_and_a_loop_is_stopped(open_lesson):
     page = open_lesson("01-see-rank")
     edit(page, 1, "print('so far')\nwhile True:\n    pass")

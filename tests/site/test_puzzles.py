@@ -73,7 +73,7 @@ def test_fifteen_lines_train_a_model_that_speaks(page):
     page.reload()
     form.locator("[name=prompt]").fill("In the ")
     form.get_by_role("button", name="Train it").click()
-    form.locator("[data-show=state]").get_by_text("Step 2 of 80: loss").wait_for(timeout=300_000)
+    form.locator("[data-show=state]").get_by_text("Step 2 of 60: loss").wait_for(timeout=300_000)
     form.locator("[data-show=outcome] img").wait_for(timeout=900_000)
     said = form.locator("[data-show=outcome]").inner_text()
     assert "Your fifteen lines have trained a language model" in said
