@@ -107,7 +107,10 @@ def in_float32(function):
     return coarse
 
 
-WITHOUT = {"learn-from-a-reward", "turn-chats-into-a-served-model"}  # their questions at the end are what to try
+WITHOUT = {
+    "learn-from-a-reward",
+    "turn-chats-into-a-served-model",
+}  # their questions at the end are what to try
 
 
 def test_lessons_have_two_to_five_exercises_each_and_the_project_six_steps():
