@@ -1,8 +1,8 @@
 """Lessons: sources in percent format become executed notebooks, the same bytes each time.
 
-    python -m notebooks.build [NAME ...]          execute lessons and write their notebooks python
-    -m notebooks.build --prose [NAME ...]  keep the outputs where only the prose has changed python
-    -m notebooks.build --check [NAME ...]  execute them, and fail where a committed notebook differs
+    python -m notebooks.build [NAME ...]          execute lessons and write their notebooks
+    python -m notebooks.build --prose [NAME ...]  keep the outputs where only the prose has changed
+    python -m notebooks.build --check [NAME ...]  execute, and fail where a committed one differs
 
 Each cell runs with warnings as errors. A cell that draws carries its alt text in the source, as in
 ``# %% alt="The error falls with the rank"``, and the build refuses a figure without one. Headings

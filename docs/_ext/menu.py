@@ -14,6 +14,7 @@ from lora_np.course import claims
 
 # Names of lessons that are longer than the menu is wide.
 SHORT = {
+    "turn-chats-into-a-served-model": "From chats to a server",
     "compare-with-the-best": "Compare with the best",
     "a-prompt-is-an-update": "A prompt as an update",
     "learn-without-forgetting": "Learn, do not forget",
