@@ -27,7 +27,7 @@ from lora_np.adapters.rules import (
 from lora_np.adapters.values import Fault, missing, shortened, value_faults
 from lora_np.checks import choice
 from lora_np.files import read_json
-from lora_np.hub import safetensors
+from lora_np.hub import open_pickle, safetensors
 from lora_np.models import Base, open_base, peft
 from lora_np.table import Table
 
@@ -163,7 +163,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
 def _empty(file: Path) -> list[tuple[str, Fault]]:
     """List the tensors without elements, which no program loads."""
     why = "empty: not gathered when it was saved, as under DeepSpeed ZeRO-3"
-    tensors = safetensors.open(file).tensors
+    tensors = (open_pickle if file.suffix == ".bin" else safetensors.open)(file).tensors
     return [(key, Fault("empty", why)) for key, info in tensors.items() if 0 in info.shape]
 
 

@@ -29,7 +29,7 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
-from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
+from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rounded, safetensors
 from lora_np.models import Base, OpenModel, peft
 from lora_np.table import Shown, Table
 
@@ -67,7 +67,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     ------
     FileError
         If anything is missing, damaged, contradictory or not supported. Nothing is dropped
-        silently, and no pickle (``adapter_model.bin``) is ever opened.
+        silently, and the pickle in ``adapter_model.bin`` can call nothing.
     TypeError
         If ``adapter`` is something else.
 
@@ -160,8 +160,9 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
     """The tensors of PEFT's directory under keys without wrappers, and what each had around it."""
-    file = safetensors.open(inside(folder, peft_format.WEIGHTS))
-    with errors_at(file.path):
+    path = inside(folder, weights_file(folder).name)
+    with errors_at(path):
+        file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
         return cleaned(file, peft_format.PREFIX)
 
 
@@ -334,8 +335,12 @@ def write(
 
 def weights_file(path: Path) -> Path:
     """The file that holds the numbers of the adapter at a path."""
-    names = {"mlx": MLX_WEIGHTS, "peft": peft_format.WEIGHTS}
-    return path if path.is_file() else path / names[format_of(path)[0]]
+    if path.is_file():
+        return path
+    old = path / "adapter_model.bin"
+    pickled = old.is_file() and not (path / peft_format.WEIGHTS).exists()
+    names = {"mlx": MLX_WEIGHTS, "peft": old.name if pickled else peft_format.WEIGHTS}
+    return path / names[format_of(path)[0]]
 
 
 @contextmanager

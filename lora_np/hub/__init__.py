@@ -35,5 +35,6 @@ with on_demand(globals()):
         open_directory as open_directory,
         shipped_paths as shipped_paths,
     )
+    from lora_np.hub.pickles import open_pickle as open_pickle
     from lora_np.hub.safetensors import SafetensorsFile as SafetensorsFile
     from lora_np.hub.tensors import TensorInfo as TensorInfo

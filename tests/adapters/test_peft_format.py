@@ -340,7 +340,7 @@ def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, name, kind):
             of_adapters(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+@pytest.mark.parametrize("name", ["adapter_model.pkl", "adapter_model.pt"])
 def test_a_pickle_is_refused_with_the_reason_and_never_opened(adapter, name):
     (adapter / WEIGHTS).rename(adapter / name)
     os.chmod(adapter / name, 0)
