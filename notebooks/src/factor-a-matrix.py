@@ -95,7 +95,7 @@ print("U:\n", U)
 assert np.allclose(L @ U, M[order])
 
 # %% [markdown]
-# The last row of $U$ is zero, so its term is zero. **Read as a product**, two columns of $L$ and two rows of $U$ already give all of $M$.
+# The last row of $U$ is zero, so its term is zero. Read as a product, two columns of $L$ and two rows of $U$ already give all of $M$.
 # They are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
 #
 # `low_rank_factors` truncates a factorisation to a given number of terms and puts the rows back in order:
