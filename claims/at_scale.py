@@ -18,7 +18,6 @@ import numpy as np
 
 from claims import redrawn
 from claims.batched import HALVES
-from claims.kept import HERE
 from claims.redrawn import FOLDER, Book, Sweep, rate
 from claims.text import ATTENTION, FULL, MLP, UNTRAINED, adapted
 from lora_np.checks import Array
@@ -46,7 +45,6 @@ METHODS: dict[str, tuple[Mapping[str, Any], int]] = {
     "full": (FULL, -7),
 }
 FEW = range(LOOK)  # the seeds that look for the rate
-FAR = HERE / "data" / "elements.txt"  # an old text far from the new one: facts in modern English
 NONE = np.empty(0)
 SETUP = (
     "SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) has four-bit weights, used as float32. It learns The Devil's Dictionary "
@@ -68,11 +66,6 @@ class Runs:
     @functools.cached_property
     def book(self) -> Book:
         return Book(FOLDER / f"{self.name}.jsonl")
-
-    @functools.cached_property
-    def far(self) -> Runs:
-        """The same runs with `FAR` for the old text, at the learning rates that were chosen here."""
-        return Runs(f"{self.name}-far", rates=self)
 
     def sweep(self, name: str) -> Sweep:
         method, start = METHODS[name]

@@ -86,7 +86,7 @@ CLAIM = Claim(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
         finding="Where both had learned as much, the lower old loss was {lost8:than} the untrained model's at rank 8, and the full update's was {old8:than} LoRA's.",
         setting=(
-            "The old text is Austen; the far one is a list of facts about chemical elements in modern English. Of LoRA and the full update, the one that ends higher on the new text runs at its best learning rate; the other one is interpolated "
+            "The old text is Austen. Of LoRA and the full update, the one that ends higher on the new text runs at its best learning rate. The other one is interpolated "
             "between its learning rates, up to its best, to the same new loss. A seed that has no such two rates is not counted."
         ),
         figures={
@@ -101,23 +101,15 @@ CLAIM = Claim(
         } | {
             f"new{rank}": f"loss on the new text, the full update's over LoRA's at rank {rank}, each at its best learning rate"
             for rank in (8, 64)
-        } | {
-            f"far{rank}": f"loss on the far text, the full update's over LoRA's at rank {rank}, both at the higher of their best losses on the new text"
-            for rank in (8, 64)
-        } | {
-            f"lostfar{rank}": f"loss on the far text, the lower of the full update's and LoRA's at rank {rank} over the untrained model's, both at the higher of their best losses on the new text"
-            for rank in (8, 64)
         },
         measure=lambda runs: {f"old{rank}": runs.frontier("full", f"LoRA, r = {rank}") for rank in (8, 64)}
         | {f"lost{rank}": runs.lost("full", f"LoRA, r = {rank}") for rank in (8, 64)}
         | {f"gained{rank}": runs.gained(f"LoRA, r = {rank}") for rank in (8, 64)}
-        | {f"new{rank}": runs.over("full", f"LoRA, r = {rank}") for rank in (8, 64)}
-        | {f"far{rank}": runs.far.frontier("full", f"LoRA, r = {rank}") for rank in (8, 64)}
-        | {f"lostfar{rank}": runs.far.lost("full", f"LoRA, r = {rank}") for rank in (8, 64)},
-        ratios=("old8", "old64", "lost8", "lost64", "gained8", "gained64", "new8", "new64", "far8", "far64", "lostfar8", "lostfar64"),
-        rule=Rule(tuple(Part(f"{text}{rank}", above=1, worth=1.01, needs=f"lost{text * (text == 'far')}{rank}") for text in ("old", "far") for rank in (8, 64))),
+        | {f"new{rank}": runs.over("full", f"LoRA, r = {rank}") for rank in (8, 64)},
+        ratios=("old8", "old64", "lost8", "lost64", "gained8", "gained64", "new8", "new64"),
+        rule=Rule(tuple(Part(f"old{rank}", above=1, worth=1.01, needs=f"lost{rank}") for rank in (8, 64))),
         headline="old8",
         words="full update's old loss ÷ LoRA's at equal new loss",
-        limits="The untrained model's loss was measured after the verdict *supported* had been published: on this old text both methods end below it, so nothing was forgotten that could be kept. One level of learning; an old text far from the new one was not run. One base, one text, 60 steps, and a line between rates a factor of 2 apart. One old text stands for all that the base knows. The comparison was to be at LoRA's new loss; since the full update did not reach it, either of the two may be the one that ends higher, decided when the full update's runs of four seeds were known, and of LoRA's at half of its best learning rate two seeds' of six.",
+        limits="The untrained model's loss was measured after the verdict *supported* had been published: on this old text both methods end below it, so nothing was forgotten that could be kept. An old text far from the new one, facts about chemical elements in modern English, was run with one seed only. There LoRA at ranks 8 and 64 and the full update, each at its best learning rate, end at 2.65, 2.66 and 2.68 nats, below the untrained model's 2.74. One level of learning, one base, one new text, 60 steps, and a line between rates a factor of 2 apart. The comparison was to be at LoRA's new loss. Since the full update did not reach it, either of the two may be the one that ends higher. That was decided when the full update's runs of four seeds were known, and LoRA's at half of its best learning rate for two seeds of six.",
     ),
 )  # fmt: skip

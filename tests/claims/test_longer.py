@@ -1,10 +1,13 @@
 """The longer runs that a later day starts: that a stopped sweep goes on, and what runs beside it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from claims import longer
 from claims.at_scale import METHODS
+from claims.forgetting_frontier import CLAIM
 from claims.redrawn import Book, Sweep, rate
 from claims.text import Text
 
@@ -70,3 +73,37 @@ def test_rates_beside_the_best_run_with_all_seeds(tmp_path):
 def test_parts_share_the_methods():
     parts = [sweep.name for part in range(3) for sweep in longer.sweeps(SMALL, part, 3)]
     assert sorted(parts) == sorted(METHODS)
+
+
+@dataclass
+class WithOld(Bowl):
+    old: str = "near"
+    count: int = 0
+
+    def runs(self, seeds, rates, **method):
+        assert self.old == str(longer.FAR)
+        losses = super().runs(seeds, rates, **method)
+        return {**losses, "old": losses["first"]}
+
+
+def test_a_far_text_is_measured_at_the_learning_rates_that_were_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(longer, "FOLDER", tmp_path)
+    names = ("LoRA, r = 8", "full", "LoRA, r = 64")
+    for name in names:
+        found = Sweep(Book(tmp_path / "smollm2.0.jsonl"), name, Bowl(), *METHODS[name], width=1)
+        found.search(range(2))
+    longer.far(WithOld(), range(2))
+    far = Book(tmp_path / "smollm2-far.0.jsonl")
+    for name in names:
+        sweep = Sweep(far, name, None, {}, 0, width=1)
+        best = found.best("first", range(2))
+        assert sweep.known(range(2)) == [best - 2, best - 1, best]
+    assert Sweep(far, "untrained", None, {}, 0, width=1).known(range(2)) == [0]
+
+
+def test_what_is_said_of_the_far_text_is_what_was_recorded():
+    far = Book(longer.FOLDER / "smollm2-far.jsonl")
+    at = lambda name, place: np.exp(Sweep(far, name, None, {}, 0, width=1).logs(place, "old", [0]))
+    losses = [at("LoRA, r = 8", -4), at("LoRA, r = 64", -4), at("full", -7), at("untrained", 0)]
+    said = "end at {:.2f}, {:.2f} and {:.2f} nats, below the untrained model's {:.2f}"
+    assert said.format(*(float(loss[0]) for loss in losses)) in CLAIM.at_scale.limits
