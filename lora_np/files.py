@@ -51,7 +51,7 @@ class FileError(ValueError):
     ...     adapters.load("no-such-directory")
     ... except FileError as error:
     ...     print(str(error).partition(";")[0])
-    no-such-directory: no such directory
+    no-such-directory: no such directory, and nothing is downloaded
     """
 
     def __init__(self, message: str) -> None:

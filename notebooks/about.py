@@ -79,7 +79,8 @@ def statements(text: str) -> list[Statement]:
     """The bold statements of a lesson's source; the marker of each is a comment right behind it."""
     prose = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
     found = [
-        Statement(" ".join(words.split()), kind, what) for words, kind, what in BOLD.findall(prose)
+        Statement(" ".join(words.split()), kind, " ".join(what.split()))
+        for words, kind, what in BOLD.findall(prose)
     ]
     return [one for one in found if len(one.words.split()) > SHORT and not one.words.endswith("?")]
 

@@ -22,9 +22,12 @@ def wrong(text):
     """Statements without a marker, of a kind that is not known, or whose marker does not lead
     anywhere.
     """
-    for words, kind, what in about.statements(text):
+    unwrapped = re.sub(
+        r"<!--.*?-->", lambda one: one[0].replace("\n# ", " "), text, flags=re.DOTALL
+    )
+    for words, kind, what in about.statements(unwrapped):
         section = next(
-            part for part in sections(text) if f"<!-- {kind}: {what} -->" in part or not kind
+            part for part in sections(unwrapped) if f"<!-- {kind}: {what} -->" in part or not kind
         )
         right = {
             "claim": what in claims.names(),

@@ -356,7 +356,7 @@ EIGHT = bytes(8)
         ([], b"", "its header: must be a JSON object"),
         (b"", b"", "its header: not valid JSON"),
         (b"{'x': 1}", b"", "its header: not valid JSON"),
-        (b'{"x": NaN}', b"", "its header: NaN is not JSON"),
+        (b'{"x": NaN}', b"", 'its header: "x": NaN is not JSON'),
         (b'{"\xff": 1}', b"", "its header: not valid JSON"),
         (b"[" * 100_000, b"", "its header: not valid JSON"),
         (b'{"x": ' + b"9" * 5000 + b"}", b"", "its header: not valid JSON"),

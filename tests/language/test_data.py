@@ -91,7 +91,7 @@ WRONG = {
     "not JSON": (f"{GOOD}\n{{'messages': []}}", "", "data: line 2: not valid JSON"),
     "half a line": (f"{GOOD}\n\n{GOOD[:30]}", "", "data: line 3: not valid JSON"),
     "a list in a line": (f"{GOOD}\n[1, 2]", "", "data: line 2: must be a JSON object"),
-    "NaN": ('{"text": "a", "score": NaN}', "", "data: line 1: NaN is not JSON"),
+    "NaN": ('{"text": "a", "score": NaN}', "", 'data: line 1: "score": NaN is not JSON'),
     "a key twice": ('{"text": "a", "text": "b"}', "", "line 1: the key 'text' occurs twice"),
     "a column twice": ("text,text\na,b", "--format csv", "line 1: the column 'text' occurs twice"),
     "half a pair": ('{"text": "\\ud800"}', "", "line 1: not valid JSON"),

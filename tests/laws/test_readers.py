@@ -44,7 +44,6 @@ REASONS = {
     "models/families.py": {"read_text": SHIPPED},
     "models/gguf_vocabulary.py": {"read_text": SHIPPED},
     "mini.py": {
-        "read_text": "the file that it has written, in a reader of a few lines",
         "read_bytes": "the file that it has written, in a reader of a few lines",
     },
     "mini_llama.py": {
