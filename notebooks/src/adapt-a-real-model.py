@@ -4,7 +4,7 @@
 # A matrix predicts the next pixels of photographs. Now it has to predict terrain maps. For that, a LoRA of rank 8 trains 1,760 parameters,
 # and a full update trains 12,000.
 #
-# **What does LoRA save, if you count it instead of promising it?**
+# **What does LoRA actually save, when you count it?**
 #
 # After this lesson you can
 #
@@ -30,9 +30,9 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # ## Count on paper
 #
 # Take a matrix with $d = 4$ outputs and $k = 6$ inputs, and rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6 more, and
-# $B$ times the result another 4. So the model with an adapter needs 34 multiplications instead of 24. That is 42 % more, because this
-# matrix is so small; at 100 x 120 and rank 8 it is 15 % more. The extra cost disappears when you **merge** the adapter, that is, add $BA$
-# to $W_0$. The savings come in training. Let us train and count them.
+# multiplying the result by $B$ takes another 4. So the model with an adapter needs 34 multiplications instead of 24. That is 42 % more,
+# because this matrix is so small; at 100 x 120 and rank 8 it is 15 % more. The extra cost disappears when you **merge** the adapter, that
+# is, add $BA$ to $W_0$. The savings come in training. Let us train and count them.
 #
 # ## From a photograph to a map
 #
@@ -197,10 +197,10 @@ assert moments == [8 * count for count in parameters]
 assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 
 # %% [markdown]
-# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The arithmetic does not: **inside
-# of a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, because the products with
-# $W_0$ remain, forward and backward. How many seconds a step takes depends on the machine, on the batch and on everything else that happens
-# in a step. Measure the time (see the last question below).
+# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The number of multiplications does
+# not: **inside of a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, because the
+# products with $W_0$ remain, forward and backward. How many seconds a step takes depends on the machine, on the batch and on everything
+# else that happens in a step. Measure the time (see the last question below).
 #
 # ## The law
 #
