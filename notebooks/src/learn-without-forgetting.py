@@ -24,8 +24,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Learn one thing, forget another
 #
-# On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ returns its input unchanged. Take a new example, $x = (1, 1)$ with target $y
-# = (2, 0)$. The difference is $y - W_0 x = (1, -1)$, and an update of rank one adds it:
+# On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ returns its input unchanged. Take a new example, $x = (1, 1)$ with target
+# $y = (2, 0)$. The difference is $y - W_0 x = (1, -1)$, and an update of rank one adds it:
 #
 # $$
 # BA = \begin{pmatrix} 1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}
@@ -46,7 +46,8 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 # %% [markdown]
 # An update of rank $r$ responds to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing in these directions,
 # nothing is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Otherwise their outputs change. There are three remedies: show old examples
-# again (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and remove it for the old task.
+# again (**replay**), keep the rows of $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and
+# remove it for the old task.
 #
 # ## A network that reads
 #
@@ -225,10 +226,9 @@ print(f"rank 1, lower learning rate:  keeps {kept[0]:.0%}, has learned {learned[
 print("rank 1, higher learning rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"]))
 
 # %% [markdown]
-# At the lower learning rate, rank 1 reads 90 % of the old digits and 59 % of the new ones. At the higher learning rate, it reads 29 % of the
-# old digits and 85 % of the new ones. At each rank, a LoRA that learned the new task well lost much of the old one, and so did the full
-# update. **A low
-# rank by itself does not protect.**<!-- claim: forgets-less -->
+# At the lower learning rate, rank 1 reads 90 % of the old digits and 59 % of the new ones. At the higher learning rate, it reads 29 % of
+# the old digits and 85 % of the new ones. At each rank, a LoRA that learned the new task well lost much of the old task, and so did the
+# full update. **A low rank by itself does not protect.**<!-- claim: forgets-less -->
 #
 # Why? In the example on paper, the effect on old inputs depends on $Ax$. Here is the length of $Ax$ at rank 8 in the first layer, as a root
 # mean square over the held-out digits:
