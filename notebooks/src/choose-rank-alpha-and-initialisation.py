@@ -371,8 +371,8 @@ assert all(abs(middle[rank] / middle[4] - 1) < 0.01 for rank in ranks[2:])
 #
 # ## The law
 #
-# - One step moves the output by $\eta s^2 r$ with gradient descent and by $\eta s r$ with Adam. The scale $\alpha / r$ makes Adam's step the
-#   same for all ranks; $\alpha / \sqrt r$ does so for gradient descent.
+# - One step moves the output by $\eta s^2 r$ with gradient descent and by $\eta s r$ with Adam. The scale $\alpha / r$ makes Adam's step
+#   the same for all ranks. The scale $\alpha / \sqrt r$ does so for gradient descent.
 # - With $A$ frozen and Adam, only alpha times the learning rate matters. If both factors are trained, what matters is nearly alpha times
 #   the *square* of the learning rate. Fix alpha and search for the learning rate, or the reverse.
 # - PiSSA and OLoRA take $BA$ from terms of $W_0$. DoRA splits rows into length and direction. All three start at $W_0$.
