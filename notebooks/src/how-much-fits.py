@@ -177,7 +177,7 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 #
 # ## The law
 #
-# - A fact that follows no rule costs its bits: $\log_2 C$ for one of $C$ possibilities.
+# - A fact that follows no rule takes $\log_2 C$ bits, if it is one of $C$ equally likely possibilities.
 # - On the head, a LoRA of rank 2 to 8 held about one and a half bits per parameter. Twice the rank held about twice the bits.
 # - On random inputs, a LoRA of rank 1 held about half a bit per parameter when one bit was required, and 0.7 to 1.1 when more was required.
 # - If you ask for more than fits, the LoRA holds less than it could.
@@ -204,8 +204,8 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 #
 # ## Further reading
 #
-# - Z. Allen-Zhu, Y. Li, *Physics of Language Models: Part 3.3, Knowledge Capacity Scaling Laws*, [arXiv 2404.05405](https://arxiv.org/abs/2404.05405): two
-#   bits per parameter, in whole models.
+# - Z. Allen-Zhu, Y. Li, *Physics of Language Models: Part 3.3, Knowledge Capacity Scaling Laws*, [arXiv
+#   2404.05405](https://arxiv.org/abs/2404.05405): two bits per parameter, in whole models.
 # - J. Morris et al., *How much do language models memorize?*, [arXiv 2505.24832](https://arxiv.org/abs/2505.24832): 3.6 bits.
 # - T. Cover, "Geometrical and statistical properties of systems of linear inequalities", *IEEE Transactions on Electronic Computers* 14,
 #   326-334, 1965: two labels for each weight.
