@@ -145,10 +145,10 @@ lead = [
 assert lead[1] < 0.2 * lead[0]
 
 # %% [markdown]
-# (Runs that end above a loss of 2, such as rank 1 at 0.1, are outside the picture.) If we had compared all methods at the full update's best
-# learning rate, rank 1 would look far worse than it is. At three times that rate, the full update loses most of its lead over rank 4. **If
-# you compare methods at one learning rate, you measure the learning rate.**<!-- shown: the lead of the full update over rank 4 at its best
-# rate and at three times that -->
+# (Runs that end above a loss of 2, such as rank 1 at 0.1, are outside the picture.) If we had compared all methods at the full update's
+# best learning rate, rank 1 would look far worse than it is. At three times that learning rate, the full update loses most of its lead over
+# rank 4. **If you compare methods at one learning rate, you measure the learning
+# rate.**<!-- shown: the lead of the full update over rank 4 at its best rate and at three times that -->
 #
 # ## Claims, compared with this model
 #
@@ -264,7 +264,8 @@ assert forgetting["kept95"]["high"] < 0 < forgetting["learns"]["low"]
 #
 # You can say whether a LoRA is enough, and for which task. Try this:
 #
-# - A paper compares LoRA with a full update, both at a learning rate of 0.0001, and finds that LoRA learns less. What would you ask the authors for?
+# - A paper compares LoRA with a full update, both at a learning rate of 0.0001, and finds that LoRA learns less. What would you ask the
+#   authors for?
 #
 #   <details><summary>Answer</summary>
 #
