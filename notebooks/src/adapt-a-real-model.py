@@ -4,13 +4,13 @@
 # A matrix predicts the next pixels of photographs. Now it has to predict terrain maps. For that, a LoRA of rank 8 trains 1,760 parameters,
 # and a full update trains 12,000.
 #
-# **What does LoRA save, if you count it instead of promising it?**
+# **What does LoRA actually save, when you count it?**
 #
 # After this lesson you can
 #
 # - adapt a matrix to new data, and see how far each rank lowers the error,
 # - count the three advantages of LoRA,
-# - say where they are small, and where LoRA costs more.
+# - say where these advantages are small, and where LoRA costs more.
 #
 # You need *Count parameters* and *Train h = W0 x + BAx*.
 
@@ -30,14 +30,14 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # ## Count on paper
 #
 # Take a matrix with $d = 4$ outputs and $k = 6$ inputs, and rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6 more, and
-# $B$ times the result another 4. So the model with an adapter needs 34 multiplications instead of 24. That is 42 % more, because this matrix
-# is so small; at 100 x 120 and rank 8 it is 15 % more. The extra cost ends when you **merge** the adapter, that is, add $BA$ to $W_0$. The
-# savings come in training. Let us train and count them.
+# multiplying the result by $B$ takes another 4. So the model with an adapter needs 34 multiplications instead of 24. That is 42 % more,
+# because this matrix is so small; at 100 x 120 and rank 8 it is 15 % more. The extra cost disappears when you **merge** the adapter, that
+# is, add $BA$ to $W_0$. The savings come in training. Let us train and count them.
 #
 # ## From a photograph to a map
 #
-# The setting is that of *Train h = W0 x + BAx*: 10 x 12 pixels are the input and the next 10 x 10 the output, so $W_0$ is 100 x 120. It was
-# made for the photograph. Now we adapt it to the heights around the Jacksboro fault, in full and at rank 8.
+# The setting is the same as in *Train h = W0 x + BAx*: the input is 10 x 12 pixels and the output is the next 10 x 10, so $W_0$, which was
+# made for the photograph, is 100 x 120. Now we adapt it to the heights around the Jacksboro fault, with a full update and a LoRA of rank 8.
 
 # %%
 rng = np.random.default_rng(0)
@@ -73,8 +73,8 @@ print(f"error of W0 on the photograph: {error(base, 'photograph'):.3f}")
 print(f"error of W0 on the map:        {error(base, 'map'):.3f}")
 
 # %% [markdown]
-# (The photograph is harder to predict, even for the matrix that was made for it.) How much of the error on the map can an update remove? Train
-# both, the full one and the LoRA, for a thousand steps each:
+# (The photograph is harder to predict, even for the matrix that was made for it.) How much of the error on the map can an update remove? We
+# train the full update and the LoRA for a thousand steps each:
 
 # %%
 full = train(lnp.Linear(lnp.Tensor(base.W)))
@@ -92,14 +92,14 @@ assert gain > 0.97
 assert errors["LoRA, r = 8"][1] > errors["full update"][1] > 1.3 * errors["W0"][1]
 
 # %% [markdown]
-# On the map, LoRA achieves what a full update achieves, with a seventh of the parameters. On the photograph both models have become worse,
-# LoRA as much as the full update: they have forgotten part of the first task. *Learn without forgetting* returns to this.
+# On the map, LoRA is as good as the full update, with a seventh of the parameters. On the photograph, both models are now worse, LoRA by as
+# much as the full update: they have forgotten part of the first task. *Learn without forgetting* returns to this.
 #
 # ## Turn the rank yourself
 #
-# We cut a strip of the map into patches, predict each from the pixels to its left, and draw the error in grey: middle grey is right, lighter
-# is too high, and darker is too low. For each rank we use the $BA$ that is best on the training data, from the formula in *Compare with the
-# best possible*.
+# We cut a strip of the map into patches, predict each from the pixels to its left, and draw the error in grey. Middle grey means that the
+# prediction is right, lighter that it is too high, and darker that it is too low. For each rank, we compute the $BA$ that is best on the
+# training data with the formula in *Compare with the best possible*.
 
 # %%
 bands = lnp.datasets.standardised(terrain)[120:180].reshape(
@@ -139,15 +139,14 @@ lnp.course.sliders(
 )
 
 # %% [markdown]
-# Rank 1 removes most of the error that an update can remove, and from rank 2 on you can see no difference. A higher rank does not remove the
-# rest either.
+# Rank 1 removes most of the error that an update can remove, and beyond rank 2 you can see no difference. Even a high rank does not remove
+# the rest of the error.
 #
 # ## Three advantages, counted
 #
 # **1. Less to train.**<!-- shown: the count of trainable parameters, and of Adam's moments --> Each trainable parameter comes with a
-# gradient and two moments of Adam. **2. Less to
-# compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the gradient of
-# the loss by the output:
+# gradient and two moments of Adam. **2. Less to compute.**<!-- shown: the table of multiplications --> The table counts the multiplications
+# of one step for one example. Here, $e$ is the gradient of the loss with respect to the output:
 #
 # | | full | LoRA |
 # |---|---|---|
@@ -158,8 +157,8 @@ lnp.course.sliders(
 # | gradient of $A$: $B^T e$, then times $x^T$ | | $dr + rk$ |
 # | for the layer before: $W_0^T e$, and $A^T$ times $B^T e$ | $dk$ | $dk + rk$ |
 #
-# The last row is for a layer inside a network, where one matrix follows another. **3. Less to store**<!-- shown: the sizes of both files
-# -->: the file holds $A$ and $B$ only.
+# The last row is for a layer inside a network, where one matrix follows another. **3. Less to
+# store**<!-- shown: the sizes of both files -->: the file contains only $A$ and $B$.
 
 
 # %%
@@ -198,36 +197,36 @@ assert moments == [8 * count for count in parameters]
 assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 
 # %% [markdown]
-# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The arithmetic does not: **inside of
-# a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, because the products with $W_0$
-# remain, forward and backward. How many seconds a step takes depends on the machine, on the batch and on everything else that happens in a
-# step. Measure it (see the last question below).
+# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The number of multiplications does
+# not: **inside of a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, because the
+# products with $W_0$ remain, forward and backward. How many seconds a step takes depends on the machine, on the batch and on everything
+# else that happens in a step. Measure the time (see the last question below).
 #
 # ## The law
 #
-# - LoRA trains $r(d + k)$ parameters instead of $dk$, and moments and files shrink alike.
+# - LoRA trains $r(d + k)$ parameters instead of $dk$. Adam's moments and the file shrink accordingly.
 # - It saves at most a third of the multiplications inside a network.
 #
 # ## What you can do now
 #
 # You can adapt a matrix and report what that saves. Try this:
 #
-# - On paper: at which rank does a step of LoRA take as many multiplications as a full one, for $d = k$, inside of a network?
+# - On paper: for $d = k$ inside of a network, at which rank does a step of LoRA take as many multiplications as a full step?
 #
 #   <details><summary>Answer</summary>
 #
 #   $2d^2 + 6dr = 3d^2$ gives $r = d / 6$. For $d = 4{,}096$ that is rank 682.
 #
 #   </details>
-# - On paper: which row of the table does a single layer not need, and how much does LoRA save then? Time a step with
+# - On paper: which row of the table does a single layer not need, and how much does LoRA save in that case? Time a step with
 #   `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides the multiplications?
 #
 #   <details><summary>Answer</summary>
 #
-#   The last row, since there is no layer before it. What remains is $2dk$ for the full update and $dk + 3dr + 2rk$ for LoRA, which saves at
-#   most half. On a quiet
-#   machine a step of LoRA took 1.1 times less time than a full one at 100 x 120, and 3 to 4.5 times less at 1,024 x 1,024. A small step is
-#   mostly spent in Python and function calls. In a large one LoRA saves more than half, because Adam no longer updates a million moments.
+#   The last row, since no layer comes before it. This leaves $2dk$ for the full update and $dk + 3dr + 2rk$ for LoRA, which saves at most
+#   half. On a quiet machine, a full step took 1.1 times as long as a step of LoRA at 100 x 120, and 3 to 4.5 times as long at 1,024 x
+#   1,024. A small step spends most of its time in Python and function calls. In a large step, LoRA saves more than half, because Adam no
+#   longer updates a million moments.
 #
 #   </details>
 #
@@ -237,5 +236,5 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 #   2106.09685](https://arxiv.org/abs/2106.09685), section 4.2: the benefits, and the limits.
 # - D. P. Kingma, J. Ba, *Adam: A Method for Stochastic Optimization*,
 #   [arXiv 1412.6980](https://arxiv.org/abs/1412.6980): the two moments.
-# - L. Zhang et al., *LoRA-FA: Memory-efficient Low-rank Adaptation*, [arXiv 2308.03303](https://arxiv.org/abs/2308.03303): where
-#   the memory goes that LoRA does not save.
+# - L. Zhang et al., *LoRA-FA: Memory-efficient Low-rank Adaptation*, [arXiv 2308.03303](https://arxiv.org/abs/2308.03303): what uses the
+#   memory that LoRA does not save.

@@ -1,13 +1,14 @@
 # %% [markdown]
 # # Measure how much fits
 #
-# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. It has to memorise the telephone numbers of a town.
+# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. The LoRA has to memorise the telephone
+# numbers of a town.
 #
 # **How many facts can a LoRA hold, and what happens if you ask for more?**
 #
 # After this lesson you can
 #
-# - count facts in bits, and say what a loss means in them,
+# - count facts in bits, and convert a loss to bits,
 # - measure how many bits a LoRA holds,
 # - predict which rank a list of facts needs, and when no rank is enough.
 #
@@ -40,13 +41,13 @@ for p in [1, 1 / 3, 1 / 96]:
 # %% [markdown]
 # ## How many labels does a weight hold?
 #
-# Take the smallest case: two parameters, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can get
-# labels in all four ways. Three points cannot get them in all eight: it is impossible to say "yes" on the left and on the right but "no" in
-# the middle.
+# In the smallest case, there are two parameters, $w$ and $b$. The inputs $x_i$ lie on a line, and the label is "yes" where $w\,x_i + b$ is
+# positive. Two points can be labelled in all four ways. Three points cannot be labelled in all eight: it is impossible to say "yes" on the
+# left and on the right but "no" in the middle.
 #
-# In general, with $N$ weights and $n$ points of which any $N$ are independent, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings are
-# possible (Cover, 1965). **With two labels per weight, half of all labellings are possible**<!-- source: Cover, 1965 -->. If there are many
-# weights, nearly all labellings are possible below that, and hardly any above:
+# In general, take $N$ weights and $n$ points, any $N$ of which are independent. Then $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings
+# are possible (Cover, 1965). **With two labels per weight, half of all labellings are possible**<!-- source: Cover, 1965 -->. If there are
+# many weights, nearly all labellings are possible below two labels per weight, and hardly any above:
 
 # %% alt="Share of all labellings that can be had, against labels for each weight, for 5, 20 and 100 weights. All start at 1, pass one half at exactly two labels for each weight, and fall to 0; the more weights, the steeper."
 curves = {}
@@ -63,9 +64,9 @@ assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 #
 # ## Memorise
 #
-# Over $n$ characters, a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. To measure this, take real positions in Genesis, give each a
-# **random** next character, and train a LoRA on the last linear layer, the head of 96 x 128, until it knows as many as it can. There, a LoRA
-# of rank $r$ has $224\,r$ parameters:
+# Over $n$ characters, a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. To measure this, take real positions in Genesis, give each
+# position a **random** next character, and train a LoRA on the head until it knows as many characters as it can. The head is 96 x 128, so a
+# LoRA of rank $r$ has $224\,r$ parameters:
 
 # %% alt="Bits held per parameter against bits required, at ranks 2, 4 and 8. At half a bit all that is required is held, at 1 bit a little less. Then the lines turn away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are required." tags=["cover"]
 model = language.load("austen")
@@ -119,14 +120,13 @@ for r in ranks:
 assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
 # %% [markdown]
-# At half a bit per parameter the LoRA learns nearly everything, and at one bit not quite. Beyond that the curve levels off, at **about one
-# and a half bits per
-# parameter**<!-- claim: capacity-bits -->, at each of these ranks. (A parameter takes 32 bits in memory. If you ask for too much, training
-# ends with less. Moreover, this is what 425 steps reach, not the most that is possible.) So here **the rank is the
-# limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
+# If half a bit per parameter is required, the LoRA learns nearly everything; at one bit, it learns a little less. Beyond that, the curve
+# levels off, at **about one and a half bits per parameter**<!-- claim: capacity-bits -->, at each of these ranks. (A parameter takes 32
+# bits in memory. If you ask for too much, the LoRA ends up with less. Moreover, this is what 425 steps reach, not the most that is
+# possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank holds about twice the bits.
 #
-# These figures belong to this experiment, and another one gives others. With random inputs instead of positions in Genesis, a sweep of
-# learning rates found these lower bounds (with more steps, a LoRA holds more):
+# These figures belong to this experiment, and another experiment gives other figures. With random inputs instead of positions in Genesis, a
+# sweep of learning rates found these lower bounds (with more steps, a LoRA holds more):
 
 # %%
 claim = lnp.course.claims()["capacity-bits"]
@@ -142,13 +142,13 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 #
 # ## Which rank for a telephone book?
 #
-# If the model has to know every digit of 1,000 telephone numbers of six digits, that is $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head,
-# each unit of rank adds 224 parameters. So at one bit per parameter you need rank 89, and the full rank of the head is 96.
+# If the model has to know every digit of 1,000 telephone numbers of six digits, it must store $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the
+# head, each unit of rank adds 224 parameters. So at one bit per parameter you need rank 89, and the full rank of the head is 96.
 #
-# On all 28 linear layers before the head, even rank 1 has 9,344 parameters. They store fewer bits each, because the facts must pass through
-# the rest of the model: for random tokens, read as text, we measured 0.07 to 0.61 bits per parameter on single linear layers.
-# `accounting.capacity` knows these ranges and answers with one. (Its *degrees of freedom* are the parameters minus $r^2$ for each matrix,
-# because that many parameters only choose among pairs with the same $BA$.)
+# On all 28 linear layers before the head, even rank 1 has 9,344 parameters. Each of these parameters stores fewer bits, because the facts
+# must pass through the rest of the model: for random tokens, read as text, we measured 0.07 to 0.61 bits per parameter on single linear
+# layers. `accounting.capacity` contains these measurements and returns a range. (Its *degrees of freedom* are the parameters minus $r^2$
+# for each matrix, because $r^2$ parameters only choose among pairs with the same $BA$.)
 
 # %%
 bits = 1_000 * 6 * np.log2(10)
@@ -171,23 +171,22 @@ assert np.round(
 assert found.enough is None  # above a quarter of full rank, where nothing was measured
 
 # %% [markdown]
-# Rank 8 on all linear layers may hold the telephone book, or may not. The last column is empty, because a rank that surely holds it would be
-# above a quarter of full rank, where we have measured nothing. Facts that follow no rule need parameters in proportion to their number. A
-# style does not, as the next lesson shows.
+# Rank 8 on all linear layers may or may not hold the telephone book. The last column is empty, because any rank that is certain to hold it
+# would exceed a quarter of full rank, where we have measured nothing. Facts that follow no rule need parameters in proportion to their
+# number. A style does not, as the next lesson shows.
 #
 # ## The law
 #
-# - A fact that follows no rule costs its bits: $\log_2 C$ for one of $C$ possibilities.
-# - On the head, a LoRA of rank 2 to 8 held about one and a half bits per parameter. Twice the rank, about twice the bits.
-# - On random inputs, where rank 1 was tried as well, it held about half a bit per parameter at rank 1 where one was required, and 0.7 to 1.1
-#   where more was.
+# - A fact that follows no rule takes $\log_2 C$ bits, if it is one of $C$ equally likely possibilities.
+# - On the head, a LoRA of rank 2 to 8 held about one and a half bits per parameter. Twice the rank held about twice the bits.
+# - On random inputs, a LoRA of rank 1 held about half a bit per parameter when one bit was required, and 0.7 to 1.1 when more was required.
 # - If you ask for more than fits, the LoRA holds less than it could.
 #
 # ## What you can do now
 #
 # You can say which rank a list of facts needs. Try this:
 #
-# - On paper: take 1,000 telephone numbers of ten digits. How many bits are they, and which rank on the head (224 parameters per unit of
+# - On paper: take 1,000 telephone numbers of ten digits. How many bits do they need, and which rank on the head (224 parameters per unit of
 #   rank) would hold them at 1.5 bits per parameter?
 #
 #   <details><summary>Answer</summary>
@@ -205,8 +204,8 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 #
 # ## Further reading
 #
-# - Z. Allen-Zhu, Y. Li, *Physics of Language Models: Part 3.3, Knowledge Capacity Scaling Laws*, [arXiv 2404.05405](https://arxiv.org/abs/2404.05405): two
-#   bits per parameter, in whole models.
-# - J. Morris et al., *How much do language models memorize?*, [arXiv 2505.24832](https://arxiv.org/abs/2505.24832): 3.6.
+# - Z. Allen-Zhu, Y. Li, *Physics of Language Models: Part 3.3, Knowledge Capacity Scaling Laws*, [arXiv
+#   2404.05405](https://arxiv.org/abs/2404.05405): two bits per parameter, in whole models.
+# - J. Morris et al., *How much do language models memorize?*, [arXiv 2505.24832](https://arxiv.org/abs/2505.24832): 3.6 bits.
 # - T. Cover, "Geometrical and statistical properties of systems of linear inequalities", *IEEE Transactions on Electronic Computers* 14,
 #   326-334, 1965: two labels for each weight.

@@ -30,9 +30,10 @@ lnp.count("austen", rank=1, targets="all-linear")
 #
 # ## A style is not memorised
 #
-# *Measure how much fits* asked a LoRA to memorise random characters. Is Genesis such a task? In *Adapt a language model*, every run was
-# trained on 38,400 characters of it. At 1.5 bits per parameter, the 9,344 parameters of rank 1 can hold 14,000 bits, little more than 2,000
-# random characters. Yet rank 1 achieved three quarters of the gain, on text that it was **not** trained on. A style has rules, and rules are short.
+# *Measure how much fits* asked a LoRA to memorise random characters. Is learning Genesis such a task? In *Adapt a language model*, every
+# run was trained on 38,400 characters of Genesis. At 1.5 bits per parameter, the 9,344 parameters of rank 1 can hold 14,000 bits, which is
+# little more than 2,000 random characters. Yet rank 1 achieved three quarters of the full update's gain, on text that it was **not**
+# trained on. A style has rules, and rules are short.
 #
 # Here are the recorded runs again, together with a new run of the full update for comparison:
 
@@ -111,9 +112,8 @@ assert shares[-1] > 0.93
 
 # %% [markdown]
 # Sixty-four times as many parameters raise the share from 73 % to 97 %. (Rank 16 is hardly better than rank 4 because the grid of learning
-# rates is coarse: a learning rate that was not chosen has a test loss that is 0.03 lower.) Random labels would need all of these parameters.
-# **Rank limits how much random data fits; for data with rules, a low rank gives
-# most of the gain.**<!-- claim: low-rank-suffices -->
+# rates is coarse: at a learning rate that was not chosen, the test loss is 0.03 lower.) Random labels would need all of these parameters.
+# **Rank limits how much random data fits; for data with rules, a low rank gives most of the gain.**<!-- claim: low-rank-suffices -->
 #
 # ## Learning rates
 #
@@ -145,16 +145,16 @@ lead = [
 assert lead[1] < 0.2 * lead[0]
 
 # %% [markdown]
-# (Runs that end above a loss of 2, such as rank 1 at 0.1, are outside the picture.) If we had compared all methods at the full update's best
-# learning rate, rank 1 would look far worse than it is. At three times that rate, the full update loses most of its lead over rank 4. **If
-# you compare methods at one learning rate, you measure the learning rate.**<!-- shown: the lead of the full update over rank 4 at its best
-# rate and at three times that -->
+# (Runs that end above a loss of 2, such as rank 1 at 0.1, are outside the picture.) If we had compared all methods at the full update's
+# best learning rate, rank 1 would look far worse than it is. At three times that learning rate, the full update loses most of its lead over
+# rank 4. **If you compare methods at one learning rate, you measure the learning
+# rate.**<!-- shown: the lead of the full update over rank 4 at its best rate and at three times that -->
 #
 # ## Claims, compared with this model
 #
-# The table lists claims of the three papers below, and what 150 steps of training a model of 750,720 parameters say about them. (*Rank for
-# 90 %* is the smallest rank that keeps 90 % of the update's energy. Intruders are defined in *Look inside an update*.) At most, a small
-# model gives a counterexample: it shows what to look for.
+# The table compares claims of the three papers below with 150 steps of training on a model of 750,720 parameters. (*Rank for 90 %* is the
+# smallest rank that keeps 90 % of the update's energy. Intruders are defined in *Look inside an update*.) At most, a small model gives a
+# counterexample, which shows what to look for.
 
 # %%
 at_best = {"full": full, "all linear, r = 4": ladder[4], "all linear, r = 64": ladder[64]}
@@ -201,15 +201,15 @@ print(
 )
 
 # %% [markdown]
-# These runs use one seed for each search, and $\alpha = 2r$. So ask the package for its verdicts, as in *Learn without forgetting*. There,
-# each method gets its own sweep of learning rates, each of eight seeds picks one of four base models and the part of the text to hold out,
-# and $\alpha = 32$ at every rank, as in *LoRA Without Regret*. The rule that turns figures into a verdict is a list of figures and bounds,
-# tested like code.
+# These runs use one seed for each search, and $\alpha = 2r$. So ask the package for its verdicts, as in *Learn without forgetting*. In the
+# runs for a verdict, each method gets its own sweep of learning rates. Each of eight seeds picks one of four base models and the part of
+# the text to hold out. Alpha is 32 at every rank, as in *LoRA Without Regret*. The rule for a verdict is a list that gives a bound for each
+# figure. The rule is tested like code.
 #
-# *Supported* means that the whole interval lies on the claimed side, and so do the means of both halves of the seeds. *Contradicted here*
-# means that the effect is smaller than the smallest effect worth having, or that we found what would contradict the claim. *Needs scale*
-# means that no method in this setup reaches that effect. Where there are two verdicts, the second is for a language model with 135 million
-# parameters:
+# *Supported* means that the whole interval lies on the claimed side, and that the means of both halves of the seeds lie there too.
+# *Contradicted here* means that the effect is smaller than the smallest effect worth having, or that we found what would contradict the
+# claim. *Needs scale* means that no method in this setup reaches that effect. Where there are two verdicts, the second is for a language
+# model with 135 million parameters:
 
 # %%
 claims = lnp.course.claims()
@@ -219,7 +219,7 @@ Table(["claim", "verdict"], [(claims[name]["title"], claims[name]["verdicts"]) f
 
 
 # %% [markdown]
-# A verdict is only as good as its figures, so look at two of them, with their intervals:
+# A verdict is only as good as its figures, so look at the figures of two verdicts, with their intervals:
 
 
 # %%
@@ -242,37 +242,39 @@ assert rates["spread"]["high"] < 3 < rates["doubled"]["low"]
 assert forgetting["kept95"]["high"] < 0 < forgetting["learns"]["low"]
 
 # %% [markdown]
-# - *Rate and rank.* With $\alpha$ fixed, the best learning rates of ranks 1 to 64 are close together, on text and on digits. With $\alpha =
-#   2r$, on digits, they are not. This agrees with our picture above, because another scale needs another learning rate. The claim is
-#   supported. The factor of ten between rank 1 and the full update is not a law for a small model: here it depends on 0.005 of validation
-#   loss and one seed. On the larger model the factor is about ten.
-# - *Forgetting.* In the runs above, LoRA forgot less. In the runs for the claim, with more learning rates, the full update forgets less when
-#   both have learned equally much. The larger model forgot nothing in such a short run, so it cannot decide the question. How much a model
-#   forgets depends on the learning rate.
-# - *Intruders.* They also depend on the learning rate. The claim is supported if each method has its best learning rate, which for the full
-#   update is the lowest. At a high learning rate, a full update has as many intruders as a LoRA.
+# - *Rate and rank.* With $\alpha$ fixed, the best learning rates of ranks 1 to 64 are close together, on text and on digits. With
+#   $\alpha = 2r$ on digits, they are not close. This agrees with our picture above, because a different scale needs a different learning
+#   rate. The claim is supported. The factor of ten between rank 1 and the full update is not a law for a small model: here it depends on a
+#   difference of 0.005 in validation loss and on one seed. On the larger model, the factor is about ten.
+# - *Forgetting.* In the runs above, LoRA forgot less. In the runs for the claim, which try more learning rates, the full update forgets
+#   less when both methods have learned the same amount. The larger model forgot nothing in such a short run, so it cannot decide the
+#   question. How much a model forgets depends on the learning rate.
+# - *Intruders.* Their number also depends on the learning rate. The claim is supported if each method uses its best learning rate, which is
+#   lowest for the full update. At a high learning rate, a full update has as many intruders as a LoRA.
 #
 # We did **not** test long training, larger models, or tasks other than a style here. `lora-np claims` lists everything that we tested.
 #
 # ## The law
 #
 # - Rules need few parameters, so a low rank achieves most of the gain.
-# - Compare each method at its own best learning rate, over several seeds, with intervals, on text not used for tuning.
-# - LoRA learned less here. Whether it forgets less depends on the learning rate of the full update with which you compare it.
+# - Compare each method at its own best learning rate, over several seeds, with intervals, on text that was not used for tuning.
+# - LoRA learned less here. Whether LoRA forgets less depends on the learning rate of the full update that you compare it with.
 #
 # ## What you can do now
 #
 # You can say whether a LoRA is enough, and for which task. Try this:
 #
-# - A paper compares LoRA with a full update, both at a learning rate of 0.0001, and finds that LoRA learns less. What would you ask the authors for?
+# - A paper compares LoRA with a full update, both at a learning rate of 0.0001, and finds that LoRA learns less. What would you ask the
+#   authors for?
 #
 #   <details><summary>Answer</summary>
 #
-#   A sweep of learning rates for each method. Above, rank 1 needed ten times the full update's learning rate. At one learning rate for both,
-#   you compare how well that rate suits each method.
+#   A sweep of learning rates for each method. Above, rank 1 needed ten times the full update's learning rate. If both methods use the same
+#   learning rate, you only compare how well that learning rate suits each method.
 #
 #   </details>
-# - On paper: two methods have losses of 1.30 and 1.31, each the mean of five seeds, with a standard deviation of 0.02 between seeds. Which is better?
+# - On paper: two methods have losses of 1.30 and 1.31, each the mean of five seeds, with a standard deviation of 0.02 between seeds. Which
+#   method is better?
 #
 #   <details><summary>Answer</summary>
 #

@@ -24,8 +24,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Learn one thing, forget another
 #
-# On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ returns its input unchanged. Take a new example, $x = (1, 1)$ with target $y
-# = (2, 0)$. The difference is $y - W_0 x = (1, -1)$, and an update of rank one adds it:
+# On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ returns its input unchanged. Take a new example, $x = (1, 1)$ with target
+# $y = (2, 0)$. The difference is $y - W_0 x = (1, -1)$, and an update of rank one adds it:
 #
 # $$
 # BA = \begin{pmatrix} 1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}
@@ -34,8 +34,8 @@ from lora_np.table import Table
 # BA \begin{pmatrix} 1 \\ 1 \end{pmatrix} = \begin{pmatrix} 1 \\ -1 \end{pmatrix}
 # $$
 #
-# The effect on old inputs depends only on $Ax$. For $(1, -1)$ it is $\tfrac12 - \tfrac12 = 0$, so nothing changes. For $(1, 0)$ it is
-# $\tfrac12$, so an output that was right before is now wrong. The model has forgotten.
+# The effect on an old input depends only on $Ax$. For $x = (1, -1)$, $Ax$ is $\tfrac12 - \tfrac12 = 0$, so nothing changes. For
+# $x = (1, 0)$, $Ax$ is $\tfrac12$, so an output that was right before is now wrong. The model has forgotten.
 
 # %%
 W0 = np.eye(2)
@@ -46,14 +46,15 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 # %% [markdown]
 # An update of rank $r$ responds to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing in these directions,
 # nothing is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Otherwise their outputs change. There are three remedies: show old examples
-# again (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and remove it for the old task.
+# again (**replay**), keep the rows of $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and
+# remove it for the old task.
 #
 # ## A network that reads
 #
-# The data are 1,797 digits of 8 x 8 pixels, written by 13 people. Until now, a model was a single matrix. A network has several, called
-# **layers**: each takes the output of the one before, after **relu** has set negative values to zero. (Without such a function, three
-# matrices would be the same as one, their product.) Our network has three layers and ten outputs, one for each digit. The largest output is
-# its answer.
+# The data are 1,797 digits of 8 x 8 pixels, written by 13 people. Until now, a model was a single matrix. A network has several matrices,
+# called **layers**. Each layer takes the output of the layer before it, after **relu** has set negative values to zero. (Without such a
+# function, three matrices would be equivalent to a single matrix, their product.) Our network has three layers and ten outputs, one for
+# each digit. Its answer is the digit with the largest output.
 #
 # We train it with the **cross-entropy**, which turns the outputs $o_0$ to $o_9$ into probabilities:
 #
@@ -106,14 +107,13 @@ assert accuracy(reader, old) > 0.95
 assert accuracy(reader, new) < 0.2
 
 # %% [markdown]
-# It reads 14 % of the digits that lie on their side. Guessing would give one in ten.
+# The network correctly reads 14 % of the digits that lie on their side. Guessing would get one in ten right.
 #
-# Each layer also adds one number to each output, its **bias**: with it, the first layer has $64 \cdot 64 + 64$
-# parameters. LoRA leaves the biases frozen.
+# Each layer also adds a number, the **bias**, to each output. With its biases, the first layer has $64 \cdot 64 + 64$ parameters. LoRA
+# leaves the biases frozen.
 #
-# `inject` adds $B$ and $A$ to all three layers. `alpha` is twice the rank here, so that the factor $\alpha /
-# r$ is two at every rank. We adapt at ranks 1, 2, 4 and 8, then in full, then the last layer only, with two
-# learning rates each:
+# `inject` adds $B$ and $A$ to all three layers. `alpha` is twice the rank here, so that the factor $\alpha / r$ is two at every rank. We
+# train LoRAs of ranks 1, 2, 4 and 8, then a full update, then the last layer only, each at two learning rates:
 
 
 # %%
@@ -154,13 +154,13 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # rank 8, LoRA is as good as the full update.
 #
 # So is it better to train a little in every layer than a lot in one? To find out, we need a **control**, a measurement that could show the
-# opposite. The new digits have the same pixels as the old ones in another order, and the first layer alone could restore this order. So we
-# give it all the parameters, at rank 5.
+# opposite. The new digits have the same pixels as the old digits in another order, and the first layer alone could restore the old order.
+# So we give the first layer all the parameters, at rank 5.
 #
-# We also ask for a **verdict**. The package has tested claims about LoRA in larger experiments than those of a lesson. For each claim, we
+# We also ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson allows. For each claim, we
 # said in advance which measurement would contradict it. The verdict says that the claim is *supported*, *not shown* (the interval allows
-# both), *contradicted here* (that measurement was found, or the interval falls short of the
-# smallest effect worth having), or that it *depends on the task*. `lora-np claims` lists them in a terminal, and `claims` loads them here.
+# either answer), *contradicted here* (we found that measurement, or the interval falls short of the smallest effect worth having), or that
+# it *depends on the task*. `lora-np claims` lists the verdicts in a terminal, and `claims` loads them here.
 
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)
@@ -173,11 +173,11 @@ assert count == 640
 assert alone[0.01] > scores["last layer only", 0.01][1]
 
 # %% [markdown]
-# One layer is enough if it is the right one. If you do not know which one that is, adapt all of them.
+# One layer is enough if it is the right layer. If you do not know which layer that is, adapt all of them.
 #
 # ## What is forgotten
 #
-# Now look at the old task. The figure places each model by its accuracy on the old task and on the new one. The best place is the upper right:
+# Now look at the old task. The figure places each model by its accuracy on the old and on the new task. The best place is the upper right:
 
 # %% alt="Accuracy on the new task against accuracy on the old one. The model that is not adapted knows the old task only. Adapted models are at the upper left, LoRA and full alike, apart from small ranks at the lower rate, which have learned less and kept more. A LoRA that is taken off for old work is alone at the upper right."
 slow, fast = (
@@ -226,10 +226,9 @@ print(f"rank 1, lower learning rate:  keeps {kept[0]:.0%}, has learned {learned[
 print("rank 1, higher learning rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"]))
 
 # %% [markdown]
-# At the lower learning rate, rank 1 reads 90 % of the old digits and 59 % of the new ones. At the higher learning rate, it reads 29 % of the
-# old digits and 85 % of the new ones. At each rank, a LoRA that learned the new task well lost much of the old one, and so did the full
-# update. **A low
-# rank by itself does not protect.**<!-- claim: forgets-less -->
+# At the lower learning rate, rank 1 reads 90 % of the old digits and 59 % of the new ones. At the higher learning rate, it reads 29 % of
+# the old digits and 85 % of the new ones. At each rank, a LoRA that learned the new task well lost much of the old task, and so did the
+# full update. **A low rank by itself does not protect.**<!-- claim: forgets-less -->
 #
 # Why? In the example on paper, the effect on old inputs depends on $Ax$. Here is the length of $Ax$ at rank 8 in the first layer, as a root
 # mean square over the held-out digits:
@@ -242,12 +241,12 @@ print("upright {:.1f}, on their side {:.1f}".format(*lengths))
 assert 0.8 < lengths[0] / lengths[1] < 1.25
 
 # %% [markdown]
-# In the first layer, $Ax$ is as large for upright digits as for digits on their side: the update responds to both.
+# In the first layer, $Ax$ is as large for upright digits as for digits on their side: the update responds to both kinds.
 #
 # ## Show some of the old again
 #
-# The simplest remedy is **replay**: mix old examples into the new ones. How many do you need? We train at rank 8 for the same 500 steps and
-# add more and more of the 1,200 old digits to the 1,200 new ones:
+# The simplest remedy is **replay**: mix old examples into the new data. How many old examples do you need? We train at rank 8 for 500 steps
+# as before, and add more and more of the 1,200 old digits to the 1,200 new digits:
 
 # %% alt="Accuracy on the old and on the new task against the number of old examples that are shown again, from 0 to 1,200. The old task rises from 0.18 to 0.78 with 30 old digits, 0.88 with 60 and 0.95 with 120, and then stays level; the new task stays at 0.97."
 replayed = np.array([0, 30, 60, 120, 300, 600, 1_200])
@@ -267,13 +266,14 @@ assert olds[3] > 0.85 > olds[0] + 0.3
 assert news[-1] > news[0] - 0.03
 
 # %% [markdown]
-# A tenth of the old data restores most of what was lost, and the new task hardly suffers. The price is that you must have kept old data or
-# be able to make some.
+# A tenth of the old data restores most of the lost accuracy, and the new task hardly suffers. The price is that you must have kept old data
+# or be able to make some.
 #
 # ## Take it off
 #
-# The star in the figure shows what LoRA can do and a full update cannot. The old model is still there, bit for bit, and the adapter is a
-# small file of its own. After a full update you would need a second copy of the whole model. For the old task, leave the adapter off:
+# The star in the figure shows something that LoRA can do but a full update cannot. The old model is still there, bit for bit, and the
+# adapter is a separate small file. After a full update you would need a second copy of the whole model. For the old task, leave the adapter
+# off:
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)  # the layers inside
@@ -287,7 +287,7 @@ print(
 assert same
 
 # %% [markdown]
-# For this, you have to know which task an input belongs to, and $W_0$ and $BA$ have to stay separate. `lnp.merge` adds $BA$, with its
+# To do this, you have to know which task an input belongs to, and $W_0$ and $BA$ have to stay separate. `lnp.merge` adds $BA$, with its
 # factor, to $W_0$ and keeps only the sum. After that, the old matrix is lost: subtracting $BA$ restores it only up to rounding.
 
 # %%
@@ -314,23 +314,22 @@ assert np.allclose(back, first.base.W, rtol=0, atol=1e-9)
 #
 #   <details><summary>Answer</summary>
 #
-#   For those with $Ax = 0$, which are all multiples of $(1, -1)$.
+#   For the inputs with $Ax = 0$. These are all multiples of $(1, -1)$.
 #
 #   </details>
-# - Adapt with both kinds of digits at once, half and half. How good is the model at the old task and at the new one?
+# - Adapt with both kinds of digits at once, half and half. How good is the model at the old and at the new task?
 #
 #   <details><summary>Answer</summary>
 #
-#   With twice as many examples and the same 500 steps at a learning rate of 0.01, rank 8 reads 97 % of both kinds, and rank 2 reads 96 % and
-#   90 %. The network did not have to forget anything: both tasks fit into it.
+#   With twice as many examples and the same 500 steps at a learning rate of 0.01, rank 8 reads 97 % of both kinds. Rank 2 reads 96 % of the
+#   old kind and 90 % of the new. The network did not have to forget anything: both tasks fit into it.
 #
 #   </details>
 #
 # ## Further reading
 #
-# - D. Biderman et al., *LoRA Learns Less and Forgets Less*, [arXiv
-#   2405.09673](https://arxiv.org/abs/2405.09673): the same trade in large language models, in which the
-#   authors find that LoRA forgets less.
+# - D. Biderman et al., *LoRA Learns Less and Forgets Less*, [arXiv 2405.09673](https://arxiv.org/abs/2405.09673): the same trade-off in
+#   large language models, where the authors find that LoRA forgets less.
 # - M. McCloskey, N. Cohen, "Catastrophic interference in connectionist networks: the sequential learning
 #   problem", *Psychology of Learning and Motivation* 24, 109-165, 1989, [doi
 #   10.1016/S0079-7421(08)60536-8](https://doi.org/10.1016/S0079-7421(08)60536-8).
