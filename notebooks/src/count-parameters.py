@@ -60,7 +60,7 @@ assert [lnp.count_lora(d, k, rank=rank) for rank in [1, 2, 3]] == [9, 18, 27]
 #
 # ## 100 x 120
 #
-# Here the package counts what *Follow the post* counted:
+# Here the package repeats the counts of *Follow the post*:
 
 # %%
 d, k = 100, 120
@@ -83,7 +83,7 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 # r\,(d + k) < d\,k, \qquad \text{that is} \qquad r < \frac{d\,k}{d + k}
 # $$
 #
-# For our matrix, $12{,}000 / 220 = 54.5\ldots$, so rank 54 is the last one that saves parameters.
+# For our matrix, $12{,}000 / 220 = 54.5\ldots$, so LoRA saves parameters up to rank 54.
 
 # %% alt="Trainable parameters against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54." tags=["cover"]
 assert lnp.break_even_rank(d, k) == 54
@@ -125,8 +125,8 @@ print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
 #
 # - a **gradient** for each parameter: one number that says in which direction to move the parameter, and how much that helps (*Train h = W0
 #   x + BAx* computes some gradients by hand);
-# - the state of the **optimizer**, the rule that turns gradients into steps. The usual one, **Adam**, keeps two running averages for each
-#   gradient, its **moments**: one of the gradient itself, and one of its square.
+# - the state of the **optimizer**, the rule that turns gradients into steps. The usual optimizer, **Adam**, keeps two running averages for
+#   each gradient, its **moments**: of the gradient itself and of its square.
 #
 # After training, you store only the trained parameters. LoRA shrinks all of this by the same factor. We measure it on a layer and on files
 # (in the usual format, **safetensors**), with 4 bytes per parameter, gradient or moment:
@@ -181,7 +181,8 @@ for _, count, gradients, moments, file_bytes in rows:
 # ## A whole model
 #
 # Llama 2, a model that predicts how a text continues, has 7 billion parameters in 32 layers, each with several matrices. LoRA is often used
-# on two matrices of each layer, `q_proj` and `v_proj` (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8:
+# on two matrices of each layer, `q_proj` and `v_proj` (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8, that
+# makes:
 
 # %%
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
@@ -209,8 +210,8 @@ assert lnp.accounting.ratio(4_096, 4_096, rank=8) == 4_096 / (2 * 8)
 
 # %% [markdown]
 # Not every matrix is square. Llama 3 with 8 billion parameters also has 32 layers, but its `v_proj` is a 1,024 x 4,096 matrix. At rank 8
-# `q_proj` costs $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer,
-# `v_proj` $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. The setting *all linear* adapts all seven matrices of a layer:
+# `q_proj` costs $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer, and `v_proj` costs $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. The
+# setting *all linear* adapts all seven matrices of a layer:
 
 # %%
 rows = []
@@ -303,8 +304,8 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 #
 # ## Memory, and why it barely depends on the rank
 #
-# Now look at the memory of a training run: Llama 2 7B with one text of 2,048 **tokens**, which are pieces of words. Each weight, gradient
-# and moment takes two bytes in the model and four in the adapter. The size of the activations is an estimate, within a tenth of the size in
+# Consider the memory of a training run: Llama 2 7B with one text of 2,048 **tokens**, which are pieces of words. Each weight, gradient and
+# moment takes two bytes in the model and four in the adapter. The size of the activations is an estimate, within a tenth of the size in
 # PyTorch, a library for training. As usual, most activations are not kept but recomputed in the backward pass.
 
 # %% alt="Memory to train Llama 2 7B by what it is for, a bar for each method. Full fine-tuning takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights."
@@ -363,7 +364,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #
 # You can say what a LoRA costs before you train it. Try this:
 #
-# - On paper: adapt four matrices of each layer of GPT-3 at rank 2. Which two rows of the table state this, and which of them follows?
+# - On paper: adapt four matrices of each layer of GPT-3 at rank 2. Which two rows of the table have this setting, and which row follows?
 #
 #   <details><summary>Answer</summary>
 #
@@ -385,7 +386,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   Rank 1. Each unit of rank costs $32 \cdot 2 \cdot (4{,}096 + 4{,}096) = 524{,}288$ parameters, and twice that is more than a million.
 #
 #   </details>
-# - In a terminal: `lora-np count llama-2-7b --rank 8` and `lora-np count 100x120 --rank 20 --rank 8`.
+# - In a terminal: run `lora-np count llama-2-7b --rank 8` and `lora-np count 100x120 --rank 20 --rank 8`.
 #
 #   <details><summary>Answer</summary>
 #

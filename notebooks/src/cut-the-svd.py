@@ -108,7 +108,7 @@ print(f"error {error:.6f}, dropped singular value {s[1]:.6f}")
 assert np.isclose(error, s[1])
 
 # %% [markdown]
-# Could another matrix of rank one come closer? All of them have the form $c\, b\, a^T$, with directions $a$ and $b$ and a number $c$. A
+# Could another matrix of rank one come closer? Any such matrix has the form $c\, b\, a^T$, with directions $a$ and $b$ and a number $c$. A
 # direction in the plane is an angle, so one map can show them all: the angle of $a$ to the right, the angle of $b$ upwards. Each point of
 # the map shows the error for the best $c$. This is $c = b^T M a$, which makes the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, smallest.
 

@@ -98,7 +98,7 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # | **prompts** and prefixes, 2021 | columns of numbers, put in front of a text like words | no |
 # | BitFit, 2021 | the number that each layer adds to each output | it is in the layer already |
 # | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
-# | IA3, 2022 | a factor for each of some outputs | yes |
+# | IA3, 2022 | a factor for each selected output | yes |
 #
 # A change that is added into $W_0$ costs no time once training is over. Of these methods, only LoRA can change the effect of every input on
 # every output; $r$ decides how many parameters that takes.
@@ -182,7 +182,7 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # | `rank`, `best` | the rank of a matrix; the truncated SVD |
 # | `Tensor` | an array that remembers what it was computed from |
 # | `LoRA` | the layer: $W_0$ fixed, $A$ random, $B$ zero |
-# | `train` | compute the error, move $A$ and $B$ a little so that it falls, and repeat |
+# | `train` | compute the error, move $A$ and $B$ a little so that the error falls, and repeat |
 # | `save` | two files that PEFT, the library, opens |
 #
 # The layer is the equation itself (`@` multiplies matrices, `.T` exchanges rows and columns):

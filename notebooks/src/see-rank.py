@@ -194,8 +194,8 @@ assert lnp.matrix_rank(M @ table[:3, :3]) == 1  # rank 2 times rank 1
 #
 # *More: the path goes on without this section.*
 #
-# Now look at the three pictures from the beginning. In the flag every row is the same, so the rank is 1. The chessboard has two different
-# rows, and you need both, so its rank is 2. The photograph shows Grace Hopper, who led the development of the first compilers.
+# Now look at the three pictures from the beginning. In the flag every row is the same, so the rank is 1. The chessboard has two kinds of
+# rows, and you need one of each kind, so its rank is 2. The photograph shows Grace Hopper, who led the development of the first compilers.
 
 # %% alt="A flag with three upright bands, of rank 1; a chessboard, of rank 2; a portrait photograph, of rank 512." tags=["cover"]
 photograph = lnp.datasets.photograph()

@@ -10,7 +10,7 @@
 #
 # - say where each program takes the scale of an update from,
 # - find out how a program interprets a file before you serve it,
-# - write the adapter so that all of them agree.
+# - write the adapter so that all programs agree.
 #
 # You need *Open a real adapter*, and the meaning of a loss from *Adapt a language model*.
 
@@ -46,7 +46,7 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # |---|---|---|---|
 # | PEFT | each module's own $\alpha_i / r_i$ | $8/4 = 2$ | $4/2 = 2$ |
 # | vLLM, to 0.30 | one $\alpha / r$ for all | $8/4 = 2$ | $8/4 = 2$ |
-# | llama.cpp | one $\alpha$, over the rank of each pair of tensors | $8/4 = 2$ | $8/2 = 4$ |
+# | llama.cpp | one $\alpha$, divided by the rank of each pair of tensors | $8/4 = 2$ | $8/2 = 4$ |
 #
 # In llama.cpp, $k$ is twice as strong as it should be, and the program does not say so. If $k$ had been trained with $s = 4$ instead,
 # llama.cpp would be right by chance, and vLLM would be wrong. `check` knows these rules and the program versions from which they were read:
