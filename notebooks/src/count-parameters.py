@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Count parameters
 #
-# To learn something new, a model must change one of its matrices. The matrix is 100 x 120.
+# To learn something new, a model must change one of its matrices, which is 100 x 120.
 #
 # **How many parameters must you train? Can fewer do?**
 #
@@ -37,8 +37,8 @@ from lora_np.table import Table
 # \Delta W = B A, \qquad B \text{ is } d \times r, \qquad A \text{ is } r \times k
 # $$
 #
-# At rank $r = 1$, $B$ is one column of 4 entries and $A$ one row of 5: together 9. At rank 2 it is twice as
-# many, 18. At rank 3 it is 27, which is more than the full update.
+# At rank $r = 1$, $B$ is one column of 4 entries and $A$ is one row of 5, which makes 9 in all. At rank 2 there are twice as many, 18. At
+# rank 3 there are 27, more than in the full update.
 
 # %%
 d, k = 4, 5
@@ -56,11 +56,11 @@ assert [lnp.count_lora(d, k, rank=rank) for rank in [1, 2, 3]] == [9, 18, 27]
 # | full | $d\,k$ |
 # | LoRA of rank $r$ | $d\,r + r\,k = r\,(d + k)$ |
 #
-# LoRA replaces a product by a sum. That is the whole trick, and it saves more as the matrix grows.
+# LoRA replaces a product by a sum. That is the whole trick, and it saves more for larger matrices.
 #
 # ## 100 x 120
 #
-# Here the package counts what *Follow the post* counted:
+# Here the package repeats the counts of *Follow the post*:
 
 # %%
 d, k = 100, 120
@@ -71,8 +71,8 @@ assert lnp.count_lora(d, k, rank=8) == 8 * (100 + 120) == 1_760
 lnp.accounting.count_matrix(d, k, rank=[20, 8])
 
 # %% [markdown]
-# **Base** is the model before adaptation, here $W_0$. *Total* is the number of parameters during training: with LoRA, $W_0$ stays as it is,
-# and the trainable parameters are added to it. Full fine-tuning changes $W_0$ itself and adds nothing.
+# **Base** is the model before adaptation, here $W_0$. *Total* is the number of parameters during training: LoRA leaves $W_0$ unchanged and
+# adds its own trainable parameters. Full fine-tuning changes $W_0$ itself and adds nothing.
 #
 # ## The break-even rank
 #
@@ -83,7 +83,7 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 # r\,(d + k) < d\,k, \qquad \text{that is} \qquad r < \frac{d\,k}{d + k}
 # $$
 #
-# For our matrix, $12{,}000 / 220 = 54.5\ldots$, so rank 54 is the last one that saves parameters.
+# For our matrix, $12{,}000 / 220 = 54.5\ldots$, so LoRA saves parameters up to rank 54.
 
 # %% alt="Trainable parameters against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54." tags=["cover"]
 assert lnp.break_even_rank(d, k) == 54
@@ -104,7 +104,7 @@ for rank in (8, 20, 54):
     )
 
 # %% [markdown]
-# For a square matrix, $d = k$, the limit is half of $d$. For a long and narrow matrix, it is close to the length of the short side:
+# For a square matrix, $d = k$, the limit is half of $d$. For a long and narrow matrix, the limit is close to the length of the short side:
 
 # %%
 shapes = [(100, 100), (100, 120), (100, 10_000)]
@@ -120,16 +120,16 @@ print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
 # %% [markdown]
 # ## What else is saved
 #
-# Training repeats one step: measure how wrong the model is, and move each trainable parameter a little so that it becomes less wrong. This
+# Training repeats one step: measure how wrong the model is, and move each trainable parameter a little to make the model less wrong. This
 # takes more than the parameters:
 #
-# - a **gradient** for each parameter: one number that says in which direction to move it, and how much that helps (*Train h = W0 x + BAx*
-#   computes some by hand);
-# - the state of the **optimizer**, the rule that turns gradients into steps. The usual one, **Adam**, keeps two running averages for each
-#   gradient, its **moments**: one of the gradient itself, and one of its square.
+# - a **gradient** for each parameter: one number that says in which direction to move the parameter, and how much that helps (*Train h = W0
+#   x + BAx* computes some gradients by hand);
+# - the state of the **optimizer**, the rule that turns gradients into steps. The usual optimizer, **Adam**, keeps two running averages for
+#   each gradient, its **moments**: of the gradient itself and of its square.
 #
-# After training, you store only what was trained. LoRA shrinks all of this by the same factor, measured here on a layer and on files (in the
-# usual format, **safetensors**), with 4 bytes per parameter, gradient or moment:
+# After training, you store only the trained parameters. LoRA shrinks all of this by the same factor. We measure it on a layer and on files
+# (in the usual format, **safetensors**), with 4 bytes per parameter, gradient or moment:
 
 # %%
 rng = np.random.default_rng(0)
@@ -175,13 +175,14 @@ for _, count, gradients, moments, file_bytes in rows:
 # What is **not** saved:
 #
 # - $W_0$ itself is still in memory: 12,000 parameters, plus the 1,760 of LoRA.
-# - The input still passes through $W_0$, and so do the gradients, which are computed from the last layer back to the first, in the *backward pass*.
+# - The input still passes through $W_0$, and so do the gradients, which the *backward pass* computes from the last layer back to the first.
 # - The **activations**, which each layer passes to the next, are still needed for the gradients, so almost all of them are kept.
 #
 # ## A whole model
 #
 # Llama 2, a model that predicts how a text continues, has 7 billion parameters in 32 layers, each with several matrices. LoRA is often used
-# on two matrices of each layer, `q_proj` and `v_proj` (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8:
+# on two matrices of each layer, `q_proj` and `v_proj` (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8, that
+# makes:
 
 # %%
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
@@ -193,14 +194,14 @@ assert count.trainable == by_hand
 print(count.peft_line)
 
 # %% [markdown]
-# The last line is what Hugging Face's PEFT library prints for this model: four million parameters instead of seven billion. Why is the
-# saving so much larger than in our small example? For a square matrix, LoRA is
+# Hugging Face's PEFT library prints the last line for this model: four million parameters instead of seven billion. Why is the saving so
+# much larger than in our small example? For a square matrix, LoRA is
 #
 # $$
 # \frac{d\,k}{r\,(d + k)} = \frac{d}{2\,r}
 # $$
 #
-# times smaller than a full update: the larger the matrix, the more LoRA saves. And most matrices were not adapted.
+# times smaller than a full update: the larger the matrix, the more LoRA saves. Besides, most matrices were not adapted.
 
 # %%
 print(f"reduction, 100 x 120 at rank 8:     {lnp.accounting.ratio(100, 120, rank=8):5.1f} x")
@@ -209,8 +210,8 @@ assert lnp.accounting.ratio(4_096, 4_096, rank=8) == 4_096 / (2 * 8)
 
 # %% [markdown]
 # Not every matrix is square. Llama 3 with 8 billion parameters also has 32 layers, but its `v_proj` is a 1,024 x 4,096 matrix. At rank 8
-# `q_proj` costs $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer,
-# `v_proj` $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. The setting *all linear* adapts all seven matrices of a layer:
+# `q_proj` costs $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer, and `v_proj` costs $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. The
+# setting *all linear* adapts all seven matrices of a layer:
 
 # %%
 rows = []
@@ -235,9 +236,9 @@ Table(["model", "LoRA on", "parameters", "trainable, r = 8", "share"], rows, for
 # *More: the path goes on without this section.*
 #
 # In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. GPT-3, another language model, has
-# 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, a LoRA has
-# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$ parameters. The paper prints 37.7M. The table below shows what the paper's
-# tables state for GPT-3 and smaller models, and the exact count for the same settings. A row *follows* if both agree to one unit of the last digit:
+# 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, a LoRA has $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 =
+# 37{,}748{,}736$ parameters. The paper prints 37.7M. The table below compares the counts that the paper's tables state for GPT-3 and
+# smaller models with the exact counts for the same settings. A row *follows* if the two counts agree to one unit of the last digit:
 
 # %%
 # where, model, layers L, width d, rank r, matrices m, millions as printed
@@ -284,11 +285,11 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 
 # %% [markdown]
 # Twelve of the sixteen rows follow. For DeBERTa and GPT-3, the appendix prints a rank that gives half of the stated count; twice that rank
-# gives exactly the count. For the two GPT-2 models no whole rank gives it, and the question is open (issue 172 of microsoft/LoRA, the
-# paper's code). So when you read such a table, **count again.**
+# gives exactly the stated count. For the two GPT-2 models no whole rank gives the stated count. Why is an open question (issue 172 of
+# microsoft/LoRA, the paper's code). So when you read such a table, **count again.**
 #
-# Another number from the paper is often quoted: the **checkpoint**, the file that holds what was trained, is said to be 10,000 times
-# smaller, 35 MB instead of 350 GB.
+# Another number from the paper is often quoted: the **checkpoint**, the file of trained parameters, is said to be 10,000 times smaller, 35
+# MB instead of 350 GB.
 
 # %%
 adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, two matrices a layer
@@ -299,13 +300,13 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 
 # %% [markdown]
 # Neither unit gives 35 (a MiB is $2^{20}$ bytes), and the ratio is 9,285, not 10,000. Perhaps the authors divided 350 GB by the rounded
-# 10,000; the paper does not say.
+# ratio, 10,000; the paper does not say.
 #
 # ## Memory, and why it barely depends on the rank
 #
-# Now look at the memory of a training run: Llama 2 7B with one text of 2,048 **tokens**, which are pieces of words. Each weight, gradient
-# and moment of the model takes two bytes, and each one of the adapter takes four. The activations are an estimate, which is within a tenth
-# of what PyTorch, a library for training, keeps. As is usual, most of them are not kept but computed again in the backward pass.
+# Consider the memory of a training run: Llama 2 7B with one text of 2,048 **tokens**, which are pieces of words. Each weight, gradient and
+# moment takes two bytes in the model and four in the adapter. The size of the activations is an estimate, within a tenth of the size in
+# PyTorch, a library for training. As usual, most activations are not kept but recomputed in the backward pass.
 
 # %% alt="Memory to train Llama 2 7B by what it is for, a bar for each method. Full fine-tuning takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights."
 methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
@@ -342,33 +343,33 @@ print(
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
-# Two bytes for everything is the minimum for full fine-tuning. It is more usual to keep **master weights** (a second copy, precise enough
-# for small steps) and two moments in 32 bits. These take $4 + 4 + 4$ bytes, in addition to weights and gradients in 16 bits: 16 bytes per
-# parameter, or 100 GiB.
+# Two bytes for everything is the minimum for full fine-tuning. More often, training keeps **master weights** (a second copy, precise enough
+# for small steps) and two moments in 32 bits. These take $4 + 4 + 4$ bytes, in addition to weights and gradients in 16 bits. That makes 16
+# bytes per parameter, or 100 GiB.
 #
-# LoRA removes the gradients and moments of seven billion parameters. What remains is $W_0$, the activations and working memory (the
-# **logits**, which are the model's last outputs, and *workspace* in the picture). None of these depends on the rank. **If memory is short at
-# rank 64, rank 8 will
-# seldom help.**<!-- shown: the parts of memory at each rank --> What helps is to store $W_0$ in fewer bits (*Train on four bits*). If texts
-# are long, or if the **batch**, the set of examples for one step, is large, make them smaller.
+# LoRA removes the gradients and moments of seven billion parameters. $W_0$, the activations and working memory remain (in the picture,
+# working memory is *workspace* and the **logits**, the model's last outputs). None of these depends on the rank. **If memory is short at
+# rank 64, rank 8 will seldom help.**<!-- shown: the parts of memory at each rank --> Instead, store $W_0$ in fewer bits (*Train on four
+# bits*). If your texts are long, shorten them. If the **batch**, the set of examples for one step, is large, reduce it.
 #
 # ## The law
 #
-# - A full update of a $d \times k$ matrix has $d\,k$ parameters. A LoRA of rank $r$ is $r\,(d + k)$.
-# - It saves as long as $r < d\,k / (d + k)$.
-# - Over $L$ layers with $m$ square matrices each it is $2\,L\,m\,d\,r$.
-# - Gradients, moments and stored files shrink by the same factor. $W_0$, the forward pass and the activations
-#   do not, and they fill the memory, whatever the rank.
+# - A full update of a $d \times k$ matrix has $d\,k$ parameters. A LoRA of rank $r$ has $r\,(d + k)$.
+# - LoRA saves parameters if $r < d\,k / (d + k)$.
+# - Over $L$ layers with $m$ square matrices each, a LoRA has $2\,L\,m\,d\,r$ parameters.
+# - Gradients, moments and stored files shrink by the same factor. $W_0$, the forward pass and the activations do not shrink, and they fill
+#   the memory at any rank.
 #
 # ## What you can do now
 #
 # You can say what a LoRA costs before you train it. Try this:
 #
-# - On paper: adapt four matrices of each layer of GPT-3 at rank 2. Which two rows of the table state this, and which of them follows?
+# - On paper: adapt four matrices of each layer of GPT-3 at rank 2. Which two rows of the table have this setting, and which row follows?
 #
 #   <details><summary>Answer</summary>
 #
-#   $2 \cdot 96 \cdot 4 \cdot 12{,}288 \cdot 2 = 18{,}874{,}368$. Table 5 states 18M, which follows. Table 4 states 37.7M, which would need rank 4.
+#   $2 \cdot 96 \cdot 4 \cdot 12{,}288 \cdot 2 = 18{,}874{,}368$. Table 5 states 18M, which agrees with this. Table 4 states 37.7M, which
+#   would need rank 4.
 #
 #   </details>
 # - On paper: a $1{,}000 \times 1{,}000$ matrix at rank 16. How many parameters is that, and what share of the full update?
@@ -385,11 +386,11 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   Rank 1. Each unit of rank costs $32 \cdot 2 \cdot (4{,}096 + 4{,}096) = 524{,}288$ parameters, and twice that is more than a million.
 #
 #   </details>
-# - In a terminal: `lora-np count llama-2-7b --rank 8` and `lora-np count 100x120 --rank 20 --rank 8`.
+# - In a terminal: run `lora-np count llama-2-7b --rank 8` and `lora-np count 100x120 --rank 20 --rank 8`.
 #
 #   <details><summary>Answer</summary>
 #
-#   The first prints 4,194,304, as above. The second prints the table of the 100 x 120 matrix.
+#   The first command prints 4,194,304, as above. The second prints the table of the 100 x 120 matrix.
 #
 #   </details>
 #

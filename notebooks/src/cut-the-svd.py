@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Cut the SVD
 #
-# A photograph of 600 x 512 pixels is a matrix of 307,200 entries. Suppose that you may keep only 8,896 of them: a product $BA$ of two thin
-# matrices of rank 8.
+# A photograph of 600 x 512 pixels is a matrix of 307,200 entries. Suppose that you may keep only 8,896 entries: a product $BA$ of two thin
+# matrices of rank 8 has that many.
 #
 # **Which $B$ and $A$ come closest to the photograph, and how close is that?**
 #
@@ -25,8 +25,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A matrix as a sum of two
 #
-# The **singular value decomposition**, SVD for short, writes a matrix as a sum of matrices of rank one, the
-# strongest first. Each of these matrices is called a **term**. Here is an example on paper:
+# The **singular value decomposition**, SVD for short, writes a matrix as a sum of matrices of rank one, the strongest first. Each of these
+# matrices is called a **term**. Here is a small example:
 #
 # $$
 # M = \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}
@@ -34,15 +34,15 @@ from lora_np.table import Table
 #   + 1 \cdot \begin{pmatrix} \tfrac12 & -\tfrac12 \\ -\tfrac12 & \tfrac12 \end{pmatrix}
 # $$
 #
-# The two matrices on the right have rank one: each is a column times a row, both of length 1. The transpose, $^T$, turns a column into a row.
+# The last two matrices have rank one: each is a column times a row, both of length 1. The transpose, $^T$, turns a column into a row.
 #
 # $$
 # u_1 v_1^T \text{ with } u_1 = v_1 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad
 # u_2 v_2^T \text{ with } u_2 = v_2 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ -1 \end{pmatrix}
 # $$
 #
-# The columns $u_i$ are orthogonal to each other, and so are the rows $v_i^T$. The factors, 3 and 1, are the **singular values**
-# $\sigma_1 \ge \sigma_2 \ge \dots$ Every matrix has such a decomposition:
+# The columns $u_i$ are orthogonal to each other, and so are the rows $v_i^T$. The factors, 3 and 1, are the **singular values** $\sigma_1
+# \ge \sigma_2 \ge \dots$ Every matrix has such a decomposition:
 #
 # $$
 # M = \sigma_1\, u_1 v_1^T + \sigma_2\, u_2 v_2^T + \dots
@@ -60,7 +60,7 @@ print("second term:\n", second)
 assert np.allclose(first + second, M)
 
 # %% [markdown]
-# NumPy returns the $u_i$ as columns of `U`, the $v_i^T$ as rows of `Vh`: the left and the right **singular vectors**.
+# NumPy returns the left **singular vectors** $u_i$ as the columns of `U` and the right singular vectors $v_i^T$ as the rows of `Vh`.
 #
 # What does the matrix do to a vector? $M v_1 = \sigma_1 u_1$, since $v_1^T v_1 = 1$ and $v_2^T v_1 = 0$: the matrix turns $v_1$ into $u_1$
 # and stretches it by $\sigma_1$. In the same way, $v_2$ becomes $\sigma_2 u_2$. All vectors of length 1 form a circle, and the matrix turns
@@ -92,14 +92,15 @@ for axes, (title, curve, arrows, name) in zip(panels, sides, strict=True):
 assert np.allclose(turning @ right.T, left * stretch)
 
 # %% [markdown]
-# Every 2 x 2 matrix does just this: it turns or flips, stretches along two directions, and turns again. **The singular values are half the length
-# and half the width of the ellipse.**<!-- proof: M v = sigma u along right angles --> Truncating to rank 1 flattens the ellipse to its longest line.
+# Every 2 x 2 matrix does this: it turns or flips a vector, stretches it along two directions, and turns it again. **The singular values are
+# half the length and half the width of the ellipse.**<!-- proof: M v = sigma u along right angles --> Truncating to rank 1 flattens the
+# ellipse to its longest line.
 #
 # ## Cut it
 #
-# If you keep the first term and drop the second, you have a **truncated** SVD. How large is its error? Measure it as if the matrix were one
-# long vector: take the square root of the sum of all squared entries, which is called the **Frobenius norm** $\|M\|$. The dropped term has
-# four entries of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. This is the singular value that was dropped:
+# If you keep the first term and drop the second, you have a **truncated** SVD. How large is its error? Measure a matrix as if it were one
+# long vector: the square root of the sum of all squared entries is called the **Frobenius norm** $\|M\|$. The dropped term has four entries
+# of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. This is the dropped singular value:
 
 # %%
 error = np.linalg.norm(M - first)
@@ -107,9 +108,9 @@ print(f"error {error:.6f}, dropped singular value {s[1]:.6f}")
 assert np.isclose(error, s[1])
 
 # %% [markdown]
-# Could another matrix of rank one come closer? All of them have the form $c\, b\, a^T$, with directions $a$ and $b$ and a number $c$. A
-# direction in the plane is an angle, so one map can show all of them: the angle of $a$ to the right, the angle of $b$ upwards. Each point of
-# the map shows the error for the best $c$, which is $b^T M a$, since there the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, is smallest.
+# Could another matrix of rank one come closer? Any such matrix has the form $c\, b\, a^T$, with directions $a$ and $b$ and a number $c$. A
+# direction in the plane is an angle, so one map can show them all: the angle of $a$ to the right, the angle of $b$ upwards. Each point of
+# the map shows the error for the best $c$. This is $c = b^T M a$, which makes the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, smallest.
 
 # %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one lowest point, at 45 degrees for both, where the error is 1."
 degrees = np.arange(0, 180.5, 0.5)
@@ -127,11 +128,11 @@ axes.plot(*lowest, "wo", markeredgecolor="black")
 _ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="center")
 
 # %% [markdown]
-# The lowest point is at 45 degrees for both, which is the direction of $u_1$ and $v_1$. No rank-one matrix has an error below 1.
+# At the lowest point both angles are 45 degrees, as for $u_1$ and $v_1$. No rank-one matrix has an error below 1.
 #
-# This holds for every matrix and every rank. **Keep the first $r$ terms of the SVD, and no matrix of rank $r$
-# comes closer**<!-- proof: two steps, in the next section; Eckart and Young, 1936 --> (Eckart and Young, 1936). Seen as long vectors, the
-# dropped terms are orthogonal to each other, so by Pythagoras the squares of their sizes add up:
+# The same holds for every matrix and every rank. **If you keep the first $r$ terms of the SVD, no matrix of rank $r$ comes closer**<!--
+# proof: two steps, in the next section; Eckart and Young, 1936 --> (Eckart and Young, 1936). Seen as long vectors, the dropped terms are
+# orthogonal to each other, so by Pythagoras their squared sizes add up:
 #
 # $$
 # \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}
@@ -145,20 +146,20 @@ _ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="
 #
 # 1. The outputs of $N$ need only $r$ directions, so the $r + 1$ vectors $N v_1, \dots, N v_{r+1}$ cannot be independent. Therefore some
 #    combination $x$ of $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, and so $Ex = Mx$. $M$ stretches every combination of $v_1, \dots,
-#    v_{r+1}$ at least by $\sigma_{r+1}$, the smallest of their singular values. So $E$ stretches $x$ by $\sigma_{r+1}$ or more, and its
-#    first singular value, the most that it stretches any vector, is at least $\sigma_{r+1}$.
+#    v_{r+1}$ at least by $\sigma_{r+1}$, the smallest of their singular values. So $E$ stretches $x$ by $\sigma_{r+1}$ or more. The first
+#    singular value of $E$ is the most that $E$ stretches any vector, so it is at least $\sigma_{r+1}$.
 #
 # 2. The other singular values of $E$ are no smaller than the dropped ones either. Add the $i$ strongest terms of $E$ to $N$. The new error
 #    is $E$ without these terms, so its first singular value is number $i + 1$ of $E$. The new matrix has rank $r + i$ at most, so step 1
 #    applies with $r + i$ instead of $r$: that singular value is at least $\sigma_{r+i+1}$.
 #
-# So the singular values of $E$ are at least $\sigma_{r+1}, \sigma_{r+2}, \dots$, one by one. The error is the square root of the sum of
+# So the singular values of $E$ are at least $\sigma_{r+1}, \sigma_{r+2}, \dots$, respectively. The error is the square root of the sum of
 # their squares, and for the truncated SVD it is as small as possible.
 #
 # The picture shows this for a 30 x 40 matrix $M$ that is truncated to rank 5. It also shows three other choices of five columns for $B$,
-# each with the best $A$ for them: the first five columns of $M$, five random combinations of all columns, and these combinations times $M
-# M^T$, which makes strong directions stronger (a *power step*). At every index, their errors have singular values at least as large as those
-# of the truncated SVD:
+# each with its best $A$: the first five columns of $M$, five random combinations of all columns, and these combinations multiplied by $M
+# M^T$, which makes strong directions stronger (a *power step*). At every index, the singular values of their errors are at least as large
+# as with the truncated SVD:
 
 # %% alt="Singular values of what is left of a matrix after taking off one of rank 5. Those of the SVD's cut are the lowest at each index. Those of three other choices, its first five columns, five random directions and one step of power iteration, lie above them."
 mixed = np.random.default_rng(0).normal(size=(30, 40)) * 0.85 ** np.arange(40)
@@ -181,7 +182,7 @@ axes = lnp.plots.singular_spectrum(left_over)
 # %% [markdown]
 # ## The cut is two thin matrices
 #
-# Write the first $r$ terms as two thin matrices. Give each of them the square roots of the singular values:
+# Write the first $r$ terms as two thin matrices. Each matrix gets the square roots of the singular values:
 #
 # $$
 # B = \begin{pmatrix} \sqrt{\sigma_1}\, u_1 & \dots & \sqrt{\sigma_r}\, u_r \end{pmatrix}, \qquad
@@ -198,8 +199,8 @@ assert np.allclose(B @ A, first)
 # %% [markdown]
 # ## Cut a photograph
 #
-# Now take the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + 512\,r$
-# entries. The relative error is $\|M - BA\| / \|M\|$.
+# Now truncate the photograph to rank 1, 8, 20 and 50. A rank-$r$ product of this size takes $600\,r + 512\,r$ entries. The relative error
+# is $\|M - BA\| / \|M\|$.
 
 # %%
 photograph = lnp.datasets.photograph()
@@ -218,10 +219,11 @@ Table(["rank", "entries", "share of all", "relative error"], rows, formats=forma
 figure = lnp.plots.image_approximations(photograph, approximations, width=5.8)
 
 # %% [markdown]
-# The second row of the table answers the question at the top. Rank 1 is a column times a row, a plaid pattern. Rank 8 shows a person, and
-# rank 20 a face. At rank 50 you have to look for the difference. Below each picture you see what it lacks: first large areas, then edges, then grain.
+# The second row of the table answers the question at the top. Rank 1 is a column times a row, a plaid pattern. At rank 8 you see a person,
+# and at rank 20 a face. At rank 50 you have to look for the difference. The lower pictures show what is missing: first large areas, then
+# edges, then grain.
 #
-# For a picture of your own, put the path of a PNG file between the quotation marks. Without one, the cell takes the photograph.
+# For a picture of your own, put the path of a PNG file between the quotation marks. Without a path, the cell takes the photograph.
 
 # %% alt="The photograph, and its approximation of rank 20 beside it." tags=["cover"]
 path = ""
@@ -238,8 +240,8 @@ figure = lnp.plots.gallery(
 # ## Know the error beforehand
 #
 # The formula above needs only the singular values. `rank_errors` applies it and returns the error for every rank from 0 upwards, without
-# computing a single approximation.  Another measure of a matrix's size is its largest
-# singular value, the **spectral norm**. In this norm the error is simply $\sigma_{r+1}$:
+# computing a single approximation. Another measure of a matrix's size is its largest singular value, the **spectral norm**. In this norm
+# the error is simply $\sigma_{r+1}$:
 
 # %%
 errors = lnp.rank_errors(photograph, relative=True)
@@ -254,7 +256,7 @@ assert np.isclose(np.linalg.svdvals(missing)[0], np.linalg.svdvals(photograph)[8
 
 # %% [markdown]
 # How fast the error falls is a property of the matrix. The picture compares the photograph with the terrain around the Jacksboro fault in
-# Tennessee (heights, minus their mean) and with pure noise. Each line of this axis stands for a tenth of the one above it.
+# Tennessee (heights, minus their mean) and with pure noise. Each line of the vertical axis stands for a tenth of the line above it.
 
 # %% alt="Relative error against rank for three matrices, on a logarithmic scale. An error of ten percent is marked: the terrain reaches it at rank 33, the photograph at rank 57, noise at rank 423."
 terrain = lnp.datasets.terrain()
@@ -270,8 +272,8 @@ curves = {name: lnp.rank_errors(matrix, relative=True)[:450] for name, matrix in
 axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 
 # %% [markdown]
-# Neighbouring pixels resemble each other, and neighbouring heights do so even more. So a few terms hold most of the matrix. In noise no term
-# is much stronger than the next, so truncation loses a lot.
+# Neighbouring pixels resemble each other, and neighbouring heights even more so. Therefore a few terms hold most of the matrix. In noise no
+# term is much stronger than the next, so truncation loses a lot.
 #
 # ## Move the rank yourself
 #
@@ -299,8 +301,8 @@ lnp.course.sliders(cut, rank=[1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 50, 70, 100])
 #
 # *More: the path goes on without this section.*
 #
-# **By error**: the smallest rank whose relative error is small enough. **By energy**: the smallest rank that
-# keeps a given share of the sum of all squared entries. That sum is $\sigma_1^2 + \sigma_2^2 + \dots$, so the two rules are the same:
+# **By error**, choose the smallest rank whose relative error is small enough. **By energy**, choose the smallest rank that keeps a given
+# share of the sum of all squared entries. That sum is $\sigma_1^2 + \sigma_2^2 + \dots$, so the two rules are equivalent:
 #
 # $$
 # \text{energy kept} = 1 - (\text{relative error})^2
@@ -333,23 +335,22 @@ axes = lnp.plots.lines(
 )
 
 # %% [markdown]
-# The marked ranks are the ranks with an error of 10 %, as expected.
+# The marked ranks have an error of 10 %, as expected.
 #
 # ## The law
 #
 # - Every matrix is a sum of rank-one terms $\sigma_i\, u_i v_i^T$, the strongest first, orthogonal to
 #   each other.
 # - The first $r$ terms are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm.
-# - The error is $\sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}$ in the first and $\sigma_{r+1}$ in the
-#   second.
+# - The error is $\sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}$ in the Frobenius norm and $\sigma_{r+1}$ in the spectral norm.
 # - The energy kept is one minus the squared relative error.
 #
-# For LoRA this says how good an update $BA$ of rank $r$ can be: if the singular values of the change that a model needs fall fast, a small
-# rank misses little of it.
+# For LoRA this says how good an update $BA$ of rank $r$ can be: if a model needs a change whose singular values fall fast, a small rank
+# misses little of that change.
 #
 # ## What you can do now
 #
-# You can truncate any matrix to two thin ones and say how large the error is. Try this, in the notebook:
+# You can approximate any matrix by two thin matrices and say how large the error is. Try this, in the notebook:
 #
 # - Cut $\begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$ to rank 1 on paper. What is the error?
 #
@@ -362,8 +363,8 @@ axes = lnp.plots.lines(
 #
 #   <details><summary>Answer</summary>
 #
-#   With shuffled rows it stays at 28.9 %: the entries of each $u_i$ are shuffled too, and the singular values do not change. Shuffled pixels
-#   are noise of the same brightness, and the error is 65 %.
+#   With shuffled rows the error stays at 28.9 %: the entries of each $u_i$ are shuffled too, and the singular values do not change.
+#   Shuffled pixels are noise of the same brightness, and the error is 65 %.
 #
 #   </details>
 # - Up to which rank do $B$ and $A$ hold fewer entries than the photograph? *Count parameters* has the answer.

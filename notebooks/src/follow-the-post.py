@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Follow the post
 #
-# LoRA teaches a trained model something new with few parameters. In January 2024 somebody who had just learned about it wrote half a page of
-# notes. The note mentions rank, matrix decompositions, one equation and one example.
+# LoRA teaches a trained model something new with few parameters. In January 2024 somebody who had just learned about it wrote half a page
+# of notes. They mention rank, matrix decompositions, one equation and one example.
 #
 # **What does the note claim, and is it true?**
 #
@@ -32,7 +32,7 @@ from lora_np import mini
 # change as a second matrix, $\Delta W$, which is added to the first. This change is called an **update**.
 #
 # A full update has as many entries as the matrix, $100 \cdot 120 = 12{,}000$. The idea in the note is to write the update as a product of
-# two thin matrices instead, $\Delta W = BA$. One is as tall as $W_0$, the other as wide. You choose their thickness $r$:
+# two thin matrices instead, $\Delta W = BA$. $B$ is as tall as $W_0$, and $A$ is as wide. You choose their thickness $r$:
 
 # %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760." tags=["cover"]
 d, k = 100, 120
@@ -54,16 +54,16 @@ assert lnp.count_full(d, k) == 12_000
 assert [lnp.count_lora(d, k, rank=r) for r in (20, 8)] == [4_400, 1_760]
 
 # %% [markdown]
-# Area is the number of entries. So the note's arithmetic is right: 12,000 in full, 4,400 with $r = 20$, and 1,760 with $r =
-# 8$. In general, a matrix with $d$ rows and $k$ columns costs $r(d + k)$ parameters instead of $d\,k$. *Count parameters* continues from here.
+# Each area is a number of entries. So the note's arithmetic is right: 12,000 in full, 4,400 with $r = 20$, and 1,760 with $r = 8$. In
+# general, a matrix with $d$ rows and $k$ columns costs $r(d + k)$ parameters instead of $d\,k$. *Count parameters* continues from here.
 #
 # ## Rank is the number of independent columns
 #
 # The thickness $r$ limits the **rank** of the update. Take the columns of a matrix from left to right. Keep each column that is not a sum of
 # multiples of the columns that you have already kept. The rank is the number of columns that you keep.
 #
-# Here the third column is the sum of the first two, and the fourth is twice the first. You keep two, so the rank is 2. The two columns
-# become $B$, and column $j$ of $A$ says how to combine them into column $j$ of $M$:
+# In $M$ below, the third column is the sum of the first two, and the fourth is twice the first. You keep two columns, so the rank is 2.
+# They become $B$, and column $j$ of $A$ says how to combine them into column $j$ of $M$:
 
 # %%
 M = np.array([[1.0, 2, 3, 2], [0, 1, 1, 0], [2, 0, 2, 4]])
@@ -80,8 +80,8 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 #
 # ## PEFT, spelled out
 #
-# These letters stand for **parameter-efficient fine-tuning** (**PEFT**). **Fine-tuning** means to train a trained model
-# further. PEFT leaves its parameters as they are and trains a few new ones.
+# **PEFT** stands for **parameter-efficient fine-tuning**. **Fine-tuning** means training an already trained model further. PEFT leaves the
+# model's parameters unchanged and trains a few new parameters.
 #
 # **LoRA**, low-rank adaptation, is one such method. A **layer** of the model multiplies its input $x$, a column of $k$ numbers, by $W_0$.
 # The output $h$ is a column of $d$ numbers. LoRA places $B$ and $A$ beside $W_0$, and trains nothing else:
@@ -90,7 +90,7 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # h = W_0 x + \tfrac{\alpha}{r}\, B A x
 # $$
 #
-# The number $\alpha$ is fixed. Together with $r$ it sets the **scale** of the update, $\alpha / r$. Other PEFT methods train something else:
+# The number $\alpha$ is fixed. With $r$ it sets the **scale** of the update, $\alpha / r$. Other PEFT methods train other parameters:
 #
 # | method | what is trained | can it be added into $W_0$? |
 # |---|---|---|
@@ -98,29 +98,28 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # | **prompts** and prefixes, 2021 | columns of numbers, put in front of a text like words | no |
 # | BitFit, 2021 | the number that each layer adds to each output | it is in the layer already |
 # | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
-# | IA3, 2022 | a factor for each of some outputs | yes |
+# | IA3, 2022 | a factor for each selected output | yes |
 #
-# A change that can be added into $W_0$ costs no time once training is over. Of these methods, only LoRA can change the effect of every input
-# on every output; $r$ decides how many parameters that takes.
+# A change that is added into $W_0$ costs no time once training is over. Of these methods, only LoRA can change the effect of every input on
+# every output; $r$ decides how many parameters that takes.
 #
 # ## Cheaper, faster, and only the adapter is saved
 #
-# - **Cheaper**: yes in parameters, as the picture shows. Memory falls less, because $W_0$ and everything that flows through the model are
-#   still there: see *Count parameters*.
-# - **Less time**: sometimes. $W_0 x$ must still be computed, so LoRA saves at most a third of the arithmetic of a whole model: *Adapt a real
-#   model* measures it.
+# - **Cheaper**: in parameters, yes, as the picture shows. Memory shrinks less, because it still holds $W_0$ and everything that flows
+#   through the model: see *Count parameters*.
+# - **Less time**: sometimes. $W_0 x$ must still be computed, so LoRA saves at most a third of a whole model's arithmetic. *Adapt a real
+#   model* measures this.
 # - **Only the adapter is saved**<!-- shown: the two files of one, in Open a real adapter -->: yes. Parameters trained beside a model, such
-#   as LoRA's $B$ and $A$, are called an **adapter**. *Open a real adapter* takes its files apart.
+#   as LoRA's $B$ and $A$, are called an **adapter**. *Open a real adapter* examines its files.
 #
 # ## A matrix can be taken apart
 #
-# The note names three ways to write a matrix as a product. **LU** comes from solving equations, **QR** makes columns that are at right
-# angles to one another, and the **SVD** finds what is strongest in a matrix. *Factor a matrix* does all three by hand.
+# The note names three ways to write a matrix as a product. **LU** comes from solving equations, **QR** makes columns at right angles to one
+# another, and the **SVD** finds the strongest parts of a matrix. *Factor a matrix* computes all three by hand.
 #
-# The SVD, or **singular value decomposition**, writes a matrix as a sum of products, each a column times a row, with
-# the strongest first. If you keep the first $r$ of them, you have the **truncated** SVD, and **no matrix of rank $r$ is closer to the
-# original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->: the sum of the squared differences is as small as possible.
-# *Cut the SVD* proves it.
+# The SVD, or **singular value decomposition**, writes a matrix as a sum of products, each a column times a row. The strongest comes first.
+# If you keep the first $r$ products, you have the **truncated** SVD, and **no matrix of rank $r$ is closer to the original**<!-- proof: two
+# lines, in Cut the SVD; Eckart and Young, 1936 -->: it has the smallest possible sum of squared differences. *Cut the SVD* proves it.
 #
 # Here is a photograph, a matrix with one number per pixel, truncated to rank 1, 8 and 20. The titles also give the number of entries of $B$ and $A$:
 
@@ -138,21 +137,21 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 #
 # *More: the path goes on without this section.*
 #
-# There are two reasons. First, a large $r$ would save nothing: $r(d + k)$ is less than $d\,k$ only if $r < \frac{d\,k}{d + k}$, which for
-# 100 x 120 means up to rank 54.
+# There are two reasons. First, a large $r$ would save nothing: $r(d + k)$ is less than $d\,k$ only if $r < \frac{d\,k}{d + k}$. For 100 x
+# 120, that means up to rank 54.
 #
 # Second, a few parameters seem to be enough. Li (2018) and Aghajanyan (2020) trained only a few new parameters, each of which moves all
-# weights of a model at once in randomly drawn proportions: a random **direction**. A few hundred to a few thousand directions reached nine
-# tenths of the score that training all weights reaches. That number is called the **intrinsic dimension**. It is not the rank, which counts
-# directions *of one matrix*, but it encouraged the authors of LoRA.
+# weights of a model at once in randomly drawn proportions: a random **direction**. A few hundred to a few thousand directions were enough
+# for nine tenths of the score that training all weights reaches. This number of directions is called the **intrinsic dimension**. It is not
+# the rank, which counts directions *of one matrix*, but it encouraged the authors of LoRA.
 #
 # Whether a small rank is enough depends on the task: *Ask whether a LoRA is enough* finds tasks for which it is not.
 #
 # ## BA or AB?
 #
-# The note copies equation 3 of the LoRA paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. That is a slip: the product is $BA$. The
-# input $x$ is first multiplied by $A$ ($r \times k$), which turns it into $r$ entries. Then $B$ ($d \times r$) turns those into $d$ entries.
-# The product in the other order does not exist, or has the wrong shape:
+# The note copies equation 3 of the LoRA paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. That is a slip: the product is $BA$.
+# First, $A$ ($r \times k$) turns the input $x$ into $r$ entries. Then $B$ ($d \times r$) turns these into $d$ entries. In the other order,
+# the product does not exist or has the wrong shape:
 
 # %%
 rng = np.random.default_rng(0)
@@ -166,35 +165,35 @@ square_B, square_A = np.ones((4, 1)), np.ones((1, 4))
 print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a 4 x 4 matrix")
 
 # %% [markdown]
-# To remember it: **A** meets the input; **B** brings the result **b**ack to the size of the output.
+# To remember the order: **A** meets the input; **B** brings the result **b**ack to the output's size.
 #
-# In its example the note calls the 100 x 20 matrix $A$ and the 20 x 120 matrix $B$: it swaps the letters. That does not change the count,
-# but files hold `lora_A` and `lora_B`. Training starts with $B$ at zero and random numbers in $A$, so the update is zero at first (*Train h
-# = W0 x + BAx* says why).
+# In its example the note calls the 100 x 20 matrix $A$ and the 20 x 120 matrix $B$: it swaps the letters. The count stays the same, but the
+# letters matter in files, which name the matrices `lora_A` and `lora_B`. Training starts with $B$ at zero and $A$ random, so the update is
+# zero at first (*Train h = W0 x + BAx* says why).
 #
 # ## Does it work?
 #
-# The note stops at the count. Below is a task that needs a change of rank 4: a sum of four products, each a column times a row and weaker
-# than the one before. The data are 400 random inputs and the outputs of the changed matrix. `lora_np/mini.py` learns it, all of LoRA in one
-# file of 160 lines:
+# The note stops at the count. Here is a task that needs a change of rank 4: a sum of four products, each a column times a row, weaker than
+# the previous product. The data are 400 random inputs and the changed matrix's outputs. `lora_np/mini.py`, all of LoRA in one file of 160
+# lines, learns the task:
 #
 # | in the file | what it is |
 # |---|---|
 # | `rank`, `best` | the rank of a matrix; the truncated SVD |
 # | `Tensor` | an array that remembers what it was computed from |
 # | `LoRA` | the layer: $W_0$ fixed, $A$ random, $B$ zero |
-# | `train` | compute the error, move $A$ and $B$ a little so that it falls, and repeat |
+# | `train` | compute the error, move $A$ and $B$ a little so that the error falls, and repeat |
 # | `save` | two files that PEFT, the library, opens |
 #
-# Its layer is the equation itself (`@` multiplies matrices, `.T` exchanges rows and columns):
+# The layer is the equation itself (`@` multiplies matrices, `.T` exchanges rows and columns):
 #
 # ```python
 # def __call__(self, x):  # one example a row, so each product is written transposed
 #     return x @ self.W0.T + x @ self.A.T @ self.B.T * (self.alpha / self.r)
 # ```
 #
-# The bars show the relative error: the size of the missing part, divided by the size of the change that was wanted. The size of a matrix is
-# the root of the sum of its squared entries:
+# The bars show the relative error: the size of the part that the update misses, divided by the size of the wanted change. A matrix's size
+# is the square root of the sum of its squared entries:
 
 # %% alt="The relative error of the change against the rank: after training and at best, both fall from 60 percent at rank 1 to nothing at rank 4. Below each rank is the number of its parameters."
 W0, x, U, V = (rng.normal(size=shape) for shape in [(d, k), (400, k), (d, 4), (4, k)])
@@ -225,8 +224,8 @@ assert np.all(np.array(missing) >= np.array(at_best) - 1e-12)
 assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 
 # %% [markdown]
-# At rank 4, 880 parameters do the work of 12,000, because the task needs no more. Below rank 4, part of the change must be left out, and
-# training finds nearly the best update that each rank allows.
+# At rank 4, 880 parameters do the work of 12,000, because the task needs no more. Below rank 4, part of the change is out of reach, and
+# training comes close to the best update of each rank.
 #
 # ## Where each thread goes on
 #
@@ -245,7 +244,7 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #
 # ## The law
 #
-# - A matrix of rank $r$ is $BA$ with $B$ of $r$ columns and $A$ of $r$ rows: $r(d + k)$ parameters instead of $d\,k$.
+# - A matrix of rank $r$ is $BA$, where $B$ has $r$ columns and $A$ has $r$ rows: $r(d + k)$ parameters instead of $d\,k$.
 # - $h = W_0 x + \tfrac{\alpha}{r} BA x$: $W_0$ stays, $B$ and $A$ are trained, $B$ starts at zero.
 # - The best $BA$ of each rank is the truncated SVD.
 #
@@ -253,7 +252,7 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #
 # You can follow the note and correct it. Try this:
 #
-# - On paper: a 3 x 4 matrix has rank 2. How many entries do $B$ and $A$ have together? Does that save anything?
+# - On paper: a 3 x 4 matrix has rank 2. How many entries do $B$ and $A$ have together? Does LoRA save any parameters here?
 #
 #   <details><summary>Answer</summary>
 #
@@ -265,7 +264,7 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #   <details><summary>Answer</summary>
 #
 #   About 62 %. With four products of exactly equal size it would be $\sqrt{2/4}$, or 71 %, since two of the four are left out. Random
-#   products are not quite equal in size, and the SVD keeps the larger ones.
+#   products are not quite equal in size, and the SVD keeps the larger products.
 #
 #   </details>
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # See rank
 #
-# Here are three pictures of the same size, 600 x 512 pixels: a flag, a chessboard, and a photograph. Each is a matrix of
-# 307,200 entries. You could describe the flag in one line and the chessboard in two, but the photograph hardly at all.
+# Here are three pictures of the same size, 600 x 512 pixels: a flag, a chessboard, and a photograph. Each is a matrix of 307,200 entries.
+# You could describe the flag in one line and the chessboard in two, but you could hardly describe the photograph.
 #
 # **What is the number that tells these matrices apart?**
 #
@@ -46,10 +46,11 @@ print("independent columns:", lnp.independent_columns(M))
 print("rank:", lnp.matrix_rank(M))
 
 # %% [markdown]
-# The same works with rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first row, minus 4 times the second, minus
-# the third. So one row can be built from the others, and two rows are independent. (The **transpose** $M^T$ has rows and columns exchanged.)
+# The same works with rows. This combination of the rows of $M$ gives zero: 2 times the first row, minus 4 times the second, minus the
+# third. So one row can be built from the others, and two rows are independent. (In the **transpose** $M^T$, rows and columns are
+# exchanged.)
 #
-# That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin
+# This is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin
 # matrices --> *Two thin matrices* below proves it in two lines.
 
 # %%
@@ -67,7 +68,7 @@ print("rank of M transposed:", lnp.matrix_rank(M.T))  # .T: rows become columns
 # M x = x_0 \cdot \text{column}_0 + x_1 \cdot \text{column}_1 + \dots
 # $$
 #
-# All possible outputs together form the **column space**. Two matrices with two columns each show what the rank says about it.
+# All possible outputs together form the **column space**. The picture shows it for two matrices of different ranks:
 
 # %% alt="Two planes with arrows for the columns of a matrix. Left, rank 2: the arrows point in two directions and the outputs fill the plane. Right, rank 1: the arrows lie on one line, and so do all outputs."
 independent = np.array([[2.0, -1.0], [1.0, 1.5]])
@@ -89,12 +90,13 @@ for axes, columns in zip(panels, [independent, dependent], strict=True):
 
 # %% [markdown]
 # The arrows are the columns, and each dot is $Mx$ for a random $x$. A **direction** is where a vector points, whatever its length. On the
-# left, two directions are enough to reach the whole plane. On the right, the second column is a multiple of the first, so no $x$ leads off the line.
+# left, two directions are enough to reach the whole plane. On the right, the second column is a multiple of the first, so every output lies
+# on one line.
 #
 # **The rank is the number of directions that the outputs need.**<!-- proof: outputs are combinations of the independent columns -->
 # `column_space` returns such directions. Each has length 1 (the square root of the sum of its squared entries) and is **orthogonal** to the
-# others, that is, at right angles to them: the products of their entries add up to zero. Our $3 \times 3$ matrix has two, and every output
-# is a combination of them:
+# others, that is, at right angles: the products of their entries add up to zero. Our $3 \times 3$ matrix has two directions, and every
+# output combines them:
 
 # %%
 directions = lnp.column_space(M)
@@ -111,7 +113,7 @@ assert np.allclose(directions @ amounts, output)
 # %% [markdown]
 # ## Rank one: a column times a row
 #
-# The multiplication table that you learned at school has many numbers but little content. Each row is a multiple of the first, so its rank
+# The multiplication table that you learned at school has many numbers but little content. Each row is a multiple of the first, so the rank
 # is 1. The table is the product of one column and one row:
 
 # %% alt="A column with the numbers 1 to 4, times a row with the numbers 1 to 5, is a multiplication table of 4 rows and 5 columns."
@@ -123,7 +125,7 @@ print("rank:", lnp.matrix_rank(table))
 figure = lnp.plots.matrix_tiles({"4 x 1": column, "1 x 5": row, "4 x 5": table}, between=["·", "="])
 
 # %% [markdown]
-# Its 20 entries follow from only 4 + 5 = 9.
+# Its 20 entries follow from 4 + 5 = 9 numbers.
 #
 # ## Two thin matrices
 #
@@ -139,12 +141,12 @@ figure = lnp.plots.matrix_tiles(
 )
 
 # %% [markdown]
-# Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of
-# $B$ plus 1 times the second. **Every column of $BA$ is a combination of the columns of $B$.**<!-- proof: column j of BA is B times column j
-# of A --> $B$ has two columns, so the rank of $BA$ is 2 at most, however many columns $BA$ has.
+# Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of $B$ plus 1 times the second.
+# **Every column of $BA$ is a combination of the columns of $B$.**<!-- proof: column j of BA is B times column j of A --> $B$ has two
+# columns, so the rank of $BA$ is 2 at most, however many columns $BA$ has.
 #
-# The reverse is true as well. Our $3 \times 3$ matrix $M$ has rank 2, so it must be the product of a $3 \times 2$ matrix and a $2 \times 3$
-# matrix. Take its independent columns as $B$, and let $A$ say how to combine them: take the first, take the second, take their sum.
+# The reverse is true as well. Our $3 \times 3$ matrix $M$ has rank 2, so it must be the product of a $3 \times 2$ and a $2 \times 3$
+# matrix. Its independent columns become $B$, and $A$ says how to combine them: take the first, take the second, add both.
 
 # %%
 B = M[:, lnp.independent_columns(M)]
@@ -157,7 +159,7 @@ assert (B @ A == M).all()
 #
 # 1. $M = BA$, where $B$ consists of the $r$ independent columns of $M$. Read this row by row: each row of $M$ is a combination of the $r$
 #    rows of $A$. So at most $r$ rows are independent.
-# 2. The same holds for $M^T$, whose rows are the columns of $M$. So neither number can be larger than the other.
+# 2. The same holds for $M^T$, whose rows are the columns of $M$. So neither number can exceed the other.
 
 # %% alt="M of 3 rows and 3 columns is B of 3 rows and 2 columns times A of 2 rows and 3 columns. Below: its last row, 2 0 2, is 2 times the first row of A plus 0 times the second."
 figure = lnp.plots.matrix_tiles({"M": M, "B": B, "A": A}, between=["=", "·"])
@@ -166,9 +168,9 @@ assert (M[2] == B[2, 0] * A[0] + B[2, 1] * A[1]).all()
 # %% [markdown]
 # ## Rank of a sum and of a product
 #
-# You will need two laws again and again. Look at the columns:
+# You will need two laws again and again:
 #
-# 1. **The rank of $MN$ is at most the smaller of both ranks.**<!-- proof: its columns are combinations of M's, its rows of N's --> Its
+# 1. **The rank of $MN$ is at most the smaller of the two ranks.**<!-- proof: its columns are combinations of M's, its rows of N's --> Its
 #    columns are combinations of the columns of $M$, and its rows are combinations of the rows of $N$.
 # 2. **The rank of a sum is at most the sum of the ranks.**<!-- proof: one product of factors put side by side --> $B_1 A_1 + B_2 A_2$ is a
 #    single product: put $B_1$ and $B_2$ side by side, and $A_1$ above $A_2$.
@@ -193,7 +195,7 @@ assert lnp.matrix_rank(M @ table[:3, :3]) == 1  # rank 2 times rank 1
 # *More: the path goes on without this section.*
 #
 # Now look at the three pictures from the beginning. In the flag every row is the same, so the rank is 1. The chessboard has two kinds of
-# rows, and you need both. The photograph shows Grace Hopper, who led the development of the first compilers.
+# rows, and you need one of each kind, so its rank is 2. The photograph shows Grace Hopper, who led the development of the first compilers.
 
 # %% alt="A flag with three upright bands, of rank 1; a chessboard, of rank 2; a portrait photograph, of rank 512." tags=["cover"]
 photograph = lnp.datasets.photograph()
@@ -211,14 +213,15 @@ figure = lnp.plots.gallery(
 
 # %% [markdown]
 # The photograph has 512 columns, and its rank is 512: none of them is a combination of the others. The rank cannot be larger, because a
-# matrix cannot have more independent columns than it has columns, or than it has rows.
+# matrix cannot have more independent columns than columns, nor more independent rows than rows.
 #
 # ## Noise makes everything full rank
 #
 # *More: the path goes on without this section.*
 #
 # Does the photograph really hold that much? Its rank cannot tell. Here is a matrix that we make ourselves: the product of two thin factors
-# of rank 8, with 100 x 120 entries. To each entry we then add **noise**, a small random number, a ten-thousandth of the entries' usual size.
+# of rank 8, with 100 x 120 entries. To each entry we then add **noise**: a small random number, about a ten-thousandth as large as a
+# typical entry.
 
 # %%
 rng = np.random.default_rng(0)
@@ -230,16 +233,17 @@ print("rank of the product:          ", lnp.matrix_rank(product))
 print("rank of the product with noise:", lnp.matrix_rank(noisy))
 
 # %% [markdown]
-# Noise that you could not see in a picture has turned rank 8 into rank 100, the largest possible: **full rank**. A random column is almost
-# never a combination of the others. Most measurements have noise in each entry, so **measured data has full rank, unless its rows or columns
-# are linearly related by construction**<!-- proof: matrices of lower rank have no volume among all; noise in each entry meets none of them -->.
+# Noise that you could not see in a picture has raised the rank from 8 to 100, the largest possible: **full rank**. A random column is
+# almost never a combination of the others. Most measurements have noise in each entry, so **measured data has full rank, unless its rows or
+# columns are linearly related by construction**<!-- proof: matrices of lower rank have no volume among all; noise in each entry meets none
+# of them -->.
 #
-# Such relations are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts; "yes" and "no" as
-# two columns add up to a column of ones; and rows add up to zero once their mean has been subtracted.
+# Such relations are common. A pixel that is black in every picture is a column of zeros. A column of totals is the sum of other columns. A
+# column for "yes" and a column for "no" add up to a column of ones. Rows add up to zero once their mean has been subtracted.
 #
-# The 8 is still visible if you measure sizes instead of counting. The **singular values** of a matrix, the subject of *Cut the SVD*, say how
-# strong the matrix is in its strongest direction, in the next strongest, and so on. The rank is the number of singular values that are not
-# zero. Here they are, the largest first. Each line of this axis stands for a tenth of the one above it:
+# You can still find the 8 if you measure sizes instead of counting. The **singular values** of a matrix, the subject of *Cut the SVD*, say
+# how strong the matrix is in its strongest direction, in the next strongest, and so on. The rank is the number of singular values that are
+# not zero. The picture shows them, the largest first. Each line of the vertical axis stands for a tenth of the line above it:
 
 # %% alt="Singular values against their index. The values of the product end after the eighth. Those of the product with noise fall by a factor of ten thousand after the eighth, then continue to the hundredth."
 singular_values = {
@@ -252,9 +256,9 @@ eighth, ninth = np.linalg.svdvals(noisy)[7:9]
 assert eighth > 1_000 * ninth
 
 # %% [markdown]
-# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. The rest is noise. So do not ask for the rank of data.
-# Ask which rank is enough: how many directions you must keep so that the missing part is small compared with the whole. (The size of each is
-# the square root of the sum of its squared entries.)
+# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. The rest is noise. So do not ask for the rank of
+# data. Ask which rank is enough: how many directions must you keep so that the missing part is small compared with the whole matrix? (A
+# matrix's size is the square root of the sum of its squared entries.)
 
 # %%
 rank = lnp.rank_for_error(noisy, tolerance=0.001)
@@ -266,25 +270,23 @@ assert rank == 8
 #
 # - The rank of a matrix is the number of its independent columns, of its independent rows, and of the
 #   directions that its outputs need.
-# - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise in each entry practically always that.
-# - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
-#   matrix of rank $r$ is such a product.
+# - A $d \times k$ matrix has rank $\min(d, k)$ at most. With noise in each entry, it almost always has this rank.
+# - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. Every $d \times k$ matrix of rank $r$ is such a product.
 # - The rank of a sum is at most the sum of the ranks. The rank of a product is at most the smaller rank.
 #
 # **LoRA** rests on the third law. To adapt a trained model to a new task, its large matrices have to change. LoRA writes the change of each
-# as a product $BA$ of two thin matrices, and trains only these.
+# matrix as a product $BA$ of two thin matrices, and trains only these.
 #
 # ## What you can do now
 #
 # You can read $\text{rank}(BA) \le r$ in the paper and see why it is true. Try this, in the notebook:
 #
-# - Change one entry of $M$ so that its rank becomes 3. Then change as many as you need to make it 1.
+# - Change one entry of $M$ so that its rank becomes 3. Then change as many entries as you need to make the rank 1.
 #
 #   <details><summary>Answer</summary>
 #
-#   Any other number in the last column will do: with 3 instead of the last 2, column 2 is no longer the sum of the others, and the rank is
-#   3. For rank 1 every row has to be a multiple of one row. Four changes are enough: make the second row $(0, 0, 0)$
-#   and the third $(2, 4, 6)$.
+#   Change any entry of the last column: with 3 instead of the last 2, column 2 is no longer the sum of the others, and the rank is 3. For
+#   rank 1, all rows must be multiples of one row. Four changes are enough: make the second row $(0, 0, 0)$ and the third $(2, 4, 6)$.
 #
 #   </details>
 # - Draw the flag of your country. What is its rank, and which rows does it need?
@@ -299,7 +301,7 @@ assert rank == 8
 #
 #   <details><summary>Answer</summary>
 #
-#   It is still after the eighth value, but it is not as high: the values fall by a factor of 12 there, instead of 1,000 or more. With a
+#   The cliff is still after the eighth value, but it is lower: the values fall by a factor of 12 there, instead of 1,000 or more. With a
 #   tolerance of 0.1 the answer is again 8.
 #
 #   </details>

@@ -2,17 +2,17 @@
 # # Serve it elsewhere
 #
 # You have trained an adapter with one library. Now you want to run it in another program: on a laptop, on a server, or on a phone. The
-# program loads it without a complaint, and answers.
+# program loads the adapter without complaint, and answers.
 #
-# **Is the update that runs there the one that you trained?**
+# **Is the update that runs there the update that you trained?**
 #
 # After this lesson you can
 #
 # - say where each program takes the scale of an update from,
 # - find out how a program interprets a file before you serve it,
-# - write the adapter so that all of them agree.
+# - write the adapter so that all programs agree.
 #
-# You need *Open a real adapter*, and from *Adapt a language model* the meaning of a loss.
+# You need *Open a real adapter*, and the meaning of a loss from *Adapt a language model*.
 
 # %%
 import json
@@ -31,25 +31,25 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## One update, three scales
 #
-# An update is $s\,BA$. $B$ and $A$ are in the file. The scale $s$ is not: each program computes it. On paper, take two modules, $q$ of rank
-# 4 and $k$, truncated to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and one
-# `lora_alpha` for most modules, and exceptions for the rest:
+# An update is $s\,BA$. The file contains $B$ and $A$, but not the scale $s$: each program computes it. On paper, take two modules: $q$ has
+# rank 4, and $k$ was truncated to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and
+# one `lora_alpha` for most modules, and exceptions for the rest:
 #
 # | | `r` | `lora_alpha` | `rank_pattern` | `alpha_pattern` |
 # |---|---|---|---|---|
 # | config | 4 | 8 | $k$: 2 | $k$: 4 |
 #
-# The result depends on the program that reads it. (vLLM answers many users at once, llama.cpp runs on laptops and phones, and mlx-lm, below,
-# on Apple's computers.)
+# The scales depend on the program that reads the config. (vLLM serves many users at once, llama.cpp runs on laptops and phones, and mlx-lm,
+# used below, runs on Apple's computers.)
 #
 # | program | its rule | $q$ | $k$ |
 # |---|---|---|---|
 # | PEFT | each module's own $\alpha_i / r_i$ | $8/4 = 2$ | $4/2 = 2$ |
 # | vLLM, to 0.30 | one $\alpha / r$ for all | $8/4 = 2$ | $8/4 = 2$ |
-# | llama.cpp | one $\alpha$, over the rank of each pair of tensors | $8/4 = 2$ | $8/2 = 4$ |
+# | llama.cpp | one $\alpha$, divided by the rank of each pair of tensors | $8/4 = 2$ | $8/2 = 4$ |
 #
 # In llama.cpp, $k$ is twice as strong as it should be, and the program does not say so. If $k$ had been trained with $s = 4$ instead,
-# llama.cpp would be right by chance, and vLLM wrong. `check` knows these rules and the version from which each was read:
+# llama.cpp would be right by chance, and vLLM would be wrong. `check` knows these rules and the program versions from which they were read:
 
 # %%
 rng = np.random.default_rng(0)
@@ -72,8 +72,8 @@ Table(["program", "scale of q", "of k"], rows)
 # %% [markdown]
 # ## Follow a real one
 #
-# `king-james` makes our language model write like the book of Genesis: 28 modules of rank 8. To save space, truncate each module to the rank
-# that it needs for an error of 40 %. Now the ranks differ.
+# The adapter `king-james` makes our language model write like the book of Genesis. It has 28 modules of rank 8. To save space, truncate
+# each module to the rank that it needs for an error of 40 %. Now the ranks differ.
 
 # %%
 model, king_james = language.load("austen"), language.located_adapter("king-james")
@@ -93,7 +93,7 @@ print(
 
 # %% [markdown]
 # The second adapter has the same update as `king-james` in another form: in the MLP (the three linear layers after attention), $B$ is a
-# quarter as large, and $\alpha$ four times as large. For PEFT nothing has changed.
+# quarter as large, and $\alpha$ is four times as large. For PEFT nothing has changed.
 
 
 # %%
@@ -144,8 +144,9 @@ assert losses["alphas differ", "vllm"] == losses["alphas differ", "llama.cpp"]
 assert losses["alphas differ", "vllm"] > losses["alphas differ", "peft"] + 0.2
 
 # %% [markdown]
-# Different ranks break llama.cpp. Different alphas break both. (Here we apply the rules ourselves and do not run the programs. We have tried
-# llama.cpp and mlx-lm: their answers are wrong by the factors that `check` names. The rules of vLLM come from its source.)
+# Different ranks break llama.cpp. Different alphas break both vLLM and llama.cpp. (Here we apply the rules without running the programs. We
+# have tried llama.cpp and mlx-lm: their answers are wrong by the factors that `check` reports. The rules of vLLM come from its source
+# code.)
 #
 # How bad is a wrong scale? Here we multiply the scale of all modules of `king-james` by factors from zero to three:
 
@@ -172,13 +173,13 @@ assert scaled[4] == scaled.min()
 assert scaled[7] > loss()
 
 # %% [markdown]
-# At half its scale the adapter still achieves four fifths of the gain. At twice its scale it is worse than none at all.
+# At half its scale the adapter still achieves four fifths of the gain. At twice its scale it is worse than no adapter at all.
 #
 # ## One form that all interpret identically
 #
-# If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. We call such
-# an adapter **portable**. Every adapter can be made portable: multiply $B$ by $s$, and give modules of lower rank columns and rows of zeros.
-# The update stays the same:
+# If every module has the same rank, and $\alpha$ equals this rank in every module, then all rules give the same scale: one. We call such an
+# adapter **portable**. Every adapter can be made portable: multiply $B$ by $s$, and pad modules of lower rank with columns and rows of
+# zeros. The update stays the same:
 
 # %%
 for title, adapter in [("small", small), ("quarter", quarter)]:
@@ -194,8 +195,8 @@ for title, adapter in [("small", small), ("quarter", quarter)]:
     assert adapters.diff(adapter, portable).same
 
 # %% [markdown]
-# llama.cpp needs a file in another format, **GGUF**, in which the rows of queries and keys have another order. mlx-lm needs a folder of its
-# own. `convert` writes both, and `load` reads them back:
+# llama.cpp needs a file in another format, **GGUF**, which stores the rows of queries and keys in a different order. mlx-lm needs a folder
+# in its own format. `convert` writes both formats, and `load` reads them back:
 
 # %%
 for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
@@ -205,18 +206,18 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
     assert same
 
 # %% [markdown]
-# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with exit status 3 if anything is not fine, so that a script can stop. `lora-np
-# convert FOLDER --to portable -o NEW` fixes it.
+# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with exit status 3 if it finds a problem, so that a script can stop. `lora-np
+# convert FOLDER --to portable -o NEW` fixes the adapter.
 #
 # ## The law
 #
 # - A file holds $B$ and $A$. Each program computes the scale, and programs differ.
-# - They agree if every module has the same rank $r$ and $\alpha = r$.
+# - All programs agree if every module has the same rank $r$ and $\alpha = r$.
 # - A wrong scale changes the answers without a warning. Check before you serve.
 #
 # ## What you can do now
 #
-# You can move an adapter to another program and know that it is still the same. Try this:
+# You can move an adapter to another program and know that its update is still the same. Try this:
 #
 # - On paper: `r` is 16, `lora_alpha` is 16, and the option **rsLoRA** makes PEFT compute $\alpha / \sqrt r$. By what factor is the update
 #   too weak in a program that does not know rsLoRA?
@@ -226,19 +227,19 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
 #   The right scale is $16 / \sqrt{16} = 4$. The program computes $16 / 16 = 1$, so the update is four times too weak.
 #
 #   </details>
-# - On paper: a module of rank 2 with $s = 3$ has to be written with rank 4 and $\alpha = 4$. What do $B$ and $A$ become?
+# - On paper: a module of rank 2 with $s = 3$ has to be rewritten with rank 4 and $\alpha = 4$. How do $B$ and $A$ change?
 #
 #   <details><summary>Answer</summary>
 #
 #   The scale is $4 / 4 = 1$, so $B$ is multiplied by 3 and gets two columns of zeros. $A$ gets two rows with any entries; `convert` uses zeros.
 #
 #   </details>
-# - In a terminal: run `lora-np check FOLDER --for all` with an adapter of yours. Which programs would run it as it was trained?
+# - In a terminal: run `lora-np check FOLDER --for all` with your own adapter. Which programs would run it as it was trained?
 #
 #   <details><summary>Answer</summary>
 #
-#   If all modules have the same rank and the same $\alpha$, and rsLoRA is off, all programs that read PEFT's folders would. Otherwise read
-#   the column *fix*.
+#   If all modules have the same rank and the same $\alpha$, and rsLoRA is off, all programs that read PEFT's folders do. Otherwise read the
+#   column *fix*.
 #
 #   </details>
 #

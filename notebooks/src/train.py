@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Train h = W0 x + BAx
 #
-# A matrix $W_0$ has learned to predict pixels: it looks at a piece of a photograph and predicts the pixels to the right of it. Now it has to
-# predict the heights on a map of mountains. We do not change $W_0$. We add $BA$, the product of two thin matrices.
+# A matrix $W_0$ has learned to predict pixels: from a piece of a photograph, it predicts the pixels to the right. Now it has to predict the
+# heights on a map of mountains. We do not change $W_0$. Instead we add $BA$, the product of two thin matrices.
 #
 # **Can gradient descent find a good $BA$, although $B$ starts at zero?**
 #
@@ -25,8 +25,9 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Two paths
 #
-# An input $x$ takes two paths. One leads through $W_0$, which is **frozen**: training does not change it. The other leads through $A$, which
-# turns $x$ into a vector of $r$ entries, and then through $B$, which turns this into $d$ entries, as many as $W_0$ gives. The two results are added.
+# An input $x$ takes two paths. One path leads through $W_0$, which is **frozen**: training does not change it. The other path leads through
+# $A$, which turns $x$ into a vector of $r$ entries, and then through $B$, which turns this vector into $d$ entries, as many as $W_0$ gives.
+# The two results are added.
 
 # %% alt="x, of k entries, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d entries." tags=["cover"]
 _, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
@@ -50,7 +51,7 @@ axes.set_axis_off()
 # %% [markdown]
 # ## One example on paper
 #
-# Two outputs, three inputs, rank one:
+# Take two outputs, three inputs and rank one:
 #
 # $$
 # W_0 = \begin{pmatrix} 1 & 0 & 1 \\ 0 & 1 & 0 \end{pmatrix}, \quad
@@ -60,20 +61,20 @@ axes.set_axis_off()
 # y = \begin{pmatrix} 3 \\ 0 \end{pmatrix}
 # $$
 #
-# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so $BAx = (0, 0)$. The output is $h =
-# W_0 x + BAx = (2, 2)$, the same as without LoRA. The target is $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss** $L$ is the
-# number that training makes small; here it is the **mean squared error**, $(1 + 4) / 2 = 2.5$.
+# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$ is one number, because the rank is one. $B$ is zero, so $BAx = (0, 0)$. The output is $h
+# = W_0 x + BAx = (2, 2)$, the same as without LoRA. The target is $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss** $L$ is
+# the number that training makes small; here it is the **mean squared error**, $(1 + 4) / 2 = 2.5$.
 #
-# **Backward.** How does the loss change if a parameter changes? The **derivative** of the loss with respect to a number is the change in the
-# loss divided by a small change in that number. The derivatives with respect to all entries of a matrix, arranged in its shape, form its
-# **gradient**.
+# **Backward.** How does the loss change if a parameter changes? The **derivative** of the loss with respect to a number is the change in
+# the loss divided by a small change in that number. The derivatives with respect to all entries of a matrix, arranged in its shape, form
+# its **gradient**.
 #
-# Raise $h_i$ by a small $t$. The square $e_i^2$ becomes $(e_i + t)^2 = e_i^2 + 2 e_i t + t^2$, and $t^2$ is negligible. So the mean over the
-# two outputs rises by $2 e_i t / 2 = e_i t$, and the derivative of $L$ with respect to $h$ is $e$.
+# Raise $h_i$ by a small $t$. The square $e_i^2$ becomes $(e_i + t)^2 = e_i^2 + 2 e_i t + t^2$, and $t^2$ is negligible. So the mean over
+# the two outputs rises by $2 e_i t / 2 = e_i t$, and the derivative of $L$ with respect to $h$ is $e$.
 #
-# Now raise the $i$-th entry of $B$ by $t$. Output $i$ rises by $(Ax)\,t$, and so the loss rises by $e_i (Ax)\,t$. So the gradient of $B$,
-# written $\partial L / \partial B$, has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ by $t$ raises $Ax$ by $x_j
-# t$, and the outputs by $B x_j t$:
+# Now raise the $i$-th entry of $B$ by $t$. Output $i$ rises by $(Ax)\,t$, and so the loss rises by $e_i (Ax)\,t$. Thus the gradient of $B$,
+# written $\partial L / \partial B$, has the entries $e_i\,(Ax)$. Similarly, raising the $j$-th entry of $A$ by $t$ raises $Ax$ by $x_j t$,
+# and the outputs by $B x_j t$:
 #
 # $$
 # \frac{\partial L}{\partial B} = e\, (A x)^T = \begin{pmatrix} -1 \\ 2 \end{pmatrix} \cdot 3 = \begin{pmatrix} -3 \\ 6 \end{pmatrix},
@@ -81,7 +82,7 @@ axes.set_axis_off()
 # \frac{\partial L}{\partial A} = B^T e\, x^T = 0 \cdot \begin{pmatrix} 1 & 2 & 1 \end{pmatrix} = \begin{pmatrix} 0 & 0 & 0 \end{pmatrix}
 # $$
 #
-# The gradient of $A$ is zero, because $B$ is zero. The gradient of $B$ is not, because $A$ is not zero.
+# The gradient of $A$ is zero because $B$ is zero. The gradient of $B$ is not zero because $A$ is not zero.
 
 # %%
 W0 = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -114,12 +115,12 @@ assert (grad_A != 0).all()
 # %% [markdown]
 # ## The same by the autograd
 #
-# The package's **autograd** records each computation and then goes back from the loss to the weights. (*Differentiate* and *Build the
-# engine* show how.) In this package, a trainable weight is a
-# `Tensor`, and a frozen weight is a plain array. `backward` computes the gradients of the Tensors.
+# The package's **autograd** records each computation and then works back from the loss to the weights. (*Differentiate* and *Build the
+# engine* show how.) A trainable weight is a `Tensor`, and a frozen weight is a plain array. `backward` computes the gradients of the
+# Tensors.
 #
-# Data have one example per row, so our $x$ becomes a matrix with one row. The paper multiplies $BA$ by a factor $\alpha / r$. Here and below
-# we set `alpha` to the rank, so that the factor is one.
+# The package expects one example per row, so our $x$ becomes a matrix with one row. The paper multiplies $BA$ by a factor $\alpha / r$.
+# Here and below we set `alpha` to the rank, so that the factor is one.
 
 # %%
 layer = lnp.LoRALinear(lnp.Linear(W0), A=lnp.Tensor(A), B=lnp.Tensor(B_next), alpha=1.0)
@@ -169,10 +170,11 @@ assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 # t$. Write $\langle G, M \rangle$ for the sum of the products of corresponding entries.
 #
 # 1. Move $A$ by a little $dA$. Then $\Delta W$ changes by $B\,dA$, and the loss by $\langle G, B\,dA \rangle$.
-# 2. A factor may change sides if it is transposed: $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$, because both are $\sum G_{ij}
-#    B_{il}\, dA_{lj}$. The gradient of $A$ is the factor beside $dA$.
+# 2. A factor may change sides if you transpose it: $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$, because both sides are the sum
+#    $\sum G_{ij} B_{il}\, dA_{lj}$. The gradient of $A$ is the factor beside $dA$.
 #
-# **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes allow nothing else:
+# **So the gradient of $A$ is $B^T G$, and the gradient of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes allow no other
+# product:
 
 # %% alt="Rectangles in the proportions of their shapes. Above: B transposed, r x d, times G, d x k, is the gradient of A, r x k. Below: G, d x k, times A transposed, k x r, is the gradient of B, d x r."
 _, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
@@ -197,12 +199,12 @@ assert np.allclose(G @ A.T, grad_B)
 # %% [markdown]
 # ## Real data: from a photograph to a map
 #
-# An input is a patch of 10 x 12 pixels, and its target is the patch of 10 x 10 pixels to the right of it. So $k = 120$, $d = 100$, and $W_0$
-# has the shape of the matrix in *Count parameters*. Each picture is scaled to a **variance** of 1 (the mean squared distance from the mean),
-# and from each pair we subtract the mean of its input.
+# Each input is a patch of 10 x 12 pixels, and its target is the patch of 10 x 10 pixels to the right. So $k = 120$, $d = 100$, and $W_0$
+# has the same shape as in *Count parameters*. Each picture is scaled to a **variance** of 1 (the mean squared distance from the mean), and
+# from each pair we subtract the mean of its input.
 #
-# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the smallest squared error on it. A formula finds this matrix
-# (`reduced_rank_regression`, which *Compare with the best possible* derives; its `ridge` adds a small penalty for large weights).
+# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the smallest squared error on the photograph. A formula
+# finds it (`reduced_rank_regression`, which *Compare with the best possible* derives; its `ridge` adds a small penalty for large weights).
 #
 # The new task is the map of heights around the Jacksboro fault. We train on 20,000 pairs. Another 5,000 are **held out**: they are not used
 # in training. They come from the same map, and some coincide with a training pair, so they say nothing about other maps.
@@ -232,12 +234,12 @@ print(f"held-out error of W0 on the terrain:    {error(base):.3f}")
 # %% [markdown]
 # ## Why B starts at zero
 #
-# Each of $A$ and $B$ can start at random or at zero, so there are four ways to start. (We divide the random numbers in $A$ by $\sqrt k$.
-# Each entry of $Ax$ is a sum of $k$ products, which partly cancel, so it is typically $\sqrt k$ times as large as one of them. After the
+# $A$ and $B$ can each start at random or at zero, which gives four ways to start. (We divide the random numbers in $A$ by $\sqrt k$. Each
+# entry of $Ax$ is a sum of $k$ products, which partly cancel, so it is typically $\sqrt k$ times as large as one product. After the
 # division it is about as large as an entry of $x$.)
 #
 # `fit` trains: each step takes a **batch** of 256 random pairs and moves $A$ and $B$ against the gradients of the loss on this batch. Here
-# is the held-out error before the first step and after 300:
+# is the held-out error before the first step and after 300 steps:
 
 # %%
 random_A = rng.normal(size=(8, 120)).astype(np.float32) / 120**0.5
@@ -266,15 +268,15 @@ assert errors["both random"][0] > 1.3 * at_base
 assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B random"])
 
 # %% [markdown]
-# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps make up for it, but they first
-#   have to undo avoidable damage.
+# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps make up for this, but they
+#   must first undo avoidable damage.
 # - **Both zero**: training starts at $W_0$ and stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
-# - **One zero**: training starts exactly at $W_0$ and moves. The LoRA paper sets $B$ to zero, and so does `inject`. Another
-#   paper says that this choice allows larger learning rates. In part: for a model that reads digits, the best learning rate was a third
-#   larger, but the loss was higher (`lora-np claims zero-factor`).
+# - **One zero**: training starts exactly at $W_0$ and moves. The LoRA paper sets $B$ to zero, and so does `inject`. Another paper says that
+#   this choice allows larger learning rates. This held in part: for a model that reads digits, the best learning rate was a third larger,
+#   but the loss was higher (`lora-np claims zero-factor`).
 #
 # If $A$ and $B$ are single numbers, $a$ and $b$, and the loss is $(ba - 1)^2$, one picture shows all of this. The point where both are zero
-# is not a valley but a **saddle**: the loss falls on two sides, but the gradient is zero and points to neither.
+# is not a valley but a **saddle**: the loss falls on two sides, but the gradient is zero and points to neither side.
 
 # %% alt="A map of the loss over a and b. Two valleys, where b times a is 1, lie at the upper right and the lower left. From a = 0.7, b = 0 a path leads into the upper valley. At a = b = 0 a cross marks the saddle, from which no path leads away."
 sides = np.linspace(-2, 2, 101)
@@ -299,7 +301,7 @@ assert path[-1].tolist() == [0, 0]
 #
 # *More: the path goes on without this section.*
 #
-# Now compare a full update of 12,000 parameters with LoRA at rank 8, which has 1,760. Each is trained for 2,000 steps in batches of 256
+# Now compare a full update of 12,000 parameters with LoRA at rank 8, which has 1,760. We train each for 2,000 steps in batches of 256
 # random pairs, with a learning rate that falls to zero. The optimizer is Adam, which divides each gradient by a running estimate of its
 # size. `inject` adds $B$ and $A$ to a layer and freezes the rest.
 #
@@ -339,15 +341,15 @@ formats = {"error, held out": "{:.3f}".format}
 Table(["model", "trainable parameters", "error, held out"], rows, formats=formats)
 
 # %% [markdown]
-# LoRA trains about a seventh of the parameters and ends with the same error to within a thousandth. Is that luck, or could you have known it
-# beforehand? *Compare with the best possible* continues from here.
+# LoRA trains about a seventh of the parameters and ends with the same error to within a thousandth. Is that luck, or could you have
+# predicted it? *Compare with the best possible* continues from here.
 #
 # ## The law
 #
 # - $h = W_0 x + BAx$, with gradients $\dfrac{\partial L}{\partial B} = e\,(Ax)^T$ and
 #   $\dfrac{\partial L}{\partial A} = B^T e\, x^T$, where $e = \partial L / \partial h$, summed over the
 #   examples.
-# - One of $A$ and $B$ starts at zero, so that training starts at $W_0$. If both did, training would stay there.
+# - Either $A$ or $B$ starts at zero, so that training starts at $W_0$. If both did, training would stay there.
 #
 # ## What you can do now
 #
@@ -366,7 +368,7 @@ Table(["model", "trainable parameters", "error, held out"], rows, formats=format
 #   <details><summary>Answer</summary>
 #
 #   With one example, $B$ becomes a multiple of $e\,(Ax)^T$, which has rank 1, and so $BA$ has rank 1. With many examples, $B$ becomes
-#   $-\eta\,G A^T$, where $\eta$ is the learning rate, and usually has rank $r$ already.
+#   $-\eta\,G A^T$, where $\eta$ is the learning rate, and $B$ usually has rank $r$ already.
 #
 #   </details>
 #
