@@ -134,9 +134,9 @@ assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 
 # %% [markdown]
 # Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost all of the probability moves, and
-# some changes still have an effect dozens of characters later. Everything that a position knows about other positions has come through
-# $W_q$, $W_k$, $W_v$ and $W_o$, which combines the heads. **All four are linear layers, so a LoRA fits on each.**<!-- proof: each is a
-# matrix times a vector -->
+# some changes still have an effect dozens of characters later. Everything that a position knows about other positions comes through $W_q$,
+# $W_k$, $W_v$ and $W_o$, which combines the heads. **All four are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix
+# times a vector -->
 #
 # ## Where to put it
 #
