@@ -152,7 +152,7 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
     print(f"{name:16}{error(model):.3f}")
 
 # %% [markdown]
-# We save all three: the two models as **checkpoints**, files of weights with their names, and the adapter. Then we inspect the adapter:
+# We save all three: the two models as **checkpoints**, files of named weights, and the adapter. Then we inspect the adapter:
 
 
 # %%
