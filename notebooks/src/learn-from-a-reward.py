@@ -108,7 +108,8 @@ assert no_e(paper).sum() == -3
 #
 # - A text has many choices, and a character cannot change what was earned before it. So each character is credited with what is earned
 #   *from there on*, its reward to go. The baseline is the mean reward to go of the other 31 texts.
-# - From every reward we subtract $\beta\,(\ln p - \ln p_0)$, where $p_0$ is the base. On average that is $\beta$ times the Kullback-Leibler divergence from the base: the model pays for every character that the base would not have written.
+# - From every reward we subtract $\beta\,(\ln p - \ln p_0)$, where $p_0$ is the base's probability. On average, this is $\beta$ times the
+#   Kullback-Leibler divergence from the base: the model pays for every character that the base would not have written.
 #
 # `log_probabilities` gives $\ln p$ of every token of a text, with gradients.
 
@@ -264,7 +265,7 @@ assert -no_e(texts).mean() < 0.01
 # J^* = \frac{\beta}{24} \, \ln \operatorname{mean}\left(e^{r / \beta}\right) \quad \text{over texts of the base}
 # $$
 #
-# On paper: if one text in 20 of the base has no e, and $\beta$ is so small that $e^{r / \beta}$ is nearly 0 for all others, then
+# On paper: if one in 20 of the base's texts has no e, and $\beta$ is so small that $e^{r / \beta}$ is nearly 0 for all others, then
 # $J^* = \tfrac{0.1}{24} \ln \tfrac1{20} = -0.0125$ at $\beta = 0.1$. The best policy is *the base, given that it writes no e*. This policy
 # has to plan: after *th* it has almost lost.
 #
