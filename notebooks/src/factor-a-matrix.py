@@ -357,7 +357,7 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 #   else changes.
 #
 #   </details>
-# - How many terms does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
+# - How many terms does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is the rank of this matrix?
 #
 #   <details><summary>Answer</summary>
 #

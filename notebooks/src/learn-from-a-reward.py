@@ -10,8 +10,8 @@
 #
 # - turn a score into a gradient, and check that the gradient is right,
 # - train a LoRA of rank 1 on texts that the model itself writes,
-# - let a model cheat, and say what prevents that,
-# - compare the trained model with the best possible one.
+# - let a model cheat, and say what prevents cheating,
+# - compare the trained model with the best possible model.
 #
 # You need *Adapt a language model* and *A prompt is an update of rank one*.
 

@@ -173,7 +173,7 @@ Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
 # Modules 1 and 3 are missing: they are the `tanh` between the layers. *Scale* is $\alpha / r$, and *norm* is the Frobenius norm of the
-# update. *Rank for 99 %* is the smallest rank that keeps 99 % of the energy, and *excess rank* is the remaining rank in the file. These
+# update. *Rank for 99 %* is the smallest rank that keeps 99 % of the energy, and *excess rank* is the file's rank minus this rank. These
 # columns describe the entries of the update. Later, the error will show how many directions the outputs need. Here are all singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
@@ -188,9 +188,9 @@ axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 #
 # *More: the path goes on without this section.*
 #
-# We made that adapter ourselves. PEFT made the next one with PyTorch, a library for neural networks, for the language model of *Adapt a
-# language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. A third file says who made the adapter, from
-# what, and under which licence. Always read this file first:
+# We made that adapter ourselves. PEFT made the next adapter with PyTorch, a library for neural networks, for the language model of *Adapt a
+# language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. A third file says who made it, from which
+# sources, and under which licence. Always read this file first:
 
 # %%
 elsewhere = lnp.language.located_adapter("genesis-by-peft")

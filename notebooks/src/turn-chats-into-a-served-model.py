@@ -183,8 +183,8 @@ print(f"each token is {np.exp(before - after):.1f} times as likely, in the geome
 assert after < before - 0.3
 
 # %% [markdown]
-# The lower loss says that the keeper's answers became more likely. To judge how the model sounds, read its answers. Here they are for five
-# held-out questions, before and after training. Each token is the most likely one:
+# The lower loss says that the keeper's answers became more likely. To judge how the model sounds, read its answers. Here are its answers to
+# five held-out questions, before and after. Each token is the most likely one:
 
 
 # %% tags=["varies"]
