@@ -353,7 +353,7 @@ assert floors.max() < 1.05 * floors.min()
 #
 # ## What is forgotten
 #
-# The picture shows what each run learned and what it still knows. The best place is the lower left:
+# The picture shows what each run learned and still knows. The best place is the lower left:
 
 # %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear layers: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
