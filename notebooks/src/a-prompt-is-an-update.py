@@ -136,7 +136,7 @@ print("with it, below 1e-13:", np.abs(prompted - adapted).max() < 1e-13)
 assert np.abs(prompted - adapted).max() < 1e-13
 
 # %% [markdown]
-# An adapter consists of $A$ and $B$, no matter how they were made. So you can save this adapter like any other, and PEFT can open it:
+# An adapter consists of $A$ and $B$, however they were made. So you can save this adapter like any other, and PEFT opens it:
 
 # %%
 adapters.save(adapter_for("A"), "prompt", force=True)
@@ -151,7 +151,7 @@ assert parameters == 4 * (128 + 128) == 1_024
 #
 # Nobody asks a model for a single token. Let the text continue, and compare the adapted model with the prompted model at each token. One
 # way to compare two lists of probabilities is the **Kullback-Leibler divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: the average cost, in
-# nats of loss, of predicting with $q$ when $p$ is true. It is 0 if $p$ and $q$ are the same.
+# nats of loss, of predicting with $q$ when $p$ is true. It is 0 if $p$ and $q$ are equal.
 #
 # For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight more
 # characters. At each character we measure the divergence from the prompted model, without and with the update:
@@ -223,9 +223,9 @@ assert all(row[1] > 0.7 for row in rows)
 assert [row[2] > 1 for row in rows] == [True, False, True, False]
 
 # %% [markdown]
-# The update responds to the second token almost as it does to the first, but it can add only one vector: the vector that was right at the
-# first token. In two of the layers, this is worse than adding nothing. Moreover, we gave each layer the right input here. In the adapted
-# model, each layer passes its error on to the next layer.
+# The update responds to the second token almost as to the first, but can add only the vector that was right at the first token. In two of
+# the layers, this is worse than adding nothing. Moreover, we gave each layer the right input here. In the adapted model, each layer passes
+# its error on to the next.
 #
 # Could more directions help? For $n$ tokens there are $n$ conditions, $\Delta W z_t = W_o (z_t' - z_t)$. If the vectors $z_t$ are
 # independent, an update of rank $n$ satisfies all conditions, but it has only memorised the effect of this prompt on this text. For new
@@ -263,9 +263,9 @@ print(f"tokens that each call saves: {baked['regression'].saved}")
 
 # %% [markdown]
 # The table was measured on answers that the adapter was not trained on. **A few steps of training remove more than half of the
-# divergence**<!-- shown: the table of divergences -->. The regression alone removes a third of the divergence in the first eight tokens,
-# and less after that. Its update is exact for no token, but closer on average, because it adds the average effect of the prompt. Effects
-# that depend on the text require attention to the prompt's own tokens, so only the prompt can have them.
+# divergence**<!-- shown: the table of divergences -->. The regression alone removes a third in the first eight tokens, and less after that.
+# Its update is exact for no token, but closer on average, because it adds the average effect of the prompt. Effects that depend on the text
+# require attention to the prompt's own tokens, so only the prompt can have them.
 #
 # ## The law
 #

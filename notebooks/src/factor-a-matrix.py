@@ -34,7 +34,7 @@ from lora_np.table import Table
 # + \begin{pmatrix} 0 \\ 1 \\ -4 \end{pmatrix} \begin{pmatrix} 0 & 1 & 1 \end{pmatrix}
 # $$
 #
-# Each column times its row is a matrix of rank 1. It is one term of the sum. Two columns and two rows give two terms.
+# Each column times its row is a matrix of rank 1, one term of the sum. Two columns and two rows give two terms.
 
 # %% alt="Two terms of 3 by 3 add up to the matrix with the rows 1 2 3, 0 1 1 and 2 0 2. The first term has the rows 1 2 3, zeros, and 2 4 6. The second has zeros, 0 1 1, and 0 -4 -4."
 B = np.array([[1, 0], [0, 1], [2, -4]])
@@ -96,7 +96,7 @@ assert np.allclose(L @ U, M[order])
 
 # %% [markdown]
 # The last row of $U$ is zero, so the last term is zero. **Read as a product**, two columns of $L$ and two rows of $U$ already give all of
-# $M$. These columns and rows are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
+# $M$. These are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
 #
 # `low_rank_factors` truncates a factorisation to a given number of terms and puts the rows back in order:
 
@@ -267,16 +267,16 @@ rows = [(terms, *(curves[name][terms] for name in methods)) for terms in [1, 8, 
 Table(["terms", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
 
 # %% [markdown]
-# LU has sent the left edge exactly but little of the rest, because it takes the columns from left to right. QR chooses its columns, and
-# chooses them well.
+# LU has sent the left edge exactly but little of the rest, because it takes the columns in order. QR chooses its columns, and chooses them
+# well.
 #
 # **By this measure of error, no sum of equally many terms is better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here
-# or on any other matrix. This is true if you measure the error by the square root of the sum of squares, or by any other measure that does
-# not change when the matrix is turned. It is not true, for example, for the largest error of a single pixel. *Cut the SVD* shows why, and
-# how to know the error in advance. So send the terms of the SVD, the strongest first.
+# or on any other matrix. This is true for the square root of the sum of squares, and for any other measure that does not change when the
+# matrix is turned. It is not true, for example, for the largest error of a single pixel. *Cut the SVD* shows why, and how to know the error
+# in advance. So send the terms of the SVD, the strongest first.
 #
-# On the photograph, LU is sometimes worse than sending nothing: its curve rises above 1. The same happens with another matrix after 20
-# terms: the heights around the Jacksboro fault in Tennessee, minus their mean:
+# On the photograph, LU is sometimes worse than sending nothing: its curve rises above 1. The same happens after 20 terms with the heights
+# around the Jacksboro fault in Tennessee, minus their mean:
 
 # %%
 heights = lnp.datasets.terrain() - lnp.datasets.terrain().mean()
@@ -324,15 +324,15 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # ## The law
 #
 # - A product $BA$ is a sum of terms: column $i$ of $B$ times row $i$ of $A$. The first $r$ terms are a product of two thin matrices.
-# - LU copies rows and columns. QR moves columns to nearest points, and its columns are orthogonal. The SVD has orthogonal columns and
-#   orthogonal rows.
+# - LU copies rows and columns. QR moves columns to nearest points and has orthogonal columns. The SVD has orthogonal columns and orthogonal
+#   rows.
 # - A matrix of rank $r$ needs $r$ terms. QR (if it always takes the column with the largest rest) and the SVD never need more.
 # - With the same number of terms, the SVD has the smallest sum of squared errors.
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
-# **LoRA** starts from the other end: it never forms the matrix, but trains $B$ and $A$ directly. Their initial values can come from a
-# factorisation: **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, and **OLoRA** the first terms of the QR of $W_0$.
-# *Choose rank, alpha and initialisation* tries both.
+# **LoRA** starts from the other end: it never forms the matrix, but trains $B$ and $A$. Their initial values can come from a factorisation:
+# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, and **OLoRA** the first terms of the QR of $W_0$. *Choose rank,
+# alpha and initialisation* tries both.
 #
 # ## What you can do now
 #

@@ -38,7 +38,7 @@ from lora_np.plots import LORA, MUTED
 #
 # This formula needs the reward of every word. For texts, that is impossible: there are $96^{24}$ texts of 24 characters. But we can draw
 # one. If word $i$ is drawn, take its reward times the gradient of $\ln p_i$. The gradient of $\ln p_2$ is
-# $(0, 1, 0) - p = (-\tfrac12, \tfrac34, -\tfrac14)$. The second word has probability $\tfrac14$ and reward 1, and the other two words have
+# $(0, 1, 0) - p = (-\tfrac12, \tfrac34, -\tfrac14)$. The second word has probability $\tfrac14$ and reward 1, and the other two have
 # reward 0. So the mean is $\tfrac14 (-\tfrac12, \tfrac34, -\tfrac14)$, exactly the gradient above.
 #
 # **The mean of the reward times the gradient of ln p is the gradient of the expected reward**<!-- proof: p times the gradient of ln p is
@@ -58,14 +58,14 @@ assert np.allclose(exact, means)
 assert np.allclose(exact, lifted)
 
 # %% [markdown]
-# The last line gives every word seven points more, and the mean does not change. (The probabilities always add up to 1, so a gift to all
-# words favours none.) But single draws change. If we subtract the mean reward of other draws, a **baseline**, a draw counts as good only if
-# it is better than the others. This removes noise and nothing else.
+# The last line gives every word seven points more, and the mean does not change. (The probabilities add up to 1, so a gift to all words
+# favours none.) But single draws change. If we subtract the mean reward of other draws, a **baseline**, a draw counts as good only if it is
+# better than the others. This removes noise and nothing else.
 #
 # ## A reward for texts
 #
-# Our model reads eight characters from anywhere in a novel and continues them with 24 of its own. It earns one point for each s that begins
-# a word. Nobody shows it a text with many such words.
+# Our model reads eight characters from anywhere in a novel and adds 24 of its own. It earns one point for each s that begins a word. Nobody
+# shows it a text with many such words.
 
 # %%
 PROMPT, WRITTEN, GROUP = 8, 24, 32  # characters, characters, texts in each step
@@ -195,7 +195,7 @@ assert off < 1e-4
 # ## Austen, in words that begin with s
 #
 # We train rank 1 on all 28 linear layers (9,344 parameters) for 60 steps, with $\beta = 0.3$. For the figure, texts are drawn at
-# temperature 1, as in training. The samples are drawn at 0.7, and are easier to read:
+# temperature 1, as in training. The samples, at 0.7, are easier to read:
 
 
 # %% tags=["varies"]
@@ -241,7 +241,7 @@ assert 0.4 < after < 0.65
 # ## Cheating
 #
 # A reward is what we wrote down, not what we meant. The term with $\beta$ stands for the rest of what we meant: *and keep writing English*.
-# Take this term away by setting $\beta = 0$. The new task is a text without the letter e:
+# Remove this term by setting $\beta = 0$. The new task is a text without the letter e:
 
 # %% tags=["varies"]
 hacked = reinforce(no_e, beta=0.0, steps=30, seed=3)
@@ -270,7 +270,7 @@ assert -no_e(texts).mean() < 0.01
 # has to plan: after *th* it has almost lost.
 #
 # A *ban* is a policy that needs no learning: it always sets the logit of e to minus 30. It never writes an e, but it does not plan. Here is
-# $J$ for the base, the ban, the model that cheats, and the best policy:
+# $J$ for the base, the ban, the cheating model, and the best policy:
 
 # %% tags=["varies"]
 BETA = 0.1
@@ -322,7 +322,7 @@ assert J["rank 1, 60 steps"] < J["ban"] + 0.002
 #
 # ## How many bits does a score carry?
 #
-# A text consists of 24 choices, but its score is a single number. A score tells at most the entropy of the number of e in a text, which we
+# A text consists of 24 choices, but its score is one number. A score tells at most the entropy of the number of e in a text, which we
 # estimate from the base:
 
 # %% tags=["varies"]
@@ -341,19 +341,19 @@ assert parameters == 9_344 > 1_000 * np.log2(96)
 
 # %% [markdown]
 # All scores of a run together carry a few thousand bits at most, and the task that they can teach has far fewer. **Capacity is not what
-# limits rank 1 here**<!-- shown: bits of the task and parameters of rank 1 -->. This argument has been used to claim that rank 1 must be
-# enough for rewards.
+# limits rank 1 here**<!-- shown: bits of the task and parameters of rank 1 -->. Some argue from this that rank 1 must be enough for
+# rewards.
 #
 # But what a rank can hold is one question, and what it can learn in a given number of steps is another. In the same 60 steps, rank 16
 # passes the ban, as you can try below. A study in the documentation, *How much rank does a reward need?*, took a task whose best update is
-# known. It found that the rank of that update decided, and the number of bits did not.
+# known. It found that the rank of that update decided, not the number of bits.
 #
 # ## The law
 #
 # - Reward times the gradient of $\ln p$ is, on average, the gradient of the expected reward. A baseline changes only its noise.
 # - Each character is credited with what is earned from there on.
 # - Subtracting $\beta$ times the divergence from the base keeps a model from cheating, and makes the best policy known.
-# - Before you call a reward learned, compare the model with a policy that needs no learning, such as a ban.
+# - Before you call a reward learned, compare it with a policy that needs no learning, such as a ban.
 #
 # ## What you can do now
 #

@@ -218,7 +218,7 @@ for question, answer in pairs[0].items():
 # $$
 #
 # Here the possible values are the whole numbers. The first entry was rounded up, the second back to its old value. Over many entries such
-# errors cancel and the share is near 1, unless the updates are so small that most of them are rounded back.
+# errors cancel and the share is near 1, unless the updates are so small that most are rounded back.
 
 
 # %% tags=["varies"]
@@ -284,7 +284,7 @@ assert losses_of["Q8_0"] <= losses_of["Q4_1"] < losses_of["base"]
 # You can give a real model a voice of your own, and pass it on as one file. Try this:
 #
 # - On paper: a chat has three questions of 10 tokens and three answers of 40. Each message has 5 tokens of marks and line feeds, two of
-#   them at its end. How many tokens are in the loss?
+#   them at its end. How many tokens count?
 #
 #   <details><summary>Answer</summary>
 #
