@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 MORE = "*More: the path goes on without this section.*"
 WORDS, CHARACTERS = 130, 1_250  # of prose and of code, read in a minute
 SHORT = 3  # words in bold: a term, not a statement
-BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!-- (\w+): (.+?) -->)?", re.DOTALL)
+BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!--\s(\w+):\s(.+?)\s-->)?", re.DOTALL)
 PAGE = re.compile(r"(, or \[[^\]]*\]\([^)]*\))?<!-- page: ([\w-]+) -->")
 KINDS = {
     "claim": "tried, with data",

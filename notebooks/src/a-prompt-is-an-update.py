@@ -31,26 +31,26 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## On paper: one token, one layer
 #
-# How can a prompt influence a later token? Only through attention. At that token, attention computes a vector, the mean of the values that
-# it looks at, and $W_o$ turns it into an output. Without the prompt, call this vector $z$. With the prompt there is more to look at, and the
-# vector is $z'$. For example, let
+# How can a prompt influence a later token? Only through attention. At that token, attention computes a vector, the weighted mean of the
+# values that it looks at, and $W_o$ turns this vector into an output. Call the vector $z$ without the prompt. With the prompt there are
+# more values to look at, and the vector is $z'$. For example, let
 #
 # $$
 # W_o = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \qquad z = \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad z' = \begin{pmatrix} 2 \\ 0
 # \end{pmatrix}
 # $$
 #
-# With the prompt the output is $W_o z' = (2, 0)$, without it $W_o z = (3, 1)$. The difference is $b = (-1, -1)$. Which update $\Delta W$ of
-# $W_o$ gives $b$ for the input $z$? A column times a row does: the column is $b$, and the row is $z^T$ divided by $z \cdot z = 2$, so that
-# the row times $z$ is 1.
+# With the prompt, the output is $W_o z' = (2, 0)$. Without the prompt, it is $W_o z = (3, 1)$. The difference is $b = (-1, -1)$. Which
+# update $\Delta W$ of $W_o$ gives $b$ for the input $z$? A column times a row is enough. The column is $b$, and the row is $z^T$ divided by
+# $z \cdot z = 2$, so that the row times $z$ is 1.
 #
 # $$
 # \Delta W = \begin{pmatrix} -1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}, \qquad
 # (W_o + \Delta W)\, z = \begin{pmatrix} 3 \\ 1 \end{pmatrix} + \begin{pmatrix} -1 \\ -1 \end{pmatrix} \cdot 1 = W_o z'
 # $$
 #
-# **For one token and one layer, a prompt is an update of rank one:**<!-- proof: b times z^T / (z z) gives b for z --> $B = W_o (z' - z)$ and
-# $A = z^T / (z \cdot z)$.
+# **For one token and one layer, a prompt is an update of rank one:**<!-- proof: b times z^T / (z z) gives b for z --> $B = W_o (z' - z)$
+# and $A = z^T / (z \cdot z)$.
 
 
 # %%
@@ -68,8 +68,8 @@ assert np.array_equal((W + B @ A) @ z, W @ wanted)
 # ## One layer of a real model
 #
 # Now take the language model of *Adapt a language model*, with its parameters in 64 bits so that rounding cannot hide anything. The prompt
-# is a sentence from Exodus, and the token after it is the letter A. `mixed` returns the vectors of attention before $W_o$, which is called
-# `o_proj`. This is the first layer:
+# is a sentence from Exodus, and the token after it is the letter A. `mixed` returns the vectors that attention passes to $W_o$, the layer
+# called `o_proj`. This is the first layer:
 
 # %%
 austen = language.load("austen")
@@ -104,7 +104,7 @@ assert off < 1e-14 < 0.1 < np.abs(W @ wanted - W @ z).max()
 #
 # If the output of the first layer is right, the second layer gets the right input, and so on. So one update of rank one in each of the four
 # layers is enough for the whole model: with the updates, the letter A alone gives the same probabilities for the next character as the
-# prompt followed by the letter.
+# prompt followed by A.
 
 
 # %%
@@ -136,7 +136,7 @@ print("with it, below 1e-13:", np.abs(prompted - adapted).max() < 1e-13)
 assert np.abs(prompted - adapted).max() < 1e-13
 
 # %% [markdown]
-# An adapter consists of $A$ and $B$, however they were made. So you can save this one like any other, and PEFT opens it:
+# An adapter consists of $A$ and $B$, however they were made. So you can save this adapter like any other, and PEFT opens it:
 
 # %%
 adapters.save(adapter_for("A"), "prompt", force=True)
@@ -149,13 +149,12 @@ assert parameters == 4 * (128 + 128) == 1_024
 # %% [markdown]
 # ## One token later
 #
-# Nobody asks a model for a single token. Let the text continue, and compare the adapted model with the prompted one at each token. One way
-# to compare two lists of probabilities is the **Kullback-Leibler
-# divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: how many nats of loss it costs, on average, to predict with $q$ where $p$ is true. It is 0
-# if both are the same.
+# Nobody asks a model for a single token. Let the text continue, and compare the adapted model with the prompted model at each token. One
+# way to compare two lists of probabilities is the **Kullback-Leibler divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: the average cost, in
+# nats of loss, of predicting with $q$ when $p$ is true. It is 0 if $p$ and $q$ are equal.
 #
-# For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight characters
-# more, and at each of them we measure both divergences from it:
+# For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight more
+# characters. At each character we measure the divergence from the prompted model, without and with the update:
 
 
 # %%
@@ -198,9 +197,10 @@ assert np.all(written[1:] > base[1:])
 #
 # ## Why it fails
 #
-# For any input $z_2$ the update adds $B\,(A z_2)$: always the same vector $B$, only longer or shorter. At the second token the prompt would
-# add something else, $W_o(z_2' - z_2)$. The table shows how much of $B$ is added, $A z_2$ (for the first token it is 1), and how far the
-# result is from what the prompt would add, relative to the size of the latter. Without any update, this error would be 1:
+# For any input $z_2$, the update adds $B\,(A z_2)$, always the same vector $B$ times a number. At the second token, the prompt would add a
+# different vector, $W_o(z_2' - z_2)$. The table shows $A z_2$, the share of $B$ that is added (for the first token it is 1). It also shows
+# the error: how far the added vector is from the prompt's vector, relative to the length of the prompt's vector. Without any update, this
+# error would be 1:
 
 # %%
 rows = []
@@ -223,19 +223,20 @@ assert all(row[1] > 0.7 for row in rows)
 assert [row[2] > 1 for row in rows] == [True, False, True, False]
 
 # %% [markdown]
-# The update responds to the second token almost as it does to the first, and it can add only one vector: the one that was right at the
-# first. In two of the layers that is worse than adding nothing. Moreover, we gave each layer the right input here. In the adapted model, the
-# error of one layer is passed on to the next.
+# The update responds to the second token almost as to the first, but can add only the vector that was right at the first token. In two of
+# the layers, this is worse than adding nothing. Moreover, we gave each layer the right input here. In the adapted model, each layer passes
+# its error on to the next.
 #
-# Could more directions help? For $n$ tokens there are $n$ conditions, $\Delta W z_t = W_o (z_t' - z_t)$. If the $z_t$ are independent, an
-# update of rank $n$ satisfies all of them, but it has only memorised what this prompt does to this text. For new texts there are more
-# conditions than directions. Then you can only find the update that comes closest to satisfying them: a **regression**.
+# Could more directions help? For $n$ tokens there are $n$ conditions, $\Delta W z_t = W_o (z_t' - z_t)$. If the vectors $z_t$ are
+# independent, an update of rank $n$ satisfies all conditions, but it has only memorised the effect of this prompt on this text. For new
+# texts there are more conditions than directions. Then you can only find the update that comes closest to satisfying all of them, by a
+# **regression**.
 #
 # ## What training does
 #
-# `bake` does that. The prompted model, the **teacher**, writes answers after many short beginnings. A regression over all their tokens gives
-# $A$ and $B$ of rank 8 for `o_proj` in each layer. Training then continues from there, on all linear layers: the loss is the divergence from
-# the teacher at every token. Four beginnings are held out:
+# `bake` computes this regression. The prompted model, the **teacher**, writes answers after many short beginnings. A regression over all
+# tokens of the answers gives $A$ and $B$ of rank 8 for `o_proj` in each layer. Training then continues from there, on all linear layers:
+# the loss is the divergence from the teacher at every token. We hold four beginnings out:
 
 # %%
 beginnings = [
@@ -261,16 +262,17 @@ assert trained < 0.5 * alone
 print(f"tokens that each call saves: {baked['regression'].saved}")
 
 # %% [markdown]
-# The table is about answers that the adapter was not trained on. **A few steps of training remove more than half of the
+# The table was measured on answers that the adapter was not trained on. **A few steps of training remove more than half of the
 # divergence**<!-- shown: the table of divergences -->. The regression alone removes a third in the first eight tokens, and less after that.
-# It is exact for no token, but closer on average: the update now adds what the prompt adds on average. Effects that depend on the text
-# require a look at the prompt's own tokens, so only the prompt can have them.
+# Its update is exact for no token, but closer on average, because it adds the average effect of the prompt. Effects that depend on the text
+# require attention to the prompt's own tokens, so only the prompt can have them.
 #
 # ## The law
 #
 # - For one token, a prompt is an update of rank one in each layer: $B = W_o (z' - z)$, $A = z^T / (z \cdot z)$.
-# - For every other input it adds the same vector $B$, which is wrong there.
-# - Over many tokens an update can only come close. Start with a regression, and then train on the divergence from the prompted model.
+# - For every other input, the update adds a multiple of the same $B$, which is wrong there.
+# - Over many tokens, an update can only come close to the prompt. Start with a regression, and then train on the divergence from the
+#   prompted model.
 #
 # ## What you can do now
 #
@@ -283,18 +285,19 @@ print(f"tokens that each call saves: {baked['regression'].saved}")
 #   In the first case $A z_2 = 0$, so it adds nothing. In the second $A z_2 = 2$, so it adds $2B = (-2, -2)$.
 #
 #   </details>
-# - On paper: how many parameters does the prompt as an update of rank one have in a model with 32 layers that is 4,096 wide? To how many
-#   tokens' keys and values does that correspond, at $2 \cdot 32 \cdot 4{,}096$ entries per token?
+# - On paper: a prompt is written as an update of rank one into a model with 32 layers of width 4,096. How many parameters does the update
+#   have? How many tokens' keys and values is that, at $2 \cdot 32 \cdot 4{,}096$ entries per token?
 #
 #   <details><summary>Answer</summary>
 #
-#   $32 \cdot (4{,}096 + 4{,}096) = 262{,}144$, as many as the keys and values of one token.
+#   The update has $32 \cdot (4{,}096 + 4{,}096) = 262{,}144$ parameters, as many as the keys and values of one token.
 #
 #   </details>
 #
 # ## Further reading
 #
-# - B. Dherin, M. Munn, H. Mazzawi, M. Wunder, J. Gonzalvo, *Learning without training: The implicit dynamics of in-context learning*, [arXiv 2507.16003](https://arxiv.org/abs/2507.16003): a context as an update of
-#   rank one, written into the MLP.
-# - C. Snell, D. Klein, R. Zhong, *Learning by Distilling Context*, [arXiv 2209.15189](https://arxiv.org/abs/2209.15189): training on the divergence from the prompted model.
+# - B. Dherin, M. Munn, H. Mazzawi, M. Wunder, J. Gonzalvo, *Learning without training: The implicit dynamics of in-context learning*,
+#   [arXiv 2507.16003](https://arxiv.org/abs/2507.16003): a context as an update of rank one, written into the MLP.
+# - C. Snell, D. Klein, R. Zhong, *Learning by Distilling Context*, [arXiv 2209.15189](https://arxiv.org/abs/2209.15189): training on the
+#   divergence from the prompted model.
 # - A. Vaswani et al., *Attention Is All You Need*, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).

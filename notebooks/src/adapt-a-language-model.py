@@ -10,8 +10,8 @@
 #
 # - say what a language model computes, and what attention adds to a linear layer,
 # - choose which of its linear layers get a LoRA, and count the parameters,
-# - train it on a text and read the difference,
-# - compare ranks, targets and alphas fairly, with a full update,
+# - train it on a text and see the effect,
+# - compare ranks, targets, alphas and a full update fairly,
 # - measure what the model forgot, and undo it.
 #
 # You need *Train h = W0 x + BAx*.
@@ -27,22 +27,22 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A model of characters
 #
-# Its **vocabulary** is 96 characters. At each position in a text, the model gives each of the 96 characters the probability that it comes
-# next. To **generate** text, draw a character with these probabilities, append it, and repeat. (A `temperature` below 1 favours likely
-# characters.) Larger models do the same with pieces of
-# words, called **tokens**.
+# The model's **vocabulary** is 96 characters. At each position in a text, it gives each character a probability of coming next. To
+# **generate** text, draw a character with these probabilities, append it, and repeat. (A `temperature` below 1 favours likely characters.)
+# Larger models do the same with pieces of words, called **tokens**.
 
 # %%
 model = language.load("austen")
 print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 
 # %% [markdown]
-# Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that the model gave to the character that
-# really came next. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, so its loss is $\ln 96 = 4.56$. If it is
-# always certain and right, its loss is 0. If it hesitates between three equally likely characters, it is $\ln 3 = 1.10$.
+# The model's **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the model's probability for the character that really
+# came next. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, so its loss is $\ln 96 = 4.56$. A model that is
+# always certain and right has a loss of 0. A model that hesitates between three equally likely characters has a loss of $\ln 3 = 1.10$.
 #
-# Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test** text.
-# The tenth before it is the **validation** text, which is used to choose settings. The model reads both texts in **windows** of 64 characters.
+# We use two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the
+# **test** text. The tenth before it is the **validation** text, used to choose settings. The model reads both texts in **windows** of 64
+# characters.
 
 # %%
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -71,21 +71,20 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 # %% [markdown]
 # ## What attention adds
 #
-# A **linear layer**, a matrix that multiplies its input, treats each character of a text by itself: it handles the fifth without knowing the
-# fourth. **Attention** lets each position look back at
-# earlier ones.
+# A **linear layer**, a matrix that multiplies its input, treats each character by itself: it handles the fifth character without knowing
+# the fourth. **Attention** lets each position look back at earlier positions.
 #
 # Each position has a vector $x$. Three linear layers turn it into a **query** $q = W_q x$ (what am I looking for?), a **key** $k = W_k x$
 # (what am I?), and a **value** $v = W_v x$ (what do I pass on?). A position compares its query with the keys of all positions up to itself,
 # by the products $q \cdot k$. **Softmax** turns these products into weights: each $e^{q \cdot k}$ is divided by the sum of all of them. The
-# result is the mean of the values with these weights.
+# result is the weighted mean of the values.
 #
-# On paper, take two positions with vectors of one entry, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
+# On paper, take two positions whose vectors have one entry: $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$. The products are
 # $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights are $\tfrac34$ and $\tfrac14$, and the result is $\tfrac34 \cdot 8 + \tfrac14
 # \cdot 4 = 7$.
 #
-# Real queries and keys have many entries, say $d$. Then $q \cdot k$ is a sum of $d$ products and grows like $\sqrt d$. Softmax of such large
-# numbers would give one position nearly all of the weight. So the products are divided by $\sqrt d$ first.
+# Real queries and keys have many entries, say $d$. Then $q \cdot k$ is a sum of $d$ products and grows like $\sqrt d$. With such large
+# products, softmax would give one position nearly all the weight. So the products are divided by $\sqrt d$ first.
 
 
 # %%
@@ -134,16 +133,17 @@ axes.figure.set_size_inches(7, 5.6)
 assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 
 # %% [markdown]
-# Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost everything moves, and some changes
-# still have an effect dozens of characters later. Everything that a position knows about others has come through $W_q$, $W_k$, $W_v$ and
-# $W_o$, which combines the heads. **They are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix times a vector -->
+# Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost all of the probability moves, and
+# some changes still have an effect dozens of characters later. Everything that a position knows about other positions comes through $W_q$,
+# $W_k$, $W_v$ and $W_o$, which combines the heads. **All four are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix
+# times a vector -->
 #
 # ## Where to put it
 #
-# After the attention of a layer comes its **MLP** (multilayer perceptron): three more linear layers, `gate_proj`, `up_proj` and `down_proj`,
-# with a nonlinear function between them. The MLP treats each position by itself. The **target modules** are the linear
-# layers that get an $A$ and a $B$ of their own. The LoRA paper adapted only queries and values; today it is usual to adapt all linear
-# layers. At rank 4, as in *Count parameters*:
+# After a layer's attention comes its **MLP** (multilayer perceptron): three more linear layers, `gate_proj`, `up_proj` and `down_proj`,
+# with a nonlinear function between them. The MLP treats each position by itself. The **target modules** are the linear layers that get
+# their own $A$ and $B$. The LoRA paper adapted only queries and values; today it is usual to adapt all linear layers. We count parameters
+# at rank 4, as in *Count parameters*:
 
 # %%
 choices = {"queries and values": ["q_proj", "v_proj"], "all linear layers": "all-linear"}
@@ -163,9 +163,9 @@ assert parameters["all linear layers"] == 37_376
 # %% [markdown]
 # ## Train, and read
 #
-# A batch is 4 windows of 64 characters. The loss is the mean over all characters, each predicted from the ones before it. The optimizer is
-# AdamW, a form of Adam that can also shrink all weights; we switch that off. The learning rate rises for 10 steps and then falls to zero.
-# `clip` shortens a gradient that is longer than 1. During the 150 steps of training, the model writes samples:
+# A batch is 4 windows of 64 characters. The loss is the mean over all characters, each predicted from the characters before it. The
+# optimizer is AdamW, a form of Adam that can also shrink all weights; we switch that off. The learning rate rises for 10 steps and then
+# falls to zero. `clip` shortens gradients longer than 1. During the 150 steps, the model writes samples:
 
 
 # %% tags=["varies"]
@@ -194,8 +194,8 @@ adapted = train(start, lr=1e-2, rng=rng, watch=sample)
 after = {name: loss(adapted, name) for name in ["test", "austen"]}
 
 # %% [markdown]
-# Here is what the model writes after the same **prompts**, texts to continue. The third line is from an adapter of the package: rank 8,
-# twice as many steps, and eight times as much text in each.
+# Here is how the model continues the same texts, called **prompts**, before and after training. The third line is from an adapter of the
+# package. It has rank 8 and was trained for twice as many steps, with eight times as much text in each.
 
 # %% tags=["varies"]
 shipped = lnp.adapters.attach(model, lnp.adapters.load(language.located_adapter("king-james")))
@@ -218,9 +218,9 @@ assert abs(losses["shipped"] - 1.18) < 0.01
 #
 # ## Loss against rank
 #
-# One run proves little, and a comparison is fair only if each side is tuned. So a command in the repository, `python -m recipes.adaptation`,
-# chose for each setting the learning rate that was best on the validation text, and then trained with five random **seeds** (a seed
-# determines all random draws). The results come with the package. Is our run one of them?
+# One run proves little, and a comparison is fair only if each side is tuned. So a command in the repository,
+# `python -m recipes.adaptation`, chose for each setting the best learning rate on the validation text, and then trained with five random
+# **seeds** (a seed determines all random draws). The results come with the package. Is our run one of them?
 
 # %%
 runs = lnp.course.adaptation_runs()
@@ -242,9 +242,9 @@ assert abs(recorded["austen"] - after["austen"]) < 0.02
 print("the run above is the recorded one, to within 0.02")
 
 # %% [markdown]
-# The figure shows the mean of five seeds and how certain it is. Let $s$ be the **standard deviation** of the five
-# runs, the typical distance of a run from the mean. The mean itself is typically off by $s / \sqrt 5$. The bars extend $2.78\, s / \sqrt 5$
-# to both sides (Student's t for five runs), an **interval** that contains the true mean in 95 of 100 such experiments.
+# The figure shows the mean of five seeds and how certain it is. Let $s$ be the **standard deviation** of the five runs, the typical
+# distance of a run from the mean. The mean is typically off by $s / \sqrt 5$. The bars extend $2.78\, s / \sqrt 5$ to both sides (Student's
+# t for five runs), an **interval** that contains the true mean in 95 of 100 such experiments.
 
 
 # %% alt="Test loss against trainable parameters, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
@@ -313,18 +313,19 @@ assert share["all-linear", 64] > 0.95
 assert share["q_proj, v_proj", 64] < share["all-linear", 1] + 0.01
 
 # %% [markdown]
-# - **Rank 1 has three quarters of the gain**<!-- claim: low-rank-suffices --> of the full update, with 9,344 parameters, an eightieth as
-#   many. Rank 4 has almost nine tenths of the gain, and rank 64 nearly all of it.
-# - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 have twelve times as
-#   many trainable parameters as rank 1 on all linear layers, but learn no more.
-# - Rank 16 looks hardly better than rank 4, because the grid of learning rates is coarse: at another one, its test loss is 0.03 lower.
+# - **Rank 1 achieves three quarters of the gain**<!-- claim: low-rank-suffices --> of the full update, with 9,344 parameters, an eightieth
+#   as many. Rank 4 achieves almost nine tenths of the gain, and rank 64 nearly all.
+# - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 have twelve times
+#   as many trainable parameters as rank 1 on all linear layers, but learn no more.
+# - Rank 16 looks hardly better than rank 4, because the grid of learning rates is coarse: at another rate, its test loss is 0.03 lower.
 #
 # ## Alpha
 #
 # *More: the path goes on without this section.*
 #
-# The update is $\tfrac{\alpha}{r} BA$, so with a larger $\alpha$ the same step of $B$ and $A$ changes the model more. With a larger learning
-# rate, the step itself is longer. Are the two one setting? Here is rank 4 with three alphas, each at several learning rates:
+# The update is $\tfrac{\alpha}{r} BA$, so with a larger $\alpha$ the same step of $B$ and $A$ changes the model more. With a larger
+# learning rate, the step itself is longer. Are the two settings equivalent? Here is rank 4 with three alphas, each at several learning
+# rates:
 
 # %% alt="Test loss against the learning rate, both for alpha 1, 8 and 64. Each has a valley. The larger alpha, the further left the valley; its floor is nearly as low everywhere."
 curves = {}
@@ -347,12 +348,12 @@ assert rates[0] > rates[1] > rates[2]
 assert floors.max() < 1.05 * floors.min()
 
 # %% [markdown]
-# Nearly: alpha moves the valley sideways, but hardly changes its depth.  So leave alpha as it is, and search for the best learning rate.
-# *Choose rank, alpha and initialisation* explains why.
+# They nearly are: alpha moves the valley sideways, but hardly changes its depth. So leave alpha as it is, and search for the best learning
+# rate. *Choose rank, alpha and initialisation* explains why.
 #
 # ## What is forgotten
 #
-# The picture shows what each run learned and what it still knows, best at the lower left:
+# The picture shows what each run learned and still knows. The best place is the lower left:
 
 # %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear layers: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
@@ -386,7 +387,7 @@ assert (
 )
 
 # %% [markdown]
-# All runs forget, and the full update most. Is that a rule? Compare two settings of the same rank:
+# All runs forget, and the full update forgets most. Does learning more always mean forgetting more? Compare two settings of the same rank:
 
 # %%
 for what in ["test", "austen"]:
@@ -395,10 +396,10 @@ for what in ["test", "austen"]:
     assert pair["all-linear"] < pair["q_proj, v_proj"]
 
 # %% [markdown]
-# No: here queries and values have learned less **and** forgotten more. It depends on the learning rate: `lora-np claims
-# more-learned-more-forgotten`.
+# No: here queries and values have learned less **and** forgotten more. The learning rate decides: see
+# `lora-np claims more-learned-more-forgotten`.
 #
-# You can undo everything that a LoRA makes the model forget: without the adapter, every parameter of the model has its old value.
+# You can undo everything that a LoRA makes the model forget: without the adapter, every parameter has its old value.
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)
@@ -416,7 +417,7 @@ print(
 # - A language model gives each next character (or token) a probability; its loss is the mean of $-\ln p$.
 # - Attention combines positions by the softmax of $q \cdot k / \sqrt d$. Linear layers compute $q$, $k$ and $v$ and combine the heads, and
 #   LoRA adapts linear layers.
-# - Here a low rank on all linear layers learned as much as a high one on a few.
+# - Here a low rank on all linear layers learned as much as a high rank on a few.
 # - A small rank achieves most of a full update's gain if it has its own learning rate. Here, alpha acts almost like a learning rate.
 # - Every method that learned also forgot, but not in proportion. You can remove an adapter again.
 #
@@ -424,7 +425,7 @@ print(
 #
 # You can adapt a language model to a text of your own. Try this:
 #
-# - On paper: two positions as above, with $k_1 = k_2$. What does attention give?
+# - On paper: take the two positions above, but with $k_1 = k_2$. What does attention return?
 #
 #   <details><summary>Answer</summary>
 #
@@ -444,7 +445,7 @@ print(
 #   <details><summary>Answer</summary>
 #
 #   Usually it picks up the layout (length of lines, numbers, capitals) within a few dozen steps, then frequent words, then names. It never
-#   learns to make sense: the model is too small for that.
+#   learns to make sense: the model is too small.
 #
 #   </details>
 # - In a terminal: `lora-np generate austen --adapter king-james --prompt "And God "`. How does the shipped adapter differ from
@@ -453,7 +454,7 @@ print(
 #   <details><summary>Answer</summary>
 #
 #   It has twice the rank and was trained for twice as many steps, with eight times as much text in each. Its loss on the last tenth of
-#   Genesis, in windows of 64 characters, is 1.18, and ours is 1.39. It spells more words correctly, and names recur.
+#   Genesis, in windows of 64 characters, is 1.18; ours is 1.39. It spells more words correctly, and names recur.
 #
 #   </details>
 #
@@ -462,7 +463,7 @@ print(
 # *More: the path goes on without this section.*
 #
 # - A. Vaswani et al., *Attention Is All You Need*, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).
-# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
-#   2106.09685](https://arxiv.org/abs/2106.09685), section 7.1: which matrices.
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), section 7.1:
+#   which matrices to adapt.
 # - J. Schulman and Thinking Machines Lab, *LoRA Without Regret*, 2025,
-#   [thinkingmachines.ai/blog/lora](https://thinkingmachines.ai/blog/lora/): all layers, and tuned rates.
+#   [thinkingmachines.ai/blog/lora](https://thinkingmachines.ai/blog/lora/): all layers, and tuned learning rates.

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Factor a matrix
 #
-# You want to send a picture over a slow line, as a sum of terms, each of which is a column times a row. After twenty terms the picture
-# should be recognisable.
+# You want to send a picture over a slow line, as a sum of terms. Each term is a column times a row. After twenty terms the picture should
+# be recognisable.
 #
 # **Which columns and rows do you send first?**
 #
 # After this lesson you can
 #
 # - write a matrix as a sum of terms in three ways: LU, QR and SVD,
-# - read each of them as a product of two thin matrices,
+# - read each sum as a product of two thin matrices,
 # - say which of the three loses least when it is truncated.
 #
 # You need *See rank*.
@@ -24,8 +24,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A product is a sum of terms
 #
-# Look inside a product. The first column of the left matrix is multiplied only by the first row of the right one, and the second column only
-# by the second row:
+# Look inside a product. The first column of the left matrix is multiplied only by the first row of the right matrix, and the second column
+# only by the second row:
 #
 # $$
 # \begin{pmatrix} 1 & 0 \\ 0 & 1 \\ 2 & -4 \end{pmatrix}
@@ -34,7 +34,7 @@ from lora_np.table import Table
 # + \begin{pmatrix} 0 \\ 1 \\ -4 \end{pmatrix} \begin{pmatrix} 0 & 1 & 1 \end{pmatrix}
 # $$
 #
-# Each column times its row is a matrix of rank 1, a term of the sum. Two columns and two rows give two terms.
+# Each column times its row is a matrix of rank 1, one term of the sum. Two columns and two rows give two terms.
 
 # %% alt="Two terms of 3 by 3 add up to the matrix with the rows 1 2 3, 0 1 1 and 2 0 2. The first term has the rows 1 2 3, zeros, and 2 4 6. The second has zeros, 0 1 1, and 0 -4 -4."
 B = np.array([[1, 0], [0, 1], [2, -4]])
@@ -47,12 +47,12 @@ figure = lnp.plots.matrix_tiles(
 )
 
 # %% [markdown]
-# The sum is the matrix $M$ of *See rank*. To **factor** a matrix is to go in the opposite direction, from $M$ to its terms.
+# The sum is the matrix $M$ of *See rank*. To **factor** a matrix means to go in the opposite direction, from the matrix to its terms.
 #
 # ## LU: copy a row and a column
 #
-# Start with $M$. Its first row is $(1, 2, 3)$, and its first column is $(1, 0, 2)$. The product of the two is a term with the same first row
-# and the same first column as $M$. Subtract it:
+# Start with $M$. Its first row is $(1, 2, 3)$, and its first column is $(1, 0, 2)$. The column times the row is a term with the same first
+# row and the same first column as $M$. Subtract this term:
 #
 # $$
 # \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \\ 2 & 0 & 2 \end{pmatrix}
@@ -60,10 +60,10 @@ figure = lnp.plots.matrix_tiles(
 # = \begin{pmatrix} 0 & 0 & 0 \\ 0 & 1 & 1 \\ 0 & -4 & -4 \end{pmatrix}
 # $$
 #
-# One row and one column are done. Do the same with the rest: its row is $(0, 1, 1)$, its column $(0, 1, -4)$. Then nothing is left. It took
-# two terms, because the rank is 2.
+# One row and one column are done. Do the same with the rest: its second row is $(0, 1, 1)$, and its second column is $(0, 1, -4)$. Then
+# nothing is left. We needed two terms, because the rank is 2.
 #
-# Where the row and the column cross, there was a 1. If there is another number, divide the column by it, so that the term fits.
+# The entry where the row and the column cross was 1. If it is another number, divide the column by it, so that the term fits.
 
 
 # %%
@@ -84,7 +84,7 @@ assert not rest.any()
 # This is **elimination**, which you may know from school as a way to solve equations. The columns form a matrix $L$ and the rows a matrix
 # $U$, hence the name **LU**.
 #
-# At each step, `linalg.lu` takes the row whose entry in the current column is largest in absolute value, so that no number in $L$ is larger
+# At each step, `linalg.lu` takes the row whose entry in the current column is largest in absolute value, so that no entry of $L$ is larger
 # than 1. It returns the order of the rows as `order`.
 
 # %%
@@ -95,8 +95,8 @@ print("U:\n", U)
 assert np.allclose(L @ U, M[order])
 
 # %% [markdown]
-# The last row of $U$ is zero, so its term is zero. Read as a product, two columns of $L$ and two rows of $U$ already give all of $M$.
-# They are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
+# The last row of $U$ is zero, so the last term is zero. Read as a product, two columns of $L$ and two rows of $U$ already give all of
+# $M$. These are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
 #
 # `low_rank_factors` truncates a factorisation to a given number of terms and puts the rows back in order:
 
@@ -115,21 +115,21 @@ assert np.allclose(B @ A, M)
 # N = \begin{pmatrix} 3 & 5 \\ 4 & 0 \end{pmatrix}
 # $$
 #
-# All columns of a term are multiples of one column, so in a picture they lie on one line. The two columns $(3, 4)$ and $(5, 0)$, both of
+# All columns of a term are multiples of one column, so in a drawing they lie on one line. The two columns $(3, 4)$ and $(5, 0)$, both of
 # length 5, therefore have to move onto a line. How far must they move?
 #
-# **LU.** The largest entry of the first column is the 4. Its row is $(4, 0)$, and the column divided by 4 is $(\tfrac34, 1)$. The first
-# column stays where it is, and the second moves to zero.
+# **LU.** The largest entry of the first column is 4, in the row $(4, 0)$. The column divided by 4 is $(\tfrac34, 1)$. The first column
+# stays where it is, and the second moves to zero.
 #
 # $$
 # \begin{pmatrix} \tfrac34 \\ 1 \end{pmatrix} \begin{pmatrix} 4 & 0 \end{pmatrix}
 # = \begin{pmatrix} 3 & 0 \\ 4 & 0 \end{pmatrix}
 # $$
 #
-# **QR.** Keep the line through the first column. But the second column need not move to zero: it can move to the nearest point of the line.
-# The first column has length $\sqrt{3^2 + 4^2} = 5$, so its direction, of length 1, is $q = (\tfrac35, \tfrac45)$. As in *See rank*, $q^T N$
-# says how much of $q$ is in
-# each column (a $T$ turns a column into a row): $(5, 3)$. The nearest points lie that far along $q$.
+# **QR.** Keep the line through the first column. But the second column need not move to zero: it can move to the nearest point on the line.
+# The first column has length $\sqrt{3^2 + 4^2} = 5$, so the vector of length 1 in its direction is $q = (\tfrac35, \tfrac45)$. As in *See
+# rank*, $q^T N$ says how much of $q$ is in each column: $(5, 3)$. (A $T$ turns a column into a row.) So the nearest points lie at the
+# distances 5 and 3 along $q$.
 #
 # $$
 # \begin{pmatrix} \tfrac35 \\ \tfrac45 \end{pmatrix} \begin{pmatrix} 5 & 3 \end{pmatrix}
@@ -137,8 +137,8 @@ assert np.allclose(B @ A, M)
 # $$
 #
 # **SVD.** Why should the line go through a column at all? Both columns have length 5, so the best line lies midway between them, in the
-# direction of their sum, $(8, 4)$. (If one column is longer, the line lies nearer to it, and a sum is not enough to find it.) The direction
-# of length 1 is $u = (2, 1) / \sqrt5$, and $u^T N = (\sqrt{20}, \sqrt{20})$.
+# direction of their sum, $(8, 4)$. (If one column is longer, the line lies nearer to that column, and the sum does not give the line.) The
+# direction, scaled to length 1, is $u = (2, 1) / \sqrt5$, and $u^T N = (\sqrt{20}, \sqrt{20})$.
 #
 # $$
 # \frac{1}{\sqrt5} \begin{pmatrix} 2 \\ 1 \end{pmatrix} \begin{pmatrix} \sqrt{20} & \sqrt{20} \end{pmatrix}
@@ -172,7 +172,7 @@ _ = panels[0].set_ylabel("second entry")
 # The **error** is the square root of the sum of all squared differences, so two moves of length 2.24 make an error of $\sqrt{2.24^2 +
 # 2.24^2} = 3.16$.
 #
-# Is there an even better line? Try all of them, in steps of a tenth of a degree:
+# Is there an even better line? We try all lines, in steps of a tenth of a degree:
 
 # %%
 angles = np.radians(np.arange(0, 180, 0.1))
@@ -187,7 +187,7 @@ assert errors["svd"] <= distances[best] < errors["svd"] + 1e-4
 # %% [markdown]
 # ## What each keeps orthogonal
 #
-# Here are both terms of each method. The second term is what the first one leaves.
+# Here are both terms of each method. The second term is the rest that the first term leaves.
 
 # %%
 Q, R = np.linalg.qr(N)
@@ -202,13 +202,14 @@ for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)
         print(np.outer(columns[:, i], rows[i]).round(9) + 0.0)  # + 0.0: no minus before a zero
 
 # %% [markdown]
-# Two vectors are **orthogonal**, at right angles, if the products of their entries add up to zero.
+# Two vectors are **orthogonal** (at right angles) if the products of their entries add up to zero.
 #
-# - **LU**: neither columns nor rows are orthogonal. After the first term, the rest has zeros where a row and a column were copied. It is
+# - **LU**: neither columns nor rows are orthogonal. After the first term, the rest has zeros where a row and a column were copied. LU is
 #   cheap, and designed for solving equations.
-# - **QR**: the columns of $Q$ are orthogonal and of length 1. $R$ has zeros below its diagonal. It is designed for finding nearest points.
+# - **QR**: the columns of $Q$ are orthogonal and have length 1. $R$ has zeros below its diagonal. QR is designed for finding nearest
+#   points.
 # - **SVD**: columns **and** rows are orthogonal. In the example, $(2, 1)$ and $(-1, 2)$ are orthogonal, and so are $(1, 1)$ and $(1, -1)$.
-#   Its name is short for *singular value decomposition*.
+#   The name is short for *singular value decomposition*.
 
 # %%
 for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left, right)]:
@@ -223,8 +224,9 @@ assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
 #
 # ## Send a photograph
 #
-# Now send the picture: 600 x 512 pixels, twenty terms. In a large matrix the order of the terms matters. QR always takes the column that is
-# furthest from what has been sent. LU, as it is used for equations, takes the columns from left to right and chooses only the row.
+# Now we send the picture, 600 x 512 pixels, in twenty terms. In a large matrix, the order of the terms matters. QR always takes the column
+# with the largest part that has not been sent yet. LU, as used for equations, takes the columns from left to right and chooses only the
+# row.
 
 # %% alt="The photograph, and what twenty terms make of it. LU is a pattern of stripes that shows nobody, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
 photograph = lnp.datasets.photograph()
@@ -265,12 +267,13 @@ rows = [(terms, *(curves[name][terms] for name in methods)) for terms in [1, 8, 
 Table(["terms", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
 
 # %% [markdown]
-# LU has sent the left edge exactly but little of the rest, because it takes the columns as they come. QR chooses its columns, and chooses them well.
+# LU has sent the left edge exactly but little of the rest, because it takes the columns in order. QR chooses its columns, and chooses them
+# well.
 #
-# **In this error no other terms, as many, do better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here or on any other
-# matrix. This is true for the square root of the sum of squares and for every other measure of size that does not change when the matrix is
-# turned. It is not true, for example, for the largest error of a single pixel. *Cut the SVD* shows why, and how to know the error
-# beforehand. So send the terms of the SVD, the strongest first.
+# **By this measure of error, no sum of equally many terms is better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here
+# or on any other matrix. This is true for the square root of the sum of squares, and for any other measure that does not change when the
+# matrix is turned. It is not true, for example, for the largest error of a single pixel. *Cut the SVD* shows why, and how to know the error
+# in advance. So send the terms of the SVD, the strongest first.
 #
 # On the photograph, LU is sometimes worse than sending nothing: its curve rises above 1. The same happens after 20 terms with the heights
 # around the Jacksboro fault in Tennessee, minus their mean:
@@ -287,8 +290,8 @@ assert after_20["LU"] > 1 > after_20["QR"] > after_20["SVD"]
 # %% [markdown]
 # ## One product, many factors
 #
-# Let us return to $M$, of rank 2. Two terms of each method give all of $M$. But each method has its own $B$ and $A$. Here are the $B$ of LU
-# and the $B$ of QR:
+# Let us return to $M$, which has rank 2. Two terms of each method give all of $M$, but each method has its own $B$ and $A$. Here are the
+# matrices $B$ of LU and of QR:
 
 # %%
 pairs = [lnp.low_rank_factors(M, rank=2, method=method) for method in methods.values()]
@@ -300,16 +303,16 @@ print(pairs[1][0].round(3))
 # %% [markdown]
 # (QR has written its first term with two minus signs, as $(-q)(-r)$. The term is the same.)
 #
-# What do they have in common? Put the $B$ of all three methods side by side. The rank of the six columns is still 2: they lie in the same
-# plane, the column space of $M$.
+# What do these matrices have in common? Put the matrices $B$ of all three methods side by side. The rank of the six columns is still 2:
+# they lie in the same plane, the column space of $M$.
 
 # %%
 print("rank of all columns:", lnp.matrix_rank(np.hstack([B for B, _ in pairs])))
 
 # %% [markdown]
-# You can make more such pairs. Take any square matrix $C$ that has an inverse, a matrix $C^{-1}$ that undoes it, so that $C\,C^{-1} A = A$.
-# Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.**<!-- proof: (B M)(M^-1 A) = B A --> Remember this when you
-# look at a trained LoRA: its $B$ and $A$ are one pair of many.
+# You can make more pairs with the same product. Take any square matrix $C$ that has an inverse, a matrix $C^{-1}$ that undoes $C$, so that
+# $C\,C^{-1} A = A$. Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.**<!-- proof: (B M)(M^-1 A) = B A -->
+# Remember this when you look at a trained LoRA: its $B$ and $A$ are one pair of many.
 
 # %%
 B, A = pairs[0]
@@ -321,43 +324,45 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # ## The law
 #
 # - A product $BA$ is a sum of terms: column $i$ of $B$ times row $i$ of $A$. The first $r$ terms are a product of two thin matrices.
-# - LU copies rows and columns. QR takes nearest points, with orthogonal columns. The SVD has orthogonal columns and
-#   orthogonal rows.
+# - LU copies rows and columns. QR moves columns to nearest points and has orthogonal columns. The SVD has orthogonal columns and orthogonal
+#   rows.
 # - A matrix of rank $r$ needs $r$ terms. QR (if it always takes the column with the largest rest) and the SVD never need more.
 # - With the same number of terms, the SVD has the smallest sum of squared errors.
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
-# **LoRA** starts from the other end: it never has the matrix, but trains $B$ and $A$. Their initial values can come from a factorisation:
-# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, and **OLoRA** the first terms of its QR. *Choose rank, alpha and
-# initialisation* tries both.
+# **LoRA** starts from the other end: it never forms the matrix, but trains $B$ and $A$. Their initial values can come from a factorisation:
+# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, and **OLoRA** the first terms of the QR of $W_0$. *Choose rank,
+# alpha and initialisation* tries both.
 #
 # ## What you can do now
 #
 # You can take a matrix apart in three ways, truncate it and say what is lost. Try this, in the notebook:
 #
-# - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper, first row first. Then start with the row of the 4, as `lu` does. Which
-#   terms do you get each time?
+# - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper, starting with the first row. Then start with the row of the 4, as `lu`
+#   does. Which terms do you get each time?
 #
 #   <details><summary>Answer</summary>
 #
-#   First row first: $\begin{pmatrix} 2 & 1 \\ 4 & 2 \end{pmatrix} + \begin{pmatrix} 0 & 0 \\ 0 & 3 \end{pmatrix}$. Row of the 4 first:
-#   $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$. The terms differ, but their sum is the same.
+#   First row first: $\begin{pmatrix} 2 & 1 \\ 4 & 2 \end{pmatrix} + \begin{pmatrix} 0 & 0 \\ 0 & 3
+#   \end{pmatrix}$. Row of the 4 first: $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$.
+#   The terms differ, but their sum is the same.
 #
 #   </details>
-# - Swap the columns of $N$. Which of the three errors change, and why not the SVD's?
+# - Swap the columns of $N$. Which of the three errors change, and why does the SVD's error not change?
 #
 #   <details><summary>Answer</summary>
 #
 #   The error of LU falls from 5 to 4, because it now copies another column first. The error of QR stays at 4, but only because both columns
-#   have the same length. The SVD does not take columns in any order: if you swap them, the entries of its rows are swapped, and nothing else changes.
+#   have the same length. The SVD does not take columns in any order: if you swap them, the entries of its rows are swapped, and nothing
+#   else changes.
 #
 #   </details>
-# - How many terms does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
+# - How many terms does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is the rank of this matrix?
 #
 #   <details><summary>Answer</summary>
 #
-#   It needs two, although the rank is 1. The first column has nothing to divide by, so the first term is zero, and the second term gives the
-#   whole matrix. The SVD and QR, which can choose, need one.
+#   It needs two, although the rank is 1. The first column has no entry to divide by, so the first term is zero, and the second term gives
+#   the whole matrix. The SVD and QR, which can choose, need one term.
 #
 #   </details>
 #

