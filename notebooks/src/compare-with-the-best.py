@@ -67,9 +67,8 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # $C^{1/2} = \tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
 #
 # 1. Let $\Delta_*$ be the best update of any rank. As in *Factor a matrix*, its output is the nearest point to the targets, so its error is
-#    orthogonal to everything that an update can add. By Pythagoras, the squared error of any $\Delta$ is therefore the squared error of
-#    $\Delta_*$ plus $\|X (\Delta - \Delta_*)^T\|^2$. This equals $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since
-#    $X^T X = n\,C^{1/2} C^{1/2}$.
+#    orthogonal to everything that an update can add. By Pythagoras, the squared error of any $\Delta$ is the squared error of $\Delta_*$
+#    plus $\|X (\Delta - \Delta_*)^T\|^2$. This equals $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
 #
 # 2. $\Delta\,C^{1/2}$ has the same rank as $\Delta$, and can be any matrix of this rank. So the best choice is the SVD of
 #    $\Delta_* C^{1/2}$, truncated to rank $r$ (Eckart and Young). Multiply it by $C^{-1/2}$ to get the update:
@@ -163,7 +162,7 @@ Table(["", *formats], rows, title=title, formats=formats)
 # A -->
 #
 # And where does training end? It ends at the exact optimum of its rank: if $C$ has an inverse, this loss has saddles but no other valleys
-# (Baldi and Hornik, 1989). The figure compares $\Delta W$ with the full gradient and the optimum by the **cosine** of the angle between two
+# (Baldi and Hornik, 1989). The figure compares $\Delta W$ with the full gradient and the optimum by the **cosine** of the angle between
 # matrices as long vectors: the sum of the products of their entries, divided by both norms. The cosine is 1 for the same direction and 0
 # for orthogonal directions. We train rank 4 on the stretched inputs by plain gradient descent:
 
@@ -231,9 +230,9 @@ assert frozen[11] < 1e-12
 #
 # ## Real data: from a photograph to a map
 #
-# Let us return to *Train h = W0 x + BAx*. Inputs are 10 x 12 pixels, and outputs are the next 10 x 10. $W_0$ was made for the photograph,
-# and the new task is the map. `optimal_losses` computes the lowest possible error for every rank at once. We train five ranks and watch
-# their errors fall towards this optimum:
+# We return to *Train h = W0 x + BAx*. Inputs are 10 x 12 pixels, and outputs are the next 10 x 10. $W_0$ was made for the photograph, and
+# the new task is the map. `optimal_losses` computes the lowest possible error for every rank at once. We train five ranks and watch their
+# errors fall towards this optimum:
 
 # %%
 rng = np.random.default_rng(0)
@@ -273,7 +272,7 @@ with lnp.course.live_figure(axes.figure) as put:
     lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
 
 # %% [markdown]
-# Rank 0 is $W_0$ alone. Rank 1 achieves most of the gain, and beyond rank 4 there is hardly anything left to gain. **The data needs only a
+# Rank 0 is $W_0$ alone. Rank 1 achieves most of the gain, and beyond rank 4 hardly anything is left to gain. **The data needs only a
 # low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses almost nothing by its low rank.
 #
 # Here are the same results as numbers. The optimum is computed from the training data, and on this data no update of the same rank can have
@@ -318,15 +317,15 @@ Table(columns, rows, formats=formats)
 #
 #   <details><summary>Answer</summary>
 #
-#   Only at rank 0: training ends at about 0.13, and the optimum at rank 1 is 0.123. A hundred steps are not enough, whatever the rank is.
+#   Only at rank 0: training ends at about 0.13, and the optimum at rank 1 is 0.123. A hundred steps are not enough, whatever the rank.
 #
 #   </details>
 # - Stretch the inputs up to 100 times. Where do you see the effect first, in the truncated or in the trained update?
 #
 #   <details><summary>Answer</summary>
 #
-#   In the truncated update: at rank 9 its loss is now 50 times the optimum. Training still finds the optimum: even at the worst rank, its
-#   loss is at most 2 % higher. If you stretch the inputs further, Adam becomes slow as well.
+#   In the truncated update: at rank 9 its loss is now 50 times the optimum. Training still finds the optimum: at the worst rank, its loss
+#   is at most 2 % higher. If you stretch the inputs further, Adam becomes slow as well.
 #
 #   </details>
 #
