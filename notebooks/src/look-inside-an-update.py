@@ -26,8 +26,8 @@ from lora_np.table import Table
 # ## Two planes in a room
 #
 # The floor of a room is a plane, and a ramp that rises by 30 degrees is another plane. Along the line that they share, the angle between
-# them is 0. At right angles to this line, the angle is 30 degrees. Two planes have two such **principal angles**, here 0 and 30 degrees.
-# The smaller angle comes first.
+# them is 0. At right angles to this line, the angle is 30 degrees. Two planes have two such **principal angles**, here 0 and 30 degrees,
+# the smaller first.
 #
 # The mean of the squared cosines combines both angles in one number, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 if the planes are the same,
 # and 0 if all their directions are orthogonal.
@@ -46,8 +46,8 @@ print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
 # %% [markdown]
 # The LoRA paper compares two matrices $A$ in this way. We compare whole updates $BA$ by their **input directions**, the rows
 # $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. These are the inputs that an update responds to. Take the first $i$ input
-# directions of one update as the columns of a matrix $V$, and the first $j$ of the other update as the columns of $V'$. With the Frobenius
-# norm of *Cut the SVD*, their similarity is
+# directions of one update as columns of a matrix $V$, and the first $j$ of the other update as columns of $V'$. With the Frobenius norm of
+# *Cut the SVD*, their similarity is
 #
 # $$
 # \phi(i, j) = \frac{\|V^T V'\|^2}{\min(i, j)}
@@ -146,8 +146,8 @@ for i in [1, 8]:
 
 # %% [markdown]
 # All eight directions together are the same, but the first directions have nothing in common. So compare the products $BA$. Which inputs do
-# the two updates respond to most? Each direction has 120 entries, one for each pixel of the input, so it is a picture of 10 x 12 pixels.
-# (Signs are arbitrary.)
+# the two updates respond to most? Each direction has 120 entries, one for each pixel of the input, so it is a picture of 10 x 12. (Signs
+# are arbitrary.)
 
 
 # %% alt="Input directions 1 to 4 of two seeds, as pictures of 10 by 12 pixels. The first is a black and a white column at the right edge, in both. The second has bright and dark spots in the lower right corner, in both. The third is alike too. The fourth is noise, and differs."
@@ -246,7 +246,7 @@ assert rows[-1][5] > errors["none"]
 
 # %% [markdown]
 # Judged by $\phi$, the update for the wrong task looks like the right update. But on the terrain it is worse than no update. The **output
-# directions** $u_1$ and $u_2$ of the SVD, as pictures of 10 x 10 pixels, show why:
+# directions** $u_1$ and $u_2$ of the SVD, as pictures, show why:
 
 # %% alt="Output directions 1 and 2 of the right task and of the upside-down one. The first changes from left to right, in both alike. The second changes from above to below, and in the wrong task it is the negative of the right one."
 outputs = {}
@@ -267,11 +267,11 @@ assert np.sum(right * wrong[::-1]) > 0.9
 #
 # ## Amplification
 #
-# Now we turn to the second half of the question. Does an update amplify what $W_0$ already does, or add something new? Compare the size of
-# the update with the size of $W_0$ in the same directions. (Size is the Frobenius norm.) On paper, let
+# The second half of the question remains: does an update amplify what $W_0$ already does, or add something new? Compare the size of the
+# update with the size of $W_0$ in the same directions. (Size is the Frobenius norm.) On paper, let
 # $W_0 = \begin{pmatrix} 5 & 0 \\ 0 & \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts
-# only in the second direction, with size 2. In this direction, the size of $W_0$ is $\tfrac12$. So the **amplification factor** is 4. In
-# general, let $U$ and $V$ hold the first $r$ output and input directions of the update. Then the factor is
+# only in the second direction, with size 2. There, the size of $W_0$ is $\tfrac12$. So the **amplification factor** is 4. In general, let
+# $U$ and $V$ hold the first $r$ output and input directions of the update. Then the factor is
 #
 # $$
 # \frac{\|\Delta W\|}{\|U^T W_0 V\|}
@@ -403,7 +403,7 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 # the first 20. The control has the most, although it does the old task nearly as well as $W_0$: where singular values are close, a small
 # change turns their directions.
 #
-# So in this small model, the number of intruders says nothing about what was learned. That does not refute the paper that introduced this
+# So in this small model, the count of intruders says nothing about what was learned. That does not refute the paper that introduced this
 # measure. In its language models, only LoRA had intruders, and weakening them restored old abilities. **A direction matters if the error
 # changes when you take it away.**<!-- shown: the errors of the first directions alone, above -->
 #
