@@ -8,7 +8,7 @@
 # After this lesson you can
 #
 # - follow a computation as a graph and send slopes back through it by hand,
-# - do the same for matrices, and for arrays that NumPy copies,
+# - do the same for matrices and for copied arrays,
 # - get 12,000 slopes at once, and take a step that lowers a loss,
 # - say why a gradient is close to a matrix of low rank.
 #
@@ -150,8 +150,7 @@ assert b.grad == 2 * 1
 #
 # - **$W_{ij}$** moves only $y_i$, $x_j$ times as far, and $y_i$ moves the loss $g_i$ times as far. So the gradient of $W$ has the entries
 #   $g_i\,x_j$: it is the column $g$ times the row $x^T$.
-# - **$x_j$** moves every $y_i$, $W_{ij}$ times as far. The gradients of these paths add up to $\sum_i W_{ij}\, g_i$. So the gradient of $x$
-#   is $W^T g$.
+# - **$x_j$** moves every $y_i$, $W_{ij}$ times as far. These paths add up to $\sum_i W_{ij}\, g_i$. So the gradient of $x$ is $W^T g$.
 #
 # $$
 # g\,x^T = \begin{pmatrix} 1 \\ -2 \end{pmatrix} \begin{pmatrix} 3 & 1 \end{pmatrix}

@@ -320,7 +320,7 @@ assert trained[2] > 0.5 * own
 #
 # A direction is new if it is strong in the fine-tuned weight $W_0 + \Delta W$ but absent from $W_0$. Take the first output directions
 # $u_1, u_2, \dots$ of the fine-tuned weight. For each, find the closest output direction of $W_0$. If even their cosine is below a
-# threshold, such as 0.6, then $u_i$ is an **intruder dimension**.
+# threshold, such as 0.6, $u_i$ is an **intruder dimension**.
 #
 # On paper: let $W_0$ have 4, 3, 2, 1 on its diagonal, so its directions are the axes. The direction $(1, 1, 1, 1) /
 # 2$ has the cosine $\tfrac12$ with each axis. An update that is strong in this direction adds an intruder:
@@ -403,9 +403,9 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 # the first 20. The control has the most, although it does the old task nearly as well as $W_0$: where singular values are close, a small
 # change turns their directions.
 #
-# So in this small model, the count of intruders says nothing about what was learned. That does not refute the paper that introduced this
-# measure. In its language models, only LoRA had intruders, and weakening them restored old abilities. **A direction matters if the error
-# changes when you take it away.**<!-- shown: the errors of the first directions alone, above -->
+# So in this small model, the count says nothing about what was learned. That does not refute the paper that introduced this measure. In its
+# language models, only LoRA had intruders, and weakening them restored old abilities. **A direction matters if the error changes when you
+# take it away.**<!-- shown: the errors of the first directions alone, above -->
 #
 # ## The law
 #
@@ -444,8 +444,8 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #   0.115 to 0.156, nearly to the error without any update: a larger factor is not better.
 #
 #   </details>
-# - Take the SVD of the fully fine-tuned weight, and set the singular values of the intruders to zero. Then try it with as many other
-#   directions. How does `error` change?
+# - Take the SVD of the fully fine-tuned weight, and set the singular values of the intruders to zero. Then try as many other directions.
+#   How does `error` change?
 #
 #   <details><summary>Answer</summary>
 #
