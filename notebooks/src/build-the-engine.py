@@ -86,9 +86,9 @@ rules = {
 }
 
 # %% [markdown]
-# A step of the computation is called a **node**. It knows where to send gradients, and how to compute them. (An array that no step has
-# computed, such as a weight, is a **leaf**.) A node also has a number. A step can only use results that already exist, so later steps have
-# larger numbers.
+# A step of the computation is called a **node**. It knows where gradients go, and how to compute them. (An array that no step has computed,
+# such as a weight, is a **leaf**.) A node also has a number. A step can only use results that already exist, so later steps have larger
+# numbers.
 
 
 # %%
@@ -269,8 +269,8 @@ assert lnp.autograd.check_derivative(loss, W, x, b) < 1e-6
 # ## Add your own
 #
 # The package has a table like ours, with a row for each NumPy function. You can add missing functions. Take the cube root, $y = a^{1/3}$.
-# As a first guess, suppose that its slope is $1 / (3 y)$. A `primitive` is an operation of your own, so you can try the guess without
-# touching the table:
+# Suppose first that its slope is $1 / (3 y)$. A `primitive` is an operation of your own, so you can try the guess without touching the
+# table:
 
 # %%
 wrong = lnp.autograd.primitive(np.cbrt, lambda y, a: lambda g: g / (3 * y))
