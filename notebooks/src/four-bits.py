@@ -412,9 +412,9 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 #
 #   <details><summary>Answer</summary>
 #
-#   `s = np.linalg.svdvals(W - quantise(W, "nf4").dequantised())`, then `(s[:8] ** 2).sum() / (s**2).sum()` gives about 0.15. Noise of the
-#   same shape gives about 0.15 as well: the rounding error has no structure. A low rank repairs part of it because the matrix is small, not
-#   because the error has low rank.
+#   `s = np.linalg.svdvals(W - quantise(W, "nf4").dequantised())`, then `(s[:8] ** 2).sum() / (s**2).sum()` gives about 0.15, and so does
+#   noise of the same shape: the rounding error has no structure. A low rank repairs part of it because the matrix is small, not because the
+#   error has low rank.
 #
 #   </details>
 # - Quantise to `Q8_0` and train on it. Are the additional bytes worth it here?
