@@ -40,7 +40,7 @@ print(inspect.getsource(mini.Tensor))
 # on the left. By the chain rule, `backward` adds up upstream gradients and passes on the result of each function. Tensors are numbered in
 # the order in which they are made, and `backward` takes the latest first.
 #
-# On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
+# On paper, let $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
 
 # %%
 w = mini.Tensor(np.array([[3.0]]))
@@ -147,7 +147,7 @@ def unbroadcast(g, shape, name="a rule"):
 # %% [markdown]
 # Now comes the walk. A **heap** is a list that returns its smallest entry first. We store step numbers as negatives, so that the smallest
 # is the latest step. The walk takes the latest step that has received a gradient, passes the gradient on, and adds gradients where paths
-# meet. When a node is the latest, all steps that use its result are done. In the end only the leaves are left.
+# meet. When a node is the latest, all steps that use its result are done. In the end, only leaves are left.
 #
 # A few lines are not part of the idea, but a package needs them. A gradient gets the dtype of its target, such as `float32`. And a gradient
 # that a leaf keeps must not share memory with another array. It shares memory if a rule returned its input unchanged (`pulled is g`), or if
@@ -201,7 +201,7 @@ print("gradient of b:", arrived[ours[1]].ravel())
 assert all((arrived[a] == b.grad).all() for a, b in zip(ours, theirs, strict=True))
 
 # %% [markdown]
-# We can draw the recorded steps. The numbers give the order in which the steps were made, and the walk takes them in reverse.
+# We can draw the recorded steps. Their numbers give the order in which they were made, and the walk takes them in reverse.
 
 # %% alt="The steps of the loss as a chain of boxes: 0 matmul, 1 subtract, 2 square, 3 matmul, 4 matmul. W and b are leaves that lead into the first two. An arrow below goes from the last box back to the first." tags=["cover"]
 remembered = model_loss(Remembering(W), Remembering(b)).node
@@ -240,7 +240,7 @@ assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul
 # ## Check a derivative
 #
 # A wrong derivative does not crash. Training goes badly, and nobody knows why. So check it. Measuring every slope costs two runs per input,
-# or 24,000 runs for the matrix of *Differentiate*. But two runs are enough to check all slopes at once.
+# or 24,000 runs for the matrix of *Differentiate*. Two runs are enough to check all slopes at once.
 #
 # Collect all slopes in a table $J$, the **Jacobian**, with one row for each result and one column for each input. If the inputs move in a
 # random direction $v$, the results move by $J v$, which you can measure. If you send a random $w$ back, `backward` computes $J^T w$. The
@@ -280,8 +280,8 @@ except AssertionError as problem:
     print(str(problem).split(":")[0])
 
 # %% [markdown]
-# The check caught this. In $a = y \cdot y \cdot y$ three paths lead from $y$ to $a$, each with the slope $y^2$. So $a$ moves $3 y^2$ times
-# as far as $y$, and $y$ moves $1 / (3 y^2)$ times as far as $a$.
+# The check caught the wrong guess. In $a = y \cdot y \cdot y$ three paths lead from $y$ to $a$, each with the slope $y^2$. So $a$ moves
+# $3 y^2$ times as far as $y$, and $y$ moves $1 / (3 y^2)$ times as far as $a$.
 
 # %%
 lnp.autograd.derivative(np.cbrt, lambda y, a: lambda g: g / (3 * y * y))

@@ -2,7 +2,7 @@
 # # Compare with the best possible
 #
 # You have trained a LoRA, and its error is low. Is it low because training worked well, or because the task is easy? To find out, you need
-# the best possible $BA$. For a single matrix and squared error, there is a formula.
+# the best possible $BA$. For a single matrix and squared error, a formula gives it.
 #
 # **How close does training come to the best $BA$ of its rank?**
 #
@@ -305,7 +305,7 @@ Table(columns, rows, formats=formats)
 # - For a linear model and squared error, the best $BA$ of rank $r$ is known:
 #   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ truncates the SVD to rank $r$, and $C = X^T X / n$.
 # - For white inputs, it is the truncated SVD of $\Delta_*$. For other inputs, that truncated SVD is worse than the best $BA$, but training
-#   still finds the best.
+#   finds the best.
 # - A LoRA's first step follows the full gradient, but only the part that its $A$ lets through. In a linear model with inputs in all
 #   directions, training eventually reaches the optimum of its rank.
 #

@@ -42,7 +42,7 @@ print(f"measured slope: {slope(np.square, 3.0):.6f}")
 # ## A table of derivatives
 #
 # Every computation, however long, consists of a few kinds of operations. Each operation has a slope for each input. Here are the slopes at
-# $a = 2$, $b = 3$, next to the measured ones:
+# $a = 2$, $b = 3$, next to measured slopes:
 
 # %%
 a, b = 2.0, 3.0
@@ -74,8 +74,8 @@ for result, moved, derivative, f in table:
 # rule**.
 #
 # To do this for every input at once, start at the end with 1 and walk **back**, multiplying by the slope on each arrow. This is called the
-# *backward pass*. The result at a box is its **gradient**: the change in $L$ divided by a small change in the value of the box. A step
-# turns the gradient of its result, the **upstream gradient**, into gradients of its inputs.
+# *backward pass*. The result at a box is its **gradient**: the change in $L$ divided by a small change in the box's value. A step turns the
+# gradient of its result, the **upstream gradient**, into gradients of its inputs.
 
 # %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y." tags=["cover"]
 values = {"w": 3.0, "x": 2.0, "y": 4.0, "p": 6.0, "e": 2.0, "L": 4.0}
@@ -145,12 +145,13 @@ assert b.grad == 2 * 1
 # \text{and the upstream gradient is } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
 # $$
 #
-# That is, raising $y_0$ by $t$ changes the loss by $t$, and raising $y_1$ by $t$ changes it by $-2t$. What are the gradients of $W$ and $x$? (A $T$,
+# Raising $y_0$ by $t$ changes the loss by $t$, and raising $y_1$ by $t$ changes it by $-2t$. What are the gradients of $W$ and $x$? (A $T$,
 # for **transpose**, turns columns into rows.)
 #
-# - **$W_{ij}$** moves only $y_i$, $x_j$ times as far, and $y_i$ moves the loss $g_i$ times as far. So the gradient of $W$ has the entries
-#   $g_i\,x_j$: it is the column $g$ times the row $x^T$.
-# - **$x_j$** moves every $y_i$, $W_{ij}$ times as far. These paths add up to $\sum_i W_{ij}\, g_i$. So the gradient of $x$ is $W^T g$.
+# - **$W_{ij}$** moves only $y_i$, and moves it $x_j$ times as far. And $y_i$ moves the loss $g_i$ times as far. So the gradient of $W$ has
+#   the entries $g_i\,x_j$: it is the column $g$ times the row $x^T$.
+# - **$x_j$** moves every $y_i$, and moves it $W_{ij}$ times as far. The sum over these paths is $\sum_i W_{ij}\, g_i$. So the gradient of
+#   $x$ is $W^T g$.
 #
 # $$
 # g\,x^T = \begin{pmatrix} 1 \\ -2 \end{pmatrix} \begin{pmatrix} 3 & 1 \end{pmatrix}
@@ -177,7 +178,7 @@ assert (x.grad == W.data.T @ g).all()  # W.data: the array of a Tensor
 # ## Where NumPy copies
 #
 # If you add a row $b$ to a matrix with three rows, NumPy adds $b$ to each row: it copies $b$ three times. This is called **broadcasting**.
-# The table has no derivative for copying, but a copy is also a product, a column of ones times $b$:
+# The table has no derivative for copying, but a copy is a product, a column of ones times $b$:
 
 # %% alt="A column of three ones, times the row 10 20, is a matrix of three rows, each 10 20."
 ones, row = np.ones((3, 1)), np.array([[10.0, 20.0]])
@@ -230,7 +231,7 @@ loss.backward()
 print(f"loss {loss:.4f}, and {W.grad.size:,} gradients")
 
 # %% [markdown]
-# Now move every parameter against its slope. A step that is too short gains little, and one that is too long goes past the valley:
+# Move every parameter against its slope. A step that is too short gains little, and one that is too long goes past the valley:
 
 # %%
 after = {step: terrain_loss(W0 - step * W.grad) for step in [1, 10, 100]}
@@ -244,8 +245,8 @@ assert after[10] < after[1] < loss.item() < after[100]
 #
 # ## A gradient has low rank
 #
-# Remember that for one example the gradient of $W$ is a column times a row, $g\,x^T$, so it has rank 1! The gradients of $n$ examples add
-# up to a matrix of rank $n$ at most:
+# For one example, the gradient of $W$ is a column times a row, $g\,x^T$, so it has rank 1! The gradients of $n$ examples add up to a matrix
+# of rank $n$ at most:
 
 # %%
 for n in [1, 2, 5, 20]:

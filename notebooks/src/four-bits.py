@@ -31,9 +31,9 @@ from lora_np.table import Table
 # seven levels $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$. Three bits are enough for the index of a level.
 #
 # The levels end at 1, so first divide the entries by their largest magnitude, 3. This gives $(1, -0.63, 0.13, 0.4)$. The 3 is the **scale**
-# of these entries (not the scale $\alpha / r$). The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Store the indices of these levels and
-# the scale. To read the entries, multiply by the scale: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4 and 0.2. No error can be larger than
-# half a step, and a step is $\tfrac13 \cdot 3 = 1$.
+# of these entries (this is not the scale $\alpha / r$). The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Store the indices of these
+# levels and the scale. To read the entries, multiply by the scale: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4 and 0.2. No error can be
+# larger than half a step, and a step is $\tfrac13 \cdot 3 = 1$.
 
 
 # %%
@@ -53,8 +53,7 @@ assert np.allclose(read_back(small, uniform_levels(bits=3), block=4), [3, -2, 0,
 # %% [markdown]
 # ## What a bit is worth
 #
-# Now take a real weight with 352 x 128 entries, from the language model that comes with the package. Each **block** of 64 entries shares a
-# scale.
+# Now take a real weight with 352 x 128 entries, from the language model in the package. Each **block** of 64 entries shares a scale.
 
 # %% alt="The relative error against bits, from 2 to 8, on a logarithmic scale: a straight line that falls from 0.7 to 0.006, by half for each bit from three bits on."
 model = language.load("austen")
@@ -143,8 +142,8 @@ assert lost(W, read_back(W, ours, 64)) < 0.9 * lost(W, read_back(W, uniform_leve
 #
 # ## Blocks and outliers
 #
-# A scale costs 32 bits, which the entries of its block share. Blocks of 64 thus take $4 + 32 / 64 = 4.5$ bits per parameter. Why not use
-# one scale for the whole matrix? Put one **outlier** into it, an entry 50 times as large as usual. Such outliers occur in large models.
+# A scale costs 32 bits, which the entries of its block share. So blocks of 64 take $4 + 32 / 64 = 4.5$ bits per parameter. Why not use one
+# scale for the whole matrix? Put one **outlier** into it, an entry 50 times as large as usual. Such outliers occur in large models.
 
 # %% alt="Relative error against the size of a block, from 16 to the whole matrix, both logarithmic. As it is, the matrix has an error of 0.08 in blocks of 16, and 0.13 with one scale. With one outlier the curve starts at the same 0.08 and rises to 0.92."
 outlier = W.copy()
@@ -392,9 +391,9 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 # - A quantised weight is a level times a scale. From three bits on, each bit about halves the error. A block confines an outlier and costs one scale.
 # - nf4 has levels at quantiles of the normal distribution and blocks of 64. It takes 4.5 bits per parameter, or 4.13 with double
 #   quantisation.
-# - A smaller error in the weights need not be a smaller loss. Measure the loss.
+# - A smaller error in the weights need not mean a smaller loss. Measure the loss.
 # - The error is a matrix, and a matrix of low rank repairs a part of it.
-# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It saves memory for $W_0$ and nothing else.
+# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It reduces the memory of $W_0$ and nothing else.
 #
 # ## What you can do now
 #
@@ -404,8 +403,8 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 #
 #   <details><summary>Answer</summary>
 #
-#   The scale is 2, so the entries become $(1, -\tfrac12, 0.45, 0.05)$. The nearest levels are $(1, -\tfrac12, \tfrac12, 0)$, which are read
-#   back as $(2, -1, 1, 0)$. The largest error is 0.1.
+#   The scale is 2, so the entries become $(1, -\tfrac12, 0.45, 0.05)$. The nearest levels are $(1, -\tfrac12, \tfrac12, 0)$, read back as
+#   $(2, -1, 1, 0)$. The largest error is 0.1.
 #
 #   </details>
 # - What share of the error does rank 8 repair, if $W - Q$ is pure noise of 352 x 128? Compare with the singular values of the real $W - Q$.

@@ -444,8 +444,8 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #   0.115 to 0.156, nearly to the error without any update: a larger factor is not better.
 #
 #   </details>
-# - Take the SVD of the fully fine-tuned weight, and set the singular values of the intruders to zero. Then try as many other directions.
-#   How does `error` change?
+# - Take the SVD of the fully fine-tuned weight, and set the singular values of the intruders to zero. Then remove as many other directions
+#   instead. How does `error` change?
 #
 #   <details><summary>Answer</summary>
 #

@@ -253,8 +253,8 @@ assert curve[2][1] < base[1] - 0.15
 #
 # - **TIES** looks at each entry. In each update, it sets the smaller half of the entries to zero. Where two updates disagree in sign, the
 #   sign with the larger total wins, and only entries of that sign are added. (`ties_svd` then truncates the result to a low rank again.)
-# - **Iso** looks at directions. It takes the SVD of the sum and replaces all its singular values by their mean, so that no task's strong
-#   directions drown another's.
+# - **Iso** looks at directions. It takes the SVD of the sum and replaces all its singular values by their mean, so that one task's strong
+#   directions do not drown another task's.
 # - **RegMean** looks at inputs. For each task's inputs, the merged update should give nearly the same outputs as that task's own update.
 #   RegMean finds the closest fit by **least squares** (the least sum of squared errors). For this it needs $X^T X$ of each layer's inputs
 #   (`grams`).
@@ -295,7 +295,7 @@ assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 # columns of the table -->, as with learning rates. RegMean needs no search for its weight, because it looks at the inputs.
 #
 # Finally, **training** can help. Start from the sum at one half, and train a few steps on both texts, so that the two parts adjust to each
-# other. Here we train twenty steps.
+# other. We train twenty steps.
 
 # %%
 half = lnp.merge(combined("sum", 0.5))
