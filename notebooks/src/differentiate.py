@@ -291,7 +291,7 @@ assert enough == 9
 #
 #   <details><summary>Answer</summary>
 #
-#   The product $w\,x$ is 2, adding $w$ gives 3, and subtracting $y$ gives $-2$. The two paths to $w$ add up to
+#   First, $w\,x = 2$. Adding $w$ gives 3, and subtracting $y$ gives $-2$. The two paths to $w$ add up to
 #   $2 \cdot (-2) \cdot 2 + 2 \cdot (-2) \cdot 1 = -12$.
 #
 #   </details>
