@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Build the engine
 #
-# In *Differentiate* you walked back through a graph by hand. `backward` does this for any computation that you write in NumPy, without being
-# told which one it is.
+# In *Differentiate* you walked back through a graph by hand. `backward` does this for any computation that you write in NumPy, without
+# being told which computation it is.
 #
 # **What must a program remember on the way forward to find the way back?**
 #
 # After this lesson you can
 #
-# - write the engine that differentiates any computation, in a page,
+# - write an engine of one page that differentiates any computation,
 # - check any derivative with two runs,
 # - teach the package a derivative of your own.
 #
@@ -28,19 +28,19 @@ from lora_np import mini
 # %% [markdown]
 # ## Sixty lines first
 #
-# In *Follow the post*, a single file trained a LoRA: `lora_np/mini.py`. Here is its complete engine. The idea is that of Karpathy's
-# *micrograd*, with matrices instead of numbers:
+# In *Follow the post*, a single file trained a LoRA: `lora_np/mini.py`. Here is its complete engine. The idea comes from Karpathy's
+# *micrograd*, but with matrices instead of numbers:
 
 # %%
 print(inspect.getsource(mini.Tensor))
 
 # %% [markdown]
-# A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that
-# of the input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array is on the
-# left. `backward` adds up upstream gradients and passes on the result of each function: the chain rule. Tensors are numbered in the order in
-# which they are made, and `backward` takes the latest first.
+# A `Tensor` holds its value and its `edges`. An edge is an input of the computation, with a function that turns the gradient of the result
+# into the gradient of this input. Python calls `__matmul__` for `@` and `__add__` for `+`. It calls the methods with an `r` if an array is
+# on the left. By the chain rule, `backward` adds up upstream gradients and passes on the result of each function. Tensors are numbered in
+# the order in which they are made, and `backward` takes the latest first.
 #
-# On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
+# On paper, let $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
 
 # %%
 w = mini.Tensor(np.array([[3.0]]))
@@ -49,8 +49,8 @@ print("slope of w:", w.grad)
 assert w.grad == 24
 
 # %% [markdown]
-# That is enough for a LoRA. Why are Tensors numbered? Without the numbers, one would have to follow **every path**. Where paths part and
-# meet again, as in $y + y$, everything behind would be visited twice, and after $n$ such points $2^n$ times:
+# That is enough for a LoRA. Why are Tensors numbered? Without the numbers, `backward` would have to follow **every path**. Where paths part
+# and meet again, as in $y + y$, everything before this point would be visited twice, and with $n$ such points $2^n$ times:
 
 
 # %%
@@ -66,17 +66,16 @@ for doublings in [1, 5, 10, 15]:
 assert walked(y) == 2**16 - 1
 
 # %% [markdown]
-# If the latest step comes first, each step is visited only once, after all steps that follow it. The rest of this lesson keeps this idea,
-# but instead of five operations it handles every NumPy function for which a table has a rule.
+# If the latest step comes first, each step is visited only once, after all steps that use its result. The rest of this lesson keeps this
+# idea, but instead of five operations it handles every NumPy function for which a table has a rule.
 #
 # ## What a step remembers
 #
-# On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ was computed in two steps. To send $g = 1$ back, the subtraction only has to know
-# where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor:
-# it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns the upstream gradient into the gradients of
-# its inputs.
+# On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ is computed in two steps. To send $g = 1$ back, the subtraction only has to know
+# where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor: it sends $x = 2$ to
+# $w$. So a step remembers two things: its inputs, and a function that turns the upstream gradient into the gradients of its inputs.
 #
-# We start with a table of such functions: each operation has one for each input. In this table, `y` is the result, `a` and `b` are the
+# We start with a table of such functions, one for each input of each operation. In this table, `y` is the result, `a` and `b` are the
 # inputs, `g` is the upstream gradient, and the inner function returns the gradient of the input.
 
 # %%
@@ -87,8 +86,9 @@ rules = {
 }
 
 # %% [markdown]
-# A step of the computation is called a **node**. It knows where its gradient goes, and how. (An array that no step has made, such as a
-# weight, is a **leaf**.) A node also has a number. A step can only use results that existed before it, so later steps have larger numbers.
+# A step of the computation is called a **node**. It knows where gradients go, and how to compute them. (An array that no step has computed,
+# such as a weight, is a **leaf**.) A node also has a number. A step can only use results that already exist, so later steps have larger
+# numbers.
 
 
 # %%
@@ -103,9 +103,9 @@ class Node:
 
 
 # %% [markdown]
-# An array that remembers its node must be told about every operation. If a class has a method `__array_ufunc__`, NumPy calls it whenever one
-# of its objects is an argument of a call such as `np.square(a)`. (Such a NumPy function is called a *ufunc*. The class from which ours
-# inherits turns `a - b` into `np.subtract(a, b)`.) Our method computes with the plain arrays, looks up the rules, and records the node.
+# An array that remembers its node must be told about every operation. If a class has a method `__array_ufunc__`, NumPy calls it whenever
+# one of its objects is an argument of a call such as `np.square(a)`. (Such a NumPy function is called a *ufunc*. Our class inherits from a
+# class that turns `a - b` into `np.subtract(a, b)`.) Our method computes with the plain arrays, looks up the rules, and records the node.
 
 
 # %%
@@ -128,7 +128,8 @@ class Remembering(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 # %% [markdown]
-# On the way back, copies are summed: first over the axes that were added in front, then over those of size one that were stretched:
+# On the way back, the gradients of copies are summed: first over the axes that were added in front, then over the axes of size one that
+# were stretched:
 
 
 # %%
@@ -144,13 +145,13 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %% [markdown]
-# Now comes the walk. A **heap** is a list that returns its smallest entry first; with negative numbers, that is the latest step. The walk
-# takes the latest step that has received a gradient, passes the gradient on, and adds gradients where paths meet. When a node is the latest,
-# all steps that follow it are done. In the end only the leaves are left.
+# Now comes the walk. A **heap** is a list that returns its smallest entry first. We store step numbers as negatives, so that the smallest
+# is the latest step. The walk takes the latest step that has received a gradient, passes the gradient on, and adds gradients where paths
+# meet. When a node is the latest, all steps that use its result are done. In the end, only leaves are left.
 #
 # A few lines are not part of the idea, but a package needs them. A gradient gets the dtype of its target, such as `float32`. And a gradient
-# that a leaf keeps must be an array of its own. It is not if a rule returned its input unchanged (`pulled is g`), or if it is only a view of
-# another array's memory (which NumPy names in `pulled.base`). Such a gradient is copied.
+# that a leaf keeps must not share memory with another array. It shares memory if a rule returned its input unchanged (`pulled is g`), or if
+# it is only a view of another array (which NumPy names in `pulled.base`). Such a gradient is copied.
 
 
 # %%
@@ -184,7 +185,7 @@ def walk(root, start):
 
 
 # %% [markdown]
-# Try it on a model with a **bias**, a number added to each output, against the package:
+# Try the walk on a model with a **bias**, a number added to each output, and compare with the package:
 
 
 # %%
@@ -200,7 +201,7 @@ print("gradient of b:", arrived[ours[1]].ravel())
 assert all((arrived[a] == b.grad).all() for a, b in zip(ours, theirs, strict=True))
 
 # %% [markdown]
-# We can draw what was recorded. The numbers give the order in which the steps were made, and the walk takes them in reverse.
+# We can draw the recorded steps. Their numbers give the order in which they were made, and the walk takes them in reverse.
 
 # %% alt="The steps of the loss as a chain of boxes: 0 matmul, 1 subtract, 2 square, 3 matmul, 4 matmul. W and b are leaves that lead into the first two. An arrow below goes from the last box back to the first." tags=["cover"]
 remembered = model_loss(Remembering(W), Remembering(b)).node
@@ -233,24 +234,25 @@ axes.set_axis_off()
 assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul", "matmul"]
 
 # %% [markdown]
-# `Node`, `unbroadcast` and `walk` are, word for word, those of `lora_np/autograd/engine.py`. The rest of
-# the package's `autograd` is a longer table.
+# `Node`, `unbroadcast` and `walk` are copied word for word from `lora_np/autograd/engine.py`. The rest of the package's `autograd` is a
+# longer table.
 #
 # ## Check a derivative
 #
 # A wrong derivative does not crash. Training goes badly, and nobody knows why. So check it. Measuring every slope costs two runs per input,
-# which makes 24,000 for the matrix of *Differentiate*. Two runs are enough to check all slopes at once.
+# or 24,000 runs for the matrix of *Differentiate*. Two runs are enough to check all slopes at once.
 #
-# Collect all slopes in a table $J$, the **Jacobian**, one row for each result, one column for each input. If the inputs move in a random
-# direction $v$, the results move by $J v$, which you can measure. If you send a random $w$ back, $J^T w$ arrives, which is what `backward`
-# computes. The dot product of two vectors is the sum of the products of their entries. So both are parts of one sum over the whole table:
+# Collect all slopes in a table $J$, the **Jacobian**, with one row for each result and one column for each input. If the inputs move in a
+# random direction $v$, the results move by $J v$, which you can measure. If you send a random $w$ back, `backward` computes $J^T w$. The
+# dot product of two vectors is the sum of the products of their entries. So $w \cdot (J v)$ and $(J^T w) \cdot v$ are the same sum over the
+# whole table:
 #
 # $$
 # w \cdot (J v) = \sum_{ij} w_i\, J_{ij}\, v_j = (J^T w) \cdot v
 # $$
 #
-# If an entry is wrong by more than rounding, a random $v$ and $w$ will almost certainly show it, at this input.
-# `check_derivative` does this a few times. It raises an error if the two sides differ:
+# If an entry is wrong by more than rounding, a random $v$ and $w$ will almost certainly show it at this input. `check_derivative` does this
+# a few times. It raises an error if the two sides differ:
 
 # %%
 rng = np.random.default_rng(0)
@@ -266,9 +268,9 @@ assert lnp.autograd.check_derivative(loss, W, x, b) < 1e-6
 # %% [markdown]
 # ## Add your own
 #
-# The package has a table like ours, with a row for each NumPy function. You can add whatever is missing. Take the cube root, $y = a^{1/3}$.
-# A first attempt at its slope: $1 / (3 y)$? A `primitive` is an operation of your own, so
-# you can try it without touching the table:
+# The package has a table like ours, with a row for each NumPy function. You can add missing functions. Take the cube root, $y = a^{1/3}$.
+# Suppose first that its slope is $1 / (3 y)$. A `primitive` is an operation of your own, so you can try the guess without touching the
+# table:
 
 # %%
 wrong = lnp.autograd.primitive(np.cbrt, lambda y, a: lambda g: g / (3 * y))
@@ -278,8 +280,8 @@ except AssertionError as problem:
     print(str(problem).split(":")[0])
 
 # %% [markdown]
-# Caught. In $a = y \cdot y \cdot y$ three paths lead from $y$ to $a$, each with the slope $y^2$. So $a$ moves $3 y^2$ times as far as
-# $y$, and $y$ moves $1 / (3 y^2)$ times as far as $a$.
+# The check caught the wrong guess. In $a = y \cdot y \cdot y$ three paths lead from $y$ to $a$, each with the slope $y^2$. So $a$ moves
+# $3 y^2$ times as far as $y$, and $y$ moves $1 / (3 y^2)$ times as far as $a$.
 
 # %%
 lnp.autograd.derivative(np.cbrt, lambda y, a: lambda g: g / (3 * y * y))
@@ -292,9 +294,9 @@ print("slope at 8:", a.grad)
 # %% [markdown]
 # ## The law
 #
-# - A step of a computation keeps where its inputs came from, and a function that turns an arriving gradient into theirs.
-# - Later steps have larger numbers, so the backward pass takes the largest first, and a step only when all that follow are done.
-# - Copies forwards are sums backwards; where paths meet, gradients add.
+# - A step remembers its inputs, and a function that turns the upstream gradient into their gradients.
+# - Later steps have larger numbers, and the backward pass takes the largest first. So each step comes after all steps that use its result.
+# - Copies become sums on the way back. Where paths meet, gradients add.
 # - A derivative is right if $w \cdot (Jv) = (J^T w) \cdot v$ for random $v$ and $w$.
 #
 # ## What you can do now
@@ -305,8 +307,8 @@ print("slope at 8:", a.grad)
 #
 #   <details><summary>Answer</summary>
 #
-#   With $y = a / b$: $g / b$ for $a$, and $-g\,y / b$ for $b$. In the table, `lambda y, a, b: lambda g: g / b` and `lambda y, a, b: lambda g: -g *
-#   y / b`.
+#   With $y = a / b$, the gradients of $a$ and $b$ are $g / b$ and $-g\,y / b$. In the table, write `lambda y, a, b: lambda g: g / b` and
+#   `lambda y, a, b: lambda g: -g * y / b`.
 #
 #   </details>
 # - On paper: for $s = a\,b + a$, in which order are the steps made, and which gradient has arrived at $a$ after each step back?
@@ -321,8 +323,8 @@ print("slope at 8:", a.grad)
 #
 #   <details><summary>Answer</summary>
 #
-#   A step may then pass on its gradient before all of it has arrived. In a chain nothing goes wrong. Where paths meet, a step is reached a
-#   second time, and `walk` raises an error because it has already been used. Without this check, gradients would be wrong.
+#   A step may then pass on its gradient before the gradient is complete. In a chain nothing goes wrong. Where paths meet, a step is reached
+#   a second time, and `walk` raises an error because it has already been used. Without this check, gradients would be wrong.
 #
 #   </details>
 #
@@ -331,4 +333,4 @@ print("slope at 8:", a.grad)
 # - A. Griewank, A. Walther, *Evaluating Derivatives*, 2nd edition, SIAM 2008: reverse mode, and what it has to keep.
 # - D. Maclaurin, D. Duvenaud, R. Adams, *Autograd*, [github.com/HIPS/autograd](https://github.com/HIPS/autograd): NumPy with
 #   a table of derivatives.
-# - NumPy, [NEP 13](https://numpy.org/neps/nep-0013-ufunc-overrides.html): how an array is told of each operation.
+# - NumPy, [NEP 13](https://numpy.org/neps/nep-0013-ufunc-overrides.html): how an array learns of each operation.

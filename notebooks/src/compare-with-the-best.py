@@ -2,14 +2,14 @@
 # # Compare with the best possible
 #
 # You have trained a LoRA, and its error is low. Is it low because training worked well, or because the task is easy? To find out, you need
-# the best possible $BA$. For a single matrix and squared error, it is known.
+# the best possible $BA$. For a single matrix and squared error, a formula gives it.
 #
 # **How close does training come to the best $BA$ of its rank?**
 #
 # After this lesson you can
 #
-# - compute the best update of each rank, and say why it is not the SVD of the full update,
-# - compare a trained LoRA with it,
+# - compute the best update of each rank, and say why it is not the truncated SVD of the full update,
+# - compare a trained LoRA with the best update,
 # - say what a LoRA learns first, and how much freezing $A$ costs.
 #
 # You need *Cut the SVD* and *Train h = W0 x + BAx*.
@@ -33,11 +33,11 @@ from lora_np.table import Table
 # $$
 #
 # Now allow only rank 1. The truncated SVD of this update keeps the 2. Then $(3, 0)$ gives zero, and the squared error is 9. If you keep the
-# 1 instead, $(0, 1)$ gives zero, and the squared error is 4. **So the best update of rank 1 is not the truncated full one.**<!-- proof: an
-# error of 9 against 4 --> The smaller number belongs to the stronger input.
+# 1 instead, $(0, 1)$ gives zero, and the squared error is 4. **So the best update of rank 1 is not the truncated full
+# update.**<!-- proof: an error of 9 against 4 --> The 1 belongs to the stronger input.
 #
 # As in *Cut the SVD*, a circle becomes an ellipse, and the thick line is the part that rank 1 keeps. The left picture shows the update
-# alone; the right one shows the update applied to inputs as strong as these.
+# alone. The right picture shows the update applied to inputs of strength 3 and 1.
 
 # %% alt="Left, the update alone: a circle becomes an ellipse whose longer half axis, 2, is that of output 2. Right, the update on the inputs as they are: the longer half axis, 3, is that of output 1. A thick line marks what a cut to rank 1 keeps: output 2 on the left, output 1 on the right."
 best_of_all, strengths = np.diag([1.0, 2.0]), np.diag([3.0, 1.0])
@@ -59,28 +59,28 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # %% [markdown]
 # ## The best of each rank, in two lines
 #
-# The $n$ inputs are the rows of $X$, and $C = X^T X / n$ says how strong they are, in each direction and in pairs of them (their
-# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$ and that, like $C$, stretches without turning: where
-# $C$ stretches a direction by $c$,
-# $C^{1/2}$ stretches it by $\sqrt c$, and its inverse $C^{-1/2}$ by $1 / \sqrt c$. (To compute it, take the roots of the singular values of
-# $C$.) On paper $n = 2$,
-# $C = \tfrac12 \begin{pmatrix} 9 & 0 \\ 0 & 1 \end{pmatrix}$ and $C^{1/2} = \tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
+# The $n$ inputs are the rows of $X$. The matrix $C = X^T X / n$ says how strong the inputs are in each direction: it holds the mean product
+# of every two entries of an input (their **covariance**, if their mean is zero). $C^{1/2}$ is a matrix whose square is $C$. Like $C$, it
+# stretches without turning: where $C$ stretches a direction by $c$, $C^{1/2}$ stretches it by $\sqrt c$, and its inverse $C^{-1/2}$ by
+# $1 / \sqrt c$. (To compute $C^{1/2}$, take the roots of the singular values of $C$.) In our example, $n = 2$,
+# $C = \tfrac12 \begin{pmatrix} 9 & 0 \\ 0 & 1 \end{pmatrix}$ and
+# $C^{1/2} = \tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
 #
-# 1. Let $\Delta_*$ be the best update of any rank. Its output is a nearest point, as in *Factor a matrix*: its error is orthogonal to
-#    everything that an update can add. So by Pythagoras the squared error of any $\Delta$ is the squared error of $\Delta_*$ plus $\|X
-#    (\Delta - \Delta_*)^T\|^2$. That is $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
+# 1. Let $\Delta_*$ be the best update of any rank. As in *Factor a matrix*, its output is the nearest point to the targets, so its error is
+#    orthogonal to everything that an update can add. By Pythagoras, the squared error of any $\Delta$ is the squared error of $\Delta_*$
+#    plus $\|X (\Delta - \Delta_*)^T\|^2$. This equals $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
 #
-# 2. $\Delta\,C^{1/2}$ has the rank of $\Delta$, and can be any matrix of this rank. So the best choice is the SVD of $\Delta_* C^{1/2}$,
-#    truncated to $r$ (Eckart and Young). Multiply it by $C^{-1/2}$ to get the update:
+# 2. $\Delta\,C^{1/2}$ has the same rank as $\Delta$, and can be any matrix of this rank. So the best choice is the SVD of
+#    $\Delta_* C^{1/2}$, truncated to rank $r$ (Eckart and Young). Multiply it by $C^{-1/2}$ to get the update:
 #
 # $$
 # \Delta_r = [\Delta_* C^{1/2}]_r\, C^{-1/2}
 # $$
 #
-# This is **reduced-rank regression** (Izenman, 1975). Where inputs are **white**, equally strong in all directions and not **correlated**
-# (the mean product of any two is zero), $C$ is a multiple of the **identity**, the matrix with ones on the diagonal and zeros elsewhere.
-# What remains is the truncated SVD of $\Delta_*$. (The second line needs a $C$ that has an inverse. A **ridge**, a small number added to its
-# diagonal, sees to that, and keeps the update small.)
+# This is **reduced-rank regression** (Izenman, 1975). Inputs are **white** if they are equally strong in all directions and not
+# **correlated** (the mean product of any two entries is zero). Then $C$ is a multiple of the **identity**, the matrix with ones on the
+# diagonal and zeros elsewhere, and the formula gives the truncated SVD of $\Delta_*$. (The second step needs a $C$ that has an inverse. A
+# **ridge**, a small number added to the diagonal of $C$, guarantees this, and keeps the update small.)
 #
 # ## Every rank, white inputs and others
 #
@@ -157,13 +157,14 @@ Table(["", *formats], rows, title=title, formats=formats)
 # ## What is learned first
 #
 # $B$ starts at zero. So after one step of gradient descent at a learning rate of $\eta$, $\Delta W = -\eta\, G A^T A$, where $G$ is the
-# gradient that a full update would have had. $A^T A$ is a random matrix that lets $r$ directions pass. **A LoRA begins along the full
-# gradient, as far as its $A$ sees it.**<!-- proof: after one step the update is a multiple of G A^T A -->
+# gradient that a full update would have had. $A^T A$ is a random matrix that lets only $r$ directions through. **A LoRA's first step
+# follows the full gradient, but only the part that its $A$ lets through.**<!-- proof: after one step the update is a multiple of G A^T
+# A -->
 #
 # And where does training end? It ends at the exact optimum of its rank: if $C$ has an inverse, this loss has saddles but no other valleys
-# (Baldi and Hornik, 1989). The figure shows the **cosine** of the angle between $\Delta W$ and each of the two, as long vectors: the sum of
-# the products of their entries, divided by both norms. It is 1 for the same direction and 0 for orthogonal ones. The inputs are the
-# stretched ones, the rank is 4, and training is plain gradient descent:
+# (Baldi and Hornik, 1989). The figure compares $\Delta W$ with the full gradient and the optimum by the **cosine** of the angle between
+# matrices as long vectors: the sum of the products of their entries, divided by both norms. The cosine is 1 for the same direction and 0
+# for orthogonal directions. We train rank 4 on the stretched inputs by plain gradient descent:
 
 # %% alt="Cosine of B A against step, on a logarithmic scale from 1 to 10,000. With the first full gradient it rises to 0.8 within the first hundred steps and then falls to 0.73. With the exact optimum it rises later, crosses the first, and ends at 1."
 x, y, rank = stretched, stretched @ update.T, 4
@@ -201,8 +202,9 @@ axes = lnp.plots.lines(curves, xlabel="step", ylabel="cosine with B A", logarith
 # %% [markdown]
 # ## A frozen A
 #
-# $A$ chooses $r$ directions of the input before training has seen any data. How important is it that $A$ learns better ones? Freeze a random
-# $A$ and train only $B$. **Least squares**, the smallest sum of squared errors, gives the best $B$, with $Ax$ as inputs:
+# $A$ chooses $r$ directions of the input before training has seen any data. How important is it that $A$ learns better directions? Freeze a
+# random $A$ and train only $B$, with $Ax$ as its inputs. The best $B$ has the smallest sum of squared errors, and **least squares** finds
+# it:
 
 # %% alt="Share of the full update's gain against the rank. With A trained it is 0.5 at rank 1 and 0.93 at rank 4. With A frozen at random it is 0.2 at rank 1, 0.65 at rank 4, 0.94 at rank 9, and all only at rank 12."
 optimum = lnp.linalg.optimal_losses(x, y)
@@ -223,14 +225,14 @@ assert frozen[3] > 2 * optimum[4]
 assert frozen[11] < 1e-12
 
 # %% [markdown]
-# With $A$ frozen, you need two to three times the rank here. (Freezing saves memory, because the gradients then need only $r$ entries of
-# each input. But for a model that reads handwritten digits, it nearly doubled the loss: `lora-np claims frozen-a`.)
+# With $A$ frozen, you need two to three times the rank here. (Freezing saves memory, because the gradient of $B$ needs only the $r$ entries
+# of $Ax$. But for a model that reads handwritten digits, it nearly doubled the loss: `lora-np claims frozen-a`.)
 #
 # ## Real data: from a photograph to a map
 #
-# Let us return to *Train h = W0 x + BAx*: 10 x 12 pixels are the input and the next 10 x 10 the output, $W_0$ was made for the photograph,
-# and the new task is the map. `optimal_losses` gives the formula's error for every rank at once. We train five ranks and watch the error of
-# each fall towards it:
+# We return to *Train h = W0 x + BAx*. Inputs are 10 x 12 pixels, and outputs are the next 10 x 10. $W_0$ was made for the photograph, and
+# the new task is the map. `optimal_losses` computes the lowest possible error for every rank at once. We train five ranks and watch their
+# errors fall towards this optimum:
 
 # %%
 rng = np.random.default_rng(0)
@@ -270,8 +272,8 @@ with lnp.course.live_figure(axes.figure) as put:
     lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
 
 # %% [markdown]
-# Rank 0 is $W_0$ alone. One direction achieves most of the gain, and beyond rank 4 there is hardly anything left to gain. **The data needs
-# only a low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses almost nothing by its low rank.
+# Rank 0 is $W_0$ alone. Rank 1 achieves most of the gain, and beyond rank 4 hardly anything is left to gain. **The data needs only a
+# low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses almost nothing by its low rank.
 #
 # Here are the same results as numbers. The optimum is computed from the training data, and on this data no update of the same rank can have
 # a smaller error. On held-out data, a trained model may end with a slightly smaller error.
@@ -302,28 +304,28 @@ Table(columns, rows, formats=formats)
 #
 # - For a linear model and squared error, the best $BA$ of rank $r$ is known:
 #   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ truncates the SVD to rank $r$, and $C = X^T X / n$.
-# - For white inputs it is the truncated SVD of $\Delta_*$. For other inputs the truncated full update is worse than this, but training still
-#   finds it.
-# - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model with inputs in all directions, it eventually reaches
-#   the optimum of its rank.
+# - For white inputs, it is the truncated SVD of $\Delta_*$. For other inputs, that truncated SVD is worse than the best $BA$, but training
+#   finds the best.
+# - A LoRA's first step follows the full gradient, but only the part that its $A$ lets through. In a linear model with inputs in all
+#   directions, training eventually reaches the optimum of its rank.
 #
 # ## What you can do now
 #
 # You can say how far a trained LoRA is from the best. Try this, in the notebook:
 #
-# - Train rank 8 for only a hundred steps. At which ranks is the optimum worse than this?
+# - Train rank 8 for only a hundred steps. At which ranks is the optimum worse than your result?
 #
 #   <details><summary>Answer</summary>
 #
-#   Only at rank 0: training ends at about 0.13, and the optimum at rank 1 is 0.123. A hundred steps are not enough, whatever the rank is.
+#   Only at rank 0: training ends at about 0.13, and the optimum at rank 1 is 0.123. A hundred steps are not enough, whatever the rank.
 #
 #   </details>
-# - Stretch the inputs up to 100 times. Where do you see the effect first, in the truncated update or in the trained one?
+# - Stretch the inputs up to 100 times. Where do you see the effect first, in the truncated or in the trained update?
 #
 #   <details><summary>Answer</summary>
 #
-#   In the truncated update: at rank 9 its loss is now 50 times the optimum. Training still finds the optimum; at the worst rank it is at
-#   most 2 % above it. If you stretch the inputs further, Adam becomes slow as well.
+#   In the truncated update: at rank 9 its loss is now 50 times the optimum. Training still finds the optimum: at the worst rank, its loss
+#   is at most 2 % higher. If you stretch the inputs further, Adam becomes slow as well.
 #
 #   </details>
 #

@@ -8,11 +8,11 @@
 # After this lesson you can
 #
 # - follow a computation as a graph and send slopes back through it by hand,
-# - do the same with matrices, and where NumPy copies,
+# - do the same for matrices and for copied arrays,
 # - get 12,000 slopes at once, and take a step that lowers a loss,
 # - say why a gradient is close to a matrix of low rank.
 #
-# You need *See rank*, and no calculus: it begins with one slope.
+# You need *See rank*, and no calculus: the lesson begins with one slope.
 
 # %%
 import matplotlib.pyplot as plt
@@ -26,8 +26,8 @@ import lora_np as lnp
 # Take $f(a) = a^2$ at $a = 3$, and move $a$ a little, to 3.001. The square moves from 9 to 9.006001, about 6 times as far as $a$. This 6 is
 # the **derivative** of $f$ at 3.
 #
-# On paper: if $a$ moves by $h$, the square becomes $(a + h)^2 = a^2 + 2a\,h + h^2$. For a small $h$ the
-# $h^2$ is negligible, so the square moves $2a$ times as far. At $a = 3$ that is 6.
+# On paper: if $a$ moves by $h$, the square becomes $(a + h)^2 = a^2 + 2a\,h + h^2$. For a small $h$ the $h^2$ is negligible, so the square
+# moves $2a$ times as far as $a$. At $a = 3$ this is 6.
 
 
 # %%
@@ -41,8 +41,8 @@ print(f"measured slope: {slope(np.square, 3.0):.6f}")
 # %% [markdown]
 # ## A table of derivatives
 #
-# Every computation, however long, consists of a few kinds of operations. Each operation has a slope for each input. Here they are at $a =
-# 2$, $b = 3$, next to the measured slopes:
+# Every computation, however long, consists of a few kinds of operations. Each operation has a slope for each input. Here are the slopes at
+# $a = 2$, $b = 3$, next to measured slopes:
 
 # %%
 a, b = 2.0, 3.0
@@ -66,18 +66,16 @@ for result, moved, derivative, f in table:
 # ## The graph
 #
 # The smallest possible model has one weight. It predicts $w\,x$, the right answer is $y$, and the **loss**, the number that should become
-# small, is $L = (w\,x
-# - y)^2$. With $w = 3$, $x = 2$, $y = 4$ it is computed in three steps: the product is 6, the difference 2,
-# the square 4. Draw them as a **graph**, with the slope of the table on each arrow.
+# small, is $L = (w\,x - y)^2$. With $w = 3$, $x = 2$, $y = 4$ it is computed in three steps: the product is 6, the difference 2, the
+# square 4. Draw these steps as a **graph**, with the slope from the table on each arrow.
 #
 # How far does $L$ move if $w$ moves? The product moves 2 times as far as $w$, the difference moves as far as the product, and the loss moves
 # 4 times as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes multiply.**<!-- proof: the chain rule --> This is the **chain
 # rule**.
 #
-# To get this for every input at once, start at the end with 1 and walk **back**, which is called the *backward pass*, multiplying by the
-# slope on each arrow. The result at a box is its **gradient**: the change in $L$ divided by a small change in this number. A step turns the
-# gradient of its result, the **upstream
-# gradient**, into gradients of its inputs.
+# To do this for every input at once, start at the end with 1 and walk **back**, multiplying by the slope on each arrow. This is called the
+# *backward pass*. The result at a box is its **gradient**: the change in $L$ divided by a small change in the box's value. A step turns the
+# gradient of its result, the **upstream gradient**, into gradients of its inputs.
 
 # %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y." tags=["cover"]
 values = {"w": 3.0, "x": 2.0, "y": 4.0, "p": 6.0, "e": 2.0, "L": 4.0}
@@ -125,8 +123,8 @@ print("gradients of w, x, y:", w.grad, x.grad, y.grad)
 assert [w.grad, x.grad, y.grad] == [gradients[name] for name in "wxy"] == [8, 12, -4]
 
 # %% [markdown]
-# What if a number is used twice? In $s = a\,b + a$ there are two paths from $a$ to $s$. If $a$ moves, it moves $s$ along both. **Where paths
-# meet, gradients add.**<!-- proof: the chain rule for several variables -->
+# What if a number is used twice? In $s = a\,b + a$ there are two paths from $a$ to $s$. If $a$ moves, it moves $s$ along both paths.
+# **Where paths meet, gradients add.**<!-- proof: the chain rule for several variables -->
 
 # %%
 a, b = lnp.Tensor(2.0), lnp.Tensor(3.0)
@@ -147,12 +145,13 @@ assert b.grad == 2 * 1
 # \text{and the upstream gradient is } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
 # $$
 #
-# That is, raising $y_0$ by $t$ changes the loss by $t$, and raising $y_1$ by $t$ changes it by $-2t$. What are the gradients of $W$ and $x$? (A $T$,
+# Raising $y_0$ by $t$ changes the loss by $t$, and raising $y_1$ by $t$ changes it by $-2t$. What are the gradients of $W$ and $x$? (A $T$,
 # for **transpose**, turns columns into rows.)
 #
-# - **$W_{ij}$** moves only $y_i$, $x_j$ times as far, and the loss $g_i$ times that. So the gradient has the
-#   entries $g_i\,x_j$. That is the column $g$ times the row $x^T$.
-# - **$x_j$** moves every $y_i$, $W_{ij}$ times as far. The paths add: $\sum_i W_{ij}\, g_i$. That is $W^T g$.
+# - **$W_{ij}$** moves only $y_i$, and moves it $x_j$ times as far. And $y_i$ moves the loss $g_i$ times as far. So the gradient of $W$ has
+#   the entries $g_i\,x_j$: it is the column $g$ times the row $x^T$.
+# - **$x_j$** moves every $y_i$, and moves it $W_{ij}$ times as far. The sum over these paths is $\sum_i W_{ij}\, g_i$. So the gradient of
+#   $x$ is $W^T g$.
 #
 # $$
 # g\,x^T = \begin{pmatrix} 1 \\ -2 \end{pmatrix} \begin{pmatrix} 3 & 1 \end{pmatrix}
@@ -173,13 +172,13 @@ assert (W.grad == np.outer(g, [3, 1])).all()
 assert (x.grad == W.data.T @ g).all()  # W.data: the array of a Tensor
 
 # %% [markdown]
-# **What $W$ does forwards, $W^T$ does backwards.**<!-- proof: entry (i, j) of W takes x_j to y_i, and the slope back --> And each gradient
-# has the shape of the array to which it belongs.
+# **The forward pass multiplies by $W$, the backward pass by $W^T$.**<!-- proof: entry (i, j) of W takes x_j to y_i, and the slope back -->
+# And each gradient has the same shape as its array.
 #
 # ## Where NumPy copies
 #
-# If you add a row $b$ to a matrix with three rows, NumPy adds it to each of them: it copies $b$ three times. This is called
-# **broadcasting**. The table has no derivative for copying, but copying is also a product, with a column of ones:
+# If you add a row $b$ to a matrix with three rows, NumPy adds $b$ to each row: it copies $b$ three times. This is called **broadcasting**.
+# The table has no derivative for copying, but a copy is a product, a column of ones times $b$:
 
 # %% alt="A column of three ones, times the row 10 20, is a matrix of three rows, each 10 20."
 ones, row = np.ones((3, 1)), np.array([[10.0, 20.0]])
@@ -190,10 +189,10 @@ figure = lnp.plots.matrix_tiles(
 )
 
 # %% [markdown]
-# So on the way back, it is a product with the transpose, a row of ones. That is a sum over the rows. **Copy
-# forwards, sum backwards.**<!-- proof: slopes of copies of one number add --> This is the rule of the two paths again: $b$ was used three
-# times, so three gradients are added. The reverse is true as well: the upstream gradient of a sum is copied to all of its summands. Here is
-# an example with a gradient $G$ for $X + b$:
+# So the backward pass multiplies by the transpose, a row of ones, which gives a sum over the rows. **Copies on the way forward become sums
+# on the way back.**<!-- proof: slopes of copies of one number add --> This is the rule for paths that meet: $b$ was used three times, so
+# three gradients are added. Conversely, the upstream gradient of a sum is copied to all its summands. Here is an example with an upstream
+# gradient $G$ for $X + b$:
 
 # %%
 X, G = np.zeros((3, 2)), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -210,9 +209,9 @@ assert (summands.grad == 1).all()
 # %% [markdown]
 # ## 12,000 slopes at once
 #
-# Now we return to the question from the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
-# photograph from the 10 x 12 to their left. As in *Train h = W0 x + BAx*, it is the matrix with the smallest squared error there, with a
-# small penalty for large weights (`ridge`). Here is its loss on 20,000 pieces of a map of mountains, and one backward pass:
+# We return to the question from the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a photograph from the 10 x 12
+# pixels to their left. As in *Train h = W0 x + BAx*, it is the matrix with the smallest squared error on the photograph, with a small
+# penalty for large weights (`ridge`). Here is its loss on 20,000 pieces of a map of mountains, and one backward pass:
 
 # %%
 rng = np.random.default_rng(0)
@@ -232,7 +231,7 @@ loss.backward()
 print(f"loss {loss:.4f}, and {W.grad.size:,} gradients")
 
 # %% [markdown]
-# Now move every parameter against its slope. A step that is too short gains little, and one that is too long goes past the valley:
+# Move every parameter against its slope. A step that is too short gains little, and one that is too long goes past the valley:
 
 # %%
 after = {step: terrain_loss(W0 - step * W.grad) for step in [1, 10, 100]}
@@ -246,8 +245,8 @@ assert after[10] < after[1] < loss.item() < after[100]
 #
 # ## A gradient has low rank
 #
-# Remember: for one example the gradient of $W$ is a column times a row, $g\,x^T$. That is a matrix of rank 1!
-# The gradients of $n$ examples add, so they make a matrix of rank $n$ at most:
+# For one example, the gradient of $W$ is a column times a row, $g\,x^T$, so it has rank 1! The gradients of $n$ examples add up to a matrix
+# of rank $n$ at most:
 
 # %%
 for n in [1, 2, 5, 20]:
@@ -273,34 +272,35 @@ print("rank that is enough if 1 % may be missing:", enough)
 assert enough == 9
 
 # %% [markdown]
-# A matrix of rank 9 comes within one percent of it. So only a few of the directions in which these data push the weights matter. This is a
-# first sign that an update $BA$ of low rank may be enough. It is not a proof, because the next step has another gradient.
+# A matrix of rank 9 comes within one percent of this gradient. So these data push the weights mainly in a few directions. This is a first
+# sign, but no proof, that an update $BA$ of low rank may be enough: each step has a different gradient.
 #
 # ## The law
 #
-# - A derivative is a slope. Along a path slopes multiply, where paths meet gradients add.
-# - Backwards from one loss, every input gets its gradient in one backward pass.
-# - What a matrix does forwards, its transpose does backwards. For $y = Wx$ with upstream gradient $g$: $g\,x^T$ for $W$, $W^T g$ for $x$.
-#   Copies become sums, and sums become copies.
-# - The gradient of one example is $g\,x^T$, of rank 1; that of $n$ examples has rank $n$ at most.
+# - A derivative is a slope. Along a path, slopes multiply. Where paths meet, gradients add.
+# - A single backward pass from the loss gives every input its gradient.
+# - The forward pass multiplies by a matrix, the backward pass by its transpose. For $y = Wx$ with upstream gradient $g$, the gradient of
+#   $W$ is $g\,x^T$, and the gradient of $x$ is $W^T g$. Copies become sums, and sums become copies.
+# - The gradient of one example is $g\,x^T$, of rank 1. The gradient of $n$ examples has rank $n$ at most.
 #
 # ## What you can do now
 #
 # You can send a gradient through a computation, by hand and with `backward`. Try this:
 #
-# - On paper: the graph of $L = (w\,x + w - y)^2$ at $w = 1$, $x = 2$, $y = 5$. What is the gradient of $w$?
+# - On paper, draw the graph of $L = (w\,x + w - y)^2$ at $w = 1$, $x = 2$, $y = 5$. What is the gradient of $w$?
 #
 #   <details><summary>Answer</summary>
 #
-#   $w\,x = 2$, plus $w$ is 3, minus $y$ is $-2$. Along both paths to $w$: $2 \cdot (-2) \cdot 2 + 2 \cdot (-2) \cdot 1 = -12$.
+#   First, $w\,x = 2$. Adding $w$ gives 3, and subtracting $y$ gives $-2$. The two paths to $w$ add up to
+#   $2 \cdot (-2) \cdot 2 + 2 \cdot (-2) \cdot 1 = -12$.
 #
 #   </details>
 # - In the table, what are the two slopes of $a / b$?
 #
 #   <details><summary>Answer</summary>
 #
-#   For $a$ it is $1 / b$. If $b$ moves by $h$, the product $y\,b = a$ of it with the result $y$ must stay, so $y$ moves by about
-#   $-y\,h / b$: the slope for $b$ is $-y / b = -a / b^2$. At $a = 2$, $b = 3$: 0.333 and $-0.222$.
+#   For $a$ it is $1 / b$. Call the result $y$, so $y\,b = a$. If $b$ moves by $h$, this product must not change, so $y$ moves by about
+#   $-y\,h / b$. The slope for $b$ is $-y / b = -a / b^2$. At $a = 2$, $b = 3$, the slopes are 0.333 and $-0.222$.
 #
 #   </details>
 # - For $h = BAx$, what are the gradients of $B$ and $A$ if the upstream gradient of $h$ is $g$? Compare with *Train h = W0 x + BAx*.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Train on four bits
 #
-# Most of the memory of a LoRA is not the LoRA. It is $W_0$, which never changes and is stored with 32 bits per parameter.
+# In LoRA training, most of the memory does not hold the LoRA. It holds $W_0$, which never changes and is stored with 32 bits per parameter.
 #
 # **How few bits are enough for a frozen weight, and can you train a LoRA on top of it?**
 #
@@ -30,10 +30,10 @@ from lora_np.table import Table
 # To **quantise** an entry means to store only the index of the nearest of a few **levels**. Take the entries $(3, -1.9, 0.4, 1.2)$ and the
 # seven levels $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$. Three bits are enough for the index of a level.
 #
-# The levels end at 1, so first divide by the largest magnitude, 3: $(1, -0.63, 0.13, 0.4)$. This number is called the **scale**, like
-# $\alpha / r$, but it belongs to these entries. The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Store the indices of these levels and
-# the scale. To read the entries, multiply: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4 and 0.2. None can be larger than half a step, and a
-# step is $\tfrac13 \cdot 3 = 1$.
+# The levels end at 1, so first divide the entries by their largest magnitude, 3. This gives $(1, -0.63, 0.13, 0.4)$. The 3 is the **scale**
+# of these entries (this is not the scale $\alpha / r$). The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Store the indices of these
+# levels and the scale. To read the entries, multiply by the scale: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4 and 0.2. No error can be
+# larger than half a step, and a step is $\tfrac13 \cdot 3 = 1$.
 
 
 # %%
@@ -53,7 +53,7 @@ assert np.allclose(read_back(small, uniform_levels(bits=3), block=4), [3, -2, 0,
 # %% [markdown]
 # ## What a bit is worth
 #
-# Now take a real weight: 352 x 128 entries from the language model that comes with the package. Each **block** of 64 entries shares a scale.
+# Now take a real weight with 352 x 128 entries, from the language model in the package. Each **block** of 64 entries shares a scale.
 
 # %% alt="The relative error against bits, from 2 to 8, on a logarithmic scale: a straight line that falls from 0.7 to 0.006, by half for each bit from three bits on."
 model = language.load("austen")
@@ -77,19 +77,20 @@ assert 2.7 < falls[0] < 3
 assert np.all((falls[1:] > 1.9) & (falls[1:] < 2.4))
 
 # %% [markdown]
-# From three bits on, twice as many levels make half the error: **each further bit about halves it.**<!-- shown: the error at each number of
-# bits --> The third bit gains more, a factor of 2.8, because two bits give only three levels. With four bits, the error is 11 %. Can 16
-# levels do better if they are not evenly spaced?
+# From three bits on, twice as many levels give half the error: **each further bit about halves the error.**<!-- shown: the error at each
+# number of bits --> The third bit gains more, a factor of 2.8, because two bits give only three levels. With four bits, the error is 11 %.
+# Can 16 levels do better if they are not evenly spaced?
 #
 # ## Levels where the weights are
 #
-# These weights look as if they were drawn from a normal distribution, the bell curve: many are near zero, and few are far away. With even
-# steps, the outer levels are hardly used. **NormalFloat** (nf4) places the levels so that each is used about equally often: at **quantiles**.
+# These weights look as if they were drawn from a normal distribution, the bell curve: many are near zero, and few are far away. If levels
+# are evenly spaced, the outer levels are hardly used. **NormalFloat** (nf4) places the levels at **quantiles**, so that each is used about
+# equally often.
 #
-# A quantile is the value below which a given share lies. On paper: half of all values lie below 0, so the quantile of $\tfrac12$ is 0; one
-# fortieth lie below $-1.96$. Take 9 evenly spaced quantiles from $\tfrac12$ up and 8 from $\tfrac12$ down (0 is in both), and divide by the
-# largest. (The largest share cannot be 1, because its quantile is infinite; nf4 takes 0.9677.) The bell shows how often each weight occurs,
-# and the marks below it are the levels:
+# A quantile is the value below which a given share of all values lies. In a normal distribution, half of all values lie below 0, so the
+# quantile of $\tfrac12$ is 0. One fortieth lie below $-1.96$. Take 9 evenly spaced quantiles from $\tfrac12$ up and 8 from $\tfrac12$ down
+# (0 is in both), and divide by the largest. (The largest share cannot be 1, because its quantile is infinite; nf4 uses 0.9677.) The bell
+# shows how often each weight occurs, and the marks below it are the levels:
 
 # %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which are close at zero and far apart at the ends." tags=["cover"]
 outermost = 0.9677083
@@ -136,13 +137,13 @@ assert usage(ours).max() < 0.11 < usage(uniform_levels(bits=4)).max()
 assert lost(W, read_back(W, ours, 64)) < 0.9 * lost(W, read_back(W, uniform_levels(bits=4), 64))
 
 # %% [markdown]
-# No level of nf4 is used more than one time in nine, and the error has fallen by more than a tenth with the same number of bits. (The
-# outermost levels are used less often, because a number divided by the largest of *its* block is not quite normally distributed.)
+# No level of nf4 is used for more than one weight in nine, and the error has fallen by more than a tenth with the same number of bits. (The
+# outermost levels are used less often, because a weight divided by the largest in *its* block is not quite normally distributed.)
 #
 # ## Blocks and outliers
 #
-# A scale costs 32 bits, which its block shares: $4 + 32 / 64 = 4.5$ bits per parameter in blocks of 64. Why not use one scale for the whole
-# matrix? Put one **outlier** into it, 50 times as large as usual, as they occur in large models.
+# A scale costs 32 bits, which the entries of its block share. So blocks of 64 take $4 + 32 / 64 = 4.5$ bits per parameter. Why not use one
+# scale for the whole matrix? Put one **outlier** into it, an entry 50 times as large as usual. Such outliers occur in large models.
 
 # %% alt="Relative error against the size of a block, from 16 to the whole matrix, both logarithmic. As it is, the matrix has an error of 0.08 in blocks of 16, and 0.13 with one scale. With one outlier the curve starts at the same 0.08 and rises to 0.92."
 outlier = W.copy()
@@ -166,7 +167,7 @@ assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 
 # %% [markdown]
 # With a single scale, one number out of 45,056 ruins all the others: they are rounded to zero. **A block confines the
-# outlier.**<!-- shown: the error by the size of the block --> nf4 takes blocks of 64. The scales can be quantised as well (**double
+# outlier.**<!-- shown: the error by the size of the block --> nf4 uses blocks of 64. The scales can be quantised as well (**double
 # quantisation**), which reduces the total from 4.5 to 4.13 bits:
 
 # %%
@@ -181,8 +182,8 @@ assert quantise(W, "nf4", double=True).bits < 4.15
 # %% [markdown]
 # ## What the model notices
 #
-# An error in the weights need not be an error of the model. Here we quantise all 28 linear layers and measure the loss on text by Austen
-# that the model was not trained on:
+# An error in the weights need not make the model worse. Here we quantise all 28 linear layers and measure the loss on text by Austen that
+# the model was not trained on:
 
 # %%
 rows = language.windows(
@@ -242,22 +243,21 @@ print(f"int4 less nf4: {difference:+.4f}, with a standard error of {uncertain:.4
 assert abs(difference) < uncertain
 
 # %% [markdown]
-# With eight bits we measure no loss of quality. Four bits cost less than a hundredth of a nat. (The **standard error** says how far such a
+# With eight bits, we measure no loss of quality. Four bits cost less than a hundredth of a nat. (The **standard error** says how far such a
 # mean is typically off.)
 #
-# Look closely: the error of the weights is a fifth larger in int4 than in nf4, and yet **the loss cannot tell the two apart**<!-- shown: the
-# losses of both runs -->: they differ by less than the
-# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the
-# truncated SVD. So measure the
-# loss, and how sure it is.
+# Compare int4 with nf4. The error of the weights is a fifth larger in int4, and yet **the loss cannot tell the two apart**<!-- shown: the
+# losses of both runs -->: the two losses differ by less than the standard error. Which errors hurt depends on the inputs, as in *Compare
+# with the best possible*, where the best update was not the truncated SVD. So measure the loss, and its standard error.
 #
-# (Q4_0 and Q5_0 are formats of llama.cpp with even steps in blocks of 32. int4 has blocks of 64, and int8 has one scale for each row.)
+# (Q4_0 and Q5_0 are formats of llama.cpp with evenly spaced levels in blocks of 32. int4 has blocks of 64, and int8 has one scale for each
+# row.)
 #
 # ## Repair with a low rank
 #
-# The error is a matrix, $W - Q$. So a product $BA$ can restore a part of it: the best one is the truncated SVD of $W - Q$. Once there is a
-# $BA$, you can quantise $W - BA$ again, which fits better. Alternating between the two is called **LoftQ**. The figure shows the remaining
-# error after each step:
+# The error is a matrix, $W - Q$. So a product $BA$ can restore a part of it, and the best such product is the truncated SVD of $W - Q$.
+# With this $BA$, you can quantise $W - BA$, which fits better. Alternating between these two steps is called **LoftQ**. The figure shows
+# the remaining error after each step:
 
 # %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step gains most; the higher the rank, the lower the line."
 curves = {
@@ -267,7 +267,8 @@ axes = lnp.plots.lines(curves, xlabel="step", ylabel="relative error $\\|W - Q -
 assert all(errors[1] < errors[0] for _, errors in curves.values())
 
 # %% [markdown]
-# LoRA has such a $BA$ anyway. It usually starts at zero, but here it starts as the repair. We do this for all 28 linear layers at rank 8:
+# LoRA has a product $BA$ anyway. It usually starts at zero, but here it starts as the repair. We do this for all 28 linear layers at rank
+# 8:
 
 
 # %%
@@ -290,17 +291,19 @@ assert all(repaired < alone)
 assert at_start["loftq"] < at_start["lora"]
 
 # %% [markdown]
-# Every matrix is now closer to its original, and so is the loss: nearly half of the loss that four bits cost has been recovered.
+# Every matrix is now closer to its original, and the loss is closer to its original value too: nearly half of the increase caused by four
+# bits is undone.
 #
-# That is not always so. On another language model, SmolLM2 with 135 million parameters, the same start lowered the error of all 210 linear
-# layers. The loss on Genesis fell from 2.148 to 2.100 (the how-to page *Work with four bits* says how to repeat it); on a text of a few
-# sentences it rose from 3.951 to 3.959. The Frobenius norm counts all inputs equally. The model does not.
+# The repair does not always help. On another language model, SmolLM2 with 135 million parameters, the same initialisation lowered the error
+# of all 210 linear layers. The loss on Genesis fell from 2.148 to 2.100 (the how-to page *Work with four bits* says how to repeat it). But
+# on a text of a few sentences, it rose from 3.951 to 3.959. The Frobenius norm counts all inputs equally. The model does not.
 #
 # ## QLoRA
 #
-# Now train. On a quantised base this is called **QLoRA**. $W_0$ stays in four bits and never changes. In each step, each layer is
-# dequantised to compute its product, and the result is thrown away again; the backward pass does the same once more. $A$ and $B$ are
-# ordinary float32 matrices. We train on Genesis again, for 50 steps with the same initial values and the same batches, on $W_0$ in 32 bits and in 4:
+# Now we train. LoRA on a quantised base is called **QLoRA**. $W_0$ stays in four bits and never changes. In each step, each layer's $W_0$
+# is dequantised to compute a product, and the dequantised weight is thrown away again. The backward pass repeats this. $A$ and $B$ are
+# ordinary float32 matrices. We train on Genesis again, for 50 steps with the same initial values and the same batches, with $W_0$ in 32
+# bits and in 4:
 
 # %% alt="Loss on a few held-out rows of Genesis against the step of training, on a base in 32 bits, in four, and in four with LoftQ's initialisation: the three lines fall together and lie on each other at the end."
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -342,12 +345,12 @@ for name, end in ends.items():
 assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < at_first - max(ends.values())
 
 # %% [markdown]
-# All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**<!-- shown: the
-# losses after training -->
+# All three losses end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns to make up for the error of its
+# base.**<!-- shown: the losses after training -->
 #
 # ## What is saved
 #
-# Here we count the bytes in memory: the linear layers, the trainable parameters, and what Adam keeps for them:
+# Here we count the bytes in memory for the linear layers, the trainable parameters and Adam's moments:
 
 
 # %%
@@ -378,18 +381,19 @@ assert counted["32 bits"][1:] == counted["4 bits"][1:]
 print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 
 # %% [markdown]
-# $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16 bits, and compared with those it is $16 / 4.5$, or 3.6 times smaller.
+# $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16 bits. Compared with 16 bits, $W_0$ is $16 / 4.5$, or 3.6 times smaller.
 # Nothing else shrinks: $A$, $B$, moments and activations stay the same size. Here the activations of a batch alone take more than $W_0$. In
-# a model of 7 billion
-# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step must compute the weights from their levels again.
+# a model of 7 billion parameters, $W_0$ takes 13 GiB in 16 bits and 3.4 GiB in four. The price is time: each step must compute the weights
+# from their levels again.
 #
 # ## The law
 #
 # - A quantised weight is a level times a scale. From three bits on, each bit about halves the error. A block confines an outlier and costs one scale.
-# - nf4: levels at quantiles of the normal distribution, blocks of 64, 4.5 bits per parameter, 4.13 with double quantisation.
-# - A smaller error in the weights need not be a smaller loss. Measure the loss.
-# - The error is a matrix, and a low rank repairs a part of it.
-# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It saves bytes of $W_0$ and nothing else.
+# - nf4 has levels at quantiles of the normal distribution and blocks of 64. It takes 4.5 bits per parameter, or 4.13 with double
+#   quantisation.
+# - A smaller error in the weights need not mean a smaller loss. Measure the loss.
+# - The error is a matrix, and a matrix of low rank repairs a part of it.
+# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It reduces the memory of $W_0$ and nothing else.
 #
 # ## What you can do now
 #
@@ -399,18 +403,17 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 #
 #   <details><summary>Answer</summary>
 #
-#   The scale is 2, so the numbers become $(1, -\tfrac12, 0.45, 0.05)$, the levels $(1, -\tfrac12, \tfrac12, 0)$, and read back $(2, -1, 1,
-#   0)$. The largest error is 0.1.
+#   The scale is 2, so the entries become $(1, -\tfrac12, 0.45, 0.05)$. The nearest levels are $(1, -\tfrac12, \tfrac12, 0)$, read back as
+#   $(2, -1, 1, 0)$. The largest error is 0.1.
 #
 #   </details>
-# - Which share of the error does rank 8 repair, if $W - Q$ is pure noise of 352 x 128? Compare with the singular values of the
-#   real $W - Q$.
+# - What share of the error does rank 8 repair, if $W - Q$ is pure noise of 352 x 128? Compare with the singular values of the real $W - Q$.
 #
 #   <details><summary>Answer</summary>
 #
-#   `s = np.linalg.svdvals(W - quantise(W, "nf4").dequantised())`, then `(s[:8] ** 2).sum() / (s**2).sum()` gives about 0.15, and
-#   noise of the same shape about 0.15 as well: the error of rounding has no structure. A low rank repairs part of it because the matrix is
-#   small, not because the error has low rank.
+#   `s = np.linalg.svdvals(W - quantise(W, "nf4").dequantised())`, then `(s[:8] ** 2).sum() / (s**2).sum()` gives about 0.15, and so does
+#   noise of the same shape: the rounding error has no structure. A low rank repairs part of it because the matrix is small, not because the
+#   error has low rank.
 #
 #   </details>
 # - Quantise to `Q8_0` and train on it. Are the additional bytes worth it here?

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Look inside an update
 #
-# We train two LoRAs for the same task from different random initialisations, a third one at another rank, and a full update. All four end
+# We train two LoRAs for the same task from different random initialisations, a third LoRA at another rank, and a full update. All four end
 # with the same error.
 #
 # **Have they learned the same thing, and is it something that $W_0$ did not know?**
@@ -25,12 +25,12 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Two planes in a room
 #
-# The floor of a room is a plane, and a ramp that rises by 30 degrees is another. Along the line that they share, the angle between them is
-# 0. At right angles to it, it is 30 degrees. Two planes have two such **principal angles**, listed with the smallest first: 0
-# and 30 degrees.
+# The floor of a room is a plane, and a ramp that rises by 30 degrees is another plane. Along the line that they share, the angle between
+# them is 0. At right angles to this line, the angle is 30 degrees. Two planes have two such **principal angles**, here 0 and 30 degrees,
+# the smaller first.
 #
-# The mean of the squared cosines combines both in one number, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0 if all
-# directions are orthogonal.
+# The mean of the squared cosines combines both angles in one number, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 if the planes are the same,
+# and 0 if all their directions are orthogonal.
 
 # %%
 floor = np.array(
@@ -44,16 +44,17 @@ print("angles:", np.degrees(angles).round(6))
 print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
 
 # %% [markdown]
-# The LoRA paper compares two matrices $A$ in this way. We compare whole updates $BA$ by their **input directions**, the rows $v_1^T,
-# v_2^T, \dots$ of the SVD, the strongest first. These are the inputs that an update responds to. Take the first $i$ of one update, as
-# columns of a matrix $V$, and the first $j$ of the
-# other, as columns of $V'$. With the Frobenius norm of *Cut the SVD*,
+# The LoRA paper compares two matrices $A$ in this way. We compare whole updates $BA$ by their **input directions**, the rows
+# $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. These are the inputs that an update responds to. Take the first $i$ input
+# directions of one update as columns of a matrix $V$, and the first $j$ of the other update as columns of $V'$. With the Frobenius norm of
+# *Cut the SVD*, their similarity is
 #
 # $$
 # \phi(i, j) = \frac{\|V^T V'\|^2}{\min(i, j)}
 # $$
 #
-# is between 0 and 1, and the mean squared cosine if $i = j$. `subspace_similarity` takes the matrices themselves, so our planes are now rows:
+# It lies between 0 and 1. If $i = j$, it is the mean squared cosine. `subspace_similarity` expects directions as rows, so we transpose our
+# planes:
 
 # %%
 phi = lnp.linalg.subspace_similarity(floor.T, ramp.T, 2, 2)
@@ -65,7 +66,7 @@ assert np.isclose(phi, 0.875)
 # ## What chance gives
 #
 # Our inputs have 120 entries. Two random choices of 8 directions among 120 have $\phi = 8 / 120 = 0.067$ on average. If $i$ and $j$ differ,
-# it is the larger of the two divided by 120.
+# the average is the larger of the two divided by 120.
 
 # %%
 rng = np.random.default_rng(0)
@@ -77,7 +78,8 @@ assert abs(by_chance - 8 / 120) < 0.005
 # %% [markdown]
 # ## Four updates, one error
 #
-# The task is that of *Train h = W0 x + BAx*: $W_0$ predicts the next pixels of the photograph and has to learn to predict those of the terrain.
+# The task is the same as in *Train h = W0 x + BAx*: $W_0$ predicts the next pixels of a photograph, and has to learn to do so for the
+# terrain.
 
 # %%
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
@@ -128,9 +130,9 @@ assert errors["none"] > 1.3 * errors["full"]
 # %% [markdown]
 # ## Do they respond to the same inputs?
 #
-# The LoRA paper compares the two matrices $A$. That is safe for all of their directions together, but not for their order. From *Factor a
-# matrix* you know that $(BC)(C^{-1}A)$ is the same update as $BA$. Take a $C$ that makes the strongest direction of $A$ a thousand times
-# weaker. The model stays the same:
+# The LoRA paper compares the two matrices $A$. That is safe for all directions together, but not for their order. From *Factor a matrix*
+# you know that $(BC)(C^{-1}A)$ is the same update as $BA$. Take a $C$ that makes the strongest direction of $A$ a thousand times weaker.
+# The model stays the same:
 
 # %%
 A, B = lnp.value(model.A), lnp.value(model.B)
@@ -143,9 +145,9 @@ for i in [1, 8]:
     print(f"phi({i}, {i}) of the two A: {lnp.linalg.subspace_similarity(A, other_A, i, i):.2f}")
 
 # %% [markdown]
-# All eight directions together are the same, but the first ones have nothing in common. So compare the
-# products $BA$. Which inputs do two initialisations respond to first? Each direction has 120 entries, one for each pixel of the
-# input, so it is a picture of 10 x 12. (Signs are arbitrary.)
+# All eight directions together are the same, but the first directions have nothing in common. So compare the products $BA$. Which inputs do
+# the two updates respond to most? Each direction has 120 entries, one for each pixel of the input, so it is a picture of 10 x 12. (Signs
+# are arbitrary.)
 
 
 # %% alt="Input directions 1 to 4 of two seeds, as pictures of 10 by 12 pixels. The first is a black and a white column at the right edge, in both. The second has bright and dark spots in the lower right corner, in both. The third is alike too. The fourth is noise, and differs."
@@ -167,8 +169,8 @@ print(f"share of the first direction that lies in the last two columns: {edge:.0
 assert edge > 0.7
 
 # %% [markdown]
-# The first direction subtracts the second last column from the last: how steep is the ground where the prediction begins? Both runs found
-# it. The fourth looks like noise. In numbers:
+# The first direction subtracts the second-to-last column from the last: it measures how steep the ground is where the prediction begins.
+# Both runs found it. The fourth direction looks like noise. Here are the numbers:
 
 # %% alt="Two maps of phi for i and j. Left, two seeds at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
 seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other seed"])[:8, :8]
@@ -208,14 +210,14 @@ for name, update in updates.items():
     assert error(keep(update, 3)) - errors[name] < 0.03 * gain
 
 # %% [markdown]
-# Three directions achieve more than 97 % of the gain: the three that both seeds found. **What differs hardly
-# matters.**<!-- shown: the error without what differs --> The LoRA paper found the same for GPT-3, a language model, and took it as a sign
+# The three directions that both seeds found achieve more than 97 % of the gain. **The directions that differ hardly
+# matter.**<!-- shown: the error without what differs --> The LoRA paper found the same for GPT-3, a language model, and took it as a sign
 # that a small rank is enough.
 #
 # ## What phi does not show
 #
-# Now take another task: the same pieces of terrain, but with the target upside down. Beside $\phi$ we show the cosine of the angle between
-# the outputs of two updates, each written as one long vector over held-out pieces.
+# Now we train on another task: the same pieces of terrain, but with the target upside down. Beside $\phi$, the table shows the cosine of
+# the angle between the outputs of two updates, each written as one long vector over held-out pieces.
 
 # %%
 upside_down = np.ascontiguousarray(y.reshape(-1, 10, 10)[:, ::-1].reshape(-1, 100))
@@ -243,8 +245,8 @@ assert rows[-1][4] < 0.6 < 0.98 < min(row[4] for row in rows[:-1])
 assert rows[-1][5] > errors["none"]
 
 # %% [markdown]
-# Judged by $\phi$, the update for the wrong task looks like the right one. But on the terrain it is worse than no update.
-# The **output directions**, $u_1$ and $u_2$ of the SVD, pictures of 10 x 10, show why:
+# Judged by $\phi$, the update for the wrong task looks like the right update. But on the terrain it is worse than no update. The **output
+# directions** $u_1$ and $u_2$ of the SVD, as pictures, show why:
 
 # %% alt="Output directions 1 and 2 of the right task and of the upside-down one. The first changes from left to right, in both alike. The second changes from above to below, and in the wrong task it is the negative of the right one."
 outputs = {}
@@ -258,18 +260,18 @@ assert np.sum(right * wrong) < -0.9
 assert np.sum(right * wrong[::-1]) > 0.9
 
 # %% [markdown]
-# Both respond to the same inputs but predict the opposite about above and below. **A high $\phi$ says that the same inputs are
-# used, not that the same is done with them.**<!-- shown: the wrong task has a high phi and a large error --> So compare outputs. Those of
-# our four updates agree almost exactly, whatever $\phi(8, 8)$ is: in everything that matters, they have learned the same.
+# Both updates respond to the same inputs, but they predict opposite differences between above and below. **A high $\phi$ says that two
+# updates use the same inputs, not that they do the same with them.**<!-- shown: the wrong task has a high phi and a large error --> So
+# compare outputs. The outputs of our four updates agree almost exactly, whatever $\phi(8, 8)$ is: in everything that matters, they have
+# learned the same thing.
 #
 # ## Amplification
 #
-# Now to the second half of the question. Does an update amplify what $W_0$ already does, or add something that it never did? How large is
-# the update where it acts, compared with $W_0$ in the same place? (Size is the Frobenius norm.) On paper:
+# The second half of the question remains: does an update amplify what $W_0$ already does, or add something new? Compare the size of the
+# update with the size of $W_0$ in the same directions. (Size is the Frobenius norm.) On paper, let
 # $W_0 = \begin{pmatrix} 5 & 0 \\ 0 & \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts
-# only in the second direction, with size 2. There, the size of $W_0$ is $\tfrac12$. So the **amplification factor** is 4. In general, with
-# the first $r$
-# directions $U$ and $V$ of the update on both sides:
+# only in the second direction, with size 2. There, the size of $W_0$ is $\tfrac12$. So the **amplification factor** is 4. In general, let
+# $U$ and $V$ hold the first $r$ output and input directions of the update. Then the factor is
 #
 # $$
 # \frac{\|\Delta W\|}{\|U^T W_0 V\|}
@@ -281,7 +283,7 @@ print("on paper:", factor)
 assert factor == 4
 
 # %% [markdown]
-# The table shows it for our update of rank 8 and for a **control**, random updates of rank 8 and of the same size:
+# The table shows this factor for our update of rank 8. As a **control**, it shows random updates of the same rank and size:
 
 # %%
 update = updates["r = 8"]
@@ -304,21 +306,21 @@ assert trained[2] > 5 * random[2]
 assert trained[2] > 0.5 * own
 
 # %% [markdown]
-# The paper found factors of 21.5 at rank 4 and 1.9 at rank 64, for GPT-3 (its table 7). Is 21.5 a lot? Here a **random** update has a larger
-# factor, because $W_0$ is small in random directions. And the factor doubles if the update doubles. It says little.
+# The paper found factors of 21.5 at rank 4 and 1.9 at rank 64, for GPT-3 (its table 7). Is 21.5 a lot? Here a **random** update has a
+# larger factor, because $W_0$ is small in random directions. And the factor doubles if the update doubles. The factor alone says little.
 #
 # The column *size of W0 in its directions* says more. In the directions of the trained update, $W_0$ is many times as large as in random
-# directions (0.32 and 0.02 in the paper). So the update does not add new directions. It amplifies some that $W_0$ already has.
+# directions (in the paper, 0.32 and 0.02). So the update does not add new directions. It amplifies directions that $W_0$ already has.
 #
-# The paper's $W_0$ has size 21.67 in its own first four directions: so its updates amplify directions that $W_0$ hardly uses. **Ours
-# does the opposite**<!-- shown: the size of W0 in the update's directions and in its own -->: it acts where $W_0$ is strong. (On text we
-# found the same as the paper: `lora-np claims amplification`.)
+# In its own first four directions, the paper's $W_0$ has size 21.67, far more than 0.32. So the paper's updates amplify directions that
+# $W_0$ hardly uses. **Our update does the opposite**<!-- shown: the size of W0 in the update's directions and in its own -->: it acts where
+# $W_0$ is strong. (On text we found the same as the paper: `lora-np claims amplification`.)
 #
 # ## Intruder dimensions
 #
-# A direction is new if it is strong in the fine-tuned weight $W_0 + \Delta W$ but absent from $W_0$. Take the first output directions $u_1,
-# u_2, \dots$ of the fine-tuned weight. For each, find the closest of all output directions of $W_0$. If even the cosine with this one is
-# below a threshold, say 0.6, the direction is an **intruder dimension**.
+# A direction is new if it is strong in the fine-tuned weight $W_0 + \Delta W$ but absent from $W_0$. Take the first output directions
+# $u_1, u_2, \dots$ of the fine-tuned weight. For each, find the closest output direction of $W_0$. If even their cosine is below a
+# threshold, such as 0.6, $u_i$ is an **intruder dimension**.
 #
 # On paper: let $W_0$ have 4, 3, 2, 1 on its diagonal, so its directions are the axes. The direction $(1, 1, 1, 1) /
 # 2$ has the cosine $\tfrac12$ with each axis. An update that is strong in this direction adds an intruder:
@@ -333,7 +335,8 @@ print("indices of the intruders:", intruders)
 assert intruders[0] == 0
 
 # %% [markdown]
-# LoRA is suspected of adding more of these than a full update, since all of its size lies in few directions. First, random updates of two sizes:
+# LoRA is suspected of adding more intruders than a full update, since all of its size lies in few directions. We first try random updates
+# of two sizes:
 
 
 # %%
@@ -360,10 +363,11 @@ assert 3 * weak[-1] < weak[:-1].min()
 assert strong[2:].min() > 8
 
 # %% [markdown]
-# A weak update adds intruders if its rank is low. An update as large as our trained one adds as many as it can, at every rank.
+# A weak update adds intruders if its rank is low. An update as large as our trained update adds as many as it can, at every rank.
 #
 # For the trained updates, the control is a weight that has learned nothing new: it was fitted to other pieces of the **same photograph**.
-# For the first 20 directions of each weight, the picture shows the cosine with the closest direction of $W_0$. Intruders are in the grey band.
+# For the first 20 directions of each weight, the picture shows the cosine with the closest direction of $W_0$. Intruders lie in the grey
+# band.
 
 
 # %% alt="For the first 20 output directions of each fine-tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on." tags=["cover"]
@@ -395,12 +399,13 @@ print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")
 assert counts["r = 8"] <= counts["full"] < counts[control]
 
 # %% [markdown]
-# A random update of this size and rank adds eight or more intruders in the first 10 directions, the trained one none in the first 20. The
-# control has most, although it does the old task nearly as well as $W_0$: where singular values are close, a small change turns their directions.
+# A random update of this size and rank adds eight or more intruders in the first 10 directions. The trained update of rank 8 adds none in
+# the first 20. The control has the most, although it does the old task nearly as well as $W_0$: where singular values are close, a small
+# change turns their directions.
 #
-# So in this small model the count says nothing about what was learned. That does not refute the paper that introduced it:
-# there, in language models, only LoRA had intruders, and weakening them brought old abilities back.
-# **A direction matters if the error changes when you take it away.**<!-- shown: the errors of the first directions alone, above -->
+# So in this small model, the count says nothing about what was learned. That does not refute the paper that introduced this measure. In its
+# language models, only LoRA had intruders, and weakening them restored old abilities. **A direction matters if the error changes when you
+# take it away.**<!-- shown: the errors of the first directions alone, above -->
 #
 # ## The law
 #
@@ -435,18 +440,18 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 #   <details><summary>Answer</summary>
 #
-#   $\phi$ stays 1, since directions have no length. The amplification doubles, from 3.7 to 7.3. The error rises from 0.115 to 0.156, nearly
-#   to the error without any update: a larger factor is not better.
+#   $\phi$ with the original stays 1, since directions have no length. The amplification doubles, from 3.7 to 7.3. The error rises from
+#   0.115 to 0.156, nearly to the error without any update: a larger factor is not better.
 #
 #   </details>
-# - In the SVD of the weight that was fine-tuned in full, set the singular values of the intruders to zero, and then of as many others. What does
-#   `error` say?
+# - Take the SVD of the fully fine-tuned weight, and set the singular values of the intruders to zero. Then remove as many other directions
+#   instead. How does `error` change?
 #
 #   <details><summary>Answer</summary>
 #
-#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven random
-#   ones of the others typically by 0.029 (the median, the middle of many tries). The whole update is worth 0.044: the intruders hardly
-#   matter here.
+#   Without the seven intruders, the error rises by 0.0008. Without the last seven other directions of the first 20, it rises by 0.0015.
+#   Without seven random others, it typically rises by 0.029 (the median, the middle of many tries). The whole update lowers it by 0.044, so
+#   the intruders hardly matter here.
 #
 #   </details>
 #

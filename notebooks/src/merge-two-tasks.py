@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Merge two tasks
 #
-# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. You want a model that does
-# both, with one set of parameters. So you add both updates.
+# One adapter makes our language model write like the King James Bible, and another like *The Devil's Dictionary*. You want one model that
+# can do both, with one set of parameters. So you add the two updates.
 #
 # **What happens when you add two updates?**
 #
@@ -12,7 +12,7 @@
 # - see how two updates interfere, and measure it,
 # - choose the weights of a sum, and compare merge methods fairly.
 #
-# You need *Open a real adapter*, and from *Adapt a language model* the meaning of a loss.
+# You need *Open a real adapter*, and the meaning of a loss from *Adapt a language model*.
 
 # %%
 import os
@@ -32,8 +32,9 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## One adapter
 #
-# To **merge** an adapter means to write a model in which each $W_0$ is replaced by $W_0 + \frac{\alpha}{r} BA$. It computes the same as base
-# and adapter, without additional products. We measure losses on the last 6,000 characters of each book, on which no adapter was trained.
+# To **merge** an adapter means to write a model in which each $W_0$ is replaced by $W_0 + \frac{\alpha}{r} BA$. This model computes the
+# same as the base with its adapter, but without additional products. We measure losses on the last 6,000 characters of each book, on which
+# no adapter was trained.
 
 # %%
 names = {
@@ -66,13 +67,13 @@ print(
 assert abs(merged - alone) < 0.001
 
 # %% [markdown]
-# The price is that a merged model is as large as the base, and that you can no longer separate the two. For ten tasks, keep one base and ten
-# adapters. The second price is rounding.
+# Merging has a price. A merged model is as large as the base, and you can no longer separate base and adapter. So for ten tasks, keep one
+# base and ten adapters. A second price is rounding.
 #
 # ## What low precision destroys
 #
-# Large models are mostly stored in **bfloat16**, 16 bits per parameter. Between 1 and 2 there are 128 such numbers,
-# $1/128 = 0.0078$ apart. Take a weight of 1 and add a small update:
+# Large models are mostly stored in **bfloat16**, with 16 bits per parameter. Between 1 and 2 there are 128 such numbers, $1/128 = 0.0078$
+# apart. Take a weight of 1 and add a small update:
 
 # %%
 for update in [0.003, 0.005, 0.01]:
@@ -80,9 +81,9 @@ for update in [0.003, 0.005, 0.01]:
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
-# An update of less than half a step is lost, and a larger one becomes a whole step. In a large matrix this happens to many entries at once.
-# We store a query matrix in bfloat16 and in float16 (which has as many bits, but uses three more for digits and fewer for the range). Then
-# we merge the update as it was trained, and weaker ones, and measure which share of the update's norm is lost.
+# An update of less than half a step is lost, and a larger update becomes a whole step. In a large matrix this happens to many entries at
+# once. We store a query matrix in bfloat16 and in float16 (which also has 16 bits, but uses three more for digits and three fewer for the
+# range). Then we merge the trained update and weaker copies of it, and measure what share of the update's norm is lost.
 
 # %%
 bible = adapters.load(paths["Bible"])
@@ -111,9 +112,9 @@ xlabel, ylabel = "how many times weaker the update is made", "share of it lost b
 axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
 
 # %% [markdown]
-# The rounding error depends on the size of $W_0$: it is a fraction of a percent of each entry, however weak the update is. **So weak updates
-# suffer most.**<!-- claim: merge-in-four-bits --> In a short format, you cannot even subtract a merged adapter again exactly. (The LoRA
-# paper switches tasks by subtraction; in float32 that does little harm.)
+# The rounding error depends on the size of $W_0$: it is a fraction of a percent of each entry, however weak the update is. **So weak
+# updates suffer most.**<!-- claim: merge-in-four-bits --> With so few bits, you cannot even subtract a merged adapter exactly. (The LoRA
+# paper switches tasks by subtraction. In float32 that does little harm.)
 
 # %%
 stored = lnp.hub.rounded(W0, "bfloat16")
@@ -134,10 +135,10 @@ assert np.mean(back != stored) > 0.1
 # \Delta_2 = \begin{pmatrix} 0 \\ 1 \end{pmatrix} \begin{pmatrix} 1 & 1 \end{pmatrix}
 # $$
 #
-# Task 1 has inputs such as $x = (1, 0)$, to which $\Delta_1 x = (1, 0)$ should be added. The sum adds $(1, 1)$, because $\Delta_2$ responds
-# as well: $A_2 x = 1$. That is **interference**. For $x = (1, -1)$ there is none, since $A_2 x = 0$. **Updates interfere if one task's $A$
-# responds to the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> It does not help if the two updates, as long
-# vectors, are orthogonal: here they are.
+# Task 1 has inputs such as $x = (1, 0)$, for which the update should add $\Delta_1 x = (1, 0)$. The sum adds $(1, 1)$, because $\Delta_2$
+# responds as well: $A_2 x = 1$. That is **interference**. For $x = (1, -1)$ there is no interference, since $A_2 x = 0$. **Updates
+# interfere if one task's $A$ responds to the other task's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> They can
+# interfere even if they are orthogonal as long vectors, as these two are.
 
 # %%
 first, second = np.outer([1, 0], [1, 0]), np.outer([0, 1], [1, 1])
@@ -148,10 +149,9 @@ assert np.sum(first * second) == 0
 # %% [markdown]
 # ## Two in the language model
 #
-# Record the input of each of the 28 linear layers while the model reads the Bible. `Recording` below wraps a layer: it keeps a copy of each
-# input `x`, and then
-# does what the layer does. With these inputs, compare how much the Dictionary's update adds with how much the Bible's own update adds. Then
-# do the same with the roles exchanged.
+# We record the inputs of all 28 linear layers while the model reads the Bible. `Recording` below wraps a layer: it keeps a copy of each
+# input `x`, and then calls the layer. For these inputs, we compare how much the Dictionary's update adds with how much the Bible's own
+# update adds. Then we exchange the roles of the two books.
 
 # %%
 seen = {}
@@ -204,15 +204,15 @@ assert abs(np.median(cosines)) < 0.05
 assert all(0.5 < share.min() < share.max() < 2 for share in strays.values())
 
 # %% [markdown]
-# As long vectors the updates are orthogonal: their **cosine**, the products of their entries added up and divided by both norms, is near 0.
-# Yet each responds to the other's text about as strongly as to its own, because both texts are English and produce similar inputs. So a sum
-# must be a compromise.
+# As long vectors, the updates are orthogonal: their **cosine**, the products of their entries added up and divided by both norms, is
+# near 0. Yet each update responds to the other task's text about as strongly as to its own, because both texts are English and produce
+# similar inputs. So a sum must be a compromise.
 #
 # ## Weights first
 #
 # Each update in a sum has a factor, called its weight (which has nothing to do with the weights of the model). Let both weights be $c$, so
-# that the sum is $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, so the
-# ranks add up. Here are both losses for $c$ from 0.2 to 1. The best place is the lower left:
+# that the sum is $c\,(\Delta_1 + \Delta_2)$. `combine` writes this sum without forming a large matrix: it joins the two matrices $A$, and
+# the two matrices $B$, so the ranks add up. The figure shows both losses for $c$ from 0.2 to 1. The lower left is best:
 
 # %% alt="Loss on the Dictionary against loss on the Bible, lower left is better. Single adapters: the Bible's at 1.18 and 2.26, the Dictionary's at 1.84 and 1.57, the base at 1.93 and 1.94. The curve of the sum runs from the base at small weights to 1.34 and 1.74 at one half, and back up to 1.48 and 2.05 at one." tags=["cover"]
 shares_of_each = [0.2, 0.35, 0.5, 0.75, 1.0]
@@ -243,19 +243,21 @@ assert curve[2][0] < base[0] - 0.5
 assert curve[2][1] < base[1] - 0.15
 
 # %% [markdown]
-# At $c = 1$ the sum is worse on the Dictionary than no adapter at all. At one half it is better than the base on both, but worse on each
-# than the adapter that was made for it: it keeps about three quarters of the gain of the Bible's adapter, and half of the gain of the Dictionary's.
+# At $c = 1$ the sum is worse on the Dictionary than no adapter at all. At one half, it is better than the base on both texts, but worse on
+# each text than the adapter for that text. It keeps about three quarters of the gain of the Bible's adapter, and half of the gain of the
+# Dictionary's adapter.
 #
 # ## What helps
 #
-# There are dozens of merge methods. Here are three of them and the plain sum, at weights of 0.5, 0.75 and 1:
+# There are dozens of merge methods. We compare three of them with the plain sum, at weights of 0.5, 0.75 and 1:
 #
-# - **TIES** looks at each entry. (`ties_svd` then truncates the result to a low rank again.) In each update it sets the smaller half of the
-#   entries to zero. Where two updates disagree in sign, the sign with the larger total wins, and only entries of that sign are added.
-# - **Iso** looks at directions. It takes the SVD of the sum and gives all its singular values their mean, so that no task's strong
-#   directions drown another's.
-# - **RegMean** looks at inputs. It solves for the update whose outputs, on each task's inputs, are closest to what that task's own update
-#   gives, by **least squares** (the least sum of squared errors). For that it needs $X^T X$ of each layer's inputs (`grams`).
+# - **TIES** looks at each entry. In each update, it sets the smaller half of the entries to zero. Where two updates disagree in sign, the
+#   sign with the larger total wins, and only entries of that sign are added. (`ties_svd` then truncates the result to a low rank again.)
+# - **Iso** looks at directions. It takes the SVD of the sum and replaces all its singular values by their mean, so that one task's strong
+#   directions do not drown another task's.
+# - **RegMean** looks at inputs. For each task's inputs, the merged update should give nearly the same outputs as that task's own update.
+#   RegMean finds the closest fit by **least squares** (the least sum of squared errors). For this it needs $X^T X$ of each layer's inputs
+#   (`grams`).
 
 # %%
 methods = {
@@ -288,13 +290,12 @@ assert abs(at_best["sum"] - at_best["regmean"]) < 0.03
 assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 
 # %% [markdown]
-# If you read only *both, at 1*, TIES and RegMean are far better than the sum. But the last column shows that the plain sum, at its own best
-# weight, is as good as the best.
-# **If you compare merge methods at one weight, you measure the weight**<!-- shown: both columns of the table -->, as with learning rates.
-# RegMean needs no search for its weight, because it looks at the inputs.
+# If you read only the column *both, at 1*, TIES and RegMean are far better than the sum. But the last column shows that the plain sum, at
+# its own best weight, is as good as the best. **If you compare merge methods at one weight, you measure the weight**<!-- shown: both
+# columns of the table -->, as with learning rates. RegMean needs no search for its weight, because it looks at the inputs.
 #
-# Finally, there is **training**: a few steps on both texts, starting from the sum at one half, let the two parts adjust to each other. Here
-# are twenty steps.
+# Finally, **training** can help. Start from the sum at one half, and train a few steps on both texts, so that the two parts adjust to each
+# other. We train twenty steps.
 
 # %%
 half = lnp.merge(combined("sum", 0.5))
@@ -318,14 +319,14 @@ Table(["", *formats], rows, title="Losses", formats=formats)
 assert all(np.array(mended) < curve[2])
 
 # %% [markdown]
-# It helps a little. No method here is as good as each adapter alone. **If you can switch adapters, do not merge
-# them**<!-- shown: the table of losses -->: keep one base and two files, and attach the one that you need.
+# Training helps a little. No method here is as good as each adapter alone. **If you can switch adapters, do not merge them**<!-- shown: the
+# table of losses -->: keep one base and two files, and attach the one that you need.
 #
 # ## The law
 #
 # - Merging adds the update once and for all. Its rounding error depends on the size of $W_0$, so weak updates are lost first. Merge in
 #   float32, from the original base.
-# - Two updates interfere where the $A$ of one responds to the inputs of the other. It says nothing if the updates are orthogonal.
+# - Two updates interfere if one task's $A$ responds to the other task's inputs. They can do so even if they are orthogonal.
 # - Choose the weights of a sum by measuring. A weight of 1 for each was not the best here.
 #
 # ## What you can do now
@@ -336,8 +337,8 @@ assert all(np.array(mended) < curve[2])
 #
 #   <details><summary>Answer</summary>
 #
-#   For an input of task 1 if its second entry is not zero, and for an input of task 2 if its first entry is not zero. If task 1 has only
-#   inputs $(t, 0)$ and task 2 only inputs $(0, t)$, they never interfere.
+#   They interfere for an input of task 1 if its second entry is not zero, and for an input of task 2 if its first entry is not zero. If
+#   task 1 has only inputs $(t, 0)$ and task 2 only inputs $(0, t)$, they never interfere.
 #
 #   </details>
 # - Give the Bible twice the weight of the Dictionary: `weights=[0.6, 0.3]`. Which of the two losses changes more, compared with 0.5 for both?
@@ -347,7 +348,8 @@ assert all(np.array(mended) < curve[2])
 #   The Dictionary's loss changes more: it rises from 1.74 to 1.87, and the Bible's falls from 1.34 to 1.26. One gains at the other's expense.
 #
 #   </details>
-# - In a terminal: `lora-np combine ONE=0.5 TWO=0.5 --method cat -o SUM` for two adapters of the same base. What does `lora-np diff ONE SUM` say?
+# - In a terminal, run `lora-np combine ONE=0.5 TWO=0.5 --method cat -o SUM` for two adapters of the same base. What does
+#   `lora-np diff ONE SUM` say?
 #
 #   <details><summary>Answer</summary>
 #
