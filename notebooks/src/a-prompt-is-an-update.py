@@ -150,7 +150,7 @@ assert parameters == 4 * (128 + 128) == 1_024
 # ## One token later
 #
 # Nobody asks a model for a single token. Let the text continue, and compare the adapted model with the prompted model at each token. One
-# way to compare two lists of probabilities is the **Kullback-Leibler divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: the average cost, in
+# way to compare two lists of probabilities is the Kullback-Leibler **divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: the average cost, in
 # nats of loss, of predicting with $q$ when $p$ is true. It is 0 if $p$ and $q$ are equal.
 #
 # For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight more
