@@ -29,8 +29,8 @@ from lora_np.table import Table
 # them is 0. At right angles to this line, the angle is 30 degrees. Two planes have two such **principal angles**, here 0 and 30 degrees,
 # the smaller first.
 #
-# The mean of the squared cosines combines both angles in one number, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 if the planes are the same,
-# and 0 if all their directions are orthogonal.
+# The mean of the squared cosines combines both in one number, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0 if all
+# directions are orthogonal.
 
 # %%
 floor = np.array(
@@ -44,17 +44,16 @@ print("angles:", np.degrees(angles).round(6))
 print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
 
 # %% [markdown]
-# The LoRA paper compares two matrices $A$ in this way. We compare whole updates $BA$ by their **input directions**, the rows
-# $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. These are the inputs that an update responds to. Take the first $i$ input
-# directions of one update as columns of a matrix $V$, and the first $j$ of the other update as columns of $V'$. With the Frobenius norm of
-# *Cut the SVD*, their similarity is
+# The LoRA paper compares two matrices $A$ in this way. We compare whole updates $BA$ by their **input directions**, the rows $v_1^T,
+# v_2^T, \dots$ of the SVD, the strongest first. These are the inputs that an update responds to. Take the first $i$ of one update, as
+# columns of a matrix $V$, and the first $j$ of the
+# other, as columns of $V'$. With the Frobenius norm of *Cut the SVD*,
 #
 # $$
 # \phi(i, j) = \frac{\|V^T V'\|^2}{\min(i, j)}
 # $$
 #
-# It lies between 0 and 1. If $i = j$, it is the mean squared cosine. `subspace_similarity` expects directions as rows, so we transpose our
-# planes:
+# is between 0 and 1, and the mean squared cosine if $i = j$. `subspace_similarity` takes the matrices themselves, so our planes are now rows:
 
 # %%
 phi = lnp.linalg.subspace_similarity(floor.T, ramp.T, 2, 2)
@@ -78,8 +77,7 @@ assert abs(by_chance - 8 / 120) < 0.005
 # %% [markdown]
 # ## Four updates, one error
 #
-# The task is the same as in *Train h = W0 x + BAx*: $W_0$ predicts the next pixels of a photograph, and has to learn to do so for the
-# terrain.
+# The task is that of *Train h = W0 x + BAx*: $W_0$ predicts the next pixels of the photograph and has to learn to predict those of the terrain.
 
 # %%
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
@@ -169,8 +167,8 @@ print(f"share of the first direction that lies in the last two columns: {edge:.0
 assert edge > 0.7
 
 # %% [markdown]
-# The first direction subtracts the second-to-last column from the last: it measures how steep the ground is where the prediction begins.
-# Both runs found it. The fourth direction looks like noise. Here are the numbers:
+# The first direction subtracts the second last column from the last: how steep is the ground where the prediction begins? Both runs found
+# it. The fourth looks like noise. In numbers:
 
 # %% alt="Two maps of phi for i and j. Left, two seeds at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
 seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other seed"])[:8, :8]
@@ -216,8 +214,8 @@ for name, update in updates.items():
 #
 # ## What phi does not show
 #
-# Now we train on another task: the same pieces of terrain, but with the target upside down. Beside $\phi$, the table shows the cosine of
-# the angle between the outputs of two updates, each written as one long vector over held-out pieces.
+# Now take another task: the same pieces of terrain, but with the target upside down. Beside $\phi$ we show the cosine of the angle between
+# the outputs of two updates, each written as one long vector over held-out pieces.
 
 # %%
 upside_down = np.ascontiguousarray(y.reshape(-1, 10, 10)[:, ::-1].reshape(-1, 100))
@@ -260,10 +258,9 @@ assert np.sum(right * wrong) < -0.9
 assert np.sum(right * wrong[::-1]) > 0.9
 
 # %% [markdown]
-# Both updates respond to the same inputs, but they predict opposite differences between above and below. **A high $\phi$ says that two
-# updates use the same inputs, not that they do the same with them.**<!-- shown: the wrong task has a high phi and a large error --> So
-# compare outputs. The outputs of our four updates agree almost exactly, whatever $\phi(8, 8)$ is: in everything that matters, they have
-# learned the same thing.
+# Both respond to the same inputs but predict the opposite about above and below. **A high $\phi$ says that the same inputs are
+# used, not that the same is done with them.**<!-- shown: the wrong task has a high phi and a large error --> So compare outputs. Those of
+# our four updates agree almost exactly, whatever $\phi(8, 8)$ is: in everything that matters, they have learned the same.
 #
 # ## Amplification
 #
@@ -306,15 +303,15 @@ assert trained[2] > 5 * random[2]
 assert trained[2] > 0.5 * own
 
 # %% [markdown]
-# The paper found factors of 21.5 at rank 4 and 1.9 at rank 64, for GPT-3 (its table 7). Is 21.5 a lot? Here a **random** update has a
-# larger factor, because $W_0$ is small in random directions. And the factor doubles if the update doubles. The factor alone says little.
+# The paper found factors of 21.5 at rank 4 and 1.9 at rank 64, for GPT-3 (its table 7). Is 21.5 a lot? Here a **random** update has a larger
+# factor, because $W_0$ is small in random directions. And the factor doubles if the update doubles. It says little.
 #
 # The column *size of W0 in its directions* says more. In the directions of the trained update, $W_0$ is many times as large as in random
 # directions (in the paper, 0.32 and 0.02). So the update does not add new directions. It amplifies directions that $W_0$ already has.
 #
-# In its own first four directions, the paper's $W_0$ has size 21.67, far more than 0.32. So the paper's updates amplify directions that
-# $W_0$ hardly uses. **Our update does the opposite**<!-- shown: the size of W0 in the update's directions and in its own -->: it acts where
-# $W_0$ is strong. (On text we found the same as the paper: `lora-np claims amplification`.)
+# The paper's $W_0$ has size 21.67 in its own first four directions: so its updates amplify directions that $W_0$ hardly uses. **Ours
+# does the opposite**<!-- shown: the size of W0 in the update's directions and in its own -->: it acts where $W_0$ is strong. (On text we
+# found the same as the paper: `lora-np claims amplification`.)
 #
 # ## Intruder dimensions
 #
@@ -335,8 +332,7 @@ print("indices of the intruders:", intruders)
 assert intruders[0] == 0
 
 # %% [markdown]
-# LoRA is suspected of adding more intruders than a full update, since all of its size lies in few directions. We first try random updates
-# of two sizes:
+# LoRA is suspected of adding more of these than a full update, since all of its size lies in few directions. First, random updates of two sizes:
 
 
 # %%
@@ -399,9 +395,8 @@ print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")
 assert counts["r = 8"] <= counts["full"] < counts[control]
 
 # %% [markdown]
-# A random update of this size and rank adds eight or more intruders in the first 10 directions. The trained update of rank 8 adds none in
-# the first 20. The control has the most, although it does the old task nearly as well as $W_0$: where singular values are close, a small
-# change turns their directions.
+# A random update of this size and rank adds eight or more intruders in the first 10 directions, the trained one none in the first 20. The
+# control has most, although it does the old task nearly as well as $W_0$: where singular values are close, a small change turns their directions.
 #
 # So in this small model, the count says nothing about what was learned. That does not refute the paper that introduced this measure. In its
 # language models, only LoRA had intruders, and weakening them restored old abilities. **A direction matters if the error changes when you
@@ -440,8 +435,8 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 #   <details><summary>Answer</summary>
 #
-#   $\phi$ with the original stays 1, since directions have no length. The amplification doubles, from 3.7 to 7.3. The error rises from
-#   0.115 to 0.156, nearly to the error without any update: a larger factor is not better.
+#   $\phi$ stays 1, since directions have no length. The amplification doubles, from 3.7 to 7.3. The error rises from 0.115 to 0.156, nearly
+#   to the error without any update: a larger factor is not better.
 #
 #   </details>
 # - Take the SVD of the fully fine-tuned weight, and set the singular values of the intruders to zero. Then remove as many other directions
@@ -449,9 +444,9 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 #   <details><summary>Answer</summary>
 #
-#   Without the seven intruders, the error rises by 0.0008. Without the last seven other directions of the first 20, it rises by 0.0015.
-#   Without seven random others, it typically rises by 0.029 (the median, the middle of many tries). The whole update lowers it by 0.044, so
-#   the intruders hardly matter here.
+#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven random
+#   ones of the others typically by 0.029 (the median, the middle of many tries). The whole update is worth 0.044: the intruders hardly
+#   matter here.
 #
 #   </details>
 #

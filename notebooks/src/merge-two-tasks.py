@@ -113,7 +113,7 @@ axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
 
 # %% [markdown]
 # The rounding error depends on the size of $W_0$: it is a fraction of a percent of each entry, however weak the update is. **So weak
-# updates suffer most.**<!-- claim: merge-in-four-bits --> With so few bits, you cannot even subtract a merged adapter exactly. (The LoRA
+# updates suffer most.**<!-- claim: merge-in-four-bits --> In so low a precision, you cannot even subtract a merged adapter exactly. (The LoRA
 # paper switches tasks by subtraction. In float32 that does little harm.)
 
 # %%
