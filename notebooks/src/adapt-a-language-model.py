@@ -40,7 +40,7 @@ print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 # came next. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, so its loss is $\ln 96 = 4.56$. A model that is
 # always certain and right has a loss of 0. A model that hesitates between three equally likely characters has a loss of $\ln 3 = 1.10$.
 #
-# We use two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the
+# We use two texts: novels by Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the
 # **test** text. The tenth before it is the **validation** text, used to choose settings. The model reads both texts in **windows** of 64
 # characters.
 

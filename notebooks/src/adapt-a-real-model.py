@@ -223,7 +223,7 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 #
 #   <details><summary>Answer</summary>
 #
-#   The last row, since no layer comes before it. This leaves $2dk$ for the full update and $dk + 3dr + 2rk$ for LoRA, which saves at most
+#   The last row, since no layer comes before this one. What remains is $2dk$ for the full update and $dk + 3dr + 2rk$ for LoRA, which saves at most
 #   half. On a quiet machine, a full step took 1.1 times as long as a step of LoRA at 100 x 120, and 3 to 4.5 times as long at 1,024 x
 #   1,024. A small step spends most of its time in Python and function calls. In a large step, LoRA saves more than half, because Adam no
 #   longer updates a million moments.

@@ -234,8 +234,8 @@ axes.set_axis_off()
 assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul", "matmul"]
 
 # %% [markdown]
-# `Node`, `unbroadcast` and `walk` are copied word for word from `lora_np/autograd/engine.py`. The rest of the package's `autograd` is a
-# longer table.
+# `Node`, `unbroadcast` and `walk` are copied word for word from `lora_np/autograd/engine.py`. The rest of the package's `autograd` is the same with
+# a longer table of operations.
 #
 # ## Check a derivative
 #

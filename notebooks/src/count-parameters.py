@@ -285,7 +285,7 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 
 # %% [markdown]
 # Twelve of the sixteen rows follow. For DeBERTa and GPT-3, the appendix prints a rank that gives half of the stated count; twice that rank
-# gives exactly the stated count. For the two GPT-2 models no whole rank gives the stated count. Why is an open question (issue 172 of
+# gives exactly the stated count. For the two GPT-2 models no whole rank gives the stated count. The reason is unknown (issue 172 of
 # microsoft/LoRA, the paper's code). So when you read such a table, **count again.**
 #
 # Another number from the paper is often quoted: the **checkpoint**, the file of trained parameters, is said to be 10,000 times smaller, 35

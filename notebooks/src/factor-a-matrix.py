@@ -362,7 +362,7 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 #   <details><summary>Answer</summary>
 #
 #   It needs two, although the rank is 1. The first column has no entry to divide by, so the first term is zero, and the second term gives
-#   the whole matrix. The SVD and QR, which can choose, need one term.
+#   the whole matrix. The SVD and QR need no entry to divide by, so one term is enough.
 #
 #   </details>
 #

@@ -340,7 +340,8 @@ assert 2 < entropy < 2.6
 assert parameters == 9_344 > 1_000 * np.log2(96)
 
 # %% [markdown]
-# All scores of a run together carry a few thousand bits at most, and the task that they can teach has far fewer. **Capacity is not what
+# Taken together, the scores of a run carry a few thousand bits at most, and what
+# they teach takes far fewer bits to describe. **Capacity is not what
 # limits rank 1 here**<!-- shown: bits of the task and parameters of rank 1 -->. Some argue from this that rank 1 must be enough for
 # rewards.
 #

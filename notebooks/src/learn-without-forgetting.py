@@ -159,7 +159,7 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 #
 # We also ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson allows. For each claim, we
 # said in advance which measurement would contradict it. The verdict says that the claim is *supported*, *not shown* (the interval allows
-# either answer), *contradicted here* (we found that measurement, or the interval falls short of the smallest effect worth having), or that
+# either answer), *contradicted here* (that measurement was found, or the interval falls short of the smallest effect worth having), or that
 # it *depends on the task*. `lora-np claims` lists the verdicts in a terminal, and `claims` loads them here.
 
 # %%

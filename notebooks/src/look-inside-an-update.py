@@ -395,8 +395,8 @@ print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")
 assert counts["r = 8"] <= counts["full"] < counts[control]
 
 # %% [markdown]
-# A random update of this size and rank adds eight or more intruders in the first 10 directions, the trained one none in the first 20. The
-# control has most, although it does the old task nearly as well as $W_0$: where singular values are close, a small change turns their directions.
+# A random update of this size and rank adds eight or more intruders in the first 10 directions; the trained update adds none
+# in the first 20. The control has the most intruders, although it does the old task nearly as well as $W_0$: where singular values are close, a small change turns their directions.
 #
 # So in this small model, the count says nothing about what was learned. That does not refute the paper that introduced this measure. In its
 # language models, only LoRA had intruders, and weakening them restored old abilities. **A direction matters if the error changes when you
