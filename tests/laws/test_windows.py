@@ -34,6 +34,8 @@ def said(folder, *arguments, status=0):
         "warn_default_encoding",
         "-W",
         "error::EncodingWarning",
+        "-W",
+        "ignore::EncodingWarning:matplotlib.font_manager",  # writes its list of fonts once
         "-c",
         COMMAND,
     ]
