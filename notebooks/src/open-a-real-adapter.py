@@ -100,7 +100,7 @@ assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
 assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 
 # %% [markdown]
-# The second direction is 30 times weaker than the first. **The file has rank 2, but rank 1 is enough**<!-- shown: singular values of 30 and
+# The second direction is 30 times weaker than the first. **The file has rank 2, but one term is enough**<!-- shown: singular values of 30 and
 # 1 --> to keep 99 % of the energy. For a 4,096 x 4,096 layer at rank 16, this method needs the SVD of a 16 x 16 matrix instead of a matrix
 # with 16 million entries. `inspect` uses this method.
 #
