@@ -308,7 +308,8 @@ def tidy(cell: Any, count: int) -> None:
         for text in texts(output):
             if noise := NOISE.search(text):
                 raise ValueError(
-                    f"output must be the same everywhere, got {noise[0]!r} from\n{cell.source}"
+                    f"output must be the same everywhere, got {noise[0]!r} in {text[:2_000]!r} from"
+                    f"\n{cell.source}"
                 )
         if "image/png" in output.get("data", {}):
             if not cell.metadata.get("alt"):
