@@ -67,7 +67,7 @@ warnings.filterwarnings("ignore", module="ipykernel")  # its own housekeeping
 # Runs before the cell of the cover: its figure is drawn a second time, smaller, so that words are
 # large in it. The notebook's own figure is the one that follows.
 COVER = """
-def draw_cover():
+def draw_cover(hooks=get_ipython().events.callbacks["post_execute"]):
     from matplotlib import pyplot
 
     hooks.remove(draw_cover)
@@ -82,12 +82,11 @@ def draw_cover():
     figure.savefig({path!r}, dpi=200, bbox_inches="tight")
     figure.set_size_inches(size)
 
-def after_the_next():
-    hooks.remove(after_the_next)
-    hooks.insert(0, draw_cover)  # before the one that closes figures
+def before_the_next(info, events=get_ipython().events):  # a kernel also executes without a cell
+    events.unregister("pre_run_cell", before_the_next)
+    events.callbacks["post_execute"].insert(0, draw_cover)  # before the one that closes figures
 
-hooks = get_ipython().events.callbacks["post_execute"]
-hooks.append(after_the_next)
+get_ipython().events.register("pre_run_cell", before_the_next)
 """
 # Its tags keep it off the pages of the site, and out of the cells that are executed and counted.
 INSTALL = """\
