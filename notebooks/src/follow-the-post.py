@@ -115,7 +115,7 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # ## A matrix can be taken apart
 #
 # The note names three ways to write a matrix as a product. **LU** comes from solving equations, **QR** makes columns at right angles to one
-# another, and the **SVD** finds the strongest terms of a matrix. *Factor a matrix* computes all three by hand.
+# another, and the **SVD** finds the strongest patterns in a matrix. *Factor a matrix* computes all three by hand.
 #
 # The SVD, or **singular value decomposition**, writes a matrix as a sum of products, each a column times a row. The strongest comes first.
 # If you keep the first $r$ products, you have the **truncated** SVD, and **no matrix of rank $r$ is closer to the original**<!-- proof: two
