@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import count
 from math import inf
 from sys import maxsize
 
@@ -85,7 +84,7 @@ class Expression:
             self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
             refuse(f"{what} must be a regular expression, got {text!r} ({error})")
-        self._taken = count()
+        self._taken = 0
         self._name = ""
         self._places: dict[str, int] = {}
         self._tokens: list[str] = []
@@ -199,8 +198,9 @@ class Expression:
         return self._places[token]
 
     def _counted(self, starts: int) -> int:
-        if next(self._taken) > _MAX_STEPS:
+        if self._taken > _MAX_STEPS:
             raise self._refused("takes too many steps")
+        self._taken += 1
         return starts
 
     def _refused(self, why: str) -> ValueError:
