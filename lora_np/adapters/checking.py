@@ -141,7 +141,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
         )
     }
     headings = ("runtime", "modules", "status", "scale error", "why", "fix")
-    faults = _empty(weights_file(path)) if path and form != "gguf" else []
+    faults = _empty(weights_file(path)) if path and path.exists() and form != "gguf" else []
     read = Adapter({})
     if not faults:
         read = opened(adapter, base=known)

@@ -27,7 +27,7 @@ from lora_np.adapters.adapter import (
     Source,
     Stored,
 )
-from lora_np.checks import StrPath
+from lora_np.checks import StrPath, shown
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rounded, safetensors
 from lora_np.models import Base, OpenModel, peft
@@ -154,6 +154,9 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
         if tuner:
             return _marked(read_tuner(tuner, file, raw, folder), changes, peft_format.PREFIX)
     config = peft.parse(folder / peft.NAME, raw)
+    for key, content in peft.unknown(raw).items():
+        what = f"{folder / peft.NAME}: {key} = {shown(content)} is"
+        warnings.warn(f"{what} no setting of PEFT, which ignores it", stacklevel=2)
     with errors_at(file.path):
         return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
 

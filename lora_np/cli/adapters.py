@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
-from lora_np.checks import Array, refuse
+from lora_np.checks import Array, refuse, respelled
 from lora_np.cli import options
 from lora_np.files import write_text
-from lora_np.hub import float_dtype, read_arrays
+from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
 from lora_np.table import Shown
 
 # the goals of `resize` and `extract`: exactly one must be given
@@ -222,6 +222,8 @@ def merge(
         flag = for_gguf[0].replace("_", "-")
         refuse(f"--{flag} is for a new model that is a .gguf file")
     else:
+        if respelled(asked.get("dtype", "")) in ALL_FLOATS:
+            asked["dtype"] = options.canonical(asked["dtype"])
         written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **asked)
     options.show_as(written.table, as_json)
 

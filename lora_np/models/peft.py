@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, m
 
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
-    "check_values", "checked_alpha", "compose", "parse", "start",
+    "check_values", "checked_alpha", "compose", "parse", "start", "unknown",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
@@ -218,8 +217,30 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
             ]
 
 
+def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is set and is no setting of `SETTINGS`.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        As in the file.
+
+    Returns
+    -------
+    dict of str to object
+        PEFT ignores it, unless it is of a newer version.
+
+    Examples
+    --------
+    >>> unknown({"r": 8, "colour": "red", "size": None})
+    {'colour': 'red'}
+    """
+    unset: tuple[Any, ...] = (None, False, "", [], {})
+    return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}
+
+
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
-    """Check every setting; as PEFT does, ignore those that it does not know, with a warning.
+    """Check every setting that PEFT knows; `unknown` ones are ignored, as by PEFT.
 
     Parameters
     ----------
@@ -250,13 +271,10 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
         raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
     # than the version whose settings are known
     newer = [*map(int, re.findall(r"\d+", str(raw.get("peft_version")))[:2])] > [0, 21]
-    for key, content in raw.items():
-        if key in SETTINGS or content in (None, False, "", [], {}):
-            continue
-        what = f"{path}: {key} = {shown(content)} is"
+    for key, content in unknown(raw).items():
         if key in _REFUSED or newer:
-            raise FileError(f"{what} not supported: {_REFUSED.get(key, 'PEFT is newer')}")
-        warnings.warn(f"{what} no setting of PEFT, which ignores it", stacklevel=2)
+            why = _REFUSED.get(key, "PEFT is newer")
+            raise FileError(f"{path}: {key} = {shown(content)} is not supported: {why}")
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):

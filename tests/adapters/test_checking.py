@@ -4,13 +4,14 @@ own rules.
 
 import json
 import re
+import shutil
 from collections import Counter
 from itertools import product
 
 import numpy as np
 import pytest
 
-from lora_np import adapters
+from lora_np import adapters, hub
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import TokenRows, held
 from lora_np.adapters.peft_format import WEIGHTS
@@ -429,3 +430,18 @@ def test_the_file_of_an_advice_has_the_ending_of_its_format(tmp_path):
 def test_a_base_of_other_shapes_is_not_a_case_for_repair():
     checked = adapters.check(located_adapter("king-james"), base="llama-3-8b")
     assert str(checked).rstrip().endswith("what would help: use the base that it was trained on")
+
+
+def test_a_missing_adapter_is_named_with_those_that_are_shipped():
+    with pytest.raises(FileError, match=r"king-jame: no such directory, and nothing .* king-james"):
+        adapters.check("king-jame")
+
+
+def test_what_peft_ignores_is_warned_of_once(tmp_path):
+    shutil.copytree(hub.directory("king-james"), tmp_path / "a")
+    config = tmp_path / "a" / "adapter_config.json"
+    fields = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**fields, "future": True}), encoding="utf-8")
+    with pytest.warns(UserWarning, match="future = True is no setting of PEFT") as warned:
+        adapters.check(tmp_path / "a")
+    assert len(warned) == 1

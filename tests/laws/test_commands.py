@@ -425,6 +425,11 @@ def test_a_status_says_what_is_wrong(status, command, files, monkeypatch, capsys
             "1,179,648",
         ),
         ("check adapter --for VLLM", "", "vllm"),
+        (
+            "merge austen king-james -o merged --dtype bf16",
+            "bf16: read as bfloat16\n",
+            "bfloat16",
+        ),
         ("convert adapter --to PEFT -o alias", "", "for peft"),
     ],
 )
