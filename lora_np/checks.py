@@ -135,11 +135,11 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
 
 def real(name: str, value: object) -> Array:
-    """Convert ``value`` to floats: float16, float32 and float64 stay, others become float64."""
-    if type(value) is np.ndarray and value.dtype.char in "efd":
+    """Convert ``value`` to floats: floats stay what they are, integers and booleans become float64."""
+    if type(value) is np.ndarray and value.dtype.kind == "f":
         return value  # a fast path, since every training step comes here
     array = numbers(name, value)
-    return array if array.dtype.char in "efd" else array.astype(np.float64)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def convert_arrays(new: object) -> None:

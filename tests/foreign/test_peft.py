@@ -24,7 +24,6 @@ REFUSED = {
     "torch's MultiheadAttention": "MultiheadAttention",
     "MonteCLoRA: updates drawn at random": "monteclora_config",
     "KaSA: the base is another one": "kasa_config",
-    "a trained bias in a module that is saved in full, which PEFT writes twice": "a second time",
     BD_LORA: "use_bdlora",
     "no LoRA in the file": "holds no LoRA",
 }
