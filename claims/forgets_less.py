@@ -74,7 +74,7 @@ CLAIM = Claim(
         )
     ),
     headline="kept95",
-    words="full update's old loss − LoRA's, nats, best rates",
+    words="full update's old loss − LoRA's, nats, at equal new loss",
     beats={"learns": ("language", "LoRA, r = 16")},
     limits=(
         "One style of text, 100 steps, and small bases, which are easily moved. What is forgotten depends on the learning rate. "

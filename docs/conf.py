@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+sys.path[:0] = [str(HERE / "_ext"), str(HERE / "explorer"), str(HERE.parent)]
 
+import palette  # noqa: E402
 from source_links import resolver  # noqa: E402
 
 from hatch_build import publication  # noqa: E402
@@ -110,8 +111,7 @@ html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options: dict[str, Any] = {
-    "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#00629a"},
-    "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#7cc4ee"},
+    f"{scheme}_css_variables": palette.variables(scheme) for scheme in ("light", "dark")
 }
 
 # What needs to know where the site is, and is left out until [tool.publication] in pyproject.toml
@@ -135,7 +135,6 @@ html_sidebars = {
     ]
 }
 if site:
-    sys.path.append(str(HERE / "explorer"))
     import card
 
     extensions += ["sphinxext.opengraph", "sphinx_sitemap"]

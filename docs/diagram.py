@@ -5,6 +5,7 @@ test compares the picture with the code, and the code with the layers.
 """
 
 import ast
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lora_np"
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
+TOKENS = json.loads((PACKAGE / "plots" / "tokens.json").read_text(encoding="utf-8"))["light"]
 
 # From the bottom up; a package imports only from lower layers.
 LAYERS = (
@@ -33,12 +35,7 @@ LAYERS = (
 FOUNDATION = LAYERS[0]
 WIDTH, STEP, BOX = 800, 66, (104, 34)
 INK, QUIET, LINE, EDGE, FILL, PAPER = (
-    "#1b1b1b",
-    "#595959",
-    "#b5b5b5",
-    "#0072b2",
-    "#eaf3f9",
-    "#ffffff",
+    TOKENS[name] for name in ("ink", "ink-2", "line-strong", "base", "base-wash", "paper")
 )
 TITLE = "The packages of lora_np in layers; arrows lead to what a package imports, always downwards"
 # The middle of each box, in hundredths of the width.

@@ -5,8 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from claim_pages import interval, shown
+from claim_pages import interval
 from docutils import nodes
+from forest import shown
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -46,7 +47,8 @@ def text(name: str, knob: Knob) -> str:
     """One knob in Markdown."""
     known = course.claims()
     rows = [
-        f"| {known[claim]['meaning'][figure]} | {shown(known[claim]['figures'][figure]['mean'])} "
+        f"| {known[claim]['meaning'][figure]} "
+        f"| {shown(known[claim]['meaning'][figure], known[claim]['figures'][figure]['mean'])} "
         f"| {interval(known[claim], figure)} | [{claim}](/claims/{claim}.md) |"
         for claim, figure in sources(knob)
     ]
@@ -73,8 +75,9 @@ def overview() -> str:
 def measurement(name: str, figure: str) -> str:
     """A figure of a claim, with its interval and a link to the claim."""
     claim = course.claims()[name]
-    mean = shown(claim["figures"][figure]["mean"])
-    said = f"{claim['meaning'][figure]}: {mean} ({interval(claim, figure)})"
+    label = claim["meaning"][figure]
+    mean = shown(label, claim["figures"][figure]["mean"])
+    said = f"{label}: {mean} ({interval(claim, figure)})"
     return f"{said}, [{name}](/claims/{name}.md)"
 
 

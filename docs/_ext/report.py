@@ -4,11 +4,11 @@
 of `claims.protocol`; ``{fact}`seeds``` is a number of the protocol, from its code.
 """
 
-import html
 import math
 from typing import Any
 
 import claim_pages
+import forest
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -145,79 +145,10 @@ def sets(name: str) -> str:
     return " / ".join(map(claim.rule.verdict, parts))
 
 
-SOFT, EDGE = 0.02, math.log(30)  # linear up to some 2 %; what lies further out is at the edge
-TICKS = {0.1: "÷10", 0.5: "÷2", 0.9: "−10 %", 1.0: "bound", 1.1: "+10 %", 2.0: "×2", 10.0: "×10"}
-MARKS = {"supported": "●", "mixed": "◐", "depends on the task": "◇", "not shown": "○",
-         "contradicted here": "✕", "needs scale": "△", "not run yet": "·"}  # fmt: skip
-ROW, LEFT, WIDE = 19, 250, 560
-
-
-def beyond(part: dict[str, Any], ratio: bool, x: float) -> float:
-    """How far a value lies beyond the bound of a part, on its side, as the log of a ratio; a
-    difference from zero, or one whose interval holds zero, in units in which the smallest effect
-    worth having is a tenth.
-    """
-    bound, worth = part["bound"], part["worth"]
-    if ratio or min(bound, part["low"]) > 0:
-        return part["sign"] * math.log(max(x, 1e-300) / bound)
-    return math.log(1.1) * part["sign"] * (x - bound) / (abs(worth - bound) or abs(bound) or 1)
-
-
-def across(x: float) -> float:
-    """Where that lies in the picture."""
-    soft = math.asinh(max(-EDGE, min(EDGE, x)) / SOFT)
-    return LEFT + WIDE / 2 * (1 + soft / math.asinh(EDGE / SOFT))
-
-
-FIGURE = """\
-<figure class="claim-forest">
-<svg class="claim-picture" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
-{drawn}</svg><figcaption>{caption}</figcaption></figure>"""
-NAMED = '<a href="../claims/{name}.html"><text x="{x}" y="{y}" class="y">{label}<title>{told}</title></text></a>'  # noqa: E501
-SPOT = (
-    '<path class="axis" d="M{low:.1f} {y}H{high:.1f}"/>'
-    '<circle data-verdict="{verdict}" cx="{mean:.1f}" cy="{y}" r="4"/>'
-)
-CAPTION = (
-    "Each row has the figure that stands for a claim, with the interval that judges. Its distance "
-    "from the line is how far it lies beyond the bound of the claim; the claimed side is on the "
-    "right. A dot is blue where this figure is "
-    "supported, brown where it is contradicted, and open otherwise. The mark after the name is the "
-    "verdict on the whole claim, which other figures of it can decide: "
-)
-
-
-def forest() -> str:
-    """All claims in one picture: each by its headline, with the interval that judges."""
-    rows = []
-    for name in sorted(KNOWN, key=lambda name: (KNOWN[name]["topic"], name)):
-        rows.append((name, name, KNOWN[name]))
-        if name in LARGE:
-            rows.append((name, "at 135 million parameters", LARGE[name]))
-    height = ROW * (len(rows) + 2)
-    drawn = [f'<path class="axis" d="M{across(0):.1f} 0V{height - ROW}"/>']
-    for at, label in TICKS.items():
-        x = across(math.log(at))
-        drawn.append(f'<text class="x" x="{x:.1f}" y="{height - 4}">{label}</text>')
-    for i, (name, label, claim) in enumerate(rows):
-        y = ROW * (i + 1)
-        told = html.escape(f"{claim['words']}. {claim['verdict']}")
-        marked = f"{label} {MARKS[claim['verdict']]}"
-        drawn.append(NAMED.format(name=name, x=LEFT - 12, y=y, label=marked, told=told))
-        for part in claim["parts"]:
-            if part["figure"] == claim["headline"]:
-                ratio = part["figure"] in claim["ratios"]
-                ends = {
-                    end: across(beyond(part, ratio, part[end])) for end in ("low", "mean", "high")
-                }
-                drawn.append(SPOT.format(y=y - 4, verdict=part["verdict"], **ends))
-    key = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != rules.NOT_RUN)
-    return FIGURE.format(
-        width=LEFT + WIDE + 20,
-        height=height,
-        title="Forest of all claims: distance of each headline figure from its bound",
-        drawn="".join(drawn),
-        caption=html.escape(f"{CAPTION}{key}."),
+def two_scales() -> str:
+    """The claims with two setups, as rows of the forest of all claims."""
+    return forest.drawn("shapes") + forest.table(
+        {name: KNOWN[name] for name in LARGE}, to="../claims/"
     )
 
 
@@ -265,14 +196,8 @@ def study(topic: str) -> str:
         claim = KNOWN[name]
         link = f"[{name}](/claims/{name}.md)"
         parts.append(f"**{claim['title']}** {claim['finding']} {claim['sentence']} {link}")
-        if claim.get("methods"):
-            caption = html.escape(
-                f"{name}: test loss against learning rate, each method on its own."
-            )
-            drawn = (
-                f"<figure>{claim_pages.picture(claim)}<figcaption>{caption}</figcaption></figure>"
-            )
-            parts.append(claim_pages.raw(drawn))
+        if drawn := claim_pages.pictures(claim, name):
+            parts.append(f"```{{raw}} html\n{drawn}\n```")
     return "\n\n".join(parts)
 
 
@@ -284,10 +209,10 @@ class ClaimTable(SphinxDirective):
 
 
 class ClaimForest(SphinxDirective):
-    """All claims, in one picture."""
+    """The claims with two setups, in one picture."""
 
     def run(self) -> list[nodes.Node]:
-        return [nodes.raw("", forest(), format="html")]
+        return [nodes.raw("", two_scales(), format="html")]
 
 
 class ClaimScales(SphinxDirective):

@@ -1,6 +1,10 @@
 (() => {
   "use strict";
 
+  // A colour of the pages by its name (see explorer/palette.py), and its red, green and blue.
+  window.token = (name) => getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
+  window.colour = (name) => window.token(name).match(/\w\w/g).map((pair) => parseInt(pair, 16));
+
   // Code, tables and formulas that are wider than the page scroll by themselves: let the keyboard reach those that do.
   const reach = () => {
     for (const box of document.querySelectorAll("article pre, .table-wrapper, .math-wrapper")) {

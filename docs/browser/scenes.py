@@ -9,10 +9,11 @@ from html import escape
 import numpy as np
 
 from lora_np.exercises import Scene
+from lora_np.plots import CYCLE, LORA, SKY
 
 TALL, CELL = 160, 14  # pixels: of the tallest matrix, and at most of an entry
-BLUE, ORANGE = np.array([0, 114, 178]), np.array([213, 94, 0])
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
+COLOURS = CYCLE[:3]
+BLUE, ORANGE = (np.array([*bytes.fromhex(colour[1:])]) for colour in (SKY, LORA))
 
 
 def as_html(scene: Scene) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import front_data
 import numpy as np
+import palette
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +19,7 @@ from lora_np import accounting
 from lora_np.accounting import count_full, count_lora
 from lora_np.checks import Array
 from lora_np.course import guided_tour
+from lora_np.plots import LORA, MUTED
 
 WIDTH, HEIGHT = 1_200, 630  # pixels, which is what most sites ask for
 Color = tuple[int, int, int]
@@ -25,8 +27,9 @@ RANK = front_data.RANK
 CELL = 2.3  # pixels of an entry
 LEFT, TOP = 60, 268  # pixels, of the first matrix
 PAPER, PANEL, INK, QUIET, COOL, LEARN = (
-    "#0c1622", "#16263a", "#edf1f5", "#a3b1c0", "#8fa0b4", "#f5a05a",
-)  # fmt: skip
+    palette.TOKENS["dark"][name]
+    for name in ("paper", "base-wash", "ink", "ink-2", "base-text", "lora-text")
+)
 FULL = count_full(front_data.D, front_data.K)
 TRAINED = count_lora(front_data.D, front_data.K, rank=RANK)
 TAGS = (
@@ -108,7 +111,7 @@ def fit() -> Figure:
             size=20, ha="right", color=LEARN if holds else QUIET, weight="bold",
         )  # fmt: skip
         ax = placed(figure, LEFT, top + 18, width, 34, PANEL)
-        ax.axvspan(0, need / scale, color="#e88024" if holds else "#7c8b9e", linewidth=0)
+        ax.axvspan(0, need / scale, color=LORA if holds else MUTED, linewidth=0)
         ax.axvline(gpu.room / scale, color=INK, linewidth=3)
         ax.set_xlim(0, 1)
     say(
@@ -216,7 +219,7 @@ def bar(figure: Figure, left: float, top: float, width: float, share: float, wha
         weight="bold",
     )
     ax = placed(figure, left, top + 12, width, 16, PANEL)
-    ax.axvspan(0, share, color="#e88024", linewidth=0)
+    ax.axvspan(0, share, color=LORA, linewidth=0)
     ax.set_xlim(0, 1)
 
 

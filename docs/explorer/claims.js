@@ -1,28 +1,10 @@
-// The gallery's filters, and the sliders of a claim: its recorded losses at one rate for all.
+// The sliders of a claim: its recorded losses at one rate for all.
 (() => {
   "use strict";
 
-  const filters = document.getElementById("claim-filters");
-  if (filters) filter(filters);
   const root = document.getElementById("claim-try");
   const data = document.getElementById("claim-data");
   if (root && data) turn(root, JSON.parse(data.textContent));
-
-  function filter(form) {
-    const cards = [...document.querySelectorAll(".claims > li")];
-    const said = form.querySelector("output");
-    function show() {
-      const wanted = new FormData(form);
-      const fits = (card) => ["verdict", "topic"].every((name) => !wanted.get(name) ||
-        card.dataset[name] === wanted.get(name));
-      for (const card of cards) card.hidden = !fits(card);
-      const left = cards.filter((card) => !card.hidden).length;
-      said.textContent = left === cards.length ? `${left} claims` : `${left} of ${cards.length} claims`;
-    }
-    form.addEventListener("change", show);
-    form.hidden = false;
-    show();
-  }
 
   function turn(root, { methods, measures }) {
     const part = (name) => root.querySelector(`[data-show="${name}"]`);

@@ -72,11 +72,10 @@
     return [level, level, level];
   }
 
-  // Blue through white to orange, the package's own two colours.
+  // Blue through white to orange, as on all pages.
   function diverging(share) {
     const x = Math.min(1, Math.max(-1, 2 * share - 1));
-    const end = x < 0 ? [0, 114, 178] : [213, 94, 0];
-    return end.map((c) => Math.round(255 + Math.abs(x) * (c - 255)));
+    return window.colour(x < 0 ? "minus" : "plus").map((c) => Math.round(255 + Math.abs(x) * (c - 255)));
   }
 
   function paint(target, M, [low, high], colour) {
@@ -99,8 +98,8 @@
       const top = 11 * Math.floor(n / 2), left = 24 * (n % 2);
       for (let i = 0; i < 10; i += 1) {
         for (let j = 0; j < 12; j += 1) put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
-        for (let j = 0; j < 10; j += 1) put((top + i) * PATCHES[0] + left + 12 + j, 10 * i + j === output ?
-          [32, 32, 32] : [214, 214, 214]);
+        for (let j = 0; j < 10; j += 1) put((top + i) * PATCHES[0] + left + 12 + j,
+          window.colour(10 * i + j === output ? "ink" : "line"));
       }
     });
   }

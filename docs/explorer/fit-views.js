@@ -226,27 +226,27 @@
 
   // ---- the image: 1200 x 630, as previews of links are
 
-  const INK = "#1b1f24", SOFT = "#5b6570", TONES = { fits: "#00629a", tight: "#8a5a00", no: "#b0380b" };
-  const FILLS = { fits: "#cfe4f2", tight: "#ffe3ad", no: "#f6d3c4" };
+  const { token } = window, TOKENS = { fits: "good", tight: "tight", no: "not" };
+  const tone = (told) => token(TOKENS[told]), ground = (told) => token(`${TOKENS[told]}-wash`);
   const safe = (text) => text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
   const cut = (text, longest) => (text.length > longest ? `${text.slice(0, longest - 1)}…` : text);
 
   function image(results, planned) {
-    const parts = [], now = results[0];
+    const parts = [], now = results[0], [INK, SOFT, PAPER] = ["ink", "ink-2", "paper"].map(token);
     const put = (x, y, text, height, { color = INK, weight = 400, anchor = "start" } = {}) =>
       parts.push(`<text x="${x}" y="${y}" font-size="${height}" font-weight="${weight}" fill="${color}" ` +
         `text-anchor="${anchor}">${safe(text)}</text>`);
     const box = (x, y, width, height, fill, more = "") =>
       parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0, width).toFixed(1)}" ` +
         `height="${height.toFixed(1)}" fill="${fill}" ${more}/>`);
-    box(0, 0, 1200, 630, "#ffffff");
-    box(0, 0, 1200, 10, TONES[now.verdict]);
+    box(0, 0, 1200, 630, PAPER);
+    box(0, 0, 1200, 10, tone(now.verdict));
     const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method);
     const longest = Math.max(...results.flatMap(({ way, gpu }) => [way.total, 1.03 * gpu.memory]),
       ...others.map((name) => planned[name].total));
     const scale = 690 / longest;
     const bar = (way, gpu, y, height) => {
-      box(48, y, gpu.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
+      box(48, y, gpu.memory * scale, height, token("wash"), `stroke="${SOFT}" stroke-width="2"`);
       let x = 48;
       for (const [cause, color] of Object.entries(tables.parts)) {
         const width = (way.parts[cause] ?? 0) * scale;
@@ -262,7 +262,7 @@
       const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76,
         end = 48 + gpu.memory * scale;
       put(48, top, cut(title, 60), 25, { color: SOFT });
-      put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: TONES[told], weight: 700 });
+      put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: tone(told), weight: 700 });
       if (!two) put(48, top + 92, cut(could, 66), 22);
       bar(way, gpu, y, height);
       put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${sold(gpu)}`, 19,
@@ -288,7 +288,7 @@
       METHODS.forEach((method, j) => {
         const { told, text } = judged(planned[method], gpus[name]), x = 934 + 75 * j;
         const here = name === now.gpu.name && method === now.setting.method;
-        box(x, y, 72, high - 2, FILLS[told], here ? `stroke="${INK}" stroke-width="2.5"` : "");
+        box(x, y, 72, high - 2, ground(told), here ? `stroke="${INK}" stroke-width="2.5"` : "");
         put(x + 36, y + 12.5, text, 12, { anchor: "middle", weight: here ? 700 : 400 });
       });
     });
@@ -297,7 +297,8 @@
   role="img" font-family="system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif">
 <title>${safe(results.map(({ title, sentence }) => `${title}: ${sentence}`).join("; "))}</title>
 <defs><pattern id="over" width="12" height="12" patternUnits="userSpaceOnUse"
-  patternTransform="rotate(45)"><rect width="5" height="12" fill="#fff" fill-opacity="0.65"/></pattern></defs>
+  patternTransform="rotate(45)"><rect width="5" height="12" fill="${PAPER}"
+  fill-opacity="0.65"/></pattern></defs>
 ${parts.join("\n")}
 </svg>`;
   }

@@ -124,7 +124,7 @@
 
   const canvases = Object.fromEntries(
     [...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]));
-  const FROZEN = [124, 139, 158], PLUS = [232, 128, 36], MINUS = [86, 150, 226];
+  const [FROZEN, PLUS, MINUS] = ["base", "plus", "minus"].map(window.colour);
   function paint(name, width, height, value, reach, plus, minus, power = 0.7) {
     const canvas = canvases[name];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import palette
 from matplotlib.image import imsave
 
 from lora_np import accounting, adapters, datasets, language, linalg
@@ -23,7 +24,7 @@ D, K, RANK, MOST = 100, 120, 8, 20  # RANK: where the page begins
 NEW, NOISE, HELD_OUT = 3, 0.01, 40  # the digit that W0 never saw; variance of the inputs' noise
 LEVELS = 31  # of W0, to either side of zero
 SHOWN = (11, 1, 4, 36, 9, 12)  # of those held out: chosen because they can be read
-FROZEN, PLUS, MINUS = (124, 139, 158), (232, 128, 36), (86, 150, 226)
+FROZEN, PLUS, MINUS = (palette.rgb(name) for name in ("base", "plus", "minus"))
 PROMPT, TOKENS, TEMPERATURE, SEED = "And the king ", 230, 0.5, 0
 ADAPTER_RANKS = (1, 2, 4, 8)
 MAX_LENGTH = 2_048

@@ -41,14 +41,14 @@
     row.slice(0, rank).reduce((sum, value, r) => sum + value * task.right[r][j], 0)));
   const largest = Math.max(...best(8).flatMap((row) => [...row].map(Math.abs)));
 
-  // Blue below zero, white at zero, orange above: the package's own two colours.
+  // Blue below zero, white at zero, orange above, as on all pages.
   function paint(name, M, limit) {
     const canvas = find(`[data-canvas="${name}"]`);
     [canvas.width, canvas.height] = [M[0].length, M.length];
     const image = new ImageData(canvas.width, canvas.height);
     M.forEach((row, i) => row.forEach((value, j) => {
       const share = Math.min(1, Math.abs(value) / limit);
-      const colour = (value < 0 ? [0, 114, 178] : [213, 94, 0]).map((end) => 255 + share * (end - 255));
+      const colour = window.colour(value < 0 ? "minus" : "plus").map((end) => 255 + share * (end - 255));
       image.data.set([...colour, 255], 4 * (i * canvas.width + j));
     }));
     canvas.getContext("2d").putImageData(image, 0, 0);

@@ -406,7 +406,7 @@ def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
     figure = Figure(figsize=(5.8, 4.4), layout="constrained")
     ax = plots.axes(figure.add_subplot())
     ranks = np.arange(1, 1 + full.parameters // (D + K))
-    ax.semilogy(ranks * (D + K), missing[ranks], color=plots.OPTIMUM, linewidth=3)
+    ax.semilogy(ranks * (D + K), missing[ranks], color=plots.INK, linewidth=3)
     ax.axhline(1, color=plots.INK, linestyle="--", linewidth=1)
     ax.axvline(full.parameters, color=plots.FULL, linestyle="--", linewidth=1)
     one = f"r = 1: {D + K} parameters\nerror {best[1]:.4f}"
@@ -458,6 +458,7 @@ def render(result: Tour, gain: Array) -> str:
     template = files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8")
     full, *trained = result.updates
     return template.format(
+        plots=plots,
         result=result,
         full=full,
         middle=trained[0],

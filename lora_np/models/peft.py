@@ -232,8 +232,8 @@ def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> unknown({"r": 8, "colour": "red", "size": None})
-    {'colour': 'red'}
+    >>> unknown({"r": 8, "shape": "round", "size": None})
+    {'shape': 'round'}
     """
     unset: tuple[Any, ...] = (None, False, "", [], {})
     return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}

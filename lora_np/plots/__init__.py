@@ -29,7 +29,6 @@ with on_demand(globals()):
         INK as INK,
         LORA as LORA,
         MUTED as MUTED,
-        OPTIMUM as OPTIMUM,
         SKY as SKY,
         axes as axes,
         label_line as label_line,

@@ -69,17 +69,19 @@ def adapter_overview(
         f"Which rank keeps {100 * energy:g} % of the squared norm?": (needed, "g"),
     }
     for ax, (heading, (values, number)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        tiles: dict[tuple[int, int], list[float]] = {}
-        for path, (kind, layer) in drawn.items():
-            place = rows.index(kind), columns.index(layer)
-            tiles.setdefault(place, []).append(values[path])
-        grid = np.full((len(rows), len(columns)), np.nan)
-        for place, several in tiles.items():
-            grid[place] = np.median(several)
+        tiles = [
+            [
+                np.median(
+                    [values[path] for path, at in drawn.items() if at == (row, column)] or np.nan
+                )
+                for column in columns
+            ]
+            for row in rows
+        ]
         if tiles:
             heatmap(
-                grid, rows=[short_name(row, 26) for row in rows], columns=columns, xlabel="layer",
-                ylabel="",
+                np.array(tiles), rows=[short_name(row, 26) for row in rows], columns=columns,
+                xlabel="layer", ylabel="",
                 numbers=number if len(columns) <= _FEW else "", ax=ax,
             )  # fmt: skip
         ax.invert_yaxis()

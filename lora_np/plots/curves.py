@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array, arrays, plain, real
-from lora_np.plots.style import ACCENT, CYCLE, MUTED, axes, label_line
+from lora_np.plots.style import ACCENT, CYCLE, FULL, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,8 @@ def lines(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw one line for each name, labelled where it is farthest from the others.
+
+    A name that begins with "full" has the colour of full updates.
 
     Parameters
     ----------
@@ -84,7 +86,8 @@ def lines(
         given = {name: (x[y > 0], y[y > 0]) for name, (x, y) in given.items() if (y > 0).any()}
     colors = cycle(CYCLE)
     for name, (x, y) in given.items():
-        color, style = (MUTED, (0, (4, 3))) if name == dashed else (next(colors), "-")
+        color = MUTED if name == dashed else FULL if name.startswith("full") else next(colors)
+        style = (0, (4, 3)) if name == dashed else "-"
         marker = "o" if len(x) <= 40 else ""
         ax.plot(x, y, color=color, linestyle=style, linewidth=1.8, marker=marker, markersize=3.5)
         place, above, right = _free_place(ax, name, given)

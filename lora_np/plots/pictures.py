@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, arrays, real
-from lora_np.plots.style import INK, MUTED, axes, sized_figure
+from lora_np.plots.style import INK, MUTED, axes, signed, sized_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ def matrix_tiles(
     figure: Figure | None = None,
     width: float = 7.5,
 ) -> Figure:
-    """Draw matrices side by side in equal tiles: blue below zero, white at zero, red above.
+    """Draw matrices side by side in equal tiles: blue below zero, white at zero, orange above.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ def matrix_tiles(
     wide = sum(widths) + gap * len(widths)
     figure = sized_figure(figure, width, width * tall / wide + 0.4)
     grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
-    limit = max(float(np.abs(M).max()) for M in matrices.values())
+    limit = max(np.abs(M).max() for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
         # Every panel is as tall as the tallest matrix, so that tiles are equal and matrices
         # centred.
-        ax.imshow(M, cmap="RdBu_r", vmin=-1.5 * limit, vmax=1.5 * limit, interpolation="nearest")
+        ax.imshow(M, cmap=signed(), vmin=-1.5 * limit, vmax=1.5 * limit, interpolation="nearest")
         ax.set_ylim((M.shape[0] + tall) / 2 - 0.5, (M.shape[0] - tall) / 2 - 0.5)
         ax.set_axis_off()
         ax.set_title(heading, fontsize=10, color=INK, y=(tall + M.shape[0]) / (2 * tall))
@@ -169,17 +169,17 @@ def image_approximations(
     figure = sized_figure(figure, width, height, w_pad=0.02, h_pad=0.02)
     grid = figure.subplots(2, columns, squeeze=False)
     low, high = np.quantile(image, [0.005, 0.995])
-    lacks = {heading: image - approximation for heading, approximation in approximations.items()}
-    limit = max((float(np.quantile(np.abs(lack), 0.99)) for lack in lacks.values()), default=1.0)
+    lacks = [image - approximation for approximation in approximations.values()]
+    limit = max((np.quantile(np.abs(lack), 0.99) for lack in lacks), default=1.0)
     for ax, (heading, shown) in zip(
         grid[0], {"original": image, **approximations}.items(), strict=True
     ):
         ax.imshow(shown, cmap="gray", vmin=low, vmax=high)
         ax.set_title(heading, fontsize=9, color=INK)
-    for ax, lack in zip(grid[1, 1:], lacks.values(), strict=True):
-        ax.imshow(lack, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for ax, lack in zip(grid[1, 1:], lacks, strict=True):
+        ax.imshow(lack, cmap=signed(), vmin=-limit, vmax=limit)
     grid[1, 0].text(
-        1, 0.5, "what each lacks:\nred too dark,\nblue too bright",
+        1, 0.5, "what each lacks:\norange too dark,\nblue too bright",
         transform=grid[1, 0].transAxes, ha="right", va="center", fontsize=9, color=MUTED,
     )  # fmt: skip
     for ax in grid.flat:
@@ -240,7 +240,7 @@ def heatmap(
     ax.grid(False)
     values = real("values", values)
     finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if limits is None else limits
+    low, high = (finite.min(), finite.max()) if limits is None else limits
     y, x = (
         np.arange(1, n + 1) if given is None else np.asarray(given)
         for n, given in zip(values.shape, (rows, columns), strict=True)
@@ -271,4 +271,4 @@ def heatmap(
 
 def edges(places: Array) -> tuple[float, float]:
     half = (places[-1] - places[0]) / max(2 * (len(places) - 1), 1) or 0.5
-    return float(places[0] - half), float(places[-1] + half)
+    return places[0] - half, places[-1] + half

@@ -1,24 +1,26 @@
-"""Give every figure one look: a palette safe for colour blindness and grey, and quiet axes."""
+"""Give every figure one look: the colours of tokens.json, each with one meaning, and quiet axes."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-# After Okabe and Ito, each with one meaning in all figures. A line has a contrast of 3:1 on white
-# and, inverted, on a dark page; its label, which is darker, has 4.5:1.
-INK = "#1b1b1b"  # text, the data itself, the base model
-FULL = "#d55e00"  # a full update: d k numbers
-LORA = "#0072b2"  # a low-rank update
-OPTIMUM = "#c98500"  # the optimum, by a theorem
-ACCENT = "#009e73"  # a choice: the rank that was picked
-MUTED = "#767676"  # reference lines and notes
-SKY = "#3f98d6"  # a second low-rank update
-GRID = "#e6e6e6"
-CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
+# The pages read the same file. A line has a contrast of 3:1 on white and, inverted, on a dark page;
+# its label, which is darker, has 4.5:1.
+_COLOURS = json.loads(Path(__file__).with_name("tokens.json").read_bytes())["light"]
+INK = _COLOURS["ink"]  # text, the data itself, the optimum by a theorem
+FULL = _COLOURS["full"]  # an update of all weights
+LORA = _COLOURS["lora"]  # a low-rank update
+SKY = _COLOURS["minus"]  # a second low-rank update; entries below zero
+ACCENT = _COLOURS["good"]  # a choice: the rank that was picked
+MUTED = _COLOURS["base"]  # the frozen base, reference lines and notes
+CYCLE = (LORA, SKY, INK, ACCENT, _COLOURS["not"], _COLOURS["tight"], MUTED)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
@@ -53,9 +55,16 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(MUTED)
     ax.tick_params(colors=INK, color=MUTED, labelsize=9)
-    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
+    ax.grid(True, axis="y", color=_COLOURS["line"], linewidth=0.8)
     ax.set_axisbelow(True)
     return ax
+
+
+def signed() -> LinearSegmentedColormap:
+    """Make the colours of signed entries: blue below zero, white at zero, orange above."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", [SKY, "white", LORA])
 
 
 def sized_figure(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
@@ -100,10 +109,10 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     from matplotlib.colors import to_rgb
     from matplotlib.patheffects import withStroke
 
-    place: dict[str, Any] = {"xytext": (5, 0), "fontsize": 9, "va": "center"}
-    halo = [withStroke(linewidth=3, foreground="white")]  # so that a line behind it can be crossed
-    darker = [0.8 * part for part in to_rgb(color)]  # thin strokes need more contrast than lines
-    ax.annotate(
-        text, (x, y), color=darker, path_effects=halo, annotation_clip=False,
-        textcoords="offset points", **place | options,
-    )  # fmt: skip
+    options = {
+        "xytext": (5, 0), "fontsize": 9, "va": "center",
+        "color": [0.8 * part for part in to_rgb(color)],  # thin strokes need more contrast
+        "path_effects": [withStroke(linewidth=3, foreground="white")],  # a line may lie behind it
+        **options,
+    }  # fmt: skip
+    ax.annotate(text, (x, y), annotation_clip=False, textcoords="offset points", **options)

@@ -220,15 +220,15 @@ for x, node in enumerate(chain):
         "",
         (x - 0.32, 0),
         xytext=(x - 0.68, 0),
-        arrowprops={"arrowstyle": "-|>", "color": "grey"},
+        arrowprops={"arrowstyle": "-|>", "color": lnp.plots.MUTED},
     )
 for point, name in [((-1, 0), "W"), ((1, 1), "b")]:
-    axes.text(*point, name, ha="center", va="center", color="purple")
-axes.annotate("", (1, 0.42), xytext=(1, 0.8), arrowprops={"arrowstyle": "-|>", "color": "grey"})
+    axes.text(*point, name, ha="center", va="center", color=lnp.plots.SKY)
+axes.annotate("", (1, 0.42), xytext=(1, 0.8), arrowprops={"arrowstyle": "-|>", "color": lnp.plots.MUTED})
 axes.annotate(
-    "", (-1, -0.75), xytext=(4.4, -0.75), arrowprops={"arrowstyle": "-|>", "color": "purple"}
+    "", (-1, -0.75), xytext=(4.4, -0.75), arrowprops={"arrowstyle": "-|>", "color": lnp.plots.SKY}
 )
-axes.text(1.7, -1, "backward", ha="center", va="center", color="purple")
+axes.text(1.7, -1, "backward", ha="center", va="center", color=lnp.plots.SKY)
 axes.set(xlim=(-1.2, 4.6), ylim=(-1.2, 1.2))
 axes.set_axis_off()
 assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul", "matmul"]

@@ -116,8 +116,8 @@ with lnp.course.live_figure(panels[0].figure) as put:
         lnp.plots.axes(axes).set(title=name, xlabel="rank", ylabel="loss after 100 steps")
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, ranks)
-        axes.axhline(start, color="0.5", linestyle=":")
-        axes.annotate("start", (64, start), ha="right", va="bottom", color="0.4")
+        axes.axhline(start, color=lnp.plots.MUTED, linestyle=":")
+        axes.annotate("start", (64, start), ha="right", va="bottom", color=lnp.plots.MUTED)
         for (scale, variant), color in zip(scales.items(), lnp.plots.CYCLE, strict=False):
             line = axes.plot([], [], "o-", color=color, markersize=4, label=scale)[0]
             axes.legend(frameon=False, fontsize=9)
@@ -228,7 +228,7 @@ def curve(alpha, rate):
     axes = lnp.plots.lines(
         {"": found}, xlabel="step", ylabel="mean squared error", ax=figure.add_subplot()
     )
-    axes.axhline(best_possible[8], color=lnp.plots.OPTIMUM)
+    axes.axhline(best_possible[8], color=lnp.plots.INK)
     axes.set(yscale="linear", ylim=(0.95 * best_possible[8], 1.25 * found[0]))
     return figure, f"alpha {alpha:g}, learning rate {rate:g}: the loss ends at {found[-1]:.4f}"
 

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
-from lora_np.plots import FULL, LORA, MUTED
+from lora_np.plots import FULL, INK, LORA, MUTED
 from lora_np.table import Table
 
 # %% [markdown]
@@ -131,7 +131,7 @@ with lnp.course.live_figure(panels[0].figure) as put:
         )
         axes.plot(optimum, color=LORA, label="best possible")
         axes.plot(cut, "--", color=FULL, label="full update, truncated")
-        points = axes.plot([], [], "o", color="black", markersize=4, label="trained")[0]
+        points = axes.plot([], [], "o", color=INK, markersize=4, label="trained")[0]
         panels[0].legend(frameon=False, fontsize=9)
         trained = train_every_rank(
             inputs, targets, lambda rank, loss, points=points: put(points, rank, loss)
@@ -262,14 +262,14 @@ ridge = 0.01 * float(np.mean(x**2))
 best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, validation=(x_held_out, y_held_out))
 curve = {"best possible": (np.arange(25), best[:25])}
 axes = lnp.plots.lines(curve, xlabel="rank of the update", ylabel="mean squared error, held out")
-points = axes.plot([], [], "o", color=FULL)[0]
+points = axes.plot([], [], "o", color=INK)[0]
 models = {}
 with lnp.course.live_figure(axes.figure) as put:
     for rank in ranks:
         start = lnp.inject(base, rank=rank, alpha=rank, rng=rng)
         models[rank] = train(start, lambda step, model, rank=rank: put(points, rank, error(model)))
     trained = {rank: error(model) for rank, model in models.items()}
-    lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
+    lnp.plots.label_line(axes, 20, trained[20], "trained", INK, xytext=(0, 10))
 
 # %% [markdown]
 # Rank 0 is $W_0$ alone. Rank 1 achieves most of the gain, and beyond rank 4 hardly anything is left to gain. **The data needs only a

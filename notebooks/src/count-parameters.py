@@ -98,9 +98,9 @@ axes.plot(ranks, np.full_like(counts, full), color=lnp.plots.FULL)
 lnp.plots.label_line(axes, 1, full, f"full update: {full:,}", lnp.plots.FULL, xytext=(0, 6))
 for rank in (8, 20, 54):
     count = counts[rank - 1]
-    axes.plot(rank, count, "o", color=lnp.plots.ACCENT)
+    axes.plot(rank, count, "o", color=lnp.plots.LORA)
     lnp.plots.label_line(
-        axes, rank, count, f"LoRA, r = {rank}: {count:,}", lnp.plots.ACCENT, xytext=(8, -8)
+        axes, rank, count, f"LoRA, r = {rank}: {count:,}", lnp.plots.LORA, xytext=(8, -8)
     )
 
 # %% [markdown]

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
-from lora_np.plots import FULL, LORA, MUTED
+from lora_np.plots import LORA, MUTED, SKY
 from lora_np.table import Table
 
 # %% [markdown]
@@ -79,7 +79,7 @@ sides = [
 ]
 for axes, (title, curve, arrows, name) in zip(panels, sides, strict=True):
     lnp.plots.axes(axes).plot(*curve, color=MUTED)
-    for i, (arrow, color) in enumerate(zip(arrows.T, [LORA, FULL], strict=True), start=1):
+    for i, (arrow, color) in enumerate(zip(arrows.T, [LORA, SKY], strict=True), start=1):
         axes.quiver(0, 0, *arrow, angles="xy", scale_units="xy", scale=1, color=color, width=0.012)
         axes.annotate(
             name.format(i),
@@ -124,8 +124,8 @@ axes = lnp.plots.heatmap(
 )  # fmt: skip
 row, column = np.unravel_index(np.argmin(errors), errors.shape)
 lowest = degrees[column], degrees[row]
-axes.plot(*lowest, "wo", markeredgecolor="black")
-_ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="center")
+axes.plot(*lowest, "wo", markeredgecolor=lnp.plots.INK)
+_ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color=lnp.plots.INK, va="center")
 
 # %% [markdown]
 # At the lowest point both angles are 45 degrees, as for $u_1$ and $v_1$. No rank-one matrix has an error below 1.

@@ -99,14 +99,14 @@ for (start, end), factor in slopes.items():
         "",
         (x1 - 0.34, y1),
         xytext=(x0 + 0.3, y0),
-        arrowprops={"arrowstyle": "-|>", "color": "grey"},
+        arrowprops={"arrowstyle": "-|>", "color": lnp.plots.MUTED},
     )
     x, y = (x0 + x1) / 2 + 0.12 * np.sign(y0 - y1), (y0 + y1) / 2 + 0.06  # beside the arrow
-    axes.text(x, y, f"× {factor:g}", ha="center", color="purple")
+    axes.text(x, y, f"× {factor:g}", ha="center", color=lnp.plots.SKY)
 for name, (x, y) in centres.items():
     axes.text(x, y, f"{names.get(name, name)}\n{values[name]:g}", ha="center", va="center",
               bbox={"boxstyle": "round", "facecolor": "white"})  # fmt: skip
-    axes.text(x, y - 0.32, f"gradient {gradients[name]:g}", ha="center", color="purple")
+    axes.text(x, y - 0.32, f"gradient {gradients[name]:g}", ha="center", color=lnp.plots.SKY)
 axes.set(xlim=(-0.4, 3.4), ylim=(-0.95, 1.25))
 axes.set_axis_off()
 

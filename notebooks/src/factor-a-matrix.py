@@ -161,7 +161,7 @@ for axes, (heading, moved) in zip(panels, one_term.items(), strict=True):
     lnp.plots.axes(axes).axline((0, 0), longest, color=lnp.plots.LORA, alpha=0.5)
     axes.quiver([0, 0], [0, 0], *N, angles="xy", scale_units="xy", scale=1, width=0.012)
     for column, end in zip(N.T, moved.T, strict=True):
-        axes.plot(*zip(column, end, strict=True), "--", color=lnp.plots.FULL)
+        axes.plot(*zip(column, end, strict=True), "--", color=lnp.plots.SKY)
         axes.plot(*end, "o", color=lnp.plots.LORA)
         if not np.allclose(column, end):
             axes.annotate(f"{np.linalg.norm(column - end):.3g}", (column + end) / 2 + 0.2)

@@ -20,7 +20,7 @@ import numpy as np
 import lora_np as lnp
 from lora_np import language
 from lora_np.lora import loftq
-from lora_np.plots import CYCLE, FULL, LORA
+from lora_np.plots import CYCLE, LORA, SKY
 from lora_np.quantise import nf4_levels, normal_quantile, quantise, uniform_levels
 from lora_np.table import Table
 
@@ -104,9 +104,9 @@ scaled = np.concatenate([
     (W.reshape(-1, 64) / np.abs(W.reshape(-1, 64)).max(axis=1, keepdims=True)).ravel() for W in weights.values()
 ])  # fmt: skip
 axes = lnp.plots.axes()
-bell = axes.hist(scaled, bins=100, density=True, color="0.85")
+bell = axes.hist(scaled, bins=100, density=True, color=lnp.plots.MUTED, alpha=0.35)
 for height, levels, name, color in [
-    (-0.07, uniform_levels(bits=4), "even", FULL),
+    (-0.07, uniform_levels(bits=4), "even", SKY),
     (-0.16, ours, "nf4", LORA),
 ]:
     axes.plot(

@@ -24,7 +24,7 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np import adapters, language
-from lora_np.plots import FULL, INK, LORA, label_line
+from lora_np.plots import INK, LORA, SKY, label_line
 from lora_np.table import Table
 
 os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
@@ -235,8 +235,8 @@ for share, (x, y) in zip(shares_of_each, curve, strict=True):
     align, away = ("right", (-7, -2)) if share in (0.5, 0.75) else ("left", (8, -10))
     label_line(axes, x, y, f"c = {share}", LORA, xytext=away, ha=align)
 for name, (x, y) in {"base": base, **alone}.items():
-    axes.plot(x, y, "D", color=INK if name == "base" else FULL)
-    label_line(axes, x, y, name, INK if name == "base" else FULL, xytext=(8, 6))
+    axes.plot(x, y, "D", color=INK if name == "base" else SKY)
+    label_line(axes, x, y, name, INK if name == "base" else SKY, xytext=(8, 6))
 labels = axes.set(xlabel="loss on the Bible", ylabel="loss on the Dictionary", xlim=(1.0, 2.2))
 assert curve[-1][1] > base[1]
 assert curve[2][0] < base[0] - 0.5

@@ -264,9 +264,9 @@ axes = lnp.plots.lines(
 )
 axes.axhline(error(base), color=lnp.plots.INK, linestyle=":")
 for rank, (size, loss) in trained.items():
-    axes.plot(size / 1_000, loss, "D", color=lnp.plots.ACCENT)
+    axes.plot(size / 1_000, loss, "D", color=lnp.plots.LORA)
     lnp.plots.label_line(
-        axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.ACCENT, xytext=(7, -4)
+        axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.LORA, xytext=(7, -4)
     )
 lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
-from lora_np.plots import FULL, LORA
+from lora_np.plots import FULL, INK, LORA, MUTED
 from lora_np.table import Table
 
 # %% [markdown]
@@ -29,19 +29,19 @@ from lora_np.table import Table
 # $A$, which turns $x$ into a vector of $r$ entries, and then through $B$, which turns this vector into $d$ entries, as many as $W_0$ gives.
 # The two results are added.
 
-# %% alt="x, of k entries, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d entries." tags=["cover"]
+# %% alt="x, of k entries, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through an orange shape A that narrows from k to r, and an orange shape B that widens from r to d, both trained. A plus sign adds them to h, of d entries." tags=["cover"]
 _, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
 shapes = {
-    "$W_0$\n$d \\times k$, frozen": ([(2, 2.1), (5.6, 2.1), (5.6, 3.7), (2, 3.7)], "0.85", "black"),
-    "$A$\n$r \\times k$": ([(2, 0.1), (2, 1.7), (3.6, 1.1), (3.6, 0.7)], LORA, "white"),
-    "$B$\n$d \\times r$": ([(4, 0.7), (4, 1.1), (5.6, 1.7), (5.6, 0.1)], LORA, "white"),
+    "$W_0$\n$d \\times k$, frozen": ([(2, 2.1), (5.6, 2.1), (5.6, 3.7), (2, 3.7)], MUTED, "white"),
+    "$A$\n$r \\times k$": ([(2, 0.1), (2, 1.7), (3.6, 1.1), (3.6, 0.7)], LORA, INK),
+    "$B$\n$d \\times r$": ([(4, 0.7), (4, 1.1), (5.6, 1.7), (5.6, 0.1)], LORA, INK),
 }
 for name, (corners, color, ink) in shapes.items():
     axes.add_patch(plt.Polygon(corners, color=color))
     axes.text(*np.mean(corners, axis=0), name, ha="center", va="center", color=ink)
 for start, end in [((0.9, 2.1), (1.9, 2.9)), ((0.9, 1.7), (1.9, 0.9)), ((3.6, 0.9), (4, 0.9)),
                    ((5.7, 2.9), (6.5, 2.1)), ((5.7, 0.9), (6.5, 1.7)), ((6.9, 1.9), (7.4, 1.9))]:  # fmt: skip
-    axes.annotate("", end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "grey"})
+    axes.annotate("", end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": MUTED})
 axes.text(3.8, 0.2, "$r$ entries", ha="center", fontsize=9)
 for place, name in [(0, "$x$\n$k$ entries"), (6.7, "+"), (8.5, "$h$\n$d$ entries")]:
     axes.text(place, 1.9, name, ha="center", va="center", fontsize=16 if name == "+" else 10)
@@ -184,7 +184,7 @@ products = [  # a name, its rows and its columns; d = 3, k = 4, and r = 1.4, to 
 ]
 for bottom, matrices in products:
     for left, (name, high, wide), sign in zip([0, 6, 12], matrices, ["·", "=", ""], strict=True):
-        color, ink = ("0.85", "black") if name == "$G$" else (LORA, "white")
+        color, ink = (MUTED, "white") if name == "$G$" else (LORA, INK)
         axes.add_patch(plt.Rectangle((left, bottom + 2 - high / 2), wide, high, color=color))
         axes.text(
             left + wide / 2, bottom + 2, name, ha="center", va="center", color=ink, fontsize=9

@@ -1,20 +1,21 @@
 """The report and the findings: numbers come from the results, and each sentence names its claim."""
 
-import html
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import claims
 import lora_np as lnp
-from claims import protocol
+from claims import protocol, rules
 from claims.protocol import PHRASES, Number
 from tests.drawing import every
 
 ROOT = Path(__file__).parents[2]
 KNOWN = lnp.course.claims()
+LARGE = {name: one["at scale"] for name, one in KNOWN.items() if "at scale" in one}
 PAGE = (ROOT / "docs" / "understand" / "report.md").read_text(encoding="utf-8")
 ROLE = re.compile(r"\{(found|fact)\}`([^`]+)`")
 
@@ -26,6 +27,11 @@ def report():
     import report
 
     return report
+
+
+@pytest.fixture(scope="module")
+def forest(report):
+    return report.forest
 
 
 def sentences(page):
@@ -78,21 +84,26 @@ def test_every_claim_is_in_the_table_and_every_topic_has_its_study(report):
     assert all(record["sentence"] in report.study(record["topic"]) for record in KNOWN.values())
 
 
-def test_both_scales_are_in_one_table_on_the_card_and_on_the_page(report):
+def test_both_scales_are_in_one_table_in_the_forest_and_on_the_page(report):
     scales = {name: record for name, record in KNOWN.items() if "at scale" in record}
     assert len(scales) >= 6
     table = report.scales()
     assert table.count("\n") == 1 + len(scales)
-    for name, record in scales.items():
-        scale = record["at scale"]
+    pages = report.claim_pages
+    index = pages.index(KNOWN)
+    for name, record in KNOWN.items():
+        scale = record.get("at scale")
+        (line,) = (line for line in index.splitlines() if line.startswith(f"| [{record['title']}]"))
+        page = pages.page(name, record)
+        assert record["finding"] in line
+        assert record["advice"] in line
+        assert record["advice"] in page
+        assert page.count('<p class="big">') == (2 if scale and scale["parts"] else 1)
+        if scale is None:
+            continue
         (row,) = (row for row in table.splitlines() if f"/claims/{name}.md)" in row)
         assert f"| {record['verdict']} | {scale['verdict']} | {len(scale['seeds'])} of" in row
-        card = report.claim_pages.card(name, record)
-        assert card.count('class="verdict"') == 2
-        for one in (record, scale):
-            assert f'data-verdict="{one["verdict"]}"' in card
-            assert html.escape(one["finding"]) in card
-        page = report.claim_pages.page(name, record)
+        assert scale["finding"] in line
         for words in (scale["sentence"], scale["rule"], scale["setup"], *scale["meaning"].values()):
             assert words in page
         assert "html\n\n```" not in page  # an empty directive, before anything has run
@@ -107,27 +118,79 @@ def test_verdicts_of_both_sets_are_those_of_their_figures(report):
         assert not {"supported", "contradicted here"} <= {*report.sets(name).split(" / ")}, name
 
 
-def test_the_forest_has_every_claim_and_both_scales(report):
-    drawn = report.forest()
+def wrong(mark, part):
+    """What a mark says that the verdict of its part does not."""
+    claimed, near, far = 50, *sorted([mark.low, mark.high])
+    least = claimed if mark.worth is None else mark.worth
+    found = [] if near <= mark.mean <= far else ["the mean lies outside its interval"]
+    if mark.verdict != part["verdict"]:
+        found.append("the shape is another verdict's")
+    if part["verdict"] == "supported" and not near > claimed:
+        found.append("supported, but not on the claimed side")
+    if part["verdict"] == "contradicted here" and not far < least:
+        found.append("contradicted, but as far as was asked")
+    return found
+
+
+def test_every_mark_says_what_its_rule_says(forest):
+    turned = 0
     for name, record in KNOWN.items():
-        assert f"../claims/{name}.html" in drawn
-        assert html.escape(record["words"]) in drawn
-    assert drawn.count("at 135 million parameters") == len(report.LARGE)
-    assert "nan" not in drawn
-    part = {"bound": 1.0, "worth": 1.1, "sign": 1, "low": 1.0}
-    assert report.beyond(part, True, 1.0) == 0 < report.beyond(part, True, 1.1)
-    assert report.beyond(part | {"sign": -1}, True, 1.1) < 0
-    zero = {"bound": 0.0, "worth": 0.014, "sign": 1, "low": 0.0}
-    assert report.beyond(zero, False, 0.014) == pytest.approx(report.beyond(part, True, 1.1))
+        setups = [record, *filter(None, [record.get("at scale")])]
+        for row, setup in zip(forest.rows(record), setups, strict=True):
+            marks = {one.figure: one for one in [row.mark, *row.others]}
+            assert row.mark.figure == setup["headline"]
+            assert {*marks} == {part["figure"] for part in setup["parts"]}
+            assert not any(wrong(marks[part["figure"]], part) for part in setup["parts"]), name
+            around = [part | {"sign": -part["sign"]} for part in setup["parts"]]
+            turned += any(wrong(forest.mark(part), part) for part in around)
+    assert turned >= 0.8 * (len(KNOWN) + len(LARGE))  # with the axis turned round it is seen
+    part = {"bound": 1.0, "worth": 1.1, "sign": 1}
+    assert forest.beyond(part, 1.0) == 0 < forest.beyond(part, 1.1)
+    assert forest.beyond(part | {"sign": -1}, 1.1) < 0
+    assert forest.beyond({"bound": 0.0, "sign": 1}, 0.014) == pytest.approx(0.014)
 
 
-def test_a_mean_lies_within_its_interval_in_the_forest(report):
-    spots = re.findall(r'd="M([\d.]+) [\d.]+H([\d.]+)"/><circle data-verdict="([^"]+)" cx="([\d.]+)"', report.forest())  # fmt: skip
-    assert len(spots) == len(KNOWN) + len(report.LARGE)
-    for low, high, verdict, mean in spots:
-        ends = sorted([float(low), float(high)])
-        assert ends[0] <= float(mean) <= ends[1]
-        assert float(mean) > report.across(0) or verdict != "supported"
+def test_the_forest_draws_its_rows_with_a_shape_for_each_verdict(forest, report):
+    table, shapes = forest.table(KNOWN), forest.drawn("shapes")
+    assert [*re.findall(r'data-name="([^"]+)"', table)] == [
+        name for _, some in forest.groups(KNOWN) for name in some
+    ]
+    drawn = re.findall(r'<use data-verdict="([^"]+)" data-figure="([^"]+)" href="#v-([^"]+)" x="([\d.]+)%"', table)  # fmt: skip
+    wanted = [part for one in [*KNOWN.values(), *LARGE.values()] for part in one["parts"]]
+    assert len(drawn) == len(wanted)
+    for verdict, _, shape, _ in drawn:
+        assert shape == forest.slug(verdict)
+    places = sorted((figure, float(x)) for _, figure, _, x in drawn)
+    assert places == sorted((part["figure"], forest.mark(part).mean) for part in wanted)
+    known = {*rules.VERDICTS, rules.NOT_RUN, rules.COUNTED, rules.ONCE}
+    bodies = dict(re.findall(r'<symbol id="v-([^"]+)"[^>]*>(.+?)</symbol>', shapes))
+    assert {*bodies} == {*map(forest.slug, known)}
+    assert len({bodies[forest.slug(one)] for one in rules.VERDICTS}) == len(rules.VERDICTS)
+    assert {*forest.SHORT} == {*report.claim_pages.MEANING} == {*rules.VERDICTS}
+    css = (ROOT / "docs" / "explorer" / "claims.css").read_text(encoding="utf-8")
+    for one in map(forest.slug, rules.VERDICTS):
+        assert f'#pick-{one}:checked) .claim:not([data-verdicts~="{one}"])' in css
+    assert [*re.findall(r'data-name="([^"]+)"', report.two_scales())] == [*LARGE]
+
+
+def test_a_name_stands_at_the_end_of_every_line_and_lines_of_a_colour_differ(report):
+    rates, several = report.claim_pages.rates, 0
+    for record in [*KNOWN.values(), *LARGE.values()]:
+        for curves in rates.tasks(record).values():
+            charts = rates.charts(curves)
+            assert len(charts) == (1 if len(curves) <= rates.MANY else len(curves))
+            for chart in charts:
+                lines = chart["lines"]
+                several += len(lines) > 1
+                assert all(line["label"] or chart["title"] == line["name"] for line in lines)
+                assert len({(line["kind"], line["dashes"]) for line in lines}) == len(lines)
+                ends = sorted(line["label"][1] for line in lines if line["label"])
+                assert all(b - a >= rates.LINE - 0.2 for a, b in pairwise(ends))
+                assert all(chart["left"] <= x <= chart["right"] for line in lines for x, *_ in line["points"])  # fmt: skip
+    assert several >= 40
+    assert [*map(rates.kind, ("full", "LoRA, r = 8", "GaLore, r = 8", "last layer in full"))] == [
+        "full", "lora", "neither", "full",
+    ]  # fmt: skip
 
 
 def test_a_sweep_that_claims_share_counts_once(report):

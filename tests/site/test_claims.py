@@ -1,4 +1,4 @@
-"""The gallery of claims: a card and a page each, filters, and sliders over what was recorded."""
+"""The forest of claims: a row and a page each, and sliders over what was recorded."""
 
 import pytest
 
@@ -8,25 +8,23 @@ pytestmark = pytest.mark.browser
 KNOWN = claims()
 
 
-def test_each_claim_has_a_card_a_line_and_a_page(open_page):
+def test_each_claim_has_a_row_a_line_and_a_page(open_page):
     page = open_page("claims/index.html")
-    cards = page.locator(".claims > li")
-    assert cards.count() == len(KNOWN)
-    lines = page.locator("article table tbody tr")
-    assert lines.count() == len(KNOWN)
-    links = {link.get_attribute("href") for link in page.locator(".claims a").all()}
+    rows = {row.get_attribute("data-name"): row for row in page.locator(".claim").all()}
+    assert {*rows} == {*KNOWN}
+    links = {link.get_attribute("href") for link in page.locator(".claim a").all()}
     assert links == {f"{name}.html" for name in KNOWN}
-    assert cards.filter(has=page.locator("svg")).count() == len(KNOWN)
-    table = page.locator("article table").inner_text()
+    page.locator(".claim-fold summary").last.click()
+    assert page.locator("article table.docutils tbody tr").count() == len(KNOWN)
+    table = page.locator("article table.docutils").inner_text().replace("’", "'")
     for name, claim in KNOWN.items():
-        card = cards.filter(has=page.locator(f'a[href="{name}.html"]'))
-        assert claim["title"] in card.inner_text()
-        assert claim["verdict"] in card.inner_text()
-        assert claim["finding"] in card.inner_text()
-        if "at scale" in claim:
-            assert claim["at scale"]["verdict"] in card.inner_text()
-            assert claim["at scale"]["finding"] in card.inner_text()
-        assert claim["advice"].split("`")[0] in table.replace("’", "'")
+        said = rows[name].inner_text()
+        assert claim["title"].rstrip(".") in said
+        for one in filter(None, [claim, claim.get("at scale")]):
+            assert one["verdict"] in said
+            assert one["finding"].split("`")[0] in table
+        assert rows[name].locator(".lane").count() == 1 + ("at scale" in claim)
+        assert claim["advice"].split("`")[0] in table
 
 
 def test_a_claim_leads_to_the_others_of_its_topic(open_page):
@@ -41,28 +39,36 @@ def test_a_claim_leads_to_the_others_of_its_topic(open_page):
     assert page.locator(".next-page").count() == 0
 
 
-def test_cards_come_before_the_table_and_name_their_axes(open_page):
-    page = open_page("claims/index.html")
+def test_the_evidence_is_short_and_its_picture_comes_first(open_page):
+    page = open_page("claims/index.html", java_script_enabled=False)
     top = lambda place: page.locator(place).first.bounding_box()["y"]
-    assert top(".claims > li") < top("article table")
-    drawn = page.locator(".claims svg:has(.axis)")
-    assert drawn.count() >= 20
-    for text in drawn.all_text_contents():
-        assert "learning rate" in text
-        assert "test loss" in text
-    above = page.locator(".claims svg:has(.above)")
-    assert above.count() >= 5
-    assert all("above" in text for text in above.all_text_contents())
+    assert top(".picks") < 600
+    assert top(".claim") < top("article h2")
+    whole = page.locator("html").bounding_box()["height"]
+    assert whole <= 6 * 900
+    for wanted in ("all", *sorted({claim["verdict"] for claim in KNOWN.values()})):
+        page.locator(f"#pick-{wanted.replace(' ', '-')}").check()
+        left = [row for row in page.locator(".claim").all() if row.is_visible()]
+        fit = [one for one in KNOWN.values() if wanted in ("all", one["verdict"], one.get("at scale", one)["verdict"])]  # fmt: skip
+        assert len(left) == len(fit)
 
 
-@pytest.mark.parametrize("name", ["verdict", "topic"])
-def test_the_filters_leave_what_fits(open_page, name):
-    page = open_page("claims/index.html")
-    for wanted in sorted({claim[name] for claim in KNOWN.values()}):
-        page.select_option(f"#claim-filters [name={name}]", wanted)
-        left = [card for card in page.locator(".claims > li").all() if card.is_visible()]
-        assert len(left) == sum(claim[name] == wanted for claim in KNOWN.values())
-        assert page.locator("#claim-filters output").inner_text().startswith(f"{len(left)} of")
+CUT = """() => [...document.querySelectorAll(".rates text, .forest th, .forest td, .claim-boxes section")]
+  .filter((one) => {
+    const box = one.getBoundingClientRect(), whole = (one.closest("svg") ?? one).getBoundingClientRect();
+    return box.left < whole.left - 1 || box.right > whole.right + 1 || one.scrollWidth > one.clientWidth + 1;
+  }).map((one) => one.textContent)"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_verdicts_stand_at_the_top_and_no_label_is_cut(open_page, address, width):
+    page = open_page("claims/index.html", viewport={"width": width, "height": 900})
+    for name, claim in KNOWN.items():
+        page.goto(f"{address}claims/{name}.html")
+        boxes = [box.bounding_box() for box in page.locator(".claim-boxes .big").all()]
+        assert max(box["y"] + box["height"] for box in boxes) <= 300 or "at scale" not in claim
+        assert not page.evaluate(CUT), name
+        assert all("learning rate" in one for one in page.locator(".rates").all_text_contents())
 
 
 def test_the_sliders_show_what_was_recorded(open_page):
@@ -70,6 +76,7 @@ def test_the_sliders_show_what_was_recorded(open_page):
     page = open_page(f"claims/{name}.html")
     ways = KNOWN[name]["methods"]
     rates = sorted({float(rate) for way in ways.values() for rate in way["rates"]})
+    page.locator("details:has(#claim-try) > summary").click()
     slider = page.locator("#claim-try input").first
     for place, rate in enumerate(rates):
         slider.fill(str(place))
@@ -96,6 +103,7 @@ def test_the_sliders_show_what_was_recorded(open_page):
 def test_what_else_was_measured_can_be_chosen(open_page):
     page = open_page("claims/forgets-less.html")
     full = KNOWN["forgets-less"]["methods"]["language: full"]
+    page.locator("details:has(#claim-try) > summary").click()
     page.select_option("#claim-try select", "old")
     page.locator("#claim-try input").first.fill(str(0))
     rate = page.locator('[data-show="rate"]').inner_text()
@@ -106,7 +114,7 @@ def test_what_else_was_measured_can_be_chosen(open_page):
 
 def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
     for name in ("rslora", "nf4-optimal", "thirteen-numbers"):
-        page = open_page(f"claims/{name}.html")
+        page = open_page(f"claims/{name}.html?answers")  # which unfolds all
         text = (
             page.locator("article")
             .inner_text()
@@ -116,6 +124,6 @@ def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
         )
         for part in ("verdict", "rule", "limits", "refuted_by", "setting"):
             assert KNOWN[name][part].split("`")[0] in text
-        assert page.locator(".claim-picture").first.is_visible()
+        assert page.locator(".parts .lane").first.is_visible()
         if "at scale" in KNOWN[name]:
             assert KNOWN[name]["at scale"]["title"] in text

@@ -2,7 +2,7 @@
 in the dark.
 """
 
-import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,13 +14,11 @@ import lora_np as lnp
 from lora_np.course.guided_tour import Task, ridge_for
 
 pytestmark = pytest.mark.browser
-SPEC = importlib.util.spec_from_file_location(
-    "export", Path(__file__).parents[2] / "docs" / "explorer" / "export.py"
-)
-export = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(export)
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "explorer"))
+import export  # noqa: E402
+import palette  # noqa: E402
 
-BLUE, ORANGE = np.array([0, 114, 178]), np.array([213, 94, 0])
+BLUE, ORANGE, INK, LINE = (np.array(palette.rgb(name)) for name in ("minus", "plus", "ink", "line"))
 
 
 @cache
@@ -50,9 +48,9 @@ def cut_update(rank=None):
     colors = 255 + np.abs(share) * (np.where(share < 0, BLUE, ORANGE) - 255)
     image = np.zeros((32, 46, 3))
     for n, output in enumerate(export.OUTPUTS):
-        patch = np.full((10, 22, 3), 214.0)
+        patch = np.zeros((10, 22, 3)) + LINE
         patch[:, :12] = colors[output].reshape(10, 12, 3)
-        patch[output // 10, 12 + output % 10] = 32
+        patch[output // 10, 12 + output % 10] = INK
         top, left = 11 * (n // 2), 24 * (n % 2)
         image[top : top + 10, left : left + 22] = patch
     return image

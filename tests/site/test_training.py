@@ -14,6 +14,7 @@ from lora_np.lora import LoRALinear
 
 DOCS = Path(__file__).parents[2] / "docs" / "explorer"
 sys.path.insert(0, str(DOCS))
+import palette  # noqa: E402
 import training_data  # noqa: E402
 
 TASK = training_data.task()
@@ -91,7 +92,7 @@ def pixels(page, name):
 
 def colors(M, limit):
     share = np.clip(np.abs(M) / limit, 0, 1)[:, :, None]
-    return 255 + share * (np.where(M[:, :, None] < 0, (0, 114, 178), (213, 94, 0)) - 255)
+    return 255 + share * (np.where(M[:, :, None] < 0, palette.rgb("minus"), palette.rgb("plus")) - 255)
 
 
 @pytest.mark.browser
