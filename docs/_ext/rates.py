@@ -53,8 +53,8 @@ def charts(curves: list[Curve]) -> list[dict[str, Any]]:
 def chart(drawn: list[Curve], scale: list[Curve], *, title: str) -> dict[str, Any]:
     """The places of what is drawn, on the axes that suit all of ``scale``."""
     named = 0 if title else round(LETTER * max(len(one.name) for one in drawn)) + 26
-    width, height = (270, 150) if title else (max(400, 250 + named), 220)
-    left, right, top, bottom = 46, width - max(named, 10), 24, height - 36
+    width, height = (270, 150) if title else (max(400, 260 + named), 220)
+    left, right, top, bottom = 54, width - max(named, 10), 24, height - 36
     floor, ceiling = limits(scale)
     inside = [x for one in scale for x, _ in near(one.points, ceiling)]
     x0, x1 = math.log10(min(inside)) - 0.08, math.log10(max(inside)) + 0.08

@@ -53,10 +53,11 @@ def test_the_evidence_is_short_and_its_picture_comes_first(open_page):
         assert len(left) == len(fit)
 
 
-CUT = """() => [...document.querySelectorAll(".rates text, .forest th, .forest td, .claim-boxes section")]
+CUT = """() => [...document.querySelectorAll(".rates text, .forest tbody th, .forest td, .claim-boxes section")]
   .filter((one) => {
-    const box = one.getBoundingClientRect(), whole = (one.closest("svg") ?? one).getBoundingClientRect();
-    return box.left < whole.left - 1 || box.right > whole.right + 1 || one.scrollWidth > one.clientWidth + 1;
+    const box = one.getBoundingClientRect(), whole = (one.closest(".rates") ?? document.body).getBoundingClientRect();
+    return box.left < whole.left - 1 || box.right > whole.right + 1 ||
+      (!one.closest("svg") && one.scrollWidth > one.clientWidth + 1);
   }).map((one) => one.textContent)"""
 
 
