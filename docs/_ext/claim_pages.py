@@ -1,6 +1,6 @@
 """What papers say, tried: the forest, a page for each claim, and the directive ``claim-figures``.
 
-The pages are made into docs/claims/ (see materials.py) by docs/_templates/claims.md and claim.md,
+The pages are made into docs/claims/ (see materials.py) by pages/claims.jinja and claim.jinja,
 from the results that the package carries.
 """
 
@@ -72,7 +72,7 @@ def index(known: dict[str, Any]) -> str:
         for verdict in VERDICTS
     }
     picks = {"all": (len(known), len(large))} | counts
-    return forest.TEMPLATES.get_template("claims.md").render(
+    return forest.TEMPLATES.get_template("claims.jinja").render(
         known={name: known[name] for name in sorted(known, key=lambda n: (known[n]["topic"], n))},
         large=large,
         turned=sum(known[name]["verdict"] != one["verdict"] for name, one in large.items()),
@@ -133,7 +133,9 @@ def page(name: str, claim: dict[str, Any]) -> str:
     """One claim: verdicts, what to do, effects, curves, what was done, limits, and what the reader
     can turn.
     """
-    scales: list[dict[str, Any]] = [{"name": "Small setup", "claim": claim, "rows": small_rows(claim)}]
+    scales: list[dict[str, Any]] = [
+        {"name": "Small setup", "claim": claim, "rows": small_rows(claim)}
+    ]
     if "at scale" in claim:
         scale = claim["at scale"]
         scales.append({"name": "SmolLM2-135M", "claim": scale, "rows": large_rows(claim)})
@@ -143,7 +145,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
         one["again"] = f"{again(of)} {repeated(of)}".strip()
     tables = [(one["name"], forest.parts(one["claim"])) for one in scales]
     data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
-    return forest.TEMPLATES.get_template("claim.md").render(
+    return forest.TEMPLATES.get_template("claim.jinja").render(
         claim=claim,
         scales=scales,
         head=forest.drawn("shapes") + forest.drawn("boxes", line(claim), forest.rows(claim)),

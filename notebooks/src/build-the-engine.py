@@ -224,7 +224,9 @@ for x, node in enumerate(chain):
     )
 for point, name in [((-1, 0), "W"), ((1, 1), "b")]:
     axes.text(*point, name, ha="center", va="center", color=lnp.plots.SKY)
-axes.annotate("", (1, 0.42), xytext=(1, 0.8), arrowprops={"arrowstyle": "-|>", "color": lnp.plots.MUTED})
+axes.annotate(
+    "", (1, 0.42), xytext=(1, 0.8), arrowprops={"arrowstyle": "-|>", "color": lnp.plots.MUTED}
+)
 axes.annotate(
     "", (-1, -0.75), xytext=(4.4, -0.75), arrowprops={"arrowstyle": "-|>", "color": lnp.plots.SKY}
 )

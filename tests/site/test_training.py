@@ -92,7 +92,9 @@ def pixels(page, name):
 
 def colors(M, limit):
     share = np.clip(np.abs(M) / limit, 0, 1)[:, :, None]
-    return 255 + share * (np.where(M[:, :, None] < 0, palette.rgb("minus"), palette.rgb("plus")) - 255)
+    return 255 + share * (
+        np.where(M[:, :, None] < 0, palette.rgb("minus"), palette.rgb("plus")) - 255
+    )
 
 
 @pytest.mark.browser
