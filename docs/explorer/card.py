@@ -19,16 +19,16 @@ from lora_np import accounting
 from lora_np.accounting import count_full, count_lora
 from lora_np.checks import Array
 from lora_np.course import guided_tour
-from lora_np.plots import LORA, MUTED
+from lora_np.plots import LORA
 
 WIDTH, HEIGHT = 1_200, 630  # pixels, which is what most sites ask for
 Color = tuple[int, int, int]
 RANK = front_data.RANK
 CELL = 2.3  # pixels of an entry
 LEFT, TOP = 60, 268  # pixels, of the first matrix
-PAPER, PANEL, INK, QUIET, COOL, LEARN = (
+PAPER, PANEL, INK, QUIET, COOL, LEARN, GOOD, NOT = (
     palette.TOKENS["dark"][name]
-    for name in ("paper", "base-wash", "ink", "ink-2", "base-text", "lora-text")
+    for name in ("paper", "base-wash", "ink", "ink-2", "base-text", "lora-text", "good", "not")
 )
 FULL = count_full(front_data.D, front_data.K)
 TRAINED = count_lora(front_data.D, front_data.K, rank=RANK)
@@ -108,10 +108,10 @@ def fit() -> Figure:
         say(figure, LEFT, top, method, size=20, color=INK)
         say(
             figure, WIDTH - LEFT, top, said,
-            size=20, ha="right", color=LEARN if holds else QUIET, weight="bold",
+            size=20, ha="right", color=GOOD if holds else NOT, weight="bold",
         )  # fmt: skip
         ax = placed(figure, LEFT, top + 18, width, 34, PANEL)
-        ax.axvspan(0, need / scale, color=LORA if holds else MUTED, linewidth=0)
+        ax.axvspan(0, need / scale, color=GOOD if holds else NOT, linewidth=0)
         ax.axvline(gpu.room / scale, color=INK, linewidth=3)
         ax.set_xlim(0, 1)
     say(
@@ -132,8 +132,7 @@ def claim(known: Mapping[str, Any]) -> Figure:
     for i, line in enumerate(lines):
         say(figure, LEFT, 236 + 50 * i, line, size=25, color=INK)
     top = 246 + 50 * len(lines)
-    color = LEARN if known["verdict"] == "supported" else COOL
-    say(figure, LEFT, top + 36, known["verdicts"], size=30, color=color, weight="bold")
+    say(figure, LEFT, top + 36, known["verdicts"], size=30, color=INK, weight="bold")
     for i, (name, found) in enumerate([*known["figures"].items()][:2]):
         low, high = found["low"], found["high"]
         text = f"{found['mean']:.3g} ({low:.3g} to {high:.3g}): {known['meaning'][name]}"
