@@ -163,9 +163,9 @@ class Runs:
 
     def matched(self, first: str, second: str, lower: int) -> list[tuple[int, float, float]]:
         """Log losses of two methods on the old text where both have the same new loss, for each seed: the
-        higher of their losses at a learning rate so many places below the best. Each is interpolated from
-        the untrained model through its rates up to the best; a seed of which one is not brought there is
-        not counted.
+        higher of their losses at a learning rate so many places below the best. Each is interpolated
+        between its rates up to the best, and below the best from the untrained model on; a seed of which
+        one is not brought there is not counted.
         """
         names, found = (first, second), []
         best = [self.places(name) for name in names]
@@ -182,27 +182,27 @@ class Runs:
                 ends = [places[choosing] - lower for places in best]
                 if all(end in curve for end, curve in zip(ends, curves, strict=True)):
                     level = max(curve[end][0] for end, curve in zip(ends, curves, strict=True))
-                    halves.append([between([*curve.values()], level) for curve in curves])
+                    start = [self.start(counting, seed)] if lower else []
+                    halves.append([between([*start, *curve.values()], level) for curve in curves])
             if len(halves) == len(HALVES) and np.all(np.isfinite(halves)):
                 ours, theirs = map(float, np.mean(halves, axis=0))
                 found.append((seed, ours, theirs))
         return found
 
-    def curve(
-        self, name: str, best: int, half: str, seed: int
-    ) -> dict[int | None, tuple[float, float]]:
+    def curve(self, name: str, best: int, half: str, seed: int) -> dict[int, tuple[float, float]]:
         """Log losses on the new text and on the old one at each rate at which a seed has run, up to the
-        best; before them, under None, the untrained model's.
+        best.
         """
-        found: dict[int | None, tuple[float, float]] = {}
-        if self.untrained("old", [seed]).size:
-            new, old = (float(self.untrained(part, [seed])[0]) for part in (half, "old"))
-            found[None] = new, old
-        sweep = self.sweep(name)
+        sweep, found = self.sweep(name), {}
         for place in [place for place in sweep.known([seed]) if place <= best]:
-            new, old = (float(sweep.logs(place, part, [seed])[0]) for part in (half, "old"))
-            found[place] = new, old
+            new, old = (sweep.logs(place, part, [seed])[0] for part in (half, "old"))
+            found[place] = float(new), float(old)
         return found
+
+    def start(self, half: str, seed: int) -> tuple[float, float]:
+        """The same losses of the untrained model; NaN if it has not run."""
+        new, old = ([*self.untrained(part, [seed]), np.nan][0] for part in (half, "old"))
+        return float(new), float(old)
 
     def apart(self, other: Runs) -> list[float]:
         """How far losses lie from those of another program, in nats: the largest of each run that both

@@ -93,10 +93,10 @@ CLAIM = Claim(
     advice="Compare forgetting where both have learned as much, at the best rate and stop of each.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
-        finding="Where both had learned as much, the lower old loss was {lost8:than} the untrained model's at rank 8, and the full update's was {old8:than} LoRA's.",
+        finding="Where both had learned as much, the lower old loss was {lost8:than} the untrained model's at rank 8, and the full update's was {old8:than} LoRA's. On the far text, the lower loss was {lostfar8:than} the untrained model's.",
         setting=(
-            "The old text is Austen; the far one is a list of facts about chemical elements in modern English. Of LoRA and the full update, the one that ends higher on the new text runs at its best learning rate. The other one is interpolated "
-            "from the untrained model through its learning rates, up to its best, to the same new loss. For the far text there are two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. A seed that is not brought to a level is not counted there."
+            "The old text is Austen; the far one is a list of facts about chemical elements in modern English, and three of the six seeds ran with it. Of LoRA and the full update, the one that ends higher on the new text runs at its best learning rate. The other one is interpolated "
+            "between its learning rates, up to its best, to the same new loss. For the far text there are two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. There the lines begin at the untrained model. A seed that is not brought to a level is not counted there."
         ),
         figures={
             f"old{rank}": f"loss on the old text, the full update's over LoRA's at rank {rank}, both at the higher of their best losses on the new text"
