@@ -94,7 +94,7 @@ CLAIM = Claim(
     advice="Compare forgetting at an equal loss on the new task, with the best learning rate and stopping point of each method.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
-        finding="Where both had learned as much, the lower old loss was {lost8:than} the untrained model's at rank 8, and the full update's was {old8:than} LoRA's. On the far text, the lower loss was {lostfar8:than} the untrained model's.",
+        finding="At rank 8 and equal new loss, the lower old loss was {lost8:than} the untrained model's ({lostfar8:than} on the far text). The full update's was {old8:than} LoRA's.",
         setting=(
             "The old text is Austen; the far one is a list of facts about chemical elements in modern English, and three of the six seeds ran with it. Of LoRA and the full update, the one that ends higher on the new text runs at its best learning rate. The other one is interpolated "
             "between its learning rates, up to its best, to the same new loss. For the far text there are two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. There the lines begin at the untrained model. A seed that is not brought to a level is not counted there."
