@@ -164,7 +164,7 @@ def pictures(claim: dict[str, Any], where: str) -> str:
         label = f"Test loss against learning rate. {said}. {names}."
         drawn = "".join(forest.drawn("chart", one, label) for one in rates.charts(curves))
         found.append(
-            f'<figure class="rate-charts"><figcaption>{said}</figcaption>{drawn}</figure>\n'
+            f'<figure class="rate-charts"><figcaption>{said}: test loss against learning rate</figcaption>{drawn}</figure>\n'
         )
     return "".join(found)
 

@@ -174,7 +174,7 @@ def test_the_forest_draws_its_rows_with_a_shape_for_each_verdict(forest, report)
 
 
 def test_a_name_stands_at_the_end_of_every_line_and_lines_of_a_colour_differ(report):
-    rates, several = report.claim_pages.rates, 0
+    rates, several, above = report.claim_pages.rates, 0, 0
     for record in [*KNOWN.values(), *LARGE.values()]:
         for curves in rates.tasks(record).values():
             charts = rates.charts(curves)
@@ -182,12 +182,14 @@ def test_a_name_stands_at_the_end_of_every_line_and_lines_of_a_colour_differ(rep
             for chart in charts:
                 lines = chart["lines"]
                 several += len(lines) > 1
+                above += any(line["above"] for line in lines)
                 assert all(line["label"] or chart["title"] == line["name"] for line in lines)
                 assert len({(line["kind"], line["dashes"]) for line in lines}) == len(lines)
                 ends = sorted(line["label"][1] for line in lines if line["label"])
                 assert all(b - a >= rates.LINE - 0.2 for a, b in pairwise(ends))
                 assert all(chart["left"] <= x <= chart["right"] for line in lines for x, *_ in line["points"])  # fmt: skip
     assert several >= 40
+    assert above >= 5
     assert [*map(rates.kind, ("full", "LoRA, r = 8", "GaLore, r = 8", "last layer in full"))] == [
         "full", "lora", "neither", "full",
     ]  # fmt: skip

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "explorer"))
 import export  # noqa: E402
 import palette  # noqa: E402
 
-BLUE, ORANGE, INK, LINE = (np.array(palette.rgb(name)) for name in ("minus", "plus", "ink", "line"))
+BLUE, ORANGE, INK, LINE = map(palette.rgb, ("minus", "plus", "ink", "line"))
 
 
 @cache

@@ -18,6 +18,7 @@ import palette  # noqa: E402
 import training_data  # noqa: E402
 
 TASK = training_data.task()
+ENDS = palette.rgb("minus"), palette.rgb("plus")
 SCRIPT = """
 globalThis.window = globalThis;
 require(process.argv[1]);
@@ -92,9 +93,7 @@ def pixels(page, name):
 
 def colors(M, limit):
     share = np.clip(np.abs(M) / limit, 0, 1)[:, :, None]
-    return 255 + share * (
-        np.where(M[:, :, None] < 0, palette.rgb("minus"), palette.rgb("plus")) - 255
-    )
+    return 255 + share * (np.where(M[:, :, None] < 0, *ENDS) - 255)
 
 
 @pytest.mark.browser
