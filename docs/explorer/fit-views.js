@@ -58,7 +58,7 @@
         if (!way.parts[cause]) continue;
         const piece = element("i");
         piece.dataset.cause = piece.title = cause;
-        piece.style.cssText = `width: ${share(way.parts[cause])}; background: ${color}`;
+        piece.style.cssText = `width: ${share(way.parts[cause])}; background: var(--${color})`;
         track.append(piece);
       }
       if (way.total > gpu.memory) {
@@ -78,7 +78,7 @@
     box.prepend(label);
     legend.replaceChildren(...shownCauses(rows.map(({ way }) => way)).map(([cause, color]) => {
       const entry = element("li", cause), swatch = element("i");
-      swatch.style.background = color;
+      swatch.style.background = `var(--${color})`;
       entry.prepend(swatch);
       return entry;
     }));
@@ -191,7 +191,7 @@
     return body.replaceChildren(
       ...Object.entries(tables.parts).map(([cause, color]) => {
         const row = line(cause, ways.map(({ parts }) => parts[cause])), swatch = element("i");
-        swatch.style.background = color;
+        swatch.style.background = `var(--${color})`;
         row.firstChild.prepend(swatch);
         return row;
       }),
@@ -250,7 +250,7 @@
       let x = 48;
       for (const [cause, color] of Object.entries(tables.parts)) {
         const width = (way.parts[cause] ?? 0) * scale;
-        if (width) box(x, y + height / 9, width, (7 * height) / 9, color);
+        if (width) box(x, y + height / 9, width, (7 * height) / 9, token(color));
         x += width;
       }
       if (way.total > gpu.memory) box(48 + gpu.memory * scale, y + 2, (way.total - gpu.memory) * scale,
@@ -274,7 +274,7 @@
     });
     let across = 48;
     for (const [cause, color] of shownCauses(results.map(({ way }) => way))) {
-      box(across, 552, 16, 16, color);
+      box(across, 552, 16, 16, token(color));
       put(across + 21, 566, cause, 17, { color: SOFT });
       across += 34 + 8.6 * cause.length;
     }

@@ -15,11 +15,13 @@ from lora_np.accounting import activations, memory, planning
 from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.checks import WORD
 from lora_np.models.sources import hub_name, typed_names
-from lora_np.plots import CYCLE, MUTED
 from lora_np.settings import choices_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
 import terms
+
+# of the parts of memory, by their names: a page has them in both schemes
+COLOURS = ("base", "lora", "minus", "ink", "good", "not", "tight")
 
 
 def data() -> dict[str, Any]:
@@ -75,7 +77,7 @@ def tables() -> dict[str, Any]:
             "block": memory.BLOCK,
             "paged": memory.PAGED,
         },
-        "parts": dict(zip(memory.PARTS, (MUTED, *CYCLE), strict=False)),
+        "parts": dict(zip(memory.PARTS, COLOURS, strict=True)),
         "room": planning.GPU("", whole).room / whole,
         "emulated": planning.NO_BFLOAT16,
         "no_nf4": planning.NO_NF4,
