@@ -184,7 +184,7 @@ def cleaned(
     for key, info in file.tensors.items():
         if info.shape == (0,):
             why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
-            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
+            raise FileError(f"{key!r} is empty: {why}; DeepSpeed's zero_to_fp32.py gathers them")
         # in formats without PEFT's prefix, it is there while wrappers are looked for
         clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:
