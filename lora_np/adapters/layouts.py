@@ -86,7 +86,7 @@ def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
     return {
         part: (module.name, i)
         for module in base.modules.values()
-        if module.role in ("qkv", "gate_up") and _stack(base, module.name)
+        if module.kind == "linear" and _stack(base, module.name)
         for i, part in enumerate(_parts(module.name))
     }
 
