@@ -53,16 +53,17 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="At equal loss on the new task, LoRA keeps more of the old one than full fine-tuning.",
     paper="Biderman et al., LoRA Learns Less and Forgets Less, arXiv 2405.09673, on the trade-off of learning and forgetting",
-    finding="At equal loss on the new task (0.5), LoRA's loss on the old one was {half8:inverse} times the full update's at rank 8. At rank 64 it was {half64:inverse} times.",
+    finding="At a loss of 0.5 on the new task, LoRA of rank 8 had {half8:inverse} times the full update's loss on the old task. LoRA of rank 64 had {half64:inverse} times this loss.",
     topic="forgetting",
     refuted_by="A full update that forgets no more than LoRA where both have learned as much.",
     setup="digits",
     varied="learning rate and the step at which training stops",
     setting=(
-        "The old task is upright digits, the new one digits on their side. Each method runs at seven learning rates and is measured 15 times a run. "
-        "A level is a loss on the new task of at most 1, 0.5 or 0.25; untrained it is some 7.2. Among all learning rates and stops that reach a level, the one with the smallest loss on the old task counts. "
-        "One half of the test images chooses it, and its loss is measured on the other half. If one of the three methods does not reach a level with a seed, that seed does not count there. "
-        "A level counts only if all three methods stand above the untrained network on the old task there."
+        "The old task is upright digits, and the new task is digits on their side. Each method runs at seven learning rates, and each run is measured 15 times. A level is "
+        "a loss on the new task of at most 1, 0.5 or 0.25; the loss of the untrained network is some 7.2. Of all learning rates and stopping points that reach a level, we "
+        "choose the one with the smallest loss on the old task. One half of the test images makes this choice, and the loss is measured on the other half. If one of the "
+        "three methods does not reach a level with a seed, that seed is not counted at that level. A level counts only if all three methods have a higher loss on the old "
+        "task there than the untrained network."
     ),
     figures={
         f"lost_{level}": f"old loss, the lowest of the three methods' over the untrained network's, at a new loss up to {loss}"
@@ -80,8 +81,8 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(f"{level}{rank}", above=1, worth=1.1, needs=f"lost_{level}") for level in LEVELS for rank in (8, 64))),
     headline="half8",
     words="full update's old loss ÷ LoRA's at equal new loss",
-    limits="After the run we decided to leave out seeds that do not reach a level (5 of 64 at 0.25). It is one small network, and both tasks need the same layers. No old data are replayed. For text, see forgets-less.",
-    advice="Compare forgetting where both have learned as much, at the best rate and stop of each.",
+    limits="After the run, we decided to leave out seeds that do not reach a level (5 of 64 at the level 0.25). There is one small network, and both tasks need the same layers. No old data are replayed. For text, see forgets-less.",
+    advice="Compare forgetting at an equal loss on the new task, with the best learning rate and stopping point of each method.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
         finding="Where both had learned as much, the lower old loss was {lost8:than} the untrained model's at rank 8, and the full update's was {old8:than} LoRA's.",

@@ -103,7 +103,7 @@ def test_four_seeds_of_one_method_and_two_of_another(folder):
     assert four["seeds"] == [0, 1, 2, 3]
     assert four["figures"]["gap"]["sets"] == pytest.approx([np.exp(0.05)] * 2, abs=1e-3)
     assert four["verdict"] == SUPPORTED
-    assert four["finding"].startswith("With attention adapted the loss was 5.1 % above")
+    assert four["finding"].startswith("With attention adapted, the loss was 5.1 % above")
 
 
 def test_one_piece_chooses_the_rate_and_the_other_counts(folder):
@@ -148,7 +148,7 @@ def test_one_rate_for_all_ranks(folder):
     assert record["figures"]["lost64"]["values"] == pytest.approx([np.exp(0.02)] * 2, abs=1e-3)
     assert record["figures"]["spread"]["mean"] == pytest.approx(2, rel=0.02)
     assert record["verdict"] == CONTRADICTED  # as its card says: 2 % are lost
-    assert "rank 1's loss was the same as its own best" in record["finding"]
+    assert "the loss of rank 1 was the same as its own best loss" in record["finding"]
 
 
 @pytest.mark.slow
