@@ -139,15 +139,7 @@ def convert(
     before = formats.load(adapter, base=given)
     own = formats.base_of(before, given)
     check_finite(before)
-    notes: list[str] = []
-    layout = given or (own if to == "vllm" else None)
-    if layout and to != "lora" and not before.pipeline:
-        count = len(before)
-        before, moved = laid_out(before, layout, apart=_APART.get(to, False))
-        if moved:
-            notes = [f"{count} modules of the adapter are {len(before)} of {layout.spec.name}"]
-    elif to == "vllm" and (experts := [name for name, x in before.items() if x.parameter]):
-        raise FileError(f"{before}: how vLLM has {experts[0]!r} depends on the base: --base MODEL")
+    before, notes = _on_base(before, to, given or (own if to == "vllm" else None))
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
         before = to_lora(before, base=own) if before.start else only_lora(before)
         before = formats.without_copies(before, own)
@@ -182,6 +174,22 @@ def convert(
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return formats.Written(f"{adapter} for {to}", tuple(rows), tuple(notes), headings, Path(out))
+
+
+def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
+    """Give the adapter the base's modules, with experts as the target has them, and say so."""
+    if to == "lora" or before.pipeline:
+        return before, []
+    if base is None:
+        experts = [name for name, module in before.items() if module.parameter]
+        if to == "vllm" and experts:
+            raise FileError(
+                f"{before}: how vLLM has {experts[0]!r} depends on the base: --base MODEL"
+            )
+        return before, []
+    after, moved = laid_out(before, base, apart=_APART.get(to, False))
+    note = f"{len(before)} modules of the adapter are {len(after)} of {base.spec.name}"
+    return after, [note] if moved else []
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:

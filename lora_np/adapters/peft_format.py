@@ -200,9 +200,8 @@ def interpret(
         raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if config.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
-    ends = config.raw.get("target_parameters") or ()
-    stacks = [name for name, module in modules.items() if module.parameter]
-    said = all(any(ends_with(name, end) for end in ends) for name in stacks)
+    stacks = (name for name, module in modules.items() if module.parameter)
+    said = all(name in config.parameters_of(name.rpartition(".")[0]) for name in stacks)
     raw = config.raw if said else targeting(config.raw, modules)
     return Adapter(modules, full, raw, folder, rows)
 
