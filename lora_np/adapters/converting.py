@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -165,13 +165,7 @@ def convert(
         notes += remarks
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
-    mlx = {name: Dialects({}).names_in("mlx", name)[0] for name in before}
-    rows = []
-    for name, old in before.items():
-        # what does nothing is no LoRA
-        if new := after.get(name) or after.get(flat(name)) or after.get(mlx[name]):
-            rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
-            rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
+    rows = _compared(before, after)
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return formats.Written(f"{adapter} for {to}", tuple(rows), tuple(notes), headings, Path(out))
 
@@ -190,6 +184,15 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
     after, moved = laid_out(before, base, apart=_APART.get(to, False))
     note = f"{len(before)} modules of the adapter are {len(after)} of {base.spec.name}"
     return after, [note] if moved else []
+
+
+def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
+    """Yield each module with its rank and scale in both; what does nothing is no LoRA."""
+    for name, old in before.items():
+        mlx = Dialects({}).names_in("mlx", name)[0]
+        if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
+            rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
+            yield ConvertedModule(name, rank, scale, new.rank, new.scale)
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
