@@ -183,7 +183,7 @@ def unused_names() -> list[str]:
         for found in re.findall(CALLED, path.read_text(encoding="utf-8"), re.MULTILINE)
         for name in re.findall(r"\w+", " ".join(found))
     }
-    nodes = {
+    nodes: dict[Path, list[ast.AST]] = {
         path: [node for node in ast.walk(tree_of(path)) if isinstance(node, TELLING)]
         for path in PACKAGE.rglob("*.py")
         if path.name != "__init__.py"  # to export a name again is no use of it
