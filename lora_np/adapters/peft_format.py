@@ -167,8 +167,8 @@ def interpret(
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
-    for key in file.tensors:
-        name, tensor = key.removeprefix(PREFIX), Stored.of(file, key)
+    for key, tensor in {key: Stored.of(file, key) for key in file.tensors}.items():
+        name = key.removeprefix(PREFIX)
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
         if suffix is None:
             others[name] = tensor
@@ -228,16 +228,17 @@ def _modules(
         if name in named or (depth and name == holder):
             raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
         named[name] = holder, depth
-    settings = map(config.rank_and_alpha, named)
-    for (name, wrapped), (rank, alpha) in zip(named.items(), [*settings], strict=True):
-        parameter = name != wrapped[0] or name in stacks
+    settings = {name: config.rank_and_alpha(name) for name in named}
+    for name, wrapped in named.items():
+        rank, alpha = settings[name]
         embedded = embeddings.get(wrapped, False)
+        parameter = name != wrapped[0] or name in stacks
         parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
         modules[name] = AdapterModule(
             parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter,
             alora=bool(config.raw.get("alora_invocation_tokens")),
         )  # fmt: skip
-        check_module(name, modules[name], rank, config)
+    _check_modules(modules, {name: rank for name, (rank, _) in settings.items()}, config)
     return modules
 
 
@@ -298,19 +299,28 @@ def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
     return parts
 
 
-def check_module(name: str, module: AdapterModule, rank: int, config: peft.AdapterConfig) -> None:
-    """Refuse a module whose tensors do not fit each other or the config."""
-    check_shapes(module.parts, f" of {name!r}")
-    if module.rank != rank:
-        scales = f"its scale may be {module.alpha / module.rank:g} or {module.alpha / rank:g}"
-        raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}: {scales}")
-    for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
-        wanted = bool(config.raw.get(flag))
-        if (part in module.parts) != wanted:
+def _check_modules(
+    modules: Mapping[str, AdapterModule], ranks: Mapping[str, int], config: peft.AdapterConfig
+) -> None:
+    """Refuse modules whose tensors do not fit each other or the config."""
+    wanted = {
+        part: (flag, bool(config.raw.get(flag)))
+        for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias"))
+    }
+    for name, module in modules.items():
+        check_shapes(module.parts, f" of {name!r}")
+        if (rank := module.rank) != ranks[name]:
+            scales = " or ".join(f"{module.alpha / r:g}" for r in (rank, ranks[name]))
             raise FileError(
-                f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is "
-                f"{str(wanted).lower()}"
+                f"{name!r} has rank {rank}, but the config says {ranks[name]}: its scale may be"
+                f" {scales}"
             )
+        for part, (flag, wants) in wanted.items():
+            if (part in module.parts) != wants:
+                raise FileError(
+                    f"{name!r} has {'no' if wants else 'a'} {part}, but {flag} is"
+                    f" {str(wants).lower()}"
+                )
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
