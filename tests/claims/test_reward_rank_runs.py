@@ -189,6 +189,32 @@ def test_recorded_lines_follow_the_committed_rule():
         follows(f"reward-rank.{name}.jsonl", "reward_rank_rule.py")
 
 
+def test_every_grid_of_the_bandit_is_closed_and_small_effects_would_have_been_seen():
+    """Read from the lines: no end of a grid is better than all rates between the ends."""
+    ends, grids = {}, {}
+    for text in (kept.RUNS / "reward-rank.bandit.jsonl").read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        run = line["run"]
+        of_task = tuple(run[name] for name in ("geometry", "bits", "seeds"))
+        if "rate" in run:
+            same = *of_task, run["steps"], run["rank"], run.get("exact")
+            base, optimum = ends[of_task]
+            share = (np.array(line["J"]) - base) / (optimum - base)
+            grids.setdefault(same, {})[run["rate"]] = share
+        else:
+            ends[of_task] = np.array(line["base"]), np.array(line["optimum"])
+    assert len(grids) >= 8 * 4 + 8
+    for (*_, exact), grid in grids.items():
+        rates = sorted(grid)
+        assert np.allclose(np.diff(np.log2(rates)), 1, atol=1e-2)
+        for half in (slice(None),) if exact else (slice(None, 4), slice(4, None)):
+            means = [grid[rate][half].mean() for rate in rates]
+            assert max(means[1:-1]) > max(means) - 1e-5  # at the optimum, rates tie
+    known = Study(minutes=0)
+    effects = rule.causes(runs.behind(known, runs.blocks(known)))
+    assert max(one.smallest for one in effects.values()) <= rule.SMALLEST
+
+
 def test_the_page_says_what_is_recorded():
     """python -m claims.reward_rank_runs --page writes it."""
     known = Study(minutes=0)
