@@ -516,8 +516,9 @@ def measure() -> Found:
 def report(measured: Sequence[Measured]) -> str:
     """Markdown: the verdict, the points by part, slopes, and the identity."""
     word, facts = judged(measured)
+    lead = "not finished" if word == "not run yet" else word
     told = " ".join(fact for fact in facts if not fact.endswith(" 0 of 0."))
-    lines = [f"**{word.capitalize()}.** {told}", ""]
+    lines = [f"**{lead.capitalize()}.** {told}", ""]
     lines += [
         "| setup, what varies | points | LoRA over full | within 1.5 | largest factor | within 0.01 nats |"
     ]
@@ -703,7 +704,7 @@ STUDY = Card(
     setting="The full update's best learning rate is found with one set of seeds, and LoRA's with another. Alpha, units, width, rank, steps and single choices of the setup vary.",
     rule="Committed before the runs. Supported if 90 % of all points lie within a factor of 1.5 of law B, none beyond 2.5, following it costs at most 0.01 nats at 90 %, and its errors are smaller than those of two rivals. Contradicted here if a quarter lie beyond 1.5.",
     published="ten times the full update's learning rate, whatever the rank",
-    limits="Half of the points have not run, among them all widths on text, long runs and SmolLM2. The law needs the full update's best learning rate, which you rarely know. It leaves out the number of steps, which moved LoRA's best learning rate on digits. Its constant was set by eye on earlier runs.",
+    limits="Not all points have run: other widths and bases on text, long runs and SmolLM2 are missing. The law needs the full update's best learning rate, which you rarely know. It leaves out the number of steps, which moved LoRA's best learning rate on digits. Its constant was set by eye on earlier runs.",
     advice="Sweep LoRA's learning rate. If you have to start from one that was tuned for full fine-tuning, begin at sqrt(lr / (2 alpha)), for an alpha of at most 128. At rank 8 the best one was 0.7 to 1.5 times that.",
     study="understand/learning-rate",
     meaning={
