@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from claim_pages import interval, shown
+from claim_pages import interval, page_of, shown
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -47,7 +47,7 @@ def text(name: str, knob: Knob) -> str:
     known = course.claims()
     rows = [
         f"| {known[claim]['meaning'][figure]} | {shown(known[claim]['figures'][figure]['mean'])} "
-        f"| {interval(known[claim], figure)} | [{claim}](/claims/{claim}.md) |"
+        f"| {interval(known[claim], figure)} | [{claim}]({page_of(claim, known[claim])}) |"
         for claim, figure in sources(knob)
     ]
     head = "| figure | mean | 95 % interval | claim |\n|---|---:|---:|---|\n"
@@ -75,7 +75,7 @@ def measurement(name: str, figure: str) -> str:
     claim = course.claims()[name]
     mean = shown(claim["figures"][figure]["mean"])
     said = f"{claim['meaning'][figure]}: {mean} ({interval(claim, figure)})"
-    return f"{said}, [{name}](/claims/{name}.md)"
+    return f"{said}, [{name}]({page_of(name, claim)})"
 
 
 def studied(knob: str) -> str:

@@ -15,8 +15,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from claims import rules
-from lora_np.course import claims as claims
+from claims import records, rules, study_records
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#c98500", "#3f98d6", "#8a6d00", "#7f7f7f")
 MEANING = {
@@ -77,6 +76,20 @@ CARD = """\
 <p class="claim-paper">Untrained: {base}. {paper}</p>
 </li>"""
 
+STUDIES = """\
+Two questions needed more runs than a claim has. The rule of each study was committed before its runs, and each recorded run names that commit. Studies are
+published as far as they have run, and the counts of claims leave them out.
+"""
+
+STUDY = """\
+<li data-verdict="{verdict}">
+<p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdicts}</span> <span>{topic}</span></p>
+<p><a href="../{study}.html">{title}</a></p>
+<p class="claim-finding">{finding}</p>
+<p class="claim-setup">{setup}</p>
+<p class="claim-paper">{paper}</p>
+</li>"""
+
 SETUP = """\
 <div>{head}
 <p class="claim-finding">{finding}</p>
@@ -115,7 +128,7 @@ for method, sweep in claim["methods"].items():
 def write(folder: Path) -> None:
     """The pages, touched only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = claims()
+    known = records()
     pages = {"index.md": index(known)} | {
         f"{name}.md": page(name, claim) for name, claim in known.items()
     }
@@ -148,10 +161,14 @@ def index(known: dict[str, Any]) -> str:
         for name in order
     )
     cards = "\n".join(card(name, known[name]) for name in order)
+    beside = "\n".join(study_card(one) for one in study_records().values())
     return "\n\n".join([
         INTRODUCTION.format(count=len(known)),
         raw(FILTERS.format(verdicts=options(VERDICTS), topics=options(topics))),
         raw(f'<ul class="gallery claims">\n{cards}\n</ul>'),
+        "## Studies",
+        STUDIES,
+        raw(f'<ul class="gallery claim-studies">\n{beside}\n</ul>'),
         "## How they were tested",
         PROTOCOL.format(chance=by_chance(known)),
         "## The verdicts",
@@ -200,6 +217,17 @@ def card(name: str, claim: dict[str, Any]) -> str:
         head += f'<p class="claim-setup">{html.escape(scale["title"])}</p>'
         setups = f'<div class="claim-setups">{setups}{shown_setup(scale, SCALE, head)}</div>'
     return CARD.format(name=name, setups=setups, **said)
+
+
+def study_card(record: dict[str, Any]) -> str:
+    """A study, which leads to its own page."""
+    parts = ("verdict", "verdicts", "topic", "study", "title", "finding", "setup", "paper")
+    return STUDY.format(**{part: html.escape(record[part]) for part in parts})
+
+
+def page_of(name: str, record: dict[str, Any]) -> str:
+    """The page of a claim, or of a study."""
+    return f"/{record.get('study', f'claims/{name}')}.md"
 
 
 def shown_setup(claim: dict[str, Any], setup: str, head: str = "") -> str:
@@ -390,7 +418,7 @@ def interval(claim: dict[str, Any], name: str) -> str:
     figure = claim["figures"][name]
     if name in claim["counted"]:
         return "counted"
-    if len(figure["values"]) == 1:
+    if len(figure.get("values", ())) == 1:
         return "one measurement"
     if figure["low"] == figure["high"]:
         return "alike in all runs"
@@ -583,7 +611,7 @@ class ClaimFigures(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        known = claims()
+        known = records()
         name = self.arguments[0]
         if name not in known:
             raise self.error(f"no claim is called {name!r}")
