@@ -4,6 +4,7 @@ Commands::
 
     python -m claims list
     python -m claims run NAME         train it with seeds of your own, into a folder of your own
+    python -m claims run STUDY --quick   the subset of a study that its file names, in memory
     python -m claims show NAME        figures and verdict, from the runs that are recorded
     python -m claims record NAME      write results/NAME.json: train what is not recorded
     python -m claims record --quick   quick runs, at the learning rates that the full runs found
@@ -21,9 +22,11 @@ from __future__ import annotations
 import importlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from claims import reach, refutations
 from claims.protocol import Claim
+from lora_np import course
 
 FOLDER = Path(__file__).parent
 
@@ -44,3 +47,13 @@ def claim(name: str) -> Claim:
     if large is not None:
         large = replace(large, rule=rule(large, "at scale"))
     return replace(found, rule=rule(found, "small"), at_scale=large)
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """What is recorded of every claim; studies (`claims.committed`) are left out."""
+    return {name: one for name, one in course.claims().items() if "study" not in one}
+
+
+def study_records() -> dict[str, dict[str, Any]]:
+    """What is recorded of every study whose rule was committed before its runs."""
+    return {name: one for name, one in course.claims().items() if "study" in one}

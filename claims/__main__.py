@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import claims
-from claims import base_line, defaults, protocol, reach, redrawn, tasks
+from claims import base_line, committed, defaults, protocol, reach, redrawn, tasks
 
 
 def main() -> None:
@@ -22,7 +22,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1000, help="of run: the first seed (1000)")
     parser.add_argument("--out", type=Path, help="of run: the folder that everything is written to")
     parser.add_argument(
-        "--quick", action="store_true", help="of record: in small, at the recorded learning rates"
+        "--quick",
+        action="store_true",
+        help="of record: in small, at the recorded learning rates; of run: the subset of a study",
     )
     parser.add_argument(
         "--again", action="store_true", help="of record: from the runs that are recorded"
@@ -40,8 +42,16 @@ def main() -> None:
         for setup in args.name or sorted(setups):
             defaults.sweep() if setup == "defaults" else redrawn.sweep(setup)
         return
-    if unknown := set(args.name) - set(claims.names()):
+    asked = {*args.name} & {*committed.names()}
+    if args.command == "list" and not args.name:
+        args.name, asked = [*committed.names(), *claims.names()], {*committed.names()}
+    if unknown := {*args.name} - {*claims.names()} - asked:
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
+    for name in [one for one in args.name if one in asked]:
+        args.name.remove(name)
+        of_study(name, args)
+    if asked and not args.name:
+        return
     if args.command == "run" and (args.out is None or not args.name or args.seeds < 2):
         parser.error("run wants the NAME of a claim, --out FOLDER, and at least 2 --seeds")
     if args.command == "run" and args.out.resolve().is_relative_to(claims.FOLDER):
@@ -77,6 +87,24 @@ def run(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
     seconds = time.process_time() - begin
     said(name, found, f"{seconds:.1f} CPU seconds; {path}")
     print(f"    {compared(claim, found, recorded(name))}", flush=True)
+
+
+def of_study(name: str, args: argparse.Namespace) -> None:
+    """Show a study, or train its quick subset in memory."""
+    study = committed.study(name)
+    if args.command == "list":
+        print(f"{name:26} {study.title}")
+    elif args.command == "run" and args.quick:
+        begin = time.process_time()
+        study.run_quickly()
+        print(f"{study.quick}\n{time.process_time() - begin:.1f} CPU seconds", flush=True)
+    elif args.command == "show":
+        said(name, study.record(name), "from the recorded runs")
+    else:
+        runs = f"python -m claims.{name.replace('-', '_')}_runs"
+        raise SystemExit(
+            f"{name} is a study, not a claim: show it, or run {name} --quick; {runs} goes on with what is missing"
+        )
 
 
 def compared(claim: protocol.Claim, found: Mapping[str, Any], known: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from claim_pages import interval
+from claim_pages import interval, page_of
 from docutils import nodes
 from forest import shown
 from sphinx.application import Sphinx
@@ -49,7 +49,7 @@ def text(name: str, knob: Knob) -> str:
     rows = [
         f"| {known[claim]['meaning'][figure]} "
         f"| {shown(known[claim]['meaning'][figure], known[claim]['figures'][figure]['mean'])} "
-        f"| {interval(known[claim], figure)} | [{claim}](/claims/{claim}.md) |"
+        f"| {interval(known[claim], figure)} | [{claim}]({page_of(claim, known[claim])}) |"
         for claim, figure in sources(knob)
     ]
     head = "| figure | mean | 95 % interval | claim |\n|---|---:|---:|---|\n"
@@ -78,7 +78,7 @@ def measurement(name: str, figure: str) -> str:
     label = claim["meaning"][figure]
     mean = shown(label, claim["figures"][figure]["mean"])
     said = f"{label}: {mean} ({interval(claim, figure)})"
-    return f"{said}, [{name}](/claims/{name}.md)"
+    return f"{said}, [{name}]({page_of(name, claim)})"
 
 
 def studied(knob: str) -> str:

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import TypedDict
 
+from claim_pages import page_of
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -47,8 +48,8 @@ def entry(key: str, paper: Paper) -> str:
     note = f" {paper['note']}" if "note" in paper else ""
     known = claims()
     tried = "; ".join(
-        f"[{known[name]['title'].rstrip('.')}](/claims/{name}.md) (*{known[name]['verdicts']}*)"
-        for name in tried_by(key)
+        f"[{one['title'].rstrip('.')}]({page_of(name, one)}) (*{one['verdicts']}*)"
+        for name, one in ((name, known[name]) for name in tried_by(key))
     )
     return f"- {paper['authors']}, *{paper['title']}*{year}.{link}{note}" + (
         f" Tested here: {tried}." if tried else ""

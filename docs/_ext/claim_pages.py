@@ -15,8 +15,7 @@ from forest import shown
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from claims import rules
-from lora_np.course import claims as claims
+from claims import records, rules, study_records
 
 MEANING = {
     "supported": "every figure's whole interval lies on the claimed side, and so do the means of both halves of the seeds, from eight seeds on",
@@ -49,7 +48,7 @@ HOLDS = {
 def write(folder: Path) -> None:
     """The pages, touched only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = claims()
+    known = records()
     pages = {"index.md": index(known)} | {
         f"{name}.md": page(name, claim) for name, claim in known.items()
     }
@@ -75,6 +74,7 @@ def index(known: dict[str, Any]) -> str:
     return forest.TEMPLATES.get_template("claims.jinja").render(
         known={name: known[name] for name in sorted(known, key=lambda n: (known[n]["topic"], n))},
         large=large,
+        studies=forest.drawn("studies", study_records()),
         turned=sum(known[name]["verdict"] != one["verdict"] for name, one in large.items()),
         shapes=forest.drawn("shapes"),
         picks=forest.drawn("picks", picks, {"all": "every claim"} | forest.SHORT),
@@ -108,6 +108,11 @@ def power(claim: dict[str, Any]) -> str:
         "**No power.** At a truth of twice the smallest effect worth having, this rule would say "
         f"*supported* in {100 * odds['seen']:.0f} % of such experiments. We ask for 80 %."
     )
+
+
+def page_of(name: str, record: dict[str, Any]) -> str:
+    """The page of a claim, or of a study."""
+    return f"/{record.get('study', f'claims/{name}')}.md"
 
 
 def setup_of(claim: dict[str, Any]) -> str:
@@ -285,7 +290,7 @@ def interval(claim: dict[str, Any], name: str) -> str:
     figure, label = claim["figures"][name], claim["meaning"][name]
     if name in claim["counted"]:
         return "counted"
-    if len(figure["values"]) == 1:
+    if len(figure.get("values", ())) == 1:
         return "one measurement"
     if figure["low"] == figure["high"]:
         return "alike in all runs"
@@ -336,7 +341,7 @@ class ClaimFigures(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        known = claims()
+        known = records()
         name = self.arguments[0]
         if name not in known:
             raise self.error(f"no claim is called {name!r}")

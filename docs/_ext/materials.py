@@ -30,6 +30,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
+from claims import records
 from notebooks import about, drill, puzzles
 
 DOCS = Path(__file__).parent.parent
@@ -127,7 +128,7 @@ def explorables() -> None:
     (target / "fit-parts.json").write_text(fit_parts.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
-    card.write(target, claim_pages.claims())
+    card.write(target, records())
     (target / "austen").mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)

@@ -9,8 +9,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from claims import records
 from lora_np import exercises
-from lora_np.course import claims
 
 # Names of lessons that are longer than the menu is wide.
 SHORT = {
@@ -54,7 +54,7 @@ def within_topic(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
     """From a claim on to the next of its topic, and back."""
-    known = claims()
+    known = records()
     name = page.removeprefix("claims/")
     if page == name or name not in known:
         return

@@ -21,7 +21,8 @@ from claims.protocol import PHRASES, Number
 from claims.text import Text
 from lora_np.version import __version__
 
-KNOWN = claim_pages.claims()
+KNOWN = claims.records()
+STUDIES = claims.study_records()
 QUICK = [
     claim["quick"] | {"full": claim.get("alone", claim["verdict"])}
     for claim in KNOWN.values()
@@ -96,11 +97,12 @@ def figure(reference: str) -> tuple[str, str]:
     claim, _, rest = reference.partition(": ")
     claim, large, _ = claim.partition(" 135M")
     name, _, phrase = rest.partition(":")
-    found = (KNOWN[claim]["at scale"] if large else KNOWN[claim])["figures"][name]
+    known = (KNOWN | STUDIES)[claim]
+    found = (known["at scale"] if large else known)["figures"][name]
     words = format(Number(found["mean"]), phrase)
     turn, share = PHRASES[phrase]
     ends = sorted(turn(found[end]) for end in ("low", "high"))
-    if len(found["values"]) > 1 and ends[0] < ends[1]:
+    if len(found.get("values", ends)) > 1 and ends[0] < ends[1]:
         low, high = (f"{100 * x:.2g}" if share else f"{x:.3g}" for x in ends)
         words += f" ({low} to {high}{' %' if share else ''})"
     return claim, words
@@ -115,7 +117,7 @@ class Found(SphinxRole):
         link = addnodes.pending_xref(
             "",
             nodes.inline("", claim),
-            reftarget=f"/claims/{claim}",
+            reftarget=claim_pages.page_of(claim, STUDIES.get(claim, {})).removesuffix(".md"),
             refexplicit=True,
             refwarn=True,
             **where,

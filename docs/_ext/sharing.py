@@ -5,11 +5,11 @@ most.
 import re
 from typing import Any
 
-import claim_pages
 import gallery
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from claims import records
 from notebooks import about
 
 LONGEST = 200  # of a description: what previews and results of searches show
@@ -51,7 +51,7 @@ def of_claims() -> dict[str, str]:
     """What is claimed, and what was found."""
     return {
         f"claims/{name}": f"{claim['title']} Verdict: {claim['verdicts']}. {claim['advice']}"
-        for name, claim in claim_pages.claims().items()
+        for name, claim in records().items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from claim_pages import page_of
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -33,7 +34,7 @@ def table(statements: list[about.Statement]) -> str:
     for words, kind, what in statements:
         if kind == "claim":
             claim = course.claims()[what]
-            what = f"[{claim['title']}](../claims/{what}.md) *{claim['verdicts']}*"
+            what = f"[{claim['title']}]({page_of(what, claim)}) *{claim['verdicts']}*"
         rows.append(f"| {words} | {about.KINDS[kind]} | {what} |")
     return "\n".join(rows)
 

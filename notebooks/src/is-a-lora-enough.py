@@ -245,7 +245,8 @@ assert forgetting["kept95"]["high"] < 0 < forgetting["learns"]["low"]
 # - *Rate and rank.* With $\alpha$ fixed, the best learning rates of ranks 1 to 64 are close together, on text and on digits. With
 #   $\alpha = 2r$ on digits, they are not close. This agrees with our picture above, because a different scale needs a different learning
 #   rate. The claim is supported. The factor of ten between rank 1 and the full update is not a law for a small model: here it depends on a
-#   difference of 0.005 in validation loss and on one seed. On the larger model, the factor is about ten.
+#   difference of 0.005 in validation loss and on one seed. On the larger model, the factor is about ten. A study in the documentation,
+#   *What sets LoRA's learning rate?*, asks where the factor comes from.
 # - *Forgetting.* In the runs above, LoRA forgot less. In the runs for the claim, which try more learning rates, the full update forgets
 #   less when both methods have learned the same amount. The larger model forgot nothing in such a short run, so it cannot decide the
 #   question. How much a model forgets depends on the learning rate.

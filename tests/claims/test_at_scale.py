@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 import claims
-import lora_np as lnp
 from claims import at_scale, protocol
 from claims.at_scale import METHODS, SEEDS, Runs, between
 from claims.redrawn import rate
 from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, SCALE, STRENGTH, SUPPORTED, Figure
 from tests.drawing import every
 
-RECORDED = lnp.course.claims()
+RECORDED = claims.records()
 SCALES = {name: claims.claim(name).at_scale for name in claims.names()}
 SCALES = {name: scale for name, scale in SCALES.items() if scale is not None}
 DRAWS = 400 if os.environ.get("LORA_NP_FULL") else 60

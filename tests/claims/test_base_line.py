@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 import claims
-import lora_np as lnp
 from claims import base_line, redrawn, setups
 
-RECORDED = lnp.course.claims()
+RECORDED = claims.records()
 TRAINED = [name for name, record in RECORDED.items() if record.get("methods")]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import claims
-import lora_np as lnp
 from claims import protocol, redrawn, tasks
 from claims.__main__ import check, compared, main
 from claims.protocol import FACTOR, RESULTS, Lab, judged
@@ -22,7 +21,7 @@ from lora_np.cli import run
 from tests.drawing import every
 
 NAMES = claims.names()
-RECORDED = lnp.course.claims()
+RECORDED = claims.records()
 LONGEST = 15 * 60  # seconds of a core
 
 

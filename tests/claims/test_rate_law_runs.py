@@ -1,5 +1,6 @@
 """The study of LoRA's learning rate: laws as written, an exact identity, and the order of commits."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -218,6 +219,38 @@ def test_the_page_says_what_is_recorded():
     """python -m claims.rate_law_runs --page writes it."""
     assert on_page(runs.PAGE, "published") == runs.published()
     assert on_page(runs.PAGE, "recorded") == runs.report(runs.recorded())
+
+
+def test_every_grid_that_has_run_is_closed_around_its_best_rate():
+    """Read from the lines: the best rate of all seeds of a set has all its neighbours."""
+    sides = {}
+    for family in runs.FAMILIES:
+        path = kept.RUNS / f"rate-law.{family}.jsonl"
+        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            line = json.loads(text)
+            run = line["run"]
+            of_rate = sides.setdefault((run["point"], run["side"]), {}).setdefault(run["rate"], {})
+            logs = [np.inf if x is None else x for half in batched.HALVES for x in line[half]]
+            of_rate[run["seed"]] = np.mean(logs)
+    measured = runs.recorded()
+    assert len(measured) >= 45
+    for one in measured:
+        point, n = one.point, rule.SETS[one.point.family]
+        for side, name, first in (("full", point.full, 0), ("lora", point.name, n)):
+            width = n if point.family == "digits" else 1
+            seeds = {*range(first, first + n, width)}
+            means = {rate: np.mean([found[seed] for seed in seeds])
+                     for rate, found in sides[name, side].items() if seeds <= {*found}}  # fmt: skip
+            places = {place: means[rate] for place in range(-40, 40)
+                      if (rate := rule.rate(place)) in means}  # fmt: skip
+            best = min(places, key=places.get)
+            assert {best + i for i in rule.OFFSETS[point.family]} <= {*places}, name
+
+
+def test_the_identity_holds_for_the_recorded_rates_of_the_full_update():
+    found = runs.identities(runs.recorded())
+    assert len(found) == 6
+    assert max(found) <= rule.IDENTITY
 
 
 def test_slopes_are_found_between_the_ends_that_the_rule_names():

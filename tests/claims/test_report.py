@@ -1,5 +1,6 @@
 """The report and the findings: numbers come from the results, and each sentence names its claim."""
 
+import html
 import re
 import sys
 from itertools import pairwise
@@ -14,7 +15,7 @@ from claims.protocol import PHRASES, Number
 from tests.drawing import every
 
 ROOT = Path(__file__).parents[2]
-KNOWN = lnp.course.claims()
+KNOWN = claims.records()
 LARGE = {name: one["at scale"] for name, one in KNOWN.items() if "at scale" in one}
 PAGE = (ROOT / "docs" / "understand" / "report.md").read_text(encoding="utf-8")
 ROLE = re.compile(r"\{(found|fact)\}`([^`]+)`")
@@ -65,7 +66,8 @@ def test_numbers_of_the_report_are_those_of_the_results(report):
         if kind == "found":
             claim, words = report.figure(text)
             name, _, phrase = text.partition(": ")[2].partition(":")
-            setup = KNOWN[claim]["at scale"] if " 135M: " in text else KNOWN[claim]
+            known = lnp.course.claims()[claim]  # of a claim or a study
+            setup = known["at scale"] if " 135M: " in text else known
             found = setup["figures"][name]
             turn, share = PHRASES[phrase]
             number, *_ = re.findall(r"[\d.]+(?:e-?\d+)?", words)
@@ -109,6 +111,21 @@ def test_both_scales_are_in_one_table_in_the_forest_and_on_the_page(report):
         assert "html\n\n```" not in page  # an empty directive, before anything has run
         assert page.count("| not run yet |") == len({*scale["meaning"]} - {*scale["figures"]})
     assert "```{claim-scales}" in PAGE
+
+
+def test_each_study_has_a_card_that_leads_to_its_page_and_is_in_no_count(report):
+    index = report.claim_pages.index(KNOWN)
+    _, found, studies = index.partition("## Studies")
+    assert found
+    assert len(report.STUDIES) == 2
+    for name, record in report.STUDIES.items():
+        assert f'href="../{record["study"]}.html"' in studies
+        for part in ("title", "verdicts", "finding"):
+            assert record[part] in html.unescape(studies)
+        assert f"claims/{name}" not in index
+        assert name not in report.table()
+        assert f"`{name}: " in PAGE
+    assert report.FACTS["claims"] == len(claims.names())
 
 
 def test_verdicts_of_both_sets_are_those_of_their_figures(report):

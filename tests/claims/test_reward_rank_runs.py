@@ -189,11 +189,78 @@ def test_recorded_lines_follow_the_committed_rule():
         follows(f"reward-rank.{name}.jsonl", "reward_rank_rule.py")
 
 
+def test_every_grid_of_the_bandit_is_closed_and_small_effects_would_have_been_seen():
+    """Read from the lines: no end of a grid is better than all rates between the ends."""
+    ends, grids = {}, {}
+    for text in (kept.RUNS / "reward-rank.bandit.jsonl").read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        run = line["run"]
+        of_task = tuple(run[name] for name in ("geometry", "bits", "seeds"))
+        if "rate" in run:
+            same = *of_task, run["steps"], run["rank"], run.get("exact")
+            base, optimum = ends[of_task]
+            share = (np.array(line["J"]) - base) / (optimum - base)
+            grids.setdefault(same, {})[run["rate"]] = share
+        else:
+            ends[of_task] = np.array(line["base"]), np.array(line["optimum"])
+    assert len(grids) >= 8 * 4 + 8
+    for (*_, exact), grid in grids.items():
+        rates = sorted(grid)
+        assert np.allclose(np.diff(np.log2(rates)), 1, atol=1e-2)
+        for half in (slice(None),) if exact else (slice(None, 4), slice(4, None)):
+            means = [grid[rate][half].mean() for rate in rates]
+            assert max(means[1:-1]) > max(means) - 1e-5  # at the optimum, rates tie
+    known = Study(minutes=0)
+    effects = rule.causes(runs.behind(known, runs.blocks(known)))
+    assert max(one.smallest for one in effects.values()) <= rule.SMALLEST
+
+
 def test_the_page_says_what_is_recorded():
     """python -m claims.reward_rank_runs --page writes it."""
     known = Study(minutes=0)
     assert on_page(runs.PAGE, "bandit") == runs.report(known)
     assert on_page(runs.PAGE, "language") == runs.language_report(known)
+
+
+def test_ranks_on_language_stand_beside_what_needs_no_learning(tmp_path, monkeypatch):
+    """With known J: each rank at its best rate, the rule's words, and nothing before it has run."""
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    monkeypatch.setattr(kept, "committed", lambda path: "abc")
+    assert runs.language_report(Study(minutes=0)) == "Not run yet."
+
+    class Known:
+        def __init__(self, task, seed):
+            self.seed = seed
+
+        def references(self):
+            return {"base": -0.1, "no foresight": -0.03, "ban": -0.028, "optimum": -0.01}
+
+        def trained(self, rank, lr):
+            return {1: -0.04, 16: -0.02, 0: -0.04}[rank], np.log(lr / 0.003) ** 2
+
+        def measured(self, model):
+            best, off = model
+            return {"J": best - 0.01 * off + 1e-4 * self.seed + 1e-4 * (self.seed % 2) * best}
+
+    monkeypatch.setattr(runs, "Writer", Known)
+    for _ in range(2):  # nothing runs twice
+        runs.languages(Study(), 0, 1, ["lipogram"])
+    text = runs.language_report(Study(minutes=0))
+    assert "- lipogram, without learning: base -0.1000, no foresight -0.0300, ban -0.0280, optimum -0.0100 (" in text  # fmt: skip
+    assert text.count("8 seeds:") == 3
+    assert "rank 1 beside full: **no worse**, " in text
+    assert "rank 1 beside rank 16: **worse**, -0.2" in text
+    assert "s words" not in text
+    rates = {}
+    for line in (tmp_path / "reward-rank.language.jsonl").read_text().splitlines():
+        run = json.loads(line)["run"]
+        if "rank" in run:
+            rates.setdefault((run["rank"], run["rate"]), []).append(run["seed"])
+    for rank in rule.LANGUAGE_RANKS:
+        own = {rate: seeds for (r, rate), seeds in rates.items() if r == rank}
+        (best,) = (rate for rate, seeds in own.items() if sorted(seeds) == [*range(8)])
+        assert min(own) < best < max(own)
+        assert all(sorted(seeds) in ([0, 1], [*range(8)]) for seeds in own.values())
 
 
 def test_a_writer_learns_the_same_again_and_needs_no_learning_for_a_ban(monkeypatch):

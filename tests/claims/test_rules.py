@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import claims
-import lora_np as lnp
 from claims import chance, protocol, reach, refutations
 from claims.rules import (
     CONTRADICTED,
@@ -31,7 +30,7 @@ from claims.rules import (
 from tests.drawing import every
 
 NAMES = claims.names()
-RECORDED = lnp.course.claims()
+RECORDED = claims.records()
 DRAWS = 400 if os.environ.get("LORA_NP_FULL") else 60
 
 

@@ -15,7 +15,7 @@ from claims.rules import NOT_SHOWN
 from claims.text import BASES, LOOKED, LOSSES, METHODS, Text, loaded
 from recipes import base as recipe
 
-RECORDED = lnp.course.claims()
+RECORDED = claims.records()
 SMALL = Text(steps=2, batch=2, length=16, rows=4)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import claims
 import lora_np
 from benchmarks import _gguf
-from lora_np import adapters, course, language
+from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.hub import safetensors
 from tests.commands import every_command
@@ -222,7 +223,7 @@ def test_the_evidence_is_what_was_recorded(page):
     for shown, wanted in EVIDENCE.items():
         assert shown.replace("**", "") in text.replace("**", ""), shown
         assert [line for line in recorded if all(part in line for part in wanted)], wanted
-    verdicts = [claim["verdict"] for claim in course.claims().values()]
+    verdicts = [claim["verdict"] for claim in claims.records().values()]
     assert re.search(rf"\b{len(verdicts)} claims of papers\b", text)
     for verdict in ("supported", "mixed", "contradicted here"):
         assert f"{verdicts.count(verdict)} {verdict}" in text

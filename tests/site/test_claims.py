@@ -2,10 +2,10 @@
 
 import pytest
 
-from lora_np.course import claims
+from claims import records, study_records
 
 pytestmark = pytest.mark.browser
-KNOWN = claims()
+KNOWN = records()
 
 
 def test_each_claim_has_a_row_a_line_and_a_page(open_page):
@@ -24,6 +24,18 @@ def test_each_claim_has_a_row_a_line_and_a_page(open_page):
             assert one["finding"].split("`")[0] in table
         assert rows[name].locator(".lane").count() == 1 + ("at scale" in claim)
         assert claim["advice"].split("`")[0] in table
+
+
+def test_each_study_has_a_card_that_leads_to_its_page(open_page):
+    page = open_page("claims/index.html")
+    assert page.locator(".claim-studies > li").count() == len(study_records())
+    for study in study_records().values():
+        card = page.locator(".claim-studies > li").filter(has_text=study["title"])
+        assert study["verdicts"] in card.inner_text()
+        assert study["finding"] in card.inner_text()
+        card.locator("a").click()
+        page.wait_for_url(f"**/{study['study']}.html")
+        page.go_back()
 
 
 def test_a_claim_leads_to_the_others_of_its_topic(open_page):
