@@ -15,16 +15,21 @@
   const versions = document.querySelector("nav.versions");
   if (versions) {
     const root = new URL(document.documentElement.dataset.content_root || "./", location);
-    fetch(new URL("../versions.json", root)).then((answer) => answer.json()).then((names) => {
-      versions.replaceChildren(...names.map((name) => {
-        const link = document.createElement("a");
-        link.href = new URL(`../${name}/`, root);
-        link.textContent = name;
-        if (name === versions.dataset.here) link.ariaCurrent = "true";
-        return link;
-      }));
-      versions.hidden = names.length < 2;
-    }).catch(() => {});
+    fetch(new URL("../versions.json", root))
+      .then((answer) => answer.json())
+      .then((names) => {
+        versions.replaceChildren(
+          ...names.map((name) => {
+            const link = document.createElement("a");
+            link.href = new URL(`../${name}/`, root);
+            link.textContent = name;
+            if (name === versions.dataset.here) link.ariaCurrent = "true";
+            return link;
+          }),
+        );
+        versions.hidden = names.length < 2;
+      })
+      .catch(() => {});
   }
 
   // ?answers in the address unfolds answers, hints and solutions: for a teacher's print.

@@ -19,7 +19,7 @@ import training_data  # noqa: E402
 TASK = training_data.task()
 SCRIPT = """
 globalThis.window = globalThis;
-require(process.argv[1]);
+for (const file of process.argv.slice(1)) require(file);
 const { script, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 eval(script);
 const { trainer, singularValues, zeros } = loraTraining;
@@ -45,7 +45,7 @@ def test_after_200_steps_loss_and_update_are_those_of_fit():
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = json.dumps({"script": training_data.script(), "cases": CASES})
     done = subprocess.run(
-        [node, "-e", SCRIPT, str(DOCS / "lora.js")],
+        [node, "-e", SCRIPT, str(DOCS / "adam.js"), str(DOCS / "lora.js")],
         input=given,
         capture_output=True,
         text=True,
