@@ -353,13 +353,7 @@ def test_every_answer_is_that_of_plan(open_page):
     adapted = [name for name in PRESETS if takes_all_linear(name)]
     assert len(adapted) > 0.95 * len(PRESETS)
     for model, gpu, method in few(product(adapted, DATA["gpus"], METHODS), 200):
-        asked = {
-            "model": model,
-            "rank": 16,
-            "targets": "all-linear",
-            "method": method,
-            "gpu": gpu,
-        }
+        asked = {"model": model, "rank": 16, "targets": "all-linear", "method": method, "gpu": gpu}
         page.evaluate(GO, urlencode(asked))
         lora = {} if method == "full" else {"rank": 16, "targets": "all-linear"}
         (want,) = accounting.plan(model, gpu=gpu, methods=[method], **lora).choices
