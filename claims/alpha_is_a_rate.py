@@ -21,12 +21,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="With Adam, tuning alpha is roughly the same as tuning the learning rate.",
     paper="Hu et al., arXiv 2106.09685, section 4.1",
-    finding="The loss at alpha 16 was {less:lower} below that at alpha 2, and at alpha 128 {more:lower} below that at alpha 16. Each alpha had its best learning rate.",
+    finding="The loss with alpha 16 was {less:lower} below the loss with alpha 2. With alpha 128 it was another {more:lower} lower. Each alpha ran at its best learning rate.",
     topic="scale",
     refuted_by="Alphas whose best losses differ, each at its own rate.",
     setup="digits",
     varied="alpha and the learning rate",
-    setting="Adam, as the paper says; alpha 2, 16 and 128 at rank 8. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="The optimizer is Adam, as in the paper. We compare alpha 2, 16 and 128 at rank 8. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "less": "test loss at alpha 2 over that at alpha 16, rank 8, digits, each at its best learning rate",
         "more": "test loss at alpha 16 over that at alpha 128, rank 8, digits, each at its best learning rate",
@@ -38,6 +38,6 @@ CLAIM = Claim(
     rule=Rule((Part("less", below=1.1), Part("more", below=1.1))),
     headline="more",
     words="loss at alpha 16 ÷ loss at alpha 128, best rates",
-    limits="One task. The two are exactly equivalent only if the initialisation of A changes as well. Multiply alpha by c squared and divide the learning rate and A by c: every step stays the same (one-knob). If A stays as it is, alpha also moves kappa.",
-    advice="Tune the learning rate first. If you have time to tune a second number, raise alpha. It moves kappa, which the learning rate cannot.",
+    limits="We tried one task. Alpha and the learning rate are exactly equivalent only if the initialisation of A changes as well. To see this, multiply alpha by c squared, and divide the learning rate and A by c: every step stays the same (one-knob). If the initialisation of A stays as it is, alpha also changes kappa.",
+    advice="Tune the learning rate first. If you have time to tune a second setting, raise alpha. Alpha changes kappa, and the learning rate does not.",
 )

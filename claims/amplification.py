@@ -21,12 +21,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="An update amplifies directions that W has but does not emphasise, by a large factor.",
     paper="Hu et al., arXiv 2106.09685, section 7.3, table 7",
-    finding="At rank 4 the update is {r4} times what W has in the update's directions. In its own top directions, W has {top} times more.",
+    finding="At rank 4, the norm of the update is {r4} times the norm of W in the same directions. In its own top directions, the norm of W is {top} times as large.",
     topic="what an update is like",
     refuted_by="An update whose directions W has no more of than of random ones.",
     setup="language",
     varied="the rank",
-    setting="The paper's projection of W on the update's directions, at its ranks 4 and 64, mean over all linear layers.",
+    setting="As in the paper, we project W onto the update's directions, at ranks 4 and 64. The figures are means over all linear layers.",
     figures={
         "r4": "norm of the update over what W has in the update's directions, rank 4",
         "r64": "norm of the update over what W has in the update's directions, rank 64",
@@ -40,6 +40,6 @@ CLAIM = Claim(
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
     headline="r4",
     words="size of the update ÷ what W has there, rank 4",
-    limits="In a matrix of 128 columns, 64 directions are half of all there are. The factor grows with the learning rate. At half of rank 4's best learning rate, which costs 1 % of the loss, it lies below 10. A coarser grid chose such a learning rate.",
-    advice="`lora-np inspect --base` prints the factor for an adapter. If it is very large, look at the adapter again.",
+    limits="A matrix of 128 columns has 128 directions, so 64 directions are half of them. The factor grows with the learning rate. At half of rank 4's best learning rate, the factor is below 10, and the loss is 1 % higher. A coarser grid once chose such a low learning rate.",
+    advice="`lora-np inspect --base` prints the factor for an adapter. If the factor is very large, check the adapter more closely.",
 )

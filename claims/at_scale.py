@@ -67,6 +67,11 @@ class Runs:
     def book(self) -> Book:
         return Book(FOLDER / f"{self.name}.jsonl")
 
+    @functools.cached_property
+    def far(self) -> Runs:
+        """The same runs with an old text far from the new one, at the learning rates chosen here."""
+        return Runs(f"{self.name}-far", rates=self)
+
     def sweep(self, name: str) -> Sweep:
         method, start = METHODS[name]
         found = Sweep(self.book, name, None, method, start, width=1, look=len(FEW))
@@ -127,18 +132,18 @@ class Runs:
         peaks = [self.sweep(name).peaks(FEW) for name in names]
         return np.asarray(np.exp(np.max(peaks, axis=0) - np.min(peaks, axis=0)))
 
-    def frontier(self, first: str, second: str) -> Array:
+    def frontier(self, first: str, second: str, lower: int = 0) -> Array:
         """The old loss of a method over that of another one, where both have learned as much."""
-        found = [ours - theirs for _, ours, theirs in self.matched(first, second)]
+        found = [ours - theirs for _, ours, theirs in self.matched(first, second, lower)]
         return np.exp(found) if len(found) >= len(FEW) else NONE
 
-    def lost(self, first: str, second: str) -> Array:
+    def lost(self, first: str, second: str, lower: int = 0) -> Array:
         """The lower of the old losses of two methods where both have learned as much, over the untrained
         model's: above 1 if both have forgotten something.
         """
         found = [
             min(ours, theirs) - self.untrained("old", [seed])[0]
-            for seed, ours, theirs in self.matched(first, second)
+            for seed, ours, theirs in self.matched(first, second, lower)
             if self.untrained("old", [seed]).size
         ]
         return np.exp(found) if len(found) >= len(FEW) else NONE
@@ -156,10 +161,11 @@ class Runs:
         base = np.mean(found, axis=0)
         return np.exp(base - ours[: len(base)]) if len(base) >= len(FEW) else NONE
 
-    def matched(self, first: str, second: str) -> list[tuple[int, float, float]]:
-        """Log losses of two methods on the old text where both have the new loss of the one that ended
-        higher, for each seed. Each is interpolated between its rates up to the best; a seed of which one
-        is not brought there is not counted.
+    def matched(self, first: str, second: str, lower: int) -> list[tuple[int, float, float]]:
+        """Log losses of two methods on the old text where both have the same new loss, for each seed: the
+        higher of their losses at a learning rate so many places below the best. Each is interpolated
+        between its rates up to the best, and below the best from the untrained model on; a seed of which
+        one is not brought there is not counted.
         """
         names, found = (first, second), []
         best = [self.places(name) for name in names]
@@ -170,26 +176,32 @@ class Runs:
             halves = []
             for choosing, counting in zip(HALVES, HALVES[::-1], strict=True):
                 curves = [
-                    [
-                        self.point(name, place, counting, seed)
-                        for place in self.lower(name, places[choosing], seed)
-                    ]
+                    self.curve(name, places[choosing], counting, seed)
                     for name, places in zip(names, best, strict=True)
                 ]
-                level = max(curve[-1][0] for curve in curves)
-                halves.append([between(curve, level) for curve in curves])
-            if np.all(np.isfinite(halves)):
+                ends = [places[choosing] - lower for places in best]
+                if all(end in curve for end, curve in zip(ends, curves, strict=True)):
+                    level = max(curve[end][0] for end, curve in zip(ends, curves, strict=True))
+                    start = [self.start(counting, seed)] if lower else []
+                    halves.append([between([*start, *curve.values()], level) for curve in curves])
+            if len(halves) == len(HALVES) and np.all(np.isfinite(halves)):
                 ours, theirs = map(float, np.mean(halves, axis=0))
                 found.append((seed, ours, theirs))
         return found
 
-    def lower(self, name: str, best: int, seed: int) -> list[int]:
-        """The rates at which a seed has run, up to the best."""
-        return [place for place in self.sweep(name).known([seed]) if place <= best]
+    def curve(self, name: str, best: int, half: str, seed: int) -> dict[int, tuple[float, float]]:
+        """Log losses on the new text and on the old one at each rate at which a seed has run, up to the
+        best.
+        """
+        sweep, found = self.sweep(name), {}
+        for place in [place for place in sweep.known([seed]) if place <= best]:
+            new, old = (sweep.logs(place, part, [seed])[0] for part in (half, "old"))
+            found[place] = float(new), float(old)
+        return found
 
-    def point(self, name: str, place: int, half: str, seed: int) -> tuple[float, float]:
-        """Log losses on the new text and on the old one."""
-        new, old = (self.sweep(name).logs(place, part, [seed])[0] for part in (half, "old"))
+    def start(self, half: str, seed: int) -> tuple[float, float]:
+        """The same losses of the untrained model; NaN if it has not run."""
+        new, old = ([*self.untrained(part, [seed]), np.nan][0] for part in (half, "old"))
         return float(new), float(old)
 
     def apart(self, other: Runs) -> list[float]:

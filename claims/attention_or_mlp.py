@@ -26,12 +26,12 @@ def parameters(method: Mapping[str, Any]) -> int:
 CLAIM = Claim(
     title="A LoRA on attention alone learns less than one on the MLP alone, also with as many parameters.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
-    finding="The MLP alone ended {gap} nats per character below attention alone, with as many parameters.",
+    finding="With equally many parameters, a LoRA on the MLP alone ended {gap} nats per character below a LoRA on attention alone.",
     topic="modules",
     refuted_by="Attention alone with the same loss, or a lower one, with as many trainable parameters.",
     setup="language",
     varied="which modules are adapted",
-    setting="Unequal ranks give equal parameter counts, as in the source: 28,672 on attention and 28,800 on the MLP.",
+    setting="As in the source, unequal ranks give nearly equal parameter counts: 28,672 on attention and 28,800 on the MLP.",
     figures={
         "gap": "loss with attention adapted minus loss with the MLP adapted, nats per character",
         "numbers": "trainable parameters on attention over those on the MLP",
@@ -43,12 +43,12 @@ CLAIM = Claim(
     headline="gap",
     words="attention's loss − MLP's, nats, as many parameters",
     beats={"gap": ("language", "attention, r = 8")},
-    limits="The model has four layers, and the MLP has 61 % of its weights.",
-    advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
+    limits="The model has four layers, and 61 % of its weights are in the MLP.",
+    advice="Adapt all linear layers. If you can afford only few parameters, adapt the MLP before attention.",
     at_scale=AtScale(
         title="A LoRA on attention alone learns less than one on the MLP alone, with about as many parameters.",
-        finding="With attention adapted the loss was {gap:than} the loss with the MLP adapted, at about as many parameters.",
-        setting="Rank 8 on attention has 921,600 parameters, rank 5 on the MLP 950,400; alpha 32.",
+        finding="With attention adapted, the loss was {gap:than} the loss with the MLP adapted. Both adapters have about the same number of parameters.",
+        setting="Rank 8 on attention has 921,600 parameters. Rank 5 on the MLP has 950,400 parameters. Alpha is 32.",
         figures={
             "gap": "loss with attention adapted over loss with the MLP adapted, each at its best learning rate"
         },
@@ -58,6 +58,6 @@ CLAIM = Claim(
         headline="gap",
         words="attention's loss ÷ MLP's, about as many parameters",
         beats={"gap": ("attention, r = 8",)},
-        limits="One base, one text, 60 steps. The MLP has 3 % more parameters.",
+        limits="There is one base and one text, and training takes 60 steps. The adapter on the MLP has 3 % more parameters.",
     ),
 )

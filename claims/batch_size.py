@@ -20,12 +20,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="In some scenarios large batches hurt LoRA more than full fine-tuning, at any learning rate.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
-    finding="From batch 16 to 256, LoRA's loss grew by a factor {digits} times the full update's on digits. On the linear task it was {linear} times.",
+    finding="From batch 16 to batch 256, the loss grows by some factor. LoRA's factor was {digits} times the full update's on digits, and {linear} times on the linear task.",
     topic="rate",
     refuted_by="A full update that loses as much from a large batch.",
     setup="digits, linear",
     varied="the batch at equal examples",
-    setting="Batches of 16 and 256 with equally many examples in all. The learning rate is tuned for each. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="The batch sizes are 16 and 256, with equally many examples in all. The learning rate is tuned for each batch size. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "factor by which LoRA's loss grows from batch 16 to 256, over the full update's factor, digits",
         "digits_lora": "factor by which LoRA's loss grows from batch 16 to 256, digits",
@@ -37,6 +37,6 @@ CLAIM = Claim(
     rule=Rule((Part("digits", above=1, worth=1.1), Part("linear", above=1, worth=1.1))),
     headline="digits",
     words="growth of LoRA's loss with the batch ÷ the full update's",
-    limits="At equal examples a large batch means few steps, here 75 and 38. The comparison at equal steps has not been made yet.",
-    advice="Keep LoRA's batch small (32 or less) unless the hardware needs more. Tune the learning rate for each batch size.",
+    limits="At an equal number of examples, a large batch means few steps: here 75 on digits and 38 on the linear task. We have not compared LoRA with the full update at an equal number of steps yet.",
+    advice="Keep LoRA's batch small (32 or less) unless the hardware needs a larger one. Tune the learning rate for each batch size.",
 )

@@ -30,7 +30,7 @@ CLAIM = Claim(
     refuted_by="A LoRA that holds far more or far less for each trained parameter.",
     setup="memory",
     varied="the rank, and the bits asked",
-    setting="Morris et al.'s count, here for a LoRA. The labels are uniform and random, so nothing generalises.",
+    setting="We count bits as Morris et al. do, but for a LoRA. The labels are uniform and random, so there is nothing to generalise from.",
     figures={
         "little": "bits held per trainable parameter at rank 1 where 1 is asked",
         "r1": "the most bits held per trainable parameter, rank 1",
@@ -42,6 +42,6 @@ CLAIM = Claim(
     published="2 bits, even in int8 (whole models trained for long); 3.6 bits for GPT-like models.",
     headline="r4",
     words="most bits held per trained parameter, rank 4",
-    limits="After 400 steps of Adam the figure is a lower bound of what could be held, so a low figure shows nothing. With four times the steps rank 8 holds 1.95 instead of 1.6.",
-    advice="Plan one trainable parameter for each bit to memorise, and two at rank 1. With luck a parameter holds two bits.",
+    limits="Training stops after 400 steps of Adam, so each figure is a lower bound on what a LoRA can hold. A low figure therefore shows nothing. With four times the steps, rank 8 holds 1.95 bits per parameter instead of 1.6.",
+    advice="Plan one trainable parameter for each bit to memorise, and two at rank 1. In the best case, a parameter holds two bits.",
 )

@@ -18,12 +18,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="DoRA, which trains magnitude and direction apart, beats LoRA, above all at low ranks.",
     paper="Liu et al., arXiv 2402.09353",
-    finding="DoRA's loss was {digits8:above} above LoRA's at rank 8 and {digits1:above} above it at rank 1, each at its best learning rate.",
+    finding="DoRA's loss was {digits8:above} above LoRA's at rank 8 and {digits1:above} above LoRA's at rank 1, each at its best learning rate.",
     topic="variants",
     refuted_by="LoRA with a loss as low at the same rank and at its own best learning rate.",
     setup="digits",
     varied="the rank and the learning rate",
-    setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3). Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We use the paper's layer. As in its section 4.3, the norm is held constant in the backward pass. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits1": "LoRA's test loss over DoRA's on digits, each at its best learning rate, rank 1",
         "fixed1": "LoRA's test loss over DoRA's on digits, both at LoRA's best learning rate, rank 1",
@@ -38,6 +38,6 @@ CLAIM = Claim(
     headline="digits8",
     words="LoRA's loss ÷ DoRA's, rank 8",
     beats={"digits1": ("digits", "LoRA, r = 1"), "digits8": ("digits", "LoRA, r = 8")},
-    limits="One task, alpha = 2 r. DoRA trains one more parameter for each row. For a square matrix at rank 1 that is 50 % more than LoRA.",
-    advice="Tune LoRA's learning rate first. Here DoRA was no better, not even at rank 1.",
+    limits="We tried one task, with alpha = 2 r. DoRA trains one more parameter than LoRA for each row. For a square matrix at rank 1, this makes 50 % more parameters.",
+    advice="Tune LoRA's learning rate first. Here DoRA was no better than LoRA, not even at rank 1.",
 )

@@ -48,7 +48,7 @@ CLAIM = Claim(
     refuted_by="A model that predicts text worse with the scales in eight bits.",
     setup="files",
     varied="the base",
-    setting="The paper's blocks: 64 weights share a scale, and 256 scales share a second one. Four bases, trained alike from other seeds.",
+    setting="The blocks are as in the paper: 64 weights share a scale, and 256 scales share a second scale. There are four bases, trained in the same way from different seeds.",
     figures={
         "saved": "bits saved per parameter, 1,024 x 1,024",
         "error": "share by which the error of the weights grows",
@@ -60,6 +60,6 @@ CLAIM = Claim(
     published="0.373 bits per parameter: 0.5 bits of scales become 0.127.",
     headline="saved",
     words="bits saved per parameter by quantising the scales",
-    limits="Four small bases of one recipe. The saving is arithmetic. The first version had the shipped base alone, and its figures were known.",
+    limits="The four bases are small and come from one recipe. The saving in bits follows from arithmetic. A first version of this claim used only the shipped base. Its figures were known when we added the other bases.",
     advice="Enable double quantisation.",
 )

@@ -43,15 +43,15 @@ def old_at(method: Redrawn, levels: Array) -> Array:
 CLAIM = Claim(
     title="LoRA learns less and forgets less than full fine-tuning.",
     paper="Biderman et al., arXiv 2405.09673",
-    finding="Where both had 95 % of LoRA's gain, LoRA forgot {kept95:minus} nats more than the full update. At 60 % it forgot {kept60:minus} more.",
+    finding="When both had reached 95 % of LoRA's gain, LoRA had forgotten {kept95:minus} nats more than the full update. At 60 % of the gain, it had forgotten {kept60:minus} more.",
     topic="forgetting",
     refuted_by="A full update that has learned as much and forgotten no more.",
     setup="language",
     varied="the learning rate",
     setting=(
-        "Rank 16 on all linear layers is compared with a full update of every weight. The paper has ranks 16 to 256 on 7B models. Both are compared where they have "
-        "learned as much: at 60, 80 and 95 % of what LoRA gains at its best learning rate. Losses between two learning rates a factor of 2 apart are interpolated on a line. "
-        "A level counts only if both methods stand above the untrained model on the old text there."
+        "We compare LoRA of rank 16 on all linear layers with a full update of every weight. The paper uses ranks 16 to 256 on 7B models. The comparison is made where "
+        "both methods have learned equally much: at 60, 80 and 95 % of LoRA's gain at its best learning rate. Learning rates lie a factor of 2 apart, and losses between "
+        "two learning rates are interpolated on a line. A level counts only if both methods have a higher loss on the old text there than the untrained model."
     ),
     figures={
         "learns": "LoRA's loss on the new text minus the full update's, nats per character",
@@ -76,9 +76,6 @@ CLAIM = Claim(
     headline="kept95",
     words="full update's old loss − LoRA's, nats, best rates",
     beats={"learns": ("language", "LoRA, r = 16")},
-    limits=(
-        "One style of text, 100 steps, and small bases, which are easily moved. What is forgotten depends on the learning rate. "
-        "If a method does not reach a level with a seed, that seed is not counted there. The levels were chosen when the losses near both best learning rates were known."
-    ),
-    advice="If the old task matters, measure it, and lower the learning rate first. You can take LoRA off again, exactly.",
+    limits="We tried one style of text and 100 steps. The bases are small, so training changes them easily. How much is forgotten depends on the learning rate. If a method does not reach a level with a seed, that seed is not counted at that level. We chose the levels when the losses near both best learning rates were known.",
+    advice="If the old task matters, measure its loss, and lower the learning rate first. You can remove a LoRA again, which restores the base exactly.",
 )

@@ -15,12 +15,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A can be frozen at random with no loss of quality, and fewer activations are kept.",
     paper="Zhang et al., LoRA-FA, arXiv 2308.03303",
-    finding="With A frozen, the loss was {digits:above} higher and {kept:percent} of the activations were kept.",
+    finding="With A frozen, the loss was {digits:above} higher than LoRA's. For the backward pass, the layer kept {kept:percent} of the activations that LoRA keeps.",
     topic="memory",
     refuted_by="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
     setup="digits",
     varied="the learning rate",
-    setting="The paper's method at rank 8, with half as many trainable parameters. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We run the paper's method at rank 8. It has half as many trainable parameters as LoRA of the same rank. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "LoRA's test loss over LoRA-FA's on digits, each at its best learning rate, rank 8",
         "kept": "activations kept for the backward pass by a layer of 64 inputs, LoRA-FA over LoRA",
@@ -32,6 +32,6 @@ CLAIM = Claim(
     published="A total memory up to 1.4 times smaller than LoRA's, at a close accuracy.",
     headline="digits",
     words="LoRA's loss ÷ loss with A frozen, rank 8",
-    limits="The task changes what the layer looks at. If the base already looks at the right features, A matters less. A linear task cannot tell, because arithmetic gives what a random frozen A allows there.",
-    advice="Use it if the activations do not fit (`lora-np plan` tells you), and measure what it costs.",
+    limits="The task changes which features the layer must look at. If the base already looks at the right features, A matters less. A linear task cannot test this claim, because the best loss with a random, frozen A follows from arithmetic there.",
+    advice="Freeze A if the activations do not fit into memory (`lora-np plan` tells you). Then measure how much loss it costs.",
 )

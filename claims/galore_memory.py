@@ -50,12 +50,12 @@ def energy(seed: int, stage: str) -> float:
 CLAIM = Claim(
     title="Gradients have a low rank, so projecting them saves Adam's memory at no loss.",
     paper="Zhao et al., GaLore, arXiv 2403.03507",
-    finding="GaLore saved {memory:percent} of Adam's moments, and its loss was {gain:minus_percent} above full fine-tuning's.",
+    finding="GaLore saved {memory:percent} of the memory for Adam's moments, and its loss was {gain:minus_percent} above the loss of full fine-tuning.",
     topic="memory",
     refuted_by="A gradient that is spread over many directions, or a loss above that of full tuning.",
     setup="digits",
     varied="how long training has gone on",
-    setting="The paper's projection on the gradient's left singular vectors, renewed every 25 of 300 steps.",
+    setting="As in the paper, the gradient is projected onto its left singular vectors. The projection is renewed every 25 steps, in runs of 300 steps.",
     figures={
         "gain": "relative reduction in full fine-tuning's test loss by GaLore, each at its best learning rate",
         "lora": "relative reduction in the test loss of LoRA at rank 8 by GaLore",
@@ -69,6 +69,6 @@ CLAIM = Claim(
     published="Up to 65.5 % of the optimizer's memory saved, at the loss of full training.",
     headline="gain",
     words="share of full fine-tuning's loss that GaLore saves",
-    limits="The network has 64 columns and ten classes, so its last gradient has rank ten at most. Seeds change the initialisation and the order only. The base has seen the test images upright.",
-    advice="GaLore is a LoRA whose B the gradient chooses again and again. Use it if W0 itself must change.",
+    limits="The network is 64 columns wide and has ten classes, so the gradient of its last layer has a rank of at most ten. Seeds draw only the initialisation and the order of the batches. The base has seen the test images upright.",
+    advice="GaLore works like a LoRA whose B is chosen from the gradient again and again. Use it if W0 itself must change.",
 )

@@ -19,12 +19,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Starting along the first gradient of the full update speeds LoRA up.",
     paper="Wang et al., LoRA-GA, arXiv 2407.05000; Zhang, Liu, Chen, LoRA-One, arXiv 2502.01235",
-    finding="LoRA-GA's loss was {digits_ga:lower} below LoRA's on digits, and {linear_ga:lower} below it on the linear task.",
+    finding="LoRA-GA's loss was {digits_ga:lower} below LoRA's on digits, and {linear_ga:lower} below LoRA's on the linear task.",
     topic="start",
     refuted_by="Plain LoRA that is as far after the same steps, at its own best learning rate.",
     setup="digits, linear",
     varied="the setup and the learning rate",
-    setting="Both starts come from one batch, by the papers' equations. LoRA-One runs without its preconditioner. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="Both initialisations are computed from one batch, with the equations of the papers. LoRA-One runs without its preconditioner. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",
         "digits_ga_early": "LoRA's test loss over LoRA-GA's after a quarter of the steps, digits",
@@ -70,12 +70,12 @@ CLAIM = Claim(
         "linear_ga_early": ("linear", "LoRA, r = 8", "early"),
         "linear_one_early": ("linear", "LoRA, r = 8", "early"),
     },
-    limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank. So no initialisation can be ahead there, and that figure is in no rule. LoRA-GA subtracts its initialisation from W0, so its update can have twice the rank of LoRA's.",
-    advice="Try it if you can compute one gradient of the full model. On digits LoRA-GA was ahead.",
+    limits="At the end of the linear task, LoRA's loss is less than 1 % above the best possible loss at its rank. So no initialisation can gain much there, and no rule uses that figure. LoRA-GA subtracts its initialisation from W0, so its update can have twice the rank of LoRA's update.",
+    advice="Try LoRA-GA if you can compute one gradient of the full model. On digits, it ended below LoRA.",
     at_scale=AtScale(
         title="Starting along the first gradient of the full update ends better.",
         finding="LoRA's loss was {end:than} LoRA-GA's, each at its best learning rate.",
-        setting="LoRA-GA with alpha 16, its first gradient from 16 windows; LoRA with alpha 32. The loss on the way is not recorded.",
+        setting="LoRA-GA has alpha 16, and computes its first gradient from 16 windows of the text. LoRA has alpha 32. The loss during training is not recorded.",
         figures={"end": "LoRA's loss over LoRA-GA's at rank 8, each at its best learning rate"},
         measure=lambda runs: {"end": runs.over("LoRA, r = 8", "LoRA-GA, r = 8")},
         ratios=("end",),
@@ -83,6 +83,6 @@ CLAIM = Claim(
         headline="end",
         words="LoRA's loss ÷ LoRA-GA's at the end, rank 8",
         beats={"end": ("LoRA, r = 8",)},
-        limits="One base, one text, 60 steps.",
+        limits="There is one base and one text, and training takes 60 steps.",
     ),
 )

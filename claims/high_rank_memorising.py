@@ -25,12 +25,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="For memorising, the update's rank matters: high-rank updates store more than LoRA.",
     paper="Jiang et al., MoRA, arXiv 2405.12130; Huang et al., HiRA, ICLR 2025",
-    finding="LoRA held {lora} bits per parameter, HiRA {hira}, and an update of nearly full rank {sparse}.",
+    finding="LoRA held {lora} bits per parameter, HiRA held {hira}, and an update of nearly full rank held {sparse}.",
     topic="capacity",
     refuted_by="LoRA that holds as many bits per parameter as updates of high rank.",
     setup="memory",
     varied="the rank of the update, with as many parameters",
-    setting="MoRA's own test has pairs of random identifiers. Here it is random labels, and two other updates of high rank.",
+    setting="MoRA's own test uses pairs of random identifiers. We use random labels, and two other updates of high rank.",
     figures={
         "lora": "bits held per trainable parameter, LoRA at rank 4",
         "hira": "bits held per trainable parameter, HiRA at rank 4",
@@ -42,7 +42,6 @@ CLAIM = Claim(
     rule=Rule((Part("hira_more", above=0, worth=0.1), Part("sparse_more", above=0, worth=0.1))),
     headline="hira_more",
     words="bits per parameter: HiRA's − LoRA's, rank 4",
-    limits="One linear layer. Two bits per parameter are required, about as many as can be held. After a first run the rule was kept and "
-    "one method was replaced. MoRA's own tiled output cannot tell the labels apart (0.03 bits); the sparse update took its place.",
-    advice="Count parameters, not the update's rank. To memorise facts, raise LoRA's rank.",
+    limits="The adapter is on one linear layer. The labels contain two bits per trainable parameter, about as many as a LoRA can hold. After a first run, we kept the rule and replaced one method. MoRA's tiled output cannot distinguish the labels (0.03 bits), so the sparse update took its place.",
+    advice="To memorise facts, count trainable parameters, not the rank of the update. To get more parameters, raise LoRA's rank.",
 )

@@ -56,12 +56,12 @@ CLAIM = Claim(
     title="Merging methods such as TIES, DARE, KnOTS and TSV lose less than the sum of the updates.",
     paper="Yadav et al., TIES, arXiv 2306.01708; Yu et al., DARE, arXiv 2311.03099; Stoica et al., KnOTS, arXiv 2410.19735; "
     "Gargiulo et al., TSV, arXiv 2412.00081",
-    finding="RegMean, which needs inputs, kept {inputs_mild:percent} more of the single adapters' accuracy than the tuned sum. No method without inputs is shown to beat the sum.",
+    finding="RegMean, which needs inputs, kept {inputs_mild:percent} more of the single adapters' accuracy than the sum with a tuned scale. No method without inputs was shown to beat the sum.",
     topic="merging",
     refuted_by="A sum that leaves as much of every task once its scale is tuned on validation data, as that of the others is.",
     setup="digits: six adapters of rank 4 on one network 64-96-96-10, for mild changes of the images and for hard ones",
     varied="mild and hard changes",
-    setting="Their tables merge six or eight models of vision and language. Here we merge six adapters, with every scale tuned.",
+    setting="In their tables, the papers merge six or eight models of vision and language. We merge six adapters, and tune the scale of every method.",
     figures=dict(meanings()),
     measure=measure,
     rule=Rule(
@@ -74,6 +74,6 @@ CLAIM = Claim(
     published="KnOTS: up to 4.3 % better than merging without it, in its abstract.",
     headline="ties_mild",
     words="accuracy of TIES − that of the tuned sum",
-    limits="Small networks, and tasks that share all ten classes. Densities are the defaults of the package.",
-    advice="Add the updates and tune one scale on validation data. If tasks conflict, a few inputs of each (RegMean) may help more than any of these methods.",
+    limits="The networks are small, and the tasks share all ten classes. The densities of TIES and DARE are the defaults of the package.",
+    advice="Add the updates, and tune one scale on validation data. If tasks conflict, RegMean with a few inputs of each task may help more than any of these methods.",
 )

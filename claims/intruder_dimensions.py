@@ -60,12 +60,12 @@ def smaller(W0: Array, W: Array, factor: float) -> Array:
 CLAIM = Claim(
     title="LoRA gives a weight new leading directions, intruders, that full fine-tuning does not.",
     paper="Shuttleworth et al., arXiv 2410.21228",
-    finding="LoRA of rank 16 put {r16} intruders among the first ten directions of a matrix, the full update {full}.",
+    finding="Among the first ten directions of a matrix, LoRA of rank 16 put {r16} intruders on average, and the full update put {full}.",
     topic="what an update is like",
     refuted_by="A full update at its best learning rate that has as many intruders as LoRA.",
     setup="language",
     varied="the rank and the learning rate",
-    setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6, among the top 10.",
+    setting="As in the paper, an intruder is a new left singular vector whose cosine with every old one is below 0.6. We count intruders among the top 10.",
     figures={
         "r1": "intruders in the first ten directions of a matrix, LoRA of rank 1",
         "r16": "intruders in the first ten directions of a matrix, LoRA of rank 16",
@@ -86,6 +86,6 @@ CLAIM = Claim(
     ),
     headline="r16",
     words="new directions in the first ten, LoRA of rank 16",
-    limits="Matrices of 64 to 352 rows and 128 columns, after 100 steps. The threshold is a choice: a lower one finds fewer.",
-    advice="If the old task matters, take a lower learning rate or a higher rank. Shrinking intruders is a cheap repair to try.",
+    limits="The matrices have 64 to 352 rows and 128 columns, and training takes 100 steps. The threshold is a choice: a lower threshold finds fewer intruders.",
+    advice="If the old task matters, use a lower learning rate or a higher rank. As a cheap repair, you can try to shrink the intruders.",
 )

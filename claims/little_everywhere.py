@@ -23,12 +23,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A little in every layer is worth more than much in one.",
     paper="Hu et al., arXiv 2106.09685, section 7.1, table 5; and a lesson of this course",
-    finding="The first layer alone ended {first:less} below all three with as many parameters, the last layer alone {last:higher} above them.",
+    finding="With equally many parameters, the first layer alone ended {first:less} below all three layers. The last layer alone ended {last:higher} above all three.",
     topic="modules",
     refuted_by="A single layer that does better with as many parameters.",
     setup="digits",
     varied="which layers are adapted",
-    setting="About 650 parameters each: 660 in all three, 640 in the first or second, 640 in the last (its whole W). Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="Each method trains about 650 parameters: 660 in all three layers, or 640 in a single layer. In the last layer, these 640 are its whole W. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "first": "test loss with the first layer alone, rank 5, over that with all three, rank 2, digits",
         "second": "test loss with the second layer alone, rank 5, over that with all three, rank 2, digits",
@@ -45,6 +45,6 @@ CLAIM = Claim(
         "second": ("digits", "second layer, r = 5"),
         "last": ("digits", "last layer in full"),
     },
-    limits="The new task is the old one with its pixels in another order, which the first layer alone could undo. If classes get other names instead, the last layer alone is best. If digits are shifted, the first one is. So which layer is best depends on the task.",
-    advice="Adapt every layer unless you know where the change is. If you know, put the parameters there. On each of three tasks some single layer was better than all of them.",
+    limits="The new task is the old task with its pixels in another order. The first layer alone could undo this change. If the classes get other names instead, adapting the last layer alone is best. If the digits are shifted, adapting the first layer alone is best. So the best layer depends on the task.",
+    advice="Adapt every layer unless you know which layer has to change. If you know it, put the parameters there. On each of three tasks, some single layer did better than all three together.",
 )

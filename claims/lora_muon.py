@@ -28,14 +28,15 @@ ADAM = {"alpha": "Adam's with alpha 16 at every rank", "kappa": "Adam's with alp
 CLAIM = Claim(
     title="LoRA-Muon ends better than Adam, and its best learning rate is the same at every rank.",
     paper="Cesista et al., LoRA-Muon, arXiv 2606.12921",
-    finding="LoRA-Muon's loss was {kappa16:lower} below that of Adam with a good alpha at rank 16. Its best learning rates at ranks 1 to 64 differ by a factor of {rates}.",
+    finding="At rank 16, LoRA-Muon's loss was {kappa16:lower} below the loss of Adam with a good alpha. Its best learning rates at ranks 1 to 64 differ by a factor of {rates}.",
     topic="rate",
     refuted_by="Adam that does as well at a good alpha, or best learning rates that differ over the ranks.",
     setup="digits",
     varied="rank, and alpha under Adam",
     setting=(
-        "`B -= lr / 2 polar(m_B R_A) R_A` and `A -= lr / 2 R_B polar(R_B m_A)`, with `R_A = (A A^T)^-1/2` and `R_B = (B^T B)^-1/2`. Momentum is 0.9, polar factors are exact, the scale is 1, "
-        "and there is no weight decay. Adam has alpha fixed at 16, and alpha 16 r (kappa 16); both are recorded by the study of kappa. Sixteen seeds draw the base, the split, the start of A and B, and the order of the batches."
+        "The steps are `B -= lr / 2 polar(m_B R_A) R_A` and `A -= lr / 2 R_B polar(R_B m_A)`, with `R_A = (A A^T)^-1/2` and `R_B = (B^T B)^-1/2`. Momentum is 0.9, polar "
+        "factors are exact, the scale is 1, and there is no weight decay. Adam runs with alpha fixed at 16, and with alpha 16 r (kappa 16). Both runs of Adam come from "
+        "the study of kappa. Sixteen seeds draw the base, the data split, the initialisation of A and B, and the order of the batches."
     ),
     figures={
         **{f"{name}{rank}": f"test loss, {adam}, over LoRA-Muon's, rank {rank}, each at its best learning rate" for name, adam in ADAM.items() for rank in RANKS},
@@ -46,6 +47,6 @@ CLAIM = Claim(
     rule=Rule((*(Part(f"{name}{rank}", above=1, worth=1.1) for name in ADAM for rank in (4, 16, 64)), Part("rates", below=2))),
     headline="kappa16",
     words="Adam's loss with a good alpha ÷ LoRA-Muon's, rank 16",
-    limits="One task, width 64, 300 steps, B that starts at zero; no weight decay. Adam's test losses come from the map of kappa, at speeds a factor of 2 apart. LoRA-Muon's are at learning rates a factor of 2 apart.",
-    advice="From rank 4 on, compare spectral steps with Adam at a good alpha, if your framework has them. Tune the learning rate at each rank, because it does not carry over from rank 1.",
+    limits="There is one task, of width 64, with 300 steps. B starts at zero, and there is no weight decay. Adam's test losses come from the study of kappa, whose speeds lie a factor of 2 apart. LoRA-Muon's learning rates lie a factor of 2 apart too.",
+    advice="If your framework has spectral steps, compare them with Adam at a good alpha, from rank 4 on. Tune the learning rate at each rank, because it does not carry over from rank 1.",
 )  # fmt: skip

@@ -16,12 +16,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A trained r x r matrix between frozen singular vectors beats LoRA with as many parameters.",
     paper="Balazy et al., LoRA-XS, arXiv 2405.17604",
-    finding="LoRA-XS ended {equal:lower} below LoRA at about 250 parameters, and {more:lower} below it at 2,048.",
+    finding="With about 250 parameters each, LoRA-XS ended {equal:lower} below LoRA. With 2,048 parameters each, it ended {more:lower} below LoRA.",
     topic="few parameters",
     refuted_by="LoRA with a lower loss from as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="The paper's frozen U S and V from the SVD of W0; R from zero. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="As in the paper, U S and V come from the SVD of W0 and are frozen, and R starts at zero. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "equal": "test loss of LoRA at rank 1 (256 parameters) over that of LoRA-XS at rank 11 (242), digits",
         "more": "test loss of LoRA at rank 8 over that of LoRA-XS at rank 32 (2,048 parameters each), digits",
@@ -34,6 +34,6 @@ CLAIM = Claim(
     headline="more",
     words="LoRA's loss ÷ LoRA-XS's, 2,048 parameters each",
     beats={"equal": ("digits", "LoRA, r = 1"), "more": ("digits", "LoRA, r = 8")},
-    limits="The task turns every image, so it does not need what W0's leading directions are for. At 2,048 parameters LoRA-XS is ahead if digits are turned or get other names. It is behind if they are shifted by two pixels.",
-    advice="Try it if you train few parameters. At 242 it was ahead of LoRA on each of three tasks, at 2,048 on two of them.",
+    limits="The task turns every image, so it does not need what the leading directions of W0 compute. With 2,048 parameters, LoRA-XS is ahead of LoRA if digits are turned or get other names. It is behind LoRA if digits are shifted by two pixels.",
+    advice="Try LoRA-XS if you train few parameters. With 242 parameters it was ahead of LoRA on each of three tasks. With 2,048 parameters it was ahead on two of them.",
 )

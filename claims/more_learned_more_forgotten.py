@@ -27,12 +27,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Methods that learn more forget more.",
     paper="a common reading of Biderman et al., arXiv 2405.09673, and of an earlier version of this course",
-    finding="At best learning rates, all linear layers forgot {forgets} nats more than queries and values. At others they forgot {forgets_aside:minus} less.",
+    finding="At best learning rates, adapting all linear layers forgot {forgets} nats more than adapting queries and values. At others, it forgot {forgets_aside:minus} nats less.",
     topic="forgetting",
     refuted_by="Two methods, of which one learned more and forgot less.",
     setup="language",
     varied="which modules are adapted, and the learning rate",
-    setting="Both at rank 16 and at their own best learning rate. What is forgotten is judged only where both stand above the untrained model on the old text.",
+    setting="Both methods train at rank 16, each at its own best learning rate. Forgetting is judged only where both methods have a higher loss on the old text than the untrained model.",
     figures={
         "lost": "the lower of both methods' losses on the old text minus the untrained model's, best learning rates",
         "lost_aside": "lower of both methods' losses on the old text minus the untrained model's, at the learning rates aside",
@@ -52,9 +52,6 @@ CLAIM = Claim(
     ),
     headline="forgets",
     words="old loss, all layers − queries and values, nats",
-    limits=(
-        "Two methods on one text are enough to contradict a rule, not to make one. A first run at the best learning rates alone "
-        "said that the claim holds. The learning rates aside were added after it."
-    ),
-    advice="Look at both losses at several learning rates. One step of the learning rate changes what is forgotten more than the choice of method does.",
+    limits="Two methods on one text are enough to contradict a general rule, but not to establish one. A first run used only the best learning rates, and the claim held there. We added the other learning rates after that run.",
+    advice="Look at the losses on the old and the new text at several learning rates. One step of the learning rate changes forgetting more than the choice of method does.",
 )

@@ -49,12 +49,12 @@ def fitted(x: Array, levels: Array, middle: Callable[[Array], float]) -> Array:
 CLAIM = Claim(
     title="nf4 is information-theoretically optimal for normally distributed weights.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
-    finding="nf4's square error is {squares:percent} above that of levels fitted to other blocks. Its absolute error is {absolute:percent} above.",
+    finding="The squared error of nf4 is {squares:percent} above the error of levels fitted to other blocks. Its absolute error is {absolute:percent} above.",
     topic="four bits",
     refuted_by="Sixteen other levels with a smaller error on normal weights.",
     setup="files",
     varied="none",
-    setting="The paper's own case: normal weights in blocks of 64, each divided by its largest absolute value.",
+    setting="This is the paper's own case: normal weights in blocks of 64. Each block is divided by its largest absolute value.",
     figures={
         "squares": "relative excess of nf4's mean square error over that of levels fitted to other blocks",
         "absolute": "relative excess of nf4's mean absolute error over that of levels fitted to other blocks",
@@ -65,6 +65,6 @@ CLAIM = Claim(
     rule=Rule((Part("squares", below=0.01), Part("absolute", below=0.01))),
     headline="squares",
     words="nf4's square error above that of fitted levels",
-    limits="Normal weights only. A quantile code would use all levels equally often. After the division by the largest value it does not.",
-    advice="Use nf4 freely: it is near the best. Do not expect the word optimal to hold for any error.",
+    limits="We tried only normal weights. A quantile code would use all levels equally often. After the division by the largest value, nf4 does not.",
+    advice="You can use nf4 freely, because it is close to the best code. But do not expect nf4 to be exactly optimal, whichever error you measure.",
 )

@@ -31,18 +31,18 @@ RANKS = (1, 4, 16, 64)
 CLAIM = Claim(
     title="Alpha, LoRA+'s ratio and the start of A are one knob, kappa, and one kappa suits ranks 1 to 64 within a factor of 4.",
     paper="Hu et al., arXiv 2106.09685, section 4.1; Hayou et al., LoRA+, arXiv 2402.12354; Kalajdzievski, rsLoRA, arXiv 2312.03732",
-    finding="At rank 16 the loss at kappa 16 was {gain16:lower} below that at kappa 1. The best kappas of ranks 4 and 64 differ by a factor of {ratio64}.",
+    finding="At rank 16, the loss at kappa 16 was {gain16:lower} below the loss at kappa 1. The best kappas of ranks 4 and 64 differ by a factor of {ratio64}.",
     topic="scale",
     refuted_by="Best kappas of two ranks that lie further apart than a factor of 4, or no gain from the best one.",
     setup="digits, language",
     varied="kappa, speed and rank",
     setting=(
-        "W = W0 + s B A, A starts at size sigma, Adam. Replace A, B and s by a A, b B and s / (a b): W stays the same. Each step stays "
-        "the same too if the learning rates become a eta_A and b eta_B, and eps becomes eps / a and eps / b. So the four knobs have two "
-        "invariants: `speed = sqrt(s eta_A eta_B)` and `kappa = s sigma^2 eta_B / eta_A`. It follows that LoRA+ with ratio x is LoRA with x "
-        "times alpha, and rsLoRA is LoRA with sqrt(r) times alpha. Alpha times 16 at a quarter of the learning rate is A's start times 4. "
-        "A test holds this to the last bit, for factors that are powers of two, with eps scaled and no gradient clipped. The map: eight kappas, each at its best speed, ranks 1 to 64. Each seed draws "
-        "the base, the split, the start of A and B, and the order of the batches. The base never sees a test image."
+        "The layer is W = W0 + s B A. A starts at size sigma, and the optimizer is Adam. Replace A, B and s by a A, b B and s / (a b): W stays the same. Each step stays "
+        "the same too if the learning rates become a eta_A and b eta_B, and eps becomes eps / a and eps / b. So the four knobs s, sigma, eta_A and eta_B have two "
+        "invariants: `speed = sqrt(s eta_A eta_B)` and `kappa = s sigma^2 eta_B / eta_A`. It follows that LoRA+ with ratio x is LoRA with x times alpha, and rsLoRA is "
+        "LoRA with sqrt(r) times alpha. Multiplying alpha by 16 at a quarter of the learning rate is the same as multiplying A's initial size by 4. A test checks this to "
+        "the last bit, for factors that are powers of two, with eps scaled and no gradient clipped. The study runs eight kappas at ranks 1 to 64, each at its best speed. "
+        "Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image."
     ),
     figures={
         f"gain{rank}": f"test loss at kappa 1 (alpha = r) over that at kappa 16, rank {rank}, each at its best speed"
@@ -76,12 +76,16 @@ CLAIM = Claim(
     ),
     headline="gain16",
     words="loss at kappa 1 ÷ loss at kappa 16, rank 16",
-    limits="One task, width 64, 300 steps. On text (width 128, 100 steps, rank 16) the mean losses of alpha 2, 32 and 512 lie within 1 % of each other. So they do on the second setup. These figures are in no rule. Kappa by Kaiming is alpha / (3 r width), so at another width alpha = r is another kappa.",
-    advice="Tune two numbers: a learning rate and alpha. At each rank, the best learning rate falls as 1 / sqrt(alpha); with alpha constant, it does not fall with the rank. Here alpha = 16 r was best. For your task the best alpha is not known.",
+    limits=(
+        "The study has one task, width 64 and 300 steps. On text (width 128, 100 steps, rank 16), the mean losses of alpha 2, 32 and 512 lie within 1 % of each other. No "
+        "rule uses these figures. On the second setup, the mean losses also lie within 1 % of each other. With Kaiming initialisation, kappa is alpha / (3 r width), so "
+        "alpha = r gives another kappa at another width."
+    ),
+    advice="Tune two settings: the learning rate and alpha. At each rank, the best learning rate falls as 1 / sqrt(alpha). With alpha constant, it does not fall with the rank. Here alpha = 16 r was best. We do not know which alpha is best for your task.",
     at_scale=AtScale(
         title="A larger kappa ends at a lower loss: 16 times from alpha 2 to 32, and again from 32 to 512.",
-        finding="At rank 8 and best learning rates, the loss at alpha 2 was {smaller:than} the loss at alpha 32. The loss at alpha 32 was {larger:than} the loss at alpha 512.",
-        setting="Rank 8 at kappa 1/4, 4 and 64, in units of alpha = r, by alpha 2, 32 and 512. LoRA+ with ratio 16 at alpha 32 is LoRA at alpha 512.",
+        finding="At rank 8, the loss at alpha 2 was {smaller:than} the loss at alpha 32. The loss at alpha 32 was {larger:than} the loss at alpha 512. Each alpha ran at its best learning rate.",
+        setting="Rank 8 runs with alpha 2, 32 and 512. In units of alpha = r, these are kappa 1/4, 4 and 64. LoRA+ with ratio 16 at alpha 32 is LoRA at alpha 512.",
         figures={
             "smaller": "loss at alpha 2 over loss at alpha 32, rank 8, each at its best learning rate",
             "larger": "loss at alpha 32 over loss at alpha 512, rank 8, each at its best learning rate",
@@ -95,6 +99,6 @@ CLAIM = Claim(
         headline="smaller",
         words="loss at alpha 2 ÷ loss at alpha 32, rank 8",
         beats={"smaller": ("LoRA, r = 8, kappa / 16",), "larger": ("LoRA, r = 8",)},
-        limits="One base, one text, 60 steps, one rank.",
+        limits="There is one base, one text and one rank, and training takes 60 steps.",
     ),
 )

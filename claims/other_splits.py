@@ -26,14 +26,15 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="What was found on one base and one split of a text holds for other bases and splits.",
     paper="What comparisons on one base and one split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="Other bases and splits gave the same order. Attention's loss was {mlp:higher} above the MLP's, and LoRA's loss on the old text {old:higher} above the full update's.",
+    finding="Other bases and splits gave the same order. Attention's loss was {mlp:higher} above the MLP's. LoRA's loss on the old text was {old:higher} above the full update's.",
     topic="variants",
     refuted_by="An order of methods that was found with one base and split and does not come again with others.",
     setup="language",
     varied="base, split, start and order",
     setting=(
-        "The order was found on the shipped base, with the last two tenths of the text held back. The MLP learns more than attention, and all linear layers more than queries and values. "
-        "Rank 64 learns more than rank 4, and the full update more than LoRA. LoRA forgets more than the full update."
+        "The order was found on the shipped base, with the last two tenths of the text held back. Adapting the MLP learns more than adapting attention. Adapting all "
+        "linear layers learns more than adapting queries and values. Rank 64 learns more than rank 4, and the full update learns more than LoRA. LoRA forgets more than "
+        "the full update."
     ),
     figures={
         "lost": "lower of the old losses of LoRA at rank 16 and the full update, over the untrained model's",
@@ -52,6 +53,6 @@ CLAIM = Claim(
     headline="mlp",
     words="attention's loss ÷ MLP's, other bases and splits",
     beats={"mlp": ("language", "attention, r = 8"), "all": ("language", "q and v, r = 16"), "rank": ("language", "LoRA, r = 4"), "full": ("language", "LoRA, r = 16")},
-    limits="Four bases of one recipe, each with two splits, and one text, 100 steps. Two seeds have the shipped base; without them the verdict is the same. The runs are shared with other claims on text.",
-    advice="Hold back several pieces of a text in turn before you trust a small difference.",
+    limits="There are four bases of one recipe, each with two splits of one text, and training takes 100 steps. Two seeds use the shipped base; without these seeds the verdict is the same. Other claims on text use the same runs.",
+    advice="Before you trust a small difference, hold back several pieces of the text in turn.",
 )  # fmt: skip

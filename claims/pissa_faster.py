@@ -22,12 +22,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Starting A and B at W0's leading singular vectors converges faster and ends better.",
     paper="Meng et al., arXiv 2404.02948",
-    finding="PiSSA's loss was {digits:lower} below LoRA's on digits. Where the update is unrelated to W0, it was {linear:inverse} times LoRA's.",
+    finding="On digits, PiSSA's loss was {digits:lower} below LoRA's. On a linear task whose update is unrelated to W0, it was {linear:inverse} times LoRA's.",
     topic="start",
     refuted_by="Plain LoRA with a loss as low at a rate of its own.",
     setup="digits, linear",
     varied="the learning rate",
-    setting="The paper's start, with alpha = r as in its code, against plain LoRA with alpha = r. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="PiSSA is initialised as in the paper, with alpha = r as in its code. We compare it with plain LoRA with alpha = r. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "LoRA's test loss over PiSSA's on digits, each at its best learning rate",
         "digits_early": "LoRA's test loss over PiSSA's on digits after a quarter of the steps, each at its best learning rate",
@@ -51,12 +51,12 @@ CLAIM = Claim(
         "linear": ("linear", "LoRA, r = 8, alpha = 8"),
         "linear_early": ("linear", "LoRA, r = 8, alpha = 8", "early"),
     },
-    limits="The linear task is PiSSA's worst case, because the directions that it moves are of no use there.",
-    advice="Tune LoRA's learning rate first. PiSSA helps where the task lies in W0's leading directions.",
+    limits="The linear task is PiSSA's worst case, because the directions that PiSSA trains are of no use there.",
+    advice="Tune LoRA's learning rate first. PiSSA helps if the task changes W0 along its leading directions.",
     at_scale=AtScale(
         title="Starting A and B at W0's leading singular vectors ends better.",
         finding="LoRA's loss was {end:than} PiSSA's, each at its best learning rate.",
-        setting="PiSSA with alpha = r = 8, as in its code, LoRA with alpha 32. The loss on the way is not recorded.",
+        setting="PiSSA has alpha = r = 8, as in its code. LoRA has alpha 32. The loss during training is not recorded.",
         figures={"end": "LoRA's loss over PiSSA's at rank 8, each at its best learning rate"},
         measure=lambda runs: {"end": runs.over("LoRA, r = 8", "PiSSA, r = 8")},
         ratios=("end",),
@@ -64,6 +64,6 @@ CLAIM = Claim(
         headline="end",
         words="LoRA's loss ÷ PiSSA's at the end, rank 8",
         beats={"end": ("LoRA, r = 8",)},
-        limits="One base, one text, 60 steps.",
+        limits="There is one base and one text, and training takes 60 steps.",
     ),
 )

@@ -177,16 +177,14 @@ OF = {
 CLAIM = Claim(
     title="A prompt acts on the tokens after it as an update of rank one to the weights.",
     paper="Dherin et al., Learning without training, arXiv 2507.16003",
-    finding="One token later the divergence was {second_random} times that without prompt or update, with random weights. With models trained on Austen it was {second_trained} times.",
+    finding="One token later, the divergence from the prompted model was {second_random} times that without an update, for random weights. For models trained on Austen, it was {second_trained} times.",
     topic="what an update is like",
     refuted_by="An update of rank one that serves the tokens after the one that it was made for no better than no prompt does.",
     setup="files: twenty models of characters, with random weights, trained on Genesis or trained on Austen",
     varied="the model and the prompt",
     setting=(
-        "Prompts have 64 tokens of Genesis. In each layer the output projection of attention gets `B = W (z' - z)` and `A = z / (z z)`. Its input is z' with "
-        "the prompt and z without. Two lines of algebra show that this is exact for the token that it was made for. The eight tokens after it are compared by "
-        "their divergence from the prompted model. All models are models of characters. Twelve have random weights, 1 to 4 layers and widths of 32 to 128. "
-        "Four learnt Genesis in 600 steps (prompts of its last fifth), and four were trained on Austen for 11,000 steps. For each model a figure is the mean of 8 prompts (32 for Austen)."
+        "Each prompt is 64 tokens of Genesis. In each layer, the output projection of attention gets `B = W (z' - z)` and `A = z / (z z)`. The input of this projection is z' with the prompt and z without it. Two lines of algebra show that the update is exact for the token that it was made for. For the eight tokens after it, we measure the divergence from the prompted model. All models in the rule are character models. "
+        "Twelve have random weights, 1 to 4 layers and widths of 32 to 128. Four were trained on Genesis for 600 steps, and get prompts from its last fifth. Four were trained on Austen for 11,000 steps. Each figure of a model is the mean over 8 prompts (32 for the models trained on Austen)."
     ),
     figures={f"exact_{kind}": f"largest difference of a log probability from the prompted model, at the update's token, {of}" for kind, of in OF.items()}
     | {f"second_{kind}": f"divergence from the prompted model one token later, update over no update, {of}" for kind, of in OF.items()}
@@ -201,8 +199,10 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(f"{figure}_{kind}", below=1, worth=0.9) for figure in FIGURES[1:] for kind in OF)),
     headline="second_random",
     words="divergence one token later, with the update ÷ without, random models",
-    limits="The paper updates the MLP after attention. We update the output projection of attention, for which two lines of algebra are enough. These are small models of characters; the large one is one model, and in no rule. The update serves one token. An update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*).",
-    advice="Do not write a prompt into the weights from one token. Fit an update to many tokens with `lora_np.language.bake`.",
+    limits=(
+        "The paper updates the MLP after attention. We update the output projection of attention, for which two lines of algebra are enough. The models are small character models. The large model is only one model, and no rule uses its figures. The update is made for one token. An update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*)."
+    ),
+    advice="Do not write a prompt into the weights with an update that was made from one token. Fit an update to many tokens with `lora_np.language.bake`.",
 )  # fmt: skip
 
 

@@ -39,12 +39,12 @@ def start(base: Any, seed: int, rows: int) -> dict[str, float]:
 CLAIM = Claim(
     title="LoftQ and PiSSA start closer to the model than its weights in four bits do.",
     paper="Li et al., LoftQ, arXiv 2310.08659; Meng et al., PiSSA, arXiv 2404.02948",
-    finding="LoftQ's start has {loftq:less} less error than nf4 alone, and PiSSA's has {pissa:less} less.",
+    finding="With LoftQ's initialisation, the error of the weights is {loftq:less} smaller than with nf4 alone. With PiSSA's initialisation, it is {pissa:less} smaller.",
     topic="four bits",
     refuted_by="Weights for which the repaired start is no closer, or predicts text no better.",
     setup="files",
     varied="the base",
-    setting="nf4 in blocks of 64, rank 16, five steps of LoftQ, on all linear layers of four bases. The bases were trained alike from other seeds.",
+    setting="All linear layers of four bases are quantised to nf4 in blocks of 64. The rank is 16, and LoftQ takes five steps. The bases were trained in the same way from different seeds.",
     figures={
         "loftq": "error of all linear layers with LoftQ's start over that of nf4 alone",
         "pissa": "error of all linear layers with PiSSA's start over that of nf4 alone",
@@ -64,6 +64,6 @@ CLAIM = Claim(
     ),
     headline="loftq",
     words="error of LoftQ's start ÷ error of nf4 alone",
-    limits="Four small bases of one recipe. Their matrices have ranks of 64 and 128, so rank 16 repairs more of them than of large ones. A first version had the shipped base alone, and its figures were known.",
-    advice="Use LoftQ if you start from four bits and the first steps count. Check the loss, not the norm.",
+    limits="The four bases are small and come from one recipe. Their matrices have ranks of 64 and 128, so rank 16 repairs a larger part of them than of large matrices. A first version of this claim used only the shipped base. Its figures were known when we added the other bases.",
+    advice="Use LoftQ if you start from a base in four bits and the first steps matter. Check the loss, not the norm of the error.",
 )

@@ -64,15 +64,15 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A ranking of LoRA variants on one base and split holds on another, and base and split matter less than start and order.",
     paper="What comparisons on one base and split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="Rankings of eight methods on two bases and splits correlate by {rank}. The variance of a gain with base and split is {ratio} times that with start and order.",
+    finding="Rankings of eight methods on two bases and splits correlate by {rank}. The variance of a gain over bases and splits is {ratio} times its variance over starts and orders.",
     topic="variants",
     refuted_by="Rankings that change with base and split, or gains that vary more with base and split than with start and order.",
     setup="digits",
     varied="base, split, start and order, each alone",
     setting=(
-        "LoRA and seven variants at rank 8, each at its recorded best learning rate. In each group twelve draws differ from the first in one thing only: "
-        "three in the base, three in the split, three in A and B's start, three in the order of the batches. A split that is "
-        "drawn anew also trains its base anew."
+        "We compare LoRA and seven variants at rank 8, each at its recorded best learning rate. Each group has a first draw and twelve draws that differ from the first in "
+        "one thing only. Three have another base, three another split, three another initialisation of A and B, and three another order of the batches. If the split is "
+        "drawn again, the base is trained again as well."
     ),
     figures={
         "rank": "rank correlation of eight methods' losses on two bases and splits, each a mean of seven starts and orders",
@@ -84,6 +84,6 @@ CLAIM = Claim(
     rule=Rule((Part("rank", above=0.8), Part("ratio", below=1))),
     headline="rank",
     words="rank correlation of eight methods on two bases",
-    limits="One task of 1,797 images, one width, 300 steps. Learning rates are not chosen again.",
-    advice="Draw the base and the split anew as well as the seed, or say that an interval holds for one base and one split.",
+    limits="There is one task of 1,797 images, with one width and 300 steps. The learning rates are not chosen again for each draw.",
+    advice="Draw the base and the split again as well as the seed. Otherwise, say that your interval holds for one base and one split.",
 )  # fmt: skip

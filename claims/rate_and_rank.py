@@ -49,12 +49,12 @@ def spread(sweeps: Sequence[Sweep | Redrawn]) -> Array:
 CLAIM = Claim(
     title="With alpha fixed, the best learning rate is nearly independent of the rank.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
-    finding="With alpha fixed, the best learning rates of ranks 1 to 64 differ by a factor of {spread} on text and {digits} on digits. With alpha = 2 r they differ by {doubled}.",
+    finding="With alpha fixed, the best learning rates of ranks 1 to 64 differ by a factor of {spread} on text and {digits} on digits. With alpha = 2 r, they differ by a factor of {doubled}.",
     topic="rate",
     refuted_by="Ranks whose best rates differ, so that the rate of one costs another much loss.",
     setup="language, digits",
     varied="the rank and the learning rate",
-    setting="alpha 32 at each rank, as in the source, beside alpha = 2 r.",
+    setting="Alpha is 32 at each rank, as in the source. For comparison, we also run alpha = 2 r.",
     figures={
         "spread": "largest best learning rate over the smallest, ranks 1 to 64, alpha 32, text",
         "lost": "the most that any rank loses at rank 4's best learning rate, nats per character, text",
@@ -66,12 +66,12 @@ CLAIM = Claim(
     rule=Rule((Part("spread", below=4), Part("digits", below=4))),
     headline="spread",
     words="largest best rate ÷ smallest, ranks 1 to 64, text",
-    limits="Short runs; ranks up to half the width. The largest of four over the smallest is above 1 even if all are alike. What rank 4's learning rate costs other ranks depends on the grid, so that figure is in no rule.",
-    advice="Fix alpha. Then the best learning rate moves little with the rank, and one step of a sweep finds it again.",
+    limits="The runs are short, and ranks go up to half the width. The ratio of the largest to the smallest of four learning rates exceeds 1 by chance, even if all are alike. The cost of using rank 4's learning rate at other ranks depends on the grid, so no rule uses that figure.",
+    advice="Keep alpha fixed. Then the best learning rate changes little with the rank, and one step of a sweep finds it again.",
     at_scale=AtScale(
         title="With alpha fixed, the best learning rate of rank 8 serves ranks 1 and 64 as well.",
-        finding="At rank 8's best learning rate, rank 1's loss was {lost1:than} its own best, and rank 64's {lost64:than} its own best.",
-        setting="alpha 32 at ranks 1, 8 and 64.",
+        finding="At rank 8's best learning rate, the loss of rank 1 was {lost1:than} its own best loss. The loss of rank 64 was {lost64:than} its own best loss.",
+        setting="Alpha is 32 at ranks 1, 8 and 64.",
         figures={
             "lost1": "loss of rank 1 at rank 8's best learning rate over its loss at its own best one",
             "lost64": "loss of rank 64 at rank 8's best learning rate over its loss at its own best one",
@@ -86,6 +86,6 @@ CLAIM = Claim(
         rule=Rule((Part("lost1", below=1.01), Part("lost64", below=1.01))),
         headline="lost1",
         words="rank 1's loss at rank 8's rate ÷ at its own",
-        limits="One base, one text, 60 steps. If two ranks have the same best learning rate of the grid, the ratio is 1 for each seed. The spread is that of the two seeds that look for the learning rate, and is in no rule.",
+        limits="There is one base and one text, and training takes 60 steps. If two ranks have the same best learning rate on the grid, the ratio of losses is 1 for each seed. The spread of the best learning rates comes from the two seeds that search for them. No rule uses it.",
     ),
 )

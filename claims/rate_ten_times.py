@@ -18,12 +18,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="LoRA's best learning rate is about ten times that of full fine-tuning.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
-    finding="LoRA's best learning rate was {language} times the full update's on text, {digits} times on digits, {linear} times on the linear task.",
+    finding="LoRA's best learning rate was {language} times the full update's on text, {digits} times on digits, and {linear} times on the linear task.",
     topic="rate",
     refuted_by="A setup in which both have the same best learning rate.",
     setup="language, digits, linear",
     varied="the learning rate",
-    setting="The source's convention: alpha 32, A by Kaiming, one rate for A and B, Adam.",
+    setting="We follow the source: alpha is 32, A has Kaiming initialisation, A and B share one learning rate, and the optimizer is Adam.",
     figures={
         "language": "LoRA's best learning rate over the full update's, text",
         "digits": "LoRA's best learning rate over the full update's, digits",
@@ -35,12 +35,12 @@ CLAIM = Claim(
     published="About 10, in short runs about 15.",
     headline="language",
     words="LoRA's best rate ÷ the full update's, text",
-    limits="Widths are 48 to 128. The source's models are 10 to 60 times as wide, and train for longer.",
-    advice="Sweep the learning rate anew for each base and each alpha. The ratio grew with the width here. Ten times is a place to start for a model of hundreds of columns, not for a small network.",
+    limits="The widths are 48 to 128. The models of the source are 10 to 60 times as wide, and train for longer.",
+    advice="Sweep the learning rate again for each base and each alpha. Here the ratio grew with the width. For a model of hundreds of columns, ten times is a first guess. For a small network it is not.",
     at_scale=AtScale(
         title="LoRA's best learning rate is about ten times that of full fine-tuning.",
         finding="LoRA's best learning rate was {r1} times the full update's at rank 1, {r8} times at rank 8 and {r64} times at rank 64.",
-        setting="alpha 32 at ranks 1, 8 and 64; width 576. Two seeds look for the best learning rate; each one's is the vertex of a parabola through three learning rates.",
+        setting="Alpha is 32 at ranks 1, 8 and 64, and the width is 576. Two seeds search for the best learning rate. For each seed, it is the vertex of a parabola through the losses at three learning rates.",
         figures={
             f"r{r}": f"LoRA's best learning rate at rank {r} over the full update's, alpha 32"
             for r in (1, 8, 64)
@@ -52,6 +52,6 @@ CLAIM = Claim(
         rule=Rule(tuple(Part(f"r{r}", above=5) for r in (1, 8, 64))),
         headline="r8",
         words="LoRA's best rate ÷ the full update's, rank 8",
-        limits="One base, one text, 60 steps, two seeds. The bound is that of the small setups; these figures were known when it was applied here.",
+        limits="There is one base and one text, with 60 steps and two seeds. The bound is the same as in the small setups. These figures were known when we applied the bound here.",
     ),
 )

@@ -45,12 +45,12 @@ def steepness(kind: str, seed: int) -> float:
 CLAIM = Claim(
     title="alpha / r makes high ranks learn too slowly; alpha / sqrt(r) does not.",
     paper="Kalajdzievski, arXiv 2312.03732",
-    finding="At rank 64 LoRA's loss was {tuned} times rsLoRA's, each at its best learning rate. At the learning rate that suits LoRA at rank 4, it was {fixed:than} rsLoRA's.",
+    finding="At rank 64, LoRA's loss was {tuned} times rsLoRA's, each at its best learning rate. At the best learning rate of LoRA at rank 4, it was {fixed:than} rsLoRA's.",
     topic="scale",
     refuted_by="A high rank with alpha / r that does as well as with alpha / sqrt(r), at a rate of its own.",
     setup="digits",
     varied="the rank and the learning rate",
-    setting="alpha 16 for both, ranks 4 and 64 on the same task, and the size of the first step up to rank 512. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="Both methods have alpha 16, and run at ranks 4 and 64 on the same task. We also measure the size of the first step up to rank 512. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "tuned": "LoRA's test loss over rsLoRA's at rank 64 on digits, each at its best learning rate",
         "early": "LoRA's test loss over rsLoRA's at rank 64 on digits after a quarter of the steps, at best learning rates",
@@ -64,12 +64,12 @@ CLAIM = Claim(
     headline="tuned",
     words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
     beats={"tuned": ("digits", "LoRA, r = 64, alpha = 16")},
-    limits="rsLoRA is LoRA with sqrt(r) times alpha, here 8 times (one-knob). So it gains what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup. The rule once had only the first of its three parts, which says nothing about speed.",
-    advice="If you tune alpha, try a larger one. rsLoRA and a larger alpha by hand are the same. Tune the learning rate for either.",
+    limits="rsLoRA is LoRA with sqrt(r) times alpha (one-knob); at rank 64, this is 8 times alpha. So it gains what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup. At first, the rule had only the first of its three parts. That part says nothing about speed.",
+    advice="If you tune alpha, try a larger one. Using rsLoRA is the same as setting a larger alpha by hand. Tune the learning rate in either case.",
     at_scale=AtScale(
         title="At rank 64, alpha / r makes LoRA learn too slowly; alpha / sqrt(r) does not.",
-        finding="At rank 64 the loss at alpha 32 was {tuned:than} rsLoRA's (alpha 256), each at its best learning rate.",
-        setting="rsLoRA with alpha 32 at rank 64 is LoRA with alpha 256.",
+        finding="At rank 64, the loss at alpha 32 was {tuned:than} rsLoRA's loss (alpha 256), each at its best learning rate.",
+        setting="At rank 64, rsLoRA with alpha 32 is LoRA with alpha 256.",
         figures={
             "tuned": "LoRA's loss over rsLoRA's at rank 64, alpha 32, each at its best learning rate",
             "fixed": "LoRA's loss over rsLoRA's at rank 64, alpha 32, both at rank 8's best learning rate",
@@ -85,6 +85,6 @@ CLAIM = Claim(
         headline="tuned",
         words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
         beats={"tuned": ("LoRA, r = 64",)},
-        limits="One base, one text, 60 steps.",
+        limits="There is one base and one text, and training takes 60 steps.",
     ),
 )

@@ -57,12 +57,12 @@ def drift(hook: str | None, seed: int) -> float:
 CLAIM = Claim(
     title="Gradients scaled by (B^T B)^-1 and (A A^T)^-1 make training robust to the rate and the split of B A.",
     paper="Zhang, Pilanci, arXiv 2402.02347",
-    finding="Scaled gradients ended {gain:percent} below plain gradient descent. At an eighth of their best learning rates they ended {lower} times lower.",
+    finding="With scaled gradients, the loss ended {gain:percent} below plain gradient descent. With each at an eighth of its best learning rate, it ended {lower} times lower.",
     topic="rate",
     refuted_by="Two splits of one B A that part, or plain descent that is as robust.",
     setup="linear",
     varied="the learning rate, and a rescaling M of B and A",
-    setting="The paper's preconditioner is applied to plain gradient descent. It is not tried on Adam here.",
+    setting="We apply the paper's preconditioner to plain gradient descent. We do not try it with Adam here.",
     figures={
         "gain": "relative reduction in gradient descent's test loss by scaled descent, each at its best learning rate",
         "lower": "test loss of gradient descent over scaled descent's, both 8 times below their best learning rates",
@@ -77,8 +77,9 @@ CLAIM = Claim(
     headline="gain",
     words="share of gradient descent's loss that scaling saves",
     limits=(
-        "A linear task; what is left of the dependence comes from the damping of 1e-4. Scaled descent does as well at many learning rates, so its best one depends on the seeds. "
-        "So does the figure at an eighth of that learning rate: seeds 0 to 63 give 11 times lower, seeds 1000 to 1007 gave 22."
+        "There is one linear task. What is left of the dependence on the split of B A comes from the damping of 1e-4. Scaled descent does equally well at many learning "
+        "rates, so its best learning rate depends on the seeds. The figure at an eighth of that learning rate depends on the seeds as well. Seeds 0 to 63 give a loss 11 "
+        "times lower, and seeds 1000 to 1007 gave a loss 22 times lower."
     ),
-    advice="With scaled gradients you need not worry about the split of B and A. With Adam, tuning the learning rate does the same job.",
+    advice="With scaled gradients, it does not matter how B A is split into B and A. With Adam, tuning the learning rate does the same job.",
 )

@@ -38,12 +38,12 @@ def factors(model: Any) -> list[Array]:
 CLAIM = Claim(
     title="The top direction that a small rank learns is also that of a large rank; the others are not.",
     paper="Hu et al., arXiv 2106.09685, section 7.2, figure 3",
-    finding="The top directions of A at ranks 4 and 64 overlap by {first}. In so short a run, A hardly leaves its random start.",
+    finding="The top directions of A at ranks 4 and 64 overlap by {first}. In so short a run, A hardly leaves its random initialisation.",
     topic="what an update is like",
     refuted_by="Top directions of two ranks that share no more than random ones.",
     setup="language",
     varied="the rank",
-    setting="The paper's measure phi(A, A', 1, 1) for queries and values, of two seeds on one base. Rank 4 stands for its rank 8.",
+    setting="We compute the paper's measure phi(A, A', 1, 1) for queries and values, from two seeds on one base. Rank 4 takes the place of the paper's rank 8.",
     figures={
         "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",
         "rest": "overlap of A's next three directions at ranks 4 and 64, mean over all queries and values",
@@ -56,6 +56,6 @@ CLAIM = Claim(
     published="phi(1, 1) above 0.5 for queries and values of GPT-3's layer 48.",
     headline="first",
     words="overlap of the top directions of ranks 4 and 64",
-    limits="In 100 steps A has not moved far from its random start, so this setup cannot tell.",
-    advice="Compare what two adapters do (`lora-np diff`), not the directions of their factors, after a short run.",
+    limits="In 100 steps, A does not move far from its random initialisation. So this setup cannot tell whether the claim holds.",
+    advice="After a short run, compare what two adapters do (`lora-np diff`), not the directions of their factors.",
 )

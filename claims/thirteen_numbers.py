@@ -17,12 +17,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Thirteen trainable parameters are enough to teach a model to reason.",
     paper="J. X. Morris et al., Learning to Reason in 13 Parameters (TinyLoRA), arXiv 2602.04118",
-    finding="28 parameters achieved {n28:percent} of the gain of rank 64, and 7,168 parameters {n7168:percent}.",
+    finding="28 parameters achieved {n28:percent} of the gain of rank 64, and 7,168 parameters achieved {n7168:percent}.",
     topic="few parameters",
     refuted_by="A large model whose accuracy after reinforcement learning needs many more.",
     setup="language",
     varied="how many parameters are trained",
-    setting="LoRA-XS with 28 and 7,168 parameters, trained on text. The paper's TinyLoRA is a compression of it.",
+    setting="We train LoRA-XS with 28 and 7,168 parameters on text. The paper's TinyLoRA is a compressed form of LoRA-XS.",
     figures={
         "n28": "share of the gain of LoRA at rank 64 that 28 parameters achieve, one per linear layer",
         "n7168": "share of the gain of LoRA at rank 64 that 7,168 parameters achieve",
@@ -34,9 +34,6 @@ CLAIM = Claim(
     ),
     headline="n28",
     words="share of rank 64's gain that 28 parameters achieve",
-    limits=(
-        "The paper's setup cannot be reproduced here. It needs reinforcement learning, and a model of billions of weights that can almost do the task. "
-        "For supervised learning the paper itself asks for far more parameters."
-    ),
-    advice="Do not expect it of supervised training, or of a small model.",
+    limits="The paper's setup cannot be reproduced here. It needs reinforcement learning, and a model of billions of weights that can almost do the task already. For supervised learning, the paper itself requires far more parameters.",
+    advice="Do not expect so few parameters to be enough in supervised training, or for a small model.",
 )

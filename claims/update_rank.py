@@ -15,12 +15,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Full fine-tuning finds updates of a rank 10 to 100 times higher than LoRA allows.",
     paper="Biderman et al., arXiv 2405.09673",
-    finding="A full update spreads 90 % of its energy over {ratio} times as many directions as LoRA of rank 16.",
+    finding="A full update spreads 90 % of its energy over {ratio} times as many directions as an update by LoRA of rank 16.",
     topic="what an update is like",
     refuted_by="A full update whose energy lies in as few directions as LoRA's.",
     setup="language",
     varied="the rank",
-    setting="The paper's count, singular values that hold 90 % of the variance, on the mean of all linear layers.",
+    setting="As in the paper, we count the singular values that hold 90 % of the variance. The figures are means over all linear layers.",
     figures={
         "full": "directions that hold 90 % of a full update's energy, mean over the linear layers",
         "r16": "directions that hold 90 % of the energy of LoRA's update, rank 16, mean over the linear layers",
@@ -34,6 +34,6 @@ CLAIM = Claim(
     headline="ratio",
     words="directions of the full update ÷ LoRA's, rank 16",
     beats={"ratio": ("language", "LoRA, r = 16", "rank 90")},
-    limits="A matrix here has 64 or 128 singular values, so a factor of 100 is impossible. The rule once had a second bound on the same figure, 2, which the title does not claim.",
-    advice="It does not mean that you need full rank. Measure on your task how much loss a low rank costs.",
+    limits="A matrix here has 64 or 128 singular values, so a factor of 100 is impossible. The rule once had a second bound, 2, on the same figure. We removed it, because the title does not claim it.",
+    advice="A full update of high rank does not mean that you need full rank. Measure on your task how much loss a low rank costs.",
 )

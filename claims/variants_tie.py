@@ -26,12 +26,12 @@ def short(name: str) -> str:
 CLAIM = Claim(
     title="With a learning rate tuned for each, no variant of LoRA is more than 10 % ahead of it.",
     paper="Lee, Ko, Chen, Yeh, Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
-    finding="At rank 8 LoRA-GA's loss was {lora_ga:lower} below LoRA's, PiSSA's {pissa:lower} and OLoRA's {olora:lower}. DoRA's was {dora:above} above it.",
+    finding="At rank 8, LoRA-GA's loss was {lora_ga:lower} below LoRA's, PiSSA's was {pissa:lower} below and OLoRA's {olora:lower} below. DoRA's loss was {dora:above} above LoRA's.",
     topic="variants",
     refuted_by="A variant that is clearly ahead at its own best rate.",
     setup="digits",
     varied="the learning rate",
-    setting="Seven variants on one task, each with a full sweep, as in the paper. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We compare seven variants on one task. As in the paper, each method has a full sweep of learning rates. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         short(
             name
@@ -44,6 +44,6 @@ CLAIM = Claim(
     published="Within 1 to 2 %.",
     headline="lora_ga",
     words="LoRA's loss ÷ that of the best variant, LoRA-GA",
-    limits="One task, and losses: the paper's 1 to 2 % are of accuracy. rsLoRA and LoRA+ are LoRA with a larger alpha (one-knob). LoRA-GA's change can have twice the rank of LoRA's.",
+    limits="We tried one task, and compare losses. The 1 to 2 % of the paper are differences in accuracy. rsLoRA and LoRA+ are LoRA with a larger alpha (one-knob). LoRA-GA's update can have twice the rank of LoRA's update.",
     advice="Tune the learning rate first. Distrust comparisons at one learning rate, ours too.",
 )

@@ -14,12 +14,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Two trained vectors on frozen random factors do as well as LoRA with ten times fewer parameters.",
     paper="Kopiczko, Blankevoort, Asano, VeRA, arXiv 2310.11454",
-    finding="VeRA's loss was {equal:lower} below LoRA's with as many parameters, and {large:inverse} times that of LoRA at rank 8.",
+    finding="VeRA's loss was {equal:lower} below the loss of LoRA with equally many parameters, and {large:inverse} times the loss of LoRA at rank 8.",
     topic="few parameters",
     refuted_by="A task on which VeRA is behind LoRA with as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We use the paper's equation. As in the paper, the inner vector starts at 0.1 and the outer vector at 0. A and B have Kaiming initialisation, and the rank is 64. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "large": "test loss of LoRA at rank 8 over that of VeRA with an eighth of the parameters, digits",
         "equal": "test loss of LoRA at rank 1 over that of VeRA with as many parameters, digits",
@@ -32,6 +32,6 @@ CLAIM = Claim(
     headline="large",
     words="LoRA's loss ÷ VeRA's with an eighth of its parameters",
     beats={"equal": ("digits", "LoRA, r = 1")},
-    limits="The task is far from what this small network knew. The paper's tasks are near.",
-    advice="Use it for many small adapters of an easy task. It was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
+    limits="The task is far from what this small network knew. The paper's tasks are close to what its models knew.",
+    advice="Use VeRA for many small adapters of an easy task. It was far ahead of LoRA with equally many parameters, and far behind LoRA with eight times as many.",
 )

@@ -19,12 +19,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="B at zero and A at random beats A at zero and B at random: it allows larger rates.",
     paper="Hayou, Ghosh, Yu, arXiv 2406.08447",
-    finding="A at zero ended {digits:less} below B at zero on digits, and {wide:higher} above it on the linear task.",
+    finding="On digits, starting A at zero ended {digits:less} below starting B at zero. On the linear task, it ended {wide:higher} above starting B at zero.",
     topic="start",
     refuted_by="A at zero with the same loss at a rate of its own.",
     setup="digits, linear",
     varied="the width",
-    setting="Both starts are drawn by the same rule: uniform, with a bound of one over the root of the fan-in. Widths are 64 and 256. Each seed draws the base, the split, the start of A and B, and the order of the batches. The base never sees a test image.",
+    setting="In both cases, the other factor is drawn by the same rule: uniformly, with a bound of one over the root of the fan-in. The widths are 64 and 256. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
     figures={
         "digits": "test loss with A at zero over that with B at zero, digits, each at its best learning rate",
         "digits_rate": "best learning rate with B at zero over best learning rate with A at zero, digits",
@@ -44,6 +44,6 @@ CLAIM = Claim(
     headline="digits",
     words="loss with A at zero ÷ with B at zero, digits",
     beats={"digits": ("digits", "A zero, r = 8"), "wide": ("linear", "width 256, A zero")},
-    limits="The paper's argument is about width going to infinity.",
-    advice="B at zero is the usual start, but it is not better everywhere. On digits A at zero was ahead. Tune the learning rate of either before you blame the initialisation.",
+    limits="The paper's argument is about the limit of infinite width.",
+    advice="B usually starts at zero, but this is not better everywhere. On digits, starting A at zero did better. Tune the learning rate for either start before you blame the initialisation.",
 )

@@ -21,9 +21,9 @@ DRAWS = 400 if os.environ.get("LORA_NP_FULL") else 60
 SPREAD = 0.0034  # of a paired log ratio: 0.013 nats of some 3.85
 
 
-def write(folder, runs):
+def write(folder, runs, name="smollm2"):
     """Lines as `claims.longer` writes them: (method, place, seed, losses)."""
-    with (folder / "smollm2.0.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / f"{name}.0.jsonl").open("a", encoding="utf-8") as file:
         for name, place, seed, losses in runs:
             run = {"method": name, "rate": rate(place), "seeds": seed}
             logs = {part: [None if x is None else round(x, 4)] for part, x in losses.items()}
@@ -103,7 +103,7 @@ def test_four_seeds_of_one_method_and_two_of_another(folder):
     assert four["seeds"] == [0, 1, 2, 3]
     assert four["figures"]["gap"]["sets"] == pytest.approx([np.exp(0.05)] * 2, abs=1e-3)
     assert four["verdict"] == SUPPORTED
-    assert four["finding"].startswith("With attention adapted the loss was 5.1 % above")
+    assert four["finding"].startswith("With attention adapted, the loss was 5.1 % above")
 
 
 def test_one_piece_chooses_the_rate_and_the_other_counts(folder):
@@ -148,25 +148,34 @@ def test_one_rate_for_all_ranks(folder):
     assert record["figures"]["lost64"]["values"] == pytest.approx([np.exp(0.02)] * 2, abs=1e-3)
     assert record["figures"]["spread"]["mean"] == pytest.approx(2, rel=0.02)
     assert record["verdict"] == CONTRADICTED  # as its card says: 2 % are lost
-    assert "rank 1's loss was the same as its own best" in record["finding"]
+    assert "the loss of rank 1 was the same as its own best loss" in record["finding"]
 
 
 @pytest.mark.slow
 def test_the_frontier_compares_at_equal_new_loss(folder):
-    write(folder, bowl("LoRA, r = 8", -3, 1.34, 4))
-    write(folder, bowl("LoRA, r = 64", -3, 1.33, 4))
-    write(folder, [*bowl("full", -7, 1.3, 4, slope=0.1), *base(1.5, 2.0)])
+    for text in ("smollm2", "smollm2-far"):
+        write(folder, bowl("LoRA, r = 8", -3, 1.34, 4), text)
+        write(folder, bowl("LoRA, r = 64", -3, 1.33, 4), text)
+        write(folder, [*bowl("full", -7, 1.3, 4, slope=0.1), *base(1.5, 2.0)], text)
     record = found("forgetting-frontier")
     # two rates below the best the full update's new loss is higher by 0.08, one by 0.02: 0.04 lies
     # a third of the way, where its old loss is lower by 0.1 + 0.1 / 3
     assert record["figures"]["old8"]["values"] == pytest.approx(
         [np.exp(-0.1 - 0.1 / 3)] * 2, abs=1e-3
     )
+    # at half of LoRA's best rate, 1.36, and at a quarter, 1.42: there the line comes from the untrained model
+    for figure, old in (
+        ("far8", -0.1 / 3 - 0.1),
+        ("far8_half", -0.5 / 3),
+        ("far8_quarter", -1.4 / 3),
+    ):
+        assert record["figures"][figure]["values"] == pytest.approx([np.exp(old)] * 2, abs=1e-3)
     assert record["verdict"] == CONTRADICTED
     few = [
         run for run in bowl("full", -7, 1.3, 4) if run[1] >= -8
     ]  # back at 0.04 above the best only
-    (folder / "smollm2.0.jsonl").unlink()
+    for text in ("smollm2", "smollm2-far"):
+        (folder / f"{text}.0.jsonl").unlink()
     write(folder, [*few, *bowl("LoRA, r = 8", -3, 1.34, 4)])
     assert {*found("forgetting-frontier")["figures"]} == {"new8"}
     assert "lost8" not in found("forgetting-frontier")["figures"]  # the base has not run
@@ -192,13 +201,10 @@ def base(new, old, seeds=4):
 @pytest.mark.slow
 @pytest.mark.parametrize(("old", "verdict"), [(2.8, "contradicted here"), (3.2, "needs scale")])
 def test_forgetting_needs_both_methods_above_the_untrained_model(folder, old, verdict):
-    for name, best, level in (
-        ("LoRA, r = 8", -3, 1.34),
-        ("LoRA, r = 64", -3, 1.34),
-        ("full", -7, 1.34),
-    ):
-        write(folder, bowl(name, best, level, 4))
-    write(folder, base(1.5, old))
+    for text in ("smollm2", "smollm2-far"):
+        for name, best in (("LoRA, r = 8", -3), ("LoRA, r = 64", -3), ("full", -7)):
+            write(folder, bowl(name, best, 1.34, 4), text)
+        write(folder, base(1.5, old), text)
     record = found("forgetting-frontier")
     assert record["figures"]["old8"]["values"] == pytest.approx([1] * 2)
     assert record["figures"]["lost8"]["values"] == pytest.approx([np.exp(3 - old)] * 2, rel=1e-3)

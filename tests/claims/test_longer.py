@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import claims
 from claims import longer
 from claims.at_scale import METHODS
-from claims.forgetting_frontier import CLAIM
+from claims.forgetting_frontier import FAR
 from claims.redrawn import Book, Sweep, rate
 from claims.text import Text
 
@@ -101,9 +102,9 @@ def test_a_far_text_is_measured_at_the_learning_rates_that_were_chosen(tmp_path,
     assert Sweep(far, "untrained", None, {}, 0, width=1).known(range(2)) == [0]
 
 
-def test_what_is_said_of_the_far_text_is_what_was_recorded():
-    far = Book(longer.FOLDER / "smollm2-far.jsonl")
-    at = lambda name, place: np.exp(Sweep(far, name, None, {}, 0, width=1).logs(place, "old", [0]))
-    losses = [at("LoRA, r = 8", -4), at("LoRA, r = 64", -4), at("full", -7), at("untrained", 0)]
-    said = "end at {:.2f}, {:.2f} and {:.2f} nats, below the untrained model's {:.2f}"
-    assert said.format(*(float(loss[0]) for loss in losses)) in CLAIM.at_scale.limits
+def test_the_card_says_how_many_seeds_ran_with_the_far_text():
+    scale = claims.claim("forgetting-frontier").at_scale
+    figures = scale.recorded()["figures"]
+    assert {len(figures[name]["values"]) for name in FAR} == {3}
+    assert len(figures["old8"]["values"]) == 6
+    assert "three of the six seeds ran with it" in scale.setting
