@@ -124,9 +124,9 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            22,
-            "as resize, with the adapter's values, and a second checkpoint: its names in every"
-            " dialect, and its family, which says what shares the embedding's numbers",
+            20,
+            "as resize, and a second checkpoint: its names in every dialect, and its family, which"
+            " says what shares the embedding's numbers",
             bases=1,
         ),
         "convert": Flow(

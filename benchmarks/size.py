@@ -10,6 +10,7 @@ import tokenize
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ LAYOUT = {
 }
 # Where a mention of a public name counts as a use. Tests and docs/reference list names themselves.
 READERS = ("notebooks/src", "exercises", "claims", "recipes", "docs")
+# What tells a use: imports, attributes, and signatures of functions and classes.
+TELLING = ast.ImportFrom | ast.Attribute | ast.FunctionDef | ast.ClassDef
 CALLED = r"\b([A-Za-z_]\w*)(?=\()|(?<=\.)([A-Za-z_]\w*)|^\s*from lora_np.*import (.+)"
 
 
@@ -67,11 +70,22 @@ def sources() -> list[Path]:
 
 def measure(path: Path) -> Counter[str]:
     """Count the tokens of code in a file, the lines that hold them, and mentions of ``Any``."""
-    text = path.read_text(encoding="utf-8")
-    code = code_tokens(text, ast.parse(text))
-    lines = {line for token in code for line in range(token.start[0], token.end[0] + 1)}
-    words = (token.string for token in code if token.type == tokenize.NAME)
-    return Counter(tokens=len(code), lines=len(lines), Any=sum(word == "Any" for word in words))
+    code = code_of(path)
+    lines = {line for first, last, _ in code for line in range(first, last + 1)}
+    return Counter(tokens=len(code), lines=len(lines), Any=sum(is_any for *_, is_any in code))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Parse a file once."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def code_of(path: Path) -> list[tuple[int, int, bool]]:
+    """List the first and last line of each token of code, and whether it is ``Any``."""
+    tokens = code_tokens(path.read_text(encoding="utf-8"), tree_of(path))
+    return [(token.start[0], token.end[0], token.string == "Any") for token in tokens]
 
 
 class Function(NamedTuple):
@@ -84,16 +98,14 @@ class Function(NamedTuple):
 
 def functions(path: Path) -> list[Function]:
     """Measure every function of a file, and each function inside another as a part of it too."""
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    lines = [token.start[0] for token in code_tokens(text, tree)]
+    lines = [first for first, *_ in code_of(path)]
     return [
         Function(
             f"{path.relative_to(PACKAGE).as_posix()} {node.name}",
             bisect_right(lines, node.end_lineno or 0) - bisect_left(lines, node.lineno),
             sum(map(branches, ast.walk(node))),
         )
-        for node in ast.walk(tree)
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -147,7 +159,7 @@ def public_names() -> dict[str, set[str]]:
     return {
         ".".join(path.parent.relative_to(ROOT).parts): {
             alias.name
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(tree_of(path))
             if isinstance(node, ast.ImportFrom)
             for alias in node.names
             if alias.name == alias.asname
@@ -171,8 +183,8 @@ def unused_names() -> list[str]:
         for found in re.findall(CALLED, path.read_text(encoding="utf-8"), re.MULTILINE)
         for name in re.findall(r"\w+", " ".join(found))
     }
-    nodes = {
-        path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    nodes: dict[Path, list[ast.AST]] = {
+        path: [node for node in ast.walk(tree_of(path)) if isinstance(node, TELLING)]
         for path in PACKAGE.rglob("*.py")
         if path.name != "__init__.py"  # to export a name again is no use of it
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lora_np.checks import choice, number, whole_number
@@ -36,6 +36,7 @@ def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
     return [known[name] for name in dict.fromkeys(ordered) if name in known]
 
 
+@cache
 def choices_of(owner: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:
     """Map the settings that have choices to these."""
     settings = settings_of(owner)

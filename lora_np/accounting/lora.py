@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 from lora_np import models
 from lora_np.accounting.matrix import pair_size
-from lora_np.checks import choice, shown, whole_number
-from lora_np.files import read_json
-from lora_np.hub import inside, safetensors
+from lora_np.checks import choice, whole_number
+from lora_np.hub import safetensors
 from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Selected, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
@@ -27,15 +24,6 @@ Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 Option: TypeAlias = (
     "int | str | Path | Iterable[str] | Callable[[str, ModuleSpec], bool] | Rows | None"
 )
-
-
-class HasFields(Protocol):
-    """A config such as PEFT's, that turns into a dictionary."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-Config: TypeAlias = str | Path | Mapping[str, Any] | HasFields
 
 
 class AdaptedModules(NamedTuple):
@@ -241,9 +229,13 @@ def count(model: Model) -> ModelCount: ...
 @overload
 def count(model: Model, *, rank: int, config: None = ..., **options: Option) -> LoraCount: ...
 @overload
-def count(model: Model, *, config: Config, experts: str = ...) -> LoraCount: ...
+def count(model: Model, *, config: peft.ConfigSource, experts: str = ...) -> LoraCount: ...
 def count(
-    model: Model, *, rank: int | None = None, config: Config | None = None, **options: Option
+    model: Model,
+    *,
+    rank: int | None = None,
+    config: peft.ConfigSource | None = None,
+    **options: Option,
 ) -> LoraCount | ModelCount:
     """Count the parameters of a LoRA on any model, or of the model itself if no rank is given.
 
@@ -309,13 +301,13 @@ def count(
     return ModelCount(trainable, spec.total, None, spec.table)
 
 
-def count_adapter(model: Model, options: Mapping[str, Option | Config]) -> LoraCount:
+def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource]) -> LoraCount:
     """Count a LoRA, or the adapter of a whole config."""
     own = {"rank": None, **options}
     config = own.pop("config", None)
     if config is None:
         return count_model(model, **own)  # type: ignore[arg-type]
-    fields = config_fields(config)  # type: ignore[arg-type]
+    fields = peft.fields_of(config)  # type: ignore[arg-type]
     spec = _adapted_model(model_spec(model), fields, config)
     experts = str(own.pop("experts", "peft"))
     if given := [name for name, value in own.items() if value is not None]:
@@ -325,7 +317,9 @@ def count_adapter(model: Model, options: Mapping[str, Option | Config]) -> LoraC
     return count_model(spec, **lora_options(spec, fields), experts=experts)
 
 
-def counted(model: Model, options: Mapping[str, Option | Config]) -> ModelSpec | LoraCount:
+def counted(
+    model: Model, options: Mapping[str, Option | peft.ConfigSource]
+) -> ModelSpec | LoraCount:
     """Return the count of a LoRA, or the model itself if no options are given."""
     if isinstance(model, LoraCount):
         if options:
@@ -416,7 +410,7 @@ def count_model(
     spec, rank = model_spec(model), whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
     defaulted = targets is None and not (spec.default_targets or target_parameters)
-    targets = "all-linear" if defaulted else targets
+    targets = models.ALL_LINEAR if defaulted else targets
     spec, convention = _by_convention(spec, targets, experts)
     modules_to_save = [modules_to_save] if isinstance(modules_to_save, str) else [*modules_to_save]
     ranks = {
@@ -638,44 +632,11 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-def config_fields(config: Config) -> dict[str, Any]:
-    """Read what is set in an ``adapter_config.json``, its directory, its fields or the object."""
-    # convert sets and tuples to lists and enumeration members to text, as in a file
-    plain = json.loads(json.dumps(_fields(config), default=_in_json))
-    fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
-    if plain.get("target_modules") == []:  # an empty list selects no module
-        fields["target_modules"] = []
-    return {"peft_type": "LORA", **fields}
-
-
-def _in_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
-
-
-def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
+def lora_options(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the fields of a LoRA's config into options of `count_model`."""
-    fields = {key: value for key, value in fields.items() if value is not False}
-    for key, value in fields.items():
-        if key == "velora_config" or key not in peft.SETTINGS:
-            raise ValueError(
-                f"{key} = {shown(value)} may change the number of parameters: not supported"
-            )
-    peft.check_values(fields)
-    if task := peft.HEADS.get(str(fields.get("task_type"))):
-        asked = [name for name in fields.get("modules_to_save", ()) if name not in task[1]]
-        fields["modules_to_save"] = asked + _heads_of(spec, task[1])
-    if fields.get("ensure_weight_tying"):
-        fields |= _tied(spec, fields)
+    fields = peft.on_model(spec, fields)
     options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
     return {"rank": 8, "mica": str(fields.get("init_lora_weights")).lower() == "mica", **options}
-
-
-def _heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Select the names that are heads of the model."""
-    parts = {part for module in spec.groups for part in module.name.split(".")}
-    return [head for head in heads if any(part.endswith(head) for part in parts)]
 
 
 # what PEFT puts between the name of a table and its weight
@@ -685,7 +646,7 @@ _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_mo
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
     """Give the model the head of the adapter's task and the vocabulary of its file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
-    if task in peft.HEADS and not _heads_of(spec, peft.HEADS[task][1]):
+    if task in peft.HEADS and not peft.heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:
             ending = peft.HEADS[task][0]
             new["architectures"] = [models.family_of(spec.family).classes + ending]
@@ -702,47 +663,6 @@ def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -
     if new == spec.config:
         return spec
     return replace(models.from_config(new, name=spec.name), quantised=spec.quantised)
-
-
-def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add every module that shares an embedding, as PEFT's ``ensure_weight_tying`` does.
-
-    It does so if one of them is named by a name that ends as `peft.EMBEDDINGS` do.
-    """
-    tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
-    tied = [module.name for module in spec.modules if module.tied]
-    saved, targets = fields.get("modules_to_save") or [], fields.get("target_modules") or []
-    if not tied or not tables:
-        return {}
-    if _names_one(saved):
-        kept = [end for end in saved if not any(models.ends_with(name, end) for name in tied)]
-        return {"modules_to_save": [*kept, tables[0].name]}
-    all_of_them = [tables[0].name, *tied]
-    if not isinstance(targets, str):
-        return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
-    if targets.lower() == models.ALL_LINEAR or not any(
-        map(models.matcher(targets), peft.EMBEDDINGS)
-    ):
-        return {}
-    return {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])}
-
-
-def _names_one(ends: Iterable[str]) -> bool:
-    return any(end.rpartition(".")[2] in peft.EMBEDDINGS for end in ends)
-
-
-def _fields(config: Config) -> Mapping[str, Any]:
-    if isinstance(config, (str, Path)):
-        path = Path(config)
-        return read_json(inside(path, "adapter_config.json") if path.is_dir() else path)
-    if isinstance(config, Mapping):
-        return config
-    if not hasattr(config, "to_dict"):
-        raise TypeError(
-            "config must be an adapter_config.json, its fields or a LoraConfig, got"
-            f" {shown(config)}"
-        )
-    return config.to_dict()
 
 
 def model_spec(model: Model) -> ModelSpec:

@@ -451,7 +451,11 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def config(self) -> dict[str, Any]:
         """The content of ``adapter_config.json``, with the rank and alpha of every module."""
-        return dict(peft.compose(self.raw, self.ranks_and_alphas).raw)
+        return dict(self._composed.raw)
+
+    @cached_property
+    def _composed(self) -> peft.AdapterConfig:
+        return peft.compose(self.raw, self.ranks_and_alphas)
 
     @property
     def ranks_and_alphas(self) -> dict[str, tuple[int, float]]:

@@ -141,14 +141,18 @@ def merge_gguf(
         raise FileError(f"{recipe} already exists; pass force=True (--force)")
     source = opened(base)
     update = load(adapter, base=source)
-    check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
     random = draws if rounding == "random" else None
     merged = MergedFile.of(merging, source, dtype, random, by_module)
     inputs = [base, *([update.path] if update.path else [])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
-        gguf.write(merged.tensors, merged.read, stage, metadata=metadata_of(source.file, dtype))
+        metadata = metadata_of(source.file, dtype)
+        try:
+            gguf.write(merged.tensors, merged.read, stage, metadata=metadata)
+        except FileError:
+            check_finite(update)  # the adapter's own tensor is the better answer
+            raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
     rows = tuple(

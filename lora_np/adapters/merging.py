@@ -164,7 +164,6 @@ def merge(
     seed = draw if rounding == "random" else None
     source = OpenModel.at(directory(base))
     update = load(adapter, base=source)
-    check_finite(update)
     unsure = () if any_base else check_base(source, update)
     merging = Merging(source, update)
     plan = _Plan.of(merging, dtype)
@@ -183,15 +182,19 @@ def merge(
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
-        measured = plan.write(stage, seed, jobs, progress)
-    rows = tuple(
+        try:
+            measured = plan.write(stage, seed, jobs, progress)
+        except FileError:
+            check_finite(update)  # the adapter's own tensor is the better answer
+            raise
+    rows = [
         MergedTensor(
             name,
             plan.changes[name].start.dtype,
             *((one.change, one.rounding, *one.shares) if one else ()),
         )
         for name, one in measured.items()
-    )
+    ]
     offer = "keep base and adapter apart, take --dtype float32"
     notes = [*losses(merging, [*measured.values()], offer), *unsure, *plan.notes()]
     if left_out:
@@ -202,7 +205,7 @@ def merge(
     headings = (
         "tensor", "dtype", "largest change", "rounding error", "share kept", "unmoved"
     )  # fmt: skip
-    return Written(f"{base} + {adapter}", rows, tuple(notes), headings, Path(out))
+    return Written(f"{base} + {adapter}", tuple(rows), tuple(notes), headings, Path(out))
 
 
 class _Plan(NamedTuple):

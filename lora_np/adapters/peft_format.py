@@ -167,8 +167,8 @@ def interpret(
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
-    for key in file.tensors:
-        name, tensor = key.removeprefix(PREFIX), Stored.of(file, key)
+    for key, tensor in {key: Stored.of(file, key) for key in file.tensors}.items():
+        name = key.removeprefix(PREFIX)
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
         if suffix is None:
             others[name] = tensor
@@ -200,7 +200,10 @@ def interpret(
         raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if config.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
-    return Adapter(modules, full, config.raw, folder, rows)
+    stacks = (name for name, module in modules.items() if module.parameter)
+    said = all(name in config.parameters_of(name.rpartition(".")[0]) for name in stacks)
+    raw = config.raw if said else targeting(config.raw, modules)
+    return Adapter(modules, full, raw, folder, rows)
 
 
 def _modules(
@@ -213,22 +216,35 @@ def _modules(
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}
+    stacks = {
+        holder
+        for (holder, _), parts in factors.items()
+        if "A" in parts and is_stack(holder, parts["A"].shape)
+    }
     for holder, depth in factors:
-        own = targeted[holder]
+        both = wraps[holder] == 2 and holder.endswith(".experts")
+        own = holder in stacks or (targeted[holder] and not both)
         name = holder if own else _parameter(holder, depth, wraps[holder], config)
         if name in named or (depth and name == holder):
             raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
         named[name] = holder, depth
-    settings = map(config.rank_and_alpha, named)
-    for (name, wrapped), (rank, alpha) in zip(named.items(), [*settings], strict=True):
-        embedded, parameter = embeddings.get(wrapped, False), name != wrapped[0]
+    settings = {name: config.rank_and_alpha(name) for name in named}
+    for name, wrapped in named.items():
+        rank, alpha = settings[name]
+        embedded = embeddings.get(wrapped, False)
+        parameter = name != wrapped[0] or name in stacks
         parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
         modules[name] = AdapterModule(
             parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter,
             alora=bool(config.raw.get("alora_invocation_tokens")),
         )  # fmt: skip
-        check_module(name, modules[name], rank, config)
+    _check_modules(modules, {name: rank for name, (rank, _) in settings.items()}, config)
     return modules
+
+
+def is_stack(holder: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a key has the path of a parameter of experts, as Megatron's export does."""
+    return ".experts." in holder and len(shape) == 3
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
@@ -251,6 +267,8 @@ def nested(names: Collection[str]) -> list[str]:
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
     """Name the parameter of a wrapped module whose factors these are, or the module itself."""
     names = nested(config.parameters_of(holder))
+    if not names and config.targets(holder):  # as vLLM takes both parameters of a layer's experts
+        names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
     if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
         ends = [end for end in config.raw["target_parameters"] if "." in end]
         names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
@@ -281,19 +299,28 @@ def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
     return parts
 
 
-def check_module(name: str, module: AdapterModule, rank: int, config: peft.AdapterConfig) -> None:
-    """Refuse a module whose tensors do not fit each other or the config."""
-    check_shapes(module.parts, f" of {name!r}")
-    if module.rank != rank:
-        scales = f"its scale may be {module.alpha / module.rank:g} or {module.alpha / rank:g}"
-        raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}: {scales}")
-    for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
-        wanted = bool(config.raw.get(flag))
-        if (part in module.parts) != wanted:
+def _check_modules(
+    modules: Mapping[str, AdapterModule], ranks: Mapping[str, int], config: peft.AdapterConfig
+) -> None:
+    """Refuse modules whose tensors do not fit each other or the config."""
+    wanted = {
+        part: (flag, bool(config.raw.get(flag)))
+        for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias"))
+    }
+    for name, module in modules.items():
+        check_shapes(module.parts, f" of {name!r}")
+        if (rank := module.rank) != ranks[name]:
+            scales = " or ".join(f"{module.alpha / r:g}" for r in (rank, ranks[name]))
             raise FileError(
-                f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is "
-                f"{str(wanted).lower()}"
+                f"{name!r} has rank {rank}, but the config says {ranks[name]}: its scale may be"
+                f" {scales}"
             )
+        for part, (flag, wants) in wanted.items():
+            if (part in module.parts) != wants:
+                raise FileError(
+                    f"{name!r} has {'no' if wants else 'a'} {part}, but {flag} is"
+                    f" {str(wants).lower()}"
+                )
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
@@ -303,7 +330,7 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
     and the columns of B by direction.
     """
     maps, A, B = dict(parts), parts["A"].shape, parts["B"].shape
-    kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} else ()
+    kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} and not rank else ()
     if 0 in (*A, *B):
         return maps, kernel
     if kernel and A[0] % B[1] == 0 and B[0] % (A[0] // B[1]) == 0:
@@ -316,6 +343,8 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
     elif rank and len(A) == len(B) == 2 and A[0] == B[1] > rank and A[0] % rank == 0:
         maps["A"] = parts["A"].seen(lambda a: a.reshape(-1, rank, A[1]))
         maps["B"] = parts["B"].seen(lambda b: b.reshape(B[0], rank, -1).transpose(2, 0, 1))
+    elif rank and len(A) == len(B) == 3 and B[1:] == A[1::-1] and B[::2] != A[:2]:
+        maps["B"] = parts["B"].seen(lambda b: b.transpose(2, 0, 1))
     return maps, kernel
 
 

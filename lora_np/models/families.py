@@ -598,7 +598,7 @@ def _modules(
             if "when" not in entry or value(entry["when"], env):
                 shape = value(entry["shape"], env)
                 shape = shape if isinstance(shape, tuple) else (shape,)
-                others = (value(entry.get(key, usual), env) for key, usual in _COMPUTED.items())
+                others = [value(entry.get(key, usual), env) for key, usual in _COMPUTED.items()]
                 groups.setdefault((path, shape, *others), []).extend(indices)
     modules = []
     for (path, *computed), indices in groups.items():

@@ -4,21 +4,32 @@ refused.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from lora_np.checks import number, shown
-from lora_np.files import FileError, Json
-from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
+from lora_np.files import FileError, Json, read_json
+from lora_np.hub import inside
+from lora_np.models.selection import (
+    ALL_LINEAR,
+    Patterns,
+    ends_with,
+    holders,
+    is_all_linear,
+    matcher,
+)
+from lora_np.models.spec import ModelSpec
 
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
-    "check_values", "checked_alpha", "compose", "parse", "start", "unknown",
+    "ConfigSource", "check_values", "checked_alpha", "compose", "fields_of", "heads_of", "on_model",
+    "parse", "start", "unknown",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
@@ -112,6 +123,15 @@ _REFUSED = {
 # The others take what A and B start with out of the base weight, so the saved factors belong to
 # another base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
+
+
+class HasFields(Protocol):
+    """A config such as PEFT's, that turns into a dictionary."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+ConfigSource: TypeAlias = str | Path | Mapping[str, Any] | HasFields
 
 
 @dataclass(frozen=True)
@@ -239,6 +259,140 @@ def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}
 
 
+def fields_of(config: ConfigSource) -> dict[str, Any]:
+    """Read what is set in an ``adapter_config.json``, its directory, its fields or the object.
+
+    Parameters
+    ----------
+    config : path, mapping or LoraConfig
+        Sets, tuples and enumeration members become what a file would hold.
+
+    Returns
+    -------
+    dict of str to object
+        With a ``peft_type``.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> fields_of({"r": 8, "target_modules": {"v_proj", "q_proj"}, "bias": None})
+    {'peft_type': 'LORA', 'r': 8, 'target_modules': ['q_proj', 'v_proj']}
+    """
+    if isinstance(config, (str, Path)):
+        path = Path(config)
+        config = read_json(inside(path, NAME) if path.is_dir() else path)
+    elif not isinstance(config, Mapping):
+        if not hasattr(config, "to_dict"):
+            what = f"an {NAME}, its fields or a LoraConfig"
+            raise TypeError(f"config must be {what}, got {shown(config)}")
+        config = config.to_dict()
+    plain = json.loads(json.dumps(config, default=_in_json))
+    fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
+    if plain.get("target_modules") == []:  # an empty list selects no module
+        fields["target_modules"] = []
+    return {"peft_type": "LORA", **fields}
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the modules of a model that PEFT trains without being told: heads and tied weights.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    fields : mapping of str to object
+        Of a LoRA, as `fields_of` reads them.
+
+    Returns
+    -------
+    dict of str to object
+        The same fields, without those that are false.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not known, so that it may train something else, or has a wrong value.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> fields = {"ensure_weight_tying": True, "target_modules": ["embed_tokens"]}
+    >>> on_model(preset("gemma-2b"), fields)["target_modules"]
+    ['embed_tokens', 'model.embed_tokens', 'lm_head']
+    """
+    own = {key: value for key, value in fields.items() if value is not False}
+    for key, value in own.items():
+        if key == "velora_config" or key not in SETTINGS:
+            raise ValueError(
+                f"{key} = {shown(value)} may change the number of parameters: not supported"
+            )
+    check_values(own)
+    if task := HEADS.get(str(own.get("task_type"))):
+        asked = [name for name in own.get("modules_to_save", ()) if name not in task[1]]
+        own["modules_to_save"] = asked + heads_of(spec, task[1])
+    return own | _tied(spec, own) if own.get("ensure_weight_tying") else own
+
+
+def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
+    """Select the names that are heads of a model.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    heads : iterable of str
+        Names such as those in `HEADS`.
+
+    Returns
+    -------
+    list of str
+        Those that end a part of a module's path.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> heads_of(preset("gpt2"), ["lm_head", "score"])
+    ['lm_head']
+    """
+    parts = {part for module in spec.groups for part in module.name.split(".")}
+    return [head for head in heads if any(part.endswith(head) for part in parts)]
+
+
+def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Add every module that shares an embedding, as PEFT's ``ensure_weight_tying`` does.
+
+    It does so if one of them is named by a name that ends as `EMBEDDINGS` do.
+    """
+    tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
+    tied = [module.name for module in spec.modules if module.tied]
+    saved, targets = fields.get("modules_to_save") or [], fields.get("target_modules") or []
+    if not tied or not tables:
+        return {}
+    if _names_one(saved):
+        kept = [end for end in saved if not any(ends_with(name, end) for name in tied)]
+        return {"modules_to_save": [*kept, tables[0].name]}
+    all_of_them = [tables[0].name, *tied]
+    if not isinstance(targets, str):
+        return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
+    if is_all_linear(targets) or not any(map(matcher(targets), EMBEDDINGS)):
+        return {}
+    return {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])}
+
+
+def _names_one(ends: Iterable[str]) -> bool:
+    return any(end.rpartition(".")[2] in EMBEDDINGS for end in ends)
+
+
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """Check every setting that PEFT knows; `unknown` ones are ignored, as by PEFT.
 
@@ -274,7 +428,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     for key, content in unknown(raw).items():
         if key in _REFUSED or newer:
             why = _REFUSED.get(key, "PEFT is newer")
-            raise FileError(f"{path}: {key} = {shown(content)} is not supported: {why}")
+            after = "if PEFT can merge it, lora-np extract makes a LoRA of the result"
+            raise FileError(f"{path}: {key} = {shown(content)} is not supported: {why}; {after}")
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):

@@ -246,12 +246,12 @@ class ModelSpec:
     quantised: tuple[int, int] = (0, 0)
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
-    @property
+    @cached_property
     def head(self) -> str:
         """The module that ``"all-linear"`` leaves out: transformers' output embeddings."""
         return next((module.name for module in self.groups if module.role == "head"), "")
 
-    @property
+    @cached_property
     def total(self) -> int:
         """All parameters; a tied weight is counted once."""
         return sum([module.parameters for module in self.groups])

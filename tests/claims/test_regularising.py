@@ -83,6 +83,10 @@ def test_recorded_lines_come_again():
     again = one.setup.runs(seeds, [one_rate(place)], **one.method)
     for half in HALVES:
         assert np.log(again[half][:, 0]) == pytest.approx(one.logs(place, half, range(8)), abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_recorded_line_of_text_comes_again():
     text = sweep("text", 8, "weight decay", 1.0)
     place = text.best(HALVES[0], range(8))
     found = text.setup.once(1, one_rate(place), **text.method)

@@ -100,7 +100,7 @@ OURS = (
 @pytest.mark.filterwarnings("ignore")
 def test_first_tries_are_judged_by_what_stands_in_them(monkeypatch):
     """No right line is refused, each other one is told what is wrong with it, and all end."""
-    monkeypatch.setattr(blanks, "SECONDS", 2.0)  # of the processor, for a line that does not end
+    monkeypatch.setattr(blanks, "SECONDS", 0.5)  # of the processor, for a line that does not end
     for one in few(TRIES, 9):
         line, began = one["line"], time.process_time()
         with np.errstate(all="ignore"):

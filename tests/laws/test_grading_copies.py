@@ -104,7 +104,7 @@ def link(source, target):
 
 
 def copied(source, target, *left_out):
-    ignored = shutil.ignore_patterns("__pycache__", "tests", *left_out)
+    ignored = shutil.ignore_patterns("tests", *left_out)  # what is compiled, is not compiled again
     if source.is_dir():
         shutil.copytree(source, target, copy_function=link, ignore=ignored, dirs_exist_ok=True)
     elif source.exists():

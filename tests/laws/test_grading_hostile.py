@@ -113,7 +113,14 @@ def test_what_forbids_alone_stops(one, alone):
     assert got_through(alone[one.name]) is ("forbids" not in one.stopped)
 
 
-@pytest.mark.parametrize("one", HOSTILE, ids=lambda one: one.name)
+FIRST = {one.family: one for one in reversed(HOSTILE)}.values()
+BOXED = [
+    pytest.param(one, id=one.name, marks=() if one in FIRST else pytest.mark.slow)
+    for one in HOSTILE
+]
+
+
+@pytest.mark.parametrize("one", BOXED)  # each in two processes: the first of its class at once
 def test_what_the_sandbox_stops(one, given):
     if not runnable(one):
         pytest.skip("needs SciPy")

@@ -72,6 +72,7 @@ def test_a_prompt_and_chats_become_files(files, capsys):
         assert "<table" in Path(page).read_text()
 
 
+@pytest.mark.slow
 def test_the_same_way_on_the_model_that_is_shipped(files, capsys):
     commands = [words for words in COMMANDS if "austen" in words]
     assert len(commands) == 5

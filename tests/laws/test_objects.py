@@ -12,6 +12,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import joblib
@@ -36,6 +37,7 @@ from lora_np import (
 )
 from lora_np.autograd import Tensor
 from lora_np.table import Table
+from tests.drawing import every
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(6, 4)), RNG.normal(size=(6, 3))
@@ -224,10 +226,10 @@ def identity(thing):
     return thing
 
 
-@pytest.mark.parametrize(
-    "journey", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
-)
-@pytest.mark.parametrize("name", OBJECTS)
+JOURNEYS = [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
+
+
+@every("name, journey", product(OBJECTS, JOURNEYS))
 def test_an_object_is_the_same_after_a_copy(name, journey):
     thing = OBJECTS[name]()
     again = journey(thing)
@@ -323,8 +325,10 @@ def broken(thing, number):
 FINITE = {"language model", "adapted language model", "capacity"}
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", [name for name in OBJECTS if name not in FINITE])
+NUMBERS = [float("nan"), float("inf"), -float("inf")]
+
+
+@every("name, number", product([name for name in OBJECTS if name not in FINITE], NUMBERS))
 def test_every_object_is_shown_with_any_number_in_it(name, number):
     thing = broken(OBJECTS[name](), number)
     with np.errstate(all="ignore"):
@@ -374,7 +378,6 @@ for answer in answers:
     print(answer if isinstance(answer, str) else np.asarray(answer).tobytes().hex())
 """
 VARIATIONS = {
-    "usual": ("", ()),
     "seterr": ('np.seterr(all="raise")', ()),
     "without asserts": ("", ("-O",)),
     "print options": (
@@ -384,17 +387,22 @@ VARIATIONS = {
 }
 
 
-def test_results_are_the_same_under_any_settings():
+def printed(settings="", options=()):
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"}
-    printed = {}
-    for name, (settings, options) in VARIATIONS.items():
-        program = PROGRAM.replace("{settings}", settings)
-        done = subprocess.run(
-            [sys.executable, *options, "-c", program],
-            capture_output=True, text=True, env=environment, cwd=root,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
-        printed[name] = done.stdout.splitlines()
-    for name, lines in printed.items():
-        assert lines == printed["usual"], name
+    done = subprocess.run(
+        [sys.executable, *options, "-c", PROGRAM.replace("{settings}", settings)],
+        capture_output=True, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{settings} {options}: {done.stderr[-2000:]}"
+    return done.stdout.splitlines()
+
+
+def test_results_are_the_same_under_any_settings():
+    """Under all at once, and each by itself only to say which it is."""
+    settings, options = zip(*VARIATIONS.values(), strict=True)
+    usual, together = printed(), printed("\n".join(settings), sum(options, ()))
+    if together != usual:
+        for name, variation in VARIATIONS.items():
+            assert printed(*variation) == usual, name
+    assert together == usual

@@ -3,6 +3,7 @@ no end; every other place has a reason.
 """
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import lora_np
 PACKAGE = Path(lora_np.__file__).parent
 parsed = cache(ast.parse)
 OPENERS = {"open", "read_text", "read_bytes", "load", "loadtxt", "genfromtxt", "fromfile", "memmap"}
+WRITTEN = re.compile(rf"\b({'|'.join(OPENERS)})\s*\(")
 OURS = {"safetensors", "gguf", "json", "tomllib", "language", "adapters", "lnp", "formats"}
 
 SHIPPED = "a file that the package ships"
@@ -55,7 +57,7 @@ REASONS = {
 
 def opened(source):
     """The calls in a module that open a file by themselves."""
-    for node in ast.walk(parsed(source)):
+    for node in ast.walk(parsed(source)) if WRITTEN.search(source) else ():
         if not isinstance(node, ast.Call):
             continue
         function = node.func

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ def pattern(word):
     return rf"(?<![\w-])(?:{forms})" + r"(?![\w+])" * (word in WHOLE)
 
 
+PATTERNS = {word: re.compile(pattern(word)) for word in WORDS}
+
+
+@cache
 def cells(lesson):
     path = ROOT / "notebooks" / f"{lesson.stem}.ipynb"
     return about.prose(json.loads(path.read_text(encoding="utf-8")))
@@ -67,11 +72,15 @@ def uses(text, known):
     for paragraph in paragraphs(text):
         bold = re.findall(r"\*\*([^*]+)\*\*", paragraph)
         terms = " | ".join(words for words in bold if len(words.split()) <= 4)
-        explained |= {word for word in WORDS if re.search(pattern(word), terms)}
-        for word in WORDS:
-            if word not in known | explained | set(early) and re.search(pattern(word), paragraph):
-                early.append(word)
+        explained |= {word for word, found in PATTERNS.items() if found.search(terms)}
+        told = known | explained | {*early}
+        early += [word for word in WORDS if word not in told and PATTERNS[word].search(paragraph)]
     return early, explained
+
+
+@cache
+def explained_in(lesson):
+    return uses(cells(lesson), set(WORDS))[1]
 
 
 def needed(text):
@@ -88,7 +97,7 @@ def before(lesson):
 
 @pytest.mark.parametrize("lesson", COURSE, ids=lambda lesson: lesson.slug)
 def test_no_word_is_used_before_it_is_explained(lesson):
-    known = {word for one in before(lesson) for word in uses(cells(one), set())[1]}
+    known = {word for one in before(lesson) for word in explained_in(one)}
     assert uses(cells(lesson), known)[0] == []
 
 
@@ -102,5 +111,5 @@ def test_a_word_that_comes_too_early_is_found():
 
 
 def test_every_word_of_the_list_is_explained_somewhere():
-    explained = {word for one in COURSE for word in uses(cells(one), set())[1]}
+    explained = {word for one in COURSE for word in explained_in(one)}
     assert set(WORDS) - explained == set()
