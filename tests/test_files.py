@@ -167,7 +167,7 @@ def test_a_figure_is_whole_or_not_there(tmp_path, kind):
 
 def test_errors_name_the_path_that_was_given(tmp_path):
     for path, named in (("file/table.csv", "file"), ("folder", "folder")):
-        (tmp_path / "file").write_text("mine")
+        (tmp_path / "file").write_text("mine", encoding="utf-8")
         (tmp_path / "folder").mkdir(exist_ok=True)
         with pytest.raises(OSError, match="directory") as caught:
             write_whole(tmp_path / path, lambda file: file.write(b"new"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -22,6 +22,7 @@ from lora_np.adapters.adapter import (
     held,
 )
 from lora_np.adapters.base_weights import Reader, from_start, on_base
+from lora_np.adapters.layouts import laid_out
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.adapters.spectra import Grams, Spectrum, back, finite, put_aside, root_of
@@ -32,7 +33,8 @@ from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
-Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
+Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
+_APART = {"vllm": True, "portable": None}  # experts, which the others have in one parameter
 
 
 class ConvertedModule(NamedTuple):
@@ -78,15 +80,17 @@ def convert(
         In any format that `load` reads.
     out : path
         The directory to make, or, for llama.cpp and kohya, the file.
-    to : {"peft", "portable", "gguf", "mlx", "kohya", "lora"}
+    to : {"peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"}
         A directory for PEFT; the same with every scale folded into B, one rank and no patterns,
-        which all programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a
+        which all programs that read PEFT's directories read alike; this with experts as vLLM and
+        SGLang have them, one by one if the base's checkpoint does; a GGUF file for llama.cpp; a
         folder for mlx-lm; a file of kohya's sd-scripts, for programs that make images; a LoRA of
         what another tuner of PEFT wrote.
     base : path or mapping, optional
         The base model, or its config, where names or the order of rows depend on it: to and from
-        GGUF, for experts in mlx-lm, and from kohya. By default the one that the adapter names, if
-        it is on this disk.
+        GGUF, for experts in mlx-lm and vLLM, and from kohya. Updates of q, k and v become one of
+        a projection that the base fuses, and the reverse. By default the one that the adapter
+        names, if it is on this disk; only a given one changes what is fused.
     tolerance : float, optional
         For "lora": see `to_lora`.
     grams : mapping of str to array_like of shape (k, k), optional
@@ -135,10 +139,12 @@ def convert(
     before = formats.load(adapter, base=given)
     own = formats.base_of(before, given)
     check_finite(before)
+    before, notes = _on_base(before, to, given or (own if to == "vllm" else None))
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
         before = to_lora(before, base=own) if before.start else only_lora(before)
         before = formats.without_copies(before, own)
-    form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
+    plain = to in ("portable", "vllm")
+    form: Format = "peft" if plain or to == "lora" else to  # type: ignore[assignment]
     if to == "lora":
         form = FILES.get(Path(out).suffix, "peft")
     with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
@@ -146,26 +152,47 @@ def convert(
         if to == "lora":
             weights = given if given and given.on_disk else own
             wanted = to_lora(before, base=weights, tolerance=tolerance, grams=grams, aside=aside)
-        elif to == "portable":
+        elif plain:
             wanted = made_portable(before)
             if given is not None:
-                names = _shortest(wanted, [module.name for module in given.spec.modules])
+                spec = given.spec.per_expert() if to == "vllm" else given.spec
+                names = _shortest(wanted, [module.name for module in spec.modules])
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
         named = own if form in ("gguf", "mlx") and own and own.config else None
-        after, notes = formats.write(
-            wanted, stage, to=form, base=given or named, dtype=dtype, portable=to == "portable"
+        after, remarks = formats.write(
+            wanted, stage, to=form, base=given or named, dtype=dtype, portable=plain
         )
+        notes += remarks
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
-    mlx = {name: Dialects({}).names_in("mlx", name)[0] for name in before}
-    rows = []
-    for name, old in before.items():
-        # what does nothing is no LoRA
-        if new := after.get(name) or after.get(flat(name)) or after.get(mlx[name]):
-            rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
-            rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
+    rows = _compared(before, after)
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return formats.Written(f"{adapter} for {to}", tuple(rows), tuple(notes), headings, Path(out))
+
+
+def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
+    """Give the adapter the base's modules, with experts as the target has them, and say so."""
+    if to == "lora" or before.pipeline:
+        return before, []
+    if base is None:
+        experts = [name for name, module in before.items() if module.parameter]
+        if to == "vllm" and experts:
+            raise FileError(
+                f"{before}: how vLLM has {experts[0]!r} depends on the base: --base MODEL"
+            )
+        return before, []
+    after, moved = laid_out(before, base, apart=_APART.get(to, False))
+    note = f"{len(before)} modules of the adapter are {len(after)} of {base.spec.name}"
+    return after, [note] if moved else []
+
+
+def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
+    """Yield each module with its rank and scale in both; what does nothing is no LoRA."""
+    for name, old in before.items():
+        mlx = Dialects({}).names_in("mlx", name)[0]
+        if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
+            rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
+            yield ConvertedModule(name, rank, scale, new.rank, new.scale)
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:

@@ -35,6 +35,7 @@ from lora_np.table import Shown, Table
 
 Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
+_STACKED = models.Rewrite("stacked", "experts as another program has them", "", "", "SkyRL#1852")
 NOTHING = "every update is zero: it changes nothing"
 CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
@@ -158,7 +159,12 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
         what = f"{folder / peft.NAME}: {key} = {shown(content)} is"
         warnings.warn(f"{what} no setting of PEFT, which ignores it", stacklevel=2)
     with errors_at(file.path):
-        return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
+        read = peft_format.interpret(file, config, folder)
+        ours = peft_format.keyed(read) if read.raw is config.raw else {}
+        for key in (m.parts["A"].key for m in read.values() if m.parameter):
+            if key not in ours or ours[key].shape != file.tensors[key].shape:
+                changes[key] = (*changes.get(key, ()), _STACKED)
+        return _marked(read, changes, peft_format.PREFIX)
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
@@ -178,7 +184,7 @@ def cleaned(
     for key, info in file.tensors.items():
         if info.shape == (0,):
             why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
-            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
+            raise FileError(f"{key!r} is empty: {why}; DeepSpeed's zero_to_fp32.py gathers them")
         # in formats without PEFT's prefix, it is there while wrappers are looked for
         clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:

@@ -200,7 +200,10 @@ def interpret(
         raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if config.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
-    return Adapter(modules, full, config.raw, folder, rows)
+    stacks = (name for name, module in modules.items() if module.parameter)
+    said = all(name in config.parameters_of(name.rpartition(".")[0]) for name in stacks)
+    raw = config.raw if said else targeting(config.raw, modules)
+    return Adapter(modules, full, raw, folder, rows)
 
 
 def _modules(
@@ -213,8 +216,14 @@ def _modules(
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}
+    stacks = {
+        holder
+        for (holder, _), parts in factors.items()
+        if "A" in parts and is_stack(holder, parts["A"].shape)
+    }
     for holder, depth in factors:
-        own = targeted[holder]
+        both = wraps[holder] == 2 and holder.endswith(".experts")
+        own = holder in stacks or (targeted[holder] and not both)
         name = holder if own else _parameter(holder, depth, wraps[holder], config)
         if name in named or (depth and name == holder):
             raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
@@ -222,7 +231,8 @@ def _modules(
     settings = {name: config.rank_and_alpha(name) for name in named}
     for name, wrapped in named.items():
         rank, alpha = settings[name]
-        embedded, parameter = embeddings.get(wrapped, False), name != wrapped[0]
+        parameter = name != wrapped[0] or name in stacks
+        embedded = embeddings.get(wrapped, False)
         parts, kernel = as_maps(checked_parts(name, factors[wrapped]), rank if parameter else 0)
         modules[name] = AdapterModule(
             parts, alpha, bool(config.raw.get("use_rslora")), embedded, kernel, parameter,
@@ -230,6 +240,11 @@ def _modules(
         )  # fmt: skip
     _check_modules(modules, {name: rank for name, (rank, _) in settings.items()}, config)
     return modules
+
+
+def is_stack(holder: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a key has the path of a parameter of experts, as Megatron's export does."""
+    return ".experts." in holder and len(shape) == 3
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
@@ -252,6 +267,8 @@ def nested(names: Collection[str]) -> list[str]:
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
     """Name the parameter of a wrapped module whose factors these are, or the module itself."""
     names = nested(config.parameters_of(holder))
+    if not names and config.targets(holder):  # as vLLM takes both parameters of a layer's experts
+        names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
     if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
         ends = [end for end in config.raw["target_parameters"] if "." in end]
         names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
@@ -313,7 +330,7 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
     and the columns of B by direction.
     """
     maps, A, B = dict(parts), parts["A"].shape, parts["B"].shape
-    kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} else ()
+    kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} and not rank else ()
     if 0 in (*A, *B):
         return maps, kernel
     if kernel and A[0] % B[1] == 0 and B[0] % (A[0] // B[1]) == 0:
@@ -326,6 +343,8 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
     elif rank and len(A) == len(B) == 2 and A[0] == B[1] > rank and A[0] % rank == 0:
         maps["A"] = parts["A"].seen(lambda a: a.reshape(-1, rank, A[1]))
         maps["B"] = parts["B"].seen(lambda b: b.reshape(B[0], rank, -1).transpose(2, 0, 1))
+    elif rank and len(A) == len(B) == 3 and B[1:] == A[1::-1] and B[::2] != A[:2]:
+        maps["B"] = parts["B"].seen(lambda b: b.transpose(2, 0, 1))
     return maps, kernel
 
 

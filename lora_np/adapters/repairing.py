@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lora_np.adapters import formats, peft_format
 from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.adapters.layouts import laid_out
 from lora_np.adapters.spectra import directions, norm
 from lora_np.checks import StrPath
 from lora_np.files import FileError, read_json
@@ -36,7 +37,7 @@ class RepairedModule(NamedTuple):
     name : str
         In the new file.
     before : str
-        In the old one, without what was around it.
+        In the old one, without what was around it; several if it was joined from them.
     rank : int
         Of the update.
     norm_before, norm : float or None
@@ -87,7 +88,8 @@ def repair(
 
     Notes
     -----
-    Names lose wrappers such as ``_orig_mod.``, and get the base's prefix. Numbers are copied. A
+    Names lose wrappers such as ``_orig_mod.``, and get the base's prefix. Numbers are copied, but
+    updates of q, k and v become one of a projection that the base fuses, and the reverse. A
     target that matches a module that LoRA cannot adapt, or misses one that is adapted, is replaced
     by the modules' paths. A pattern that matches no module is left out: PEFT did not apply it in
     training either.
@@ -116,11 +118,16 @@ def repair(
         else (formats.opened(adapter, base=known), [])
     )
     after = formats.rebased(before, known)
-    names = dict(zip(after, before, strict=True))
+    old = dict(zip(after, before, strict=True))
+    after, moved = laid_out(after, known)
+    names = {name: ", ".join(old[part] for part in moved.get(name, [name])) for name in after}
     for name, module in after.items():
         _check(f"{adapter}: {names[name]!r}", name, module, known)
+    kinds = {change.kind for changes in after.renamed.values() for change in changes}
+    if moved:
+        notes.append(f"{len(before)} modules of the adapter are {len(after)} of {known.spec.name}")
     with formats.new_adapter(out, force=force, inputs=[adapter], to=form) as (stage, _):
-        if form == "peft":
+        if form == "peft" and not moved and "stacked" not in kinds:
             _write_peft(directory(path), after, stage)
             written = formats.opened(stage, base=known)
         else:
@@ -160,12 +167,15 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
     prefix = f".{tuner.prefix if tuner else 'lora_'}"
-    starts = [key.partition(prefix)[0] for key in file.tensors if prefix in key]
-    adapted = {start.removeprefix(peft_format.PREFIX).split(".base_layer")[0] for start in starts}
+    starts = {key.partition(prefix)[0]: x.shape for key, x in file.tensors.items() if prefix in key}
+    paths = {start.removeprefix(peft_format.PREFIX): shape for start, shape in starts.items()}
+    stacks = {name for name, shape in paths.items() if peft_format.is_stack(name, shape)}
+    adapted = {name.split(".base_layer")[0] for name in paths.keys() - stacks}
     modules = sorted(
         name for name in adapted if config.targets(name) or not config.parameters_of(name)
     )
-    names = {*modules, *(name for owner in adapted for name in config.parameters_of(owner))}
+    parameters = {name for owner in adapted for name in config.parameters_of(owner)}
+    names = {*modules, *parameters, *stacks}
     notes = []
     for what in ("rank_pattern", "alpha_pattern"):
         if unused := Patterns(raw.get(what) or {}, what).unused(names):

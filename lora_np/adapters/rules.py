@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from lora_np.adapters.adapter import Adapter, Format
+from lora_np.adapters.layouts import pieces_of
 from lora_np.adapters.scaling import usual
 from lora_np.adapters.values import Fault, shortened
 from lora_np.files import FileError, read_json
@@ -24,7 +25,7 @@ FEATURES = (
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
     "moved base", "expression", "tied", "tied embedding", "wrapped", "doubled",
     "unprefixed", "named", "prefix", "headless", "unknown", "unsure", "misfit", "no target",
-    "container", "alora",
+    "container", "alora", "apart", "expert", "stacked",
 )  # fmt: skip
 _WORST = (
     "empty",
@@ -365,12 +366,14 @@ def _compare(
 ) -> None:
     """Add what only the base tells: whose names are its modules', and what these are."""
     spec = base.spec
+    pieces = pieces_of(base)
     bare = {name: name.removesuffix(".weight") for name in adapter}
     others = base.counterparts(bare.values())
     for name, own in bare.items():
         module = base.modules.get(others.get(own, own))
         if module is None:
-            having["unsure" if spec.assumed or ".experts." in name else "unknown"].add(name)
+            kind = "expert" if own in base.names else "apart" if own in pieces else "unknown"
+            having["unsure" if spec.assumed else kind].add(name)
             continue
         if own in others:
             having["prefix"].add(name)
@@ -385,7 +388,7 @@ def _compare(
     if form == "peft" and targets and not is_all_linear(targets) and not spec.assumed:
         able, unable = targeted(spec, peft.parse(Path(peft.NAME), adapter.raw).targets)
         having["container"] |= {ALL} if unable else set()
-        having["no target"] |= set() if able else {ALL}
+        having["no target"] |= set() if able or having["expert"] else {ALL}
 
 
 def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:

@@ -83,17 +83,14 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
     return [module.with_factors(A=A, B=B.seen(piece)) for piece in pieces]
 
 
-def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
+def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -> AdapterModule:
     """Stack maps along the outputs, the reverse of `parted`; None stands for an unadapted map."""
     known = next(part for part in parts if part is not None)
-    zeros = partial(np.zeros, known.parts["B"].shape, np.float32)
-    silent = replace(known, parts={**known.parts, "B": replace(known.parts["B"], read=zeros)})
-    modules = [part or silent for part in parts]
-    first, *others = modules
+    outputs = outputs or [known.parts["B"].shape[-2]] * len(parts)
+    modules = [part or _silent(known, d) for part, d in zip(parts, outputs, strict=True)]
+    first, *others = modules = _of_one_scale(modules)
     if not others:
         return first
-    if any(other.scale != first.scale for other in others):
-        return joined([rescaled(module, 1.0) for module in modules])
     A, B = ([module.parts[part] for module in modules] for part in "AB")
     shared = all(a.shape == A[0].shape and np.array_equal(a.read(), A[0].read()) for a in A[1:])
     if shared:
@@ -103,13 +100,54 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
     return first.with_factors(A=_below(A), B=_below(B))
 
 
-def _below(parts: Sequence[Stored]) -> Stored:
-    """One below the other."""
-    *stack, _, columns = parts[0].shape
-    shape = (*stack, sum(part.shape[-2] for part in parts), columns)
-    return Stored(
-        parts[0].dtype, shape, lambda: np.concatenate([part.read() for part in parts], axis=-2)
-    )
+def stacked(maps: Sequence[AdapterModule | None]) -> AdapterModule:
+    """Stack maps of one shape, as experts are; None stands for an unadapted one."""
+    known = next(module for module in maps if module is not None)
+    silent = _silent(known, known.parts["B"].shape[-2])
+    modules = _of_one_scale([module or silent for module in maps])
+    rank = max(module.rank for module in modules)
+    modules = [padded(module, rank) for module in modules]
+    each = {
+        part: [module.parts[part].seen(lambda x: x[None]) for module in modules] for part in "AB"
+    }
+    return modules[0].with_factors(**{part: _below(x, 0) for part, x in each.items()})
+
+
+def without_zeros(module: AdapterModule) -> AdapterModule:
+    """The same update without directions of which B has nothing, but for one."""
+    kept = np.flatnonzero(module.B.any(axis=-2))
+    A, B = module.parts["A"], module.parts["B"]
+    pick = partial(np.take, indices=kept if len(kept) else [0])
+    return module.with_factors(A=A.seen(partial(pick, axis=-2)), B=B.seen(partial(pick, axis=-1)))
+
+
+def _silent(known: AdapterModule, outputs: int) -> AdapterModule:
+    """An update of zero with the factor A of another one."""
+    B = known.parts["B"]
+    shape = (*B.shape[:-2], outputs, B.shape[-1])
+    zeros = replace(B, shape=shape, read=partial(np.zeros, shape, np.float32))
+    return replace(known, parts={**known.parts, "B": zeros})
+
+
+def _of_one_scale(modules: Sequence[AdapterModule]) -> list[AdapterModule]:
+    """The same updates, with a scale of 1 if theirs differ."""
+    if len({module.scale for module in modules}) == 1:
+        return [*modules]
+    alphas = [float(x.rank) ** (0.5 if x.rslora else 1.0) for x in modules]
+    return [
+        replace(x, parts=rescaled(x, 1.0).parts, alpha=alpha)
+        for x, alpha in zip(modules, alphas, strict=True)
+    ]
+
+
+def _below(parts: Sequence[Stored], axis: int = -2) -> Stored:
+    """One below the other; in float32 or better if their types differ."""
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    kinds = {part.dtype for part in parts}
+    dtype = max(kinds if len(kinds) == 1 else {"float32"} | (kinds & {"float64"}))
+    join = partial(np.concatenate, axis=axis)
+    return Stored(dtype, tuple(shape), lambda: join([part.read() for part in parts]))
 
 
 def made_portable(adapter: Adapter) -> Adapter:

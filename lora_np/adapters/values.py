@@ -26,7 +26,7 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 class Fault(NamedTuple):
     """What is wrong with a module, a parameter that is replaced, or the whole file."""
 
-    status: str  # "not finite", "zero", "absent" or "not known"
+    status: str  # "not finite", "zero", "absent", "ignored" or "not known"
     why: str  # names the tensors, by what follows the module's name in their keys
 
 
@@ -117,7 +117,7 @@ def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
     for what in ("rank_pattern", "alpha_pattern"):
         for key in Patterns(raw.get(what) or {}, what).unused(adapter):
             close = close_names(key, {name.rpartition(".")[2] for name in adapter})
-            yield Fault("absent", f"{what} has {key!r}, which matches no module{close}")
+            yield Fault("ignored", f"{what} has {key!r}, which matches no module{close}")
     sure = base if known and not known.assumed else None
     saved = [f".{name}" for name in (*adapter.full, *adapter.rows)]
     for end in raw.get("modules_to_save") or ():

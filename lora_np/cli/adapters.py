@@ -250,7 +250,10 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @_adapter
 @options.adapter_out
 @click.option(
-    "--to", type=options.WORD, required=True, help="peft, portable, gguf, mlx, kohya or lora."
+    "--to",
+    type=options.WORD,
+    required=True,
+    help="peft, portable, vllm, gguf, mlx, kohya or lora.",
 )
 @_base(help="The base model, or its config.json, where names need it.")
 @click.option(
@@ -269,8 +272,10 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 
     Formats are those of PEFT, llama.cpp (gguf), mlx-lm and kohya (for images); ADAPTER may be in
     any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
-    converter interpret identically: one rank, one scale, no patterns. "lora" makes a LoRA of an
-    adapter that another tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA.
+    converter interpret identically: one rank, one scale, no patterns. "vllm" is this with experts
+    one by one, if the base's checkpoint has them so. "lora" makes a LoRA of an adapter that another
+    tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA. With --base, updates of q, k and v
+    become one of a projection that the base fuses, and the reverse.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """

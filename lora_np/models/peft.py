@@ -428,7 +428,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     for key, content in unknown(raw).items():
         if key in _REFUSED or newer:
             why = _REFUSED.get(key, "PEFT is newer")
-            raise FileError(f"{path}: {key} = {shown(content)} is not supported: {why}")
+            after = "if PEFT can merge it, lora-np extract makes a LoRA of the result"
+            raise FileError(f"{path}: {key} = {shown(content)} is not supported: {why}; {after}")
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):

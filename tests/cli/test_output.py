@@ -75,7 +75,7 @@ def evil_adapter(tmp_path):
         "peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": [f"q{EVIL[:-1]}"],
         "base_model_name_or_path": EVIL[:-1], "revision": EVIL[:-1], "task_type": EVIL[:-1],
     }  # fmt: skip
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
 
@@ -111,8 +111,8 @@ def test_names_in_adapters(evil_adapter, capsys, tmp_path):
 def test_fields_and_tokens_of_models(capsys, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(hub.directory("austen"), model)
-    config = json.loads((model / "config.json").read_text())
-    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    tokenizer = json.loads((model / "tokenizer.json").read_text("utf-8"))
     austen = language.load("austen")
     evil = language.Characters("\x1b\x9b\x07" + austen.vocabulary.characters[3:])
     language.save(austen.__class__(**{**vars(austen), "vocabulary": evil}), tmp_path / "evil")
@@ -120,12 +120,12 @@ def test_fields_and_tokens_of_models(capsys, tmp_path):
     _, text = said(capsys, "generate", tmp_path / "evil", "--prompt", "\x1b\x9b", "--tokens", 50)
     assert r"\x1b" in text
     for field in few(list(config), 5):
-        (model / "config.json").write_text(json.dumps({**config, field: EVIL[:-1]}))
+        (model / "config.json").write_text(json.dumps({**config, field: EVIL[:-1]}), "utf-8")
         said(capsys, "generate", model, "--tokens", 1)
         said(capsys, "count", model)
-    (model / "config.json").write_text(json.dumps(config))
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
     for field in few(list(tokenizer), 5):
-        (model / "tokenizer.json").write_text(json.dumps({**tokenizer, field: EVIL[:-1]}))
+        (model / "tokenizer.json").write_text(json.dumps({**tokenizer, field: EVIL[:-1]}), "utf-8")
         said(capsys, "generate", model, "--tokens", 1)
 
 
@@ -136,13 +136,14 @@ def test_texts_to_train_on(capsys, tmp_path):
         ("a.csv", f"prompt,{EVIL[:-1]}\na,b\n"),
         (f"{EVIL[:-1]}.csv", f"{EVIL[:-1]}\n"),
     ]:
-        (tmp_path / name).write_text(content, newline="")
+        (tmp_path / name).write_text(content, "utf-8", newline="")
         said(capsys, "finetune", "austen", tmp_path / name, "-o", tmp_path / "out", "--dry-run")
 
 
 @pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 def test_file_names_of_submissions(capsys, tmp_path):
-    (tmp_path / f"{EVIL[:-1]}.py").write_text(f"# {EVIL[:-1]}\nraise ValueError({EVIL[:-1]!r})")
+    code = f"# {EVIL[:-1]}\nraise ValueError({EVIL[:-1]!r})"
+    (tmp_path / f"{EVIL[:-1]}.py").write_text(code, encoding="utf-8")
     said(capsys, "exercises", "check", tmp_path / f"{EVIL[:-1]}.py")
     said(capsys, "exercises", "grade", tmp_path, "-o", tmp_path.parent / "grades.csv", "--json")
 

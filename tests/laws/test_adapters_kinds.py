@@ -404,7 +404,8 @@ def test_an_alora_is_read_resized_and_inspected_but_never_made_an_update_of_weig
         with pytest.raises(FileError, match=r"invocation tokens \(aLoRA\), for which .* no place"):
             adapters.convert(path, tmp_path / ends.get(to, to), to=to, base={"model_type": "llama"})
     said = {row.runtime: (row.status, row.why) for row in adapters.check(path).rows}
-    assert said["vllm"] == ("not known", "invocation tokens (aLoRA) were not tried")
+    assert said["vllm"] == ("refused", "aLoRA (0.30.0 applies it to all tokens)")
+    assert said["sglang"] == ("not known", "invocation tokens (aLoRA) were not tried")
     assert "aLoRA" not in said.pop("peft")[1]
     assert "fine" not in {status for status, _ in said.values()}
 

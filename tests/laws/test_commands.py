@@ -195,7 +195,7 @@ VALUES = {
     "targets": ["q_proj", "all-linear", "q_proj,v_proj", "(", ".*", "nowhere"],
     "modules_to_save": ["lm_head", "norm"], "method": ["sum", "svd", "ties", "regmean", "linear"],
     "methods": ["full", "LoRA", "QLoRA"], "on_conflict": ["first", "mean", "refuse"],
-    "to": ["peft", "portable", "gguf", "mlx", "kohya", "lora"], "runtime": ["vllm", "all", "peft"],
+    "to": ["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"], "runtime": ["vllm", "all", "peft"],
     "dtype": ["float32", "float16", "bfloat16", "nf4", "int8"], "format": ["jsonl", "csv", "text"],
     "name": ["rslora", "lora_count"], "names": ["lora_count"], "only": ["lora_count"],
     "lessons": ["1", "4", "1,2", "99"], "prompt": ["a", "bad", ""], "stop": ["b", ""],

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np import adapters, language
+from lora_np import adapters, language, mini_llama
 from lora_np.exercises import ending
 from lora_np.exercises.catalogue import DATA
 from lora_np.hub import directory
@@ -75,6 +77,30 @@ def test_evaluate_finds_the_same_loss_in_the_saved_adapter(ended):
     ]
     losses = [language.likelihood(model, page).loss for page in pages]
     assert np.mean(losses) == pytest.approx(loss_after(scene), abs=1e-3)
+
+
+def test_the_one_file_trains_the_same_way(ended):
+    """Step by step with the engine of ``mini_llama.py`` instead of a reader's lines."""
+    model, draw = mini_llama.Llama(directory("austen")), np.random.default_rng
+    ids = model.read(language.read_text("genesis"))
+    parameters = model.adapt(r=4, alpha=8, rng=draw(0))
+    found = mini_llama.finetune(
+        model, ids[: len(ids) * 9 // 10], parameters, steps=QUICK["steps"], lr=0.01, rng=draw(1000)
+    )
+    np.testing.assert_allclose([*found], losses(ended[0]), rtol=1e-4)
+
+
+@pytest.mark.skipif(not FULL, reason="a minute of training")
+def test_the_one_file_reaches_the_loss(tmp_path):
+    """Run as a reader runs it, with other draws than the puzzles' end; 300 steps in both."""
+    book = tmp_path / "genesis.txt"
+    book.write_text(language.read_text("genesis"), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, mini_llama.__file__, str(directory("austen")), str(book)],
+        capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    assert float(re.search(r"After, loss ([\d.]+)", run.stdout)[1]) <= 1.35
+    assert "37,376 parameters trained" in run.stdout
 
 
 @every("name", TRAINING)

@@ -14,20 +14,43 @@ from lora_np.checks import ASCII
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = ROOT / "tests" / "windows.py"
-COMMAND = f"""
+LACKING = f"""
 import sys
 __file__ = {str(WINDOWS)!r}
 exec(open(__file__, encoding="utf-8").read())
+"""
+COMMAND = f"""{LACKING}
 from lora_np.cli import main
 main()
 """
+# Tests that Windows skips are skipped: while files of tests are imported, the platform is its own.
+TESTS = f"""{LACKING}
+import joblib, matplotlib.pyplot, numpy.testing, pytest
+import lora_np.cli
+
+class Skips:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector):
+        sys.platform = "win32" if isinstance(collector, pytest.Module) else "linux"
+        try:
+            return (yield)
+        finally:
+            sys.platform = "linux"
+
+sys.exit(pytest.main(sys.argv[1:], plugins=[Skips()]))
+"""
+# of README's second command: files, tables, what commands print, README's examples; the last are skipped
+SHARE = (
+    "tests/test_files.py", "tests/test_table.py", "tests/cli/test_output.py", "README.md",
+    "tests/laws/test_killed.py",
+)  # fmt: skip
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="takes from Linux what Windows lacks"
 )
 
 
-def said(folder, *arguments, status=0):
-    """What a command prints in a pipe, decoded as cp1252."""
+def printed(folder, code, *arguments, status=0):
+    """What a process prints in a pipe, decoded as cp1252."""
     words = [
         sys.executable,
         "-X",
@@ -37,7 +60,7 @@ def said(folder, *arguments, status=0):
         "-W",
         "ignore::EncodingWarning:matplotlib.font_manager",  # writes its list of fonts once
         "-c",
-        COMMAND,
+        code,
     ]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
@@ -49,6 +72,12 @@ def said(folder, *arguments, status=0):
     )
     text = (run.stdout + run.stderr).decode("cp1252")
     assert run.returncode == status, text
+    return text
+
+
+def said(folder, *arguments, status=0):
+    """What a command prints."""
+    text = printed(folder, COMMAND, *arguments, status=status)
     assert "Traceback" not in text
     assert not re.search(r"\\u[0-9a-f]{4}|\\x[0-9a-f]{2}", text), "an escaped picture"
     return text
@@ -111,6 +140,17 @@ def test_the_demo_of_the_readme_runs(folder):
     text = said(folder, "tour", "--quick", "--out", folder / "tour")
     assert "1,760 parameters bring" in text
     assert (folder / "tour" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_share_of_the_tests_passes(folder):
+    """By the settings of the second command of README, whose warnings are errors."""
+    settings = ["-q", "-ra", "-p", "no:cacheprovider", "-o", "addopts=", "--import-mode=importlib"]
+    settings += ["--doctest-glob=*.md", "-m", "not peers and not slow", f"--rootdir={ROOT}"]
+    settings += ["--config-file", ROOT / "pyproject.toml", "--basetemp", folder / "made"]
+    text = printed(folder, TESTS, *settings, *(ROOT / name for name in SHARE))
+    assert int(re.search(r"(\d+) passed", text)[1]) > 80
+    assert "needs fork and SIGKILL" in text
 
 
 def test_the_readme_has_its_commands_for_powershell_too():
