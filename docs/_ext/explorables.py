@@ -23,8 +23,15 @@ from hatch_build import publication  # noqa: E402
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
     "rank": ("explorer.css", "training.css", "explorer-data.js", "svd.js", "explorer.js"),
-    "front": ("front.css", "front-data.js", "front.js"),
-    "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
+    "front": ("front.css", "front-data.js", "adam.js", "front.js"),
+    "training": (
+        "explorer.css",
+        "training.css",
+        "training-data.js",
+        "adam.js",
+        "lora.js",
+        "training.js",
+    ),
     "inspector": (
         "explorer.css",
         "training.css",

@@ -13,7 +13,9 @@
   const remember = (name, what) => {
     try {
       localStorage.setItem(key(name), JSON.stringify({ ...remembered(name), ...what }));
-    } catch { /* private windows: then it is forgotten */ }
+    } catch {
+      /* private windows: then it is forgotten */
+    }
   };
 
   const gallery = document.querySelector(".gallery");
@@ -36,7 +38,10 @@
     const head = document.querySelector(".gallery-progress");
 
     function show() {
-      let read = 0, solved = 0, exercises = 0, any = false;
+      let read = 0,
+        solved = 0,
+        exercises = 0,
+        any = false;
       for (const card of cards) {
         const state = remembered(`lesson:${card.dataset.lesson}`);
         const done = names(card).filter((name) => remembered(name).passed).length;
@@ -60,7 +65,8 @@
     head.querySelector("button").addEventListener("click", () => {
       for (const card of cards) {
         remember(`lesson:${card.dataset.lesson}`, { begun: false, read: false });
-        for (const name of names(card)) if (remembered(name).passed) remember(name, { passed: false });
+        for (const name of names(card))
+          if (remembered(name).passed) remember(name, { passed: false });
       }
       show();
     });

@@ -35,16 +35,22 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   const name = (text, page, place, kind, type) =>
     names.push({ stems: stems(bare(text)), page, place, kind, text, type });
   for (const [text, places] of Object.entries(alltitles))
-    for (const [page, anchor] of places) name(text, page, anchor, titles[page] === text ? "title" : "section");
+    for (const [page, anchor] of places)
+      name(text, page, anchor, titles[page] === text ? "title" : "section");
   for (const [text, places] of Object.entries(indexentries))
-    for (const [page, anchor] of places) if (anchor?.startsWith("term-")) name(text, page, anchor, "term");
+    for (const [page, anchor] of places)
+      if (anchor?.startsWith("term-")) name(text, page, anchor, "term");
   for (const [prefix, members] of Object.entries(objects))
     for (const [page, type, , anchor, member] of members) {
       const whole = prefix ? `${prefix}.${member}` : member;
-      if (/class|function/.test(objtypes[type])) name(member, page, anchor || whole, "object", type);
+      if (/class|function/.test(objtypes[type]))
+        name(member, page, anchor || whole, "object", type);
     }
   docnames.forEach((address, page) => {
-    const last = address.replace(/\/index$/, "").split("/").at(-1);
+    const last = address
+      .replace(/\/index$/, "")
+      .split("/")
+      .at(-1);
     name(last.replace(/^\d+-/, "").replaceAll("-", " "), page, "", "address");
   });
   for (const [address, entries] of Object.entries(keywords)) {
@@ -59,12 +65,16 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     pages.set(page, Math.max(pages.get(page) ?? 0, worth));
   };
   for (const key of Object.keys(terms)) many(terms, key).forEach((page) => note(key, page, 1));
-  for (const key of Object.keys(titleterms)) many(titleterms, key).forEach((page) => note(key, page, 4));
-  for (const each of names) for (const key of each.stems) note(key, each.page, 1 + 3 / each.stems.size);
+  for (const key of Object.keys(titleterms))
+    many(titleterms, key).forEach((page) => note(key, page, 4));
+  for (const each of names)
+    for (const key of each.stems) note(key, each.page, 1 + 3 / each.stems.size);
   const worth = (key) => Math.log(1 + docnames.length / ((known.get(key)?.size ?? 0) + 0.5));
 
   // Whole words, among which one with a slip of typing is looked for.
-  const written = names.filter((each) => each.kind !== "object").flatMap((each) => split(each.text));
+  const written = names
+    .filter((each) => each.kind !== "object")
+    .flatMap((each) => split(each.text));
   const spelled = new Set(written.filter((word) => known.has(stem(word))));
   function nearest(word) {
     const most = word.length < 4 ? 0 : word.length < 7 ? 1 : 2;
@@ -82,30 +92,42 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   function meanings(word) {
     const own = [...new Set([stem(word), stemmed(word)])].filter((key) => known.has(key));
     if (own.length) return own;
-    const parts = word.split("_").filter((part) => part && part !== word && !COMMON.has(part) && !stopwords.has(part));
+    const parts = word
+      .split("_")
+      .filter((part) => part && part !== word && !COMMON.has(part) && !stopwords.has(part));
     const found = parts.flatMap(meanings);
     if (found.length) return found;
     const right = nearest(word);
     if (right) return [stem(right)];
-    return word.length < 3 ? [] : [...known.keys()].filter((key) => key.startsWith(word)).slice(0, 8);
+    return word.length < 3
+      ? []
+      : [...known.keys()].filter((key) => key.startsWith(word)).slice(0, 8);
   }
 
   return (query) => {
-    const asked = telling(query).map(meanings).filter((keys) => keys.length);
+    const asked = telling(query)
+      .map(meanings)
+      .filter((keys) => keys.length);
     const wanted = new Set(asked.flat());
     const total = asked.reduce((sum, keys) => sum + worth(keys[0]), 0) || 1;
-    const score = new Map(), share = new Map(), best = new Map();
+    const score = new Map(),
+      share = new Map(),
+      best = new Map();
     for (const keys of asked) {
       const found = new Map();
       for (const key of keys)
-        for (const [page, points] of known.get(key)) found.set(page, Math.max(found.get(page) ?? 0, points));
+        for (const [page, points] of known.get(key))
+          found.set(page, Math.max(found.get(page) ?? 0, points));
       for (const [page, points] of found) {
         score.set(page, (score.get(page) ?? 0) + worth(keys[0]) * points);
         share.set(page, (share.get(page) ?? 0) + worth(keys[0]) / total);
       }
     }
     const weight = (page) => KINDS.find(([pages]) => pages.test(docnames[page]))?.[1] ?? 1;
-    const text = [...score].map(([page, points]) => [page, points * share.get(page) ** 2 * weight(page)]);
+    const text = [...score].map(([page, points]) => [
+      page,
+      points * share.get(page) ** 2 * weight(page),
+    ]);
     text.sort(([, a], [, b]) => b - a);
     const points = new Map(text.map(([page], place) => [page, 1 / (2 + place)]));
 
@@ -113,7 +135,9 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     const plain = split(query).join(" ");
     const BOOST = { keyword: 1, title: 0.9, address: 0.8, object: 0.8, term: 0.6, section: 0.4 };
     for (const each of names) {
-      const both = [...each.stems].filter((key) => wanted.has(key)).reduce((sum, key) => sum + worth(key), 0);
+      const both = [...each.stems]
+        .filter((key) => wanted.has(key))
+        .reduce((sum, key) => sum + worth(key), 0);
       if (!both) continue;
       const all = [...each.stems].reduce((sum, key) => sum + worth(key), 0);
       const whole = split(each.text).join(" ") === plain;
@@ -121,7 +145,9 @@ function searchRanker(index, keywords, stemmed, stopwords) {
       if (fits > (best.get(each.page)?.fits ?? 0)) best.set(each.page, { ...each, fits });
     }
     for (const [page, { fits }] of best) points.set(page, (points.get(page) ?? 0) + fits);
-    return [...points].sort(([, a], [, b]) => b - a).map(([page, points]) => ({ page, points, name: best.get(page) }));
+    return [...points]
+      .sort(([, a], [, b]) => b - a)
+      .map(([page, points]) => ({ page, points, name: best.get(page) }));
   };
 
   // Letters to add, take away, change or swap with the next one.
@@ -131,7 +157,8 @@ function searchRanker(index, keywords, stemmed, stopwords) {
       rows.push([i]);
       for (let j = 1; j <= b.length; j++) {
         const change = rows[i - 1][j - 1] + (a[i - 1] !== b[j - 1]);
-        const swap = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? rows[i - 2][j - 2] + 1 : Infinity;
+        const swap =
+          a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? rows[i - 2][j - 2] + 1 : Infinity;
         rows[i].push(Math.min(change, swap, rows[i - 1][j] + 1, rows[i][j - 1] + 1));
       }
     }

@@ -10,31 +10,50 @@
   function result({ page, points, name }) {
     const { docnames, filenames, objnames, titles } = Search._index;
     const title = titles[page];
-    const shown = (text, anchor, said, kind) => [docnames[page], text, anchor, said, points, filenames[page], kind];
+    const shown = (text, anchor, said, kind) => [
+      docnames[page],
+      text,
+      anchor,
+      said,
+      points,
+      filenames[page],
+      kind,
+    ];
     if (name?.kind === "object") {
       const said = `${objnames[name.type][2]}, in ${title}`;
       return shown(name.place, `#${name.place}`, said, "object");
     }
-    if (name?.kind === "term") return shown(`${title} > ${name.text}`, `#${name.place}`, null, "index");
-    if (name?.kind === "section" && name.fits > FITS) return shown(`${title} > ${name.text}`, `#${name.place}`, null, "title");
+    if (name?.kind === "term")
+      return shown(`${title} > ${name.text}`, `#${name.place}`, null, "index");
+    if (name?.kind === "section" && name.fits > FITS)
+      return shown(`${title} > ${name.text}`, `#${name.place}`, null, "title");
     return shown(title, "", null, "title");
   }
 
-  Search._performSearch = (query) => { // the last is shown first
+  Search._performSearch = (query) => {
+    // the last is shown first
     document.getElementById("search-progress")?.replaceChildren();
     const stemmer = new Stemmer();
-    ranked ??= searchRanker(Search._index, window.searchKeywords, (word) => stemmer.stemWord(word), stopwords);
+    ranked ??= searchRanker(
+      Search._index,
+      window.searchKeywords,
+      (word) => stemmer.stemWord(word),
+      stopwords,
+    );
     return ranked(query).slice(0, MOST).map(result).reverse();
   };
 
   const FORMULA = /\\\((.+?)\\\)|\\\[(.+?)\\\]/gs;
-  const formula = (_, inline, display) => (/[\\{}^_&]/.test(inline ?? display) ? "…" : inline ?? display);
+  const formula = (_, inline, display) =>
+    /[\\{}^_&]/.test(inline ?? display) ? "…" : (inline ?? display);
   Search.htmlToText = (html, anchor) => {
     const main = new DOMParser().parseFromString(html, "text/html").querySelector('[role="main"]');
     const part = (anchor && main.querySelector(`#${CSS.escape(anchor.slice(1))}`)) || main;
     const text = ({ textContent }) => textContent.replace(FORMULA, formula).trim();
     if (anchor?.startsWith("#term-")) return text(part.nextElementSibling);
-    part.querySelectorAll(".headerlink, script, style, noscript, button, .lesson-links").forEach((each) => each.remove());
+    part
+      .querySelectorAll(".headerlink, script, style, noscript, button, .lesson-links")
+      .forEach((each) => each.remove());
     part.querySelector("h1, h2, h3, h4, h5, h6")?.remove();
     return text(part);
   };

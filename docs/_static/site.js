@@ -3,7 +3,11 @@
 
   // A colour of the pages by its name (see explorer/palette.py), and its red, green and blue.
   window.token = (name) => getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
-  window.colour = (name) => window.token(name).match(/\w\w/g).map((pair) => parseInt(pair, 16));
+  window.colour = (name) =>
+    window
+      .token(name)
+      .match(/\w\w/g)
+      .map((pair) => parseInt(pair, 16));
 
   // Code, tables and formulas that are wider than the page scroll by themselves: let the keyboard reach those that do.
   const reach = () => {
@@ -17,18 +21,34 @@
 
   // Versions that came after this page was built: the list lies beside the folder of each version.
   const versions = document.querySelector("nav.versions");
-  if (versions) {
+  const opened = location.protocol === "file:"; // by a double click: a browser fetches nothing
+  if (versions && !opened) {
     const root = new URL(document.documentElement.dataset.content_root || "./", location);
-    fetch(new URL("../versions.json", root)).then((answer) => answer.json()).then((names) => {
-      versions.replaceChildren(...names.map((name) => {
-        const link = document.createElement("a");
-        link.href = new URL(`../${name}/`, root);
-        link.textContent = name;
-        if (name === versions.dataset.here) link.ariaCurrent = "true";
-        return link;
-      }));
-      versions.hidden = names.length < 2;
-    }).catch(() => {});
+    fetch(new URL("../versions.json", root))
+      .then((answer) => answer.json())
+      .then((names) => {
+        versions.replaceChildren(
+          ...names.map((name) => {
+            const link = document.createElement("a");
+            link.href = new URL(`../${name}/`, root);
+            link.textContent = name;
+            if (name === versions.dataset.here) link.ariaCurrent = "true";
+            return link;
+          }),
+        );
+        versions.hidden = names.length < 2;
+      })
+      .catch(() => {});
+  }
+
+  // What a page needs that is opened so, and is not of the zip for it (docs/offline.py)
+  if (opened && !window.loraOffline && document.querySelector(".python-loading, #speaker")) {
+    const note = Object.assign(document.createElement("p"), { className: "admonition" });
+    note.textContent =
+      "This page was opened from a file, where a browser starts no Python and reads no data. " +
+      "Unpack lora_np-offline.zip of a release and open its index.html, or serve this folder: " +
+      "python -m http.server.";
+    document.querySelector("article h1").after(note);
   }
 
   // ?answers in the address unfolds answers, hints and solutions: for a teacher's print.

@@ -6,7 +6,10 @@ import { pathToFileURL } from "node:url";
 
 const [dist, out, ...packages] = process.argv.slice(2);
 const { loadPyodide } = await import(pathToFileURL(join(dist, "pyodide.mjs")));
-const pyodide = await loadPyodide({ indexURL: `${dist}/`, env: { HOME: "/home/pyodide", MPLBACKEND: "Agg" } });
+const pyodide = await loadPyodide({
+  indexURL: `${dist}/`,
+  env: { HOME: "/home/pyodide", MPLBACKEND: "Agg" },
+});
 await pyodide.loadPackage(packages, { messageCallback: () => {} });
 for (const [place, root] of Object.entries({ "/dist": dist, "/out": out })) {
   pyodide.FS.mkdir(place);

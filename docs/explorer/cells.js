@@ -7,8 +7,8 @@
   if (!boxes.length || !window.loraPage) return;
   const python = window.loraPage;
 
-  const make = (tag, name = "", text = "") => Object.assign(document.createElement(tag),
-    { className: name, textContent: text });
+  const make = (tag, name = "", text = "") =>
+    Object.assign(document.createElement(tag), { className: name, textContent: text });
   const button = (text, label, click) => {
     const made = make("button", "", text);
     made.type = "button";
@@ -16,45 +16,71 @@
     made.addEventListener("click", click);
     return made;
   };
-  const megabytes = ((window.loraPython.bytes + window.loraPython.compiled +
-    window.loraPython.drawing) / 1e6).toFixed(0);
+  const megabytes = (
+    (window.loraPython.bytes + window.loraPython.compiled + window.loraPython.drawing) /
+    1e6
+  ).toFixed(0);
 
   // What was edited, by the number of its cell, with the code that it was edited from: a lesson may change.
   const KEY = `lora_np:cells:${location.pathname.split("/").at(-1)}`;
   let edits = {};
   try {
     edits = JSON.parse(localStorage.getItem(KEY)) || {};
-  } catch { /* nothing is remembered */ }
+  } catch {
+    /* nothing is remembered */
+  }
   function remember(number, edited) {
     if (edited) edits[number] = edited;
     else delete edits[number];
     try {
       localStorage.setItem(KEY, JSON.stringify(edits));
-    } catch { /* private windows: then it is forgotten */ }
+    } catch {
+      /* private windows: then it is forgotten */
+    }
   }
 
   let running = false;
   const cells = boxes.map(prepare);
-  const note = make("p", "cell-note",
-    "The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. "
-    + `Python is fetched once, about ${megabytes} MB. `);
-  note.append(button("Run all cells", "Run all cells", () => run(cells.length - 1, { anew: true })));
+  const note = make(
+    "p",
+    "cell-note",
+    "The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. " +
+      `Python is fetched once, about ${megabytes} MB. `,
+  );
+  note.append(
+    button("Run all cells", "Run all cells", () => run(cells.length - 1, { anew: true })),
+  );
   document.querySelector(".lesson-links").after(note);
 
   // A cell, with its buttons below its output if it draws, else below its code.
   function prepare(box, place) {
-    const number = place + 1, source = box.querySelector(".cell_input"), recorded = source.querySelector(
-      "pre").textContent.trimEnd();
+    const number = place + 1,
+      source = box.querySelector(".cell_input"),
+      recorded = source.querySelector("pre").textContent.trimEnd();
     const fold = box.querySelector("details.cell-code");
-    const output = box.querySelector(".cell_output") ?? make("div", "cell_output docutils container");
+    const output =
+      box.querySelector(".cell_output") ?? make("div", "cell_output docutils container");
     const alts = [...output.querySelectorAll("img:not(.kept img)")].map((image) => image.alt);
     const kept = output.querySelector(".kept"); // its photographs once more, for the dark
-    const bar = make("div", "cell-bar"), said = make("span");
-    const cell = { box, number, output, alts, kept, bar, ran: undefined, code: () => recorded, changed: () =>
-      cell.code().trimEnd() !== recorded };
+    const bar = make("div", "cell-bar"),
+      said = make("span");
+    const cell = {
+      box,
+      number,
+      output,
+      alts,
+      kept,
+      bar,
+      ran: undefined,
+      code: () => recorded,
+      changed: () => cell.code().trimEnd() !== recorded,
+    };
     said.role = "status";
-    cell.say = (text) => { said.textContent = text; };
-    const loading = make("span", "python-loading"), progress = make("progress");
+    cell.say = (text) => {
+      said.textContent = text;
+    };
+    const loading = make("span", "python-loading"),
+      progress = make("progress");
     progress.max = 1;
     progress.ariaLabel = "Loading Python";
     loading.hidden = true;
@@ -68,7 +94,8 @@
         area.value = code;
         area.spellcheck = false;
         area.autocapitalize = "off";
-        area.ariaLabel = `Code of cell ${number}. ` +
+        area.ariaLabel =
+          `Code of cell ${number}. ` +
           "Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.";
         source.replaceChildren(area);
         write = python.field(area, { run: () => run(place) });
@@ -92,7 +119,9 @@
     cell.reset.hidden = cell.stop.hidden = true;
     cell.runs = [
       button("Run", `Run cell ${number}`, () => run(place)),
-      button("Run all to here", `Run all to here, cell ${number}`, () => run(place, { anew: true })),
+      button("Run all to here", `Run all to here, cell ${number}`, () =>
+        run(place, { anew: true }),
+      ),
     ];
     if (!place) cell.runs.pop(); // the same
     bar.append(...cell.runs, cell.edit, cell.reset, cell.stop, said, loading);
@@ -110,12 +139,16 @@
   async function run(last, { anew = false } = {}) {
     if (running) return;
     running = true;
-    const buttons = [...document.querySelectorAll(".cell-note button"),
-      ...cells.flatMap((cell) => cell.runs)];
+    const buttons = [
+      ...document.querySelectorAll(".cell-note button"),
+      ...cells.flatMap((cell) => cell.runs),
+    ];
     for (const one of buttons) one.ariaDisabled = "true"; // they keep the focus
     if (anew) for (const cell of cells) cell.ran = undefined;
     const { life } = python;
-    const due = cells.slice(0, last + 1).filter((cell, place) => place === last || cell.ran !== life);
+    const due = cells
+      .slice(0, last + 1)
+      .filter((cell, place) => place === last || cell.ran !== life);
     for (const cell of due) cell.say("Waits …");
     python.start();
     for (const [place, cell] of due.entries()) {
@@ -129,9 +162,12 @@
 
   async function runOne(cell, fresh) {
     const { output, alts } = cell;
-    const alt = cell.changed() ? () => "Drawn by the edited code" : (place) => alts[place] ??
-      "Drawn by this cell";
-    let shown = false, pictures = 0, stream;
+    const alt = cell.changed()
+      ? () => "Drawn by the edited code"
+      : (place) => alts[place] ?? "Drawn by this cell";
+    let shown = false,
+      pictures = 0,
+      stream;
     // what was there before goes when something new comes, so that the page does not jump
     function add(node) {
       if (!shown) output.replaceChildren();
@@ -146,23 +182,30 @@
         stream.append(what.printed);
         return;
       }
-      if (what.cut) return text(
-        "stream", `Only the first ${what.cut.toLocaleString("en")} characters are shown.`);
+      if (what.cut)
+        return text(
+          "stream",
+          `Only the first ${what.cut.toLocaleString("en")} characters are shown.`,
+        );
       stream = undefined;
-      if (what.picture) add(framed(picture(what, alt(pictures++)), cell.changed() ? null : cell.kept));
+      if (what.picture)
+        add(framed(picture(what, alt(pictures++)), cell.changed() ? null : cell.kept));
       else if (what.value !== undefined) text("text_plain", what.value);
       else if (what.html !== undefined) add(html(what));
     };
     cell.box.classList.add("used");
     cell.say(python.there ? "Running …" : "Waiting for Python …");
     output.style.minHeight = `${output.offsetHeight}px`;
-    const found = await python.ask({ kind: "cell", number: cell.number, code: cell.code(), fresh }, {
-      began() {
-        cell.say("Running …");
-        cell.stop.hidden = false;
+    const found = await python.ask(
+      { kind: "cell", number: cell.number, code: cell.code(), fresh },
+      {
+        began() {
+          cell.say("Running …");
+          cell.stop.hidden = false;
+        },
+        shown: put,
       },
-      shown: put,
-    });
+    );
     add();
     output.style.minHeight = "";
     cell.box.classList.remove("used");
@@ -178,7 +221,9 @@
 
   // An output of text as the page shows the recorded ones.
   function block(kind, content) {
-    const box = make("div", `output ${kind}`), inner = make("div", "highlight"), pre = make("pre");
+    const box = make("div", `output ${kind}`),
+      inner = make("div", "highlight"),
+      pre = make("pre");
     pre.append(content);
     inner.append(pre);
     box.append(inner);
@@ -187,7 +232,8 @@
 
   function framed(image, kept) {
     if (!kept) return image;
-    const box = make("div", "pictures"), copy = kept.cloneNode(true);
+    const box = make("div", "pictures"),
+      copy = kept.cloneNode(true);
     copy.querySelector("img").src = image.src;
     box.append(image, copy);
     return box;
@@ -199,13 +245,15 @@
 
   // Rich output, and the sliders that change it.
   function html(what) {
-    const box = make("div", "output text_html"), view = make("div");
+    const box = make("div", "output text_html"),
+      view = make("div");
     view.innerHTML = what.html;
     box.append(view);
     if (!what.sliders) return box;
     const { life } = python;
     what.sliders.forEach(({ name, stops, at }, slider) => {
-      const label = make("label", "cell-slider", name), range = make("input"),
+      const label = make("label", "cell-slider", name),
+        range = make("input"),
         value = make("span", "", stops[at]);
       Object.assign(range, { type: "range", min: 0, max: stops.length - 1, value: at });
       range.setAttribute("aria-valuetext", stops[at]);
@@ -215,11 +263,17 @@
         range.setAttribute("aria-valuetext", stops[range.value]);
         if (moving) return;
         moving = true;
-        for (let drawn; drawn !== range.value;) { // until what is shown is what is set
+        for (let drawn; drawn !== range.value;) {
+          // until what is shown is what is set
           if (python.life !== life) return box.replaceWith(stale());
           drawn = range.value;
-          const found = await python.ask({ kind: "set", view: what.view, slider, at: Number(drawn),
-            code: "" });
+          const found = await python.ask({
+            kind: "set",
+            view: what.view,
+            slider,
+            at: Number(drawn),
+            code: "",
+          });
           if (found.html) view.innerHTML = found.html;
         }
         moving = false;

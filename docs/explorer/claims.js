@@ -9,19 +9,27 @@
   function turn(root, { methods, measures }) {
     const part = (name) => root.querySelector(`[data-show="${name}"]`);
     const rates = [...new Set(methods.flatMap((method) => Object.keys(method.means.test)))].sort(
-      (a, b) => a - b);
-    const ranks = [...new Set(methods.map((method) => method.rank).filter((rank) => rank != null))].sort(
-      (a, b) => a - b);
-    const rate = root.querySelector("[name=rate]"), rank = root.querySelector("[name=rank]");
+      (a, b) => a - b,
+    );
+    const ranks = [
+      ...new Set(methods.map((method) => method.rank).filter((rank) => rank != null)),
+    ].sort((a, b) => a - b);
+    const rate = root.querySelector("[name=rate]"),
+      rank = root.querySelector("[name=rank]");
     const measure = root.querySelector("[name=measure]");
-    measure.replaceChildren(...Object.entries(measures).map(([name, label]) => new Option(label, name)));
+    measure.replaceChildren(
+      ...Object.entries(measures).map(([name, label]) => new Option(label, name)),
+    );
     root.querySelector(".claim-measure").hidden = measure.options.length < 2;
     const means = (method) => method.means[measure.value];
-    const best = (method) => means(method)[
-      Object.keys(means(method)).find((key) => Number(key) === method.best)];
+    const best = (method) =>
+      means(method)[Object.keys(means(method)).find((key) => Number(key) === method.best)];
     const number = (x) => (x == null ? "diverged" : Number(x.toPrecision(3)).toString());
     rate.max = rates.length - 1;
-    rate.value = Math.max(0, rates.findIndex((key) => Number(key) === methods[0].best));
+    rate.value = Math.max(
+      0,
+      rates.findIndex((key) => Number(key) === methods[0].best),
+    );
     rank.max = ranks.length;
     rank.value = 0;
     root.querySelector(".claim-rank").hidden = ranks.length < 2;
@@ -29,16 +37,20 @@
     function draw() {
       const at = rates[rate.value];
       const only = Number(rank.value) ? ranks[rank.value - 1] : null;
-      const shown = methods.filter((method) => only == null || method.rank == null || method.rank === only);
+      const shown = methods.filter(
+        (method) => only == null || method.rank == null || method.rank === only,
+      );
       const most = 1.6 * Math.max(...shown.map(best));
       part("rate").textContent = at;
       part("rank").textContent = only ?? "all";
       rate.setAttribute("aria-valuetext", at);
       rank.setAttribute("aria-valuetext", only ?? "all");
       part("bars").replaceChildren(
-        ...shown.map((method) => row(method, means(method)[at], most, at in means(method))));
-      const here = shown.filter((method) => means(method)[at] != null).sort(
-        (a, b) => means(a)[at] - means(b)[at]);
+        ...shown.map((method) => row(method, means(method)[at], most, at in means(method))),
+      );
+      const here = shown
+        .filter((method) => means(method)[at] != null)
+        .sort((a, b) => means(a)[at] - means(b)[at]);
       const own = [...shown].sort((a, b) => best(a) - best(b))[0];
       part("said").textContent = here.length
         ? `Lowest at ${at}: ${here[0].name}; at own rates: ${own.name}.`
@@ -47,7 +59,8 @@
 
     function row(method, loss, most, tried) {
       const [line, name, track, value, bar, mark] = ["div", "span", "span", "span", "i", "b"].map(
-        (tag) => document.createElement(tag));
+        (tag) => document.createElement(tag),
+      );
       const wide = (x) => `${Math.min(100, (100 * x) / most)}%`;
       name.textContent = method.name;
       track.className = "track";

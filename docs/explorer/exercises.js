@@ -19,14 +19,20 @@
   const remember = (name, what) => {
     try {
       localStorage.setItem(`lora_np:${name}`, JSON.stringify({ ...remembered(name), ...what }));
-    } catch { /* private windows: then it is forgotten */ }
+    } catch {
+      /* private windows: then it is forgotten */
+    }
   };
 
   for (const form of forms) {
-    const name = form.dataset.exercise, area = form.elements.namedItem("code"), stub = area.defaultValue;
-    const button = (which) => form.elements.namedItem(which), shown = (what) => form.querySelector(
-      `[data-show=${what}]`);
-    const points = shown("points"), outcome = shown("outcome"), printed = shown("printed"),
+    const name = form.dataset.exercise,
+      area = form.elements.namedItem("code"),
+      stub = area.defaultValue;
+    const button = (which) => form.elements.namedItem(which),
+      shown = (what) => form.querySelector(`[data-show=${what}]`);
+    const points = shown("points"),
+      outcome = shown("outcome"),
+      printed = shown("printed"),
       cut = shown("cut");
     const earlier = remembered(name);
     if (earlier.code) area.value = earlier.code;
@@ -57,25 +63,33 @@
       busy(true);
       form.classList.add("used");
       say(python.there ? "Running …" : "Waiting for Python …");
-      const before = form.dataset.needs.split(" ").filter(Boolean)
-        .map((other) => [other, forms.find((one) => one.dataset.exercise === other).elements.namedItem(
-          "code").value]);
-      const found = await python.ask({ kind, name, code: area.value, before }, {
-        name, seconds: SECONDS,
-        began() {
-          say("Running …");
-          button("stop").hidden = false;
+      const before = form.dataset.needs
+        .split(" ")
+        .filter(Boolean)
+        .map((other) => [
+          other,
+          forms.find((one) => one.dataset.exercise === other).elements.namedItem("code").value,
+        ]);
+      const found = await python.ask(
+        { kind, name, code: area.value, before },
+        {
+          name,
+          seconds: SECONDS,
+          began() {
+            say("Running …");
+            button("stop").hidden = false;
+          },
+          shown(what) {
+            printed.parentElement.hidden = false;
+            if (what.cut)
+              cut.textContent = `, the first ${what.cut.toLocaleString("en")} characters`;
+            else printed.append(what.printed);
+          },
         },
-        shown(what) {
-          printed.parentElement.hidden = false;
-          if (what.cut) cut.textContent = `, the first ${what.cut.toLocaleString("en")} characters`;
-          else printed.append(what.printed);
-        },
-      });
+      );
       busy(false);
       if (kind === "run" && found.passed) {
-        const nothing =
-          `It ran, and printed nothing. To see a result, add a line below the function: print(${name}(…))`;
+        const nothing = `It ran, and printed nothing. To see a result, add a line below the function: print(${name}(…))`;
         say(printed.textContent ? "It ran." : nothing);
         return;
       }
@@ -87,10 +101,15 @@
 
     area.addEventListener("input", keep);
     if (!navigator.connection?.saveData) {
-      area.addEventListener("input", () => { // so that Python is there when the answer is
-        form.classList.add("used");
-        python.start();
-      }, { once: true });
+      area.addEventListener(
+        "input",
+        () => {
+          // so that Python is there when the answer is
+          form.classList.add("used");
+          python.start();
+        },
+        { once: true },
+      );
     }
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -105,5 +124,7 @@
     });
   }
 
-  window.loraExercises = { check: (name, code) => python.ask({ kind: "check", name, code, before: [] }) };
+  window.loraExercises = {
+    check: (name, code) => python.ask({ kind: "check", name, code, before: [] }),
+  };
 })();

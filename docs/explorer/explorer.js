@@ -13,40 +13,53 @@
   const file = root.querySelector(".explorer-file");
   const refused = root.querySelector(".explorer-error");
   const alone = root.querySelector("[name=alone]");
-  const WIDTH = 320, TOP = 26, BOTTOM = 112; // of the curve
+  const WIDTH = 320,
+    TOP = 26,
+    BOTTOM = 112; // of the curve
   const LARGEST = 160; // pixels of a side of the reader's own picture
   const PATCHES = [46, 32]; // pixels: two by three patches, with gaps between them
   const STRENGTHS = 12; // layers whose strength can be changed
   const whole = (n) => n.toLocaleString("en-US");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
-  const show = (name, text) => { root.querySelector(`[data-show="${name}"]`).textContent = text; };
+  const show = (name, text) => {
+    root.querySelector(`[data-show="${name}"]`).textContent = text;
+  };
   const norm = (x) => Math.sqrt(dot(x, x));
 
-  const subjects = Object.fromEntries(window.rankExplorer.map((subject) => [
-    subject.name,
-    ready({
-      ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k),
+  const subjects = Object.fromEntries(
+    window.rankExplorer.map((subject) => [
+      subject.name,
+      ready({
+        ...subject,
+        left: decode(subject.left, subject.d),
+        right: decode(subject.right, subject.k),
         rank: subject.start,
-      whole: subject.whole && decode(subject.whole, subject.k), // only the rows that are drawn
-    }),
-  ]));
+        whole: subject.whole && decode(subject.whole, subject.k), // only the rows that are drawn
+      }),
+    ]),
+  );
   let subject = subjects.picture;
   let strengths = new Array(STRENGTHS).fill(1);
-  let announce, opened = 0;
+  let announce,
+    opened = 0;
 
   // Rows of 16-bit integers, little-endian whatever the machine, and a scale for each.
   function decode({ scales, numbers }, length) {
     const bytes = Uint8Array.from(atob(numbers), (character) => character.charCodeAt(0));
     const view = new DataView(bytes.buffer);
     return scales.map((scale, row) =>
-      Float32Array.from({ length }, (_, i) => scale * view.getInt16(2 * (row * length + i), true)));
+      Float32Array.from({ length }, (_, i) => scale * view.getInt16(2 * (row * length + i), true)),
+    );
   }
 
   function ready(subject) {
-    return { ...subject, values: subject.left.map((column, r) => norm(column) * norm(subject.right[r])) };
+    return {
+      ...subject,
+      values: subject.left.map((column, r) => norm(column) * norm(subject.right[r])),
+    };
   }
 
-  const strength = (r) => (subject.name === "update" ? 1 : strengths[r] ?? 1);
+  const strength = (r) => (subject.name === "update" ? 1 : (strengths[r] ?? 1));
 
   // B A: the first r columns times the first r rows, or the last of these products alone.
   function product({ d, k, left, right }, rank, first = 0) {
@@ -75,7 +88,9 @@
   // Blue through white to orange, as on all pages.
   function diverging(share) {
     const x = Math.min(1, Math.max(-1, 2 * share - 1));
-    return window.colour(x < 0 ? "minus" : "plus").map((c) => Math.round(255 + Math.abs(x) * (c - 255)));
+    return window
+      .colour(x < 0 ? "minus" : "plus")
+      .map((c) => Math.round(255 + Math.abs(x) * (c - 255)));
   }
 
   function paint(target, M, [low, high], colour) {
@@ -83,7 +98,8 @@
     const [width, height] = name === "update" ? PATCHES : [k, d];
     const image = new ImageData(width, height);
     const put = (at, shade) => image.data.set([...shade, 255], 4 * at);
-    if (name === "update") patches(put, (row, column) => colour((M[row * k + column] - low) / (high - low)));
+    if (name === "update")
+      patches(put, (row, column) => colour((M[row * k + column] - low) / (high - low)));
     else M.forEach((value, at) => put(at, colour((value - low) / (high - low))));
     [target.width, target.height] = [width, height];
     target.getContext("2d").putImageData(image, 0, 0);
@@ -95,20 +111,31 @@
   // would be a barcode.
   function patches(put, shade) {
     subject.outputs.forEach((output, n) => {
-      const top = 11 * Math.floor(n / 2), left = 24 * (n % 2);
+      const top = 11 * Math.floor(n / 2),
+        left = 24 * (n % 2);
       for (let i = 0; i < 10; i += 1) {
-        for (let j = 0; j < 12; j += 1) put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
-        for (let j = 0; j < 10; j += 1) put((top + i) * PATCHES[0] + left + 12 + j,
-          window.colour(10 * i + j === output ? "ink" : "line"));
+        for (let j = 0; j < 12; j += 1)
+          put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
+        for (let j = 0; j < 10; j += 1)
+          put(
+            (top + i) * PATCHES[0] + left + 12 + j,
+            window.colour(10 * i + j === output ? "ink" : "line"),
+          );
       }
     });
   }
 
   function draw() {
     const { limits, name, rank } = subject;
-    if (!alone.checked || !rank) return paint(canvas("cut"), product(subject, rank), limits,
-      name === "update" ? diverging : grey);
-    const layer = product(subject, rank, rank - 1), largest = Math.max(...layer.map(Math.abs)) || 1;
+    if (!alone.checked || !rank)
+      return paint(
+        canvas("cut"),
+        product(subject, rank),
+        limits,
+        name === "update" ? diverging : grey,
+      );
+    const layer = product(subject, rank, rank - 1),
+      largest = Math.max(...layer.map(Math.abs)) || 1;
     return paint(canvas("cut"), layer, [-largest, largest], diverging); // a layer has both signs
   }
 
@@ -117,12 +144,15 @@
     const { errors, rank, values } = subject;
     if (subject.name === "update") return errors[rank];
     const total = values.reduce((sum, s) => sum + s * s, 0);
-    const missed = values.slice(0, rank).reduce((sum, s, r) => sum + ((strength(r) - 1) * s) ** 2, 0);
+    const missed = values
+      .slice(0, rank)
+      .reduce((sum, s, r) => sum + ((strength(r) - 1) * s) ** 2, 0);
     return Math.sqrt(errors[rank] ** 2 + missed / (total || 1));
   }
 
   // A picture of one row has one rank, and a black one no error: neither may divide by 0.
-  const across = (rank) => WIDTH * (rank - subject.lowest) / (subject.ranks - subject.lowest || 1);
+  const across = (rank) =>
+    (WIDTH * (rank - subject.lowest)) / (subject.ranks - subject.lowest || 1);
 
   function height(error) {
     const shown = subject.errors.slice(subject.lowest);
@@ -138,16 +168,21 @@
 
   function drawCurve() {
     const { errors, lowest, ranks, breakEven } = subject;
-    const points = errors.slice(lowest).map(
-      (error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
+    const points = errors
+      .slice(lowest)
+      .map((error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
     set(".curve", { d: `M${points.join("L")}` });
     const edge = Math.min(WIDTH, across(breakEven));
     set(".beyond", { x: edge, width: WIDTH - edge });
     set(".break", { x: edge }).textContent = edge < WIDTH ? `break-even ${breakEven}` : "";
     curve.querySelector(".low").textContent = lowest;
     curve.querySelector(".high").textContent = ranks;
-    show("curve-name", subject.name === "update" ? "error on new patches, down to that of the full update" :
-      "relative error");
+    show(
+      "curve-name",
+      subject.name === "update"
+        ? "error on new patches, down to that of the full update"
+        : "relative error",
+    );
   }
 
   function mark(error) {
@@ -159,14 +194,20 @@
   function verdict(error) {
     const { counts, rank, full, errors, full_error: best } = subject;
     const share = counts[rank] / full;
-    const cost = counts[rank] < full
-      ? `${percent(share)} of the numbers`
-      : `More numbers than the matrix itself`;
-    if (best === undefined) return `${cost}, ${percent(Math.max(0, 1 - error ** 2))} of the energy.`;
+    const cost =
+      counts[rank] < full
+        ? `${percent(share)} of the numbers`
+        : `More numbers than the matrix itself`;
+    if (best === undefined)
+      return `${cost}, ${percent(Math.max(0, 1 - error ** 2))} of the energy.`;
     return `${cost}, ${percent((errors[0] - errors[rank]) / (errors[0] - best))} of the gain.`;
   }
 
-  const NAMES = { picture: "The photograph", update: "The update of the model", own: "Your picture" };
+  const NAMES = {
+    picture: "The photograph",
+    update: "The update of the model",
+    own: "Your picture",
+  };
 
   function update() {
     const { counts, full, breakEven, rank, name } = subject;
@@ -202,7 +243,8 @@
 
   function choose(name) {
     subject = subjects[name];
-    for (const text of root.querySelectorAll("[data-about]")) text.hidden = text.dataset.about !== name;
+    for (const text of root.querySelectorAll("[data-about]"))
+      text.hidden = text.dataset.about !== name;
     show("error-name", name === "update" ? "error on new patches" : "relative error");
     root.querySelector(".explorer-strengths").hidden = name === "update"; // its error is not that of weights
     root.querySelector("[name=reset]").hidden = name === "update";
@@ -223,7 +265,9 @@
   // A finger on the curve moves the rank as one on the slider does.
   function follow(event) {
     const box = curve.getBoundingClientRect();
-    moveTo(subject.lowest + (event.clientX - box.left) / box.width * (subject.ranks - subject.lowest));
+    moveTo(
+      subject.lowest + ((event.clientX - box.left) / box.width) * (subject.ranks - subject.lowest),
+    );
   }
 
   // The reader's own picture
@@ -263,18 +307,28 @@
     const context = new OffscreenCanvas(k, d).getContext("2d");
     context.drawImage(bitmap, 0, 0, k, d);
     const { data } = context.getImageData(0, 0, k, d);
-    const columns = Array.from({ length: k }, (_, j) => Float64Array.from({ length: d }, (_, i) => {
-      const at = 4 * (i * k + j);
-      return (0.2126 * data[at] + 0.7152 * data[at + 1] + 0.0722 * data[at + 2]) / 255;
-    }));
+    const columns = Array.from({ length: k }, (_, j) =>
+      Float64Array.from({ length: d }, (_, i) => {
+        const at = 4 * (i * k + j);
+        return (0.2126 * data[at] + 0.7152 * data[at + 1] + 0.0722 * data[at + 2]) / 255;
+      }),
+    );
     const worker = new Worker(
-      new URL("_static/svd.js", new URL(document.documentElement.dataset.content_root || "./", location)));
+      new URL(
+        "_static/svd.js",
+        new URL(document.documentElement.dataset.content_root || "./", location),
+      ),
+    );
     worker.postMessage(columns);
     const { U, s, V } = await new Promise((resolve, reject) => {
       worker.addEventListener("message", ({ data }) => resolve(data));
-      worker.addEventListener("error",
-        () => reject(new Error(
-        `The singular values of ${picture.name} could not be found: load this page again.`)));
+      worker.addEventListener("error", () =>
+        reject(
+          new Error(
+            `The singular values of ${picture.name} could not be found: load this page again.`,
+          ),
+        ),
+      );
     }).finally(() => worker.terminate());
     return own(U, s, V, d, k);
   }
@@ -286,22 +340,40 @@
     for (let r = ranks - 1; r >= 0; r -= 1) tails[r] = tails[r + 1] + s[r] ** 2;
     const start = Math.min(ranks, 16);
     return ready({
-      name: "own", d, k, ranks, left, right: V.slice(0, ranks), limits: [0, 1], lowest: 1, start, rank: start,
-        full: d * k,
+      name: "own",
+      d,
+      k,
+      ranks,
+      left,
+      right: V.slice(0, ranks),
+      limits: [0, 1],
+      lowest: 1,
+      start,
+      rank: start,
+      full: d * k,
       errors: tails.map((tail) => Math.sqrt(tail / (tails[0] || 1))),
       counts: tails.map((_, r) => r * (d + k)),
       breakEven: Math.floor((d * k - 1) / (d + k)),
     });
   }
 
-  const bars = Array.from({ length: STRENGTHS }, (_, r) => Object.assign(document.createElement("input"), {
-    type: "range", min: 0, max: 200, step: 5, value: 100, ariaLabel: `Strength of term ${r + 1}, in percent`,
-  }));
+  const bars = Array.from({ length: STRENGTHS }, (_, r) =>
+    Object.assign(document.createElement("input"), {
+      type: "range",
+      min: 0,
+      max: 200,
+      step: 5,
+      value: 100,
+      ariaLabel: `Strength of term ${r + 1}, in percent`,
+    }),
+  );
   root.querySelector(".explorer-strengths").append(...bars);
-  bars.forEach((bar, r) => bar.addEventListener("input", () => {
-    strengths[r] = Number(bar.value) / 100;
-    update();
-  }));
+  bars.forEach((bar, r) =>
+    bar.addEventListener("input", () => {
+      strengths[r] = Number(bar.value) / 100;
+      update();
+    }),
+  );
   root.querySelector("[name=reset]").addEventListener("click", () => {
     strengths.fill(1);
     for (const bar of bars) bar.value = 100;
@@ -310,7 +382,9 @@
 
   alone.addEventListener("change", update);
   slider.addEventListener("input", () => moveTo(Number(slider.value)));
-  file.addEventListener("change", () => { if (file.files[0]) open(file.files[0]); });
+  file.addEventListener("change", () => {
+    if (file.files[0]) open(file.files[0]);
+  });
   for (const radio of root.querySelectorAll("input[type=radio]")) {
     radio.addEventListener("change", () => {
       file.hidden = radio.value !== "own";
@@ -323,13 +397,15 @@
     curve.setPointerCapture(event.pointerId);
     follow(event);
   });
-  curve.addEventListener("pointermove", (event) => { if (event.buttons) follow(event); });
+  curve.addEventListener("pointermove", (event) => {
+    if (event.buttons) follow(event);
+  });
 
   const asked = new URLSearchParams(location.search);
   const first = asked.get("of") === "update" ? "update" : "picture";
   const rank = Number(asked.get("r"));
-  if (rank >= subjects[first].lowest && rank <= subjects[first].ranks && asked.has("r")) subjects[
-    first].rank = rank;
+  if (rank >= subjects[first].lowest && rank <= subjects[first].ranks && asked.has("r"))
+    subjects[first].rank = rank;
   root.querySelector(`[value=${first}]`).checked = true;
   choose(first);
 })();

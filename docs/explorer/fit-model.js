@@ -4,17 +4,21 @@
   "use strict";
 
   const { models, hub } = window.loraFit;
-  const fail = (message, waits = false) => { throw Object.assign(new Error(message), { waits }); };
+  const fail = (message, waits = false) => {
+    throw Object.assign(new Error(message), { waits });
+  };
   const LONGEST = 1 << 16; // of a config in a link, once unpacked
   const PARTS = document.currentScript.src.replace("fit-model.js", "fit-parts.json");
   const OWN_TARGETS = ["default", "all-linear", "attention"]; // whose terms every model has
 
-  const { model: resolve, models: nearest, typed } = window.loraNames, { composed } = window.loraMemory;
+  const { model: resolve, models: nearest, typed } = window.loraNames,
+    { composed } = window.loraMemory;
 
   // Under which name a model has the terms of these targets
   function targetsOf(model, targets) {
     if (OWN_TARGETS.includes(targets)) return targets;
-    const same = (names) => names.length === targets.length && targets.every((name) => names.includes(name));
+    const same = (names) =>
+      names.length === targets.length && targets.every((name) => names.includes(name));
     if (same(model.targets)) return "default";
     if (same(model.attention)) return "attention";
     return [...targets].sort().join(",");
@@ -36,8 +40,13 @@
     }
     const { error, answer } = asked.get(key);
     if (error) fail(error);
-    return answer ??
-      fail(`The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`, true);
+    return (
+      answer ??
+      fail(
+        `The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`,
+        true,
+      )
+    );
   }
 
   // The terms of a config, and its few fields that a link needs
@@ -45,8 +54,13 @@
 
   // What single modules of the presets take, in a file that comes when the page is first used
   let parts, coming;
-  const fetchParts = () => coming ??= fetch(PARTS).then((answer) => answer.json()).catch(() => ({})).then(
-    (found) => { parts = found; });
+  const fetchParts = () =>
+    (coming ??= fetch(PARTS)
+      .then((answer) => answer.json())
+      .catch(() => ({}))
+      .then((found) => {
+        parts = found;
+      }));
   addEventListener("focusin", fetchParts, { once: true });
 
   // A model with the terms of these targets too
@@ -57,20 +71,29 @@
       fetchParts().then(() => changed());
       fail("One moment.", true);
     }
-    const known = parts?.[source.model], chosen = name.split(",");
-    const ways = known && chosen.every((one) => model.names.includes(one)) ?
-      [known[0], known.flat()].map((some) => composed(some, chosen)) :
-      ["", "+dora"].map((more) => fromPython(JSON.stringify([source, name]), { ...source, targets: chosen },
-        changed).terms.lora[name + more]);
+    const known = parts?.[source.model],
+      chosen = name.split(",");
+    const ways =
+      known && chosen.every((one) => model.names.includes(one))
+        ? [known[0], known.flat()].map((some) => composed(some, chosen))
+        : ["", "+dora"].map(
+            (more) =>
+              fromPython(JSON.stringify([source, name]), { ...source, targets: chosen }, changed)
+                .terms.lora[name + more],
+          );
     [model.lora[name], model.lora[`${name}+dora`]] = ways;
     return name;
   }
 
   // What was typed, to look for: all its words must be in the name or in the hub's.
   function matches(text) {
-    const words = typed(text).toLowerCase().split(/[\s/]+/).filter(Boolean);
-    const found = Object.keys(models).filter(
-      (name) => words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)));
+    const words = typed(text)
+      .toLowerCase()
+      .split(/[\s/]+/)
+      .filter(Boolean);
+    const found = Object.keys(models).filter((name) =>
+      words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)),
+    );
     return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   }
 
@@ -79,14 +102,19 @@
   // Text for the address of a page, and back.
   async function pack(config) {
     const bytes = new Uint8Array(
-      await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer());
-    return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+      await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer(),
+    );
+    return btoa(String.fromCharCode(...bytes))
+      .replace(/\+/g, "-")
+      .replace(/\//g, "_")
+      .replace(/=+$/, "");
   }
 
   async function unpack(code) {
     try {
-      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")),
-        (letter) => letter.charCodeAt(0));
+      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")), (letter) =>
+        letter.charCodeAt(0),
+      );
       const reader = through(bytes, new DecompressionStream("deflate-raw")).body.getReader();
       const parts = [];
       for (let length = 0; ;) {
@@ -105,23 +133,28 @@
   }
 
   const billions = (numbers) =>
-    (numbers < 1e9 ? `${Math.round(numbers / 1e6)} M` :
-    `${(numbers / 1e9).toFixed(numbers < 1e11 ? 1 : 0)} B`);
+    numbers < 1e9
+      ? `${Math.round(numbers / 1e6)} M`
+      : `${(numbers / 1e9).toFixed(numbers < 1e11 ? 1 : 0)} B`;
 
   // The field: a list below it that the arrows, a finger or a mouse choose from.
   function combo(field, list, { choose, paste }) {
-    let active = -1, before = "", edited = false;
+    let active = -1,
+      before = "",
+      edited = false;
 
     function show(names) {
       active = -1;
-      list.replaceChildren(...names.map((name, i) => {
-        const row = document.createElement("li");
-        Object.assign(row, { role: "option", id: `fit-model-${i}`, ariaSelected: "false" });
-        row.dataset.name = name;
-        for (const text of [name, billions(models[name].total), hub[name]]) row.append(
-          Object.assign(document.createElement("span"), { textContent: text }));
-        return row;
-      }));
+      list.replaceChildren(
+        ...names.map((name, i) => {
+          const row = document.createElement("li");
+          Object.assign(row, { role: "option", id: `fit-model-${i}`, ariaSelected: "false" });
+          row.dataset.name = name;
+          for (const text of [name, billions(models[name].total), hub[name]])
+            row.append(Object.assign(document.createElement("span"), { textContent: text }));
+          return row;
+        }),
+      );
       list.hidden = !names.length;
       field.ariaExpanded = String(!list.hidden);
       field.removeAttribute("aria-activedescendant");
@@ -153,7 +186,10 @@
       before = field.value;
     }
 
-    field.addEventListener("focus", () => { before = field.value; field.select(); });
+    field.addEventListener("focus", () => {
+      before = field.value;
+      field.select();
+    });
     field.addEventListener("click", () => list.hidden && open());
     field.addEventListener("input", () => {
       const text = field.value;
@@ -162,11 +198,15 @@
       else show(offered(text));
     });
     field.addEventListener("keydown", (event) => {
-      const { key } = event, chosen = list.children[active]?.dataset.name;
+      const { key } = event,
+        chosen = list.children[active]?.dataset.name;
       if (key === "ArrowDown" || key === "ArrowUp") move(key === "ArrowDown" ? 1 : -1);
       else if (key === "Enter") take(chosen ?? field.value);
-      else if (key === "Escape" && !list.hidden) { field.value = before; edited = false; hide(); }
-      else return;
+      else if (key === "Escape" && !list.hidden) {
+        field.value = before;
+        edited = false;
+        hide();
+      } else return;
       event.preventDefault();
     });
     field.addEventListener("blur", () => {

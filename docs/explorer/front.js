@@ -7,21 +7,37 @@
   if (!root || !window.loraFront) return;
 
   const { layer, prompt, voice, fit, llama } = window.loraFront;
-  const D = 100, K = 120, MOST = 20, START = 8, NOISE = 0.01, SECONDS = 2.8, STEPS = 220;
-  const find = (selector) => root.querySelector(selector), part = (name) => find(`[data-part="${name}"]`);
-  const show = (name, text) =>
-    { for (const place of root.querySelectorAll(`[data-show="${name}"]`)) place.textContent = text; };
+  const D = 100,
+    K = 120,
+    MOST = 20,
+    START = 8,
+    NOISE = 0.01,
+    SECONDS = 2.8,
+    STEPS = 220;
+  const ADAM = { beta2: 0.99, eps: 1e-9 };
+  const find = (selector) => root.querySelector(selector),
+    part = (name) => find(`[data-part="${name}"]`);
+  const show = (name, text) => {
+    for (const place of root.querySelectorAll(`[data-show="${name}"]`)) place.textContent = text;
+  };
   const whole = (n) => n.toLocaleString("en-US"),
     still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const stage = part("stage");
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const W0 = Float64Array.from(new Int8Array(bytes(layer.W0).buffer), (level) => level * layer.step);
+  const W0 = Float64Array.from(
+    new Int8Array(bytes(layer.W0).buffer),
+    (level) => level * layer.step,
+  );
 
   // ---- the task: the upper half of a digit of 8 x 8 goes in as 10 x 12, the whole comes out as 10 x 10
 
-  const shades = bytes(layer.digits), N = shades.length / 32, TRAIN = N - layer.heldOut;
-  const pixel = (n, i, j) => { const pair = shades[n * 32 + i * 4 + (j >> 1)];
-    return (j & 1 ? pair & 15 : pair >> 4) / 15; };
+  const shades = bytes(layer.digits),
+    N = shades.length / 32,
+    TRAIN = N - layer.heldOut;
+  const pixel = (n, i, j) => {
+    const pair = shades[n * 32 + i * 4 + (j >> 1)];
+    return (j & 1 ? pair & 15 : pair >> 4) / 15;
+  };
   // Where pixel i of m lies among n: the one before it, and how far it is on the way to the next.
   function between(m, n, i) {
     const centre = Math.min(n - 1, Math.max(0, ((i + 0.5) * n) / m - 0.5)),
@@ -32,8 +48,10 @@
     const out = new Float64Array(height * width);
     for (let i = 0; i < height; i++) {
       for (let j = 0; j < width; j++) {
-        const [a, f] = between(height, rows, i), [b, g] = between(width, 8, j);
-        out[i * width + j] = (1 - f) * ((1 - g) * pixel(n, a, b) + g * pixel(n, a, b + 1)) +
+        const [a, f] = between(height, rows, i),
+          [b, g] = between(width, 8, j);
+        out[i * width + j] =
+          (1 - f) * ((1 - g) * pixel(n, a, b) + g * pixel(n, a, b + 1)) +
           f * ((1 - g) * pixel(n, a + 1, b) + g * pixel(n, a + 1, b + 1));
       }
     }
@@ -44,7 +62,9 @@
 
   // C = E[x x'], with the noise of the inputs, and G = E[(y - W0 x) x']: all that the loss needs.
   function moments(from, to) {
-    const C = new Float64Array(K * K), G = new Float64Array(D * K), count = to - from;
+    const C = new Float64Array(K * K),
+      G = new Float64Array(D * K),
+      count = to - from;
     for (let n = from; n < to; n++) {
       for (let j = 0; j < K; j++) {
         const value = x[n][j] / count;
@@ -62,32 +82,49 @@
     }
     return { C, G };
   }
-  const training = moments(0, TRAIN), heldOut = moments(TRAIN, N);
+  const training = moments(0, TRAIN),
+    heldOut = moments(TRAIN, N);
 
-  const inner = (u, v) => { let sum = 0; for (let i = 0; i < u.length; i++) sum += u[i] * v[i]; return sum; };
+  const inner = (u, v) => {
+    let sum = 0;
+    for (let i = 0; i < u.length; i++) sum += u[i] * v[i];
+    return sum;
+  };
   function times(C, a, out) {
-    for (let i = 0; i < K; i++) { let sum = 0; for (let j = 0, at = i * K; j < K; j++) sum += a[j] * C[
-      at + j]; out[i] = sum; }
+    for (let i = 0; i < K; i++) {
+      let sum = 0;
+      for (let j = 0, at = i * K; j < K; j++) sum += a[j] * C[at + j];
+      out[i] = sum;
+    }
   }
 
   // ---- B and A, a column and a row for each rank: gradient descent with Adam
 
-  let seed = 3, parts = [], steps = 0, rank = START, before = 0, frame = 0, melting = !still, first = true;
-  const change = new Float64Array(D * K), scratch = new Float64Array(K);
+  let seed = 3,
+    parts = [],
+    steps = 0,
+    rank = START,
+    before = 0,
+    frame = 0,
+    melting = !still,
+    first = true;
+  const change = new Float64Array(D * K),
+    scratch = new Float64Array(K);
   const random = () => (seed = (48271 * seed) % 2147483647) / 1073741823.5 - 1;
-  const slot = (length, value) => ({ x: Float64Array.from({ length }, value), m: new Float64Array(length),
-    v: new Float64Array(length), g: new Float64Array(length) });
-  const fresh = () => ({ b: slot(D, () => 0), a: slot(K, () => random() * 0.12), c: new Float64Array(K) });
+  const slot = (length, value) => ({
+    x: Float64Array.from({ length }, value),
+    g: new Float64Array(length),
+  });
+  const fresh = () => ({
+    b: slot(D, () => 0),
+    a: slot(K, () => random() * 0.12),
+    c: new Float64Array(K),
+  });
 
-  function move({ x: value, m, v, g }) {
-    const rate = 0.03 * Math.min(1, steps / 12) * 0.5 * (1 + Math.cos((Math.PI * steps) / STEPS)) + 1e-4;
-    for (let i = 0; i < value.length; i++) {
-      m[i] = 0.9 * m[i] + 0.1 * g[i];
-      v[i] = 0.99 * v[i] + 0.01 * g[i] * g[i];
-      value[i] -= (rate * (m[i] / (1 - 0.9 ** steps))) / (Math.sqrt(v[i] / (1 - 0.99 ** steps)) + 1e-9);
-    }
-  }
-  function descend() { // grad B = (B A C - G) A', grad A = B' (B A C - G)
+  const speed = () =>
+    0.03 * Math.min(1, steps / 12) * 0.5 * (1 + Math.cos((Math.PI * steps) / STEPS)) + 1e-4;
+  function descend() {
+    // grad B = (B A C - G) A', grad A = B' (B A C - G)
     const { C, G } = training;
     steps++;
     for (const { a, c } of parts) times(C, a.x, c);
@@ -95,23 +132,28 @@
       a.g.fill(0);
       for (let i = 0, at = 0; i < D; i++) {
         let sum = 0;
-        for (let j = 0; j < K; j++, at++) { sum += G[at] * a.x[j]; a.g[j] -= b.x[i] * G[at]; }
+        for (let j = 0; j < K; j++, at++) {
+          sum += G[at] * a.x[j];
+          a.g[j] -= b.x[i] * G[at];
+        }
         b.g[i] = -sum;
       }
       for (const other of parts) {
-        const p = inner(a.x, other.c), q = inner(b.x, other.b.x);
+        const p = inner(a.x, other.c),
+          q = inner(b.x, other.b.x);
         for (let i = 0; i < D; i++) b.g[i] += p * other.b.x[i];
         for (let j = 0; j < K; j++) a.g[j] += q * other.c[j];
       }
     }
-    for (const { b, a } of parts) { move(b); move(a); }
+    for (const { b, a } of parts) for (const each of [b, a]) each.move(each.x, each.g, speed());
   }
   function product() {
     change.fill(0);
-    for (const { b, a } of parts) for (let i = 0; i < D; i++) for (let j = 0; j < K; j++) change[
-      i * K + j] += b.x[i] * a.x[j];
+    for (const { b, a } of parts)
+      for (let i = 0; i < D; i++) for (let j = 0; j < K; j++) change[i * K + j] += b.x[i] * a.x[j];
   }
-  function share() { // of what the full update gains on threes that were not used for training
+  function share() {
+    // of what the full update gains on threes that were not used for training
     let gained = 2 * inner(change, heldOut.G);
     for (const one of parts) {
       times(heldOut.C, one.a.x, scratch);
@@ -123,12 +165,15 @@
   // ---- pictures: an entry is a color as opaque as it is large, so that zero is the paper, light or dark
 
   const canvases = Object.fromEntries(
-    [...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]));
+    [...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]),
+  );
   const [FROZEN, PLUS, MINUS] = ["base", "plus", "minus"].map(window.colour);
   function paint(name, width, height, value, reach, plus, minus, power = 0.7) {
     const canvas = canvases[name];
-    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-    const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+    if (canvas.width !== width || canvas.height !== height)
+      [canvas.width, canvas.height] = [width, height];
+    const context = canvas.getContext("2d"),
+      image = context.createImageData(width, height);
     for (let i = 0; i < width * height; i++) {
       const entry = value(i);
       image.data.set(entry < 0 ? minus : plus, 4 * i);
@@ -137,42 +182,61 @@
     context.putImageData(image, 0, 0);
   }
   // Digits as ink, enlarged with smooth edges: the weights of a cubic B-spline, new x old.
-  const spline = (old, size) => Array.from({ length: size }, (_, at) => {
-    const weights = new Float64Array(old), place = ((at + 0.5) * old) / size - 0.5;
-    for (let k = Math.floor(place) - 1; k < Math.floor(place) + 3; k++) {
-      const u = Math.abs(place - k);
-      weights[Math.min(old - 1, Math.max(0, k))] += u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : (
-        2 - u) ** 3 / 6;
-    }
-    return weights;
-  });
-  const SIZE = 48, CELL = 72, TOP = 6, enlarged = { 30: spline(10, 24), 54: spline(10, SIZE),
-    wide: spline(12, SIZE) };
+  const spline = (old, size) =>
+    Array.from({ length: size }, (_, at) => {
+      const weights = new Float64Array(old),
+        place = ((at + 0.5) * old) / size - 0.5;
+      for (let k = Math.floor(place) - 1; k < Math.floor(place) + 3; k++) {
+        const u = Math.abs(place - k);
+        weights[Math.min(old - 1, Math.max(0, k))] +=
+          u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : (2 - u) ** 3 / 6;
+      }
+      return weights;
+    });
+  const SIZE = 48,
+    CELL = 72,
+    TOP = 6,
+    enlarged = { 30: spline(10, 24), 54: spline(10, SIZE), wide: spline(12, SIZE) };
   function ink(name, outputs, columns, height, color) {
     const canvas = canvases[name];
     [canvas.width, canvas.height] = [CELL * outputs.length, height];
-    const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, height),
+    const context = canvas.getContext("2d"),
+      image = context.createImageData(canvas.width, height),
       line = new Float64Array(columns);
-    const down = enlarged[height], across = columns === 12 ? enlarged.wide : enlarged[54];
-    outputs.forEach((output, n) => down.forEach((rows, top) => {
-      for (let j = 0; j < columns; j++) { line[j] = 0; for (let i = 0; i < 10; i++) line[j] += rows[
-        i] * output[i * columns + j]; }
-      across.forEach((weights, left) => {
-        const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)),
-          at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
-        image.data.set(color, at);
-        image.data[at + 3] = 255 * s * s * (3 - 2 * s);
-      });
-    }));
+    const down = enlarged[height],
+      across = columns === 12 ? enlarged.wide : enlarged[54];
+    outputs.forEach((output, n) =>
+      down.forEach((rows, top) => {
+        for (let j = 0; j < columns; j++) {
+          line[j] = 0;
+          for (let i = 0; i < 10; i++) line[j] += rows[i] * output[i * columns + j];
+        }
+        across.forEach((weights, left) => {
+          const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)),
+            at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
+          image.data.set(color, at);
+          image.data[at + 3] = 255 * s * s * (3 - 2 * s);
+        });
+      }),
+    );
     context.putImageData(image, 0, 0);
   }
   const cases = layer.shown.map((n) => TRAIN + n);
   function answers(name, color, update) {
-    ink(name, cases.map((n) => Float64Array.from({ length: D }, (_, i) => {
-      let sum = 0;
-      for (let j = 0; j < K; j++) sum += (W0[i * K + j] + (update ? change[i * K + j] : 0)) * x[n][j];
-      return sum;
-    })), 10, 54, color);
+    ink(
+      name,
+      cases.map((n) =>
+        Float64Array.from({ length: D }, (_, i) => {
+          let sum = 0;
+          for (let j = 0; j < K; j++)
+            sum += (W0[i * K + j] + (update ? change[i * K + j] : 0)) * x[n][j];
+          return sum;
+        }),
+      ),
+      10,
+      54,
+      color,
+    );
   }
 
   function draw() {
@@ -194,8 +258,11 @@
     rank = chosen;
     while (parts.length > rank) parts.pop();
     while (parts.length < rank) parts.push(fresh());
-    for (const { b, a } of parts) for (const each of [b, a]) { each.m.fill(0); each.v.fill(0); }
-    const count = rank * (D + K), cost = (100 * count) / (D * K), slider = find("#front-rank");
+    for (const { b, a } of parts)
+      for (const each of [b, a]) each.move = window.loraAdam(each.x.length, ADAM);
+    const count = rank * (D + K),
+      cost = (100 * count) / (D * K),
+      slider = find("#front-rank");
     stage.style.setProperty("--rank", rank);
     stage.classList.toggle("front-off", !rank);
     delete stage.dataset.trained;
@@ -215,29 +282,46 @@
   // by the clock: done in SECONDS wherever the machine can, and never more than 10 ms in a frame
   function tick(now) {
     const passed = Math.max(0, ((now - before) / 1000 - (first ? 0.4 : 0)) / SECONDS);
-    const goal = still ? STEPS : Math.min(STEPS, Math.ceil(STEPS * passed ** 2)), from = performance.now();
+    const goal = still ? STEPS : Math.min(STEPS, Math.ceil(STEPS * passed ** 2)),
+      from = performance.now();
     while (steps < goal && (still || performance.now() - from < 10)) descend();
     draw();
-    const count = rank * (D + K), left = melting ? Math.max(0, 1 - (now - before) / 700) ** 2 : 0;
+    const count = rank * (D + K),
+      left = melting ? Math.max(0, 1 - (now - before) / 700) ** 2 : 0;
     show("count", whole(Math.round(count + left * (D * K - count))));
     if (!left) melting = false;
     if (steps < STEPS) frame = requestAnimationFrame(tick);
     else {
       stage.dataset.trained = rank;
       const gain = find('[data-show="gain"]').textContent;
-      show("status", `Rank ${rank}: ${whole(count)} parameters, ${gain} of what the full update learns.`);
+      show(
+        "status",
+        `Rank ${rank}: ${whole(count)} parameters, ${gain} of what the full update learns.`,
+      );
     }
   }
 
   paint("W0", K, D, (i) => W0[i], 0.2, FROZEN, FROZEN, 0.6);
-  ink("in", cases.map((n) => x[n]), 12, 30, FROZEN);
+  ink(
+    "in",
+    cases.map((n) => x[n]),
+    12,
+    30,
+    FROZEN,
+  );
   answers("frozen", FROZEN, false);
   find("#front-rank").disabled = false;
   find("#front-rank").value = START;
-  find("#front-rank").addEventListener(
-    "input", ({ target }) => { first = melting = false; take(Number(target.value)); });
-  find('[data-act="again"]').addEventListener("click", () => { parts = []; take(rank); });
-  if (!still) { // 12,000 melts to 1,760 while the first steps run
+  find("#front-rank").addEventListener("input", ({ target }) => {
+    first = melting = false;
+    take(Number(target.value));
+  });
+  find('[data-act="again"]').addEventListener("click", () => {
+    parts = [];
+    take(rank);
+  });
+  if (!still) {
+    // 12,000 melts to 1,760 while the first steps run
     stage.style.setProperty("--rank", MOST);
     find('[data-bar="cost"]').style.width = "100%";
     stage.getBoundingClientRect();
@@ -254,12 +338,15 @@
     show("tuned", flowing(prompt + text));
     show("tuned-loss", loss.toFixed(2));
     show("tuned-name", cut ? `with the adapter, rank ${cut}` : "no adapter yet");
-    [...part("voices").children].forEach(
-      (button, at) => button.setAttribute("aria-pressed", String(at === i)));
+    [...part("voices").children].forEach((button, at) =>
+      button.setAttribute("aria-pressed", String(at === i)),
+    );
   }
   voice.forEach(({ rank: cut, loss }, i) => {
-    const button = Object.assign(document.createElement("button"),
-      { type: "button", textContent: `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}` });
+    const button = Object.assign(document.createElement("button"), {
+      type: "button",
+      textContent: `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}`,
+    });
     button.addEventListener("click", () => speak(i));
     part("voices").append(button);
   });
@@ -269,35 +356,50 @@
 
   // ---- a GPU and a model
 
-  const choices = Object.fromEntries([...root.querySelectorAll("[data-choice]")].map(
-    (select) => [select.dataset.choice, select]));
+  const choices = Object.fromEntries(
+    [...root.querySelectorAll("[data-choice]")].map((select) => [select.dataset.choice, select]),
+  );
   const offer = (select, names, chosen) =>
     select.append(...names.map((name) => new Option(name, name, name === chosen, name === chosen)));
   offer(choices.model, Object.keys(fit.memory), "llama-3.1-8b");
   offer(choices.gpu, Object.keys(fit.gpus), "RTX 4090");
 
   function answer() {
-    const model = choices.model.value, gpu = choices.gpu.value, [room, sold] = fit.gpus[gpu],
+    const model = choices.model.value,
+      gpu = choices.gpu.value,
+      [room, sold] = fit.gpus[gpu],
       needs = fit.memory[model];
-    const scale = Math.max(1.6 * room, Math.min(...Object.values(needs))), gb = (size) =>
-      `${(size / 2 ** 30).toFixed(1)} GB`;
-    part("memory").replaceChildren(...Object.entries(needs).map(([method, need]) => {
-      const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map(
-        (tag) => document.createElement(tag));
-      row.className = "front-method";
-      bar.className = `front-bar${need > room ? " over" : ""}`;
-      bar.setAttribute("aria-hidden", "true");
-      fill.style.width = `${Math.min(100, (100 * need) / scale)}%`;
-      line.style.left = `${(100 * room) / scale}%`;
-      bar.append(fill, line);
-      name.textContent = method;
-      said.textContent = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
-      row.append(name, bar, said);
-      return row;
-    }), Object.assign(document.createElement("p"),
-      { className: "front-small",
-      textContent: `The line: ${gb(room)} of ${sold} GB are left for training.` }));
-    const asked = { model, rank: 16, targets: "all-linear", method: "LoRA", gpu, max_length: fit.max_length };
+    const scale = Math.max(1.6 * room, Math.min(...Object.values(needs))),
+      gb = (size) => `${(size / 2 ** 30).toFixed(1)} GB`;
+    part("memory").replaceChildren(
+      ...Object.entries(needs).map(([method, need]) => {
+        const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map(
+          (tag) => document.createElement(tag),
+        );
+        row.className = "front-method";
+        bar.className = `front-bar${need > room ? " over" : ""}`;
+        bar.setAttribute("aria-hidden", "true");
+        fill.style.width = `${Math.min(100, (100 * need) / scale)}%`;
+        line.style.left = `${(100 * room) / scale}%`;
+        bar.append(fill, line);
+        name.textContent = method;
+        said.textContent = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
+        row.append(name, bar, said);
+        return row;
+      }),
+      Object.assign(document.createElement("p"), {
+        className: "front-small",
+        textContent: `The line: ${gb(room)} of ${sold} GB are left for training.`,
+      }),
+    );
+    const asked = {
+      model,
+      rank: 16,
+      targets: "all-linear",
+      method: "LoRA",
+      gpu,
+      max_length: fit.max_length,
+    };
     part("more").href = `use/fit.html#${new URLSearchParams(asked)}`;
   }
   for (const select of Object.values(choices)) select.addEventListener("input", answer);

@@ -7,38 +7,44 @@
   if (!form || !window.loraPage) return;
 
   const { loraPage: python, loraSafetensors: safetensors } = window;
-  const ROW = 16, BAR = 70;
+  const ROW = 16,
+    BAR = 70;
   const SQUARES = 64; // of singular values in a row, at most
   const EXAMPLES = { first: "example-adapter", second: "austen/genesis-by-peft" };
   const PLACES = { first: "message", second: "compared" };
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
-  const make = (tag, text, name = "") => Object.assign(document.createElement(tag),
-    { textContent: text, className: name });
+  const show = (name, text) => {
+    find(`[data-show="${name}"]`).textContent = text;
+  };
+  const make = (tag, text, name = "") =>
+    Object.assign(document.createElement(tag), { textContent: text, className: name });
   const svg = (tag, attributes, text) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     if (text !== undefined) element.textContent = text;
     return element;
   };
-  const shown = (x) => (typeof x === "number" && !Number.isInteger(x) ? x.toPrecision(4) : String(x ?? ""));
+  const shown = (x) =>
+    typeof x === "number" && !Number.isInteger(x) ? x.toPrecision(4) : String(x ?? "");
   const whole = (n) => n.toLocaleString("en");
-  const bytes = (n) => (n < 2 ** 20 ? `${(n / 2 ** 10).toFixed(1)} KiB` : `${(n / 2 ** 20).toFixed(2)} MiB`);
+  const bytes = (n) =>
+    n < 2 ** 20 ? `${(n / 2 ** 10).toFixed(1)} KiB` : `${(n / 2 ** 20).toFixed(2)} MiB`;
   const tail = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
   const range = (numbers) => {
     const sorted = [...new Set(numbers)].sort((a, b) => a - b);
     return sorted.length > 3 ? `${sorted[0]} to ${sorted.at(-1)}` : sorted.join(", ");
   };
 
-  const given = {}, opened = {}; // files, and what the package says of them, by place
+  const given = {},
+    opened = {}; // files, and what the package says of them, by place
   const working = { first: new AbortController(), second: new AbortController() };
 
   // ---- opening
 
   // A new file stops the work on the old one: the answer to `what`, or nothing if it was stopped.
   async function ask(slot, what, files) {
-    const controller = working[slot] = new AbortController();
+    const controller = (working[slot] = new AbortController());
     form.classList.add("used");
     const answer = await python.ask({ ...what, files }, { signal: controller.signal });
     if (controller.signal.aborted) return undefined;
@@ -53,7 +59,10 @@
   async function open(files, slot) {
     stop(slot);
     const say = (text) => show(PLACES[slot], text);
-    given[slot] = files.map((file) => ({ name: file.name.replace(/ ?\(\d+\)(?=\.\w+$)/, ""), data: file }));
+    given[slot] = files.map((file) => ({
+      name: file.name.replace(/ ?\(\d+\)(?=\.\w+$)/, ""),
+      data: file,
+    }));
     opened[slot] = opened.second = undefined;
     if (slot === "first") find(".inspector-found").hidden = true;
     find(".inspector-both").hidden = true; // of an earlier pair
@@ -75,19 +84,25 @@
 
   // What the headers say, at once
   async function glance() {
-    const mine = given.first, box = find(".inspector-glance");
+    const mine = given.first,
+      box = find(".inspector-glance");
     box.hidden = true;
     const files = mine.filter(({ name }) => name.endsWith(".safetensors"));
     try {
       const tensors = (await Promise.all(files.map(({ data }) => safetensors.header(data)))).flat();
       if (mine !== given.first || !tensors.length) return;
-      const modules = safetensors.modules(tensors), types = [...new Set(tensors.map(({ dtype }) => dtype))];
+      const modules = safetensors.modules(tensors),
+        types = [...new Set(tensors.map(({ dtype }) => dtype))];
       const size = files.reduce((sum, { data }) => sum + data.size, 0);
       box.textContent =
         `Its header: ${whole(tensors.length)} tensors of ${types.join(", ")}, ${bytes(size)}` +
-        (modules.size ? `; ${whole(modules.size)} modules of rank ${range(modules.values())}.` : ".");
+        (modules.size
+          ? `; ${whole(modules.size)} modules of rank ${range(modules.values())}.`
+          : ".");
       box.hidden = false;
-    } catch { /* the package says what is wrong with it */ }
+    } catch {
+      /* the package says what is wrong with it */
+    }
   }
 
   // ---- one adapter
@@ -99,18 +114,28 @@
     show("modules", whole(rows.length));
     show("numbers", whole(contents.parameters));
     show("rank", range(ranks));
-    show("rank for 99 %", known.length ? shown(known.reduce((a, b) => a + b, 0) / known.length) : "unknown");
+    show(
+      "rank for 99 %",
+      known.length ? shown(known.reduce((a, b) => a + b, 0) / known.length) : "unknown",
+    );
     show("dtype", `${format}, ${Object.keys(contents.dtype).join(", ")}`);
     show("base", contents.base || "not said");
     show("message", notes[0] ?? "All modules are finite and do something.");
-    find(".inspector-notes").replaceChildren(...[...notes, ...warned].map((note) => make("li", note)));
+    find(".inspector-notes").replaceChildren(
+      ...[...notes, ...warned].map((note) => make("li", note)),
+    );
     figure(rows, spectra);
     table(".inspector-config", ["property", "value"], words);
-    table(".inspector-modules", opened.first.headings, rows.map((row) => Object.values(row)));
+    table(
+      ".inspector-modules",
+      opened.first.headings,
+      rows.map((row) => Object.values(row)),
+    );
     checked(opened.first.check);
     show("compared", "");
     find(".inspector-found").hidden = false;
-    const asked = Number(new URLSearchParams(location.search).get("r")), most = Math.max(1, ...ranks);
+    const asked = Number(new URLSearchParams(location.search).get("r")),
+      most = Math.max(1, ...ranks);
     part("cut").max = most;
     part("cut").value = asked >= 1 && asked <= most ? asked : most;
     cut();
@@ -118,27 +143,52 @@
 
   function figure(rows, spectra) {
     const picture = find(".inspector-figure");
-    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34], right = 5.6 * letters,
+    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34],
+      right = 5.6 * letters,
       left = right + BAR + 12;
     picture.setAttribute("viewBox", `0 0 ${width} ${ROW * rows.length + 4}`);
     const strongest = Math.max(...rows.map((row) => Number(row.norm) || 0)) || 1;
-    picture.replaceChildren(...rows.flatMap((row, i) => {
-      const y = i * ROW + 2, found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" },
-        tail(row.name, letters))];
-      const s = spectra[row.name].map(Number);
-      if (row.status !== "ok" || !s.length) return [
-        ...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
-      found.push(svg("rect", { class: "norm", x: right + 6, y: y + 3, width: (BAR * row.norm) / strongest,
-        height: ROW - 6 }));
-      const step = Math.min(12, (width - left - 4) / s.length), each = Math.ceil(s.length / SQUARES);
-      s.forEach((x, j) => j % each || found.push(svg("rect", {
-        class: "value", x: left + j * step, y: y + 3, width: each * step * 0.85, height: ROW - 6,
-          opacity: Math.max(0.06, x / s[0]),
-      })));
-      const mark = left + row.rank_for_99 * step - step * 0.08;
-      found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
-      return found;
-    }));
+    picture.replaceChildren(
+      ...rows.flatMap((row, i) => {
+        const y = i * ROW + 2,
+          found = [
+            svg("text", { x: right, y: y + 11, "text-anchor": "end" }, tail(row.name, letters)),
+          ];
+        const s = spectra[row.name].map(Number);
+        if (row.status !== "ok" || !s.length)
+          return [...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
+        found.push(
+          svg("rect", {
+            class: "norm",
+            x: right + 6,
+            y: y + 3,
+            width: (BAR * row.norm) / strongest,
+            height: ROW - 6,
+          }),
+        );
+        const step = Math.min(12, (width - left - 4) / s.length),
+          each = Math.ceil(s.length / SQUARES);
+        s.forEach(
+          (x, j) =>
+            j % each ||
+            found.push(
+              svg("rect", {
+                class: "value",
+                x: left + j * step,
+                y: y + 3,
+                width: each * step * 0.85,
+                height: ROW - 6,
+                opacity: Math.max(0.06, x / s[0]),
+              }),
+            ),
+        );
+        const mark = left + row.rank_for_99 * step - step * 0.08;
+        found.push(
+          svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }),
+        );
+        return found;
+      }),
+    );
   }
 
   // Headings and rows of what a cell shows: text, or a number; `dress` may change a row of the page.
@@ -149,12 +199,14 @@
         const share = tag === "td" && headings[i] === "share" && typeof x === "number";
         const cell = make(tag, share ? `${(100 * x).toFixed(1)} %` : shown(x));
         if (tag === "th") cell.scope = "col";
-        if (rows.some((row) => typeof row[i] === "number" || /°$/.test(row[i]))) cell.className = "number";
+        if (rows.some((row) => typeof row[i] === "number" || /°$/.test(row[i])))
+          cell.className = "number";
         tr.append(cell);
       });
       return tr;
     };
-    const head = make("thead", ""), body = make("tbody", "");
+    const head = make("thead", ""),
+      body = make("tbody", "");
     head.append(line("th", headings));
     for (const row of rows) {
       const tr = line("td", row);
@@ -167,38 +219,54 @@
   // ---- what programs make of it
 
   function checked({ headings, rows, programs, notes }) {
-    const names = (wanted) => Object.keys(programs).filter((name) => programs[name] === wanted).join(", ");
-    const fine = names(true), fails = names(false);
-    show("verdict", `${fine || "no program"} would run it as it is${fails ? `; not so ${fails}` : ""}.`);
-    table(".inspector-check", headings, rows,
-      (row, tr) => { tr.children[headings.indexOf("status")].dataset.status = row[2]; });
+    const names = (wanted) =>
+      Object.keys(programs)
+        .filter((name) => programs[name] === wanted)
+        .join(", ");
+    const fine = names(true),
+      fails = names(false);
+    show(
+      "verdict",
+      `${fine || "no program"} would run it as it is${fails ? `; not so ${fails}` : ""}.`,
+    );
+    table(".inspector-check", headings, rows, (row, tr) => {
+      tr.children[headings.indexOf("status")].dataset.status = row[2];
+    });
     find(".inspector-sources").replaceChildren(...notes.map((note) => make("li", note)));
   }
 
   // ---- two adapters
 
   function compare(say) {
-    const { first, second } = opened, { pairs, diff } = second, [all, ...each] = pairs.rows;
+    const { first, second } = opened,
+      { pairs, diff } = second,
+      [all, ...each] = pairs.rows;
     table(".inspector-pairs", pairs.headings, pairs.rows, ([, share], tr) => {
       tr.children[1].classList.add("bar");
       tr.children[1].style.setProperty("--share", `${100 * share}%`);
     });
     table(".inspector-diff", diff.headings, diff.rows);
     find(".inspector-verdict").textContent = diff.notes.join(" ");
-    const bases = [first, second].map(({ contents }) => contents.base).filter(
-      (name) => typeof name === "string" && name);
-    const apart = new Set(bases).size > 1 ? ` They name different bases: ${bases.join(" and ")}.` : "";
-    say(`${each.length} modules in both, of ${first.rows.length} and ${second.rows.length}. ` +
-      `Overlap ${shown(all[1])}, cosine ${shown(all[2])}.${apart}`);
+    const bases = [first, second]
+      .map(({ contents }) => contents.base)
+      .filter((name) => typeof name === "string" && name);
+    const apart =
+      new Set(bases).size > 1 ? ` They name different bases: ${bases.join(" and ")}.` : "";
+    say(
+      `${each.length} modules in both, of ${first.rows.length} and ${second.rows.length}. ` +
+        `Overlap ${shown(all[1])}, cosine ${shown(all[2])}.${apart}`,
+    );
     find(".inspector-both").hidden = false;
   }
 
   // ---- another rank
 
-  let cutting = false, made; // made: the new adapter
+  let cutting = false,
+    made; // made: the new adapter
 
   async function cut() {
-    const slider = part("cut"), { first } = given;
+    const slider = part("cut"),
+      { first } = given;
     show("r", slider.value);
     const address = new URL(location);
     address.searchParams.set("r", slider.value);
@@ -213,7 +281,7 @@
       if (first !== given.first) break;
       made = answer.file && answer;
       show("error", made ? `${(100 * made.error).toPrecision(3)} %` : "not to be had");
-      show("size", made ? bytes(made.size) : answer.refused ?? answer.text);
+      show("size", made ? bytes(made.size) : (answer.refused ?? answer.text));
       for (const name of ["weights", "settings"]) part(name).disabled = !made;
     }
     cutting = false;
@@ -222,12 +290,18 @@
 
   // ---- files
 
-  const entry = (item) => new Promise((resolve, reject) => { item.file(resolve, reject); });
+  const entry = (item) =>
+    new Promise((resolve, reject) => {
+      item.file(resolve, reject);
+    });
 
   async function inside(folder) {
-    const found = [], reader = folder.createReader();
+    const found = [],
+      reader = folder.createReader();
     for (;;) {
-      const some = await new Promise((resolve, reject) => { reader.readEntries(resolve, reject); });
+      const some = await new Promise((resolve, reject) => {
+        reader.readEntries(resolve, reject);
+      });
       if (!some.length) return Promise.all(found.map(entry));
       found.push(...some.filter((item) => item.isFile));
     }
@@ -237,16 +311,20 @@
     const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const plain = [...files]; // both are gone after the first wait
     if (!entries.some((each) => each.isDirectory)) return plain;
-    return (await Promise.all(entries.map((each) => (each.isDirectory ? inside(each) : entry(each))))).flat();
+    return (
+      await Promise.all(entries.map((each) => (each.isDirectory ? inside(each) : entry(each))))
+    ).flat();
   }
 
   async function example(slot) {
     const { first, second } = given;
     python.start();
-    const files = await Promise.all(["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
-      const answer = await fetch(python.address(`_static/${EXAMPLES[slot]}/${name}`));
-      return new File([await answer.blob()], name);
-    }));
+    const files = await Promise.all(
+      ["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
+        const answer = await fetch(python.address(`_static/${EXAMPLES[slot]}/${name}`));
+        return new File([await answer.blob()], name);
+      }),
+    );
     // unless files were chosen meanwhile
     if (first === given.first && second === given.second) open(files, slot);
   }
@@ -254,7 +332,8 @@
   show("megabytes", python.size);
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const slot of ["first", "second"]) {
-    const input = part(slot), drop = input.closest(".inspector-drop");
+    const input = part(slot),
+      drop = input.closest(".inspector-drop");
     input.addEventListener("focus", python.start); // while files are looked for
     input.addEventListener("change", () => {
       const files = [...input.files];
@@ -274,8 +353,12 @@
     });
   }
   part("cut").addEventListener("input", cut);
-  part("weights").addEventListener("click", () => python.download("adapter_model.safetensors", made.bytes));
-  part("settings").addEventListener("click", () => python.download("adapter_config.json", made.config));
+  part("weights").addEventListener("click", () =>
+    python.download("adapter_model.safetensors", made.bytes),
+  );
+  part("settings").addEventListener("click", () =>
+    python.download("adapter_config.json", made.config),
+  );
   part("example").addEventListener("click", () => example("first"));
   part("other").addEventListener("click", () => example("second"));
 })();

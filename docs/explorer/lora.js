@@ -1,4 +1,4 @@
-// Training of B A by Adam, and singular values: what lora_np.fit does on a LoRA layer, in a few loops.
+// Training of B A, and singular values: what lora_np.fit does on a LoRA layer, in a few loops.
 (() => {
   "use strict";
 
@@ -6,8 +6,9 @@
 
   // M N^T, of rows.
   function times(M, N) {
-    return M.map((row) => Float64Array.from(
-      N, (other) => row.reduce((sum, value, i) => sum + value * other[i], 0)));
+    return M.map((row) =>
+      Float64Array.from(N, (other) => row.reduce((sum, value, i) => sum + value * other[i], 0)),
+    );
   }
 
   const transposed = (M) => Array.from(M[0], (_, j) => Float64Array.from(M, (row) => row[j]));
@@ -17,40 +18,47 @@
     const z = times(x, A);
     const residual = times(z, B).map((row, n) => row.map((value, i) => scale * value - y[n][i]));
     const size = residual.length * residual[0].length;
-    const loss = residual.reduce((sum, row) => sum + row.reduce((s, value) => s + value * value, 0),
-      0) / size;
+    const loss =
+      residual.reduce((sum, row) => sum + row.reduce((s, value) => s + value * value, 0), 0) / size;
     const g = residual.map((row) => row.map((value) => (2 * scale * value) / size));
-    return { loss, B: times(transposed(g), transposed(z)), A: times(transposed(times(g, transposed(B))),
-      transposed(x)) };
+    return {
+      loss,
+      B: times(transposed(g), transposed(z)),
+      A: times(transposed(times(g, transposed(B))), transposed(x)),
+    };
   }
 
-  // Adam (Kingma and Ba, algorithm 1), of both factors.
-  function trainer(task, { A, B }, { alpha, rate, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 }) {
-    const factors = { A: A.map((row) => Float64Array.from(row)), B: B.map((row) => Float64Array.from(row)) };
-    const scale = alpha / A.length;
-    const like = (M) => zeros(M.length, M[0].length);
-    const moments = Object.entries(factors).map(([name, M]) => [name, like(M), like(M)]);
+  // Both factors by Adam (adam.js), a row at a time
+  function trainer(task, { A, B }, { alpha, rate }) {
+    const factors = {
+      A: A.map((row) => Float64Array.from(row)),
+      B: B.map((row) => Float64Array.from(row)),
+    };
+    const scale = alpha / A.length,
+      rows = [...factors.A, ...factors.B];
+    const moves = rows.map(({ length }) => globalThis.loraAdam(length));
     let steps = 0;
     const loss = () => gradients(task, factors, scale).loss;
 
     function step() {
-      const found = gradients(task, factors, scale);
+      const found = gradients(task, factors, scale),
+        slopes = [...found.A, ...found.B];
       steps += 1;
-      for (const [name, m, v] of moments) {
-        factors[name].forEach((row, i) => row.forEach((_, j) => {
-          const g = found[name][i][j];
-          m[i][j] = beta1 * m[i][j] + (1 - beta1) * g;
-          v[i][j] = beta2 * v[i][j] + (1 - beta2) * g * g;
-          row[j] -= (rate * (m[i][j] / (1 - beta1 ** steps))) / (Math.sqrt(v[i][j] / (1 - beta2 ** steps)) +
-            eps);
-        }));
-      }
+      rows.forEach((row, i) => moves[i](row, slopes[i], rate));
       return found.loss;
     }
 
-    const update = () => times(factors.B, transposed(factors.A)).map(
-      (row) => row.map((value) => scale * value));
-    return { step, loss, update, factors, get steps() { return steps; } };
+    const update = () =>
+      times(factors.B, transposed(factors.A)).map((row) => row.map((value) => scale * value));
+    return {
+      step,
+      loss,
+      update,
+      factors,
+      get steps() {
+        return steps;
+      },
+    };
   }
 
   // Singular values by one-sided Jacobi rotations: columns are turned until all are orthogonal.
@@ -61,11 +69,16 @@
       turned = false;
       for (let p = 0; p < columns.length; p += 1) {
         for (let q = p + 1; q < columns.length; q += 1) {
-          const u = columns[p], v = columns[q], a = dot(u, u), b = dot(v, v), c = dot(u, v);
+          const u = columns[p],
+            v = columns[q],
+            a = dot(u, u),
+            b = dot(v, v),
+            c = dot(u, v);
           if (Math.abs(c) <= 1e-14 * Math.sqrt(a * b) || c === 0) continue;
           turned = true;
-          const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.hypot(b - a, 2 * c));
-          const cosine = 1 / Math.sqrt(1 + t * t), sine = t * cosine;
+          const t = (Math.sign(b - a || 1) * 2 * c) / (Math.abs(b - a) + Math.hypot(b - a, 2 * c));
+          const cosine = 1 / Math.sqrt(1 + t * t),
+            sine = t * cosine;
           u.forEach((value, i) => {
             [u[i], v[i]] = [cosine * value - sine * v[i], sine * value + cosine * v[i]];
           });

@@ -20,7 +20,8 @@ const tell = (what) => self.postMessage(what);
 const fetchPlainly = self.fetch.bind(self);
 let loaded = 0;
 self.fetch = async (what, options) => {
-  const url = String(what), name = url.split("/").at(-1);
+  const url = String(what),
+    name = url.split("/").at(-1);
   const hash = integrity[url] ?? options?.integrity;
   const verified = { ...options, integrity: hash };
   const response = await (hash ? fetchPlainly(url, verified) : Promise.reject()).catch(() => {

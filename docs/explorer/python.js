@@ -9,26 +9,53 @@
   const address = (path) => new URL(path, root).href;
   const { wheels, data, runtime, scripts, hashes, bytes, compiled, drawing } = window.loraPython;
   const integrity = Object.fromEntries(
-    Object.entries(hashes).map(([path, hash]) => [address(path), hash]));
+    Object.entries(hashes).map(([path, hash]) => [address(path), hash]),
+  );
   const megabytes = (n) => (n / 1e6).toFixed(0);
 
-  let worker, expected, calls = 0;
+  let worker,
+    expected,
+    calls = 0;
   const waiting = new Map(); // what was asked of Python, by its number
-  const python = window.loraPage = { there: false, life: 0, size: megabytes(bytes + compiled), start, stop,
-    ask, field, address, download };
+  const python = (window.loraPage = {
+    there: false,
+    life: 0,
+    size: megabytes(bytes + compiled),
+    start,
+    stop,
+    ask,
+    field,
+    address,
+    download,
+  });
 
-  function start() { // a stop begins another life
+  function start() {
+    // a stop begins another life
     if (worker) return;
-    const begun = worker = launched();
+    const begun = (worker = launched());
     const ours = (what) => begun === worker && what();
-    begun.then((started) => {
-      started.addEventListener("message", ({ data }) => ours(() => heard(data)));
-      started.addEventListener("error", () => ours(
-        () => stop("Python could not be started here. Try another browser, or take the exercises home.")));
-    }).catch((error) => ours(() => stop(`Python could not be loaded (${error.message}). Try again.`)));
+    begun
+      .then((started) => {
+        started.addEventListener("message", ({ data }) => ours(() => heard(data)));
+        started.addEventListener("error", () =>
+          ours(() =>
+            stop(
+              "Python could not be started here. Try another browser, or take the exercises home.",
+            ),
+          ),
+        );
+      })
+      .catch((error) =>
+        ours(() => stop(`Python could not be loaded (${error.message}). Try again.`)),
+      );
     expected = bytes;
-    send({ runtime: address(runtime), wheels: wheels.map(address), data, integrity,
-      folder: address("_static/data/") });
+    send({
+      runtime: address(runtime),
+      wheels: wheels.map(address),
+      data,
+      integrity,
+      folder: address("_static/data/"),
+    });
     loading(0);
   }
 
@@ -66,7 +93,8 @@
     if (data.done) finish(data.id, data);
     else if (data.began) {
       asked.runs = true;
-      const late = `${asked.name} has not returned for ${asked.seconds} seconds. ` +
+      const late =
+        `${asked.name} has not returned for ${asked.seconds} seconds. ` +
         "Is there a loop that does not end?";
       if (asked.seconds) asked.late = setTimeout(() => stop(late), 1000 * asked.seconds);
       loading();
@@ -117,19 +145,23 @@
       bar.hidden = loaded === undefined || !bar.closest(".used");
       if (bar.hidden) continue;
       // of which the latter is not counted as it comes
-      const share = loaded / expected, all = expected + compiled;
+      const share = loaded / expected,
+        all = expected + compiled;
       if (loaded && share < 0.99) progress.value = share;
       else progress.removeAttribute("value"); // under way, how far is unknown
-      bar.querySelector("span").textContent = share < 0.99
-        ? `Loading Python: ${megabytes(share * all)} of ${megabytes(all)} MB`
-        : "Starting Python";
+      bar.querySelector("span").textContent =
+        share < 0.99
+          ? `Loading Python: ${megabytes(share * all)} of ${megabytes(all)} MB`
+          : "Starting Python";
     }
   }
 
   // A file that the reader's browser saves.
   function download(name, content) {
-    const link = Object.assign(document.createElement("a"),
-      { href: URL.createObjectURL(new Blob([content])), download: name });
+    const link = Object.assign(document.createElement("a"), {
+      href: URL.createObjectURL(new Blob([content])),
+      download: name,
+    });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
@@ -160,22 +192,28 @@
 
   // A new line is indented as the one before it, and deeper after a colon.
   function newLine(area) {
-    const line = area.value.slice(area.value.lastIndexOf("\n", area.selectionStart - 1) + 1,
-      area.selectionStart);
+    const line = area.value.slice(
+      area.value.lastIndexOf("\n", area.selectionStart - 1) + 1,
+      area.selectionStart,
+    );
     put(area, `\n${line.match(/^ */)[0]}${/:\s*$/.test(line) ? INDENT : ""}`);
   }
 
   // Parts of Python that have a colour, in the classes of the site's style for code.
-  const WORDS = "and as assert async await break class continue def del elif else " +
+  const WORDS =
+    "and as assert async await break class continue def del elif else " +
     "except finally for from global if import in is " +
     "lambda nonlocal not or pass raise return try while with yield False None True";
-  const PARTS = new RegExp([
-    "(?<c1>#.*)",
-    `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|` +
-      `[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
-    `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
-    "\\b(?<mi>\\d[\\w.]*)",
-  ].join("|"), "g");
+  const PARTS = new RegExp(
+    [
+      "(?<c1>#.*)",
+      `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|` +
+        `[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
+      `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
+      "\\b(?<mi>\\d[\\w.]*)",
+    ].join("|"),
+    "g",
+  );
 
   function coloured(code) {
     const parts = [];
@@ -194,7 +232,8 @@
   // Make a field for code of a textarea: colours below its own letters, which are not seen; the keys of an
   // editor.
   function field(area, { run, check = run }) {
-    const box = document.createElement("div"), colours = document.createElement("pre");
+    const box = document.createElement("div"),
+      colours = document.createElement("pre");
     box.className = "code-field";
     colours.className = "highlight";
     colours.ariaHidden = "true";
@@ -206,7 +245,8 @@
     let leaving = false; // after Escape, Tab leaves the field
     area.addEventListener("keydown", (event) => {
       if (event.isComposing || event.key === "Shift") return;
-      const indents = event.key === "Tab" && !leaving && !event.ctrlKey && !event.altKey && !event.metaKey;
+      const indents =
+        event.key === "Tab" && !leaving && !event.ctrlKey && !event.altKey && !event.metaKey;
       leaving = event.key === "Escape";
       if (!indents && (event.key !== "Enter" || event.altKey)) return;
       event.preventDefault();
@@ -215,8 +255,11 @@
       else if (event.shiftKey) run();
       else newLine(area);
     });
-    area.addEventListener("blur", () => { leaving = false; });
-    return (code) => { // in place of what was written
+    area.addEventListener("blur", () => {
+      leaving = false;
+    });
+    return (code) => {
+      // in place of what was written
       area.value = code;
       colour();
     };

@@ -8,7 +8,8 @@ window.loraSpeak = (() => {
 
   // y = W x for W (d, k), row by row
   function times(W, x) {
-    const k = x.length, y = new Float64Array(W.length / k);
+    const k = x.length,
+      y = new Float64Array(W.length / k);
     for (let i = 0, at = 0; i < y.length; i++) {
       let sum = 0;
       for (let j = 0; j < k; j++) sum += W[at++] * x[j];
@@ -29,8 +30,14 @@ window.loraSpeak = (() => {
   // The numbers of a file, by name
   async function read(file) {
     const tensors = await header(file);
-    return new Map(await Promise.all(
-      tensors.map(async (tensor) => [tensor.name, Float64Array.from(await numbers(file, tensor))])));
+    return new Map(
+      await Promise.all(
+        tensors.map(async (tensor) => [
+          tensor.name,
+          Float64Array.from(await numbers(file, tensor)),
+        ]),
+      ),
+    );
   }
 
   async function load(file, config, tokenizer) {
@@ -41,12 +48,20 @@ window.loraSpeak = (() => {
     const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => {
       const at = (name) => weights.get(`model.layers.${i}.${name}.weight`);
       const layer = { before: at("input_layernorm"), between: at("post_attention_layernorm") };
-      for (const kind of KINDS) layer[kind] = at(
-        `${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`);
+      for (const kind of KINDS)
+        layer[kind] = at(
+          `${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`,
+        );
       return layer;
     });
-    return { config, vocabulary, characters, layers, embedding: weights.get("model.embed_tokens.weight"),
-      last: weights.get("model.norm.weight") };
+    return {
+      config,
+      vocabulary,
+      characters,
+      layers,
+      embedding: weights.get("model.embed_tokens.weight"),
+      last: weights.get("model.norm.weight"),
+    };
   }
 
   // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so: rows of B (r,
@@ -56,9 +71,11 @@ window.loraSpeak = (() => {
     for (const [name, A] of adapter) {
       const [, path, number, kind] = name.match(/^(.*layers\.(\d+)\.\w+\.(\w+))\.A$/) ?? [];
       if (!path || !rank || !wanted(Number(number), kind)) continue;
-      const B = adapter.get(`${path}.B`), W = layers[number][kind].slice();
-      const full = A.length * B.length / W.length; // r k r d / (d k) is r squared
-      const d = B.length / Math.sqrt(full), k = A.length / Math.sqrt(full);
+      const B = adapter.get(`${path}.B`),
+        W = layers[number][kind].slice();
+      const full = (A.length * B.length) / W.length; // r k r d / (d k) is r squared
+      const d = B.length / Math.sqrt(full),
+        k = A.length / Math.sqrt(full);
       for (let r = 0; r < Math.min(rank, Math.sqrt(full)); r++) {
         for (let i = 0, at = 0; i < d; i++) {
           const left = B[r * d + i];
@@ -72,9 +89,16 @@ window.loraSpeak = (() => {
 
   // Takes one token after the other, and gives the logits of the next.
   function reader(model) {
-    const { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv, rms_norm_eps: eps,
-      rope_theta: theta } = model.config;
-    const width = model.config.head_dim || d / heads, half = width / 2, group = heads / kv;
+    const {
+      hidden_size: d,
+      num_attention_heads: heads,
+      num_key_value_heads: kv,
+      rms_norm_eps: eps,
+      rope_theta: theta,
+    } = model.config;
+    const width = model.config.head_dim || d / heads,
+      half = width / 2,
+      group = heads / kv;
     const kept = model.layers.map(() => ({ k: [], v: [] }));
     let position = 0;
 
@@ -82,8 +106,11 @@ window.loraSpeak = (() => {
       const y = new Float64Array(x.length);
       for (let start = 0; start < x.length; start += width) {
         for (let i = 0; i < half; i++) {
-          const angle = position * theta ** (-i / half), cos = Math.cos(angle), sin = Math.sin(angle);
-          const a = x[start + i], b = x[start + half + i];
+          const angle = position * theta ** (-i / half),
+            cos = Math.cos(angle),
+            sin = Math.sin(angle);
+          const a = x[start + i],
+            b = x[start + half + i];
           y[start + i] = a * cos - b * sin;
           y[start + half + i] = b * cos + a * sin;
         }
@@ -97,13 +124,15 @@ window.loraSpeak = (() => {
       v.push(times(layer.v_proj, x));
       const mixed = new Float64Array(heads * width);
       for (let h = 0; h < heads; h++) {
-        const from = h * width, of = Math.floor(h / group) * width;
+        const from = h * width,
+          of = Math.floor(h / group) * width;
         const scores = k.map((key) => {
           let sum = 0;
           for (let i = 0; i < width; i++) sum += q[from + i] * key[of + i];
           return sum / Math.sqrt(width);
         });
-        const largest = Math.max(...scores), weights = scores.map((score) => Math.exp(score - largest));
+        const largest = Math.max(...scores),
+          weights = scores.map((score) => Math.exp(score - largest));
         const total = weights.reduce((a, b) => a + b, 0);
         weights.forEach((weight, t) => {
           for (let i = 0; i < width; i++) mixed[from + i] += (weight / total) * v[t][of + i];
@@ -114,8 +143,10 @@ window.loraSpeak = (() => {
 
     function mlp(layer, x) {
       const up = times(layer.up_proj, x);
-      return times(layer.down_proj, times(layer.gate_proj, x).map(
-        (gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]));
+      return times(
+        layer.down_proj,
+        times(layer.gate_proj, x).map((gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]),
+      );
     }
 
     return (token) => {
@@ -151,24 +182,38 @@ window.loraSpeak = (() => {
 
   function logProbability(logits, token) {
     const largest = Math.max(...logits);
-    return logits[token] - largest - Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest),
-      0));
+    return (
+      logits[token] -
+      largest -
+      Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0))
+    );
   }
 
   // Yields characters, as many as fit the positions that the model knows, and the gain of each: by how much
   // its logarithm of the probability is above that of another model after the same text.
   function* generate(model, prompt, { temperature = 0.7, seed = 0, most = 240, other } = {}) {
-    const read = reader(model), compare = other && reader(other), uniform = random(seed);
-    const tokens = [...prompt].map((character) => model.vocabulary[character]).filter(
-      (token) => token !== undefined);
+    const read = reader(model),
+      compare = other && reader(other),
+      uniform = random(seed);
+    const tokens = [...prompt]
+      .map((character) => model.vocabulary[character])
+      .filter((token) => token !== undefined);
     let logits, others;
-    const take = (token) => { logits = read(token); others = compare?.(token); };
+    const take = (token) => {
+      logits = read(token);
+      others = compare?.(token);
+    };
     tokens.forEach(take);
-    for (let i = tokens.length; i < Math.min(model.config.max_position_embeddings, tokens.length + most);
-      i++) {
+    for (
+      let i = tokens.length;
+      i < Math.min(model.config.max_position_embeddings, tokens.length + most);
+      i++
+    ) {
       const token = drawn(logits, temperature, uniform);
-      yield { character: model.characters[token], gain: compare ? logProbability(
-        logits, token) - logProbability(others, token) : 0 };
+      yield {
+        character: model.characters[token],
+        gain: compare ? logProbability(logits, token) - logProbability(others, token) : 0,
+      };
       take(token);
     }
   }

@@ -15,13 +15,19 @@
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
+  const show = (name, text) => {
+    find(`[data-show="${name}"]`).textContent = text;
+  };
   const boxes = (name) => [...form.querySelectorAll(`[name=${name}]`)];
-  const chosen = (name) => boxes(name).filter((box) => box.checked).flatMap((box) => box.value.split(","));
+  const chosen = (name) =>
+    boxes(name)
+      .filter((box) => box.checked)
+      .flatMap((box) => box.value.split(","));
   const all = (name) => boxes(name).every((box) => box.checked);
   const whole = (n) => n.toLocaleString("en-US");
 
-  let seed = 0, run = 0;
+  let seed = 0,
+    run = 0;
 
   // ---- files, each of them once, and only when something is to be said that is not recorded
 
@@ -30,13 +36,19 @@
     if (!kept.has(key)) kept.set(key, make());
     return kept.get(key);
   };
-  const files = (folder, names) => Promise.all(names.map(async (name) => {
-    const answer = await fetch(new URL(`_static/${folder}/${name}`, root));
-    return name.endsWith(".json") ? answer.json() : answer.blob();
-  }));
-  const base = () => once("",
-    async () => load(...await files("austen", ["model.safetensors", "config.json", "tokenizer.json"])));
-  const adapter = (folder) => once(folder, async () => read(...await files(folder, ["ordered.safetensors"])));
+  const files = (folder, names) =>
+    Promise.all(
+      names.map(async (name) => {
+        const answer = await fetch(new URL(`_static/${folder}/${name}`, root));
+        return name.endsWith(".json") ? answer.json() : answer.blob();
+      }),
+    );
+  const base = () =>
+    once("", async () =>
+      load(...(await files("austen", ["model.safetensors", "config.json", "tokenizer.json"]))),
+    );
+  const adapter = (folder) =>
+    once(folder, async () => read(...(await files(folder, ["ordered.safetensors"]))));
 
   async function open(name = part("adapter").value) {
     const [model, found] = await Promise.all([base(), adapter(styles[name].folder)]);
@@ -49,14 +61,19 @@
   const rank = () => style().losses[Number(part("rank").value)][0];
   const temperature = () => Number(part("temperature").value);
   const recorded = () =>
-    seed === 0 && part("prompt").value === style().prompt && temperature() === BEST && rank() === style(
-      ).losses.at(-1)[0] && all("layer") && all("kind");
+    seed === 0 &&
+    part("prompt").value === style().prompt &&
+    temperature() === BEST &&
+    rank() === style().losses.at(-1)[0] &&
+    all("layer") &&
+    all("kind");
 
   function count() {
-    const layers = chosen("layer").length, kinds = new Set(chosen("kind"));
+    const layers = chosen("layer").length,
+      kinds = new Set(chosen("kind"));
     let numbers = 0;
-    for (const [kind, [d, k]] of Object.entries(style().shapes)) if (kinds.has(kind)) numbers += rank() * (
-      d + k) * layers;
+    for (const [kind, [d, k]] of Object.entries(style().shapes))
+      if (kinds.has(kind)) numbers += rank() * (d + k) * layers;
     return numbers;
   }
 
@@ -70,47 +87,78 @@
     set("r", String(rank()), String(style().losses.at(-1)[0]));
     set("prompt", part("prompt").value, style().prompt);
     set("t", String(temperature()), String(BEST));
-    set("layers", chosen("layer").join(""), boxes("layer").map((box) => box.value).join(""));
-    set("maps", chosen("kind").join(","), boxes("kind").map((box) => box.value).join(","));
+    set(
+      "layers",
+      chosen("layer").join(""),
+      boxes("layer")
+        .map((box) => box.value)
+        .join(""),
+    );
+    set(
+      "maps",
+      chosen("kind").join(","),
+      boxes("kind")
+        .map((box) => box.value)
+        .join(","),
+    );
     history.replaceState(null, "", address);
   }
 
   function state() {
     remember();
-    const { losses, title } = style(), numbers = count();
+    const { losses, title } = style(),
+      numbers = count();
     // losses were measured for whole adapters only
     const measured = !numbers || (all("layer") && all("kind"));
     const loss = numbers ? losses[Number(part("rank").value)][1] : losses[0][1];
     part("rank").setAttribute("aria-valuetext", `rank ${rank()}`);
     show("rank", rank() ? rank() : "0: no adapter");
-    show("temperature", `${temperature()}${temperature() === BEST ? ", the best" : `; the best is ${BEST}`}`);
+    show(
+      "temperature",
+      `${temperature()}${temperature() === BEST ? ", the best" : `; the best is ${BEST}`}`,
+    );
     show("count", whole(numbers));
     show("name", numbers ? `With the adapter: ${title}` : "No adapter: the same");
     show("base-loss", losses[0][1].toFixed(2));
     show("loss", measured ? loss.toFixed(2) : "not measured for a part");
-    show("verdict", numbers
-      ? `${whole(numbers)} parameters, ${(100 * numbers / NUMBERS).toFixed(1)} % of the model` +
-        `${measured ? `: loss ${losses[0][1].toFixed(2)} falls to ${loss.toFixed(2)}` : ""}.`
-      : "Nothing is added to the base.");
+    show(
+      "verdict",
+      numbers
+        ? `${whole(numbers)} parameters, ${((100 * numbers) / NUMBERS).toFixed(1)} % of the model` +
+            `${measured ? `: loss ${losses[0][1].toFixed(2)} falls to ${loss.toFixed(2)}` : ""}.`
+        : "Nothing is added to the base.",
+    );
     plot(measured, loss);
   }
 
   // ---- the loss of each rank
 
   function plot(measured, loss) {
-    const { losses } = style(), last = losses.length - 1, high = losses[0][1], low = losses.at(-1)[1];
+    const { losses } = style(),
+      last = losses.length - 1,
+      high = losses[0][1],
+      low = losses.at(-1)[1];
     const across = (i) => 6 + (300 * i) / last;
     const down = (value) => 26 + (54 * (high - value)) / (high - low);
     find(".speaker-line").setAttribute(
-      "d", `M${losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`).join("L")}`);
-    find('[data-part="points"]').replaceChildren(...losses.map(([r], i) => {
-      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
-      for (const [name, value] of Object.entries(
-        { x: across(i), y: 100, "text-anchor": "middle" })) text.setAttribute(name, value);
-      text.textContent = r;
-      return text;
-    }));
-    const at = losses.findIndex(([, value]) => value === loss), dot = find(".speaker-dot"),
+      "d",
+      `M${losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`).join("L")}`,
+    );
+    find('[data-part="points"]').replaceChildren(
+      ...losses.map(([r], i) => {
+        const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+        for (const [name, value] of Object.entries({
+          x: across(i),
+          y: 100,
+          "text-anchor": "middle",
+        }))
+          text.setAttribute(name, value);
+        text.textContent = r;
+        return text;
+      }),
+    );
+    const at = losses.findIndex(([, value]) => value === loss),
+      dot = find(".speaker-dot"),
       label = find(".speaker-loss");
     for (const element of [dot, label]) element.classList.toggle("partly", !measured);
     dot.setAttribute("cx", across(at));
@@ -151,20 +199,32 @@
       text("base", prompt, style().base);
       text("text", prompt, style().text, style().gains);
       show("speed", "recorded");
-      show("status", `Without the adapter: ${prompt}${style().base} With it: ${prompt}${style().text}`);
+      show(
+        "status",
+        `Without the adapter: ${prompt}${style().base} With it: ${prompt}${style().text}`,
+      );
       return;
     }
     const { model, adapter } = await open();
     if (mine !== run) return;
-    const layers = new Set(chosen("layer").map(Number)), kinds = new Set(chosen("kind"));
-    const tuned = adapted(model, adapter, rank(), (layer, kind) => layers.has(layer) && kinds.has(kind));
+    const layers = new Set(chosen("layer").map(Number)),
+      kinds = new Set(chosen("kind"));
+    const tuned = adapted(
+      model,
+      adapter,
+      rank(),
+      (layer, kind) => layers.has(layer) && kinds.has(kind),
+    );
     const settings = { seed, most, temperature: temperature() };
-    const voices = { base: voice(generate(model, prompt, settings)),
-      text: voice(generate(tuned, prompt, { ...settings, other: model })) };
+    const voices = {
+      base: voice(generate(model, prompt, settings)),
+      text: voice(generate(tuned, prompt, { ...settings, other: model })),
+    };
     let spent = 0;
     const step = () => {
       if (mine !== run) return;
-      const begin = performance.now(), speaking = Object.values(voices);
+      const begin = performance.now(),
+        speaking = Object.values(voices);
       while (performance.now() - begin < 12 && speaking.some(({ ended }) => !ended)) {
         for (const each of speaking) {
           const { value, done } = each.words.next();
@@ -180,7 +240,10 @@
         text("base", prompt, voices.base.said);
         text("text", prompt, voices.text.said, voices.text.gains);
       }
-      show("speed", whole(Math.round((1000 * (voices.base.said.length + voices.text.said.length)) / spent)));
+      show(
+        "speed",
+        whole(Math.round((1000 * (voices.base.said.length + voices.text.said.length)) / spent)),
+      );
       if (!ended) requestAnimationFrame(step);
       else {
         const [without, tuned] = [voices.base.said, voices.text.said];
@@ -192,8 +255,11 @@
 
   // Another adapter begins with all its ranks, and with its own prompt unless the reader has written one.
   function take() {
-    if (Object.values(styles).some(({ prompt }) => prompt === part("prompt").value) ||
-      !part("prompt").value) part("prompt").value = style().prompt;
+    if (
+      Object.values(styles).some(({ prompt }) => prompt === part("prompt").value) ||
+      !part("prompt").value
+    )
+      part("prompt").value = style().prompt;
     part("rank").max = style().losses.length - 1;
     part("rank").value = part("rank").max;
     speak();
@@ -207,10 +273,10 @@
     part("rank").value = at < 0 ? part("rank").max : at;
     part("prompt").value = (asked.get("prompt") ?? style().prompt).slice(0, 80);
     part("temperature").value = /^\d(\.\d)?$/.test(asked.get("t")) ? asked.get("t") : BEST;
-    if (asked.has("layers")) for (const box of boxes("layer")) box.checked = asked.get("layers").includes(
-      box.value);
-    if (asked.has("maps")) for (const box of boxes("kind")) box.checked = asked.get("maps").includes(
-      box.value);
+    if (asked.has("layers"))
+      for (const box of boxes("layer")) box.checked = asked.get("layers").includes(box.value);
+    if (asked.has("maps"))
+      for (const box of boxes("kind")) box.checked = asked.get("maps").includes(box.value);
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());

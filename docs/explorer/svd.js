@@ -3,22 +3,30 @@
 (() => {
   "use strict";
 
-  const dot = (a, b) => { let sum = 0; for (let i = 0; i < a.length; i++) sum += a[i] * b[i]; return sum; };
+  const dot = (a, b) => {
+    let sum = 0;
+    for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+    return sum;
+  };
 
   // In steps, so that a page can draw in between
   function* rotating(M) {
-    const n = M.length, V = M.map((_, j) => Float64Array.from({ length: n }, (_, i) => Number(i === j)));
+    const n = M.length,
+      V = M.map((_, j) => Float64Array.from({ length: n }, (_, i) => Number(i === j)));
     for (let sweep = 0, turned = true; turned && sweep < 60; sweep++) {
       turned = false;
       for (let p = 0; p < n; p++) {
         yield;
         for (let q = p + 1; q < n; q++) {
-          const a = dot(M[p], M[p]), b = dot(M[q], M[q]), c = dot(M[p], M[q]);
+          const a = dot(M[p], M[p]),
+            b = dot(M[q], M[q]),
+            c = dot(M[p], M[q]);
           if (Math.abs(c) <= 1e-15 * Math.sqrt(a * b) || c === 0) continue;
           turned = true;
           const zeta = (b - a) / (2 * c);
           const t = (zeta < 0 ? -1 : 1) / (Math.abs(zeta) + Math.hypot(1, zeta));
-          const cos = 1 / Math.hypot(1, t), sin = cos * t;
+          const cos = 1 / Math.hypot(1, t),
+            sin = cos * t;
           for (const set of [M, V]) {
             for (let i = 0; i < set[p].length; i++) {
               const x = set[p][i];
@@ -48,7 +56,7 @@
 
   const jacobi = (M) => finished(rotating(M));
 
-  if (typeof window === "undefined") self.addEventListener("message", ({ data }) => self.postMessage(
-    jacobi(data)));
+  if (typeof window === "undefined")
+    self.addEventListener("message", ({ data }) => self.postMessage(jacobi(data)));
   else window.loraSvd = { dot, jacobi, rotating, finished };
 })();

@@ -11,14 +11,21 @@
   const [d, k] = [task.y[0].length, task.x[0].length];
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   // steps in a frame: slow enough to watch, unless nothing is to move
-  const STEPS = 400, FRAME = still ? 25 : 2;
-  const LEFT = 36, RIGHT = 320, TOP = 16, BOTTOM = 164; // of the plot; the names of curves stand to the right
-  const KEPT = 5, ENOUGH = 20; // curves that are kept, and the steps that make one worth it
+  const STEPS = 400,
+    FRAME = still ? 25 : 2;
+  const LEFT = 36,
+    RIGHT = 320,
+    TOP = 16,
+    BOTTOM = 164; // of the plot; the names of curves stand to the right
+  const KEPT = 5,
+    ENOUGH = 20; // curves that are kept, and the steps that make one worth it
   const RATES = [0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3];
   const STARTS = { B: "B = 0", both: "both 0", none: "both random" };
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
+  const show = (name, text) => {
+    find(`[data-show="${name}"]`).textContent = text;
+  };
   const set = (element, attributes, text = "") => {
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     element.textContent = text;
@@ -28,17 +35,28 @@
     set(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, text);
 
   const chosen = () => ({
-    rank: Number(part("rank").value), alpha: 2 ** Number(part("alpha").value),
-      rate: RATES[Number(part("rate").value)], start: part("start").value,
+    rank: Number(part("rank").value),
+    alpha: 2 ** Number(part("alpha").value),
+    rate: RATES[Number(part("rate").value)],
+    start: part("start").value,
   });
   const same = (one, other) => Object.keys(one).every((name) => one[name] === other[name]);
 
-  let settings, run, losses = [], old = [], frame = 0, seen = false;
+  let settings,
+    run,
+    losses = [],
+    old = [],
+    frame = 0,
+    seen = false;
 
   // ---- matrices
 
-  const best = (rank) => task.left.map((row) => Float64Array.from({ length: k }, (_, j) =>
-    row.slice(0, rank).reduce((sum, value, r) => sum + value * task.right[r][j], 0)));
+  const best = (rank) =>
+    task.left.map((row) =>
+      Float64Array.from({ length: k }, (_, j) =>
+        row.slice(0, rank).reduce((sum, value, r) => sum + value * task.right[r][j], 0),
+      ),
+    );
   const largest = Math.max(...best(8).flatMap((row) => [...row].map(Math.abs)));
 
   // Blue below zero, white at zero, orange above, as on all pages.
@@ -46,11 +64,15 @@
     const canvas = find(`[data-canvas="${name}"]`);
     [canvas.width, canvas.height] = [M[0].length, M.length];
     const image = new ImageData(canvas.width, canvas.height);
-    M.forEach((row, i) => row.forEach((value, j) => {
-      const share = Math.min(1, Math.abs(value) / limit);
-      const colour = window.colour(value < 0 ? "minus" : "plus").map((end) => 255 + share * (end - 255));
-      image.data.set([...colour, 255], 4 * (i * canvas.width + j));
-    }));
+    M.forEach((row, i) =>
+      row.forEach((value, j) => {
+        const share = Math.min(1, Math.abs(value) / limit);
+        const colour = window
+          .colour(value < 0 ? "minus" : "plus")
+          .map((end) => 255 + share * (end - 255));
+        image.data.set([...colour, 255], 4 * (i * canvas.width + j));
+      }),
+    );
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
@@ -65,15 +87,18 @@
 
   // ---- the loss
 
-  const lowest = Math.log(task.best.at(-1) * 0.65), highest = Math.log(task.best[0] * 1.6);
+  const lowest = Math.log(task.best.at(-1) * 0.65),
+    highest = Math.log(task.best[0] * 1.6);
   const across = (step) => LEFT + ((RIGHT - LEFT) * step) / STEPS;
   const down = (loss) => {
     const share = (highest - Math.log(Math.max(loss, 1e-12))) / (highest - lowest);
     return TOP + (BOTTOM - TOP) * Math.min(1.02, Math.max(-0.02, share));
   };
   const path = (values) =>
-    `M${values.map((value, step) => [across(step), down(Number.isFinite(value) ? value : 1e9)])
-      .map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L")}`;
+    `M${values
+      .map((value, step) => [across(step), down(Number.isFinite(value) ? value : 1e9)])
+      .map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`)
+      .join("L")}`;
 
   function axis() {
     const group = find(".axis");
@@ -81,8 +106,8 @@
       group.append(svg("line", { x1: LEFT, x2: RIGHT, y1: down(loss), y2: down(loss) }));
       group.append(svg("text", { x: LEFT - 5, y: down(loss) + 4, "text-anchor": "end" }, loss));
     }
-    for (const step of [0, 200, 400]) group.append(
-      svg("text", { x: across(step), y: BOTTOM + 15, "text-anchor": "middle" }, step));
+    for (const step of [0, 200, 400])
+      group.append(svg("text", { x: across(step), y: BOTTOM + 15, "text-anchor": "middle" }, step));
     group.append(svg("text", { x: across(200), y: BOTTOM + 30, "text-anchor": "middle" }, "steps"));
     group.append(svg("text", { x: 0, y: 10 }, "loss"));
   }
@@ -95,16 +120,23 @@
 
   // What tells an old run from this one.
   function difference(other) {
-    const names = { rank: `rank ${other.rank}`, alpha: `alpha ${other.alpha}`, rate: `rate ${other.rate}`,
-      start: STARTS[other.start] };
-    const found = Object.keys(names).filter((name) => other[name] !== settings[name]).map(
-      (name) => names[name]);
+    const names = {
+      rank: `rank ${other.rank}`,
+      alpha: `alpha ${other.alpha}`,
+      rate: `rate ${other.rate}`,
+      start: STARTS[other.start],
+    };
+    const found = Object.keys(names)
+      .filter((name) => other[name] !== settings[name])
+      .map((name) => names[name]);
     return found.length > 2 ? `${found[0]}, …` : found.join(", ");
   }
 
   function curves() {
-    const shown = [...old.map((each) => ({ text: difference(each.settings), losses: each.losses })),
-      { text: "this run", losses, now: true }];
+    const shown = [
+      ...old.map((each) => ({ text: difference(each.settings), losses: each.losses })),
+      { text: "this run", losses, now: true },
+    ];
     find(".old").replaceChildren(...old.map((each) => svg("path", { d: path(each.losses) })));
     find(".curve").setAttribute("d", path(losses));
     let free = TOP; // names keep their order and do not cover each other
@@ -121,25 +153,35 @@
     const found = singularValues(run.update()).slice(0, 10);
     const most = Math.max(task.values[0], found[0]) || 1;
     const height = (value) => (94 * value) / most;
-    find(".bars").replaceChildren(...Array.from({ length: 10 }, (_, i) => {
-      const group = svg("g", {});
-      const x = 16 + i * 29;
-      const value = found[i] > 1e-9 ? found[i] : 0;
-      group.append(svg("rect", { class: "bar", x, y: 102 - height(value), width: 18,
-        height: height(value) }));
-      const goal = 102 - height(task.values[i]);
-      group.append(svg("line", { class: "goal", x1: x - 3, x2: x + 21, y1: goal, y2: goal }));
-      return group;
-    }));
+    find(".bars").replaceChildren(
+      ...Array.from({ length: 10 }, (_, i) => {
+        const group = svg("g", {});
+        const x = 16 + i * 29;
+        const value = found[i] > 1e-9 ? found[i] : 0;
+        group.append(
+          svg("rect", {
+            class: "bar",
+            x,
+            y: 102 - height(value),
+            width: 18,
+            height: height(value),
+          }),
+        );
+        const goal = 102 - height(task.values[i]);
+        group.append(svg("line", { class: "goal", x1: x - 3, x2: x + 21, y1: goal, y2: goal }));
+        return group;
+      }),
+    );
   }
 
   function verdict() {
     const loss = losses.at(-1);
-    if (!Number.isFinite(loss) || loss > 20 * task.best[
-      0]) return "It diverges: the learning rate is too high for this alpha.";
-    if (settings.start === "both" &&
-      run.steps) return "Nothing moves: with both factors 0, both gradients are 0.";
-    if (loss <= task.best[settings.rank] * 1.005) return "It has found the best update of this rank.";
+    if (!Number.isFinite(loss) || loss > 20 * task.best[0])
+      return "It diverges: the learning rate is too high for this alpha.";
+    if (settings.start === "both" && run.steps)
+      return "Nothing moves: with both factors 0, both gradients are 0.";
+    if (loss <= task.best[settings.rank] * 1.005)
+      return "It has found the best update of this rank.";
     return run.steps >= STEPS ? "Not there yet: a higher rate or alpha gets there sooner." : "";
   }
 
@@ -211,7 +253,9 @@
 
   function recall() {
     const state = new URLSearchParams(location.hash.slice(1));
-    const set = (name, value) => { if (Number.isFinite(value) && value >= 0) part(name).value = value; };
+    const set = (name, value) => {
+      if (Number.isFinite(value) && value >= 0) part(name).value = value;
+    };
     set("rank", Number(state.get("rank") ?? 3));
     set("alpha", Math.log2(Number(state.get("alpha") ?? 8)));
     const near = RATES.findIndex((value) => value >= Number(state.get("rate") ?? 0.02));
@@ -236,11 +280,14 @@
   axis();
   recall();
 
-  const sight = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    sight.disconnect();
-    seen = true;
-    go();
-  }, { threshold: 0.6 });
+  const sight = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      sight.disconnect();
+      seen = true;
+      go();
+    },
+    { threshold: 0.6 },
+  );
   sight.observe(find(".training-scene"));
 })();

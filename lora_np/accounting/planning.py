@@ -234,6 +234,8 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
         "some per cent more time, and host memory",
     ),
 }
+# all combinations in the order to try them, the fewest first
+TRIALS = [*chain.from_iterable(combinations(SWITCHES, n + 1) for n in range(len(SWITCHES)))]
 SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
     "batch_size": ("batch size", "accumulate gradients to keep the batch"),
@@ -498,41 +500,42 @@ def _remedies(
     if choice.verdict == "fits":
         return
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
-    names = [name for name in SWITCHES if name != NARROW or narrow]
-    for chosen in chain.from_iterable(combinations(names, n + 1) for n in range(len(names))):
-        changes = {key: value for name in chosen for key, value in SWITCHES[name][0].items()}
-        changed = replace(training, **changes)  # type: ignore[arg-type]
-        options: dict[str, Option] = {**changes}
+    for chosen in [some for some in TRIALS if narrow or NARROW not in some]:
+        options: dict[str, Option] = {}
+        prices = []
+        for name in chosen:
+            options |= SWITCHES[name][0]
+            prices.append(SWITCHES[name][1])
+        changed, adapted = replace(training, **options), model  # type: ignore[arg-type]
         if narrow and NARROW in chosen:
-            options["targets"] = attention
-        terms = terms_of(narrow() if narrow and "targets" in options else model, changed)
+            options["targets"], adapted = attention, narrow()
+        terms = terms_of(adapted, changed)
         memory = terms.memory.total
         if memory <= gpu.room:
-            prices = "; ".join(SWITCHES[name][1] for name in chosen)
-            yield remedy(", ".join(chosen), options, memory, prices)
-            chosen, options, terms = (), {}, terms_of(model, training)
+            yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
+            chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
     # for the options as they are if switches suffice, or else with all switches
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
             words = ", ".join([*chosen, f"{what} {most:,}"])
-            prices = "; ".join([*(SWITCHES[name][1] for name in chosen), price])
             memory = terms._replace(training=shorter).memory.total
-            yield remedy(words, {**options, name: most}, memory, prices)
-    enough = [
-        other
-        for other in gpus().values()
-        if other.room >= choice.memory.total and ("Apple" in other.name) == ("Apple" in gpu.name)
-    ]
-    if enough:
-        other = min(
-            enough,
-            key=lambda other: (  # for an RTX or GTX, another one; and no laptop's
-                gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
-            )
-        )  # fmt: skip
-        yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
+            yield remedy(words, {**options, name: most}, memory, "; ".join([*prices, price]))
+    for other in larger(gpu):
+        if other.room >= choice.memory.total:
+            yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
+            break
+
+
+def larger(gpu: GPU) -> list[GPU]:
+    """List the GPUs in the order to suggest them instead of ``gpu``."""
+    return sorted(
+        (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
+        key=lambda other: (  # for an RTX or GTX, another one; and no laptop's
+            gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
+        )
+    )  # fmt: skip
 
 
 def _gpu(name: str | int) -> GPU:

@@ -8,7 +8,9 @@ const [dist, wheels] = process.argv.slice(2, 4).map((folder) => resolve(folder))
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
 const { loadPyodide } = await import(pathToFileURL(join(dist, "pyodide.mjs")));
-const share = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("LORA_NP_")));
+const share = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => name.startsWith("LORA_NP_")),
+);
 const env = { HOME: "/home/pyodide", MPLBACKEND: "Agg", COLUMNS: "120", ...share };
 const pyodide = await loadPyodide({ indexURL: dist, env });
 await pyodide.loadPackage(["numpy", "matplotlib"], { messageCallback: () => {} });

@@ -47,12 +47,9 @@ def test_training_ends_at_the_best_of_the_rank(open_page, rank):
         "canvas => [canvas.width, canvas.height]"
     )
     assert size == [rank, 100]
-    bars = [
-        page.locator(f'[data-bar="{name}"]').evaluate(
-            "bar => bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width"
-        )
-        for name in ("cost", "gain")
-    ]
+    width = "getBoundingClientRect().width"
+    share = f"bar => bar.{width} / bar.parentElement.{width}"
+    bars = [page.locator(f'[data-bar="{name}"]').evaluate(share) for name in ("cost", "gain")]
     assert bars == pytest.approx([count / 12_000, trained(page, rank)], abs=0.01)
 
 
@@ -115,11 +112,8 @@ def test_each_rank_of_the_adapter_writes_and_learns_more(open_page):
 
 def test_every_fit_is_that_of_the_package(open_page):
     page = open_page("index.html", **STILL)
-    methods = {
-        "full fine-tuning": {},
-        "LoRA, rank 16": {"dtype": "bfloat16"},
-        "QLoRA, rank 16": {"dtype": "nf4"},
-    }
+    methods = {"full fine-tuning": {}, "LoRA, rank 16": {"dtype": "bfloat16"}}
+    methods |= {"QLoRA, rank 16": {"dtype": "nf4"}}
     choice = {name: page.locator(f'[data-choice="{name}"]') for name in ("model", "gpu")}
     names = {name: select.locator("option").all_inner_texts() for name, select in choice.items()}
     for model in names["model"]:
@@ -129,9 +123,8 @@ def test_every_fit_is_that_of_the_package(open_page):
             rows = page.locator(".front-method")
             assert rows.locator("> span").all_inner_texts() == list(methods)
             known = accounting.gpus()[gpu]
-            for said, options in zip(
-                rows.locator("b").all_inner_texts(), methods.values(), strict=True
-            ):
+            texts = rows.locator("b").all_inner_texts()
+            for said, options in zip(texts, methods.values(), strict=True):
                 lora = {"rank": 16, "targets": "all-linear", **options} if options else {}
                 needed = accounting.training_memory(model, max_length=2_048, **lora).total
                 verdict = "fits" if needed <= known.room else "does not fit"

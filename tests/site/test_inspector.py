@@ -135,9 +135,8 @@ def test_the_page_answers_as_the_package(inspector, tmp_path):
     for path in paths:
         check(inspector, path)
     rng = np.random.default_rng(0)
-    for kind, shape, kernel in few(
-        [("lora", (6, 4), ()), ("lora", (6, 4), (3, 3)), ("loha", (6, 4), ())], 3
-    ):
+    kinds = [("lora", (6, 4), ()), ("lora", (6, 4), (3, 3)), ("loha", (6, 4), ())]
+    for kind, shape, kernel in few(kinds, 3):
         path = tmp_path / "image" / f"{kind}{len(kernel)}.safetensors"
         path.parent.mkdir(exist_ok=True)
         saved(path, {"lora_unet_q": tensors_of(kind, shape, kernel, rng)[0]})
@@ -146,10 +145,11 @@ def test_the_page_answers_as_the_package(inspector, tmp_path):
     answer = ask(inspector, {"kind": "compare"}, first=name, second=other)
     ours = [row._asdict() for row in adapters.overlap([name, other], any_base=True).rows]
     for theirs, mine in zip(answer["overlap"], ours, strict=True):
-        assert_same(
-            {k: v for k, v in theirs.items() if k not in ("first", "second")},
-            {k: v for k, v in mine.items() if k not in ("first", "second")},
-        )
+        both = [
+            {k: v for k, v in each.items() if k not in ("first", "second")}
+            for each in (theirs, mine)
+        ]
+        assert_same(*both)
     difference = adapters.diff(name, other)
     assert_same(answer["diff"]["rows"], as_json(difference.rows))
     assert answer["diff"]["notes"] == list(difference.notes)
@@ -203,12 +203,9 @@ def test_hostile_files_are_refused_in_a_line_or_opened_as_by_the_package(inspect
 
 def chosen(page, path, slot="first"):
     """Give the files at a path to one of the two places."""
-    page.locator(f"input[name={slot}]").set_input_files(
-        [
-            {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-            for name, content in contents(path).items()
-        ]
-    )
+    files = contents(path).items()
+    files = [{"name": n, "mimeType": "application/octet-stream", "buffer": b} for n, b in files]
+    page.locator(f"input[name={slot}]").set_input_files(files)
 
 
 def table(page, selector):
@@ -402,9 +399,8 @@ SCREENS = [("light", 1280), ("dark", 390)]
 
 @pytest.mark.parametrize(("scheme", "width"), SCREENS if FULL else SCREENS[1:])
 def test_no_barrier_where_all_is_open(open_page, axe, runs, scheme, width):
-    page = open_page(
-        "use/inspector.html", color_scheme=scheme, viewport={"width": width, "height": 844}
-    )
+    screen = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
+    page = open_page("use/inspector.html", **screen)
     page.get_by_role("button", name="Open an example").press("Enter")
     page.locator(".inspector-found").wait_for()
     page.get_by_role("button", name="With an example").press("Enter")
@@ -413,9 +409,8 @@ def test_no_barrier_where_all_is_open(open_page, axe, runs, scheme, width):
         summary.press("Enter")
     page.evaluate(axe)
     found = page.evaluate("axe.run('#inspector')")["violations"]
-    assert [
-        each["id"] for each in found if each["impact"] in ("moderate", "serious", "critical")
-    ] == []
+    grave = ("moderate", "serious", "critical")
+    assert [each["id"] for each in found if each["impact"] in grave] == []
     edges = page.locator("#inspector button:visible").evaluate_all(
         "all => all.map(b => [b.textContent, b.getBoundingClientRect().left, b.getBoundingClientRect().right])"
     )

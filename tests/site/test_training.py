@@ -21,7 +21,7 @@ TASK = training_data.task()
 ENDS = palette.rgb("minus"), palette.rgb("plus")
 SCRIPT = """
 globalThis.window = globalThis;
-require(process.argv[1]);
+for (const file of process.argv.slice(1)) require(file);
 const { script, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 eval(script);
 const { trainer, singularValues, zeros } = loraTraining;
@@ -32,27 +32,15 @@ console.log(JSON.stringify(cases.map(({ rank, alpha, rate, random }) => {
   return [run.loss(), singularValues(run.update())];
 })));
 """
-CASES = [
-    {"rank": rank, "alpha": alpha, "rate": rate, "random": random}
-    for rank, alpha, rate, random in [
-        (1, 1, 0.01, 0),
-        (3, 16, 0.02, 0),
-        (5, 8, 0.05, 1),
-        (8, 4, 0.005, 0),
-    ]
-]
+DRAWN = [(1, 1, 0.01, 0), (3, 16, 0.02, 0), (5, 8, 0.05, 1), (8, 4, 0.005, 0)]
+CASES = [dict(zip(("rank", "alpha", "rate", "random"), each, strict=True)) for each in DRAWN]
 
 
 def test_after_200_steps_loss_and_update_are_those_of_fit():
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = json.dumps({"script": training_data.script(), "cases": CASES})
-    done = subprocess.run(
-        [node, "-e", SCRIPT, str(DOCS / "lora.js")],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [node, "-e", SCRIPT, str(DOCS / "adam.js"), str(DOCS / "lora.js")]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
     for case, (loss, values) in zip(CASES, json.loads(done.stdout), strict=True):
         rank = case["rank"]
         B = TASK["B"][:, :rank] if case["random"] else np.zeros((training_data.D, rank))
@@ -117,9 +105,8 @@ def test_from_two_zeros_nothing_moves(open_page):
 @pytest.mark.browser
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_the_product_comes_to_look_like_the_best_update(open_page, rank):
-    page = open_page(
-        f"learn/training.html#rank={rank}&alpha=8&rate=0.05&start=B", reduced_motion="reduce"
-    )
+    asked = f"rank={rank}&alpha=8&rate=0.05&start=B"
+    page = open_page(f"learn/training.html#{asked}", reduced_motion="reduce")
     ended(page)
     B, A = lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=rank)
     most = np.matmul(*lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=training_data.RANKS))
