@@ -154,8 +154,8 @@ def flows(folder: Path) -> dict[str, Flow]:
         "extract": Flow(
             lambda: adapters.extract("austen", folder / "tuned", folder / "x", rank=2, force=True),
             26,
-            "two checkpoints and the layout of their experts, their difference and its spectrum, an adapter written, and merged"
-            " again to check it",
+            "two checkpoints and the layout of their experts, their difference and its spectrum, an"
+            " adapter written, and merged again to check it",
             bases=2,
         ),
         "repair": Flow(
