@@ -138,36 +138,38 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: adapters.convert(
                 folder / "style", folder / "based", to="mlx", base="austen", force=True
             ),
-            22,
-            "as convert, with the base's family and its names",
+            23,
+            "as convert, with the base's family, its names and the layout of its experts",
             bases=1,
         ),
         "convert to GGUF": Flow(
             lambda: adapters.convert(
                 folder / "named", folder / "named.gguf", to="gguf", force=True
             ),
-            24,
-            "as convert, with the base that the adapter names: its family, names and order of rows",
+            25,
+            "as convert, with the base that the adapter names: its family, names, order of rows and"
+            " layout of experts",
             bases=1,
         ),
         "extract": Flow(
             lambda: adapters.extract("austen", folder / "tuned", folder / "x", rank=2, force=True),
-            25,
-            "two checkpoints, their difference and its spectrum, an adapter written, and merged"
-            " again to check it",
+            26,
+            "two checkpoints and the layout of their experts, their difference and its spectrum, an"
+            " adapter written, and merged again to check it",
             bases=2,
         ),
         "repair": Flow(
             lambda: adapters.repair(folder / "style", folder / "r", base="austen", force=True),
-            22,
-            "an adapter read and written under the names of its base, and both measured",
+            23,
+            "an adapter read and written under the names of its base, in the layout of its experts,"
+            " and both measured",
             bases=1,
         ),
         "check": Flow(
             lambda: adapters.check(folder / "style", base="austen"),
-            19,
-            "an adapter read with its values, compared with its base and its own targets, and"
-            " judged by every program's rules",
+            20,
+            "an adapter read with its values, compared with its base, the layout of its experts and"
+            " its own targets, and judged by every program's rules",
             bases=1,
         ),
         "load": Flow(

@@ -359,11 +359,11 @@ def in_file(module: AdapterModule, part: str) -> Stored:
             "magnitude": (1, d, *ones),
         }[part]
         return tensor.seen(lambda array: array.reshape(shape))
-    if module.maps > 1 and part == "A":
+    if len(tensor.shape) < 3 or module.maps == 1:
+        return tensor
+    if part == "A":
         return tensor.seen(lambda A: A.reshape(-1, A.shape[-1]))
-    if module.maps > 1 and part == "B":
-        return tensor.seen(lambda B: B.transpose(1, 2, 0).reshape(B.shape[1], -1))
-    return tensor
+    return tensor.seen(lambda B: B.transpose(1, 2, 0).reshape(B.shape[1], -1))
 
 
 def _rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
