@@ -74,7 +74,7 @@ Table(["rank", *(f"{name}, {scale}" for name, scale in pairs)], rows)
 # %% [markdown]
 # With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. **rsLoRA** corrects this with $\alpha
 # / \sqrt r$. With Adam it is the reverse: the scale $\alpha / r$ keeps the step the same for all ranks, and $\alpha / \sqrt r$
-# lets the step grow. (The rsLoRA paper proves its rule for gradient descent but trains with AdamW, a kind of Adam, where a higher rank gets further.)
+# lets the step grow. (The rsLoRA paper proves its rule for gradient descent but trains with AdamW, where a higher rank gets further.)
 
 # %% [markdown]
 # ## The same on real data
@@ -207,7 +207,7 @@ with lnp.course.live_figure(axes.figure) as put:
             put(line, rate, ends[i, j])
 
 # %% [markdown]
-# Each alpha has its own valley, and all are about equally deep. The same numbers as a map:
+# Each alpha has its own valley, and all are about equally deep. As a map:
 
 # %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal."
 axes = lnp.plots.heatmap(
@@ -252,10 +252,6 @@ assert max(same_product) > 1.1 * min(same_product)
 assert min(along_a_row) < 1.03 * min(diagonal)
 
 # %% [markdown]
-# So if you change alpha, divide the learning rate by the root of that change. A study in the documentation, *What sets LoRA's learning
-# rate?*, found nearly the same on a language model: from alpha 2 to 128, the best learning rate fell as $\alpha^{-0.54}$. Above an alpha of
-# 1,000 it fell in proportion to alpha, as if $A$ were frozen.
-#
 # **LoRA+** uses a larger learning rate for $B$ than for $A$, here 16 times. Its authors show that equal ones move $B$ too little in very
 # wide layers. It is one line: `lnp.lora.lora_plus(lnp.Adam(lr=1e-3))`.
 #

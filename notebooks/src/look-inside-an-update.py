@@ -382,7 +382,7 @@ axes = lnp.plots.lines(
     xlabel="direction of the fine-tuned weight",
     ylabel="cosine with the closest of $W_0$",
 )
-band = axes.axhspan(0, 0.6, color=lnp.plots.MUTED, alpha=0.1, zorder=0)  # below: intruders
+band = axes.axhspan(0, 0.6, color=lnp.plots.MUTED, alpha=0.1, zorder=0)  # intruders
 
 # %%
 counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
