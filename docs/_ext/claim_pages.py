@@ -131,7 +131,7 @@ def line(claim: dict[str, Any]) -> str:
     there = HOLDS[claim["at scale"]["verdict"]]
     if there == small:
         return f"This {small} {where} and {large}."
-    return f"This {small} {where}, but {there} {large}."
+    return f"This {small} {where}. At 135 million parameters it {there}."
 
 
 def page(name: str, claim: dict[str, Any]) -> str:

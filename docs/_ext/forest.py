@@ -6,6 +6,7 @@ axis is linear up to some 1 % and logarithmic further out, so that 1 % and a fac
 """
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ SHORT = {  # beside the shape of each verdict; the page's end has it in full
     "depends on the task": "supported on one task, contradicted on another",
     "not shown": "the interval holds both",
     "contradicted here": "a counterexample was found",
-    "needs scale": "this setup cannot tell",
+    "needs scale": "no method reaches the effect, or nothing was lost",
 }
 SILENT = (rules.COUNTED, rules.ONCE)
 
@@ -65,6 +66,7 @@ class Row(NamedTuple):
     mean: str
     interval: str
     needs: str
+    why: str  # where the headline does not explain the verdict
 
 
 def beyond(part: dict[str, Any], x: float) -> float:
@@ -113,14 +115,31 @@ def figures(part: dict[str, Any], label: str) -> tuple[str, str, str]:
 def row(claim: dict[str, Any], where: str) -> Row:
     """The row of a claim in one of its setups."""
     n = len(claim["seeds"])
-    seeds = f"{n} of {claim['of']} seeds" if "of" in claim else f"{n} seed{'s' * (n != 1)}"
+    seeds = f"{n} seed{'s' * (n != 1)}"
     heads = [part for part in claim["parts"] if part["figure"] == claim["headline"]]
     others = [mark(part) for part in claim["parts"] if part not in heads]
     if not heads:
-        return Row(where, seeds, claim["verdict"], claim["words"], None, others, "", "", "")
+        return Row(where, seeds, claim["verdict"], claim["words"], None, others, "", "", "", "")
     (head,) = heads
     said = figures(head, claim["meaning"][head["figure"]])
-    return Row(where, seeds, claim["verdict"], claim["words"], mark(head), others, *said)
+    return Row(
+        where, seeds, claim["verdict"], claim["words"], mark(head), others, *said, why(claim, head)
+    )
+
+
+def why(claim: dict[str, Any], head: dict[str, Any]) -> str:
+    """What decides a verdict that the headline figure does not explain."""
+    if claim["verdict"] == "needs scale":
+        lost = "There was nothing to lose" in claim["sentence"]
+        return "nothing was lost" if lost else "no method reaches the tick"
+    if claim["verdict"] == head["verdict"]:
+        return ""
+    counts = Counter(part["verdict"] for part in claim["parts"])
+    if claim["verdict"] == "depends on the task":
+        return "another task decides"
+    if claim["verdict"] == "contradicted here" not in counts:
+        return "its counterexample was found"
+    return "parts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
 def rows(claim: dict[str, Any]) -> list[Row]:
