@@ -137,8 +137,8 @@ def why(claim: dict[str, Any], head: dict[str, Any]) -> str:
     counts = Counter(part["verdict"] for part in claim["parts"])
     if claim["verdict"] == "depends on the task":
         return "another task decides"
-    if claim["verdict"] == "contradicted here" not in counts:
-        return "its counterexample was found"
+    if claim["verdict"] == "contradicted here" and not counts["contradicted here"]:
+        return "a counterexample was found"
     return "parts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
