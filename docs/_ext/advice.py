@@ -61,7 +61,7 @@ def text(name: str, knob: Knob) -> str:
 
 def overview() -> str:
     """A row for each knob: what to set, in a sentence; a figure that it stands on; what is open."""
-    rows = ["| knob | set it to | measured, with its 95 % interval | unknown |", "|---|---|---|---|"]
+    rows = ["| knob | set it to | measured (95 % interval) | unknown |", "|---|---|---|---|"]
     for name, knob in knobs().items():
         anchor = re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-")
         value = re.split(r"(?<=[.]) (?=[A-Z])", knob["advice"])[0]
