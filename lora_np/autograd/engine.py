@@ -29,8 +29,8 @@ class Tensor(ArrayMethods):
     Parameters
     ----------
     data : array_like
-        The values, *copied*: training must not change the caller's array. Floats stay what they
-        are; integers and booleans become float64.
+        The values, *copied*: training must not change the caller's array. Floats keep their
+        dtype; integers and booleans become float64.
 
     Attributes
     ----------

@@ -147,6 +147,7 @@ def test_a_gradient_has_the_dtype_of_its_leaf():
         ([True], np.float64),
         (np.ones(2, np.float32), np.float32),
         (np.ones(2, np.float16), np.float16),
+        (np.ones(2, np.longdouble), np.longdouble),
     ],
 )
 def test_dtypes(data, dtype):
