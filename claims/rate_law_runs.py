@@ -537,7 +537,9 @@ def report(measured: Sequence[Measured]) -> str:
     if len(held) > 1:
         names = "law B", "alpha^-1/2 with a constant per task", "free powers"
         errors = rule.rms(np.array([one.errors for one in held]), axis=0)
-        spoken = ", ".join(f"{error:.2f} for {name}" for name, error in zip(names, errors, strict=True))
+        spoken = ", ".join(
+            f"{error:.2f} for {name}" for name, error in zip(names, errors, strict=True)
+        )
         above = sum(one.lora > one.predicted for one in held)
         lines += ["", f"Root mean square of the log errors: {spoken}. LoRA's best learning rate lies above "
                   f"law B's at {above} of {len(held)} points."]  # fmt: skip

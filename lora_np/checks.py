@@ -135,7 +135,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
 
 def real(name: str, value: object) -> Array:
-    """Convert ``value`` to floats: floats keep their dtype, integers and booleans become float64."""
+    """Convert ``value`` to floats: floats keep their dtype, integers and bools become float64."""
     if type(value) is np.ndarray and value.dtype.kind == "f":
         return value  # a fast path, since every training step comes here
     array = numbers(name, value)
