@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import lora_np as lnp
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import shipped
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import shipped
 
 
 def measure(lab: Lab) -> Values:

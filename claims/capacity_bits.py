@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import Memory
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Memory
 
 ASKED = (1.0, 2.0, 3.0)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from claims.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
-from claims.protocol import Claim, Lab, Values, rate
-from claims.rules import Part, Rule
+from claims.lab.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
+from claims.lab.protocol import Claim, Lab, Values, rate
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 

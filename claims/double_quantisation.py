@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import mean_loss, texts
-from claims.text import BASES, loaded
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import mean_loss, texts
+from claims.lab.text import BASES, loaded
 from lora_np.checks import Array
 from lora_np.quantise import quantise
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.at_scale import between
-from claims.protocol import Claim, Lab, Values
-from claims.redrawn import Redrawn
-from claims.rules import Part, Rule
+from claims.lab.at_scale import between
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.redrawn import Redrawn
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 SHARES = (60, 80, 95)  # per cent of LoRA's gain on the new text, where both are compared

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims import batched, redrawn
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.studies import Both, frontier, untrained
+from claims.lab import batched, redrawn
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.studies import Both, frontier, untrained
 
 LEVELS = {"some": 1.0, "half": 0.5, "most": 0.25}  # loss on the new task, of some 7.2 untrained
 RATES = {"LoRA, r = 8": range(-5, 2), "LoRA, r = 64": range(-5, 2), "full": range(-8, -1)}

@@ -7,10 +7,10 @@ import functools
 import numpy as np
 
 import lora_np as lnp
-from claims import methods
-from claims.protocol import Claim, Lab, Values, gain
-from claims.rules import Part, Rule
-from claims.setups import Digits, reader
+from claims.lab import methods
+from claims.lab.protocol import Claim, Lab, Values, gain
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Digits, reader
 
 
 def measure(lab: Lab) -> Values:

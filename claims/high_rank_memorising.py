@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import Memory
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Memory
 
 
 def measure(lab: Lab) -> Values:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.suites import Merging
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.suites import Merging
 from lora_np.checks import Array
 
 BETTER = {"ties": "ties_svd", "dare": "dare_linear_svd", "knots": "knots", "tsv": "tsv"}

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import redrawn
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import maps, mean_loss
-from claims.text import LOSSES
+from claims.lab import redrawn
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import maps, mean_loss
+from claims.lab.text import LOSSES
 from lora_np.checks import Array
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import Linear
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Linear
 
 
 def measure(lab: Lab) -> Values:

@@ -7,9 +7,9 @@ import warnings
 from typing import Any
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import mean_loss
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import mean_loss
 
 LEFT = {"rounded": (1.0, "same"), "tenth": (0.1, "same"), "exact": (1.0, None)}
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 from lora_np.quantise import nf4_levels
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims import redrawn
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab import redrawn
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:

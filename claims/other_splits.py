@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:

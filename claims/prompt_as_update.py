@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.redrawn import FOLDER, Book
-from claims.rules import Part, Rule
-from claims.text import BASES, loaded
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.redrawn import FOLDER, Book
+from claims.lab.rules import Part, Rule
+from claims.lab.text import BASES, loaded
 from lora_np import adapters, language
 from lora_np.checks import Array
 from recipes import base as recipe

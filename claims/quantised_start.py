@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import maps, mean_loss, texts
-from claims.text import BASES, loaded
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import maps, mean_loss, texts
+from claims.lab.text import BASES, loaded
 
 
 def measure(lab: Lab) -> Values:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched, redrawn
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.studies import AGAIN, PER, SOURCES, OneApart
-from claims.suites import rank_correlation
+from claims.lab import batched, redrawn
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.studies import AGAIN, PER, SOURCES, OneApart
+from claims.lab.suites import rank_correlation
 
 GROUPS, QUICK = 8, 2
 NAMES = ("LoRA", "rsLoRA", "LoRA+ 16", "DoRA", "PiSSA", "OLoRA", "LoRA-GA", "LoRA-One")

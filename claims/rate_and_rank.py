@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from claims.protocol import AtScale, Claim, Lab, Sweep, Values
-from claims.redrawn import Redrawn
-from claims.rules import Part, Rule
-from claims.setups import Digits
+from claims.lab.protocol import AtScale, Claim, Lab, Sweep, Values
+from claims.lab.redrawn import Redrawn
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Digits
 from lora_np.checks import Array
 
 RANKS = (1, 4, 16, 64)

@@ -34,11 +34,12 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import batched, methods, rate_law_rule as rule, text
-from claims.at_scale import SMOLLM2
-from claims.batched import HALVES
-from claims.committed import Card, Found, write
-from claims.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
+from claims import rate_law_rule as rule
+from claims.lab import batched, methods, text
+from claims.lab.at_scale import SMOLLM2
+from claims.lab.batched import HALVES
+from claims.lab.committed import Card, Found, write
+from claims.lab.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
 from claims.rate_law_rule import Measured, Point
 from lora_np import language
 from lora_np.checks import Array
@@ -670,7 +671,7 @@ def main() -> None:
     if args.page:
         parts = {"published": published(), "recorded": report(recorded())}
         write_page(PAGE, parts)
-        write("rate-law")
+        write("rate-law", STUDY)
         return
     study = Study(0 if args.show else args.minutes, args.novels, args.smollm2)
     part, of = args.part

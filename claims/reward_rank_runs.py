@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import batched, methods, reward_rank_rule as rule
-from claims.committed import Card, Found, write
-from claims.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
-from claims.text import BASES, loaded
+from claims import reward_rank_rule as rule
+from claims.lab import batched, methods
+from claims.lab.committed import Card, Found, write
+from claims.lab.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
+from claims.lab.text import BASES, loaded
 from lora_np import language
 from lora_np.checks import Array
 
@@ -576,7 +577,7 @@ def main() -> None:
     if args.page:
         known = Study(minutes=0)
         write_page(PAGE, {"bandit": report(known), "language": language_report(known)})
-        write("reward-rank")
+        write("reward-rank", STUDY)
         return
     if args.quick:
         quickly()

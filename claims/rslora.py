@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:

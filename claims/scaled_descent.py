@@ -7,9 +7,9 @@ import functools
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values, share
-from claims.rules import Part, Rule
-from claims.setups import HOOKS
+from claims.lab.protocol import Claim, Lab, Values, share
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import HOOKS
 
 BELOW = 3  # places on the grid of learning rates: a factor of 8
 

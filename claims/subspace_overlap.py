@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 START = ("PiSSA", "OLoRA")  # with alpha = r, as in their code
 NAMES = ("LoRA, r = 8", "LoRA, r = 8, alpha = 8", "rsLoRA, r = 8", "LoRA+ 16, r = 8", "DoRA, r = 8", "PiSSA, r = 8",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
