@@ -1,7 +1,7 @@
 """The error of every function of linalg against 60 digits.
 
     python tests/linalg/accuracy.py SEEDS      the largest error found for each function, as JSON
-    python tests/linalg/accuracy.py --write    write the table in docs/linear_algebra.md: 200 seeds,
+    python tests/linalg/accuracy.py --write    write the table in docs/understand/low-rank.md: 200 seeds,
     two kernels
 
 An error is measured as the table says, in units of eps, the rounding unit of the dtype. Each seed
@@ -23,7 +23,7 @@ from lora_np import linalg
 from lora_np.linalg.decompositions import qr_pivoted
 
 mp.dps = 60
-PAGE = Path(__file__).parents[2] / "docs" / "linear_algebra.md"
+PAGE = Path(__file__).parents[2] / "docs" / "understand" / "low-rank.md"
 KERNELS = ("Haswell", "Prescott")  # of OpenBLAS: with fused multiply-add and without
 ALL = 200  # seeds
 
