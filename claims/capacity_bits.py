@@ -29,7 +29,7 @@ CLAIM = Claim(
     topic="capacity",
     refuted_by="A LoRA that holds far more or far less for each trained parameter.",
     setup="memory",
-    varied="the rank, and the bits asked",
+    varied="the rank, and the number of bits to memorise",
     setting="We count bits as Morris et al. do, but for a LoRA. The labels are uniform and random, so there is nothing to generalise from.",
     figures={
         "little": "bits held per trainable parameter at rank 1 where 1 is asked",

@@ -50,9 +50,9 @@ CLAIM = Claim(
     varied="the base",
     setting="The blocks are as in the paper: 64 weights share a scale, and 256 scales share a second scale. There are four bases, trained in the same way from different seeds.",
     figures={
-        "saved": "bits saved per parameter, 1,024 x 1,024",
+        "saved": "bits saved per parameter of a 1,024 x 1,024 matrix",
         "error": "share by which the error of the weights grows",
-        "loss": "what it costs on unseen text, nats per character",
+        "loss": "increase in the loss on unseen text, nats per character",
     },
     measure=measure,
     counted=("saved",),
@@ -60,6 +60,6 @@ CLAIM = Claim(
     published="0.373 bits per parameter: 0.5 bits of scales become 0.127.",
     headline="saved",
     words="bits saved per parameter by quantising the scales",
-    limits="The four bases are small and come from one recipe. The saving in bits follows from arithmetic. A first version of this claim used only the shipped base. Its figures were known when we added the other bases.",
+    limits="The four bases are small and were trained with the same recipe. The saving in bits follows from arithmetic. A first version of this claim used only the shipped base. The figures of this base were known when we added the others.",
     advice="Enable double quantisation.",
 )

@@ -28,7 +28,7 @@ CLAIM = Claim(
     refuted_by="One rate for both that does as well once it is tuned.",
     setup="digits, linear",
     varied="the width, and A's learning rate, with B's 16 times as large",
-    setting="The ratio is 16, as in the paper's code. The widths are 64 and 256, and alpha is 16 at rank 8. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="The ratio is 16, as in the paper's code. The widths are 64 and 256, and alpha is 16 at rank 8. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits": "LoRA's test loss over LoRA+'s at the end, each at its best learning rate, digits",
         "digits_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, each at its best learning rate, digits",

@@ -51,8 +51,8 @@ CLAIM = Claim(
     topic="four bits",
     refuted_by="A merged and rounded model as good as base and adapter apart.",
     setup="language",
-    varied="the strength of the adapter, the base, split, start and order",
-    setting="Weights are quantised to nf4 in blocks of 64. Eight seeds train adapters of rank 16 on Genesis, on four bases.",
+    varied="the scale of the adapter, and base, split, start and order",
+    setting="Weights are quantised to nf4 in blocks of 64. Adapters of rank 16 are trained on Genesis with eight seeds, on four bases.",
     figures={
         "gain": "what the adapter gains on its text on the four-bit base, nats per character",
         "rounded": "share of the adapter's gain that is left after merging and rounding to nf4",
@@ -63,6 +63,6 @@ CLAIM = Claim(
     rule=Rule((Part("rounded", below=0.98), Part("tenth", below=0.98))),
     headline="rounded",
     words="share of the gain left after merging and rounding",
-    limits="The update is large compared with a step of nf4. A first run used only the full scale of the adapter, and left more of the gain than the 98 % of the rule. So we varied the scale. Eight adapters replaced one adapter whose figures were known.",
+    limits="The update is large compared with a step of nf4. A first run used only the full scale of the adapter. It left more of the gain than the rule's 98 %, so we varied the scale. Later we used eight adapters instead of one, whose figures were known.",
     advice="Serve the base and the adapter separately, or merge into weights in 16 bits. `lora-np merge` warns if rounding loses much of the update.",
 )

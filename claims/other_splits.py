@@ -53,6 +53,6 @@ CLAIM = Claim(
     headline="mlp",
     words="attention's loss ÷ MLP's, other bases and splits",
     beats={"mlp": ("language", "attention, r = 8"), "all": ("language", "q and v, r = 16"), "rank": ("language", "LoRA, r = 4"), "full": ("language", "LoRA, r = 16")},
-    limits="There are four bases of one recipe, each with two splits of one text, and training takes 100 steps. Two seeds use the shipped base; without these seeds the verdict is the same. Other claims on text use the same runs.",
+    limits="We used four bases that were trained with the same recipe, and two splits of one text for each base. Training takes 100 steps. Two seeds use the shipped base; excluding these seeds does not change the verdict. Other claims on text use the same runs.",
     advice="Before you trust a small difference, hold back several pieces of the text in turn.",
 )  # fmt: skip

@@ -25,7 +25,7 @@ CLAIM = Claim(
         "full": "directions that hold 90 % of a full update's energy, mean over the linear layers",
         "r16": "directions that hold 90 % of the energy of LoRA's update, rank 16, mean over the linear layers",
         "r64": "directions that hold 90 % of the energy of LoRA's update, rank 64, mean over the linear layers",
-        "ratio": "directions of the full update over those of LoRA at rank 16",
+        "ratio": "directions of the full update over directions of LoRA's update, rank 16",
     },
     measure=measure,
     ratios=("ratio",),
