@@ -36,7 +36,7 @@ CLAIM = Claim(
     ratios=("digits", "digits_lora", "linear", "linear_lora"),
     rule=Rule((Part("digits", above=1, worth=1.1), Part("linear", above=1, worth=1.1))),
     headline="digits",
-    words="growth of LoRA's loss with the batch ÷ the full update's",
+    words="growth of LoRA's loss with the batch size ÷ the full update's",
     limits="At an equal number of examples, a large batch means few steps: here 75 on digits and 38 on the linear task. We have not yet compared LoRA with the full update at an equal number of steps.",
     advice="Keep LoRA's batch small (32 or less) unless the hardware needs a larger one. Tune the learning rate for each batch size.",
 )

@@ -49,7 +49,7 @@ CLAIM = Claim(
     setup="language",
     varied="the learning rate",
     setting=(
-        "We compare LoRA of rank 16 on all linear layers with a full update of every weight. The paper uses ranks 16 to 256 on 7B models. We compare them where "
+        "We compare LoRA of rank 16 on all linear layers with a full update of every weight. The paper uses ranks 16 to 256 on 7B models. We compare the two methods where "
         "both have learned the same amount: at 60, 80 and 95 % of LoRA's gain at its best learning rate. Learning rates lie a factor of 2 apart, and losses between "
         "two learning rates are interpolated linearly. A level counts only if both methods' losses on the old text are higher there than the untrained model's."
     ),

@@ -70,7 +70,7 @@ CLAIM = Claim(
     setting=(
         "The old task is upright digits, and the new task is digits on their side. Each method is run at seven learning rates, and both losses are measured 15 times in each run. "
         "A level is a loss on the new task of at most 1, 0.5 or 0.25; the untrained network's loss is about 7.2. Of all learning rates and stopping points that reach a level, we "
-        "choose the one with the smallest loss on the old task. One half of the test images makes this choice, and the loss is measured on the other half. If one of the "
+        "choose the one with the smallest loss on the old task. We make this choice on one half of the test images, and measure the loss on the other half. If one of the "
         "three methods does not reach a level with a seed, that seed is not counted at that level. A level counts only if the losses of all three methods on the old "
         "task are higher there than the untrained network's."
     ),
@@ -94,7 +94,7 @@ CLAIM = Claim(
     advice="Compare forgetting at an equal loss on the new task, with the best learning rate and stopping point of each method.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
-        finding="At rank 8 and equal new loss, the lower of both methods' old losses was {lost8:than} the untrained model's. On the far text, it was {lostfar8:than} the untrained model's. The full update's old loss was {old8:than} LoRA's.",
+        finding="At rank 8 and equal loss on the new text, the lower of the two old losses was {lost8:than} the untrained model's. On the far text, it was {lostfar8:than} the untrained model's. The full update's old loss was {old8:than} LoRA's.",
         setting=(
             "The old text is Austen. The far text is a list of facts about chemical elements in modern English, and three of the six seeds ran with it. Of LoRA and the full update, one ends with a higher loss on the new text; we take it at its best learning rate. For the other one, "
             "we interpolate between its learning rates, up to its best, to the same new loss. The far text has two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. For these levels, the interpolation begins at the untrained model. A seed that does not reach a level is not counted there."
@@ -128,6 +128,6 @@ CLAIM = Claim(
         rule=Rule(tuple(Part(name, above=1, worth=1.01, needs=f"lost{name.removeprefix('old')}") for name in ("old8", "old64", *FAR))),
         headline="old8",
         words="full update's old loss ÷ LoRA's at equal new loss",
-        limits="We measured the untrained model's loss after the verdict *supported* had been published. On Austen, both methods end below this loss, so nothing was forgotten that LoRA could have kept. We then added the far text, and chose its three levels of learning when we knew its first seed. Austen has one level. We used one base, one new text and 60 steps, and interpolated linearly between learning rates a factor of 2 apart. We had planned to compare at LoRA's new loss. The full update did not reach this loss, so either method may now be the one that ends higher. When we decided this, we knew the full update's runs of four seeds. For two seeds of six, we also knew LoRA's runs at half of its best learning rate.",
+        limits="We measured the untrained model's loss after the verdict *supported* had been published. On Austen, both methods end below this loss, so nothing was forgotten that LoRA could have kept. We then added the far text, and chose its three levels of learning when we knew its first seed. For Austen, there is one level. We used one base, one new text and 60 steps, and interpolated linearly between learning rates a factor of 2 apart. We had planned to compare at LoRA's new loss. The full update did not reach this loss, so either method may now be the one that ends higher. When we decided this, we knew the full update's runs of four seeds. For two seeds of six, we also knew LoRA's runs at half of its best learning rate.",
     ),
 )  # fmt: skip

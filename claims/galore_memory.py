@@ -66,7 +66,7 @@ CLAIM = Claim(
     measure=measure,
     counted=("memory",),
     rule=Rule((Part("start", above=0.9), Part("end", above=0.9), Part("gain", above=-0.05))),
-    published="GaLore saves up to 65.5 % of the optimizer's memory, at the same loss as full training.",
+    published="GaLore saves up to 65.5 % of the optimizer's memory, at the same loss as full-rank training.",
     headline="gain",
     words="share of full fine-tuning's loss that GaLore saves",
     limits="The network is 64 columns wide and has ten classes, so the gradient of its last layer has a rank of at most ten. Only the initialisation and the order of the batches are drawn anew for each seed. The base was trained on the test images too, in their upright form.",

@@ -73,7 +73,7 @@ CLAIM = Claim(
     ),
     published="According to its abstract, KnOTS is up to 4.3 % better than merging without it.",
     headline="ties_mild",
-    words="accuracy of TIES − that of the tuned sum",
+    words="accuracy of TIES − accuracy of the tuned sum",
     limits="The networks are small, and the tasks share all ten classes. The densities of TIES and DARE are the defaults of the package.",
     advice="Add the updates, and tune one scale on validation data. If tasks conflict, RegMean with a few inputs of each task may help more than any of these methods.",
 )

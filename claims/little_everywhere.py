@@ -37,9 +37,9 @@ CLAIM = Claim(
     measure=measure,
     ratios=("first", "second", "last"),
     rule=Rule(tuple(Part(name, above=1, worth=1.1) for name in ("first", "second", "last"))),
-    published="WikiSQL: 73.7 with q and v at rank 4, 70.4 with q alone at rank 8, 73.0 with v alone at rank 8.",
+    published="Accuracy on WikiSQL is 73.7 with q and v at rank 4, 70.4 with q alone at rank 8, and 73.0 with v alone at rank 8.",
     headline="first",
-    words="first layer alone ÷ all three, as many parameters",
+    words="loss, first layer alone ÷ all three, equal parameter counts",
     beats={
         "first": ("digits", "first layer, r = 5"),
         "second": ("digits", "second layer, r = 5"),

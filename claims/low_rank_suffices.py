@@ -43,14 +43,14 @@ CLAIM = Claim(
     measure=measure,
     counted=("steep",),
     rule=Rule((Part("share1", above=0.98), Part("share4", above=0.98), Part("steep", above=0.98))),
-    published="WikiSQL accuracy with q and v adapted: 73.4 at rank 1, 73.7 at rank 4, 73.5 at rank 64.",
+    published="With q and v adapted, accuracy on WikiSQL is 73.4 at rank 1, 73.7 at rank 4 and 73.5 at rank 64.",
     headline="share4",
     words="share of rank 64's gain that rank 4 achieves, text",
     limits="We tried one text, and trained for 100 steps. The paper itself names an exception in footnote 6: a task far from the base. If all 48 singular values are equal, rank 4 can find only a twelfth of the update, by arithmetic. No rule uses that figure.",
     at_scale=AtScale(
         title="A very low rank suffices: ranks 1 and 8 do as well as rank 64.",
         finding="Rank 1 achieved {share1:percent} of rank 64's gain, and rank 8 achieved {share8:percent}.",
-        setting="Ranks 1, 8 and 64 adapt all linear layers, with alpha 32. The gain is the improvement over the untrained model on the same windows.",
+        setting="All linear layers are adapted at ranks 1, 8 and 64, with alpha 32. The gain is the improvement over the untrained model on the same windows.",
         figures={
             "share1": "share of rank 64's gain over the untrained model that rank 1 achieves",
             "share8": "share of rank 64's gain over the untrained model that rank 8 achieves",
@@ -61,7 +61,7 @@ CLAIM = Claim(
         rule=Rule((Part("share1", above=0.98), Part("share8", above=0.98))),
         headline="share8",
         words="share of rank 64's gain that rank 8 achieves",
-        limits="We used one base and one text, and trained for 60 steps. Rank 4 was not run. The bound is that of the small setups. We knew the losses when we applied it here.",
+        limits="We used one base and one text, and trained for 60 steps. Rank 4 was not run. The bound is that of the small setups. We knew the losses when we applied the bound here.",
     ),
     advice="Start at rank 4 to 16. Raise the rank only if the loss stays high, as it does for random labels and flat spectra.",
 )

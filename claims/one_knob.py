@@ -78,7 +78,7 @@ CLAIM = Claim(
     words="loss at kappa 1 ÷ loss at kappa 16, rank 16",
     limits=(
         "The study covers one task, at width 64 and with 300 steps. On text (width 128, 100 steps, rank 16), the mean losses of alpha 2, 32 and 512 lie within 1 % of each other. No "
-        "rule uses these figures. On the second setup, the mean losses also lie within 1 % of each other. With Kaiming initialisation, kappa is alpha / (3 r width), so "
+        "rule uses these figures. In the second setup, the mean losses also lie within 1 % of each other. With Kaiming initialisation, kappa is alpha / (3 r width), so "
         "alpha = r gives another kappa at another width."
     ),
     advice="Tune two settings: the learning rate and alpha. At each rank, the best learning rate falls as 1 / sqrt(alpha). With alpha constant, it does not fall with the rank. Here alpha = 16 r was best. We do not know which alpha is best for your task.",

@@ -32,9 +32,9 @@ CLAIM = Claim(
     setup="language",
     varied="base, split, start and order",
     setting=(
-        "The order was found on the shipped base, with the last two tenths of the text held back. Adapting the MLP learns more than adapting attention. Adapting all "
-        "linear layers learns more than adapting queries and values. Rank 64 learns more than rank 4, and the full update learns more than LoRA. LoRA forgets more than "
-        "the full update."
+        "The order was found on the shipped base, with the last two tenths of the text held back. A LoRA on the MLP learns more than a LoRA on "
+        "attention. A LoRA on all linear layers learns more than a LoRA on queries and values. Rank 64 learns more than rank 4, and the full update learns more than "
+        "LoRA. LoRA forgets more than the full update."
     ),
     figures={
         "lost": "lower of the old losses of LoRA at rank 16 and the full update, over the untrained model's",
@@ -42,7 +42,7 @@ CLAIM = Claim(
         "all": "loss with queries and values adapted over loss with all linear layers, rank 16, text",
         "rank": "loss of LoRA at rank 4 over loss of LoRA at rank 64, text",
         "full": "loss of LoRA at rank 16 over loss of the full update, text",
-        "old": "loss on the old text, LoRA's at rank 16 over the full update's, each at its best learning rate",
+        "old": "LoRA's loss on the old text at rank 16 over the full update's, each at its best learning rate",
     },
     measure=measure,
     ratios=("lost", "mlp", "all", "rank", "full", "old"),

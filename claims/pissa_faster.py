@@ -31,7 +31,7 @@ CLAIM = Claim(
     figures={
         "digits": "LoRA's test loss over PiSSA's on digits, each at its best learning rate",
         "digits_early": "LoRA's test loss over PiSSA's on digits after a quarter of the steps, each at its best learning rate",
-        "fixed": "LoRA's test loss over PiSSA's on digits, both at a learning rate 4 times below LoRA's best",
+        "fixed": "LoRA's test loss over PiSSA's on digits, both at a quarter of LoRA's best learning rate",
         "linear": "LoRA's test loss over PiSSA's, linear task whose update is unrelated to W0",
         "linear_early": "LoRA's test loss over PiSSA's after a quarter of the steps, linear task whose update is unrelated to W0",
     },

@@ -184,7 +184,7 @@ CLAIM = Claim(
     varied="the model and the prompt",
     setting=(
         "Each prompt is 64 tokens of Genesis. In each layer, the output projection of attention gets `B = W (z' - z)` and `A = z / (z z)`. The input of this projection is z' with the prompt and z without it. Two lines of algebra show that the update is exact for the token that it was made for. For the eight tokens after it, we measure the divergence from the prompted model. All models in the rule are character models. "
-        "Twelve have random weights, 1 to 4 layers and widths of 32 to 128. Four were trained on Genesis for 600 steps, and get prompts from its last fifth. Four were trained on Austen for 11,000 steps. Each figure of a model is the mean over 8 prompts (32 for the models trained on Austen)."
+        "Twelve have random weights, 1 to 4 layers and widths of 32 to 128. Four were trained on Genesis for 600 steps, and get prompts from the last fifth of Genesis. Four were trained on Austen for 11,000 steps. Each figure of a model is the mean over 8 prompts (32 for the models trained on Austen)."
     ),
     figures={f"exact_{kind}": f"largest difference of a log probability from the prompted model's, at the update's token, {of}" for kind, of in OF.items()}
     | {f"second_{kind}": f"divergence from the prompted model one token later, with the update over without it, {of}" for kind, of in OF.items()}

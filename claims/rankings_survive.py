@@ -70,13 +70,13 @@ CLAIM = Claim(
     setup="digits",
     varied="base, split, start and order, each alone",
     setting=(
-        "We compare LoRA and seven variants at rank 8, each at its recorded best learning rate. Each group has a first draw and twelve draws that differ from the first in "
+        "We compare LoRA and seven variants at rank 8, each at its recorded best learning rate. Each group of draws has a first one and twelve others, which differ from the first in "
         "one thing only. Three draws have another base, three another split, three another initialisation of A and B, and three another order of the batches. If the split is "
         "drawn again, the base is trained again as well."
     ),
     figures={
         "rank": "rank correlation of eight methods' losses on two bases and splits, each a mean of seven starts and orders",
-        "ratio": "variance of a log gain over LoRA with base and split, over its variance with start and order",
+        "ratio": "variance of a log gain over LoRA across bases and splits, over its variance across starts and orders",
         **{source: f"standard deviation of a log gain over LoRA when only the {source} is drawn again" for source in SOURCES},
     },
     measure=measure,

@@ -86,6 +86,6 @@ CLAIM = Claim(
         rule=Rule((Part("lost1", below=1.01), Part("lost64", below=1.01))),
         headline="lost1",
         words="rank 1's loss at rank 8's rate ÷ at its own",
-        limits="We used one base and one text, and trained for 60 steps. If two ranks have the same best learning rate on the grid, the ratio of losses is 1 for each seed. The spread of the best learning rates comes from the two seeds that search for them. No rule uses it.",
+        limits="We used one base and one text, and trained for 60 steps. If two ranks have the same best learning rate on the grid, the ratio of losses is 1 for each seed. The spread of the best learning rates comes from the two seeds that search for them. No rule uses this spread.",
     ),
 )

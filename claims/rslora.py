@@ -64,7 +64,7 @@ CLAIM = Claim(
     headline="tuned",
     words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
     beats={"tuned": ("digits", "LoRA, r = 64, alpha = 16")},
-    limits="rsLoRA is LoRA with sqrt(r) times alpha (one-knob); at rank 64, this is 8 times alpha. So it gains what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup. At first, the rule had only the first of its three parts. That part says nothing about speed.",
+    limits="rsLoRA is LoRA with sqrt(r) times alpha (one-knob); at rank 64, this is 8 times alpha. So rsLoRA gains as much as a larger alpha does at this alpha, rank and width. Rank 64 is the full rank of this setup. At first, the rule had only the first of its three parts. That part says nothing about speed.",
     advice="If you tune alpha, try a larger one. Using rsLoRA is the same as setting a larger alpha by hand. Tune the learning rate in either case.",
     at_scale=AtScale(
         title="At rank 64, alpha / r makes LoRA learn too slowly; alpha / sqrt(r) does not.",

@@ -53,7 +53,7 @@ CLAIM = Claim(
         (Part("first", above=0.5),),
         scale="It needs runs that are long enough for A to leave its random start.",
     ),
-    published="phi(1, 1) above 0.5 for queries and values of GPT-3's layer 48.",
+    published="phi(1, 1) is above 0.5 for queries and values of GPT-3's layer 48.",
     headline="first",
     words="overlap of the top directions of ranks 4 and 64",
     limits="In 100 steps, A does not move far from its random initialisation. So this setup cannot tell whether the claim holds.",

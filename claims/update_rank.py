@@ -30,7 +30,7 @@ CLAIM = Claim(
     measure=measure,
     ratios=("ratio",),
     rule=Rule((Part("ratio", above=10),)),
-    published="10 to 100 times the rank of typical LoRA configurations.",
+    published="The rank is 10 to 100 times that of typical LoRA configurations.",
     headline="ratio",
     words="directions of the full update ÷ LoRA's, rank 16",
     beats={"ratio": ("language", "LoRA, r = 16", "rank 90")},
