@@ -131,6 +131,8 @@ def open_page(chromium, address):
         page.wait_for_function = functools.partial(wait_until, page)
         watch(page)
         page.goto(address + path)
+        if path.startswith("learn/explorer") and settings.get("java_script_enabled", True):
+            page.wait_for_function("document.querySelector('[data-scripts][aria-busy=false]')")
         return page
 
     open_page.received = []

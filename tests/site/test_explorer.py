@@ -74,7 +74,7 @@ def shown(page, name):
 
 
 def choose(page, subject):
-    page.locator(".explorer-choice").get_by_text(subject).click()
+    page.locator("#rank-explorer .explorer-choice").get_by_text(subject).click()
 
 
 def slide(page, rank):
@@ -178,7 +178,7 @@ def test_the_address_keeps_rank_and_subject(open_page):
     assert shown(page, "rank") == "5"
     assert shown(page, "full") == "12,000"
     page.locator("#explorer-slider").press("ArrowRight")
-    page.wait_for_url("**r=6&of=update")
+    page.wait_for_url("**r=6&of=update#cut-a-matrix")
 
 
 def test_layers_alone_and_of_another_strength(open_page):
