@@ -101,17 +101,14 @@ def test_many_functions_are_listed_once_each_under_their_subject(site, package):
 
 
 def test_what_tasks_lead_to_is_listed_first(site):
-    def listed(page):
+    listed = r'<tr[^>]*><td><p><a [^>]*title="[\w.]+\.(\w+)"'
+    described = r'<dl class="py function">\s*<dt[^>]* id="[\w.]+\.(\w+)"'
+    wanted = {"lora": ["inject", "merge"], "adapters": ["load", "save", "attach"]}
+    for page, first in wanted.items():
         content = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
-        return re.findall(r'<tr[^>]*><td><p><a [^>]*title="[\w.]+\.(\w+)"', content)
-
-    for page, first in {
-        "lora": ["inject", "merge"],
-        "adapters": ["load", "save", "attach"],
-    }.items():
-        names = listed(page)
-        assert names[: len(first)] == first
-        assert names != sorted(names, key=str.lower)
+        for names in (re.findall(listed, content), re.findall(described, content)):
+            assert names[: len(first)] == first
+            assert names != sorted(names, key=str.lower)
 
 
 def test_no_attribute_is_listed_without_a_word(site):
