@@ -66,8 +66,10 @@
     const M = new Float32Array(d * k);
     for (let r = first; r < rank; r += 1) {
       for (let i = 0; i < d; i += 1) {
-        const weight = strength(r) * left[r][i];
-        for (let j = 0; j < k; j += 1) M[i * k + j] += weight * right[r][j];
+        const weight = strength(r) * left[r][i],
+          row = right[r],
+          at = i * k;
+        for (let j = 0; j < k; j += 1) M[at + j] += weight * row[j];
       }
     }
     return M;
@@ -229,7 +231,7 @@
     slider.min = subject.lowest;
     slider.max = subject.ranks;
     slider.value = subject.rank;
-    paint(canvas("whole"), complete(), subject.limits);
+    setTimeout(() => paint(canvas("whole"), complete(), subject.limits)); // a task of its own
     drawCurve();
     update();
   }
