@@ -155,7 +155,9 @@ def test_a_finger_on_the_curve(open_page):
 
 def test_the_mouse_drags_along_the_curve(open_page):
     page = open_page("learn/explorer.html")
-    box = page.locator(".explorer-curve").bounding_box()
+    curve = page.locator(".explorer-curve")
+    curve.scroll_into_view_if_needed()
+    box = curve.bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 50)
