@@ -124,9 +124,7 @@ def test_no_attribute_is_listed_without_a_word(site):
 
 
 def test_no_name_is_dead(site):
-    """What looks like a reference leads somewhere, and nothing in single backticks is left as a
-    citation.
-    """
+    """What looks like a reference leads somewhere; single backticks leave no citation."""
     for path in site.rglob("*.html"):
         if path.relative_to(site).parts[0] == "_static":
             continue
