@@ -3,8 +3,8 @@
 There is one base, and 12 seeds. Start one process a core; each takes every n-th method, appends to a
 file of its own, and goes on where it was stopped::
 
-    python -m claims.longer --model SmolLM2-135M.gguf --part 0/2
-    python -m claims.longer --model SmolLM2-135M.gguf --part 1/2
+    python -m claims.lab.longer --model SmolLM2-135M.gguf --part 0/2
+    python -m claims.lab.longer --model SmolLM2-135M.gguf --part 1/2
 
 When all are through, ``--beside`` adds what their claims ask for beside the best rates, for all seeds:
 ranks 1 and 64 at rank 8's best rate, ranks 8 and 64 at a half and a quarter of it, and the full update
@@ -20,7 +20,7 @@ a core (60 steps of 128 tokens at 1.06 seconds each, and 42 windows that are eva
 six claims, ordered by their value, want some six hours.
 
 ``runs/smollm2.*.jsonl`` is recorded as far as it has run: claims with a second setup take their
-figures from what is there (`claims.at_scale`), and say with how many seeds.
+figures from what is there (`claims.lab.at_scale`), and say with how many seeds.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from claims import batched
-from claims.at_scale import LOOK, METHODS, SEEDS, SMOLLM2
-from claims.kept import HERE
-from claims.redrawn import FOLDER, Book, Sweep
-from claims.text import UNTRAINED, Text
+from claims.lab import batched
+from claims.lab.at_scale import LOOK, METHODS, SEEDS, SMOLLM2
+from claims.lab.kept import HERE
+from claims.lab.redrawn import FOLDER, Book, Sweep
+from claims.lab.text import UNTRAINED, Text
 
 FAR = HERE / "data" / "elements.txt"  # an old text far from the new one: facts in modern English
 # Rates for all seeds beside the best: of another method, or places lower
@@ -55,7 +55,7 @@ def sweeps(setup: Text, part: int = 0, of: int = 1) -> list[Sweep]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m claims.longer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m claims.lab.longer", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--model", required=True, help="SmolLM2-135M, as `lora_np.language.load` takes it"

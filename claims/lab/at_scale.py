@@ -1,6 +1,6 @@
 """The second setup of some claims: SmolLM2 with 135 million parameters, from what is recorded.
 
-``python -m claims.longer`` runs for hours and appends lines to ``runs/smollm2.*.jsonl``. Here
+``python -m claims.lab.longer`` runs for hours and appends lines to ``runs/smollm2.*.jsonl``. Here
 nothing is trained: figures are of the runs that are there, and what has not run yet has none. New
 lines change figures and verdicts by ``python -m claims reword``.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from claims import redrawn
-from claims.batched import HALVES
-from claims.redrawn import FOLDER, Book, Sweep, rate
-from claims.text import ATTENTION, FULL, MLP, UNTRAINED, adapted
+from claims.lab import redrawn
+from claims.lab.batched import HALVES
+from claims.lab.redrawn import FOLDER, Book, Sweep, rate
+from claims.lab.text import ATTENTION, FULL, MLP, UNTRAINED, adapted
 from lora_np.checks import Array
 
 SEEDS = 12
@@ -32,7 +32,7 @@ SMOLLM2: Mapping[str, Any] = {
     "rows": 14,
 }
 
-# Each with the place of the rate at which its search begins, on the grid of `claims.redrawn`
+# Each with the place of the rate at which its search begins, on the grid of `claims.lab.redrawn`
 METHODS: dict[str, tuple[Mapping[str, Any], int]] = {
     **{f"LoRA, r = {r}": (adapted(r), -3) for r in (8, 64, 1)},
     "LoRA, r = 8, kappa x 16": (adapted(8, 512), -5),

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claims.rules import COUNTED, Figure, measured, shown
+from claims.lab.rules import COUNTED, Figure, measured, shown
 
-FILE = Path(__file__).parent / "data" / "refuted_by.json"
+FILE = Path(__file__).parents[1] / "data" / "refuted_by.json"
 COMPARED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SIDES = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 

@@ -15,7 +15,7 @@ layer alone was taken, from recorded runs on the first and second layer of digit
 tasks, it was known that the middle layer alone wanted 3 to 8 times the rule.
 
 On text at other ranks and at 135 million parameters, where `finetune` clips and warms up, the
-default is compared with the rates that are recorded of `claims.text` and `claims.longer`, between
+default is compared with the rates that are recorded of `claims.lab.text` and `claims.lab.longer`, between
 two of which its loss is on a line. Raw results are lines of ``runs/defaults.jsonl``, with the loss
 of each seed; a run that is there is not repeated.
 """
@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import at_scale, batched, redrawn, setups
-from claims.redrawn import FOLDER, Book
-from claims.suites import DATA
-from claims.text import Text
+from claims.lab import at_scale, batched, redrawn, setups
+from claims.lab.redrawn import FOLDER, Book
+from claims.lab.suites import DATA
+from claims.lab.text import Text
 from lora_np import datasets, language
 from lora_np.checks import Array
 from lora_np.nn import Adam, Linear, cosine_schedule, mean_squared_error
@@ -106,7 +106,7 @@ def renamed(images: Array, labels: Array, rng: Any) -> tuple[Array, Array]:
 
 
 def linear(seed: int) -> Task:
-    """A linear student becomes a linear teacher: `claims.batched.Linear`, whose loss is exact."""
+    """A linear student becomes a linear teacher: `claims.lab.batched.Linear`, whose loss is exact."""
     drawn = batched.Linear(64).task(seed)
     x, y = drawn.halves[0]
     batches = list(zip(drawn.x, drawn.y, strict=True))

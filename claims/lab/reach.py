@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from claims import at_scale, redrawn, text
+from claims.lab import at_scale, redrawn, text
 from lora_np.files import write_whole
 
 if TYPE_CHECKING:
-    from claims.protocol import AtScale, Trial
+    from claims.lab.protocol import AtScale
+    from claims.lab.trial import Trial
 
-FILE = Path(__file__).parent / "data" / "reach.json"
+FILE = Path(__file__).parents[1] / "data" / "reach.json"
 Best = dict[str, Any]  # what is achieved, and by which method
 
 

@@ -16,10 +16,10 @@ than four parts, so that a claim without any effect rarely has a part that is su
 figure that is arithmetic, or that was measured once, has no verdict.
 
 A claim is *supported* if all its parts are, and *mixed* if some are supported and some contradicted.
-If what the card says would contradict it (`claims.refutations`) holds of its figures, it is
+If what the card says would contradict it (`claims.lab.refutations`) holds of its figures, it is
 *contradicted here*, whatever else is supported: a universal sentence has a counterexample. It
 *needs scale* if the setup could not have shown it, and it *depends on the task* if a part of it turns
-on another task (`claims.tasks`). Otherwise it is *not shown*. Better evidence for a part never gives a
+on another task (`claims.lab.tasks`). Otherwise it is *not shown*. Better evidence for a part never gives a
 weaker verdict, which a test holds for each rule.
 """
 
@@ -72,7 +72,7 @@ class Figure(NamedTuple):
     counted: bool = False  # arithmetic, so that no interval is missing
     two: int = TWO  # seeds from which on there are two sets
     choice: float = (
-        0.0  # standard error that the choice of learning rates adds, see `claims.chance`
+        0.0  # standard error that the choice of learning rates adds, see `claims.lab.chance`
     )
 
     @property
@@ -228,8 +228,8 @@ class Rule:
 
     parts: tuple[Part, ...]
     scale: str = ""  # why a claim that is contradicted here needs another setup
-    refuted: Any = None  # conditions on figures that contradict the claim: `claims.refutations`
-    # The best that any method of the setup achieves, by figure: `claims.reach`
+    refuted: Any = None  # conditions on figures that contradict the claim: `claims.lab.refutations`
+    # The best that any method of the setup achieves, by figure: `claims.lab.reach`
     reach: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -1,8 +1,8 @@
-"""Runs of `claims.longer` again, by torch and PEFT: the same weights, windows, order and start.
+"""Runs of `claims.lab.longer` again, by torch and PEFT: the same weights, windows, order and start.
 
-    python -m claims.peft_runs --model SmolLM2-135M.gguf --seeds 2
+    python -m claims.lab.peft_runs --model SmolLM2-135M.gguf --seeds 2
 
-Each method runs at the rates that ours has chosen (`claims.at_scale`), once they are recorded; lines
+Each method runs at the rates that ours has chosen (`claims.lab.at_scale`), once they are recorded; lines
 go to ``runs/smollm2-peft.0.jsonl``, and what is there is not run again. The weights, as NumPy holds
 them, and the start of A and B are handed over as files that transformers and PEFT read. Adam, the
 norm at which gradients are clipped and the schedule are written here in torch.
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched, methods
-from claims.at_scale import METHODS, SMOLLM2, Runs
-from claims.redrawn import FOLDER, Book, Sweep
-from claims.text import Text, loaded
+from claims.lab import batched, methods
+from claims.lab.at_scale import METHODS, SMOLLM2, Runs
+from claims.lab.redrawn import FOLDER, Book, Sweep
+from claims.lab.text import Text, loaded
 from lora_np import adapters, language
 from lora_np.checks import Array
 
@@ -42,7 +42,7 @@ NAMES = (
 
 @dataclass(frozen=True)
 class PeftText(Text):
-    """`claims.text.Text`, with the training and the losses of torch and PEFT."""
+    """`claims.lab.text.Text`, with the training and the losses of torch and PEFT."""
 
     def once(self, seed: int, lr: float, **method: Any) -> dict[str, float]:
         import torch
@@ -114,7 +114,7 @@ def share(step: int, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m claims.peft_runs", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m claims.lab.peft_runs", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", required=True, help="as `lora_np.language.load` takes it")
     parser.add_argument("--seeds", type=int, default=2)

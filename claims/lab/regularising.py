@@ -1,6 +1,6 @@
 """Weight decay and dropout of LoRA: five values of each, ranks 1, 8 and 64, on text and on digits.
 
-    python -m claims.regularising          every setup; or name some: digits few text
+    python -m claims.lab.regularising          every setup; or name some: digits few text
 
 *digits* is the task of the claims (1,000 images, about 19 epochs), *few* the same with 100 images
 (about 190 epochs, so that there is something to regularise), *text* the setup of the claims on text
@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched, redrawn
-from claims.redrawn import FOLDER, Book, Sweep
-from claims.rules import Figure
-from claims.text import Text
+from claims.lab import batched, redrawn
+from claims.lab.redrawn import FOLDER, Book, Sweep
+from claims.lab.rules import Figure
+from claims.lab.text import Text
 from lora_np.checks import Array
 
 KNOBS: dict[str, tuple[float, ...]] = {
@@ -153,7 +153,7 @@ def run(name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m claims.regularising", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m claims.lab.regularising", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("setup", nargs="*", help="all by default")
     for name in parser.parse_args().setup or STUDIES:

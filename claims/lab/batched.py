@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lora_np as lnp
-from claims import methods, setups
+from claims.lab import methods, setups
 from lora_np.checks import Array
 from lora_np.lora import DoRALinear, LoRALinear
 from lora_np.lora.variants import HiRALinear, XSLinear
@@ -178,7 +178,7 @@ def upright(draws: Sequence[tuple[int, int]], width: int = 64) -> list[Any]:
 
 @dataclass(frozen=True)
 class Linear(Setup):
-    """A linear student shall become a linear teacher: `claims.setups.Linear`, whose loss is exact."""
+    """A linear student shall become a linear teacher: `claims.lab.setups.Linear`, whose loss is exact."""
 
     width: int = 48
     decay: float = 0.9

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import methods, setups
+from claims.lab import methods, setups
 from lora_np import language
 from lora_np.checks import Array
 

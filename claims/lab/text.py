@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import batched, methods, setups
+from claims.lab import batched, methods, setups
 from lora_np import language
 from lora_np.checks import Array
 
-BASES = ("austen", *(str(Path(__file__).parent / "bases" / str(i)) for i in (1, 2, 3)))
+BASES = ("austen", *(str(Path(__file__).parents[1] / "bases" / str(i)) for i in (1, 2, 3)))
 PIECES = 10  # contiguous pieces of the new text, of which a seed holds two back
 LOSSES = (*batched.HALVES, "old")
 LOOKED = ("intruders", "rank 90", "amplified", "random", "top")  # at the weights that changed
@@ -132,7 +132,7 @@ def adapted(rank: int, alpha: float = 32, **more: Any) -> dict[str, Any]:
 
 ATTENTION, MLP = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
 FULL = {"kind": "full", "targets": "all"}
-# Each with the place of the rate at which its search begins, on the grid of `claims.redrawn`
+# Each with the place of the rate at which its search begins, on the grid of `claims.lab.redrawn`
 METHODS: dict[str, tuple[dict[str, Any], int]] = {
     **{f"LoRA, r = {r}": (adapted(r, look=True), -1) for r in (1, 4, 16, 64)},
     "LoRA, r = 16, kappa / 16": (adapted(16, 2), 1),

@@ -9,7 +9,7 @@ best rate has not run with all seeds, it cannot be chosen.
 Experiments are simulated with the spread that was measured: the seeds of each figure vary as they did,
 and together with those of the other figures. Under the null every figure lies at the bound of its
 part. Otherwise it lies where the claim should be seen, at twice the smallest effect worth having
-(`claims.rules.Part.aim`).
+(`claims.lab.rules.Part.aim`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from claims import redrawn
-from claims.rules import MIXED, SUPPORTED, Figure, Part
-
-if TYPE_CHECKING:
-    from claims.protocol import Trial
+from claims.lab import redrawn
+from claims.lab.rules import MIXED, SUPPORTED, Figure, Part
+from claims.lab.trial import Trial
 
 CHOICES, DRAWS = 60, 1000
 ENOUGH = 0.8  # of experiments in which a true claim should be seen

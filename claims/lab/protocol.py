@@ -1,8 +1,8 @@
 """The protocol that every claim goes through: a sweep of rates for each method, seeds, intervals, and
-a verdict (`claims.rules`).
+a verdict (`claims.lab.rules`).
 
 On digits and linear tasks a seed draws base, split, start and order, and 64 seeds run side by side
-(`claims.redrawn`); on text eight seeds draw them too, from four bases (`claims.text`). Elsewhere a
+(`claims.lab.redrawn`); on text eight seeds draw them too, from four bases (`claims.lab.text`). Elsewhere a
 seed draws start and order. There, each method of training has a sweep
 of its own along one grid of rates, a factor of 2.5 apart: two seeds find the rate whose validation loss is lowest, and the search goes on until neither end of
 what was tried is the best. Five seeds run at the best rate and at both its neighbours, and settle
@@ -14,7 +14,6 @@ would hold the true mean in 95 of 100 such experiments. A ratio is averaged by i
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,50 +23,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from claims import at_scale, base_line, batched, chance, redrawn, tasks
-from claims.redrawn import Book, Map, Redrawn, Sweep as Recorded
-from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, TASK, Figure, Part, Rule, listed
+from claims.lab import at_scale, batched, chance, redrawn
+from claims.lab.redrawn import Book, Map, Redrawn, Sweep as Recorded
+from claims.lab.rules import NOT_RUN, Figure, listed
+from claims.lab.trial import Trial, figures_of, judged, read, rounded
 from lora_np.checks import Array
-from lora_np.files import write_whole
-from lora_np.version import __version__
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+HERE = Path(__file__).parents[1]
 Values = Mapping[str, Iterable[float]]  # of each figure, one for each seed
 FACTOR, MIDDLE = 2.5, 1e-2
+SWEPT = "digits"  # the setup in whose place another task is swept
 FIND, SETTLE, QUICK = 2, 5, 3  # seeds: to find the rate, to settle it, and with --quick
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """How a sentence is tried in a setup, and the rule for its verdict, written before the run."""
-
-    title: str  # what is claimed in our words, a sentence
-    setting: str  # what of the paper's own setting was tried
-    figures: Mapping[str, str]  # what each figure is, with its unit
-    rule: Rule  # from figures to a verdict
-    limits: str
-    headline: str  # the figure that stands for the claim
-    words: str  # what that figure is, in at most twelve words
-    finding: str = ""  # what was found, in one line: names of figures in braces, see `Number`
-    ratios: Sequence[str] = ()  # figures that are quotients, averaged by their logarithm
-    counted: Sequence[str] = ()  # figures that are arithmetic, so that no interval is missing
-    # Figures with a best possible value: the method whose loss is to be beaten, see `claims.reach`
-    beats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def found(self, figures: Mapping[str, Figure]) -> str:
-        """The finding, with its figures."""
-        return self.finding.format(**{name: Number(x.mean) for name, x in figures.items()})
-
-    def figure(self, name: str, values: Iterable[float | None]) -> Figure:
-        """A figure of this claim, from its values."""
-        numbers = (np.inf if x is None else float(x) for x in values)
-        return Figure(tuple(numbers), name in self.ratios, name in self.counted)
-
-
-@dataclass(frozen=True, kw_only=True)
 class AtScale(Trial):
-    """A claim on the second setup (`claims.at_scale`), from the runs that are recorded."""
+    """A claim on the second setup (`claims.lab.at_scale`), from the runs that are recorded."""
 
     measure: Callable[[at_scale.Runs], Mapping[str, Array]]
 
@@ -108,7 +79,7 @@ class AtScale(Trial):
         return chance.odds(self, read(self, figures)) if ready else {}
 
     def repeated(self, runs: at_scale.Runs) -> dict[str, Any]:
-        """What torch and PEFT give for the same runs (`claims.peft_runs`), as far as they have run."""
+        """What torch and PEFT give for the same runs (`claims.lab.peft_runs`), as far as they have run."""
         peft = at_scale.Runs("smollm2-peft", rates=runs)
         apart = runs.apart(peft)
         values = {name: some for name, some in self.measure(peft).items() if len(some)}
@@ -154,48 +125,6 @@ class Claim(Trial):
     published: str = ""  # the paper's own figure, where we know it
     varied: str = ""  # beside the rate
     at_scale: AtScale | None = None  # on a second setup
-
-
-PHRASES: Mapping[str, tuple[Callable[[float], float], bool]] = {  # and whether it is a share
-    "": (lambda x: x, False),
-    "percent": (lambda x: x, True),
-    "minus": (lambda x: -x, False),
-    "minus_percent": (lambda x: -x, True),
-    "inverse": (lambda x: 1 / x, False),
-    "lower": (lambda x: 1 - 1 / x, True),  # how far a divisor lies below what it divides
-    "less": (lambda x: 1 - x, True),  # how far what is divided lies below the divisor
-    "higher": (lambda x: x - 1, True),
-    "above": (lambda x: 1 / x - 1, True),
-}
-
-
-class Number(float):
-    """A figure in a finding: ``{gain:lower}``, always as a positive number. A sentence whose direction
-    the figure contradicts is an error.
-    """
-
-    def __format__(self, phrase: str) -> str:
-        if phrase == "than":
-            return compared(float(self))
-        turn, share = PHRASES[phrase]
-        number = turn(float(self))
-        if not number > 0:
-            raise ValueError(f"a finding must not say {phrase!r} of {float(self):.3g}")
-        if share:
-            return f"{100 * number:.2g} %" if number < 0.995 else f"{100 * number:.3g} %"
-        return f"{number:.3g}"
-
-
-CLOSE = 0.0005  # of the loss; figures are rounded to about a fifth of it
-
-
-def compared(ratio: float) -> str:
-    """A ratio in words, whichever side it is on: ``the loss was {gap:than} the other``."""
-    if ratio == 1:
-        return "the same as"
-    if abs(ratio - 1) < CLOSE:
-        return f"within {100 * CLOSE:g} % of"
-    return f"{100 * abs(ratio - 1):.2g} % {'above' if ratio > 1 else 'below'}"
 
 
 class Setup(Protocol):
@@ -294,7 +223,7 @@ class Lab:
         again: bool = False,  # from the runs that are recorded, so that only figures are new
         seeds: Sequence[int] = range(SETTLE),
         folder: Path | None = None,
-        task: str = "",  # another task of digits, see `claims.tasks`
+        task: str = "",  # another task of digits, see `claims.lab.tasks`
     ):
         self.quick, self.task = quick, task
         self.seeds = [*seeds][: QUICK if quick else None]
@@ -343,7 +272,7 @@ class Lab:
         """Methods on a setup of which each seed draws everything, with their own best rates; in the
         picture of the claim unless it is of another setup.
         """
-        if self.task and setup == tasks.SWEPT:
+        if self.task and setup == SWEPT:
             setup = f"{setup}-{self.task}"
         found, sweeps = [], self.methods(setup)
         for name in names:
@@ -416,105 +345,6 @@ def rate(place: int) -> float:
     return float(f"{MIDDLE * FACTOR**place:.3g}")
 
 
-def rounded(x: float | None) -> float | None:
-    return float(f"{x:.5g}") if x is not None and np.isfinite(x) else None
-
-
-def figures_of(
-    claim: Trial,
-    found: Values,
-    choices: Mapping[str, float] = {},
-) -> dict[str, Any]:
-    """Figures as JSON, of values as they are written down, and what the choice of rates adds."""
-    figures = {name: claim.figure(name, map(rounded, values)) for name, values in found.items()}
-    choice = lambda name: rounded(choices.get(name)) or 0.0
-    return {name: to_json(one._replace(choice=choice(name))) for name, one in figures.items()}
-
-
-def to_json(figure: Figure) -> dict[str, Any]:
-    numbers = {"mean": figure.mean, "low": figure.low, "high": figure.high}
-    numbers |= {"choice": figure.choice} if figure.choice else {}
-    sets = {"sets": [*map(rounded, figure.sets)]} if figure.sets else {}
-    return (
-        {name: rounded(x) for name, x in numbers.items()}
-        | sets
-        | {"values": [*map(rounded, figure.values)]}
-    )
-
-
-def read(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Figure]:
-    """The figures of a claim, from JSON."""
-    return {
-        name: claim.figure(name, figure["values"])._replace(choice=figure.get("choice", 0.0))
-        for name, figure in figures.items()
-    }
-
-
-def judged(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The verdict of figures in JSON, the sentence that gives it with its figures, and what they
-    cannot tell.
-    """
-    known, rule = read(claim, figures), claim.rule
-    return {
-        "verdict": rule.verdict(known),
-        "sentence": rule.sentence(claim.figures, known),
-        "cannot tell": rule.too_wide(claim.figures, known),
-        "parts": [part_of(claim, part, known) for part in rule.parts],
-    }
-
-
-def part_of(claim: Trial, part: Part, figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """A part of a rule as JSON: what a picture of it needs. ``low`` to ``high`` is the interval that
-    judges, ``seen`` the smallest effect that four of five such experiments would see.
-    """
-    figure, rule = figures[part.figure], claim.rule
-    low, high = figure.ends(rule.outside)
-    numbers = {
-        "bound": part.bound,
-        "worth": part.least,
-        "mean": figure.mean,
-        "low": low,
-        "high": high,
-        "seen": figure.seen(part.bound, part.sign, rule.outside),
-        "reach": rule.reach.get(part.figure),
-    }
-    return {"figure": part.figure, "sign": part.sign} | {
-        name: rounded(x) for name, x in numbers.items()
-    } | {"verdict": rule.of_part(part, figures)}  # fmt: skip
-
-
-def seeds_of(lab: Lab, figures: Mapping[str, Any]) -> list[int]:
-    """The seeds of the longest figure: where each draws everything, they count from 0."""
-    longest = max(len(figure["values"]) for figure in figures.values())
-    return lab.seeds if longest <= len(lab.seeds) else [*range(longest)]
-
-
-def quickly(found: Mapping[str, Any], full: str) -> dict[str, Any]:
-    """A quick run that does not agree with the full one has not shown anything: it is shorter, or
-    has fewer seeds. What its own figures give is kept.
-    """
-    own = found.get("found", found["verdict"])
-    return {**found, "found": own, "verdict": own if own == full else NOT_SHOWN}
-
-
-def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
-    """Figures, verdict and seconds of one go."""
-    begin = time.process_time()
-    values = claim.measure(lab)
-    assert values.keys() == claim.figures.keys(), (values.keys(), claim.figures.keys())
-    seconds = max(time.process_time() - begin, sum(lab.costs.values()))
-    chose = lab.costs and not lab.quick
-    choices = chance.choices(claim, lambda: claim.measure(lab)) if chose else {}
-    figures = figures_of(claim, values, choices)
-    return {
-        "seeds": seeds_of(lab, figures),
-        "figures": figures,
-        **judged(claim, figures),
-        "seconds": round(seconds, 1),
-        "cost": {name: round(cost, 1) for name, cost in lab.costs.items()},
-    }
-
-
 def gain(method: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> Array:
     """How much lower its loss is than that of plain LoRA on the same batches, as a share of the
     latter's mean.
@@ -530,139 +360,3 @@ def share(theirs: Array, ours: Array) -> Array:
     tenfold.
     """
     return np.asarray(np.maximum((theirs - ours) / theirs.mean(), -9.0))
-
-
-def words(claim: Claim) -> dict[str, Any]:
-    """All that a claim says, as JSON."""
-    fields = (
-        "title",
-        "paper",
-        "topic",
-        "refuted_by",
-        "setup",
-        "varied",
-        "setting",
-        "published",
-        "limits",
-        "advice",
-        "headline",
-        "words",
-    )
-    scale = {"at scale": claim.at_scale.recorded()} if claim.at_scale is not None else {}
-    return (
-        {name: getattr(claim, name) for name in fields}
-        | scale
-        | {
-            "rule": claim.rule.words(claim.figures),
-            "ratios": [*claim.ratios],
-            "counted": [*claim.counted],
-            "meaning": dict(claim.figures),
-        }
-    )
-
-
-def record(name: str, claim: Claim, *, quick: bool = False, again: bool = False) -> dict[str, Any]:
-    """Run a claim and write its file: the full run, what it gives in small, or its figures anew, from
-    the runs that are recorded.
-    """
-    path = RESULTS / f"{name}.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lab = Lab(quick=quick, recorded=before or None, again=again)
-    found = tried(claim, lab)
-    if quick:
-        own = claim.rule.verdict(read(claim, before["figures"]))
-        result = before | words(claim) | {"quick": quickly(found, own)}
-    else:
-        result = {
-            "name": name,
-            **words(claim),
-            **found,
-            "machine": f"{platform.machine()}, {platform.system()}, one core",
-            "versions": {
-                "lora_np": __version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "methods": {name: sweep.to_json() for name, sweep in lab.sweeps.items()},
-        }
-        for part in ("quick", "other seeds"):
-            if part in before and before[part]["figures"].keys() == claim.figures.keys():
-                result[part] = before[part]
-        if again:
-            result |= {part: before[part] for part in ("machine", "versions") if part in before}
-            # what was trained for it; runs that are read from the file of the claim cost nothing now
-            new = {name: cost for name, cost in found["cost"].items() if cost}
-            cost = before.get("cost", {}) | new
-            seconds = round(max(before.get("seconds", 0.0), sum(cost.values())), 1)
-            result |= {"cost": cost, "seconds": seconds}
-    write(name, finished(claim, result))
-    return found
-
-
-def failed(result: Mapping[str, Any]) -> list[str]:
-    """The figures whose part is contradicted."""
-    return [part["figure"] for part in result["parts"] if part["verdict"] == CONTRADICTED]
-
-
-def finished(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
-    """What follows from the figures of all setups together."""
-    figures = read(claim, result["figures"])
-    result["finding"] = claim.found(figures)
-    result["odds"] = chance.odds(claim, figures)
-    result["untrained"] = base_line.recorded().get(result["name"], {})
-    result["other tasks"] = tasks.recorded().get(result["name"], {})
-    if said := tasks.sentence(result["name"], claim.figures, failed(result)):
-        alone = {"alone": result["verdict"]}  # of the first task
-        result |= alone | {"verdict": TASK, "sentence": f"{said} {result['sentence']}"}
-    result["verdicts"] = result["verdict"]
-    if "at scale" in result:
-        result["verdicts"] = f"small: {result['verdict']}; 135M: {result['at scale']['verdict']}"
-    return result
-
-
-def reword(name: str, claim: Claim) -> None:
-    """Words and verdicts of a file again, from what the claim says now and the figures that are
-    recorded.
-    """
-    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
-    if "other seeds" in result and {*result["seeds"]} & {*result["other seeds"]["seeds"]}:
-        del result["other seeds"]  # of a protocol with fewer seeds
-    for name_of_part in ("", "quick", "other seeds"):
-        part = result if not name_of_part else result.get(name_of_part)
-        if part is not None:
-            recorded = {figure: part["figures"][figure] for figure in claim.figures}
-            values = {figure: one["values"] for figure, one in recorded.items()}
-            choices = {figure: one.get("choice", 0.0) for figure, one in recorded.items()}
-            part["figures"] = figures_of(claim, values, choices)
-            part |= judged(claim, part["figures"])
-    if "quick" in result:
-        result["quick"].pop("found", None)
-        result["quick"] = quickly(result["quick"], result["verdict"])
-    write(name, finished(claim, result))
-
-
-def show(name: str, claim: Claim) -> dict[str, Any]:
-    """Figures and verdict from the runs that are recorded; nothing is written."""
-    recorded = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return tried(claim, Lab(recorded=recorded, again=True))
-
-
-def train(claim: Claim, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
-    """Train everything that a claim asks for, with seeds of one's own, and note it in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lab = Lab(seeds=seeds, folder=folder)
-    found = tried(claim, lab)
-    return found | {"methods": {name: sweep.to_json() for name, sweep in lab.sweeps.items()}}
-
-
-def write(name: str, result: Mapping[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    text = compact(json.dumps(result, ensure_ascii=False, indent=1))
-    write_whole(RESULTS / f"{name}.json", lambda file: file.write(text.encode()))
-
-
-def compact(text: str) -> str:
-    """JSON with each list of numbers on one line."""
-    import re
-
-    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found.group().split()), text) + "\n"

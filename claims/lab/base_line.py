@@ -2,7 +2,7 @@
 
 Without it nobody can say how much a method has learnt, or whether anything was forgotten.
 ``data/untrained.json`` holds it by claim, by ``python -m claims untrained``: where each seed draws
-everything, over all recorded seeds (`claims.redrawn.untrained`), elsewhere over five.
+everything, over all recorded seeds (`claims.lab.redrawn.untrained`), elsewhere over five.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from claims import at_scale, redrawn
-from claims.batched import HALVES
-from claims.rules import Figure
+from claims.lab import at_scale, redrawn
+from claims.lab.batched import HALVES
+from claims.lab.protocol import Claim, Lab
+from claims.lab.rules import Figure
 from lora_np.checks import Array
 from lora_np.files import write_whole
 
-if TYPE_CHECKING:
-    from claims.protocol import Claim
-
-FILE = Path(__file__).parent / "data" / "untrained.json"
+FILE = Path(__file__).parents[1] / "data" / "untrained.json"
 STEPS, NOTHING = 4, 1e-30  # so few steps, at a rate that changes no weight
 UNITS = {"linear": "share of ||D||^2", "descent": "share of ||D||^2"}  # of others, nats
 LARGE = "135M"
@@ -47,9 +45,7 @@ def setups(claim: Claim, recorded: Mapping[str, Any]) -> dict[str, Array]:
 
 def others(claim: Claim, recorded: Mapping[str, Any]) -> dict[str, Array]:
     """Of setups whose runs are one by one: a run that changes nothing."""
-    from claims import protocol
-
-    lab = protocol.Lab(recorded=recorded, again=True)
+    lab = Lab(recorded=recorded, again=True)
     claim.measure(lab)
     found = {}
     for sweep in lab.sweeps.values():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import setups
+from claims.lab import setups
 from lora_np import adapters, language
 from lora_np.checks import Array
 
@@ -25,7 +25,7 @@ Pair = tuple[Array, Array]  # B (d, r) and A (r, k), with the scale in B
 Scores = dict[str, list[float]]  # each measure, for each task
 SCALES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 HIDDEN = ["layers.0", "layers.2"]
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,27 +23,23 @@ import functools
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from claims.rules import CONTRADICTED, SUPPORTED, TASK, Figure, Part, Rule, listed
+from claims.lab.protocol import SWEPT, Claim, Lab
+from claims.lab.rules import CONTRADICTED, SUPPORTED, TASK, Figure, Part, Rule, listed
+from claims.lab.trial import figures_of, read, rounded
 from lora_np.files import write_whole
 
-if TYPE_CHECKING:
-    from claims.protocol import Claim
-
-FILE = Path(__file__).parent / "data" / "tasks.json"
+FILE = Path(__file__).parents[1] / "data" / "tasks.json"
 TASKS = ("names", "near")
 FIRST = "side"
 WORDS = {FIRST: "on their side", "names": "with other names", "near": "shifted by two pixels"}
-SWEPT = "digits"  # the setup in whose place another task is swept
 
 
 def figures(claim: Claim, task: str) -> dict[str, Figure]:
     """The figures of a claim on another task."""
-    from claims import protocol
-
-    values = claim.measure(protocol.Lab(task=task))
-    return protocol.read(claim, protocol.figures_of(claim, values))
+    values = claim.measure(Lab(task=task))
+    return read(claim, figures_of(claim, values))
 
 
 def on_each(claim: Claim, first: Mapping[str, Figure]) -> dict[str, dict[str, Figure]]:
@@ -73,12 +69,9 @@ def turns(found: Mapping[str, str]) -> bool:
 
 def measured_on_each(claim: Claim, first: Mapping[str, Figure]) -> dict[str, Any]:
     """A claim's parts on each task, as JSON: mean, interval and verdict."""
-    from claims import protocol
-
     by_figure = on_each(claim, first)
     numbers = lambda one: {
-        key: protocol.rounded(x)
-        for key, x in (("mean", one.mean), ("low", one.low), ("high", one.high))
+        key: rounded(x) for key, x in (("mean", one.mean), ("low", one.low), ("high", one.high))
     }
     return {
         part.figure: {
@@ -96,11 +89,9 @@ def measured_on_each(claim: Claim, first: Mapping[str, Figure]) -> dict[str, Any
 
 def record(claims: Mapping[str, Claim], results: Mapping[str, Any]) -> None:
     """Write the file, of every claim that sweeps digits."""
-    from claims import protocol
-
     sweep = lambda name: any(one.startswith(f"{SWEPT}: ") for one in results[name]["methods"])
     found = {
-        name: measured_on_each(claim, protocol.read(claim, results[name]["figures"]))
+        name: measured_on_each(claim, read(claim, results[name]["figures"]))
         for name, claim in claims.items()
         if sweep(name)
     }

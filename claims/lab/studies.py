@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import batched
+from claims.lab import batched
 from lora_np.checks import Array
 
 SOURCES, AGAIN = ("base", "split", "start", "order"), 3  # each is drawn again so often, alone

@@ -1,20 +1,18 @@
 """Studies whose rule was committed before their runs, as the gallery and ``lora-np claims`` show them.
 
 A study stands beside the claims and is not counted with them: its verdict follows from its own rule
-instead of `claims.rules`, its runs have points and effects instead of one sweep for each method, and
+instead of `claims.lab.rules`, its runs have points and effects instead of one sweep for each method, and
 it is published as far as it has run. Its file ends with one ``STUDY``, whose results lie beside those of
 the claims, with the page that they belong to.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from claims import protocol
+from claims.lab import recording
 
 
 class Found(NamedTuple):
@@ -65,19 +63,6 @@ class Card:
         return {"name": name} | known | words | sentence | {"counted": counted, "figures": figures}
 
 
-def names() -> list[str]:
-    """Every study, by its file."""
-    files = Path(__file__).parent.glob("*_runs.py")
-    stems = (path.stem for path in files if "\nSTUDY = Card(" in path.read_text("utf-8"))
-    return sorted(stem.removesuffix("_runs").replace("_", "-") for stem in stems)
-
-
-def study(name: str) -> Card:
-    """The study of a name."""
-    found: Card = importlib.import_module(f"claims.{name.replace('-', '_')}_runs").STUDY
-    return found
-
-
-def write(name: str) -> None:
+def write(name: str, study: Card) -> None:
     """Write what is recorded beside the results of the claims."""
-    protocol.write(name, study(name).record(name))
+    recording.write(name, study.record(name))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import methods
+from claims.lab import methods
 from lora_np import language
 from lora_np.checks import Array
 

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched, text
-from claims.batched import HALVES, Descent, Digits, Linear
-from claims.text import Text
+from claims.lab import batched, text
+from claims.lab.batched import HALVES, Descent, Digits, Linear
+from claims.lab.text import Text
 from lora_np.checks import Array
 
-FOLDER = Path(__file__).parent / "runs"
+FOLDER = Path(__file__).parents[1] / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
 DRAWN = {
@@ -133,7 +133,7 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
     "language": {name: (Text(), *rest) for name, rest in text.METHODS.items()},
 }  # fmt: skip
 
-METHODS |= {  # on two more tasks of digits, see `claims.tasks`
+METHODS |= {  # on two more tasks of digits, see `claims.lab.tasks`
     f"digits-{new}": {
         name: (replace(setup, new=new), *rest) for name, (setup, *rest) in METHODS["digits"].items()
     }
