@@ -358,7 +358,7 @@ def measured(label: str, figure: Figure) -> str:
 
 def shown(label: str, x: float) -> str:
     """A number in the unit of its label: shares in per cent; close to 1 by three decimals, since
-    an effect of 1 % counts there.
+    an effect of 1 % counts there; and below a thousandth by two digits.
     """
     if not np.isfinite(x):
         return "infinite"
@@ -366,4 +366,6 @@ def shown(label: str, x: float) -> str:
         return f"{100 * x:.3g} %"
     if abs(x - 1) < 0.1:
         return f"{round(x, 3):g}"
+    if abs(x) < 1e-3:
+        return f"{x:.2g}".replace("e-0", "e-")
     return f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"

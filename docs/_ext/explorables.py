@@ -28,6 +28,7 @@ FILES = {
         "explorer.css",
         "training.css",
         "training-data.js",
+        "svd.js",
         "adam.js",
         "lora.js",
         "training.js",
@@ -65,6 +66,9 @@ FILES = {
         "fit.js",
     ),
 }
+# on one page, so that the scripts of each come when it is seen
+TOGETHER = ("rank", "training", "speaker")
+SHARED = "programs.js"  # which loads them
 FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}
 
 
@@ -83,6 +87,9 @@ class Explorable(SphinxDirective):
         text = FRAGMENTS[name].read_text(encoding="utf-8")
         if repository := publication()[0]:
             text = text.replace('href="#get-started"', f'href="https://github.com/{repository}"')
+        if name in TOGETHER:
+            scripts = " ".join(file for file in FILES[name] if file.endswith(".js"))
+            text = text.replace(" id=", f' data-scripts="{scripts}" id=', 1)
         depth = self.env.current_document.docname.count("/")
         return [nodes.raw("", text.replace(STILL, still(name, text, "../" * depth)), format="html")]
 
@@ -112,8 +119,10 @@ def add_files(
     for file in dict.fromkeys(file for name in names for file in FILES[name]):
         if file.endswith(".css"):
             app.add_css_file(file)
-        else:
+        elif not {*names} & {*TOGETHER}:
             app.add_js_file(file, loading_method="defer")
+    if {*names} & {*TOGETHER}:
+        app.add_js_file(SHARED, loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -54,21 +54,13 @@ class FrontDoor(SphinxDirective):
 
 def table(name: str) -> str:
     """Summaries of the functions of a module, by what they are for if they are many, then of its
-    classes. Names that the table of tasks leads to come first, in its order.
+    classes.
     """
-    tasks = TASK.findall(TASKS.read_text(encoding="utf-8"))
-
-    def place(public: str) -> tuple[int, str]:
-        named = (f"{name}.{public}", f"lora_np.{public}")
-        return next(
-            (tasks.index(full) for full in named if full in tasks), len(tasks)
-        ), public.lower()
-
     functions, classes, _ = by_kind(name, importlib.import_module(name).__all__)
     parts = [f".. currentmodule:: {name}"]
     subjects = by_subject(name, functions)
     for title, names in (*(subjects or {"Functions": functions}).items(), ("Classes", classes)):
-        rows = "\n".join(f"   {public}" for public in sorted(names, key=place))
+        rows = "\n".join(f"   {public}" for public in names)
         if names:
             parts += [f".. rubric:: {title}", f".. autosummary::\n   :nosignatures:\n\n{rows}"]
     return "\n\n".join(parts) + "\n"
@@ -87,8 +79,18 @@ def by_subject(name: str, functions: Sequence[str]) -> dict[str, list[str]]:
 
 
 def by_kind(name: str, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Of these names of a module: functions, classes, and constants that a comment describes."""
+    """Of these names of a module: functions, classes, and constants that a comment describes.
+
+    Names that the table of tasks leads to come first, in its order.
+    """
     module = importlib.import_module(name)
+    tasks = TASK.findall(TASKS.read_text(encoding="utf-8"))
+
+    def place(public: str) -> tuple[int, str]:
+        named = [full for full in (f"{name}.{public}", f"lora_np.{public}") if full in tasks]
+        return tasks.index(named[0]) if named else len(tasks), public.lower()
+
+    names = sorted(names, key=place)
     functions = [public for public in names if inspect.isroutine(getattr(module, public))]
     classes = [public for public in names if isinstance(getattr(module, public), type)]
     described = ModuleAnalyzer.for_module(name).find_attr_docs()

@@ -1,6 +1,7 @@
 """The directive ``puzzles``: all puzzles with their pictures, fields and hints; the last page."""
 
 import html
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ in this page, in about two minutes, and writes before and after.
 def markdown(one: exercises.Puzzle) -> str:
     """A section for one puzzle."""
     form = FORM.format(name=one.name, number=one.number, blank=html.escape(one.blank))
-    parts = [f"## {one.heading}", one.statement]
+    parts = [f"## {one.heading}", typeset(one.statement)]
     if one.picture:
         parts.append(raw(as_html(one.before())))
     if diagram := one.diagram.strip("\n"):
@@ -77,9 +78,14 @@ def markdown(one: exercises.Puzzle) -> str:
     if one.shown != one.blank:
         parts.append(f"```python\n{one.shown}\n```")
     parts += [f"**Your line must satisfy:** {one.law}", raw(form)]
-    folded = zip(HINTS, one.hints, strict=True)
+    folded = zip(HINTS, map(typeset, one.hints), strict=True)
     parts += [f":::{{dropdown}} {title}\n{text}\n:::" for title, text in folded]
     return "\n\n".join(parts)
+
+
+def typeset(text: str) -> str:
+    """Shapes in letters as formulas, as in the lessons; a terminal shows them as written."""
+    return re.sub(r"\b([a-z]) x\s+([a-z])\b", r"$\1 \\times \2$", text)
 
 
 def raw(text: str) -> str:

@@ -42,13 +42,14 @@
   }
 
   // What a page needs that is opened so, and is not of the zip for it (docs/_ext/offline.py)
-  if (opened && !window.loraOffline && document.querySelector(".python-loading, #speaker")) {
+  const needy = document.querySelector(".python-loading, #speaker");
+  if (opened && !window.loraOffline && needy) {
     const note = Object.assign(document.createElement("p"), { className: "admonition" });
     note.textContent =
       "This page was opened from a file, where a browser starts no Python and reads no data. " +
       "Unpack lora_np-offline.zip of a release and open its index.html, or serve this folder: " +
       "python -m http.server.";
-    document.querySelector("article h1").after(note);
+    needy.closest("section").querySelector("h1, h2").after(note);
   }
 
   // ?answers in the address unfolds answers, hints and solutions: for a teacher's print.

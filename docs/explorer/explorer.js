@@ -66,8 +66,10 @@
     const M = new Float32Array(d * k);
     for (let r = first; r < rank; r += 1) {
       for (let i = 0; i < d; i += 1) {
-        const weight = strength(r) * left[r][i];
-        for (let j = 0; j < k; j += 1) M[i * k + j] += weight * right[r][j];
+        const weight = strength(r) * left[r][i],
+          row = right[r],
+          at = i * k;
+        for (let j = 0; j < k; j += 1) M[at + j] += weight * row[j];
       }
     }
     return M;
@@ -85,17 +87,11 @@
     return [level, level, level];
   }
 
-  // Blue through white to orange, as on all pages.
-  function diverging(share) {
-    const x = Math.min(1, Math.max(-1, 2 * share - 1));
-    return window
-      .colour(x < 0 ? "minus" : "plus")
-      .map((c) => Math.round(255 + Math.abs(x) * (c - 255)));
-  }
-
-  function paint(target, M, [low, high], colour) {
+  function paint(target, M, [low, high], signed = subject.name === "update") {
     const { d, k, name } = subject;
     const [width, height] = name === "update" ? PATCHES : [k, d];
+    const tint = window.diverging();
+    const colour = signed ? (share) => tint(2 * share - 1) : grey;
     const image = new ImageData(width, height);
     const put = (at, shade) => image.data.set([...shade, 255], 4 * at);
     if (name === "update")
@@ -110,6 +106,7 @@
   // dark on grey, the one of the next 10 x 10 pixels that they change. Rows of the matrix next to each other
   // would be a barcode.
   function patches(put, shade) {
+    const [ink, line] = ["ink", "line"].map(window.colour);
     subject.outputs.forEach((output, n) => {
       const top = 11 * Math.floor(n / 2),
         left = 24 * (n % 2);
@@ -117,26 +114,17 @@
         for (let j = 0; j < 12; j += 1)
           put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
         for (let j = 0; j < 10; j += 1)
-          put(
-            (top + i) * PATCHES[0] + left + 12 + j,
-            window.colour(10 * i + j === output ? "ink" : "line"),
-          );
+          put((top + i) * PATCHES[0] + left + 12 + j, 10 * i + j === output ? ink : line);
       }
     });
   }
 
   function draw() {
-    const { limits, name, rank } = subject;
-    if (!alone.checked || !rank)
-      return paint(
-        canvas("cut"),
-        product(subject, rank),
-        limits,
-        name === "update" ? diverging : grey,
-      );
+    const { limits, rank } = subject;
+    if (!alone.checked || !rank) return paint(canvas("cut"), product(subject, rank), limits);
     const layer = product(subject, rank, rank - 1),
-      largest = Math.max(...layer.map(Math.abs)) || 1;
-    return paint(canvas("cut"), layer, [-largest, largest], diverging); // a layer has both signs
+      largest = layer.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+    return paint(canvas("cut"), layer, [-largest, largest], true); // a layer has both signs
   }
 
   // The relative error: what is left out, and what layers of another strength miss.
@@ -228,17 +216,9 @@
     clearTimeout(announce); // a screen reader hears where the slider came to rest, not every step
     announce = setTimeout(() => {
       show("status", `${whole(counts[rank])} parameters, error ${error}. ${verdict(now)}`);
-      remember();
+      const { start } = subject; // the reader's own picture cannot be in an address
+      window.remember(root, { r: rank, of: name === "update" && name }, { r: start, of: false });
     }, 500);
-  }
-
-  function remember() {
-    const address = new URL(location);
-    if (subject.rank === subject.start) address.searchParams.delete("r");
-    else address.searchParams.set("r", subject.rank);
-    if (subject.name === "update") address.searchParams.set("of", "update");
-    else address.searchParams.delete("of"); // the reader's own picture cannot be in an address
-    if (address.href !== location.href) history.replaceState(null, "", address);
   }
 
   function choose(name) {
@@ -251,7 +231,7 @@
     slider.min = subject.lowest;
     slider.max = subject.ranks;
     slider.value = subject.rank;
-    paint(canvas("whole"), complete(), subject.limits, name === "update" ? diverging : grey);
+    setTimeout(() => paint(canvas("whole"), complete(), subject.limits)); // a task of its own
     drawCurve();
     update();
   }

@@ -1,4 +1,4 @@
-// Training of B A, and singular values: what lora_np.fit does on a LoRA layer, in a few loops.
+// Training of B A: what lora_np.fit does on a LoRA layer, in a few loops.
 (() => {
   "use strict";
 
@@ -61,32 +61,5 @@
     };
   }
 
-  // Singular values by one-sided Jacobi rotations: columns are turned until all are orthogonal.
-  function singularValues(M) {
-    const columns = M.length < M[0].length ? M.map((row) => Float64Array.from(row)) : transposed(M);
-    const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
-    for (let turned = true, sweep = 0; turned && sweep < 60; sweep += 1) {
-      turned = false;
-      for (let p = 0; p < columns.length; p += 1) {
-        for (let q = p + 1; q < columns.length; q += 1) {
-          const u = columns[p],
-            v = columns[q],
-            a = dot(u, u),
-            b = dot(v, v),
-            c = dot(u, v);
-          if (Math.abs(c) <= 1e-14 * Math.sqrt(a * b) || c === 0) continue;
-          turned = true;
-          const t = (Math.sign(b - a || 1) * 2 * c) / (Math.abs(b - a) + Math.hypot(b - a, 2 * c));
-          const cosine = 1 / Math.sqrt(1 + t * t),
-            sine = t * cosine;
-          u.forEach((value, i) => {
-            [u[i], v[i]] = [cosine * value - sine * v[i], sine * value + cosine * v[i]];
-          });
-        }
-      }
-    }
-    return columns.map((column) => Math.sqrt(dot(column, column))).sort((a, b) => b - a);
-  }
-
-  globalThis.loraTraining = { trainer, singularValues, zeros };
+  globalThis.loraTraining = { trainer, zeros };
 })();

@@ -77,35 +77,29 @@
     return numbers;
   }
 
-  function remember() {
-    const address = new URL(location);
-    const set = (name, value, usual) => {
-      if (value === usual) address.searchParams.delete(name);
-      else address.searchParams.set(name, value);
-    };
-    set("adapter", part("adapter").value, Object.keys(styles)[0]);
-    set("r", String(rank()), String(style().losses.at(-1)[0]));
-    set("prompt", part("prompt").value, style().prompt);
-    set("t", String(temperature()), String(BEST));
-    set(
-      "layers",
-      chosen("layer").join(""),
-      boxes("layer")
-        .map((box) => box.value)
-        .join(""),
-    );
-    set(
-      "maps",
-      chosen("kind").join(","),
-      boxes("kind")
-        .map((box) => box.value)
-        .join(","),
-    );
-    history.replaceState(null, "", address);
-  }
+  const values = (inputs) => inputs.map(({ value }) => value).join(",");
 
   function state() {
-    remember();
+    const checked = (name) => boxes(name).filter((box) => box.checked);
+    window.remember(
+      form,
+      {
+        adapter: part("adapter").value,
+        "adapter-r": rank(),
+        prompt: part("prompt").value,
+        t: temperature(),
+        layers: values(checked("layer")),
+        maps: values(checked("kind")),
+      },
+      {
+        adapter: Object.keys(styles)[0],
+        "adapter-r": style().losses.at(-1)[0],
+        prompt: style().prompt,
+        t: BEST,
+        layers: values(boxes("layer")),
+        maps: values(boxes("kind")),
+      },
+    );
     const { losses, title } = style(),
       numbers = count();
     // losses were measured for whole adapters only
@@ -269,7 +263,7 @@
     const asked = new URLSearchParams(location.search);
     if (Object.hasOwn(styles, asked.get("adapter"))) part("adapter").value = asked.get("adapter");
     part("rank").max = style().losses.length - 1;
-    const at = style().losses.findIndex(([r]) => String(r) === asked.get("r"));
+    const at = style().losses.findIndex(([r]) => String(r) === asked.get("adapter-r"));
     part("rank").value = at < 0 ? part("rank").max : at;
     part("prompt").value = (asked.get("prompt") ?? style().prompt).slice(0, 80);
     part("temperature").value = /^\d(\.\d)?$/.test(asked.get("t")) ? asked.get("t") : BEST;

@@ -7,7 +7,7 @@
   if (!form || !window.loraTask) return;
 
   const task = window.loraTask;
-  const { trainer, singularValues, zeros } = window.loraTraining;
+  const { trainer, zeros } = window.loraTraining;
   const [d, k] = [task.y[0].length, task.x[0].length];
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   // steps in a frame: slow enough to watch, unless nothing is to move
@@ -20,6 +20,7 @@
   const KEPT = 5,
     ENOUGH = 20; // curves that are kept, and the steps that make one worth it
   const RATES = [0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3];
+  const USUAL = { rank: 3, alpha: 8, rate: 0.02, start: "B" };
   const STARTS = { B: "B = 0", both: "both 0", none: "both random" };
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
@@ -59,19 +60,15 @@
     );
   const largest = Math.max(...best(8).flatMap((row) => [...row].map(Math.abs)));
 
-  // Blue below zero, white at zero, orange above, as on all pages.
   function paint(name, M, limit) {
     const canvas = find(`[data-canvas="${name}"]`);
     [canvas.width, canvas.height] = [M[0].length, M.length];
     const image = new ImageData(canvas.width, canvas.height);
+    const tint = window.diverging();
     M.forEach((row, i) =>
-      row.forEach((value, j) => {
-        const share = Math.min(1, Math.abs(value) / limit);
-        const colour = window
-          .colour(value < 0 ? "minus" : "plus")
-          .map((end) => 255 + share * (end - 255));
-        image.data.set([...colour, 255], 4 * (i * canvas.width + j));
-      }),
+      row.forEach((value, j) =>
+        image.data.set([...tint(value / limit), 255], 4 * (i * canvas.width + j)),
+      ),
     );
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
@@ -150,7 +147,7 @@
   }
 
   function bars() {
-    const found = singularValues(run.update()).slice(0, 10);
+    const found = window.loraSvd.jacobi(run.update()).s;
     const most = Math.max(task.values[0], found[0]) || 1;
     const height = (value) => (94 * value) / most;
     find(".bars").replaceChildren(
@@ -222,7 +219,7 @@
     paint("best", best(rank), largest);
     line("own", task.best[rank], `best of rank ${rank}`, -5);
     line("full", task.best.at(-1), "best full update", 14);
-    history.replaceState(null, "", `#${new URLSearchParams(settings)}`);
+    window.remember(form, settings, USUAL);
     draw();
     if (seen) go();
   }
@@ -252,15 +249,15 @@
   }
 
   function recall() {
-    const state = new URLSearchParams(location.hash.slice(1));
+    const state = new URLSearchParams(location.search);
     const set = (name, value) => {
       if (Number.isFinite(value) && value >= 0) part(name).value = value;
     };
-    set("rank", Number(state.get("rank") ?? 3));
-    set("alpha", Math.log2(Number(state.get("alpha") ?? 8)));
-    const near = RATES.findIndex((value) => value >= Number(state.get("rate") ?? 0.02));
+    set("rank", Number(state.get("rank") ?? USUAL.rank));
+    set("alpha", Math.log2(Number(state.get("alpha") ?? USUAL.alpha)));
+    const near = RATES.findIndex((value) => value >= Number(state.get("rate") ?? USUAL.rate));
     set("rate", near < 0 ? RATES.length - 1 : near);
-    const start = find(`[name=start][value="${CSS.escape(state.get("start") ?? "B")}"]`);
+    const start = find(`[name=start][value="${CSS.escape(state.get("start") ?? USUAL.start)}"]`);
     if (start) start.checked = true;
     restart();
   }
@@ -276,7 +273,6 @@
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const input of form.querySelectorAll("input")) input.addEventListener("input", restart);
-  window.addEventListener("hashchange", recall);
   axis();
   recall();
 

@@ -347,8 +347,10 @@ def test_every_change_of_a_frozen_text_has_its_reason(name):
             assert one["changed"]["text"] != one["text"] or one["changed"]["conditions"] != one["conditions"]  # fmt: skip
 
 
-def test_a_figure_close_to_1_has_three_decimals():
+def test_a_figure_close_to_1_has_three_decimals_and_a_small_one_two_digits():
     """So that an interval and the 1 % that was asked can be told apart."""
     said = [shown("loss over loss", x) for x in (0.99571, 1.0066, 1.01, 0.8499, 12.345, 1234.5)]
     assert said == ["0.996", "1.007", "1.01", "0.85", "12.3", "1,234"]
     assert shown("share held", 1.0066) == "101 %"
+    small = [shown("nats", x) for x in (0.000983, -0.000471, 6.463e-05, 0.00324, 0)]
+    assert small == ["0.00098", "-0.00047", "6.5e-5", "0.00324", "0"]

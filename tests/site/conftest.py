@@ -1,6 +1,4 @@
-"""What the site's tests share: the built site, a server, Chromium, and a page that lets nothing go
-unnoticed.
-"""
+"""What the site's tests share: the built site, a server, and Chromium, which notices trouble."""
 
 import contextlib
 import functools
@@ -82,9 +80,7 @@ def chromium():
 
 
 def wait_until(page, expression, *, arg=None, timeout=PATIENCE):
-    """Ask again and again whether an expression holds: Playwright's own wait evaluates text in the
-    page later on, which the site's policy forbids.
-    """
+    """Ask until it holds: Playwright's own wait evaluates text later, which the policy forbids."""
     from playwright.sync_api import Error
 
     for _ in range(int(timeout // 50)):
@@ -97,9 +93,7 @@ def wait_until(page, expression, *, arg=None, timeout=PATIENCE):
 
 @pytest.fixture
 def open_page(chromium, address):
-    """``open_page(path, **settings)``; at the end no page has asked another host or met an
-    error.
-    """
+    """``open_page(path, **settings)``; at the end no page has asked another host or failed."""
     contexts, trouble = [], []
 
     def watch(page):
@@ -131,6 +125,9 @@ def open_page(chromium, address):
         page.wait_for_function = functools.partial(wait_until, page)
         watch(page)
         page.goto(address + path)
+        if path.startswith("learn/explorer") and settings.get("java_script_enabled", True):
+            place = path.partition("#")[2] or "cut-a-matrix"
+            page.wait_for_function(f"document.querySelector('#{place} [aria-busy=false]')")
         return page
 
     open_page.received = []

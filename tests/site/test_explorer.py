@@ -1,6 +1,4 @@
-"""The rank explorer shows what the package computes, under keys, mouse and fingers, on a phone and
-in the dark.
-"""
+"""The rank explorer shows what the package computes, under keys, mouse and fingers."""
 
 import sys
 from functools import cache
@@ -34,9 +32,7 @@ def cut_picture(rank):
 
 
 def cut_update(rank=None):
-    """Colors of the best update of a rank, from a regression of its own: some rows, each beside its
-    output.
-    """
+    """Colors of the best update of a rank, from a regression of its own: some of the rows."""
     data = {"W0": task().base.W, "ridge": ridge_for(task().x)}
     whole = np.matmul(*lnp.reduced_rank_regression(task().x, task().y, **data))
     M = (
@@ -74,7 +70,7 @@ def shown(page, name):
 
 
 def choose(page, subject):
-    page.locator(".explorer-choice").get_by_text(subject).click()
+    page.locator("#rank-explorer .explorer-choice").get_by_text(subject).click()
 
 
 def slide(page, rank):
@@ -129,6 +125,17 @@ def test_both_pictures_are_of_one_size_above_the_slider(open_page, width):
         assert cut["y"] + cut["height"] < slider["y"] < 844
 
 
+def test_the_scripts_of_a_program_come_once_it_is_near(open_page):
+    page = open_page("learn/explorer.html")
+    asked = lambda: {response.url.rpartition("/")[2] for response in open_page.received}
+    others = {"training.js", "speaker.js", "speaker-data.js"}
+    assert "explorer.js" in asked()
+    assert not others & asked()
+    page.locator("#training").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#training[aria-busy=false]')")
+    assert others & asked() == {"training.js"}
+
+
 def test_each_subject_keeps_its_rank(open_page):
     page = open_page("learn/explorer.html")
     slide(page, 12)
@@ -155,7 +162,9 @@ def test_a_finger_on_the_curve(open_page):
 
 def test_the_mouse_drags_along_the_curve(open_page):
     page = open_page("learn/explorer.html")
-    box = page.locator(".explorer-curve").bounding_box()
+    curve = page.locator(".explorer-curve")
+    curve.scroll_into_view_if_needed()
+    box = curve.bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 50)
@@ -178,7 +187,7 @@ def test_the_address_keeps_rank_and_subject(open_page):
     assert shown(page, "rank") == "5"
     assert shown(page, "full") == "12,000"
     page.locator("#explorer-slider").press("ArrowRight")
-    page.wait_for_url("**r=6&of=update")
+    page.wait_for_url("**r=6&of=update#cut-a-matrix")
 
 
 def test_layers_alone_and_of_another_strength(open_page):

@@ -18,9 +18,9 @@ READY = {  # what is true once a page's tool has answered
     "index.html": "document.querySelector('.front-stage').dataset.trained === '8'",
     "use/fit.html": "'result' in document.getElementById('fit').dataset",
     "learn/explorer.html": "document.querySelector('[data-show=error]').textContent.length > 2",
-    "learn/training.html": "document.querySelector('#training [data-show=loss]').textContent > '0'",
-    "learn/speaking.html": "(window.asked ||= !document.querySelector('#speaker [name=again]').click())"
-    " && parseFloat(document.querySelector('#speaker [data-show=speed]').textContent) > 0",
+    "learn/explorer.html#train-b-a": "document.querySelector('#training [data-show=loss]').textContent > '0'",
+    "learn/explorer.html#generate-text": "document.querySelector('#speaker [data-show=speed]').textContent"
+    " && (window.asked ||= !document.querySelector('#speaker [name=again]').click()) && parseFloat(document.querySelector('#speaker [data-show=speed]').textContent) > 0",
 }
 HOLDS = "new Promise((done) => { const look = () => HELD ? done(true) : setTimeout(look, 500); look(); })"
 SOLVED = """(async (lines) => {

@@ -1,6 +1,4 @@
-"""Every page: links that lead somewhere, images with words, headings in order, nothing from
-elsewhere, no barrier.
-"""
+"""Every page: links that lead somewhere, images with words, headings in order, no barrier."""
 
 import html
 import json
@@ -36,8 +34,8 @@ KINDS = {
     "command line": "reference/cli.html",
     "fit": "use/fit.html",
     "inspector": "use/inspector.html",
-    "speaker": "learn/speaking.html",
-    "live training": "learn/training.html",
+    "speaker": "learn/explorer.html#generate-text",
+    "live training": "learn/explorer.html#train-b-a",
     "picture": "develop/architecture.html",
     "index": "genindex.html",
     "search": "search.html?q=rank",
@@ -104,9 +102,7 @@ published = pytest.mark.skipif(
 
 @unpublished
 def test_nothing_claims_to_be_published_elsewhere(site):
-    """Until pyproject.toml says where the project is, there are no cards, no sitemap, and no links
-    to a repository.
-    """
+    """Without addresses there are no cards, no sitemap, and no links to a repository."""
     text = (site / "index.html").read_text(encoding="utf-8")
     assert "og:url" not in text
     assert not (site / "sitemap.xml").exists()
@@ -356,6 +352,7 @@ THING = "article :is(img, svg, canvas, table, textarea, select, input, label):no
     "path",
     [
         "learn/index",
+        "learn/explorer",
         "learn/puzzles",
         "understand/advice",
         "understand/report",

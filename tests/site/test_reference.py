@@ -101,17 +101,14 @@ def test_many_functions_are_listed_once_each_under_their_subject(site, package):
 
 
 def test_what_tasks_lead_to_is_listed_first(site):
-    def listed(page):
+    listed = r'<tr[^>]*><td><p><a [^>]*title="[\w.]+\.(\w+)"'
+    described = r'<dl class="py function">\s*<dt[^>]* id="[\w.]+\.(\w+)"'
+    wanted = {"lora": ["inject", "merge"], "adapters": ["load", "save", "attach"]}
+    for page, first in wanted.items():
         content = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
-        return re.findall(r'<tr[^>]*><td><p><a [^>]*title="[\w.]+\.(\w+)"', content)
-
-    for page, first in {
-        "lora": ["inject", "merge"],
-        "adapters": ["load", "save", "attach"],
-    }.items():
-        names = listed(page)
-        assert names[: len(first)] == first
-        assert names != sorted(names, key=str.lower)
+        for names in (re.findall(listed, content), re.findall(described, content)):
+            assert names[: len(first)] == first
+            assert names != sorted(names, key=str.lower)
 
 
 def test_no_attribute_is_listed_without_a_word(site):
@@ -127,9 +124,7 @@ def test_no_attribute_is_listed_without_a_word(site):
 
 
 def test_no_name_is_dead(site):
-    """What looks like a reference leads somewhere, and nothing in single backticks is left as a
-    citation.
-    """
+    """What looks like a reference leads somewhere; single backticks leave no citation."""
     for path in site.rglob("*.html"):
         if path.relative_to(site).parts[0] == "_static":
             continue
@@ -220,16 +215,17 @@ def test_without_script_there_are_figures(open_page, path):
     assert page.locator("article img:visible, article svg:visible").count() >= 1
 
 
-EXPLORABLES = ["learn/explorer", "learn/training", "learn/speaking", "use/fit", "use/inspector"]
+EXPLORABLES = [f"learn/explorer.html#{name}" for name in ("rank-explorer", "training", "speaker")]
+EXPLORABLES += ["use/fit.html#fit", "use/inspector.html#inspector"]
 
 
 @pytest.mark.parametrize("path", EXPLORABLES)
 def test_an_explorable_without_script_is_a_figure_and_a_sentence(open_page, path):
-    page = open_page(f"{path}.html", java_script_enabled=False)
-    explorable = page.locator(".explorer")
+    page = open_page(path, java_script_enabled=False)
+    explorable = page.locator(f".explorer#{path.partition('#')[2]}")
     assert "JavaScript" in explorable.locator("noscript figcaption").inner_text()
     assert explorable.locator("button:visible, input:visible, select:visible").count() == 0
-    if path == "learn/speaking":
+    if path.endswith("speaker"):
         assert explorable.locator("noscript figure p").count() == 2
     else:
         picture = explorable.locator("noscript img")

@@ -33,7 +33,7 @@ LOGITS = """async ({name, rank, layers, kinds, prompt}) => {
 
 @pytest.fixture
 def speaker(open_page):
-    return open_page("learn/speaking.html")
+    return open_page("learn/explorer.html#generate-text")
 
 
 def tuned(name, rank, layers, kinds):
@@ -99,7 +99,7 @@ def test_losses_are_those_of_the_package(speaker):
 
 
 def test_each_adapter_shows_its_texts_before_a_model_is_loaded(open_page):
-    page = open_page("learn/speaking.html")
+    page = open_page("learn/explorer.html#generate-text")
     samples = page.evaluate("window.loraSamples.styles")
     for name, style in samples.items():
         page.locator(f"#speaker [value={name}]").check(force=True)
@@ -127,7 +127,7 @@ def test_without_rank_both_say_the_same_and_the_address_keeps_it(speaker):
     assert shown(speaker, "text") == shown(speaker, "base") != first
     assert speaker.locator("#speaker [data-show=text] mark").count() == 0
     assert shown(speaker, "count") == "0"
-    assert "r=0" in speaker.evaluate("location.search")
+    assert "adapter-r=0" in speaker.evaluate("location.search")
     speaker.reload()
     spoken(speaker)
     assert speaker.locator("#speaker-rank").input_value() == "0"

@@ -24,12 +24,12 @@ globalThis.window = globalThis;
 for (const file of process.argv.slice(1)) require(file);
 const { script, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 eval(script);
-const { trainer, singularValues, zeros } = loraTraining;
+const { trainer, zeros } = loraTraining;
 console.log(JSON.stringify(cases.map(({ rank, alpha, rate, random }) => {
   const B = random ? loraTask.B.map((row) => row.slice(0, rank)) : zeros(20, rank);
   const run = trainer(loraTask, { A: loraTask.A.slice(0, rank), B }, { alpha, rate });
   for (let step = 0; step < 200; step += 1) run.step();
-  return [run.loss(), singularValues(run.update())];
+  return [run.loss(), loraSvd.jacobi(run.update()).s];
 })));
 """
 DRAWN = [(1, 1, 0.01, 0), (3, 16, 0.02, 0), (5, 8, 0.05, 1), (8, 4, 0.005, 0)]
@@ -39,7 +39,7 @@ CASES = [dict(zip(("rank", "alpha", "rate", "random"), each, strict=True)) for e
 def test_after_200_steps_loss_and_update_are_those_of_fit():
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = json.dumps({"script": training_data.script(), "cases": CASES})
-    command = [node, "-e", SCRIPT, str(DOCS / "adam.js"), str(DOCS / "lora.js")]
+    command = [node, "-e", SCRIPT, *(str(DOCS / f"{name}.js") for name in ("svd", "adam", "lora"))]
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
     for case, (loss, values) in zip(CASES, json.loads(done.stdout), strict=True):
         rank = case["rank"]
@@ -86,7 +86,7 @@ def colors(M, limit):
 
 @pytest.mark.browser
 def test_training_reaches_the_line_of_its_rank(open_page):
-    page = open_page("learn/training.html#rank=2&alpha=8&rate=0.05&start=B")
+    page = open_page("learn/explorer.html?rank=2&rate=0.05#train-b-a")
     shown = lambda name: page.locator(f'#training [data-show="{name}"]').inner_text()
     assert shown("best") == f"{TASK['best'][2]:.4f}"
     ended(page)
@@ -96,7 +96,7 @@ def test_training_reaches_the_line_of_its_rank(open_page):
 
 @pytest.mark.browser
 def test_from_two_zeros_nothing_moves(open_page):
-    page = open_page("learn/training.html#rank=3&start=both")
+    page = open_page("learn/explorer.html?start=both#train-b-a")
     ended(page)
     assert page.locator('#training [data-show="loss"]').inner_text() == f"{TASK['best'][0]:.4f}"
     assert "Nothing moves" in page.locator('#training [data-show="verdict"]').inner_text()
@@ -105,8 +105,8 @@ def test_from_two_zeros_nothing_moves(open_page):
 @pytest.mark.browser
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_the_product_comes_to_look_like_the_best_update(open_page, rank):
-    asked = f"rank={rank}&alpha=8&rate=0.05&start=B"
-    page = open_page(f"learn/training.html#{asked}", reduced_motion="reduce")
+    asked = f"rank={rank}&rate=0.05"
+    page = open_page(f"learn/explorer.html?{asked}#train-b-a", reduced_motion="reduce")
     ended(page)
     B, A = lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=rank)
     most = np.matmul(*lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=training_data.RANKS))
@@ -119,7 +119,7 @@ def test_the_product_comes_to_look_like_the_best_update(open_page, rank):
 
 @pytest.mark.browser
 def test_old_curves_stay_until_they_are_cleared(open_page):
-    page = open_page("learn/training.html#rank=1", reduced_motion="reduce")
+    page = open_page("learn/explorer.html?rank=1#train-b-a", reduced_motion="reduce")
     names = page.locator("#training .old text")
     for rank in (2, 3):
         ended(page)
@@ -153,7 +153,7 @@ PAUSED = """() => new Promise((done) => {
 
 @pytest.mark.browser
 def test_it_can_be_paused(open_page):
-    page = open_page("learn/training.html")
+    page = open_page("learn/explorer.html#train-b-a")
     step = page.evaluate(PAUSED)
     page.get_by_role("button", name="Go on").click()
     ended(page)
@@ -163,7 +163,7 @@ def test_it_can_be_paused(open_page):
 
 @pytest.mark.browser
 def test_on_a_phone_pictures_stay_in_sight_under_the_controls(open_page):
-    page = open_page("learn/training.html", viewport={"width": 390, "height": 844})
+    page = open_page("learn/explorer.html#train-b-a", viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for control in ("#training-rank", "#training-rate", "#training [name=clear]"):
         page.locator(control).scroll_into_view_if_needed()
