@@ -80,10 +80,11 @@ class Extraction(Written[ExtractedTensor]):
         total = sum(row.norm**2 for row in self.rows) or 1.0
         lines = []
         for kept in dict.fromkeys(row.kept for row in self.rows):
-            rows = [row for row in self.rows if row.kept == kept]
-            share = sum(row.norm**2 for row in rows) / total
-            held = share - sum((row.norm * row.error) ** 2 for row in rows) / total
-            lines.append((kept, len(rows), sum(row.parameters for row in rows), share, held))
+            tensors = [row for row in self.rows if row.kept == kept]
+            share = sum(row.norm**2 for row in tensors) / total
+            lost = sum((row.norm * row.error) ** 2 for row in tensors) / total
+            size = sum(row.parameters for row in tensors)
+            lines.append((kept, len(tensors), size, share, share - lost))
         headings = ("kept as", "tensors", "parameters", "share of change", "held")
         percent = dict.fromkeys(headings[3:], "{:.3%}".format)
         return Table(headings, lines, title="What each part costs and holds", formats=percent)
@@ -216,8 +217,8 @@ def extract(
         at_once(check, promised, label="check")
     notes = _notes(len(promised), idle, remarks, tied, saved, pairs)
     headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
-    rows = (*lines.values(), *saved.lines(others))
-    return Extraction(f"{tuned} - {base}", rows, tuple(notes), headings, Path(out))
+    records = (*lines.values(), *saved.lines(others))
+    return Extraction(f"{tuned} - {base}", records, tuple(notes), headings, Path(out))
 
 
 def _compared(before: OpenModel, after: OpenModel, *, any_base: bool) -> list[_Pair]:
@@ -275,7 +276,7 @@ def _promised(
 
 
 def _notes(
-    checked: int,
+    count: int,
     idle: Iterable[str],
     remarks: list[str],
     tied: Iterable[str],
@@ -283,7 +284,7 @@ def _notes(
     pairs: Collection[_Pair],
 ) -> list[str]:
     """Say what was checked, what is unusual about the result, and what is not in it."""
-    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {checked})"]
+    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {count})"]
     notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
     notes += remarks
     for name in tied:
@@ -419,9 +420,9 @@ def _others(
     holders, others = {pair.holder for pair in pairs}, {}
     for pair in some:
         if (norm := norms[pair.name]) is not None:
-            rows = tokens.get(pair.name, ())
-            kept = pair.kept_as(rows, holders) if most is not None else "not kept"
-            others[pair.name] = _Other(pair, norm, kept, rows)
+            differing = tokens.get(pair.name, ())
+            kept = pair.kept_as(differing, holders) if most is not None else "not kept"
+            others[pair.name] = _Other(pair, norm, kept, differing)
     return others
 
 
@@ -637,5 +638,5 @@ def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
     if len(D) < D.shape[1]:
         D, U, Vh = D.T, Vh.T, U.T
     step = max(1, BLOCK // D.shape[1])
-    blocks = (slice(start, start + step) for start in range(0, len(D), step))
+    blocks = (slice(first, first + step) for first in range(0, len(D), step))
     return svd, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)

@@ -183,7 +183,7 @@ def cleaned(
     changes: Changes = {}
     for key, info in file.tensors.items():
         if info.shape == (0,):
-            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
+            why = "DeepSpeed ZeRO-3 leaves tensors empty that it saves without gathering them"
             raise FileError(f"{key!r} is empty: {why}; DeepSpeed's zero_to_fp32.py gathers them")
         # in formats without PEFT's prefix, it is there while wrappers are looked for
         clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)

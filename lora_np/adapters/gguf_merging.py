@@ -155,7 +155,7 @@ def merge_gguf(
             raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
-    rows = tuple(
+    records = tuple(
         MergedKind(
             name,
             one.tensors,
@@ -175,7 +175,7 @@ def merge_gguf(
     if modelfile:
         notes.append(f"Ollama: ollama create {out.stem.lower()} -f {recipe}")
     headings = ("parameter" if by_module else "kind", *HEADINGS)
-    return Written(f"{base} + {update}", rows, tuple(notes), headings, out)
+    return Written(f"{base} + {update}", records, tuple(notes), headings, out)
 
 
 def opened(base: Path) -> GGUFModel:
@@ -227,7 +227,7 @@ class MergedFile:
             raise FileError(f"{merging.update} {why}")
         tensors, parts = dict(source.file.tensors), {}
         for name, change in merging.changes.items():
-            size = change.start.shape
+            size = change.initial.shape
             theirs = tensors_for(name, source.dialects, source.config["model_type"])
             if len(theirs) > 1:
                 size = (*size[:-2], size[-2] // len(theirs), size[-1])
@@ -242,8 +242,8 @@ class MergedFile:
         if place not in self.parts:
             return source.file
         kind, name = self.tensors[place].dtype, self.parts[place][0]
-        start = change[name].start
-        wide = replace(change[name], start=replace(start, dtype="float32", read=start.single))
+        initial = change[name].initial
+        wide = replace(change[name], initial=replace(initial, dtype="float32", read=initial.single))
         W = self._part(place, wide.result(f"{source.path}: {name!r}")[0])
         with errors_at(f"{source.path}: {name!r}"):
             Q = in_kind(kind, W, self.rng)

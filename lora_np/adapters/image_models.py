@@ -22,7 +22,7 @@ from lora_np.adapters.adapter import (
     TunedUpdate,
     check_shapes,
     header,
-    held,
+    in_memory,
 )
 from lora_np.adapters.peft_format import as_maps, in_file, only_lora
 from lora_np.adapters.runtimes import real
@@ -107,8 +107,8 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
     """Write one file: with diffusers' keys if the names have dots in the file that was read."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
-    checked = replace(adapter, full={}) if pipeline else adapter
-    scaling.check_sayable(checked, "kohya's format", ("kernel", "magnitude", "tuned"))
+    modules = replace(adapter, full={}) if pipeline else adapter
+    scaling.check_sayable(modules, "kohya's format", ("kernel", "magnitude", "tuned"))
     tensors = dict(adapter.full)
     for name, module in adapter.items():
         dotted = pipeline and "." in name
@@ -139,7 +139,7 @@ def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
             parts["dora_scale"] = lengths.seen(lambda m: m.reshape(column))
     # diffusers takes none beside its own keys, LyCORIS no LoKr without
     if "diff" not in parts and not (dotted and module.tuned is None):
-        parts["alpha"] = held(np.float32(alpha))
+        parts["alpha"] = in_memory(np.float32(alpha))
     return parts
 
 
@@ -196,13 +196,13 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
     """
     if not {"magnitude", "dora_scale"}.isdisjoint(parts):
         raise FileError(f"{place!r} is a DoRA of another tuner than LoRA, which {_ACTS}")
-    own, one = parts, {"lokr_w1": held(np.ones((1, 1), np.float32))}
+    own, one = parts, {"lokr_w1": in_memory(np.ones((1, 1), np.float32))}
     try:
         if "diff" in parts:
             own = one | {"lokr_w2": parts["diff"]}
         elif core := parts.get("lora_mid"):
             down, up = parts["A"], parts["B"]
-            a = up.seen(lambda up: _rows(up).T)
+            a = up.seen(lambda up: _as_matrix(up).T)
             own = one | {"lokr_w2_a": a, "lokr_w2_b": down, "lokr_t2": core}
             parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
         kind = min(own)[:5]
@@ -236,13 +236,13 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
 def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
     """B and A of one of the two matrices, seen as a map of patches."""
     if whole := parts.get(w):
-        matrix = whole.seen(_rows)
+        matrix = whole.seen(_as_matrix)
         one = matrix.seen(lambda w: np.eye(min(w.shape), dtype=w.dtype))
         return (matrix, one) if matrix.shape[1] < matrix.shape[0] else (one, matrix)
     a, b = parts[f"{w}_a"], parts[f"{w}_b"]
     if core := parts.get(t):
         a, b = a.seen(np.transpose), _product(core, b)
-    return a, b.seen(_rows)
+    return a, b.seen(_as_matrix)
 
 
 def _product(core: Stored, down: Stored) -> Stored:
@@ -252,11 +252,11 @@ def _product(core: Stored, down: Stored) -> Stored:
     shape = (core.shape[0], down.shape[1], *core.shape[2:])
 
     def read() -> Array:
-        product: Array = np.einsum("ij...,jc->ic...", core.single(), _rows(down.single()))
+        product: Array = np.einsum("ij...,jc->ic...", core.single(), _as_matrix(down.single()))
         return product
 
     return Stored("float32", shape, read)
 
 
-def _rows(array: Array) -> Array:
+def _as_matrix(array: Array) -> Array:
     return array.reshape(len(array), -1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
-from lora_np.adapters.base_weights import Reader, add_update, from_start, on_base
+from lora_np.adapters.base_weights import Reader, add_update, on_base, relative_to_base
 from lora_np.adapters.formats import Findings, load, weights_file
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.spectra import Spectrum, directions, finite, norm, side_by_side
@@ -165,15 +165,15 @@ class Inspection(Findings[InspectedModule]):
     @property
     def table(self) -> Table:
         """One row for each module; without a base there is nothing to compare with."""
-        rows = [row[: len(self.headings)] for row in self.rows]
+        lines = [row[: len(self.headings)] for row in self.rows]
         notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
-        return Table(self.headings, rows, title=self.title, notes=notes, formats=_FORMATS)
+        return Table(self.headings, lines, title=self.title, notes=notes, formats=_FORMATS)
 
     @property
     def contents_table(self) -> Table:
         """The adapter's settings and contents."""
-        rows = [(what, _in_words(what, content)) for what, content in self.contents.items()]
-        return Table(("what", "it says"), [row for row in rows if row[1]], title=self.title)
+        words = [(what, _in_words(what, content)) for what, content in self.contents.items()]
+        return Table(("what", "it says"), [pair for pair in words if pair[1]], title=self.title)
 
     @property
     def kinds_table(self) -> Table:
@@ -274,23 +274,23 @@ def inspect(
     opened = load(adapter, base=model, ordered=base is not None)
     opened, weights, _, unsure = on_base(opened, model, any_base=any_base)
     work = {
-        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
+        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.init)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     measured = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
     total = sum(row.norm**2 for row, *_ in measured.values() if row.norm is not None) or 1.0
-    rows = [
+    records = [
         row if row.norm is None else row._replace(share=row.norm**2 / total)
         for row, *_ in measured.values()
     ]
     spectra = {name: s for name, (_, s, _) in measured.items()}
     faults = {name: fault for name, (*_, fault) in measured.items() if fault}
     notes = (*_notes(opened, faults), *(x.why for x in missing(opened, model)), *unsure)
-    kinds = tuple(_totals(opened, rows))
-    compared = any(row.relative is not None for row in rows)
+    kinds = tuple(_totals(opened, records))
+    compared = any(row.relative is not None for row in records)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
     return Inspection(
-        f"Adapter {adapter}", tuple(rows), notes, headings, _contents(opened), kinds, spectra
+        f"Adapter {adapter}", tuple(records), notes, headings, _contents(opened), kinds, spectra
     )
 
 
@@ -303,7 +303,7 @@ def _look(
     work: tuple[str, str, AdapterModule, Reader | None, str | None],
 ) -> tuple[InspectedModule, Array, Fault | None]:
     """The measurements of one module, its singular values, and what is wrong with it."""
-    name, place, module, weight, start = work
+    name, place, module, weight, init = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     fault = fault_of(name, module)
     if fault and fault.status == "not finite":
@@ -325,8 +325,8 @@ def _look(
         return row, s, fault
     W0 = weight()
     W = W0.copy()
-    if start is not None:
-        module = from_start(module, W0, start)
+    if init is not None:
+        module = relative_to_base(module, W0, init)
         norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
@@ -350,9 +350,9 @@ def _notes(adapter: Adapter, faults: Mapping[str, Fault]) -> list[str]:
         notes.append(
             "DoRA: norms and spectra are those of the directions' updates, before magnitudes"
         )
-    if adapter.start:
+    if adapter.init:
         notes.append(
-            f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's"
+            f"{adapter.init}: norms and spectra are those of B A, a part of which was the base's"
         )
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         notes.append(
@@ -429,33 +429,35 @@ def _counts(values: Iterable[object]) -> dict[str, int]:
     return dict(Counter(texts).most_common())
 
 
-def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
+def _totals(adapter: Adapter, records: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
     """Totals of each kind of module, of what is replaced, and of all."""
-    kinds = kinds_and_layers(row.name for row in rows)
+    kinds = kinds_and_layers(row.name for row in records)
     for kind in dict.fromkeys(kind for kind, _ in kinds.values()):
-        members = [row for row in rows if kinds[row.name][0] == kind]
+        members = [row for row in records if kinds[row.name][0] == kind]
         yield _total(
             kind, members, [part for row in members for part in adapter[row.name].parts.values()]
         )
-    trained = [trained_rows.new for trained_rows in adapter.rows.values()]
+    trained = [rows.new for rows in adapter.rows.values()]
     for kind, replaced in (
         ("saved in full", [*adapter.full.values()]),
         ("rows of embeddings", trained),
     ):
         if replaced:
             yield _total(kind, [], replaced)
-    yield _total("all", rows, adapter.stored)
+    yield _total("all", records, adapter.stored)
 
 
-def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -> InspectedKind:
-    numbers = sum(tensor.size for tensor in held)
-    nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in held)
-    if not rows:
-        return InspectedKind(kind, len(held), numbers, nbytes)
+def _total(
+    kind: str, records: Sequence[InspectedModule], tensors: Sequence[Stored]
+) -> InspectedKind:
+    numbers = sum(tensor.size for tensor in tensors)
+    nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in tensors)
+    if not records:
+        return InspectedKind(kind, len(tensors), numbers, nbytes)
     # those that are not finite have none
-    norm = sum((row.norm or 0.0) ** 2 for row in rows) ** 0.5
-    share = sum(row.share or 0.0 for row in rows)
-    return InspectedKind(kind, len(rows), numbers, nbytes, norm, share)
+    norm = sum((row.norm or 0.0) ** 2 for row in records) ** 0.5
+    share = sum(row.share or 0.0 for row in records)
+    return InspectedKind(kind, len(records), numbers, nbytes, norm, share)
 
 
 class ComparedPart(NamedTuple):
@@ -595,14 +597,14 @@ def _compare(
     if one.kind != two.kind:
         return [("shape", 1.0, None)]
     apart, cosine = finite(place, _updates, place, one, two)
-    rows = [("update", apart, cosine)]
+    parts = [("update", apart, cosine)]
     for part in ("magnitude", "bias"):
         if part in one.parts or part in two.parts:
             weights = (one.scale, two.scale) if part == "bias" else (1.0, 1.0)
-            rows.append(
+            parts.append(
                 (part, _relative(place, one.parts.get(part), two.parts.get(part), *weights), None)
             )
-    return rows
+    return parts
 
 
 def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from lora_np.adapters import scaling
-from lora_np.adapters.adapter import EXTRAS, Adapter, AdapterModule, check_start
+from lora_np.adapters.adapter import EXTRAS, Adapter, AdapterModule, check_init
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.scaling import without_zeros
 from lora_np.checks import Array
@@ -75,7 +75,7 @@ def laid_out(
     moved = {name: old for name, old in sources.items() if old != [name]}
     if not moved:
         return adapter, {}
-    check_start(adapter)
+    check_init(adapter)
     renamed = {name: changes for name, changes in adapter.renamed.items() if name in modules}
     raw = targeting(adapter.raw, modules)
     return replace(adapter, modules=modules, raw=raw, renamed=renamed), moved
@@ -95,10 +95,10 @@ def _parts(name: str) -> list[str]:
     """Name the parts of a fused projection, in the order of their rows; none if it is not one."""
     if not (fused := _FUSED.search(name)):
         return []
-    start = name[: fused.start()]
+    prefix = name[: fused.start()]
     if parts := _PARTS.get(fused[1]):
-        return [f"{start}{part}{name[fused.end() :]}" for part in parts]
-    return [f"{start}{part}_proj" for part in "qkv"]
+        return [f"{prefix}{part}{name[fused.end() :]}" for part in parts]
+    return [f"{prefix}{part}_proj" for part in "qkv"]
 
 
 def _check_plain(adapter: Adapter, name: str) -> None:

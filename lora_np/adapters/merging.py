@@ -187,10 +187,10 @@ def merge(
         except FileError:
             check_finite(update)  # the adapter's own tensor is the better answer
             raise
-    rows = [
+    records = [
         MergedTensor(
             name,
-            plan.changes[name].start.dtype,
+            plan.changes[name].initial.dtype,
             *((one.change, one.rounding, *one.shares) if one else ()),
         )
         for name, one in measured.items()
@@ -205,7 +205,7 @@ def merge(
     headings = (
         "tensor", "dtype", "largest change", "rounding error", "share kept", "unmoved"
     )  # fmt: skip
-    return Written(f"{base} + {adapter}", tuple(rows), tuple(notes), headings, Path(out))
+    return Written(f"{base} + {adapter}", tuple(records), tuple(notes), headings, Path(out))
 
 
 class _Plan(NamedTuple):
@@ -228,11 +228,11 @@ class _Plan(NamedTuple):
         also = source.places if dtype else quantised
         changes = {name: merging.unchanged(name) for name in also} | merging.changes
         for name, change in changes.items():
-            start = change.start
-            fits = dtype in hub.FLOATS or len(start.shape) > 1
-            if dtype and fits and start.dtype in hub.ALL_FLOATS:
-                changes[name] = replace(change, start=replace(start, dtype=dtype))
-        infos = header({name: change.start for name, change in changes.items()})
+            initial = change.initial
+            fits = dtype in hub.FLOATS or len(initial.shape) > 1
+            if dtype and fits and initial.dtype in hub.ALL_FLOATS:
+                changes[name] = replace(change, initial=replace(initial, dtype=dtype))
+        infos = header({name: change.initial for name, change in changes.items()})
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {

@@ -187,7 +187,7 @@ def interpret(
             name = key.removesuffix(_TOKENS)
             # a head that is not named is tied to the embedding, and has its rows
             if config.tokens_of(name) or name + _TABLE not in others:
-                rows[f"{name}.weight"] = _rows(name, config, tensor)
+                rows[f"{name}.weight"] = _token_rows(name, config, tensor)
             continue
         key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
         if (own := _COPIES.sub("", key)) != key and own in others:
@@ -366,7 +366,7 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     return tensor.seen(lambda B: B.transpose(1, 2, 0).reshape(B.shape[1], -1))
 
 
-def _rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
+def _token_rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     """The rows that replace some of an embedding's."""
     tokens = config.tokens_of(name)
     if tokens is None:

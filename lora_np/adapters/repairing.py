@@ -135,7 +135,7 @@ def repair(
             notes += remarks
         if written.renamed or written.keys() != after.keys():
             raise FileError(f"{adapter}: its modules cannot be written under the base's names")
-        rows = tuple(
+        records = tuple(
             RepairedModule(
                 name,
                 names[name],
@@ -147,16 +147,16 @@ def repair(
     counts = [sum(stored.size for stored in state.stored) for state in (before, written)]
     totals = [
         hypot(*(norm or 0.0 for norm in norms))
-        for norms in zip(*(row[3:] for row in rows), strict=True)
+        for norms in zip(*(row[3:] for row in records), strict=True)
     ]
-    summary = f"{len(rows)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
+    summary = f"{len(records)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
     summary += f"; norm of all updates {totals[0]:.4g} before, {totals[1]:.4g} now"
     rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(after.around)})"
     notes = [summary, *([rewritten] if after.around else []), *notes]
     notes += ["nothing had to be changed"] if len(notes) == 1 else []
     headings = ("module", "name before", "rank", "norm before", "norm")
     return formats.Written(
-        f"{adapter} for {known.spec.name}", rows, tuple(notes), headings, Path(out)
+        f"{adapter} for {known.spec.name}", records, tuple(notes), headings, Path(out)
     )
 
 
@@ -167,8 +167,10 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
     prefix = f".{tuner.prefix if tuner else 'lora_'}"
-    starts = {key.partition(prefix)[0]: x.shape for key, x in file.tensors.items() if prefix in key}
-    paths = {start.removeprefix(peft_format.PREFIX): shape for start, shape in starts.items()}
+    factors = {
+        key.partition(prefix)[0]: x.shape for key, x in file.tensors.items() if prefix in key
+    }
+    paths = {holder.removeprefix(peft_format.PREFIX): shape for holder, shape in factors.items()}
     stacks = {name for name, shape in paths.items() if peft_format.is_stack(name, shape)}
     adapted = {name.split(".base_layer")[0] for name in paths.keys() - stacks}
     modules = sorted(
@@ -219,9 +221,9 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
     sources: dict[str, str] = {}
     for key in file.tensors:
         name = key.removeprefix(peft_format.PREFIX)
-        start = next((start for start in holders(name) if start in new), "")
+        holder = next((holder for holder in holders(name) if holder in new), "")
         own = name == key  # tensors that all modules share have no prefix
-        moved = new.get(start, "") + name[len(start) :]
+        moved = new.get(holder, "") + name[len(holder) :]
         sources[key if own else peft_format.PREFIX + moved] = key
     infos = {key: file.tensors[source] for key, source in sources.items()}
     safetensors.write(

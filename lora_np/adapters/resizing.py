@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_np.adapters.adapter import AdapterModule, Source, check_start
+from lora_np.adapters.adapter import AdapterModule, Source, check_init
 from lora_np.adapters.formats import Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import only_lora
 from lora_np.adapters.spectra import Goal, Grams, Spectrum, balanced, cut, directions, root_of
@@ -148,7 +148,7 @@ def resize(
         out, rank=rank, energy=energy, tolerance=tolerance, budget=budget, total_rank=total_rank
     )
     before = only_lora(load(adapter))
-    check_start(before)
+    check_init(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         grams = grams and {**grams}  # computed by now, if they were not
         work = {
@@ -164,7 +164,7 @@ def resize(
         _, remarks = write(after, stage)
         file = weights_file(stage)
         size = file.stat().st_size
-    rows = [
+    records = [
         ResizedModule(
             name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name])
         )
@@ -175,7 +175,7 @@ def resize(
         sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)
     ) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
-    if gone := [row.name for row in rows if row.rank == 0]:
+    if gone := [row.name for row in records if row.rank == 0]:
         notes.append(
             "left out, because they do nothing or the budget serves better elsewhere: "
             f"{', '.join(gone)}"
@@ -187,7 +187,7 @@ def resize(
         notes.append("errors are those of the outputs on the inputs that were given")
     headings = ("module", "rank before", "rank", "relative error")
     return ResizeResult(
-        f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together
+        f"Resized {adapter}", tuple(records), tuple(notes), headings, Path(out), size, together
     )
 
 

@@ -145,7 +145,7 @@ def placed(runtime: str, architecture: str) -> list[str] | None:
     return next((names.split() for names, x in lists if architecture in x.split()), None)
 
 
-def judged(
+def predictions(
     adapter: Adapter,
     form: Format,
     base: OpenModel | None,
@@ -163,10 +163,10 @@ def judged(
     )
 
 
-def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
+def grouped(records: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
     """List the modules of rows that differ in nothing else that people read."""
     groups: dict[CheckedModule, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in records:
         error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
         groups[row._replace(module="", scale_error=error, source="")].append(row.module)
     return groups
@@ -182,7 +182,7 @@ def remarks(
     own, notes = _OWN.get(form), []
     programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
     known = base if base and base.known else None
-    groups = grouped(judged(adapter, form, known, programs))
+    groups = grouped(predictions(adapter, form, known, programs))
     for row, names in groups.items():
         unasked = base is None and row.fix == _GIVE_BASE
         if row.status == "fine" or unasked or not (portable or row.runtime == own):
@@ -210,7 +210,7 @@ def _by_program(
     """Give one program's row for each module: the worst of what its rules say."""
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
-    rows = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
+    records = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
     instead = rules["instead"] + " --base MODEL" * (form == "kohya")
     refused = fine._replace(status="refused", fix=instead, source=rules["source"])
     errors: Mapping[str, float] = {}
@@ -218,18 +218,18 @@ def _by_program(
     if tuner:
         own, reads = runtime == "peft", False
         no = fine._replace(status="refused", why=f"{tuner} is not a LoRA", fix=_TO_LORA)
-        rows.append(fine if own else no)
+        records.append(fine if own else no)
     elif not reads:
         why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, and this is {form}"
-        rows.append(refused._replace(why=why))
+        records.append(refused._replace(why=why))
     if not tuner and (reads or form == "peft"):  # which scripts rename for other programs
         errors = _scale_errors(rules, adapter) if form == "peft" else {}
-        rows += _by_features(rules, form, having, refused)
-        rows += _by_place(runtime, adapter, form, base, refused) if reads else ()
-        rows += _by_rank(rules, adapter, refused)
-        rows += _by_scale(rules, adapter, errors, refused)
+        records += _by_features(rules, form, having, refused)
+        records += _by_place(runtime, adapter, form, base, refused) if reads else ()
+        records += _by_rank(rules, adapter, refused)
+        records += _by_scale(rules, adapter, errors, refused)
     worst: dict[str, CheckedModule] = {}
-    for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
+    for row in sorted(records, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
     for name in dict.fromkeys([ALL, *adapter, *adapter.full, *adapter.rows, *dict(faults)]):
         if (found := worst.get(name)) and found.fix == _GIVE_BASE:
@@ -349,7 +349,7 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
         kept = "trained bias" if biases else "saved norm" if "norm" in holder else "saved"
         having["copy" if name in adapter.copies else kept].add(name)
     having["rows"] = {*adapter.rows}
-    having["moved base"] = {*adapter} if adapter.start else set()
+    having["moved base"] = {*adapter} if adapter.init else set()
     targets = settings.get("target_modules")
     if isinstance(targets, str) and not is_all_linear(targets):
         having["expression"] = {ALL}

@@ -108,7 +108,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         raise FileError(
             f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
         )
-    (architecture, turned), spec = known, base.spec
+    (architecture, pairing), spec = known, base.spec
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
         np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
@@ -116,7 +116,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
     layers = spec.layers[0]
     heads = (
         dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True))
-        if turned == "neighbours"
+        if pairing == "neighbours"
         else {}
     )
     tensors: dict[str, Stored] = {}
@@ -157,7 +157,10 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
                 f"{key} is {shown(metadata.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
             )
     if "adapter.alora.invocation_tokens" in metadata:
-        raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
+        raise FileError(
+            "aLoRA applies only from its invocation tokens on, which no change of the weights can"
+            " express"
+        )
     architecture = metadata.get("general.architecture")
     alpha = real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
@@ -255,7 +258,7 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
     for name, module in adapter.items():
         names = _mlx_names(adapter, name, base)
         for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
-            parts = _turned(scaling.padded(scaling.rescaled(part, scale), rank).parts)
+            parts = _transposed(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
     wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
     infos = header(tensors, dtype or ("float32" if wide else None))
@@ -273,7 +276,7 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
     write_json(folder / peft.NAME, settings)
 
 
-def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
+def _transposed(parts: Mapping[str, Stored]) -> dict[str, Stored]:
     """Transpose the factors of single layers, which mlx-lm stores so, or back."""
     return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
 
@@ -307,7 +310,7 @@ def read_mlx(
     own = {mlx: name for name in kinds for mlx in _MLX_NAMES.names_in("mlx", name)}
     for key, stored in grouped(file, _MLX).items():
         key = own.get(key, key)
-        parts, place = _turned(stored), _EXPERTS.place_in("mlx", key) or Place(key)
+        parts, place = _transposed(stored), _EXPERTS.place_in("mlx", key) or Place(key)
         if ("magnitude" in parts) != (kind == "dora"):
             raise FileError(f"{key!r} must have m if it is a dora, and only then")
         embedding = kinds.get(place.parameter, guess(key, (1, 1))) == "embedding"

@@ -61,10 +61,10 @@ def padded(module: AdapterModule, rank: int) -> AdapterModule:
     if not more:
         return module
     A, B = module.parts["A"], module.parts["B"]
-    return module.with_factors(A=widened(A, -2, (0, more)), B=widened(B, -1, (0, more)))
+    return module.with_factors(A=zero_padded(A, -2, (0, more)), B=zero_padded(B, -1, (0, more)))
 
 
-def widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
+def zero_padded(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
     """With so many zeros before and after along an axis."""
     widths = [(0, 0)] * len(stored.shape)
     widths[axis] = zeros
@@ -96,7 +96,7 @@ def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -
     if shared:
         return first.with_factors(A=A[0], B=_below(B))
     ranks = [a.shape[-2] for a in A]
-    B = [widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
+    B = [zero_padded(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
     return first.with_factors(A=_below(A), B=_below(B))
 
 

@@ -309,19 +309,19 @@ def allocate(
     >>> allocate({"a": np.array([3.0, 1.0]), "b": np.array([2.0])}, {"a": 10, "b": 10}, 20)
     {'a': 1, 'b': 1}
     """
-    start = {module: (at_least or {}).get(module, 0) for module in spectra}
-    rest = {module: s[start[module] :].tolist() for module, s in spectra.items()}
+    least = {module: (at_least or {}).get(module, 0) for module in spectra}
+    rest = {module: s[least[module] :].tolist() for module, s in spectra.items()}
     worth = [(-x * x / costs[module], module) for module, s in rest.items() for x in s if x > 0]
     order = [module for _, module in sorted(worth)]
 
     def first(n: int) -> dict[str, int]:
         more = Counter(order[:n])
-        return {module: rank + more[module] for module, rank in start.items()}
+        return {module: rank + more[module] for module, rank in least.items()}
 
     def cost(ranks: Mapping[str, int]) -> int:
         return sum(rank * costs[module] for module, rank in ranks.items())
 
-    fewest = 0 if any(start.values()) else min(1, len(order))
+    fewest = 0 if any(least.values()) else min(1, len(order))
     return largest(budget, first, range(fewest, len(order) + 1), taken or cost, name=name)
 
 

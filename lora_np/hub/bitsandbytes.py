@@ -102,8 +102,8 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     ((1, 2), 6)
     """
     parts = bitsandbytes_parts(model, name)
-    held = [part for part in parts if not part.endswith(("quant_map", _NOTE, "weight_format"))]
-    size = sum(model.info(part).nbytes for part in held)
+    kept = [part for part in parts if not part.endswith(("quant_map", _NOTE, "weight_format"))]
+    size = sum(model.info(part).nbytes for part in kept)
     if f"{name}.{_NOTE}" not in parts:
         return model.info(name).shape, size
     with errors_at(f"{model.path}: {name!r}", (TypeError, ValueError)):

@@ -70,10 +70,10 @@ class GGUFFile(TensorFile):
         bytes
             What `write` takes to write the same value.
         """
-        start, end = self.spans[name]
+        begin, end = self.spans[name]
         with open_regular(self.path) as stream:
-            stream.seek(start)
-            return stream.read(end - start)
+            stream.seek(begin)
+            return stream.read(end - begin)
 
     def read(self, name: str) -> Array:
         """Read the values of one tensor; nothing else is read.
@@ -163,7 +163,7 @@ def open(path: StrPath) -> GGUFFile:
     >>> write(info, lambda name: np.ones((2, 32)), path, metadata={"general.name": "small"})
     >>> file = open(path)
     >>> file.tensors["output.weight"]
-    TensorInfo(dtype='F32', shape=(2, 32), start=128)
+    TensorInfo(dtype='F32', shape=(2, 32), begin=128)
     >>> file.metadata["general.name"], file.read("output.weight").sum()
     ('small', np.float32(64.0))
     """
@@ -226,11 +226,11 @@ def write(
             struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[info.dtype], position)
         )
         position += _padded(info.nbytes, alignment)
-    start = b"".join(header)
+    described = b"".join(header)
 
     def put(stream: BinaryIO) -> None:
-        stream.write(start)
-        stream.write(bytes(_padded(len(start), alignment) - len(start)))
+        stream.write(described)
+        stream.write(bytes(_padded(len(described), alignment) - len(described)))
         for name, info in tensors.items():
             tensor = read(name)
             if isinstance(tensor, GGUFFile):
@@ -305,12 +305,12 @@ def _read(
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
             raise FileError(f"its metadata have two entries {shown(key)}")
-        start, header.name = header.position, key
+        begin, header.name = header.position, key
         metadata[key] = _value(header, header.number("I", "the type of {}"))
-        spans[key] = start, header.position
+        spans[key] = begin, header.position
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
-    start = _padded(header.position, alignment)
+    begin = _padded(header.position, alignment)
     tensors: dict[str, TensorInfo] = {}
     position = 0
     for name, kind, shape, offset in described:
@@ -320,8 +320,8 @@ def _read(
             raise FileError(
                 f"{shown(name)} begins at {offset}; after the one before, {position} is its place"
             )
-        tensor = TensorInfo(kind, shape, start + offset)
-        if (end := tensor.start + tensor.nbytes) > header.size:
+        tensor = TensorInfo(kind, shape, begin + offset)
+        if (end := tensor.begin + tensor.nbytes) > header.size:
             raise FileError(
                 f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at"
                 f" {header.size}"

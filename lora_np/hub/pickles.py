@@ -135,15 +135,15 @@ class _Followed(Machine):
 
 
 def _rebuilt(
-    storage: TensorInfo, start: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+    storage: TensorInfo, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
 ) -> TensorInfo:
     """Place a tensor in its storage."""
-    sizes = (start, *shape, *strides)
+    sizes = (offset, *shape, *strides)
     if len(sizes) > 128 or {*map(type, sizes)} != {int} or min(sizes) < 0:
         raise FileError("its pickle has a tensor of no shape")
-    rows = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    if any(n > 1 and a != b for n, a, b in zip(shape, strides, rows, strict=True)):
+    contiguous = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if any(n > 1 and a != b for n, a, b in zip(shape, strides, contiguous, strict=True)):
         raise FileError("a tensor is stored transposed: save it with contiguous()")
-    if start + prod(shape) > storage.size:
+    if offset + prod(shape) > storage.size:
         raise FileError(f"a tensor of shape {shape} does not fit into its storage")
-    return TensorInfo(storage.dtype, shape, storage.start + start * BLOCKS[storage.dtype][1])
+    return TensorInfo(storage.dtype, shape, storage.begin + offset * BLOCKS[storage.dtype][1])

@@ -252,8 +252,8 @@ def write(
             if array.shape != info.shape:
                 raise FileError(f"{name!r} must have shape {info.shape}, got {array.shape}")
             flat = np.ascontiguousarray(array).reshape(-1)
-            for start in range(0, max(flat.size, 1), _BLOCK):
-                stream.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
+            for begin in range(0, max(flat.size, 1), _BLOCK):
+                stream.write(as_stored(name, flat[begin : begin + _BLOCK], info.dtype).data)
 
     write_whole(path, put)
 
@@ -298,10 +298,10 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
     """Parse the header and find where the tensors begin; allocate no more than the file has."""
     if size < 8:
         raise FileError(f"it has {size} bytes, too few for a header")
-    start = file.read(8)
-    if other := next((what for mark, what in _OTHERS.items() if start.startswith(mark)), ""):
+    first = file.read(8)
+    if other := next((what for mark, what in _OTHERS.items() if first.startswith(mark)), ""):
         raise FileError(f"it is {other}")
-    length = int.from_bytes(start, "little")
+    length = int.from_bytes(first, "little")
     if length > min(size - 8, _MAX_HEADER):
         raise FileError(f"its header is said to have {length} bytes, of {size} in the file")
     with errors_at("its header"):
@@ -309,7 +309,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
 
 
 def _checked(
-    header: dict[str, Any], start: int, size: int
+    header: dict[str, Any], header_end: int, size: int
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
     metadata = header.pop("__metadata__", None)
@@ -324,10 +324,10 @@ def _checked(
         if begin != position:
             fault = "overlaps the one before" if begin < position else "leaves a gap before it"
             raise FileError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
-        tensors[name] = TensorInfo(dtype, shape, start + position)
+        tensors[name] = TensorInfo(dtype, shape, header_end + position)
         position += length
-    if start + position != size:
-        raise FileError(f"its tensors end at byte {start + position}, the file at {size}")
+    if header_end + position != size:
+        raise FileError(f"its tensors end at byte {header_end + position}, the file at {size}")
     return tensors, metadata
 
 

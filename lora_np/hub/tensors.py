@@ -25,13 +25,13 @@ class TensorInfo:
         as "Q4_K".
     shape : tuple of int
         Of its axes, the last one contiguous.
-    start : int
-        Where its bytes begin in the file.
+    begin : int
+        The offset of its first byte in the file.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    start: int = 0
+    begin: int = 0
 
     @property
     def size(self) -> int:
@@ -85,7 +85,7 @@ class TensorFile:
         """
         buffer = bytearray(info.nbytes)
         with open_regular(self.path) as file:
-            file.seek(info.start)
+            file.seek(info.begin)
             if file.readinto(buffer) != len(buffer):
                 raise FileError(f"{self.path} has become shorter since it was opened")
         return buffer

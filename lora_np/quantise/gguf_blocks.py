@@ -97,8 +97,8 @@ class Blocks(Quantised):
         # in pieces, so that intermediate codes and scales stay small
         # a damaged file's scales may be anything
         with overflow_allowed():
-            for start in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
-                W[start : start + step] = decoded(layout, flat[start : start + step])
+            for first in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
+                W[first : first + step] = decoded(layout, flat[first : first + step])
         shape = (*data.shape[:-1], data.shape[-1] * layout.entries)
         return W.reshape(shape)
 
@@ -175,13 +175,13 @@ def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
     data = np.empty(len(entries), layout.block)
     step = max(1, PIECE // layout.entries)
     with overflow_allowed(divide="ignore"):
-        for start in range(0, len(entries), step):
-            x = entries[start : start + step]
+        for first in range(0, len(entries), step):
+            x = entries[first : first + step]
             half = np.full_like(x, 0.5) if rng is None else rng.random(x.shape, np.float32)
-            data[start : start + step] = layout.encode(x, layout.block, half)
+            data[first : first + step] = layout.encode(x, layout.block, half)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
-    for held in floats or [decoded(layout, data)]:
-        if not np.isfinite(held).all():
+    for array in floats or [decoded(layout, data)]:
+        if not np.isfinite(array).all():
             raise ValueError(
                 f"W is too large for {kind}: its largest magnitude is {np.abs(W).max():g}"
             )

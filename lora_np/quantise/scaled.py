@@ -144,12 +144,12 @@ class FourBit(Quantised):
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
         # consecutive entries: decode from their first block
         if isinstance(index, slice) and index.step in (None, 1):
-            start, stop, _ = index.indices(self.size // k)
-            first, last = start * k // self.block * self.block, max(start, stop) * k
+            top, bottom, _ = index.indices(self.size // k)
+            first, last = top * k // self.block * self.block, max(top, bottom) * k
             codes = unpacked(self.packed[first // 2 : (last + 1) // 2])[first % 2 :]
             values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
-            return values[start * k - first :].reshape(-1, k)
+            return values[top * k - first :].reshape(-1, k)
         flat: Array = np.arange(self.size // k)[index][..., None] * k + np.arange(k)
         byte = self.packed[flat // 2]
         values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
@@ -295,9 +295,9 @@ def dynamic_levels() -> Array:
     )
 
 
-def _spaced(start: float, stop: float, number: int) -> Array:
+def _spaced(low: float, high: float, number: int) -> Array:
     """Return ``np.linspace`` in float32 as torch computes it, from both ends, rounded once."""
-    first, last = np.float64(np.float32(start)), np.float64(np.float32(stop))
+    first, last = np.float64(np.float32(low)), np.float64(np.float32(high))
     step = np.float64(np.float32(last - first) / np.float32(number - 1))
     i = np.arange(number)
     return np.where(i < number // 2, first + step * i, last - step * (number - 1 - i)).astype(

@@ -98,7 +98,7 @@ class Quantised:
     @property
     def nbytes(self) -> int:
         """The bytes that codes and scales take."""
-        return sum(int(held.nbytes) for held in vars(self).values() if hasattr(held, "nbytes"))
+        return sum(int(array.nbytes) for array in vars(self).values() if hasattr(array, "nbytes"))
 
     @property
     def dtype(self) -> np.dtype[Any]:

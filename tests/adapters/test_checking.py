@@ -13,7 +13,7 @@ import pytest
 
 from lora_np import adapters, hub
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import TokenRows, held
+from lora_np.adapters.adapter import TokenRows, in_memory
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.adapters.rules import FEATURES, runtimes
 from lora_np.adapters.runtimes import write_mlx
@@ -48,8 +48,8 @@ def made(
         for name, r, alpha in zip((Q, K), ranks, alphas, strict=True)
     }  # fmt: skip
     raw = {**peft.FRESH, "target_modules": [Q, K], **settings, **(raw or {})}
-    tensors = {name: held(np.ones((2, 16))) for name in full}
-    tokens = {name: TokenRows((0, 1), held(np.ones((2, 16)))) for name in rows}
+    tensors = {name: in_memory(np.ones((2, 16))) for name in full}
+    tokens = {name: TokenRows((0, 1), in_memory(np.ones((2, 16)))) for name in rows}
     return Adapter(modules, tensors, raw, None, tokens)
 
 

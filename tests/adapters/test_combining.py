@@ -156,7 +156,7 @@ def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp
 
 def test_doras_need_their_base(make_adapter, tmp_path):
     paths = [dora(tmp_path / "d", 1), make_adapter("plain", dtype="float64")]
-    with pytest.raises(FileError, match=r"DoRA's magnitudes have no weighted sum without the base"):
+    with pytest.raises(FileError, match=r"adding DoRA's magnitudes needs the base weights"):
         adapters.combine(paths, tmp_path / "out")
 
 
@@ -237,13 +237,13 @@ WRONG = {
     ),
     "inputs of a sum": (
         {"grams": [{}, {}]},
-        "'regmean' alone takes grams .--data., one for each adapter",
+        "'regmean', and no other method, needs grams .--data. for each of",
     ),
     "no inputs": (
         {"method": "regmean"},
-        "'regmean' alone takes grams .--data., one for each adapter, got 0",
+        "'regmean', and no other method, needs grams .--data. for each of 2 adapters, got 0",
     ),
-    "too few inputs": ({"method": "regmean", "grams": [{}]}, "one for each adapter"),
+    "too few inputs": ({"method": "regmean", "grams": [{}]}, "for each of 2 adapters"),
     "no inputs of a module": (
         {"method": "regmean", "grams": [{}, {}]},
         "model.layers.0.q_proj: 'regmean' needs a Gram matrix of each adapter's inputs",
@@ -344,7 +344,7 @@ def test_overlap_does_not_depend_on_factors_ranks_or_order(three, tmp_path):
 def test_overlap_is_refused_for_one_or_for_other_shapes(three, make_adapter):
     with pytest.raises(ValueError, match="overlap compares two adapters or more, got 1"):
         adapters.overlap(three[:1])
-    with pytest.raises(FileError, match=r"is of shape \(5, 4\), not \(6, 4\)"):
+    with pytest.raises(FileError, match=r"has shape \(5, 4\), not \(6, 4\)"):
         adapters.overlap([three[0], make_adapter("c", shapes={"model.layers.0.q_proj": (5, 4)})])
 
 

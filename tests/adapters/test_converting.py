@@ -107,7 +107,7 @@ def test_an_update_of_zero_is_told(tmp_path):
 
 
 def test_combinations_that_cancel_are_told_and_equal_copies_are_no_conflict(tmp_path):
-    copy = adapters.adapter.held(np.eye(4, dtype=np.float32))
+    copy = adapters.adapter.in_memory(np.eye(4, dtype=np.float32))
     raw = {"peft_type": "LORA", "modules_to_save": ["norm"]}
     one = adapters.Adapter({"q": module()}, {"norm.weight": copy}, raw)
     other = adapters.Adapter({"q": module()}, {"norm.weight": copy}, raw)
@@ -120,7 +120,7 @@ def test_combinations_that_cancel_are_told_and_equal_copies_are_no_conflict(tmp_
         assert any("it changes nothing" in note for note in told.notes), method
         told = adapters.combine(plain, tmp_path / f"{method}2", weights=[1, -0.5], method=method)
         assert not any("it changes nothing" in note for note in told.notes), method
-    changed = adapters.adapter.held(2 * np.eye(4, dtype=np.float32))
+    changed = adapters.adapter.in_memory(2 * np.eye(4, dtype=np.float32))
     third = adapters.Adapter({"q": module()}, {"norm.weight": changed}, raw)
     with pytest.raises(FileError, match=r"replaces 'norm\.weight', as an earlier adapter does"):
         adapters.combine([one, third], tmp_path / "conflict")

@@ -8,7 +8,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.formats import format_of
 from lora_np.adapters.peft_format import targeting
 from lora_np.files import FileError
@@ -255,8 +255,8 @@ def test_parts_of_experts_may_differ_or_be_missing(tmp_path):
 def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
     rng = np.random.default_rng(0)
     factors = {
-        "A": held(rng.standard_normal((2, 3 * 9)).astype(np.float32)),
-        "B": held(rng.standard_normal((4, 2)).astype(np.float32)),
+        "A": in_memory(rng.standard_normal((2, 3 * 9)).astype(np.float32)),
+        "B": in_memory(rng.standard_normal((4, 2)).astype(np.float32)),
     }
     modules = {
         "down_blocks.0.to_out.0": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((4, 1)), alpha=0.5, dtype="float32"),
@@ -481,7 +481,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
     (tmp_path / "base").mkdir()
     safetensors.save(weights, tmp_path / "base" / "model.safetensors")
     (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
-    full = {name: held(weight) for name, weight in weights.items()}
+    full = {name: in_memory(weight) for name, weight in weights.items()}
     adapters.save(replace(adapter, full=full), tmp_path / "a")
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
@@ -496,7 +496,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
         "ignored",
     }
     assert adapters.check(tmp_path / "a", runtime="llama.cpp", base=tmp_path / "base").fine
-    full["lm_head.weight"] = held(weights["lm_head.weight"] + 1)
+    full["lm_head.weight"] = in_memory(weights["lm_head.weight"] + 1)
     adapters.save(replace(adapter, full=full), tmp_path / "b")
     with pytest.raises(FileError, match=r"'lm_head.weight' is replaced in full"):
         adapters.convert(tmp_path / "b", tmp_path / "b.gguf", to="gguf", base=tmp_path / "base")
@@ -518,7 +518,7 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
             FileError,
-            match="init_lora_weights = 'pissa' takes what A and B start with out of the base",
+            match="init_lora_weights = 'pissa' takes the first B A out of the base",
         ):
             adapters.convert(adapter, out, to=to, base=LLAMA)
         adapters.convert(adapter, out, to=to, base=tmp_path / "base")
@@ -579,7 +579,7 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
     rows = adapters.check(other).rows
     assert {row.runtime for row in rows if row.status == "fine"} == {"peft"}
     assert {row.fix for row in rows if row.status != "fine"} == {"lora-np convert --to lora"}
-    with pytest.raises(FileError, match="DoRA is not exact as a LoRA of fewer parameters"):
+    with pytest.raises(FileError, match="DoRA has no exact LoRA with fewer parameters"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), tmp_path / "dora", to="lora")
 
 

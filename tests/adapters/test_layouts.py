@@ -254,7 +254,7 @@ def with_bias(parts):
 
 
 def replaced(parts):
-    copy = adapters.adapter.held(np.ones(8, np.float32))
+    copy = adapters.adapter.in_memory(np.ones(8, np.float32))
     raw = {"peft_type": "LORA", "bias": "lora_only"}
     return adapters.Adapter({**parts}, {f"{min(parts)}.bias": copy}, raw)
 
@@ -274,7 +274,7 @@ REFUSED = {
         "a part is 8 x 9, not 8 x 16", "not the same base",
     ),
     "PiSSA": (lambda parts: adapters.Adapter({**parts}, raw={**parts.raw, "init_lora_weights": "pissa"}),
-              "takes what A and B start with out of the base", "lora-np convert --to lora --base MODEL"),
+              "takes the first B A out of the base", "lora-np convert --to lora --base MODEL"),
     "both": (
         lambda parts: adapters.Adapter({**parts, "model.layers.0.self_attn.qkv_proj": update(
             np.random.default_rng(0), 32, 16)}),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.cli import run
 from lora_np.files import FileError
@@ -94,8 +94,8 @@ def test_an_adapter_of_a_model_without_its_head(tmp_path):
 def test_saved_modules_and_token_rows_are_renamed_too(tmp_path):
     adapter = drawn(TEXT, roles=["linear"], scales=(1.0,), ranks=(2,))
     layers = {name: module for name, module in adapter.items() if name != "lm_head"}
-    full = {"lm_head.weight": held(np.ones((TEXT["vocab_size"], 16))),
-            "model.norm.weight": held(np.ones(16))}  # fmt: skip
+    full = {"lm_head.weight": in_memory(np.ones((TEXT["vocab_size"], 16))),
+            "model.norm.weight": in_memory(np.ones(16))}  # fmt: skip
     raw = {
         "peft_type": "LORA",
         "target_modules": sorted(layers),

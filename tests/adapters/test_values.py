@@ -379,7 +379,7 @@ def test_inspect_says_the_same_as_check(tmp_path):
 
 def test_a_nan_in_what_is_saved_in_full_is_named():
     """An embedding, say: its own name, not that of a module."""
-    full = {"lm_head.weight": adapters.adapter.held(np.array([[np.nan]]))}
+    full = {"lm_head.weight": adapters.adapter.in_memory(np.array([[np.nan]]))}
     adapter = Adapter(dict(drawn(LLAMA)), full)
     with pytest.raises(FileError, match=r"'lm_head\.weight' is not finite: it holds NaN"):
         check_finite(adapter)

@@ -84,7 +84,7 @@ def test_any_alignment(tmp_path, alignment):
     place = tmp_path / "model.gguf"
     save_gguf(tensors(), place, metadata={"general.alignment": alignment})
     file = gguf.open(place)
-    assert all(tensor.start % alignment == 0 for tensor in file.tensors.values())
+    assert all(tensor.begin % alignment == 0 for tensor in file.tensors.values())
     np.testing.assert_array_equal(file.read("norm"), tensors()["norm"])
 
 
@@ -187,7 +187,7 @@ def test_the_name_in_a_message_is_short(tmp_path):
 def test_every_cut_is_refused(path, tmp_path):
     content = path.read_bytes()
     place = tmp_path / "cut.gguf"
-    end = max(tensor.start + tensor.nbytes for tensor in gguf.open(path).tensors.values())
+    end = max(tensor.begin + tensor.nbytes for tensor in gguf.open(path).tensors.values())
     for length in [*range(0, 2000, 7), end - 1]:
         place.write_bytes(content[:length])
         with pytest.raises(FileError):
@@ -272,7 +272,7 @@ def run(folder, examples, compare):
     }
     save_gguf(chosen, source, metadata=small)
     content = source.read_bytes()
-    header_size = gguf.open(source).tensors["Q4_1"].start
+    header_size = gguf.open(source).tensors["Q4_1"].begin
     rng = np.random.default_rng(0)
     resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -322,7 +322,7 @@ def as_the_package_reads_it(place, file, numbers):
         ours = file.tensors[tensor.name]
         assert ours.dtype == tensor.tensor_type.name
         assert ours.shape == tuple(tensor.shape[::-1].tolist())
-        assert (ours.start, ours.nbytes) == (tensor.data_offset, tensor.n_bytes)
+        assert (ours.begin, ours.nbytes) == (tensor.data_offset, tensor.n_bytes)
         if tensor.name in numbers:
             theirs = peer.dequantize(tensor.data, tensor.tensor_type)
             np.testing.assert_array_equal(numbers[tensor.name], theirs.reshape(ours.shape))

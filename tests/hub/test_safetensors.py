@@ -98,7 +98,7 @@ def test_order_and_strides_of_the_callers_arrays_do_not_matter(path):
 def test_opening_reads_the_header_only_and_reading_one_tensor_only(path):
     safetensors.save({"a": np.ones(1000), "b": np.zeros(1000)}, path)
     file = safetensors.open(path)
-    path.write_bytes(path.read_bytes()[: file.tensors["b"].start])
+    path.write_bytes(path.read_bytes()[: file.tensors["b"].begin])
     np.testing.assert_array_equal(file.read("a"), 1)
     with pytest.raises(FileError, match="has become shorter since it was opened"):
         file.read("b")
@@ -186,7 +186,7 @@ def test_tensors_may_be_written_in_any_order_and_are_aligned(path):
     assert path.stat().st_size == safetensors.file_size(header, metadata={"format": "np"})
     file = safetensors.open(path)
     assert list(file.tensors) == ["b", "c", "a"]
-    assert file.tensors["b"].start % 8 == 0
+    assert file.tensors["b"].begin % 8 == 0
     np.testing.assert_array_equal(file.read("b"), [1, 2])
     np.testing.assert_array_equal(file.read("c"), [0.5])
     np.testing.assert_array_equal(file.read("a"), [0, 1, 2])

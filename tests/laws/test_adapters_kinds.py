@@ -390,7 +390,7 @@ def test_an_alora_is_read_resized_and_inspected_but_never_made_an_update_of_weig
     for name in ("small", "copy"):
         assert adapters.load(tmp_path / name).raw["alora_invocation_tokens"] == [7, 7, 3]
         assert adapters.load(tmp_path / name)["q"].alora
-    reason = "aLoRA acts from its invocation tokens on, which no change of weights does"
+    reason = "aLoRA applies only from its invocation tokens on, which no change of the weights can express"
     for refused in (
         lambda: adapters.merge(tmp_path / "base", path, tmp_path / "out"),
         lambda: adapters.combine([path, plain], tmp_path / "out"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import from_config, open_model
@@ -121,7 +121,7 @@ def test_what_replaces_all_of_them_by_the_same_leaves_them_shared(case):
     module = adapters.AdapterModule.of(A=np.ones((1, k)), B=np.ones((d, 1)), alpha=1)
     adapter = adapters.Adapter(
         {other.removesuffix(".weight"): module},
-        dict.fromkeys(names, held(new)),
+        dict.fromkeys(names, in_memory(new)),
         {**raw, "target_modules": [other.removesuffix(".weight")]},
     )
     adapters.merge(folder / "base", adapter, folder / "merged")
@@ -130,7 +130,7 @@ def test_what_replaces_all_of_them_by_the_same_leaves_them_shared(case):
     assert {*merged.places} == {*base.places}
     assert merged.config == base.config
     moved = adapters.Adapter(
-        adapter.modules, {names[0]: held(new)}, {**adapter.raw, "modules_to_save": [table]}
+        adapter.modules, {names[0]: in_memory(new)}, {**adapter.raw, "modules_to_save": [table]}
     )
     adapters.merge(folder / "base", moved, folder / "one")
     np.testing.assert_array_equal(open_model(folder / "one").read(shared[0]), base.read(names[0]))

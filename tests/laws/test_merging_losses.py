@@ -51,7 +51,7 @@ def test_shares_are_those_of_the_files(tmp_path, dtype, strength, settings):
         assert (row.share_kept, row.unmoved) == pytest.approx(rows[row.name], abs=1e-3)
         assert row.dtype == dtype
     assert stated(merged) == pytest.approx(every, abs=0.006)
-    advised = any("rounding takes much of the update back" in note for note in merged.notes)
+    advised = any("rounding loses much of the update" in note for note in merged.notes)
     assert advised == (every[0] < 0.9)
 
 
