@@ -190,7 +190,7 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
             )
         return before, []
     after, moved = laid_out(before, base, apart=_APART.get(to, False))
-    note = f"{len(before)} modules of the adapter are {len(after)} of {base.spec.name}"
+    note = f"{len(before)} modules of the adapter became {len(after)} of {base.spec.name}"
     return after, [note] if moved else []
 
 

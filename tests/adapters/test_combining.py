@@ -440,9 +440,7 @@ def test_inputs_of_a_module_that_are_missing_are_named(
         if call is adapters.extract
         else (make_adapter("a"),)
     )
-    with pytest.raises(
-        FileError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"
-    ):
+    with pytest.raises(FileError, match=r"grams= has no Gram matrix for 'model.layers.0.v_proj'"):
         call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
     other = {name: np.eye(3) for name in SHAPES}
     with pytest.raises(

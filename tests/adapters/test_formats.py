@@ -291,7 +291,9 @@ def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
     ):
         adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors")
     twice = Adapter(dict.fromkeys(("a.b_c", "a_b.c"), modules["text_model.q_proj"]))
-    with pytest.raises(FileError, match=r"'a_b.c' and another module are both 'lora_unet_a_b_c'"):
+    with pytest.raises(
+        FileError, match=r"'a_b.c' and another module both become 'lora_unet_a_b_c'"
+    ):
         adapters.convert(twice, tmp_path / "c.safetensors", to="kohya")
 
 
@@ -299,22 +301,22 @@ DAMAGED = {
     "gguf": [
         (lambda t, m: m.update({"general.type": "model"}), "general.type is 'model', not 'adapter'"),
         (lambda t, m: m.update({"adapter.type": "control"}), "adapter.type is 'control', not 'lora'"),
-        (lambda t, m: m.update({"general.architecture": "gpt9"}), "the architecture 'gpt9' are not known"),
+        (lambda t, m: m.update({"general.architecture": "gpt9"}), "the architecture 'gpt9' are unknown"),
         (lambda t, m: m.update({"adapter.alora.invocation_tokens": [1, 2]}), "aLoRA"),
         (lambda t, m: t.pop("output.weight.lora_a"), "'output' has only one factor"),
-        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "'blk.0.attn_norm.weight' of F32 is no part of a LoRA"),
+        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "'blk.0.attn_norm.weight' of F32 is not part of a LoRA"),
         (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' has no place"),
         (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'lm_head' must fit"),
         (lambda t, m: m.update({"llama.attention.head_count": 5}), "16 outputs, which 5 heads do not share"),
-        (lambda t, m: m.update({"general.architecture": ""}), "the architecture '' are not known"),
+        (lambda t, m: m.update({"general.architecture": ""}), "the architecture '' are unknown"),
         (lambda t, m: m.update({"adapter.lora.alpha": "16"}), "adapter.lora.alpha must be a number, got '16'"),
         (lambda t, m: m.update({"adapter.lora.alpha": [1, 2]}), "adapter.lora.alpha must be a number, got"),
         (lambda t, m: m.update({"adapter.lora.alpha": np.nan}), "adapter.lora.alpha must be finite, got nan"),
-        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has only one factor, or one that is no matrix"),
+        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has only one factor, or a factor that is not a matrix"),
     ],
     "kohya": [
         (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), r"magnitude of 'lora_te_lm_head' must have shape \(20,\), got \(4,\)"),
-        (lambda t, m: t.update({"lora_te_lm_head.scale": np.ones(4)}), "'lora_te_lm_head.scale' of float64 is no part of a LoRA"),
+        (lambda t, m: t.update({"lora_te_lm_head.scale": np.ones(4)}), "'lora_te_lm_head.scale' of float64 is not part of a LoRA"),
         (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' has only one factor"),
         (lambda t, m: t.clear(), "holds no LoRA"),
         (lambda t, m: t.update({"lora_te_lm_head.alpha": np.array(np.nan)}), "alpha of 'lora_te_lm_head' must be finite, got nan"),
@@ -324,10 +326,10 @@ DAMAGED = {
         (lambda t, m: m["lora_parameters"].pop("scale"), r"lora_parameters\.scale must be a number, got"),
         (lambda t, m: m["lora_parameters"].update(scale="2"), r"lora_parameters\.scale must be a number, got"),
         (lambda t, m: t.pop("lm_head.lora_b"), "'lm_head' has only one factor"),
-        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if it is a dora"),
-        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is no part of a LoRA"),
+        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if fine_tune_type is 'dora'"),
+        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is not part of a LoRA"),
         (lambda t, m: t.update({"lm_head.lora_a": np.ones((16, 9))}), "of 'lm_head' must fit"),
-        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has only one factor, or one that is no matrix"),
+        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has only one factor, or a factor that is not a matrix"),
         (lambda t, m: m["lora_parameters"].update(scale=1e308), r"lora_parameters\.scale must be at least .* and at most"),
         (lambda t, m: m.update(lora_parameters=[2.0]), r"lora_parameters\.scale must be a number, got None"),
     ],
@@ -373,7 +375,7 @@ def test_a_base_of_another_kind_is_refused(tmp_path):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf")
     experts = drawn({"model_type": "mixtral", **SMALL}, roles=["experts"])
     with pytest.raises(
-        FileError, match=r"what mlx-lm calls 'model.layers.0.mlp.experts.gate_up_proj' depends on"
+        FileError, match=r"mlx-lm's name for 'model.layers.0.mlp.experts.gate_up_proj' depends on"
     ):
         adapters.convert(experts, tmp_path / "mlx", to="mlx")
     tied = {**LLAMA, "tie_word_embeddings": True}
@@ -391,7 +393,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
         adapters.convert(adapter, path, to="gguf", base=LLAMA)
     with pytest.raises(ValueError, match="is an input itself"):
         adapters.convert(path, path, to="gguf", base=LLAMA, force=True)
-    with pytest.raises(FileError, match=r"for which llama.cpp has no place"):
+    with pytest.raises(FileError, match=r"which llama.cpp cannot express"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), path, to="gguf", base=LLAMA, force=True)
     assert path.read_bytes() == old
     adapters.convert(adapter, path, to="gguf", base=LLAMA, dtype="float16", force=True)
@@ -405,7 +407,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
         assert other.stat().st_size
     with pytest.raises(ValueError, match=r"must end in \.gguf"):
         adapters.convert(adapter, tmp_path / "a", to="gguf", base=LLAMA)
-    with pytest.raises(ValueError, match="must not be called like a file"):
+    with pytest.raises(ValueError, match="must not have the extension of a file"):
         adapters.convert(adapter, tmp_path / "b.gguf", to="peft")
     assert {each.name for each in tmp_path.iterdir()} == {"a.gguf", "model.gguf", "notes.gguf"}
 

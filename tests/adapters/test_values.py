@@ -227,7 +227,7 @@ DAMAGES = {
     "alpha pattern 0": (setting(alpha_pattern={"v_proj": 0}), ["v_proj", "alpha is 0"]),
     "wrong dtype, integers": (integers, ["layers.0.self_attn.q_proj", "int32"]),
     "underflow in half precision": (underflow, [f"{B} is zero", "too small for float16"]),
-    "A and B miss each other": (disjoint, [f"where columns of {B} are not zero, rows of {A} are"]),
+    "A and B miss each other": (disjoint, [f"wherever a column of {B} is not zero, the row of {A} is"]),
     "one module NaN": (one_nan, ["layers.1.self_attn.v_proj", f"{B} holds NaN"]),
     "all NaN after divergence": (all_nan, [f"{A} holds NaN"]),
     "a single infinity": (infinity, ["layers.0.self_attn.q_proj", f"{A} holds an infinite value"]),

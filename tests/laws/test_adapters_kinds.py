@@ -167,7 +167,7 @@ def test_merging_adds_the_update(case, tmp_path):
     parameter = name if name.endswith(("_proj", ".weight")) else f"{name}.weight"
     if shape is None:
         base = base_with(tmp_path / "base", {parameter: np.zeros((10, 3, 2, 2), np.float32)})
-        with pytest.raises(FileError, match=r"a convolution in 2 groups .* cannot be merged"):
+        with pytest.raises(FileError, match=r"a convolution in 2 groups cannot be merged"):
             adapters.merge(base, path, tmp_path / "merged")
         return
     W = np.random.default_rng(7).standard_normal(shape)
@@ -271,7 +271,7 @@ def test_a_parameter_that_is_not_in_the_file_is_asked_for(tmp_path):
         )
     )
     with pytest.raises(
-        FileError, match="has factors of 2 parameters, but target_parameters name 3"
+        FileError, match="has factors of 2 parameters, but target_parameters selects 3"
     ):
         adapters.load(tmp_path / "adapter")
 

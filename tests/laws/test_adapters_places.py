@@ -133,7 +133,7 @@ def test_an_architecture_without_a_list_is_not_known():
     adapter = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(2,))
     rows = predictions(adapter, "peft", open_base(base), ["vllm", "sglang"])
     assert {(row.status, row.why) for row in rows if ".layers." in row.module} == {
-        ("not known", "no list of the places in LlamaForTokenClassification")
+        ("not known", "its modules of LlamaForTokenClassification are not listed here")
     }
 
 

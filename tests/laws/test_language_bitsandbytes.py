@@ -281,7 +281,9 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
     assert all(
         row.dtype == "float32" and row.change > 0.01 and row.rounding < 1e-6 for row in found.rows
     )
-    assert "in float32 now, adapted or not: 14 weights that bitsandbytes quantised" in found.notes
+    assert (
+        "14 weights that bitsandbytes quantised are now in float32, adapted or not" in found.notes
+    )
     written = open_model(tmp_path / "out")
     assert set(written.places) == set(dense())
     assert written.config["dtype"] == "float32"

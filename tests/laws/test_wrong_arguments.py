@@ -138,7 +138,7 @@ def test_an_adapter_is_merged_once(here, capsys):
     out = capsys.readouterr().out
     assert "not here" not in out  # its base ships
     assert (
-        "not copied, because they are unmerged weights or adapters, or describe the base: README.md"
+        "not copied, since they are unmerged weights or adapters, or describe the base: README.md"
         in out
     )
     assert not Path("merged", "README.md").exists()
