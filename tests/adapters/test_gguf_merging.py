@@ -58,7 +58,7 @@ def test_all_else_is_kept_byte_for_byte(tmp_path, kind):
     info = gguf.open(tmp_path / "base.gguf").info(
         open_gguf(tmp_path / "base.gguf").names[f"{module[0]}.weight"][0]
     )
-    outside = slice(0, info.begin), slice(info.start + info.nbytes, None)
+    outside = slice(0, info.begin), slice(info.begin + info.nbytes, None)
     assert all(before[part] == after[part] for part in outside)
     assert before != after
 

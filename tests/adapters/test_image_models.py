@@ -322,7 +322,7 @@ def test_a_pipeline_is_refused_with_the_reason_and_kinds_are_named(tmp_path):
     assert adapters.inspect(path).contents["type"] == "LoHa, LoKr, LoRA"
     (tmp_path / "pipe").mkdir()
     (tmp_path / "pipe" / "model_index.json").write_text("{}")
-    with pytest.raises(FileError, match="it is a pipeline, whose modules only diffusers has"):
+    with pytest.raises(FileError, match="it is a pipeline of diffusers"):
         adapters.merge(tmp_path / "pipe", path, tmp_path / "merged")
 
 

@@ -421,7 +421,7 @@ INDEXES = {
     ),
     "a tensor that is not there": (
         lambda i: i["weight_map"].update(x="model-00001-of-00002.safetensors"),
-        "places 'x' in model-00001-of-00002.safetensors, which does not hold it",
+        "says that 'x' is in model-00001-of-00002.safetensors, but it is not",
     ),
 }
 

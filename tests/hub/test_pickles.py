@@ -166,7 +166,7 @@ def test_whatever_is_no_tensor_is_refused_by_name(path, name):
 def test_archives_that_are_damaged_or_compressed_are_refused(path):
     code = packed({"a": Tensor("0", "Float", (3, 4))})
     archive(path, code, FLOATS, zipfile.ZIP_DEFLATED)
-    with pytest.raises(FileError, match="is compressed or cut off"):
+    with pytest.raises(FileError, match="is compressed or truncated"):
         open_pickle(path)
     for content in (b"", b"PK", code, b"\x80\x02]q\x00."):
         path.write_bytes(content)

@@ -228,7 +228,7 @@ def test_a_sharded_directory(tmp_path: Path) -> None:
         ("..", "is not a safetensors file"),
         ("", "is not a safetensors file"),
         ("c.safetensors", "no such file"),
-        ("b.safetensors", "places 'x.weight' in b.safetensors, which does not hold it"),
+        ("b.safetensors", "says that 'x.weight' is in b.safetensors, but it is not"),
     ],
 )
 def test_an_index_is_not_believed(tmp_path: Path, file: str, message: str) -> None:

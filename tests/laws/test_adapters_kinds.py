@@ -401,7 +401,9 @@ def test_an_alora_is_read_resized_and_inspected_but_never_made_an_update_of_weig
             refused()
     ends = {"gguf": "a.gguf", "kohya": "a.safetensors"}
     for to in ("portable", "gguf", "mlx", "kohya"):
-        with pytest.raises(FileError, match=r"invocation tokens \(aLoRA\), for which .* no place"):
+        with pytest.raises(
+            FileError, match=r"invocation tokens \(aLoRA\), which .* cannot express"
+        ):
             adapters.convert(path, tmp_path / ends.get(to, to), to=to, base={"model_type": "llama"})
     said = {row.runtime: (row.status, row.why) for row in adapters.check(path).rows}
     assert said["vllm"] == ("refused", "aLoRA (0.30.0 applies it to all tokens)")

@@ -333,7 +333,7 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
         (
             "LOHA",
             lambda t: t | {"base_model.model.up.hada_t1": np.ones(2)},
-            "up' has hada_t1, which is not read",
+            "up' has hada_t1, which is not a tensor",
         ),
         ("LOHA", lambda t: t | {"other": np.ones(2)}, "other' belongs to no LoHa"),
         (
