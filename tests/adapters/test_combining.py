@@ -66,7 +66,7 @@ def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
         assert row.difference == pytest.approx(
             np.linalg.norm(B @ A - total) / np.linalg.norm(total), abs=1e-7
         )
-    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(
+    assert ("adds factors, not updates" in " ".join(made.notes)) == bool(
         MERGE_METHODS[method].warning
     )
 
@@ -380,7 +380,7 @@ def test_resize_by_inputs_has_the_smallest_error_of_outputs(make_adapter, tmp_pa
         assert row.error == pytest.approx(best, rel=1e-6)
         assert error == pytest.approx(best, rel=1e-6)
         assert other > best * 1.01
-    assert any("outputs on the inputs" in note for note in found.notes)
+    assert any("outputs on the given inputs" in note for note in found.notes)
     white = {name: 3 * np.eye(k) for name, (_, k) in SHAPES.items()}
     adapters.resize(path, tmp_path / "white", rank=1, grams=white)
     for name, module in adapters.load(tmp_path / "white").items():

@@ -267,7 +267,7 @@ REFUSED = {
     "a trained bias": (replaced, "is also replaced", "lora-np merge"),
     "another shape": (
         lambda parts: changed(parts, A=np.ones((1, 16)), B=np.ones((9, 1)), alpha=1.0),
-        "has 32 rows, and its parts [16, 9, 8]", "for the same base",
+        "has 32 rows, but its parts have [16, 9, 8]", "use the right base",
     ),
     "other inputs": (
         lambda parts: changed(parts, A=np.ones((1, 9)), B=np.ones((8, 1)), alpha=1.0),

@@ -413,7 +413,7 @@ INDEXES = {
     ),
     "a pickle": (
         lambda i: i["weight_map"].update(x="x.bin"),
-        "'x.bin', which is not a safetensors file",
+        "'x.bin' has tensors, but only safetensors can",
     ),
     "a missing shard": (
         lambda i: i["weight_map"].update(x="x.safetensors"),

@@ -139,14 +139,20 @@ HOSTILE = {
     "a text of any length": (b"X\xff\xff\xff\x7fab", "adapter_model"),
     "a storage that is not there": (packed({"a": Tensor("9", "Float", (2,))}), "data/9"),
     "a tensor beyond its storage": (packed({"a": Tensor("0", "Float", (4, 4))}), "does not fit"),
-    "a tensor before its storage": (packed({"a": Tensor("0", "Float", (2,), -1)}), "no shape"),
+    "a tensor before its storage": (
+        packed({"a": Tensor("0", "Float", (2,), -1)}),
+        "an invalid shape",
+    ),
     "a tensor of an endless size": (packed({"a": Tensor("0", "Float", (2**70,))}), "does not fit"),
     "a transposed tensor": (
         packed({"a": Tensor("0", "Float", (3, 4), strides=(1, 3))}),
         "stored transposed",
     ),
     "whole numbers": (packed({"a": Tensor("0", "Long", (2,))}), "asks for torch.LongStorage"),
-    "a tensor of text": (packed({"a": Tensor("0", "Float", ("b",), strides=(1,))}), "no shape"),
+    "a tensor of text": (
+        packed({"a": Tensor("0", "Float", ("b",), strides=(1,))}),
+        "an invalid shape",
+    ),
 }
 
 

@@ -191,7 +191,7 @@ def test_lists_become_arrays():
 PLAIN = AdapterModule.of(A=A, B=B, alpha=1)
 ADAPTERS = {
     "no module": ({}, {}, "an adapter needs at least one module, got none"),
-    "a module with PEFT's own name": ({"lora_A": PLAIN}, {}, "without lora_A and the like; got 'lora_A'"),
+    "a module with PEFT's own name": ({"lora_A": PLAIN}, {}, "without parts such as lora_A; got 'lora_A'"),
     "a path through such a name": ({"m.lora_B.q": PLAIN}, {}, "got 'm.lora_B.q'"),
     "a name that is a number": ({1: PLAIN}, {}, "got 1"),
     "a name that is no text": ({"\ud800": PLAIN}, {}, "(?i)utf-8"),
@@ -229,7 +229,7 @@ def test_adapters_that_would_not_be_read_are_not_written(tmp_path, parts, raw, m
 
 def test_parameters_in_full_that_would_not_be_read_are_not_written(tmp_path):
     full = {"q.lora_A.weight": in_memory(np.ones((2, 3)))}
-    with pytest.raises(FileError, match=r"a name that would not be read: 'q.lora_A.weight'"):
+    with pytest.raises(FileError, match=r"names that would not be read: 'q.lora_A.weight'"):
         adapters.save(Adapter({"q": PLAIN}, full), tmp_path / "a")
     with pytest.raises(FileError, match="belongs to no LoRA, modules_to_save or trained bias"):
         adapters.save(Adapter({"q": PLAIN}, {"head.weight": in_memory(np.ones(3))}), tmp_path / "a")

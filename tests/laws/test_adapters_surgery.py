@@ -163,7 +163,7 @@ def test_linear_says_how_far_it_is_from_the_sum(make_adapter, tmp_path):
     paths = [make_adapter("a", dtype="float64"), make_adapter("b", seed=5, dtype="float64")]
     table = adapters.combine(paths, tmp_path / "out", method="linear").table
     first, second, out = (adapters.load(path) for path in (*paths, tmp_path / "out"))
-    assert "adds up factors, not updates" in table.notes[0]
+    assert "adds factors, not updates" in table.notes[0]
     for name, row in zip(out, table.records, strict=True):
         total = first.delta(name) + second.delta(name)
         off = np.linalg.norm(out.delta(name) - total) / np.linalg.norm(total)

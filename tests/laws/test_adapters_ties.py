@@ -161,7 +161,5 @@ def test_a_family_that_always_shares_them_is_refused(tmp_path):
     config = {"model_type": "t5", **T5}
     base = open_model(checkpoint(tmp_path / "base", config))
     table_adapter(tmp_path / "adapter", "shared", base.info("shared.weight").shape)
-    with pytest.raises(
-        FileError, match="have the same numbers in all of them: that cannot be merged"
-    ):
+    with pytest.raises(FileError, match="this type always share them: it cannot be merged"):
         adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")

@@ -185,7 +185,7 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
             {STATE: note(nested_offset="x", nested_blocksize=256)},
             "nested_offset must be a number",
         ),
-        ("int8", {NAME.replace("weight", "SCB"): np.ones(3, np.float32)}, "with scales of shape"),
+        ("int8", {NAME.replace("weight", "SCB"): np.ones(3, np.float32)}, "have scales of shape"),
         ("int8", {NAME: np.ones((24, 24), np.uint8)}, "must be int8, got uint8"),
     ],
 )
