@@ -121,7 +121,7 @@ class Change:
             module.shape,
             kernel=bool(module.kernel),
             embedding=module.embedding,
-            turned=self.fan_in_fan_out,
+            transposed=self.fan_in_fan_out,
         )
 
 

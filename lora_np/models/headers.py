@@ -425,35 +425,36 @@ class Parameter:
         *,
         kernel: bool = False,
         embedding: bool = False,
-        turned: bool = False,
+        transposed: bool = False,
     ) -> Array:
-        """See a tensor as matrices of outputs by inputs, (d, k) or a stack: writing changes ``W``.
+        """View a tensor as matrices of outputs by inputs, (d, k) or a stack: writing changes ``W``.
 
-        ``shape`` is that of an update, of a convolution if it has a kernel. Embeddings are stored
-        as inputs by outputs. Whether other tensors are (GPT-2's Conv1D, the experts of gpt-oss)
-        follows from the module; of what no family describes, a config may say it (``turned``). It
-        may say so for all layers and mean some, so the shape decides if it can.
+        ``shape`` is the shape of an update, ``kernel`` says that the module is a convolution.
+        Embeddings are stored as inputs by outputs. The module tells whether other tensors are too
+        (GPT-2's Conv1D, the experts of gpt-oss). If no family describes the model, an adapter's
+        config may say so (``transposed``); as it says it for all layers even if it is true of
+        some, the shape decides where it can.
         """
         place = self.places[tensor]
         known = self.name in self.model.parameters
         stored = known and self.module.transposed
         if place.expert is not None:
-            turned = False
+            transposed = False
         elif kernel or len(shape) == 2 or shape[0] == 1:
-            turned = stored or (turned and self.model.described is None)
+            transposed = stored or (transposed and self.model.described is None)
         else:
-            turned = shape[-1] != shape[-2] or stored != place.transposed
+            transposed = shape[-1] != shape[-2] or stored != place.transposed
         W = W[:, None] if W.ndim == 1 else W
         swapped = shape if kernel else (*shape[:-2], shape[-1], shape[-2])
-        turned = embedding or (turned and W.shape == swapped)
-        if W.shape != (swapped if turned else shape) and W.shape != (1, *shape):
+        transposed = embedding or (transposed and W.shape == swapped)
+        if W.shape != (swapped if transposed else shape) and W.shape != (1, *shape):
             hint = "; it is stored transposed, which needs fan_in_fan_out" * (W.shape == swapped)
             raise FileError(
                 f"{self.model.path}: {tensor!r} of shape {W.shape} does not fit an update of shape "
                 f"{shape}{hint}"
             )
         maps = W.reshape(len(W), -1) if kernel else W.reshape(W.shape[-len(shape) :])
-        return maps.swapaxes(-1, -2) if turned else maps
+        return maps.swapaxes(-1, -2) if transposed else maps
 
 
 def _best(
