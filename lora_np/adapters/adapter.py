@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
@@ -281,8 +281,9 @@ class AdapterModule:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or that of a convolution."""
+        stack: Sequence[int] = ()
         if self.tuned:
-            stack, (d, k) = (), self.tuned.shape
+            d, k = self.tuned.shape
         else:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
         if self.kernel:

@@ -423,7 +423,7 @@ class _Building:
         return lora.DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
-def _transposed_layers(model: Any) -> Collection[str]:
+def _transposed_layers(model: object) -> Collection[str]:
     """List the paths of layers whose W transformers stores as inputs by outputs (GPT-2's)."""
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping) or config.get("model_type") not in family_names():
