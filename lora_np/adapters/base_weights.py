@@ -118,7 +118,7 @@ class Change:
             module.shape,
             kernel=bool(module.kernel),
             embedding=module.embedding,
-            turned=self.turned,
+            transposed=self.turned,
         )
 
 

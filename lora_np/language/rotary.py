@@ -160,7 +160,7 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
     """Read the rotary positions of a layer, if it has any."""
-    if not layer.turned:
+    if not layer.uses_rotary:
         return None
     kind, rope = rope_of(config, layer, context)
     frequencies, parts = MADE[kind](rope)
