@@ -57,5 +57,5 @@ def bake(
     options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html(prompt=prompt))
-    answers = options.side_by_side(result.held)
+    answers = options.side_by_side(result.answers)
     options.show_as(result.table, as_json, *answers, result.left, result.table)
