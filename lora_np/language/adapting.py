@@ -314,9 +314,9 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     validation : Data, str or sequence, optional
         Other data to hold out; by default each tenth example, or the last tenth of a text.
     validate_every : int, optional
-        Steps between validations. By default, the interval and the number of rows are chosen so
-        that validation takes a tenth of the work, where a trained token counts twice. If the
-        interval is given, only the number of rows is chosen.
+        Steps between validations; by default they take a tenth of the work, where a trained token
+        counts twice: both the interval and the number of rows are chosen for that. If the interval
+        is given, only the number of rows is chosen.
     questions : int or sequence of str
         The number of held-out questions to answer before and after training; or texts to continue.
     sample_every : int, optional
