@@ -267,9 +267,9 @@ def added_rows() -> list[tuple[Any, ...]]:
     >>> [name for name, *_ in added_rows() if name == "np.tanh"]
     []
     """
-    rows = [(row.name, row.joint, row.composed, *row.rules) for row in DERIVATIVES.values()]
-    rows += [(name_of(function), written) for function, written in COMPOSITIONS.items()]
-    return [row for row in rows if not all(map(is_ours, row))]
+    entries = [(row.name, row.joint, row.composed, *row.rules) for row in DERIVATIVES.values()]
+    entries += [(name_of(function), written) for function, written in COMPOSITIONS.items()]
+    return [row for row in entries if not all(map(is_ours, row))]
 
 
 def is_ours(part: Any) -> bool:

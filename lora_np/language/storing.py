@@ -356,7 +356,7 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
         if whole is not None and module.kind == "experts":
             home = name.rpartition(".")[0]
             for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
-                W = np.split(whole[i], len(module.parts))[part]
+                matrix = np.split(whole[i], len(module.parts))[part]
                 arrays[f"{home}.{i}.{module.parts[part]}.weight"] = W
         elif whole is not None:
             arrays[name] = whole
