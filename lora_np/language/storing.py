@@ -357,7 +357,7 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
             home = name.rpartition(".")[0]
             for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
                 matrix = np.split(whole[i], len(module.parts))[part]
-                arrays[f"{home}.{i}.{module.parts[part]}.weight"] = W
+                arrays[f"{home}.{i}.{module.parts[part]}.weight"] = matrix
         elif whole is not None:
             arrays[name] = whole
         else:
