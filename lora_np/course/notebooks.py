@@ -99,7 +99,7 @@ def claims() -> dict[str, dict[str, Any]]:
     Notes
     -----
     ``python -m claims record`` in the repository computes them by the rules in
-    ``claims/protocol.py``.
+    ``claims/lab/protocol.py``.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Look up the names that transformers and PEFT give to the modules of each model type.
 
-``docs/names.py`` extracts them from transformers 5, ``conversion_mapping.py``, and writes them to
-``data/_names.json``.
+``docs/_ext/names.py`` extracts them from transformers 5, ``conversion_mapping.py``, and writes them
+to ``data/_names.json``.
 """
 
 from __future__ import annotations
