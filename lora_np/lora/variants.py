@@ -90,7 +90,7 @@ def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
 
 def lora_linear(layer: Linear, s: Settings) -> LoRALinear:
     A = kaiming(s.rng, s.rank, layer.d_in).astype(dtype_of(layer))
-    return beside(held(layer, s), np.zeros((layer.d_out, s.rank), A.dtype), A, s)
+    return beside(quantised_base(layer, s), np.zeros((layer.d_out, s.rank), A.dtype), A, s)
 
 
 def beside(base: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
@@ -191,7 +191,7 @@ def lora_one(layer: Linear, s: Settings) -> LoRALinear:
 
     U, S, Vh = truncated_svd(first_gradient(layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
-    return beside(held(layer, s), -U * root, root[:, None] * Vh, s)
+    return beside(quantised_base(layer, s), -U * root, root[:, None] * Vh, s)
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
@@ -200,13 +200,13 @@ def lora_xs(layer: Linear, s: Settings) -> XSLinear:
 
     U, S, Vh = truncated_svd(value(layer.W), rank=s.rank)
     R = np.zeros((s.rank, s.rank), Vh.dtype)
-    return XSLinear(held(layer, s), Vh, Tensor(R), U * S * (s.alpha / s.rank))
+    return XSLinear(quantised_base(layer, s), Vh, Tensor(R), U * S * (s.alpha / s.rank))
 
 
 def hira(layer: Linear, s: Settings) -> HiRALinear:
     """Make an update of high rank from two thin factors: see `HiRALinear`."""
-    start = lora_linear(layer, s)
-    return HiRALinear(start.base, start.A, start.B, s.alpha)
+    adapted = lora_linear(layer, s)
+    return HiRALinear(adapted.base, adapted.A, adapted.B, s.alpha)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -597,7 +597,7 @@ class Residual(Linear):
     """
 
 
-def held(layer: Linear, s: Settings) -> Linear:
+def quantised_base(layer: Linear, s: Settings) -> Linear:
     return layer if s.quantise is None else Linear(s.quantise(value(layer.W)), layer.b)
 
 

@@ -78,7 +78,7 @@ def test_a_larger_vocabulary_merges_over_the_smaller_base(case, way, tmp_path):
         ours = model(input_ids=ids).logits.numpy()
     np.testing.assert_allclose(ours, logits, atol=1e-4)
     assert model.config.vocab_size == 67
-    assert any("67 tokens now, 61 in the base" in note for note in merged.notes)
+    assert any("now has 67 tokens (61 in the base)" in note for note in merged.notes)
     again = adapters.convert(tmp_path / "adapter", tmp_path / "copy", to="peft")
     assert len(again.rows) == len(adapters.load(tmp_path / "adapter"))
     adapters.merge(tmp_path / "base", tmp_path / "copy", tmp_path / "both")
