@@ -62,7 +62,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(
-            "a Tensor turned into an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
+            "a Tensor converted to an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
             "or pass lora_np.value(x) if a constant is meant"
         )
 
