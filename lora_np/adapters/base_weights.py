@@ -176,7 +176,8 @@ class Merging:
                 )
             initial = zero_padded(old.initial, 0, (0, more)) if more else old.initial
             changes[named(name)] = replace(old, initial=initial, rows=rows)
-        adapted = {*self.weights.values()}
+        adapted, init = {*self.weights.values()}, self.update.init
+        fan_in_fan_out = self.update.fan_in_fan_out
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
         before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
         for name, module in self.update.modules.items():
@@ -187,8 +188,8 @@ class Merging:
                     module=part,
                     parameter=parameter,
                     tensor=target,
-                    fan_in_fan_out=self.update.fan_in_fan_out,
-                    init=self.update.init,
+                    fan_in_fan_out=fan_in_fan_out,
+                    init=init,
                 )
         full = {named(name): stored for name, stored in self.update.full.items()}
         whole = [

@@ -26,7 +26,6 @@ from lora_np.adapters.rules import (
 )
 from lora_np.adapters.values import Fault, missing, shortened, value_faults
 from lora_np.checks import choice
-from lora_np.files import read_json
 from lora_np.hub import open_pickle, safetensors
 from lora_np.models import Base, open_base, peft
 from lora_np.table import Table
@@ -168,7 +167,7 @@ def _empty(file: Path) -> list[tuple[str, Fault]]:
 
 def _unselected(folder: Path, adapter: Adapter) -> Iterator[tuple[str, Fault]]:
     """Yield the modules that mlx-lm does not adapt, because its settings do not select them."""
-    keys = read_json(folder / peft.NAME).get("lora_parameters", {}).get("keys")
+    keys = peft.read(folder).get("lora_parameters", {}).get("keys")
     why = "lora_parameters.keys do not select it, so mlx-lm has no layer for the tensor"
     for name, module in adapter.items():
         path = module.parts["A"].key.removesuffix(".lora_a")

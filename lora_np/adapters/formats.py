@@ -28,7 +28,7 @@ from lora_np.adapters.adapter import (
     Stored,
 )
 from lora_np.checks import StrPath, shown
-from lora_np.files import FileError, errors_at, read_json, replacing, target_path
+from lora_np.files import FileError, errors_at, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rounded, safetensors
 from lora_np.models import Base, OpenModel, peft
 from lora_np.table import Shown, Table
@@ -111,7 +111,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
-        return interpreted(folder, read_json(inside(folder, peft.NAME)))
+        return interpreted(folder, peft.read(folder))
     from lora_np.adapters import image_models, runtimes
 
     changes: Changes = {}
@@ -121,7 +121,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
             modules = runtimes.read_gguf(path, base.config if base else None, ordered=ordered)
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            settings, names = read_json(inside(path, peft.NAME)), models.Dialects({})
+            settings, names = peft.read(path), models.Dialects({})
             modules = runtimes.read_mlx(settings, file, base)
             for key in file.tensors:
                 (theirs,) = names.names_in("mlx", key)
@@ -160,8 +160,9 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
         warnings.warn(f"{what} is not a setting of PEFT, which ignores it", stacklevel=2)
     with errors_at(file.path):
         read = peft_format.interpret(file, config, folder)
-        ours = peft_format.keyed(read) if read.raw is config.raw else {}
-        for key in (m.parts["A"].key for m in read.values() if m.parameter):
+        stacks = [module.parts["A"].key for module in read.values() if module.parameter]
+        ours = peft_format.keyed(read) if stacks and read.raw is config.raw else {}
+        for key in stacks:
             if key not in ours or ours[key].shape != file.tensors[key].shape:
                 changes[key] = (*changes.get(key, ()), _STACKED)
         return _marked(read, changes, peft_format.PREFIX)

@@ -13,8 +13,8 @@ from lora_np.adapters.adapter import Adapter, AdapterModule
 from lora_np.adapters.layouts import laid_out
 from lora_np.adapters.spectra import directions, norm
 from lora_np.checks import StrPath
-from lora_np.files import FileError, read_json
-from lora_np.hub import directory, inside, safetensors
+from lora_np.files import FileError
+from lora_np.hub import directory, safetensors
 from lora_np.lora import selecting, tuner_of
 from lora_np.models import (
     Base,
@@ -163,7 +163,7 @@ def repair(
 
 def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     """Read PEFT's files with a config that is corrected to match the tensors; list corrections."""
-    raw = dict(read_json(inside(folder, peft.NAME)))
+    raw = peft.read(folder)
     file, _ = formats.tensors_of(folder)
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)

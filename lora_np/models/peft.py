@@ -27,7 +27,7 @@ from lora_np.models.spec import ModelSpec
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
     "ConfigSource", "check_values", "checked_alpha", "compose", "fields_of", "heads_of", "on_model",
-    "parse", "start", "unknown",
+    "parse", "read", "start", "unknown",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
@@ -257,6 +257,33 @@ def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """Read the settings in the ``adapter_config.json`` of a directory, for `parse`.
+
+    Parameters
+    ----------
+    folder : Path
+        The directory of an adapter.
+
+    Returns
+    -------
+    dict of str to object
+        The fields of the file, without checking their values.
+
+    Raises
+    ------
+    FileError
+        If there is no such file, or it is not a JSON object.
+
+    Examples
+    --------
+    >>> from lora_np.hub import shipped_paths
+    >>> read(shipped_paths("adapters")["king-james"])["peft_type"]
+    'LORA'
+    """
+    return dict(read_json(inside(folder, NAME)))
+
+
 def fields_of(config: ConfigSource) -> dict[str, Any]:
     """Read the settings of a LoRA from a file, its directory, a mapping or PEFT's object.
 
@@ -282,7 +309,7 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     """
     if isinstance(config, (str, Path)):
         path = Path(config)
-        config = read_json(inside(path, NAME) if path.is_dir() else path)
+        config = read(path) if path.is_dir() else read_json(path)
     elif not isinstance(config, Mapping):
         if not hasattr(config, "to_dict"):
             what = f"an {NAME}, its fields or a LoraConfig"

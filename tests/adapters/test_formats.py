@@ -305,7 +305,7 @@ DAMAGED = {
         (lambda t, m: m.update({"adapter.alora.invocation_tokens": [1, 2]}), "aLoRA"),
         (lambda t, m: t.pop("output.weight.lora_a"), "'output' has only one factor"),
         (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "'blk.0.attn_norm.weight' of F32 is not part of a LoRA"),
-        (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' has no place"),
+        (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' is not a module"),
         (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'lm_head' must fit"),
         (lambda t, m: m.update({"llama.attention.head_count": 5}), "16 outputs, which 5 heads do not share"),
         (lambda t, m: m.update({"general.architecture": ""}), "the architecture '' are unknown"),

@@ -211,7 +211,7 @@ ADAPTERS = {
         {"q": AdapterModule.of(A=A, B=B, alpha=1, magnitude=np.ones(4))}, {}, "has a magnitude, but use_dora is false",
     ),
     "an embedding with a bias": (
-        {"q": AdapterModule.of(A=A, B=B, alpha=1, bias=np.ones(4), embedding=True)}, {}, "'q' has a bias, for which PEFT",
+        {"q": AdapterModule.of(A=A, B=B, alpha=1, bias=np.ones(4), embedding=True)}, {}, "'q' has a bias, which PEFT",
     ),
     "targets that leave a module out": ({"q": PLAIN}, {"target_modules": ["v"]}, "not among the config's target_mod"),
     "a setting that is not finite": ({"q": PLAIN}, {"revision": np.nan}, "the settings are not JSON"),

@@ -177,7 +177,7 @@ def test_what_acts_on_the_weight_asks_for_it():
     assert {kind for kind, tuner in TUNERS.items() if tuner.weight} == {
         "LORA use_dora", "IA3", "OFT",
     }  # fmt: skip
-    with pytest.raises(ValueError, match=r"\(IA\)\^3 acts on the weight of the base: pass W"):
+    with pytest.raises(ValueError, match=r"\(IA\)\^3 depends on the base weight: pass W"):
         TUNERS["IA3"].delta({"l": np.ones((2, 1))}, shape=(2, 3))
     with pytest.raises(ValueError, match="OFT is not a LoRA: its update has no factors"):
         TUNERS["OFT"].lora({"weight": np.ones((1, 1))}, shape=(2, 2))
