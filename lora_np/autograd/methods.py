@@ -62,8 +62,8 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(
-            "a Tensor converted to an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
-            "or pass lora_np.value(x) if a constant is meant"
+            "a Tensor converted to an ndarray loses its gradient: join Tensors by np.stack([x, y]),"
+            " or pass lora_np.value(x) if a constant is meant"
         )
 
     def __repr__(self) -> str:
