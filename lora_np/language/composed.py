@@ -19,7 +19,7 @@ IGNORED = -100  # the label of a token that is not in the loss, as in torch
 
 
 def rms_norm(x: Operand, W: Operand, *, eps: float) -> Operand:
-    """``W x / sqrt(mean(x^2) + eps)`` over the last axis (Zhang and Sennrich, arXiv 1910.07467).
+    """Return ``W x / sqrt(mean(x^2) + eps)`` over the last axis (arXiv 1910.07467).
 
     Examples
     --------
@@ -110,7 +110,7 @@ def attend(
 
 
 def gated(gate: Operand, up: Operand) -> Operand:
-    """``silu(gate) up`` with ``silu(x) = x sigmoid(x)`` (Shazeer, arXiv 2002.05202).
+    """Return ``silu(gate) up`` with ``silu(x) = x sigmoid(x)`` (Shazeer, arXiv 2002.05202).
 
     Examples
     --------
@@ -122,7 +122,7 @@ def gated(gate: Operand, up: Operand) -> Operand:
 
 
 def exact_gelu(x: Operand) -> Operand:
-    """``x Phi(x)``, Phi the distribution function of the standard normal (arXiv 1606.08415).
+    """Return ``x Phi(x)``, where Phi is the standard normal distribution (arXiv 1606.08415).
 
     Examples
     --------

@@ -248,7 +248,7 @@ class OpenModel(ModelDirectory):
         return {name: Parameter(self, name, places) for name, places in parameters.items()}
 
     def _is_live(self, parameter: str, shape: tuple[int, ...]) -> bool:
-        """Whether experts already have the live model's orientation, so need no transposition."""
+        """Tell whether experts already have the live model's orientation, not transposed."""
         part = self.config.get("text_config")
         text = part if isinstance(part, Mapping) else self.config
         width, inner = text.get("hidden_size"), text.get("moe_intermediate_size") or 0

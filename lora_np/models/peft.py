@@ -257,7 +257,7 @@ def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> dict[str, Json]:
     """Read the settings in the ``adapter_config.json`` of a directory, for `parse`.
 
     Parameters
