@@ -281,10 +281,10 @@ class AdapterModule:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or that of a convolution."""
-        if self.tuned:
-            stack, (d, k) = (), self.tuned.shape
-        else:
+        if not self.tuned:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
+        else:
+            stack, (d, k) = [], self.tuned.shape
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
         return (*stack, d, k)

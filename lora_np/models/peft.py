@@ -257,7 +257,7 @@ def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}
 
 
-def read(folder: Path) -> dict[str, Json]:
+def read(folder: Path) -> dict[str, Any]:
     """Read the settings in the ``adapter_config.json`` of a directory, for `parse`.
 
     Parameters
@@ -322,7 +322,7 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     return {"peft_type": "LORA", **fields}
 
 
-def _in_json(value: Any) -> Any:
+def _in_json(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
