@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
@@ -281,11 +281,10 @@ class AdapterModule:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or that of a convolution."""
-        stack: Sequence[int] = ()
-        if self.tuned:
-            d, k = self.tuned.shape
-        else:
+        if not self.tuned:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
+        else:
+            stack, (d, k) = [], self.tuned.shape
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
         return (*stack, d, k)

@@ -474,19 +474,19 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
     (kept,) = adapters.to_lora(
         adapters.Adapter({"up": dataclasses.replace(modules["up"], embedding=True)}, raw=dora.raw),
-        base=turned(base, tmp_path), tolerance=0.05, any_base=True,
+        base=transposed(base, tmp_path), tolerance=0.05, any_base=True,
     ).values()  # fmt: skip
     assert kept.embedding
     np.testing.assert_allclose(kept.delta(), found.delta("up"), atol=1e-4)
 
 
-def turned(base, tmp_path):
+def transposed(base, tmp_path):
     """A base whose weight of up is stored as that of an embedding."""
-    (tmp_path / "turned").mkdir()
+    (tmp_path / "transposed").mkdir()
     file = safetensors.open(base / "model.safetensors")
     tensors = {"up.weight": np.ascontiguousarray(file.read("up.weight").T)}
-    safetensors.save(tensors, tmp_path / "turned" / "model.safetensors")
-    return tmp_path / "turned"
+    safetensors.save(tensors, tmp_path / "transposed" / "model.safetensors")
+    return tmp_path / "transposed"
 
 
 def test_ia3_in_a_feedforward_module_scales_inputs_and_no_bias(written, tmp_path):
