@@ -25,9 +25,9 @@ def alternating_least_squares(
     """Minimise ``mean((y - model(x))^2)`` over B for given A, then over A for given B, and so on.
 
     Each half-step is a least-squares problem in closed form, so there is no learning rate. The
-    factor that is held is first moved on along its last change (Nesterov's momentum); where that
-    would raise the loss, the momentum starts anew. It is the reference that gradient descent is
-    held against: tens of steps where Adam takes hundreds.
+    factor that stays fixed first moves along its last change (Nesterov's momentum); where that
+    would raise the loss, the momentum restarts. Gradient descent is compared with it: this method
+    takes tens of steps where Adam takes hundreds.
 
     Parameters
     ----------
@@ -90,11 +90,11 @@ def alternating_least_squares(
     while len(losses) <= half_steps and losses[-1] > goal:
         ahead = max(momentum - 1, 0) / (momentum + 2)
         if turn_of_B:
-            held = A + ahead * (A - before[0])
-            found = held, solve(s * held @ C @ held.T, held @ M, ridge).T
+            fixed = A + ahead * (A - before[0])
+            found = fixed, solve(s * fixed @ C @ fixed.T, fixed @ M, ridge).T
         else:  # the normal equations s B^T B A C = B^T M^T
-            held = B + ahead * (B - before[1])
-            found = solve(C, solve(s * held.T @ held, (M @ held).T, ridge).T, ridge).T, held
+            fixed = B + ahead * (B - before[1])
+            found = solve(C, solve(s * fixed.T @ fixed, (M @ fixed).T, ridge).T, ridge).T, fixed
         loss = mean_square(R - s * (x @ found[0].T) @ found[1].T)
         if loss > losses[-1] and ahead > 0:
             momentum = 0

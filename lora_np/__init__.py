@@ -1,4 +1,4 @@
-"""LoRA in plain NumPy: understand it, train it, count it, work on adapter files.
+"""LoRA in plain NumPy: understand it, train it, count its cost, and work on adapter files.
 
 >>> import numpy as np
 >>> import lora_np as lnp

@@ -1,10 +1,10 @@
-"""``python -m lora_np`` is ``lora-np``."""
+"""Run ``lora-np`` by ``python -m lora_np``."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it without a traceback, even during imports."""
+    """Run the command line so that Ctrl-C never prints a traceback, even during imports."""
     try:
         from lora_np import cli
 

@@ -1,4 +1,4 @@
-"""Checks of arguments. Every message names the wrong value and what would be right."""
+"""Validate arguments; every message names the wrong value and the right ones."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ Settings = TypeVar("Settings")
 if TYPE_CHECKING:
     Array = npt.NDArray[Any]
     ArrayLike = npt.ArrayLike
-else:  # commands that count import no NumPy
+else:  # commands that only count do not import NumPy
     Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
-# Given to a call of a layer, it draws what is dropped. In quotes: numpy.random takes time to load.
+# The source of randomness in a layer's call, for dropout; quoted, as numpy.random is slow to load.
 Rng: TypeAlias = "np.random.Generator | None"
 
 
 def refuse(message: str) -> NoReturn:
-    """Raise an error about an argument: a command that is given it ends with status 2."""
+    """Raise a ValueError about an argument, for which a command exits with status 2."""
     raise ValueError(message)
 
 
 def overflow_allowed(**settings: Any) -> np.errstate:
-    """Ignore results that are too large or NaN, which the caller reports or replaces afterwards."""
+    """Suppress NumPy's warnings about overflow and NaN, which the caller handles afterwards."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore", **settings)
 
 
 def brief(text: str, longest: int) -> str:
-    """Shorten ``text`` for a message: text from a file may be long."""
+    """Shorten ``text`` for a message, because text from a file may be long."""
     half = longest // 2
     return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Escape control characters, which a terminal or browser would obey, but those in ``keep``."""
+    """Escape control characters, which terminals and browsers interpret, except those to keep."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
-# letters of pictures, and what stands for them where an encoding lacks them
+# replacements for drawing characters in encodings that lack them
 ASCII = dict(zip("░▒▓█▁▂▃▄▅▆▇□■─│├┤┌┐└┘►◄↑↓·√−", ".:+#_.-=+*%o#-|++++++><^v*V-", strict=True))
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Replace what ``encoding`` lacks: letters of pictures by ASCII, all else by escapes."""
+    """Replace characters that an encoding lacks: drawing characters by ASCII, others by escapes."""
 
     def fallback(error: Any) -> tuple[str | bytes, int]:
         error.end = error.start + 1
@@ -73,7 +73,7 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def shown(value: object) -> str:
-    """Show ``value`` in an error message."""
+    """Format ``value`` for an error message."""
     return brief(repr(value), 200)
 
 
@@ -84,7 +84,7 @@ def whole_number(
 
     ``top`` names ``maximum`` in the message, as in ``"min(d, k)"``.
     """
-    if type(value).__name__ in ("bool", "bool_"):  # Python's or NumPy's
+    if type(value).__name__ in ("bool", "bool_"):  # names of Python's and NumPy's booleans
         raise TypeError(f"{name} must be a whole number, got the boolean {value}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -98,9 +98,9 @@ def whole_number(
 
 
 def whole_numbers(name: str, value: object) -> tuple[int, ...]:
-    """Convert one whole number from 1 on, or several, to a tuple: ranks, for instance.
+    """Convert one or several whole numbers, such as ranks, to a tuple.
 
-    No matrix of a model has more than 2**20 rows and columns.
+    They are at least 1 and at most 2**20, because matrices of models have no more rows.
     """
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     return tuple(whole_number(name, one, maximum=2**20) for one in (value if several else (value,)))  # type: ignore[attr-defined]
@@ -120,8 +120,8 @@ def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
 def matrix(name: str, value: npt.ArrayLike) -> Array:
     """Convert ``value`` to a finite, non-empty matrix of float32 or float64.
 
-    LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become
-    float64.
+    These are the dtypes of LAPACK. float16 becomes float32; integers, booleans and longdouble
+    become float64.
     """
     array = real(name, value)
     single = array.dtype.itemsize <= 4
@@ -137,7 +137,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 def real(name: str, value: object) -> Array:
     """Convert ``value`` to floats: floats keep their dtype, integers and bools become float64."""
     if type(value) is np.ndarray and value.dtype.kind == "f":
-        return value  # a fast path, since every training step comes here
+        return value  # a fast path, because this runs in every training step
     array = numbers(name, value)
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
@@ -158,7 +158,7 @@ def numbers(name: str, value: object) -> Array:
 
 
 def plain(name: str, value: object) -> Array:
-    """Convert ``value`` to an ndarray; refuse a mask, which would be lost."""
+    """Convert ``value`` to an ndarray; a masked array is an error, as its mask would be lost."""
     if type(value) is not np.ndarray:
         if masked(value):
             raise TypeError(
@@ -166,7 +166,7 @@ def plain(name: str, value: object) -> Array:
             )
         try:
             value = np.asarray(value)
-        except (TypeError, ValueError) as error:  # a Tensor, or rows of different lengths
+        except (TypeError, ValueError) as error:  # a Tensor, or lists of different lengths
             raise type(error)(f"{name} must be an array: {error}") from None
     return value
 
@@ -175,7 +175,7 @@ def masked(value: object) -> bool:
     """Tell whether ``value`` is a masked array or a list that holds one."""
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
-    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # without importing numpy.ma
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # does not import numpy.ma
 
 
 def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
@@ -184,7 +184,7 @@ def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
 
 
 def finite(name: str, array: Array) -> None:
-    """Refuse NaN and infinity, saying where the first one is."""
+    """Raise an error with the index of the first NaN or infinity, if there is one."""
     if not np.isfinite(array).all():
         index = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise ValueError(f"{name} must be finite, got {array[index]} at {index}")
@@ -199,12 +199,12 @@ def number(
     open_minimum: bool = False,
     open_maximum: bool = False,
 ) -> float:
-    """Convert ``value`` to a finite float in a range; an open end is itself excluded."""
+    """Convert ``value`` to a finite float in a range, whose ends may be excluded."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
-    except OverflowError:  # a whole number of more than 308 digits
+    except OverflowError:  # an int with more than 308 digits
         result = float("inf")
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {brief(str(value), 100)}")
@@ -218,10 +218,10 @@ def number(
 
 
 def choice(name: str, value: str, options: Iterable[str]) -> str:
-    """Return ``value`` if it is one of ``options``; the error lists them, or the closest."""
+    """Return ``value`` if it is one of ``options``; the error lists them, or the closest ones."""
     known = list(options)
     if value not in known:
-        from difflib import get_close_matches  # rarely needed
+        from difflib import get_close_matches  # imported late, as it is rarely needed
 
         text, names = str(value)[:100].lower(), {name.lower(): name for name in known}
         close = [names[name] for name in get_close_matches(text, names, n=12, cutoff=0.0)]
@@ -235,7 +235,7 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
 
 
 def generator(rng: object) -> np.random.Generator:
-    """Convert ``rng`` to a Generator: itself, or one seeded with a whole number."""
+    """Return ``rng`` if it is a Generator, or a Generator with this random seed."""
     if isinstance(rng, np.random.Generator):
         return rng
     try:
@@ -246,7 +246,7 @@ def generator(rng: object) -> np.random.Generator:
 
 
 def float_name(dtype: object, known: Collection[str]) -> str:
-    """Return ``dtype`` if it is a ``known`` name; the error translates another spelling."""
+    """Return ``dtype`` if it is a ``known`` name; the error corrects other spellings."""
     if isinstance(dtype, str) and dtype in known:
         return dtype
     name = respelled(str(dtype))
@@ -269,18 +269,18 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Names:
-    """Find names as people type them, such as those of GPUs.
+    """An index of names that tolerates the ways in which people type them.
 
     Parameters
     ----------
     known : mapping of str to str
-        From a name to what it means.
+        From names to their meanings.
     noise : str
-        A regular expression of what is left out before names are compared.
+        A regular expression for parts that are removed before names are compared.
     optional : str
-        One of the words that may be missing from what is typed.
+        A regular expression for words that may be missing from the typed name.
     free : str
-        One of the words that change nothing, such as how a model was trained.
+        A regular expression for words that do not change the meaning, as on a model's training.
     """
 
     known: Mapping[str, str]
@@ -289,17 +289,17 @@ class Names:
     free: str = "(?!)"
 
     def find(self, text: str) -> str:
-        """Return what ``text`` means, or None if no name matches or the matches disagree.
+        """Return the meaning of ``text``, or None if no name matches or matches disagree.
 
-        First that name itself, then one of the same words in any order, then one of the same words
-        written apart or together, then names with more words, all of them optional; then the last
-        two without the words that change nothing.
+        These names are tried in order: the same name; the same words in any order; the same words
+        written apart or together; names with additional words that are optional. The last two are
+        then tried again without words that do not change the meaning.
         """
         means = self.several(text)
         return means[0] if len(means) == 1 else ""
 
     def several(self, text: str) -> list[str]:
-        """List what ``text`` can mean, if it stands for several; what `find` returns if for one."""
+        """List all possible meanings of ``text``."""
         known = self.known.items()
         means = [meant for name, meant in known if name.lower() == text.lower()]
         for own in (self._words, self._needed):
@@ -317,7 +317,7 @@ class Names:
         return list(dict.fromkeys(means))
 
     def nearest(self, text: str, most: int = 5) -> list[str]:
-        """List what the closest names mean: by family, by version, and by size."""
+        """List the meanings of the closest names, by family, then version, then size."""
         scores = dict.fromkeys(self.several(text), 9.0)
         family, versions, size = self._parts(text)
         for name, meant in self.known.items():
@@ -329,7 +329,7 @@ class Names:
         return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
 
     def _words(self, name: str) -> list[str]:
-        """Split a name into words and numbers, without its owner and filler words."""
+        """Split a name into words and numbers, without its owner and noise."""
         plain = re.sub(self.noise, " ", name.lower().rpartition("/")[2])
         return re.findall(WORD, plain)
 
@@ -338,7 +338,7 @@ class Names:
         return [word for word in words if not re.fullmatch(self.free, word)] or words
 
     def _parts(self, name: str) -> tuple[str, list[str], float]:
-        """A name's family with its version, the version, and the size."""
+        """Return a name's family with its version, the version, and the size."""
         words = self._needed(name)
         sizes = [word for word in words if re.fullmatch(r"\d[\d.]*[bm]", word)]
         family = "".join(word for word in words if word not in sizes)
@@ -363,7 +363,7 @@ def _alike(first: list[str], second: list[str]) -> float:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """End a message with the names closest to ``name``, or twelve of all if none is close.
+    """Return the end of a message: the names closest to ``name``, or twelve if none is close.
 
     Parameters
     ----------
@@ -375,9 +375,9 @@ def close_names(name: str, known: Iterable[str]) -> str:
     Returns
     -------
     str
-        Text that starts with a semicolon, or nothing.
+        A text that begins with a semicolon; empty if there are no known names.
     """
-    from difflib import get_close_matches  # rarely needed
+    from difflib import get_close_matches  # imported late, as it is rarely needed
 
     known = list(dict.fromkeys(known))
     close = get_close_matches(name, known, n=3) or get_close_matches(
@@ -390,9 +390,9 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function (or an ``__init__``) so that a wrong call says what to type instead.
+    """Decorate a function (or an ``__init__``) so that errors of wrong calls give advice.
 
-    ``remedies`` do so for parameter names of other libraries.
+    ``remedies`` map parameter names of other libraries to the right ones.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -401,7 +401,7 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
-                # raised inside the function
+                # the error was raised inside the function
                 if error.__traceback__ is None or error.__traceback__.tb_next:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None
@@ -414,9 +414,9 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def configured(
     owner: Callable[P, Settings], **remedies: str
 ) -> Callable[[Callable[[First, Second, Settings], R]], Callable[Concatenate[First, Second, P], R]]:
-    """Decorate a function of two arguments and settings: callers give the settings by name.
+    """Decorate a function of two arguments and settings, so that callers give settings by name.
 
-    ``remedies`` say what to type instead of names that other libraries use.
+    ``remedies`` map parameter names of other libraries to the right ones.
     """
     import inspect
 
@@ -424,7 +424,7 @@ def configured(
         function: Callable[[First, Second, Settings], R],
     ) -> Callable[Concatenate[First, Second, P], R]:
         first, second, _ = inspect.signature(function).parameters.values()
-        own = [*inspect.get_annotations(owner)]  # own fields come before inherited ones
+        own = [*inspect.get_annotations(owner)]  # the signature has own fields before inherited
         settings = sorted(
             inspect.signature(owner).parameters.values(),
             key=lambda p: (p.kind, own.index(p.name) if p.name in own else len(own)),
@@ -453,7 +453,7 @@ def configured(
 def remedy(
     function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]
 ) -> str:
-    """End a message with what to type instead of these arguments and keywords."""
+    """Return the end of a message: advice on what to type instead of these arguments."""
     import inspect
 
     name = function.__qualname__.removesuffix(".__init__")

@@ -1,4 +1,4 @@
-"""Read files that may be hostile; write files and folders whole, or not at all."""
+"""Read files that may be hostile; write files and directories completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
-# most items of lists and objects; the largest vocabularies have two million with merges
+MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few MiB
+# the most items of lists and objects; the largest vocabularies have two million, with merges
 MAX_ITEMS = 3_000_000
 
 
-# what a JSON file holds
+# the values of JSON
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class FileError(ValueError):
-    """A file that is damaged, hostile or not supported, or that does not fit another.
+    """A file is damaged, hostile or not supported, or does not fit another file.
 
     The message is one line that names the file and the key, and says what would be right.
 
     Parameters
     ----------
     message : str
-        Shortened in the middle if it is long, since it may quote a file.
+        The message, which is shortened in the middle if it is long, because it may quote a file.
 
     Examples
     --------
@@ -59,19 +59,19 @@ class FileError(ValueError):
 
 
 class MissingFileError(FileError, FileNotFoundError):
-    """A missing file or directory; it can be caught as either class."""
+    """A file or directory is missing; the error can be caught as either base class."""
 
 
 @contextmanager
 def errors_at(place: object, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """Turn errors into a `FileError` whose message begins with ``place``.
+    """Convert errors in a block to a `FileError` whose message begins with ``place``.
 
     Parameters
     ----------
     place : object
-        Such as a path.
+        The beginning of the message, such as a path.
     kinds : tuple of type
-        Of the errors that become one.
+        The types of errors to convert.
 
     Yields
     ------
@@ -96,7 +96,7 @@ def errors_at(place: object, kinds: tuple[type[Exception], ...] = (ValueError,))
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open ``path`` for reading if it is a regular file: a pipe or a device would never end.
+    """Open a regular file for reading; a pipe or a device is an error, as it might never end.
 
     Parameters
     ----------
@@ -106,12 +106,12 @@ def open_regular(path: Path) -> BufferedReader:
     Returns
     -------
     BufferedReader
-        To be closed by the caller.
+        The open file, which the caller closes.
 
     Raises
     ------
     FileError
-        If it is another kind of file. If there is none, the error is a ``FileNotFoundError`` too.
+        If it is not a regular file. If it is missing, the error is a ``FileNotFoundError`` too.
     OSError
         If it cannot be opened.
 
@@ -134,29 +134,29 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def decode_text(content: bytes) -> str:
-    r"""Decode a file of text that a person wrote, whichever editor or shell has saved it.
+    r"""Decode text in any encoding that common editors and shells write.
 
     Parameters
     ----------
     content : bytes
-        In UTF-8 or UTF-16, with or without a byte order mark, or else in Windows-1252.
+        Text in UTF-8 or UTF-16, with or without a byte order mark, or else in Windows-1252.
 
     Returns
     -------
     str
-        With line feeds as ends of lines.
+        The text, whose lines end in line feeds.
 
     Raises
     ------
     ValueError
-        If it is not text, or has a zero byte.
+        If the content is not text, or has a zero byte.
 
     Examples
     --------
     >>> decode_text("r = 8\r\n".encode("utf-16")), decode_text(b"# caf\xe9\r")
     ('r = 8\n', '# café\n')
     """
-    # Without a mark: every other byte of a Latin letter is zero.
+    # UTF-16 without a mark is recognised by the zero in every other byte of Latin letters
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * content.count(0) > len(content)
     wider = "utf-16-be" if content[:1] == b"\0" else "utf-16"
     for encoding in (wider,) if wide else ("utf-8", "cp1252"):
@@ -178,14 +178,14 @@ def read_json(path: StrPath) -> dict[str, Any]:
     Returns
     -------
     dict
-        What it holds.
+        The object.
 
     Raises
     ------
     FileError
-        If it is not JSON or not an object; if a key is repeated, a number is NaN, infinite or -0,
-        text cannot be encoded as UTF-8; if it is nested too deeply, too large, or holds too many
-        items.
+        If the file is not JSON or not an object; if a key is repeated, a number is NaN, infinite or
+        -0, or text cannot be encoded as UTF-8; or if it is nested too deeply, too large, or has too
+        many items.
     OSError
         If the file cannot be read.
 
@@ -209,29 +209,29 @@ def read_json(path: StrPath) -> dict[str, Any]:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """Parse the JSON object in UTF-8 ``data``, with the checks of `read_json`.
+    """Parse a JSON object in UTF-8, with the checks of `read_json`.
 
     Parameters
     ----------
     data : bytes
-        JSON.
+        The JSON text.
 
     Returns
     -------
     dict
-        What it holds.
+        The object.
 
     Raises
     ------
     FileError
-        As for `read_json`.
+        If the data is not valid, as in `read_json`.
 
     Examples
     --------
     >>> parse_json(b'{"r": 8}')
     {'r': 8}
     """
-    # checked before parsing, since each item takes up to 100 bytes
+    # counted before parsing, because each item takes up to 100 bytes of memory
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
     number = _whole if b"-0" in data else None
@@ -243,7 +243,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
             parse_constant=partial(_no_constant, text),
             parse_int=number,
         )
-        if b"\\u" in data:  # an escape can make half of a pair, which is not text
+        if b"\\u" in data:  # escapes may form a lone surrogate, which is not text
             json.dumps(content, ensure_ascii=False).encode()
     except FileError:
         raise
@@ -266,7 +266,7 @@ def _unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
 
 
 def _whole(text: str) -> int:
-    if text == "-0":  # a whole number to Python, a fraction to others
+    if text == "-0":  # an int in Python, but a float in other languages
         raise FileError("-0 does not mean the same to all readers of JSON")
     return int(text)
 
@@ -278,21 +278,21 @@ def _no_constant(text: str, constant: str) -> NoReturn:
 
 # Writing
 
-STAGE = ".lora-np-"  # begins the names of what is being written, next to its target
+STAGE = ".lora-np-"  # the prefix of temporary files and directories, next to the target
 
 
 def target_path(path: StrPath) -> Path:
-    """Convert ``path``, which must have a name: ``Path("")`` is the current directory."""
+    """Convert ``path`` to a Path; an empty path, which is the current directory, is an error."""
     if not os.path.basename(os.path.abspath(path)) or not os.fspath(path):
         raise ValueError(f"the path to write to must have a name, got {os.fspath(path)!r}")
     return Path(path)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under another name next to ``path``, and move it there when it is on the disk.
+    """Write a temporary file next to ``path``, and move it to ``path`` when it is on the disk.
 
-    It gets the mode of an older file, which it replaces; a link stays, and what it leads to is
-    replaced. Of several processes that write one path, the last one wins.
+    If it replaces an older file, it gets its mode. If ``path`` is a link, its target is replaced.
+    If several processes write to one path, the last one wins.
     """
     if path.parent.exists() and not path.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
@@ -310,13 +310,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _stage(target: Path) -> Path:
-    """Return an unused path next to ``target``, with a short name however long the target's is."""
+    """Return an unused path next to ``target`` with a short name, as the target's may be long."""
     return target.with_name(f"{STAGE}{os.urandom(8).hex()}")
 
 
 @contextmanager
 def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
-    """Clean up at the end of the block; if Ctrl-C comes meanwhile, when the process exits."""
+    """Clean up at the end of the block, or when the process exits if Ctrl-C interrupts that."""
     atexit.register(clean)
     try:
         yield
@@ -327,7 +327,7 @@ def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """Make errors name ``path`` instead of a temporary file, or of no file at all."""
+    """Make errors name ``path`` instead of a temporary file or no file."""
     try:
         yield
     except OSError as error:
@@ -338,19 +338,19 @@ def named(path: Path, stage: Path) -> Iterator[None]:
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
-    """Write the files that are not there yet, or none of them: existing work is never overwritten.
+    """Write the files that do not exist yet, or none of them if one cannot be written.
 
     Parameters
     ----------
     files : mapping of Path to str
-        Their texts.
+        From paths to texts.
 
     Returns
     -------
     written : list of Path
-        New files.
+        The new files.
     kept : list of Path
-        Existing files, which were kept.
+        The existing files, which were not changed.
     """
     kept = [path for path in files if os.path.lexists(path)]
     written = [path for path in files if path not in kept]
@@ -374,9 +374,9 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_figure(figure: Figure, path: Path, *, dpi: int) -> None:
-    """Write a matplotlib figure in the format of the path's ending.
+    """Write a matplotlib figure in the format of the path's extension.
 
-    It is drawn in memory: what matplotlib raises on a full disk differs between formats.
+    It is drawn in memory, because matplotlib's errors on a full disk differ between formats.
     """
     drawn = picture(figure, path.suffix[1:].lower(), dpi=dpi)
     write_whole(path, lambda file: file.write(drawn))
@@ -388,9 +388,7 @@ def picture(
     *,
     dpi: float | Literal["figure"] = "figure",
 ) -> bytes:
-    """Render a matplotlib figure to bytes without a date, so that equal figures give equal
-    bytes.
-    """
+    """Render a matplotlib figure without a date, so that equal figures give equal bytes."""
     from matplotlib import rc_context
 
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
@@ -413,39 +411,39 @@ def replacing(
 ) -> Iterator[Path]:
     """Yield a new path to write to, which replaces ``target`` if the block succeeds.
 
-    At every moment the old or the new one is whole on the disk. Where the system can, a directory
-    and its old version are exchanged in one step. Elsewhere the old one is first renamed to
-    ``.NAME.old``; if the run is killed then, `unfinished` says so to the next one.
+    At every moment, the old or the new version is complete on the disk. If the system can, a
+    directory and its old version are exchanged in one step. Otherwise the old one is first renamed
+    to ``.NAME.old``; if the run is killed then, `unfinished` reports it in the next run.
 
     Parameters
     ----------
     target : path
-        What to make, with the directories above it.
+        The file or directory to write; missing parent directories are created.
     force : bool
         Whether an existing target may be replaced.
     writes : callable, optional
-        For a directory: whether a path relative to the target is one that the block writes. A
-        target that holds any other file is refused, since that would be lost.
+        For a directory, a function that tells whether the block writes a path relative to the
+        target. A target with any other file is an error, because that file would be lost.
     marks : collection of str
-        For a directory: names of files, one of which an old target must hold, unless it is empty.
+        For a directory, names of files, one of which an old target must contain unless it is empty.
     keeps : collection of str
-        Names of files that are taken over from the old target, unless the block writes new ones.
+        Names of files to copy from the old target, unless the block writes new ones.
     inputs : collection of paths
-        What the block reads from: a target that would take one of them with it is refused.
+        Paths that the block reads; a target that contains one of them is an error.
     check : callable, optional
-        For a file: refuses one that is there and is not to be replaced.
+        For a file, a function that raises an error if the old file must not be replaced.
 
     Yields
     ------
     Path
-        The directory to write into; or the file to write, in a directory for whatever else is put
-        aside.
+        The directory to write to; or the file to write, in a directory that may be used for
+        temporary files.
 
     Raises
     ------
     ValueError
-        If the target exists and ``force`` is not given, it holds what would be lost, or a killed
-        run has left its old version under another name.
+        If the target exists and ``force`` is false, a file in it would be lost, or a killed run has
+        left its old version under another name.
     """
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
@@ -468,7 +466,7 @@ def replacing(
             _sync(path)
         _check_target(
             target, force, real_inputs, may_go
-        )  # check again: the target may have appeared meanwhile
+        )  # again, because another process may have made the target in the meantime
         if target.exists():
             shutil.copymode(target, new)
         with _uninterrupted():
@@ -478,22 +476,22 @@ def replacing(
 
 @contextmanager
 def _parents(target: Path) -> Iterator[None]:
-    """Make the directories above ``target``; new ones are removed again if the block fails."""
+    """Create the directories above ``target``; remove new ones if the block fails."""
     new = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for folder in new:
-            with suppress(OSError):  # it is missing, or something was put into it
+            with suppress(OSError):  # the directory is missing, or no longer empty
                 folder.rmdir()
         raise
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows and browsers have no such signals
+    """Delay Ctrl-C until the end of the block, if the system can."""
+    if not hasattr(signal, "pthread_sigmask"):  # missing on Windows and in browsers
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -560,14 +558,14 @@ def _put(new: Path, target: Path, force: bool) -> None:
     except OSError:
         if not (force and new.is_dir() and target.is_dir()):
             raise
-        _put(new, target, force)  # another run has just made it
+        _put(new, target, force)  # again, because another run has just made the target
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step, if the system can: renameat2(2) with RENAME_EXCHANGE."""
+    """Exchange two paths in one step by renameat2(2), and tell whether the system could."""
     if sys.platform != "linux":
         return False
-    import ctypes  # Pyodide may lack it
+    import ctypes  # imported late, because Pyodide may lack it
 
     rename = getattr(ctypes.CDLL(None), "renameat2", None)  # other C libraries lack it
     here, exchange = -100, 2
@@ -580,17 +578,17 @@ def _aside(target: Path) -> Path:
 
 
 def unfinished(target: Path) -> str:
-    """Say that a killed run has left the old version of ``target`` under another name, if it has.
+    """Return a sentence if a killed run has left the old version of ``target`` elsewhere.
 
     Parameters
     ----------
     target : Path
-        What is missing.
+        The file or directory that is missing.
 
     Returns
     -------
     str
-        A line for an error; empty if nothing was left.
+        A sentence for an error message; empty if there is no old version.
 
     Examples
     --------
@@ -604,13 +602,13 @@ def unfinished(target: Path) -> str:
 
 
 def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
-    import shutil  # imported late, since it imports all archive formats
+    import shutil  # imported late, because it imports all archive formats
 
     shutil.rmtree(folder, ignore_errors=ignore_errors)
 
 
 def _sync(path: Path) -> None:
-    """Flush to the disk what was written, so that a rename cannot overtake it in a power cut."""
+    """Flush written data to the disk, so that after a power cut no rename comes before it."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
         return  # Windows has no handle on a directory to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

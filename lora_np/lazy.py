@@ -1,22 +1,21 @@
-"""Defer imports: in an ``__init__``, those below ``with on_demand(globals()):`` wait.
+"""Defer the imports in a block ``with on_demand(globals()):`` of an ``__init__``.
 
-Each runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for
-what they do not use. Type checkers, editors and readers see ordinary imports, and each name is
-written once. ``from lora_np.lazy import numpy as np`` is NumPy, imported when it is
-first used.
+Each import runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits
+for unused modules. Type checkers, editors and readers see ordinary imports, and each name is
+written once. ``from lora_np.lazy import numpy as np`` is NumPy, imported on first use.
 """
 
 import builtins
-from _thread import RLock  # as functools imports it, since threading takes a millisecond to load
+from _thread import RLock  # like functools, because threading takes a millisecond to load
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is
-    """Defer the imports in the block: their names become ``__all__`` of the module.
+    """Defer the imports in the block, and make ``__all__`` of their names.
 
     Parameters
     ----------
     namespace : dict
-        ``globals()`` of the module. The block holds nothing but ``from module import name as
+        The ``globals()`` of the module, whose block contains only ``from module import name as
         name``.
     """
 
@@ -24,7 +23,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
 
     def __init__(self, namespace: dict[str, object]) -> None:
         self.namespace = namespace
-        self.origins: dict[str, str] = {}  # where each name comes from
+        self.origins: dict[str, str] = {}  # from each name to its module
 
     def __enter__(self) -> None:
         self.lock.acquire()
@@ -32,7 +31,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         builtins.__import__ = self.note  # type: ignore[assignment]
 
     def note(self, name: str, *given: object, **named: object) -> object:
-        """Record an import instead of running it: the block's ``__import__``."""
+        """Record an import instead of running it; this replaces ``__import__`` in the block."""
         if not given or given[0] is not self.namespace:  # another thread's import
             return self.import_(name, *given, **named)  # type: ignore[arg-type]
         fromlist: tuple[str, ...] = given[2]  # type: ignore[assignment]
@@ -52,11 +51,11 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         }
 
     def names(self) -> list[str]:
-        """``__dir__`` of the module."""
+        """List the names of the module, as its ``__dir__``."""
         return sorted({*self.namespace, *self.origins})
 
     def load(self, name: str) -> object:
-        """``__getattr__`` of the module."""
+        """Import a name of the module, as its ``__getattr__``."""
         from importlib import import_module
 
         package = self.namespace["__name__"]
@@ -69,7 +68,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         return value
 
 
-TYPE_CHECKING = False  # as type checkers know it, without importing typing
+TYPE_CHECKING = False  # type checkers know this name, and typing need not be imported
 if TYPE_CHECKING:
     from types import ModuleType as Module
 else:
@@ -89,11 +88,11 @@ class Deferred(Module):
         from importlib import import_module
 
         value = getattr(import_module(self.__name__), name)
-        setattr(self, name, value)  # later uses find it without this method
+        setattr(self, name, value)  # so that later uses do not call this method
         return value
 
 
 if TYPE_CHECKING:
-    import numpy as numpy  # as type checkers know a name for others
+    import numpy as numpy  # in this form, type checkers let other modules import the name
 else:
     numpy = Deferred("numpy")

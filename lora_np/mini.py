@@ -114,8 +114,8 @@ def save(layers, folder):  # layers: a LoRA by the name of its module
     header, numbers = {}, b""
     for name, layer in layers.items():
         for part, p in [("lora_A", layer.A), ("lora_B", layer.B)]:
-            start, numbers = len(numbers), numbers + p.value.astype("<f4").tobytes()
-            span, key = [start, len(numbers)], f"base_model.model.{name}.{part}.weight"
+            begin, numbers = len(numbers), numbers + p.value.astype("<f4").tobytes()
+            span, key = [begin, len(numbers)], f"base_model.model.{name}.{part}.weight"
             header[key] = {"dtype": "F32", "shape": p.value.shape, "data_offsets": span}
     head = json.dumps(header).encode()
     file = len(head).to_bytes(8, "little") + head + numbers
@@ -130,9 +130,9 @@ def load(folder):
     """A (r, k), B (d, r) and alpha of the one layer that `save` has written."""
     config = json.loads(Path(folder, "adapter_config.json").read_bytes())
     file = Path(folder, "adapter_model.safetensors").read_bytes()
-    start, factors = 8 + int.from_bytes(file[:8], "little"), []
-    for entry in json.loads(file[8:start]).values():
-        first, last = (start + offset for offset in entry["data_offsets"])
+    begin, factors = 8 + int.from_bytes(file[:8], "little"), []
+    for entry in json.loads(file[8:begin]).values():
+        first, last = (begin + offset for offset in entry["data_offsets"])
         factors.append(np.frombuffer(file[first:last], "<f4").reshape(entry["shape"]))
     return *factors, config["lora_alpha"]
 

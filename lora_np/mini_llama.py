@@ -131,10 +131,10 @@ def turned(x, theta, back=False):
 def tensors(path):
     """The tensors of a safetensors file: a length, a header in JSON, the numbers."""
     file, found = Path(path).read_bytes(), {}
-    start = 8 + int.from_bytes(file[:8], "little")
-    for name, entry in json.loads(file[8:start]).items():
+    begin = 8 + int.from_bytes(file[:8], "little")
+    for name, entry in json.loads(file[8:begin]).items():
         if name != "__metadata__":
-            first, last = (start + offset for offset in entry["data_offsets"])
+            first, last = (begin + offset for offset in entry["data_offsets"])
             upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # of a float32
             values = (upper << 16).view("<f4").reshape(entry["shape"])
             found[name.removesuffix(".weight")] = values

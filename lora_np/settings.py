@@ -1,4 +1,4 @@
-"""Settings written once: fields of a dataclass that carry default, help and choices."""
+"""Define settings once, as fields of a dataclass with default, help and choices."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CHECKS: dict[str, Callable[..., float]] = {
 
 
 def setting(default: T, help: str, *, choices: tuple[str, ...] = (), **limits: float) -> T:
-    """Declare a field of a dataclass of settings: ``batch_size: int = setting(1, "Batch size")``.
+    """Declare a setting in a dataclass, as in ``batch_size: int = setting(1, "Batch size")``.
 
-    The command line makes an option of it, with the default and the choices after ``help``.
-    ``limits`` are those of `whole_number` or `number`, for `check_settings`.
+    The command line makes an option of it, with the choices and the default after ``help``.
+    ``limits`` are keywords of `whole_number` or `number`, for `check_settings`.
     """
     return field(default=default, metadata={"help": help, "choices": choices, "limits": limits})
 
@@ -38,7 +38,7 @@ def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
 
 @cache
 def choices_of(owner: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:
-    """Map the settings that have choices to these."""
+    """Map the names of settings that have choices to their choices."""
     settings = settings_of(owner)
     return {
         field.name: field.metadata["choices"] for field in settings if field.metadata["choices"]
@@ -46,7 +46,7 @@ def choices_of(owner: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:
 
 
 def check_settings(settings: DataclassInstance) -> None:
-    """Raise an error if a setting is none of its choices, or a number is not within its limits.
+    """Raise an error if a setting is not one of its choices, or a number is out of range.
 
     Without limits, whole numbers are at least 1, and other numbers above 0.
     """

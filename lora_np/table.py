@@ -1,4 +1,4 @@
-"""Tables: for a terminal, a notebook, or another program."""
+"""Format tables for a terminal, a notebook, or another program."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ Format = Callable[..., str]
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """Named columns and rows of plain values, printed for people or handed to programs.
+    """A table of plain values with named columns, for people and for programs.
 
-    People get thousands separators and formatted numbers: aligned text from ``print`` and at the
-    prompt, and HTML in a notebook. Programs get the values unchanged, from :meth:`to_json`,
-    :meth:`to_csv` and :attr:`records`.
+    For people, numbers are formatted: aligned text from ``print`` and at the prompt, and HTML in a
+    notebook. Programs get the values unchanged from :meth:`to_json`, :meth:`to_csv` and
+    :attr:`records`.
 
     Parameters
     ----------
     columns : sequence of str
-        Their names, which are the headings for people and the keys for programs.
+        The names of the columns: headings for people, keys for programs.
     rows : sequence of sequences
-        Strings, numbers, booleans, or None for an empty cell; one for each column.
+        The rows, with a value for each column: a string, a number, a boolean, or None for an empty
+        cell.
     title : str
         A line above the table.
     notes : sequence of str
         Sentences below the table.
     formats : mapping of str to callable
-        How people see the values of a column, as in ``{"share": "{:.1%}".format}``. Without one,
-        whole numbers get thousands separators and other numbers four significant digits.
+        Functions that format the values of a column for people, as in ``{"share":
+        "{:.1%}".format}``. By default, whole numbers get thousands separators and other numbers
+        four significant digits.
 
     Raises
     ------
@@ -82,20 +84,20 @@ class Table:
 
     @property
     def records(self) -> list[dict[str, Cell]]:
-        """The rows as dictionaries, values untouched."""
+        """The rows as dictionaries with unchanged values."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     @property
     def content(self) -> dict[str, str | Sequence[str] | list[dict[str, Cell]]]:
-        """``title``, ``rows`` (a dictionary for each) and ``notes``, values untouched."""
+        """A dictionary of ``title``, ``rows`` (as dictionaries) and ``notes``."""
         return {"title": self.title, "rows": self.records, "notes": self.notes}
 
     def to_json(self) -> str:
-        """Convert `content` to JSON; numbers stay numbers."""
+        """Convert `content` to JSON, with unchanged numbers."""
         return json_text(self.content)
 
     def to_csv(self) -> str:
-        """Convert to comma-separated values with a heading; numbers have no separators."""
+        """Convert the table to comma-separated values with a heading and unchanged numbers."""
         import csv
         from io import StringIO
 
@@ -106,7 +108,7 @@ class Table:
         return text.getvalue()
 
     def __str__(self) -> str:
-        """Format as plain text in aligned columns, numbers on the right."""
+        """Format the table as text in aligned columns, with numbers aligned on the right."""
         title, columns, notes = self._said
         grid = [columns, *self._texts]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
@@ -120,7 +122,7 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """Format as an HTML table, which notebooks show."""
+        """Format the table as HTML, which notebooks show."""
         from html import escape
 
         styles = [f"text-align:{'right' if right else 'left'}" for right in self._numeric]
@@ -142,7 +144,7 @@ class Table:
 
     @property
     def _said(self) -> tuple[str, list[str], list[str]]:
-        """Escape control characters in title, headings and notes, which may come from files."""
+        """Escape control characters in a title, heading or note, which may come from a file."""
         return printable(self.title), [*map(printable, self.columns)], [*map(printable, self.notes)]
 
     @property
@@ -158,7 +160,7 @@ class Table:
 
     @property
     def _numeric(self) -> list[bool]:
-        """Tell which columns hold only numbers, and are aligned right."""
+        """Tell for each column whether it has only numbers, so that it is aligned right."""
         columns = (
             [row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns))
         )
@@ -183,7 +185,7 @@ class Shown:
 
 
 def one_line(cell: Cell) -> str:
-    """Join the lines of a text, for a cell."""
+    """Join the lines of a text for a cell."""
     return " ".join(str(cell).split())
 
 
@@ -198,7 +200,8 @@ def json_text(content: object) -> str:
 def page(title: str, parts: Iterable[Part]) -> str:
     """Write an HTML page that needs no other file.
 
-    Its parts are sentences, tables, figures, and texts that keep their lines, with their captions.
+    Its parts are sentences, tables, figures, and pairs of a caption and a text that keeps its
+    lines.
     """
     from html import escape
 
@@ -248,7 +251,7 @@ def shape_text(shape: tuple[int, ...]) -> str:
     Returns
     -------
     str
-        Such as ``"128 x 64"``.
+        A text such as ``"128 x 64"``.
 
     Examples
     --------
@@ -265,11 +268,11 @@ def _readable(cell: Cell) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a NumPy scalar or array to Python's numbers."""
+    """Convert a NumPy scalar or array to Python numbers."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-# Bytes for people: 1 GB is 1000**3 bytes, 1 GiB is 1024**3, and the unit always says which.
+# Sizes in bytes: 1 GB is 1000**3 bytes, and 1 GiB is 1024**3.
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZES = {unit.lower().replace("i", ""): 1000**power for power, unit in enumerate(_BINARY)}
@@ -282,12 +285,12 @@ def binary_bytes(size: int) -> str:
     Parameters
     ----------
     size : int
-        Bytes.
+        The number of bytes.
 
     Returns
     -------
     str
-        A number with two decimals and its unit.
+        The size with two decimals and its unit.
 
     Examples
     --------
@@ -301,19 +304,19 @@ def binary_bytes(size: int) -> str:
 
 
 def parse_bytes(name: str, size: int | str) -> int:
-    """Parse bytes from a number, or from text with a unit.
+    """Parse a number of bytes from a number, or from text with a unit.
 
     Parameters
     ----------
     name : str
-        What the size is, for error messages.
+        The name of the size in error messages.
     size : int or str
-        Bytes, or text such as ``"24 GB"`` (decimal) or ``"24GiB"`` (binary).
+        The number of bytes, or text such as ``"24 GB"`` (decimal) or ``"24GiB"`` (binary).
 
     Returns
     -------
     int
-        Bytes.
+        The number of bytes.
 
     Raises
     ------

@@ -1,3 +1,3 @@
-"""The version of the package, which needs nothing else."""
+"""Define the version of the package, without importing anything."""
 
 __version__ = "0.2.0"

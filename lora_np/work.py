@@ -1,4 +1,4 @@
-"""The same work on many items, on several threads, with a progress bar."""
+"""Process many items on several threads, with a progress bar."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def parallel_map(
 ) -> dict[str, Result]:
     """Call ``function`` on each item on ``jobs`` threads, or as ``joblib.parallel_config`` says.
 
-    Each call has one thread for its linear algebra: with more, the order of summation, and so the
-    last bits, would depend on the number of workers.
+    Linear algebra in each call uses one thread. With more, the order of summation, and so the last
+    bits, would depend on the number of workers.
     """
     import joblib
 
@@ -51,21 +51,21 @@ def parallel_map(
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
-    with one_thread():  # also in a worker process
+    with one_thread():  # in the worker, which may be another process
         return function(item)
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Limit linear algebra to one thread within a block."""
+    """Limit linear algebra to one thread in a block."""
     limits: AbstractContextManager[object] = _libraries().limit(limits=1)
     return limits
 
 
 @contextmanager
 def usual_threads() -> Iterator[None]:
-    """Limit linear algebra to one thread within a block, unless the user has set a number.
+    """Limit linear algebra to one thread in a block, unless the user has set a number.
 
-    More threads than free cores wait for one another: a run may take several times as long.
+    More threads than free cores wait for one another, so that a run may take several times as long.
     """
     chosen = any(name.endswith("_NUM_THREADS") for name in os.environ)
     with nullcontext() if chosen else one_thread():
@@ -74,7 +74,7 @@ def usual_threads() -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Find NumPy's libraries once, since the search visits every loaded file."""
+    """Find NumPy's libraries once, because the search reads the list of all loaded files."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -85,19 +85,18 @@ def progress_bar(
 ) -> tqdm:
     """Make a tqdm bar for a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
 
-    A string for ``shown`` replaces ``label``; one of ``total`` counts as ``scale`` units.
+    If ``shown`` is a string, it replaces ``label``. Each of ``total`` counts as ``scale`` units.
     """
-    # Widgets load ipykernel too, wherever they are: only in a notebook is there a shell.
+    # widgets load ipykernel outside a notebook too, but only a notebook has a shell
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
     notebook = ipython is not None and ipython.get_ipython() is not None
     seen = bool(shown) and (notebook or sys.stderr.isatty())
     if seen and notebook:
         from tqdm.auto import tqdm
     else:
-        from tqdm import tqdm  # plain tqdm imports no widgets
+        from tqdm import tqdm  # tqdm.auto would import widgets
     label = shown if isinstance(shown, str) else label
-    # A bar starts tqdm's monitor, a thread that wakes silent bars, unless its interval is 0: a
-    # browser has no threads.
+    # An interval of 0 keeps tqdm from starting a monitor thread, as a browser has no threads.
     interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
     try:
         return tqdm(
@@ -110,13 +109,12 @@ def progress_bar(
 
 @cache
 def keep_pages() -> None:
-    """Let the C library keep the memory of freed arrays, which a next step would page in again.
+    """Let the C library keep the memory of freed arrays, so that new ones cause no page faults.
 
-    These are the settings that glibc itself adopts once an array of 32 MiB has been freed
-    (mallopt(3)).
+    glibc chooses the same settings after an array of 32 MiB has been freed (mallopt(3)).
     """
     if sys.platform == "linux":
-        import ctypes  # Pyodide may lack it
+        import ctypes  # imported late, because Pyodide may lack it
 
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
         if mallopt is not None:
@@ -124,4 +122,4 @@ def keep_pages() -> None:
             mallopt(TRIM_THRESHOLD, 2**26)
 
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h

@@ -1,4 +1,4 @@
-"""How many parameters, bytes and FLOPs a LoRA costs."""
+"""Count the parameters, bytes and FLOPs that a LoRA costs."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""The memory that the forward pass keeps for the backward pass, from shapes and roles."""
+"""Estimate the memory that the forward pass keeps for the backward pass."""
 
 from __future__ import annotations
 
@@ -22,62 +22,63 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-# numbers that an activation function keeps for each result: GPT-2's gelu is computed in several
-# steps
+# arrays that an activation function keeps; the default is 1, but gelu_new is computed in steps
 _KEPT = {"gelu_new": 4}
-_WIDENED = ("gate", "up", "gate_up")
-# inputs of layers on their way to the host, as TRL and torchtune limit them
+_EXPANDING = ("gate", "up", "gate_up")  # the linear layers before the activation function
+# the most inputs of layers on their way to the host, as in TRL and torchtune
 _IN_FLIGHT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """The options of training on which `training_memory` depends.
+    """The training options that determine the memory, for `training_memory`.
 
     Parameters
     ----------
     dtype : {"float32", "bfloat16", "float16", "int8", "nf4"}
-        The dtype of the base. With int8 and nf4, all linear layers (and experts) but the output
-        head are quantised.
+        The dtype of the base. With int8 and nf4, all linear layers and experts except the head are
+        quantised.
     unquantised_dtype : {"float32", "bfloat16", "float16"}
-        The dtype of the unquantised weights of a quantised base: embeddings, norms, the head, and
-        with them the hidden states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
+        The dtype of a quantised base's other weights (embeddings, norms, the head) and of the
+        hidden states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
     double_quantization : bool
-        Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well:
-        to a byte each, and a float32 number for each 256 of them.
+        Whether the constants of nf4, one float32 number for each block of 64, are also quantised:
+        to one byte each, and one float32 number for each 256 of them.
     adapter_dtype : {"float32", "bfloat16", "float16"}
-        The dtype of A and B; PEFT holds them in float32 for every base.
+        The dtype of A and B; PEFT uses float32 for every base.
     optimizer : str
-        The optimizer decides the state per trainable parameter: AdamW keeps two moments of the
-        parameter's own dtype, or, in 8 bits, of a byte each and a constant per block of 256;
-        Adafactor one number per row and column. The paged ones may page the state of large tensors
-        to host memory.
+        The optimizer, which determines the state per trainable parameter: AdamW keeps two moments
+        in the parameter's dtype, or, in 8 bits, two bytes and a constant per block of 256;
+        Adafactor keeps one number per row and column. Paged optimizers may move the state of large
+        tensors to host memory.
     master_copy : bool
-        Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
+        Whether the optimizer keeps a float32 copy of weights that are trained in 16 bits.
     batch_size : int
         Sequences per forward pass.
     max_length : int
         The sequence length in tokens (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
-        Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
+        Whether the s x s attention weights are kept ("eager"). Attention dropout always keeps them.
     cross_entropy : {"plain", "fused"}
-        Whether the logits of all tokens exist at once, or in parts that are never kept.
+        Whether the logits of all tokens exist at once ("plain"), or in parts that are not kept.
     checkpointing : bool
         Whether only the input of each layer is kept and the rest recomputed (gradient
         checkpointing).
     offloading : bool
-        With checkpointing: whether these inputs wait in host memory, all but five at a time.
+        With checkpointing, whether these inputs are moved to host memory, except for five at a
+        time.
 
     Raises
     ------
     ValueError
-        If an option is unknown, a number below 1, or ``offloading`` without ``checkpointing``.
+        If an option is unknown, a number is below 1, or ``offloading`` is on without
+        ``checkpointing``.
     TypeError
         If ``batch_size`` or ``max_length`` is not a whole number.
 
     See Also
     --------
-    training_memory : Takes these as keywords.
+    training_memory : Estimate the memory; the options are its keywords.
     """
 
     dtype: str = setting("bfloat16", "dtype of the base", choices=(*ITEMSIZE, "int8", "nf4"))
@@ -106,17 +107,17 @@ class TrainingOptions:
 
     @property
     def item(self) -> int:
-        """Bytes of an activation."""
+        """The bytes of one number in an activation."""
         return ITEMSIZE.get(self.dtype, 2)
 
     @property
     def hidden_item(self) -> int:
-        """Bytes of a hidden activation, and of a weight of the head."""
+        """The bytes of one number in a hidden state, and in the head's weight."""
         return ITEMSIZE[self.dtype if self.dtype in ITEMSIZE else self.unquantised_dtype]
 
     @property
     def adapter_item(self) -> int:
-        """Bytes of a parameter of the adapter."""
+        """The bytes of one parameter of the adapter."""
         return ITEMSIZE[self.adapter_dtype]
 
 
@@ -133,7 +134,7 @@ class Growth(NamedTuple):
         return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, max_length: int) -> int:
-        """Return the bytes for a batch."""
+        """Return the bytes for a batch of sequences of this length."""
         return self.fixed + batch_size * (
             self.sample + max_length * (self.token + max_length * self.pair)
         )
@@ -142,11 +143,11 @@ class Growth(NamedTuple):
 class Moment(NamedTuple):
     """The memory in use at one moment of a step, besides weights, gradients and state."""
 
-    kept: Growth  # by all layers, until the end of the backward pass
-    again: Growth  # by one layer of a stack, when checkpointing recomputes it
-    layers: int  # number of layers in that stack
-    logits: Growth  # of the loss, until its gradient is known
-    work: Growth  # briefly: for the loss and its gradient, or for one matrix
+    kept: Growth  # kept by all layers until the end of the backward pass
+    again: Growth  # kept by one stack of layers if checkpointing recomputed all of it
+    layers: int  # the number of layers in that stack
+    logits: Growth  # kept by the loss until its gradient is computed
+    work: Growth  # needed briefly for the loss and its gradient, or for one matrix
 
     def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Return the bytes of activations, logits and workspace."""
@@ -156,7 +157,7 @@ class Moment(NamedTuple):
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """List the moments at which memory may peak, the loss first; none without layers.
+    """List the moments at which memory may peak, the loss first; none if layers are unknown.
 
     `training_memory` states the formulas.
     """
@@ -171,7 +172,7 @@ def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
 
 
 class _Kept:
-    """The memory kept stack by stack, from the roles of modules and the facts of their family."""
+    """Add up the memory that is kept, stack by stack, from shapes and roles of modules."""
 
     def __init__(self, model: ModelSpec | LoraCount, training: TrainingOptions) -> None:
         self.training = training
@@ -185,7 +186,7 @@ class _Kept:
     def moments(self) -> list[Moment]:
         kept = self._outside()
         layers = []
-        below = self.full  # whether something is trained in an earlier stack
+        below = self.full  # whether this stack or one before it has a trained module
         for stack in self.spec.layers:
             modules = [
                 module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")
@@ -215,34 +216,32 @@ class _Kept:
         norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
         gated = any(module.role in ("gate", "gate_up") for module in modules)
         maps = [module for module in modules if module.kind in ("linear", "experts", "router")]
-        widened = sum(self._mlp(module, gated, stack.activation) for module in maps)
+        inner = sum(self._mlp(module, gated, stack.activation) for module in maps)
         linear, pair = self._attention(stack)
         token = linear * attention + self._inputs(modules, stack, attention)
-        token += (norms * attention + widened * mlp) // depth
+        token += (norms * attention + inner * mlp) // depth
         token += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
             token += 2 * attention * stack.width * self.item
-        # PEFT adds B A to a parameter that is not a linear map, and the sum is kept
+        # PEFT adds B A to an adapted parameter that is no linear layer, and keeps the sum
         merged = sum(
             a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router")
         )
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
-        """Compute the size of W0 x and B A x, which DoRA keeps: it scales both by a trained
-        vector.
-        """
+        """Compute the bytes of W0 x and B A x, which DoRA keeps to train their magnitude."""
         item = self.item + self.training.adapter_item
         return self.dora * item * adapted.module.sides[1] * adapted.copies
 
     def _matrix(self) -> int:
-        """Compute the size in 16 bits of the largest quantised matrix."""
+        """Compute the bytes of the largest quantised matrix when it is dequantised to 16 bits."""
         few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Compute the memory of DoRA's norms: PEFT sends an identity through A and B, adds W0."""
+        """Compute the bytes for DoRA's norms: PEFT multiplies an identity by A and B, adds W0."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -256,7 +255,7 @@ class _Kept:
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
         """Count the layers whose attention, and whose MLP, needs gradients of its inputs.
 
-        Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
+        The backward pass stops at the lowest adapter, so nothing is kept for layers below it.
         """
         if self.full or not here:
             return stack.depth, stack.depth
@@ -267,7 +266,7 @@ class _Kept:
         return (depth if attention else depth - 1), (depth if roles != {"down"} else depth - 1)
 
     def _attention(self, stack: Layers) -> tuple[int, int]:
-        """Compute what one layer's attention keeps, per token and per pair of tokens."""
+        """Compute the bytes that one layer's attention keeps per token and per pair of tokens."""
         keeps_weights = stack.attention_dropout or self.training.attention == "eager"
         kv_heads = stack.heads if keeps_weights else stack.kv_heads
         times = 2 if stack.cross_attention else 1
@@ -276,8 +275,8 @@ class _Kept:
         )
         if not keeps_weights:
             return token, 0
-        # a softmax in float32 is rounded; dropout also keeps its mask and its result, a cap its
-        # tanh
+        # A softmax in float32 is kept before and after rounding. Dropout also keeps its mask and
+        # its result, a soft cap its tanh.
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -289,30 +288,27 @@ class _Kept:
             width *= stack.kv_heads if module.role == "key_norm" else stack.heads
         if module.bias:
             return width * module.copies * self.item
-        # an RMS norm is computed in float32, and the gradient of its weight needs the normalised
-        # values
+        # an RMS norm keeps its input in float32, and the normalised input for its weight's gradient
         scaled = 4 if any(layer.float_norm for layer in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Compute what activation functions and experts keep, without the inputs of linear
-        layers.
-        """
-        # keeps its softmax, and its input for the gradient of its weight
+        """Compute the bytes that activation functions and experts keep, without layers' inputs."""
+        # a router keeps its softmax, and its input for the gradient of its weight
         if module.kind == "router":
             return (
                 4 * module.shape[0] * module.copies
                 + module.shape[-1] * self._trained(module) * self.item
             )
         numbers = module.shape[-2] * self._chosen(module) * module.copies
-        # gate and up are two maps, or one twice as wide: with the result 3 i
-        if module.role in _WIDENED:
+        # gate and up (i each, in two layers or in one) and their product: 3 i in total
+        if module.role in _EXPANDING:
             return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
-        # what experts return, because the router's gradient needs it
+        # the outputs of experts, which the router's gradient needs
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Compute the size of the inputs of trained or adapted layers; shared inputs count once."""
+        """Compute the bytes of the inputs of trained or adapted layers; shared ones count once."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -321,12 +317,12 @@ class _Kept:
                 continue
             width = module.shape[-1] * self._chosen(module)
             numbers = self._trained(module) * width
-            # attention or the activation function keeps these anyway
+            # attention or the activation function keeps these inputs anyway
             kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
             if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
                 numbers = 0
-            # bitsandbytes' int8 keeps what it multiplies, adapted or not; its nf4 does not
+            # bitsandbytes keeps the input of every int8 layer, adapted or not, but not with nf4
             if self.training.dtype == "int8":
                 numbers = width * module.copies * reach // max(stack.depth, 1)
             if not kept:
@@ -336,9 +332,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> Growth:
-        """Compute what is kept outside layers: the last norm, the head's input, a tower's
-        projector.
-        """
+        """Compute the growth outside layers: last norm, head, and a vision tower's projector."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
         total = Growth()
@@ -348,7 +342,7 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            if module.role == "linear":  # an activation function needs the result
+            if module.role == "linear":  # an activation function follows, and keeps the output
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
@@ -364,18 +358,17 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Compute the memory of cross-entropy per token: what is kept, and what exists briefly."""
+        """Compute the bytes that cross-entropy keeps, and needs briefly, per token."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # the gradient of the head's input is all that outlives a part, and a part is about as
-            # large
+            # kept: the gradient of the head's input; briefly: a part of about the same size
             return width * item, width * (item + 4)
-        # log-probabilities; the logits, and either their float32 copy or the gradient; a cap keeps
-        # its tanh
+        # Kept: log-probabilities, and the tanh of a soft cap. Briefly: the logits, and their
+        # float32 copy or their gradient.
         capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
         loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
         return vocabulary * (loss + capped), vocabulary * (item + loss)
@@ -384,16 +377,14 @@ class _Kept:
         return self.spec.experts_per_token if module.kind == "experts" else 1
 
     def _trained(self, module: ModuleSpec) -> int:
-        """Count the modules whose input must be kept for a weight's gradient."""
+        """Count the copies of a module whose input is needed for a weight's gradient."""
         if self.full:
             return module.copies
         return sum(adapter.copies for adapter in self.adapters if adapter.module is module)
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
-    """Compute the memory of a stack of layers; a vision tower or audio encoder has its own
-    tokens.
-    """
+    """Compute the growth of a stack; a vision tower or audio encoder has a fixed token count."""
     token, pair = token * stack.repeats, pair * stack.repeats
     if stack.tokens:
         return Growth(sample=stack.tokens * (token + stack.tokens * pair))

@@ -1,4 +1,4 @@
-"""How many bits a LoRA can memorise, as a measured range, and the smallest rank that is enough."""
+"""Estimate how many bits a LoRA can memorise, and the smallest rank for a number of bits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lora_np.table import Cell, Shown, Table
 if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
-# Bits per trainable parameter, from the results of the claim capacity-range (a test compares them)
+# The range of bits per trainable parameter that the claim capacity-range measured; a test compares.
 MEASURED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"labels": (1.86, 2.78), "labels, rank 1": (0.92, 1.38), "text": (0.07, 0.61)}
 )
-SHARE = 4  # the highest measured rank is this part of min(d, k)
+SHARE = 4  # the highest measured rank is min(d, k) / 4
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +31,7 @@ class Capacity(Shown):
     count : LoraCount
         The LoRA.
     content : str
-        What is memorised, "text" or "labels".
+        The kind of content to memorise, "text" or "labels".
     low, high : float
         The range of bits that it can memorise.
     bits : float or None
@@ -49,14 +49,14 @@ class Capacity(Shown):
 
     @property
     def free(self) -> int:
-        """Degrees of freedom, ``r (d + k - r)`` per module: B M and M^-1 A are the same update."""
+        """Degrees of freedom, ``r (d + k - r)`` per module: B M and M^-1 A give the same update."""
         return self.count.trainable - sum(
             adapted.rank**2 * adapted.copies for adapted in self.count.adapters
         )
 
     @property
     def table(self) -> Table:
-        """One row with the capacity and the requirement; a note warns above half of ``low``."""
+        """The capacity and the requirement; a note warns if it is above half of ``low``."""
         row: dict[str, Cell] = {
             "rank": self.count.rank,
             "trainable parameters": self.count.trainable,
@@ -84,21 +84,22 @@ def capacity(
     Parameters
     ----------
     model : str, Path, mapping or model
-        A model, as `count` takes it.
+        A model, as in `count`.
     rank : int
         The rank of the LoRA.
     bits : float, optional
-        The bits to memorise: `lora_np.language.bits_to_learn` measures them with a model that runs.
+        The bits to memorise, which `lora_np.language.bits_to_learn` measures.
     content : {"text", "labels"}
-        Tokens of a language model, or labels of independent inputs. The range for labels is a
-        factor of 1.5 wide; that for text depends on the module, and is wider.
+        The kind of content: tokens of a language model, or labels of independent inputs. The range
+        for labels spans a factor of 1.5. The range for text is wider, because it depends on the
+        module.
     **options
         Options of `count_model`, such as ``targets``.
 
     Returns
     -------
     Capacity
-        The range, never one figure, and the smallest rank whose low estimate is ``bits``.
+        The range of bits, and the smallest rank whose low estimate is at least ``bits``.
 
     Raises
     ------
@@ -130,7 +131,7 @@ def capacity(
 
 
 def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
-    """Count the LoRA, if it is of a kind that was measured."""
+    """Count the LoRA; raise an error if no such LoRA was measured."""
     lora = count_adapter(model, {**options, "rank": rank})
     if lora.dora or lora.tuner or lora.saved or lora.biases:
         raise ValueError(
@@ -142,11 +143,11 @@ def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
 
 
 def _highest(lora: LoraCount) -> int:
-    """Return the highest rank that was measured for a matrix of this kind."""
+    """Return the highest rank to which the measurements apply."""
     return max(1, min(adapted.limit for adapted in lora.adapters) // SHARE)
 
 
 def estimated(lora: LoraCount, content: str) -> tuple[float, float]:
-    """Return the lowest and the highest estimate in bits."""
+    """Return the low and the high estimate in bits."""
     low, high = MEASURED.get(f"{content}, rank {lora.rank}", MEASURED[content])
     return low * lora.trainable, high * lora.trainable

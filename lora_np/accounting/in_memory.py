@@ -1,4 +1,4 @@
-"""The modules and the parameters of our own models in memory."""
+"""Count the parameters and list the modules of lora_np's own models in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NamedModules(Protocol):
     def named_modules(self) -> Iterable[tuple[str, Any]]: ...
 
 
-# a name, a path, the fields of a config, modules of torch, or a tree of our layers
+# a name, a path, the fields of a config, a torch module, or a tree of lora_np's layers
 Model: TypeAlias = (
     "str | Path | Mapping[str, Any] | ModelSpec | NamedModules | DataclassInstance"
     " | Sequence[DataclassInstance] | Array"
@@ -31,25 +31,25 @@ Model: TypeAlias = (
 
 
 def tree_count(model: Model) -> tuple[int, int, int, Table]:
-    """Count trainable and all parameters and their bytes, and list the arrays in a table."""
-    rows, nbytes, quantised = [], 0, False
+    """Count trainable parameters, all parameters and bytes, and tabulate the arrays."""
+    lines, nbytes, quantised = [], 0, False
     for path, leaf in leaves(model):
         quantised |= isinstance(leaf, Quantised)
         nbytes += (leaf if isinstance(leaf, Quantised) else value(leaf)).nbytes
         free = leaf.size if isinstance(leaf, Tensor) else 0
-        rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", free, leaf.size - free))
-    if not rows:
+        lines.append((path, " x ".join(map(str, leaf.shape)) or "scalar", free, leaf.size - free))
+    if not lines:
         raise _no_model(model)
-    trainable = sum(row[2] for row in rows)
-    total = trainable + sum(row[3] for row in rows)
+    trainable = sum(line[2] for line in lines)
+    total = trainable + sum(line[3] for line in lines)
     title = f"{type(model).__name__}: {trainable:,} of {total:,} parameters trainable"
     notes = [f"Some weights are quantised; in total {binary_bytes(nbytes)}."] if quantised else []
-    table = Table(("array", "shape", "trainable", "frozen"), rows, title=title, notes=notes)
+    table = Table(("array", "shape", "trainable", "frozen"), lines, title=title, notes=notes)
     return trainable, total, nbytes, table
 
 
 def tree_spec(model: Model) -> ModelSpec:
-    """List the modules of a tree of our layers."""
+    """List the modules of a tree of lora_np's layers."""
     modules = tuple(fold(_modules(model)))
     if not modules:
         raise _no_model(model)
@@ -68,7 +68,7 @@ def _modules(model: Model) -> Iterator[ModuleSpec]:
     seen: set[int] = set()
     for module in layer_specs(model):
         layer = paths[module.name]
-        if id(layer) not in seen:  # a layer in several places is one
+        if id(layer) not in seen:  # a layer that occurs at several paths counts once
             yield module._replace(name=module.name or "W")
             seen |= {id(layer), id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):

@@ -1,4 +1,4 @@
-"""How many parameters a LoRA adds to a whole model, from any source that describes one."""
+"""Count the parameters that a LoRA adds to a whole model, from any description of the model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
 Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
-# what an option of a count or of an estimate may be
+# the types of options of a count or an estimate
 Option: TypeAlias = (
     "int | str | Path | Iterable[str] | Callable[[str, ModuleSpec], bool] | Rows | None"
 )
 
 
 class AdaptedModules(NamedTuple):
-    """LoRA of one rank on a group of identical modules, or on some of them."""
+    """Identical modules that are adapted with the same rank."""
 
     module: ModuleSpec
     rank: int
-    size: int  # parameters on one module
+    size: int  # the adapter's parameters on one module
     names: tuple[str, ...] | None = None
 
     @property
@@ -41,7 +41,7 @@ class AdaptedModules(NamedTuple):
 
     @property
     def trainable(self) -> int:
-        """The trainable parameters on all of them."""
+        """The trainable parameters on all of these modules."""
         return self.size * self.copies
 
     @property
@@ -54,38 +54,38 @@ class AdaptedModules(NamedTuple):
 
     @property
     def limit(self) -> int:
-        """``min(d, k)``: no update has a higher rank."""
+        """The highest rank of an update, ``min(d, k)``."""
         return min(self.module.sides[1:])
 
 
 @dataclass(frozen=True, repr=False)
 class LoraCount(Shown):
-    """The parameters of a LoRA on a model, as `count_model` returns them.
+    """The parameters of a LoRA on a model, counted by `count_model`.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     rank : int
-        The requested rank; ``rank_pattern`` may give some modules another.
+        The requested rank; ``rank_pattern`` may give some modules another one.
     adapters : tuple of AdaptedModules
-        What is adapted, identical modules together.
+        The adapted modules, in groups of identical ones.
     saved : mapping of str to int
-        Parameters of the copies that ``modules_to_save`` trains, and of the rows of
-        ``trainable_token_indices``, by module.
+        From a module to the parameters of the copy that ``modules_to_save`` trains, or of the rows
+        of ``trainable_token_indices``.
     biases : int
-        Parameters of the base's biases that are also trained.
+        The parameters of the base's biases that are also trained.
     experts : str
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
     dora : bool
-        Whether the adapters are DoRA's, whose forward pass keeps more.
+        Whether the adapters are DoRA, whose forward pass keeps more.
     frozen : int
-        Parameters of the adapter that are not trained: MiCA's B.
+        The parameters of the adapter that are not trained, such as MiCA's B.
     tuner : str
-        The name of another tuner of PEFT, if it is not LoRA.
+        The name of PEFT's tuner, if it is not LoRA.
     defaulted : bool
-        Whether all linear layers are adapted because neither targets nor a default of PEFT's for
-        this family say which.
+        Whether all linear layers are adapted because no targets were given and PEFT has no default
+        for this family.
     """
 
     spec: ModelSpec
@@ -106,7 +106,7 @@ class LoraCount(Shown):
 
     @property
     def trainable(self) -> int:
-        """The trainable parameters: of the adapter, of saved copies, and of biases."""
+        """The trainable parameters of the adapter, of saved copies, and of biases."""
         return self.adapter + sum(self.saved.values()) + self.biases
 
     @cached_property
@@ -116,7 +116,7 @@ class LoraCount(Shown):
 
     @property
     def total(self) -> int:
-        """Count the parameters of base, adapter and saved copies, as PEFT's "all params"."""
+        """The parameters of base, adapter and saved copies, PEFT's "all params"."""
         return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
@@ -132,12 +132,12 @@ class LoraCount(Shown):
 
     @property
     def verdict(self) -> str:
-        """PEFT's line, or the assumptions if that line may be wrong."""
+        """The line that PEFT prints, or the assumptions if that line may be wrong."""
         return self.spec.assumed or self.peft_line
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks for the reader: the convention for experts, ranks that are too high."""
+        """Remarks for the user, such as the convention for experts, or ranks that are too high."""
         experts = f"Experts are counted by the {self.experts} convention."
         family = self.spec.family or self.spec.name
         every = f"PEFT has no default targets for {family}: all linear layers are counted."
@@ -154,8 +154,8 @@ class LoraCount(Shown):
 
     @property
     def table(self) -> Table:
-        """One row per kind of module in the model, adapted or not."""
-        rows = []
+        """The groups of identical modules in the model, adapted or not."""
+        lines = []
         groups = zip(self.spec.groups, self.spec.table.rows, strict=True)
         for module, (name, kind, shape, copies, base) in groups:
             here = [adapted for adapted in self.adapters if adapted.module is module]
@@ -164,14 +164,14 @@ class LoraCount(Shown):
             adapted, trainable = (
                 sum(getattr(x, of) for x in here) for of in ("copies", "trainable")
             )
-            rows.append((name, kind, shape, copies, adapted, rank, trainable, base))
+            lines.append((name, kind, shape, copies, adapted, rank, trainable, base))
         columns = ("module", "kind", "shape", "modules", "adapted", "rank", "trainable", "base")
-        return self._titled(columns, rows)
+        return self._titled(columns, lines)
 
     @property
     def by_module(self) -> Table:
-        """One row per module that is trained."""
-        rows: list[tuple[Cell, ...]] = [
+        """The single modules that are trained."""
+        lines: list[tuple[Cell, ...]] = [
             (
                 name,
                 adapted.module.kind,
@@ -182,28 +182,28 @@ class LoraCount(Shown):
             for adapted in self.adapters
             for name in adapted.names or adapted.module.names()
         ]
-        rows += [(name, "saved copy", None, None, size) for name, size in self.saved.items()]
-        return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
+        lines += [(name, "saved copy", None, None, size) for name, size in self.saved.items()]
+        return self._titled(("module", "kind", "shape", "rank", "trainable"), lines)
 
-    def _titled(self, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
+    def _titled(self, columns: tuple[str, ...], lines: Sequence[tuple[Cell, ...]]) -> Table:
         title = f"{self.spec.name}, {self.tuner or f'rank {self.rank}'}"
-        return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
+        return Table(columns, lines, title=title, notes=(*self.notes, self.verdict))
 
 
 @dataclass(frozen=True, repr=False)
 class ModelCount(Shown):
-    """The parameters of a model, as `count` returns them without a rank.
+    """The parameters of a model, counted by `count` without a rank.
 
     Parameters
     ----------
     trainable, total : int
-        The parameters in Tensors and in all arrays of a model of ours; those with a gradient and
-        all of a torch model. In a described model every parameter is trainable.
+        The trainable parameters, and all of them. The trainable ones are those in Tensors, or those
+        of a torch model that require a gradient. If only shapes are known, all are trainable.
     nbytes : int or None
-        The memory that the arrays take; a quantised weight takes that of its codes and scales. None
-        if only shapes are known.
+        The bytes of the arrays, with quantised weights as they are stored. None if only shapes are
+        known.
     table : Table
-        One row per array, or per group of identical modules.
+        The arrays, or the groups of identical modules.
 
     Examples
     --------
@@ -220,7 +220,7 @@ class ModelCount(Shown):
 
     @property
     def frozen(self) -> int:
-        """The parameters in plain arrays."""
+        """The parameters that are not trainable."""
         return self.total - self.trainable
 
 
@@ -242,33 +242,32 @@ def count(
     Parameters
     ----------
     model : str, Path, mapping or model
-        A name, a path, a config or a model in memory, as `model_spec` takes it.
+        A name, a path, a config or a model in memory, as in `model_spec`.
     rank : int, optional
         The rank of the LoRA.
     config : str, Path, mapping or LoraConfig, optional
-        Instead of a rank, PEFT's whole config: an ``adapter_config.json`` or a directory with one,
-        its fields, or the object. Every setting that changes the number of trainable parameters
-        works as in PEFT. It may be the config of another tuner in `lora_np.lora.TUNERS`.
+        Instead of a rank, PEFT's whole config: an ``adapter_config.json`` or its directory, its
+        fields, or the object. Every setting that changes the number of trainable parameters works
+        as in PEFT. Configs of the other tuners in `lora_np.lora.TUNERS` work too.
     **options
         Other options of `count_model`; with a config, only ``experts``.
 
     Returns
     -------
     LoraCount or ModelCount
-        The parameters of the LoRA, or of each array of the model, tied weights once. It prints as a
+        The parameters of the LoRA, or of the model with tied weights counted once. It prints as a
         table.
 
     Raises
     ------
     TypeError
-        If the model holds no arrays, or a value is of the wrong kind.
+        If the model holds no arrays, or a value has the wrong type.
     ValueError
-        If the model or an option is not understood, an option is not one of `count_model`, or
-        ``config`` holds a setting that is not supported here.
+        If the model or an option is unknown or invalid, or ``config`` has an unsupported setting.
 
     See Also
     --------
-    count_model : The options of a LoRA.
+    count_model : Count a LoRA on a model, with its options.
 
     Examples
     --------
@@ -302,7 +301,7 @@ def count(
 
 
 def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource]) -> LoraCount:
-    """Count a LoRA, or the adapter of a whole config."""
+    """Count the adapter of a whole config, or of the options of `count_model`."""
     own = {"rank": None, **options}
     config = own.pop("config", None)
     if config is None:
@@ -353,41 +352,40 @@ def count_model(
     Parameters
     ----------
     model : str, Path, mapping or model
-        A name, a path, a config or a model in memory, as `model_spec` takes it.
+        A name, a path, a config or a model in memory, as in `model_spec`.
     rank : int
-        At least 1.
+        The rank, at least 1.
     targets : str, iterable of str, or None
         A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular
-        expression for whole names, or ``"all-linear"``: every linear layer but the output head.
-        None takes the family's default, as PEFT does; for a single matrix and for a model of ours
-        that is ``"all-linear"``.
+        expression for whole names, or ``"all-linear"``: every linear layer except the head. None
+        takes the family's default, as PEFT does; for a single matrix and for lora_np's own models
+        the default is ``"all-linear"``.
     rank_pattern : mapping of str to int
         Other ranks for some modules, by a regular expression for the end of their names; the first
-        that matches wins.
+        match counts.
     modules_to_save : str or iterable of str
-        Ends of the names of modules that are trained in full as well. PEFT keeps the original and
-        the copy, and so does this count.
+        Ends of the names of modules that are also trained in full. PEFT keeps both the original and
+        the copy, so both are counted.
     dora : bool
         Count DoRA's magnitude vectors.
     bias : {"none", "all", "lora_only"}
-        Which biases of the base model are trained as well.
+        The biases of the base model that are also trained.
     target_parameters : iterable of str
-        Ends of the names of parameters that are adapted by themselves, such as
-        ``"experts.down_proj"``.
+        Ends of the names of parameters to adapt directly, such as ``"experts.down_proj"``.
     trainable_token_indices : sequence of int, or mapping of str to sequence of int
-        Rows to train of the input embedding, or of the modules whose names end in a key.
+        The rows to train in the input embedding, or in modules whose names end in a key.
     lora_bias : bool
         Whether B has a bias, with d_out parameters.
     mica : bool
-        Whether A alone is trained, as with ``init_lora_weights="mica"``.
+        Whether only A is trained, as with ``init_lora_weights="mica"``.
     exclude, layers, layers_pattern : str, int or sequence
         Other filters of modules, as in `lora_np.models.matcher`: PEFT's ``exclude_modules``,
         ``layers_to_transform`` and ``layers_pattern``.
     experts : {"peft", "per-expert"}
-        How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT
-        does with them: gate and up projection share one pair of factors of rank 2 r, and in the
-        fused families the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only.
-        ``"per-expert"`` adapts each linear layer of each expert separately.
+        The convention for experts that transformers fuses in one array. ``"peft"`` counts as PEFT:
+        gate and up projection share one pair of factors of rank 2 r, and the names ``gate_proj``,
+        ``up_proj`` and ``down_proj`` refer to experts only. ``"per-expert"`` adapts each linear
+        layer of each expert separately.
 
     Returns
     -------
@@ -397,10 +395,10 @@ def count_model(
     Raises
     ------
     TypeError
-        If a rank is not a whole number, or a target not a name.
+        If a rank is not a whole number, or a target is not a name.
     ValueError
-        If a rank is below 1, a target or a pattern matches nothing (the message shows close names),
-        or what it names cannot be adapted.
+        If a rank is below 1, or a target or a pattern matches nothing (the message shows close
+        names) or a module that cannot be adapted.
 
     Examples
     --------
@@ -450,7 +448,7 @@ OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank")
 
 
 def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> LoraCount:
-    """Count the parameters that a tuner other than LoRA trains on the modules of a config."""
+    """Count the parameters of a tuner other than LoRA."""
     if fields.get("target_modules") is None:
         raise ValueError(f"target_modules must name modules: {tuner.name} has no defaults here")
     settings = tuner.settings_by_module(fields)
@@ -466,7 +464,7 @@ def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> Lo
             kind = f"{_starred(module)}: {module.kind}"
             raise ValueError(f"{tuner.name} is supported on linear layers, not on {kind}")
         adapters += _adapted(module, names, partial(rank_and_size, module.shape))
-    # AdaLoRA saves the rank before pruning, one number a module
+    # AdaLoRA also saves each module's rank before pruning, one number that is not trained
     frozen = (tuner is TUNERS["ADALORA"]) * sum(adapted.copies for adapted in adapters)
     rank = int(settings("").get("r", 0))
     return replace(lora, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
@@ -477,12 +475,12 @@ _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_u
 
 
 def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
-    """Return the model itself."""
+    """Return the model that is trained or adapted."""
     return model.spec if isinstance(model, LoraCount) else model
 
 
 def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tuple[ModelSpec, str]:
-    """Apply the convention for experts; return the model, and the convention if it has experts."""
+    """Apply the convention for experts; return the model, and the convention if there are any."""
     choice("experts", experts, ("peft", "per-expert"))
     has_experts = "experts" in [module.kind for module in spec.groups]
     named = any("experts" in module.name.split(".") for module in spec.groups)
@@ -505,7 +503,7 @@ def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tu
 
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
-    """Refuse to guess what PEFT does with experts that no family describes."""
+    """Raise an error if targets may include experts that PEFT would adapt in an unknown way."""
     if not spec.assumed or models.fused_names(spec.family) is not None:
         return
     if targets is None or isinstance(targets, str) or callable(targets):
@@ -543,7 +541,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # B's; A is a convolution with the kernel and without groups
+    # PEFT's B has the groups of the base's convolution, A has none
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(
@@ -593,7 +591,7 @@ def _token_rows(
 
 
 def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
-    """Count the parameters of a full copy, in which nothing is tied to another module."""
+    """Count the parameters of a full copy, which has its own weight even if the module is tied."""
     owner = f"{module.name.rpartition('.')[0]}.bias"
     shared = module.tied_bias and owner in saved
     return module.weight + (0 if shared else module.bias_size)
@@ -620,7 +618,7 @@ def _starred(module: ModuleSpec) -> str:
 
 # Counting a whole config of PEFT
 
-# The settings that decide which parameters are trained, by what `count_model` calls them.
+# The settings that decide which parameters are trained, by their names in `count_model`.
 _ALIKE = (
     "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
     "trainable_token_indices",
@@ -639,12 +637,12 @@ def lora_options(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"rank": 8, "mica": str(fields.get("init_lora_weights")).lower() == "mica", **options}
 
 
-# what PEFT puts between the name of a table and its weight
+# parts of keys that PEFT puts between the name of an embedding and its weight
 _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_module", "default")
 
 
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
-    """Give the model the head of the adapter's task and the vocabulary of its file."""
+    """Change the model to have the head of the adapter's task and its file's vocabulary size."""
     task, new = str(fields.get("task_type")), dict(spec.config)
     if task in peft.HEADS and not peft.heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:
@@ -672,9 +670,9 @@ def model_spec(model: Model) -> ModelSpec:
     ----------
     model : str, Path, mapping, ModelSpec or model
         ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``,
-        a ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the
-        fields of a config, a model of ours, or any object with ``named_modules()``, such as a torch
-        model, including one on the meta device (torch is never imported here).
+        a ``*.safetensors`` or ``*.gguf`` file, a directory with a config or safetensors, the fields
+        of a config, a model of lora_np, or any object with ``named_modules()``, such as a torch
+        model, also on the meta device (torch is never imported).
 
     Returns
     -------
@@ -686,7 +684,7 @@ def model_spec(model: Model) -> ModelSpec:
     FileNotFoundError
         If the file or preset does not exist.
     ValueError
-        If the file or the config cannot be understood.
+        If the file or the config is invalid.
     TypeError
         If the model is none of these.
 
@@ -705,7 +703,5 @@ def model_spec(model: Model) -> ModelSpec:
 
 
 def is_described(model: Model) -> bool:
-    """Tell whether `lora_np.models` can list the modules of ``model``; a tree of ours lists
-    itself.
-    """
+    """Tell whether `lora_np.models` describes ``model``: it is no tree of lora_np's layers."""
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

@@ -1,4 +1,4 @@
-"""The cost of one adapted matrix. Nothing else in the package knows ``r (d + k)``."""
+"""Count the parameters of one adapted matrix, ``r (d + k)``, for the whole package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def count_full(d: int, k: int) -> int:
     Returns
     -------
     int
-        A number of parameters.
+        The number of parameters.
 
     Raises
     ------
@@ -40,22 +40,23 @@ def count_full(d: int, k: int) -> int:
 def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
     """Count ``r (d + k)``, the parameters of B (d x r) and A (r x k); DoRA adds ``d`` magnitudes.
 
-    The count is the same whether the update is written B A or A B; the shapes are not. An embedding
-    costs the same as a linear layer: ``count_lora(width, vocabulary, rank=r)``.
+    The count is the same whether the update is written B A or A B; only the shapes differ. An
+    embedding costs the same as a linear layer: ``count_lora(width, vocabulary, rank=r)``.
 
     Parameters
     ----------
     d, k : int
         Rows (outputs) and columns (inputs) of the adapted matrix.
     rank : int
-        At least 1. A rank above ``min(d, k)`` is counted too, but no update has a higher rank.
+        The rank r, at least 1. A rank above ``min(d, k)`` is counted, but no update has a higher
+        rank.
     dora : bool
         Count DoRA's magnitude vector as well.
 
     Returns
     -------
     int
-        A number of parameters.
+        The number of parameters.
 
     Raises
     ------
@@ -82,12 +83,12 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
 
 
 def pair_size(d: int, k: int, rank: int) -> int:
-    """Compute ``r (d + k)`` from checked values."""
+    """Compute ``r (d + k)`` from valid sizes."""
     return rank * (d + k)
 
 
 def ratio(d: int, k: int, rank: int) -> float:
-    """Divide ``d k`` by ``r (d + k)``: by how much LoRA reduces the trainable parameters.
+    """Divide ``d k`` by ``r (d + k)``: the factor by which LoRA reduces trainable parameters.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def ratio(d: int, k: int, rank: int) -> float:
     k : int
         Columns (inputs) of the adapted matrix.
     rank : int
-        At least 1.
+        The rank r, at least 1.
 
     Returns
     -------
@@ -117,9 +118,9 @@ def break_even_rank(d: int, k: int) -> int:
     Parameters
     ----------
     d : int
-        Outputs.
+        Rows (outputs) of the matrix.
     k : int
-        Inputs.
+        Columns (inputs) of the matrix.
 
     Returns
     -------
@@ -142,19 +143,19 @@ def break_even_rank(d: int, k: int) -> int:
 
 
 def rank_for_budget(d: int, k: int, *, budget: int) -> int:
-    """Find the largest rank that costs at most ``budget``; 0 if not even rank 1 fits.
+    """Find the largest rank with at most ``budget`` parameters; 0 if not even rank 1 fits.
 
     Parameters
     ----------
     d, k : int
         Rows and columns of the adapted matrix.
     budget : int
-        A number of parameters.
+        The number of parameters.
 
     Returns
     -------
     int
-        A rank.
+        The rank.
 
     Raises
     ------
@@ -173,14 +174,14 @@ def rank_for_budget(d: int, k: int, *, budget: int) -> int:
 
 @dataclass(frozen=True, repr=False)
 class MatrixCount(Shown):
-    """The parameters of updates of one matrix, as `count_matrix` returns them.
+    """The parameters of updates of one matrix, counted by `count_matrix`.
 
     Parameters
     ----------
     counts : mapping of int to int
         From a rank to the parameters of its factors.
     table : Table
-        A row for the full update and one per rank; the notes give the break-even rank.
+        The full update and each rank; the notes give the break-even rank.
     """
 
     counts: Mapping[int, int]
@@ -190,7 +191,7 @@ class MatrixCount(Shown):
 def count_matrix(
     d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False
 ) -> MatrixCount:
-    """Compare ``d k`` with ``r (d + k)``: one matrix, for the full update and for each rank.
+    """Compare the parameters of a full update of one matrix with those of LoRA at each rank.
 
     Parameters
     ----------
@@ -215,7 +216,7 @@ def count_matrix(
 
     See Also
     --------
-    count_model : The same for a whole model.
+    count_model : Count a LoRA on a whole model.
 
     Examples
     --------
@@ -232,13 +233,13 @@ def count_matrix(
     fewer = f"LoRA has fewer parameters than a full update up to rank {most:,}."
     notes = [f"Break-even: {fewer if most else 'no rank has fewer parameters than a full update.'}"]
     counts = {r: count_lora(d, k, r, dora=dora) for r in whole_numbers("rank", rank)}
-    rows: list[tuple[Cell, ...]] = [("full", None, full, 100.0, 1.0, full, full)]
+    lines: list[tuple[Cell, ...]] = [("full", None, full, 100.0, 1.0, full, full)]
     for r, count in counts.items():
-        rows.append((name, r, count, 100 * count / full, full / count, full, full + count))
+        lines.append((name, r, count, 100 * count / full, full / count, full, full + count))
         if r > min(d, k):
             limit = f"above min(d, k) = {min(d, k)}: no update has a higher rank."
             notes.append(f"Rank {r} is {limit}")
     columns = ("update", "rank", "trainable", "% of full", "reduction", "base", "total")
     formats = dict.fromkeys(("% of full", "reduction"), "{:,.2f}".format)
-    table = Table(columns, rows, title=f"{d:,} x {k:,}", notes=notes, formats=formats)
+    table = Table(columns, lines, title=f"{d:,} x {k:,}", notes=notes, formats=formats)
     return MatrixCount(counts, table)

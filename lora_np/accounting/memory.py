@@ -1,4 +1,4 @@
-"""The memory that training needs: weights, gradients, optimizer state, activations."""
+"""Estimate the memory that training needs: weights, gradients, optimizer state, activations."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _UNKNOWN = (
     "Activations, logits and workspace are not in the total: the layers are unknown without a"
     " config."
 )
-_LARGEST = 2**31 - 1  # largest batch size, or length if the model has no limit
-# bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
-# which have a constant for each block
+_LARGEST = 2**31 - 1  # the largest batch size, and the longest sequence if the model has no limit
+# bitsandbytes: the sizes from which a tensor's state is kept in 8 bits, and may be paged, and the
+# number of parameters that share a constant
 IN_8_BITS, PAGED, BLOCK = 4096, 100_000, 256
 _GROWING = ("activations", "logits", "workspace")
 PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
@@ -47,31 +47,31 @@ PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
 
 @dataclass(frozen=True, repr=False)
 class Memory(Shown):
-    """The memory breakdown of a step at its peak, in bytes, from :func:`training_memory`.
+    """The memory of a training step at its peak, in bytes, estimated by `training_memory`.
 
     Parameters
     ----------
     title : str
         The title of the table.
     weights : int
-        The base model.
+        The weights of the base model.
     adapter : int
         LoRA's factors and the copies that ``modules_to_save`` trains; 0 in full fine-tuning.
     gradients : int
-        One number per trainable parameter.
+        The gradients, one number per trainable parameter.
     optimizer : int
         The optimizer's state, and the master copy if there is one.
     activations : int or None
-        What the forward pass keeps for the backward pass: an estimate, or None if the layers are
-        unknown (a config gives them, a checkpoint does not). The total then excludes it and the
-        next two.
+        The activations that the forward pass keeps for the backward pass: an estimate, or None if
+        the layers are unknown (a config shows them, a checkpoint does not). The total then excludes
+        activations, logits and workspace.
     logits : int or None
-        What the loss keeps; 0 if the peak comes later, when a layer is recomputed.
+        The memory that the loss keeps; 0 if the peak comes later, when a layer is recomputed.
     workspace : int or None
-        What exists only briefly: copies of the logits, a quantised matrix in 16 bits, or the
-        matrices of which DoRA takes norms.
+        Memory that is needed only briefly: copies of the logits, a dequantised matrix, or the
+        matrices whose norms DoRA computes.
     host : int
-        State of a paged optimizer that can be paged to host memory. It is not in the total.
+        The state of a paged optimizer that can be moved to host memory. It is not in the total.
     """
 
     title: str
@@ -86,7 +86,7 @@ class Memory(Shown):
 
     @property
     def parts(self) -> dict[str, int | None]:
-        """The breakdown, in a fixed order."""
+        """The bytes of each part, in a fixed order."""
         return {part: getattr(self, part) for part in PARTS}
 
     @property
@@ -96,17 +96,17 @@ class Memory(Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks on what the total leaves out."""
+        """Remarks about memory that the total leaves out."""
         paged = f"{binary_bytes(self.host)} of optimizer state can be paged to host memory."
         return (*([_UNKNOWN] if self.activations is None else []), *([paged] if self.host else []))
 
     @property
     def table(self) -> Table:
-        """One row per part, in bytes and in units of 2^10."""
+        """The parts and their total, in bytes and in powers of 2^10 bytes."""
         sizes = {**self.parts, "total": self.total}
-        rows = [(part, size, size) for part, size in sizes.items()]
+        lines = [(part, size, size) for part, size in sizes.items()]
         return Table(
-            ("part", "bytes", "size"), rows, title=self.title, notes=self.notes,
+            ("part", "bytes", "size"), lines, title=self.title, notes=self.notes,
             formats={"size": binary_bytes},
         )  # fmt: skip
 
@@ -117,52 +117,51 @@ def training_memory(model: Model, **options: Option) -> Memory:
     Parameters
     ----------
     model : LoraCount, str, Path, mapping or model
-        A count of a LoRA, or a model as `model_spec` takes it: with a ``rank`` or a ``config`` LoRA
-        is counted, without them full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file
-        or a bitsandbytes checkpoint then counts with its own bytes instead of nf4's.
+        A count of a LoRA, or a model as in `model_spec`. The estimate is for LoRA if a ``rank`` or
+        a ``config`` is given, and else for full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA,
+        where the quantised weights of a GGUF file or a bitsandbytes checkpoint have the size that
+        they have in the file.
     **options
         The fields of `TrainingOptions`, and the options of `count`.
 
     Returns
     -------
     Memory
-        Bytes by part, which print as a table.
+        The bytes of each part, which print as a table.
 
     Raises
     ------
     ValueError
-        If an option is unknown, or quantised weights are to be trained in full.
+        If an option is unknown, or full fine-tuning of quantised weights is requested.
     TypeError
         If ``batch_size`` or ``max_length`` is not a whole number.
 
     Notes
     -----
-    Activations are counted as PyTorch keeps them, for each layer and token, in numbers:
+    Activations are counted as PyTorch keeps them. These are the numbers for each layer and token:
 
     - attention: queries, keys, values and result, ``h (w + v) + g (w + v)`` for h heads of width w,
-      g key-value heads and values of width v; where attention weights are kept, h s of them and
-      their softmax;
-    - norms: their input, d; in full fine-tuning of RMS norms also the normalised input, d;
-    - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation,
-      i; of experts as often as a token sees one, and what they return, d;
-    - the input of each linear layer that is trained or adapted, once for layers that share it (once
+      g key-value heads and values of width v; if attention weights are kept, h s weights and their
+      softmax;
+    - norms: the input, d; in full fine-tuning of RMS norms also the normalised input, d;
+    - MLP: gate, activation and up, 3 i, with a gate, and the activation's input, i, without one;
+      for experts this times the number of experts per token, plus their outputs, d each;
+    - linear layers that are trained or adapted: the input, once for layers that share it (or once
       for each adapted layer if it must be cast to the adapter's float32);
-    - over int8 the input of every linear layer, adapted or not, in 16 bits: bitsandbytes keeps it,
-      but not over nf4;
-    - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted
+    - int8: the input of every linear layer, adapted or not, in 16 bits, because bitsandbytes keeps
+      it (but not with nf4);
+    - adapters: the r numbers after A; dropout masks, as one number each; the weights of adapted
       experts, to which PEFT adds B A before it multiplies;
-    - with DoRA also the results of W0 and of B A, 2 d for each adapted layer of d outputs; and for
-      a moment an identity of k x k, A, and three or four matrices of d x k, for the norms of
-      W0 + B A.
+    - DoRA: the results of W0 and of B A, 2 d for each adapted layer of d outputs; and briefly a
+      k x k identity, A, and three or four d x k matrices, for the norms of W0 + B A.
 
-    Nothing is kept below the lowest adapter. With checkpointing each layer keeps its input, d, and
-    the largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a
-    moment needs the logits and their float32 copy, or their gradient. Whichever moment needs more
-    is counted.
+    Nothing is kept below the lowest adapter. With checkpointing, each layer keeps only its input,
+    d, and the backward pass recomputes one layer at a time. The loss keeps the log-probabilities
+    of the vocabulary, and briefly needs the logits and their float32 copy, or their gradient. The
+    result is for the moment that needs most.
 
     For most families this is within a few percent of PyTorch's own count; docs/use/plan.md has the
-    errors and published measurements. CUDA's context and memory that the allocator cannot use are
-    extra.
+    errors and published measurements. CUDA's context and fragmented memory come on top.
 
     References
     ----------
@@ -194,7 +193,7 @@ _TRAINING = tuple(field.name for field in fields(TrainingOptions))
 def resolved(
     model: Model, options: Mapping[str, Option]
 ) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
-    """Resolve a model and options to what is trained, and the options of training."""
+    """Return the model or LoRA to train, and the training options."""
     training, lora = split(options)
     trained = counted(model, lora)
     return trained, training_options(spec_of(trained), training)
@@ -205,12 +204,12 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
     for name in options:
         choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
-    TrainingOptions(**training)  # type: ignore[arg-type]  # checks them, before a model is read
+    TrainingOptions(**training)  # type: ignore[arg-type]  # raises errors before a model is read
     return training, {name: options[name] for name in options if name not in training}
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> TrainingOptions:
-    """Fill in the options for a model: by default a sequence has at most its positions."""
+    """Complete the training options; the default length is at most the model's positions."""
     training = TrainingOptions(**options)  # type: ignore[arg-type]
     if not spec.positions or training.max_length <= spec.positions:
         return training
@@ -227,26 +226,25 @@ def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> Training
 class MemoryTerms(NamedTuple):
     """The quantities that `training_memory` is computed from.
 
-    They do not depend on ``optimizer``, ``master_copy``, ``batch_size`` and ``max_length``, so that
-    these can be replaced in ``training``.
+    They do not depend on ``optimizer``, ``master_copy``, ``batch_size`` and ``max_length``, so
+    these options can be replaced in ``training``.
 
     Parameters
     ----------
     title : str
-        The model and the method.
+        The model and the method, for titles.
     training : TrainingOptions
-        The options.
+        The training options.
     positions : int
-        The longest sequence of the model; 0 if it has no limit.
+        The longest sequence that the model supports; 0 if it has no limit.
     weights, adapter : int
-        Bytes of the base, and of the adapter's factors.
+        The bytes of the base, and of the adapter's factors.
     trained, itemsize : int
-        The trained parameters, and the bytes of each.
+        The number of trained parameters, and the bytes of each.
     tensors : tuple of (int, int, int)
-        Of each trained tensor the size, its rows plus columns, and its copies.
+        The size, the rows plus columns, and the copies of each trained tensor.
     moments : tuple of Moment
-        The moments of a step at which the activations may need most; empty if the layers are
-        unknown.
+        The moments of a step at which memory may peak; empty if the layers are unknown.
     """
 
     title: str
@@ -261,7 +259,7 @@ class MemoryTerms(NamedTuple):
 
     @property
     def memory(self) -> Memory:
-        """The estimate: constants, the state of the tensors, and the moment that needs most."""
+        """The estimate: constants, the optimizer's state, and the moment that needs most."""
         training = self.training
         size = training.batch_size, training.max_length
         master = 4 * self.trained if training.master_copy and self.itemsize < 4 else 0
@@ -274,9 +272,9 @@ class MemoryTerms(NamedTuple):
         return Memory(title, *fixed, kept, logits, work, state[1])
 
     def most(self, name: str, room: int) -> int | None:
-        """Find the largest ``"batch_size"`` or ``"max_length"``, the other unchanged, that fits.
+        """Find the largest ``"batch_size"`` or ``"max_length"`` that fits, the other unchanged.
 
-        None where the memory does not depend on it: the number of tokens of a picture is fixed.
+        Return None if memory does not depend on it, as if all tokens come from pictures.
         """
         parts = self.memory.parts
         room -= sum(parts[part] or 0 for part in PARTS if part not in _GROWING)
@@ -299,19 +297,19 @@ def memory_terms(model: Model, **options: Option) -> MemoryTerms:
     Parameters
     ----------
     model : LoraCount, str, Path, mapping or model
-        As `training_memory` takes it.
+        A count or a model, as in `training_memory`.
     **options
-        As `training_memory` takes them.
+        Options, as in `training_memory`.
 
     Returns
     -------
     MemoryTerms
-        Plain numbers; ``memory`` is what `training_memory` returns.
+        The quantities; ``memory`` is the result of `training_memory`.
 
     Raises
     ------
     ValueError
-        As `training_memory` does.
+        If an option is invalid, as in `training_memory`.
 
     Examples
     --------
@@ -327,17 +325,17 @@ def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryT
     """Return the quantities for a model or a counted LoRA."""
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
-        held, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
+        own, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
         over = "the file's quantisation" if _stored(spec, dtype) else dtype
         what = f"LoRA of rank {model.rank} over {over}"
     else:
-        held, trained, added = dtype, model.total, 0
+        own, trained, added = dtype, model.total, 0
         what = f"full, {dtype}"
-        if held not in ITEMSIZE:
-            refuse(f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}")
+        if dtype not in ITEMSIZE:
+            refuse(f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {dtype!r}")
     return MemoryTerms(
         f"{spec.name}: {what}", training, spec.positions, _weights_bytes(spec, training),
-        added * training.adapter_item, trained, ITEMSIZE[held], tuple(_trained_tensors(model)),
+        added * training.adapter_item, trained, ITEMSIZE[own], tuple(_trained_tensors(model)),
         tuple(activations(model, training)),
     )  # fmt: skip
 
@@ -365,7 +363,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
-    """Tell whether a file holds the quantised weights, so that their size is known."""
+    """Tell whether the model's file has quantised weights, so that their size is known."""
     return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
@@ -387,7 +385,7 @@ def _state_bytes(
 
 
 def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, int]]:
-    """List the size, rows plus columns (a vector's length) and copies of each trained tensor."""
+    """Yield the size, rows plus columns (or length) and copies of each trained tensor."""
     if isinstance(model, LoraCount):
         for one in model.adapters:
             many, outputs, inputs = one.module.sides
@@ -419,7 +417,7 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
     Parameters
     ----------
     model : str, Path, mapping or model
-        A model, as `model_spec` takes it.
+        A model, as in `model_spec`.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     **options
@@ -428,12 +426,12 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
     Returns
     -------
     int
-        The rank of every adapted module, at most min(d, k) of the largest.
+        The rank of every adapted module, at most min(d, k) of the largest one.
 
     See Also
     --------
-    largest_batch : The largest batch, for a given rank.
-    largest_max_length : The longest sequences, for a given rank.
+    largest_batch : Find the largest batch size for a given rank.
+    largest_max_length : Find the longest sequence length for a given rank.
 
     Examples
     --------
@@ -448,7 +446,7 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
 
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Option]) -> Callable[[int], LoraCount]:
-    """Return a function that counts a LoRA at a rank, and remembers the counts."""
+    """Return a cached function that counts a LoRA at a rank."""
     return cache(lambda rank: count_adapter(spec, {**lora, "rank": rank}))
 
 
@@ -462,7 +460,8 @@ def rank_that_fits(
 
     one, two = counted_at(1), counted_at(2)
     limit = max(adapted.limit for adapted in one.adapters)
-    # memory falls where a tensor's state is kept in 8 bits, or paged, from its new size on
+    # Memory grows with the rank except where a tensor becomes large enough for a state in 8 bits,
+    # or for paging: search between these ranks.
     falls = {1, limit + 1}
     sizes = (
         IN_8_BITS * training.optimizer.endswith("8bit"),
@@ -500,12 +499,12 @@ def largest_batch(model: Model, *, budget: int | str, **options: Option) -> int:
     Raises
     ------
     ValueError
-        If the layers of the model are not known.
+        If the layers of the model are unknown.
 
     See Also
     --------
-    largest_rank : The largest rank, for a given batch size.
-    largest_max_length : The longest sequences, for a given batch size.
+    largest_rank : Find the largest rank for a given batch size.
+    largest_max_length : Find the longest sequence length for a given batch size.
 
     Examples
     --------
@@ -537,12 +536,12 @@ def largest_max_length(model: Model, *, budget: int | str, **options: Option) ->
     Raises
     ------
     ValueError
-        If the model sees pictures alone, or its layers are not known.
+        If the model reads only pictures, or its layers are unknown.
 
     See Also
     --------
-    largest_rank : The largest rank, for a given sequence length.
-    largest_batch : The largest batch, for a given sequence length.
+    largest_rank : Find the largest rank for a given sequence length.
+    largest_batch : Find the largest batch size for a given sequence length.
 
     Examples
     --------
@@ -562,15 +561,15 @@ def _largest(name: str, model: Model, budget: int | str, options: Mapping[str, O
 
 @dataclass(frozen=True, repr=False)
 class MemoryComparison(Shown):
-    """The memory of full fine-tuning, LoRA and QLoRA, as `compare_memory` returns it.
+    """The memory of full fine-tuning, LoRA and QLoRA, estimated by `compare_memory`.
 
     Parameters
     ----------
     methods : mapping of str to Memory
-        What each method needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
+        The memory of each method: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
     table : Table
-        Bytes by part, and of the checkpoint: the whole model in bfloat16, or the adapter in
-        float32.
+        The bytes of each part and of the checkpoint, which is the whole model in bfloat16, or the
+        adapter in float32.
     """
 
     methods: Mapping[str, Memory]
@@ -583,16 +582,16 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
     Parameters
     ----------
     model : LoraCount, str, Path, mapping or model
-        A count of a LoRA, or a model as `model_spec` takes it, and then a ``rank``.
+        A count of a LoRA, or a model as in `model_spec`, which also needs a ``rank``.
     **options
         The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is the dtype of
-        LoRA's base. If that is quantised, full fine-tuning trains bfloat16; if it is not, QLoRA's
-        base is nf4.
+        LoRA's base. If it is a quantised one, full fine-tuning uses bfloat16; if not, QLoRA's base
+        is nf4.
 
     Returns
     -------
     MemoryComparison
-        Bytes by part for each of the three, which print as a table.
+        The bytes of each part for the three methods, which print as a table.
 
     Raises
     ------
@@ -601,7 +600,7 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
 
     See Also
     --------
-    training_memory : One of the three.
+    training_memory : Estimate the memory of one method.
 
     Examples
     --------
@@ -619,22 +618,20 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
         name: terms_of(spec if name == "full" else count, options).memory
         for name, options in methods.items()
     }
-    rows = [[part, *(getattr(x, part) for x in needed.values())] for part in (*PARTS, "total")]
-    rows.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
+    lines = [[part, *(getattr(x, part) for x in needed.values())] for part in (*PARTS, "total")]
+    lines.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
     title = f"{spec.name}, rank {count.rank}: memory to train, {training.optimizer}"
     notes = dict.fromkeys(note for memory in needed.values() for note in memory.notes)
     formats = dict.fromkeys(needed, binary_bytes)
     table = Table(
-        ("part", *needed), rows, title=title, notes=[assumptions(spec, methods), *notes],
+        ("part", *needed), lines, title=title, notes=[assumptions(spec, methods), *notes],
         formats=formats,
     )  # fmt: skip
     return MemoryComparison(needed, table)
 
 
 def by_method(training: TrainingOptions) -> dict[str, TrainingOptions]:
-    """Return the training options of full fine-tuning, LoRA and QLoRA, each with its base's
-    dtype.
-    """
+    """Return the training options of full fine-tuning, LoRA and QLoRA, with their base dtypes."""
     plain = training.dtype in ITEMSIZE
     return {
         "full": training if plain else replace(training, dtype="bfloat16"),

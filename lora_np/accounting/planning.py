@@ -1,4 +1,4 @@
-"""Which LoRA fits on a GPU, and what it costs."""
+"""Plan a fine-tuning: find the methods that fit on a GPU, and their costs."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-# words that may stand beside a GPU's name: vendors, clouds, units
+# words that people write next to a GPU's name: vendors, clouds, units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|intel|arc|colab|kaggle|sxm\d|gpu)\b"
     r"|rtx|\brx(?=\W|\d)|gi?b?\b|gtx|hbm\d\w?|apple(?= m\d)"
     r"|\bi?mac(?:book)?(?: (?:air|mini|pro|studio))?(?= m\d)"
 )
-_RESERVED = 0.1  # share of memory that CUDA and the allocator take
+_RESERVED = 0.1  # the share of memory that is left for CUDA and the allocator
 
 
 @dataclass(frozen=True)
 class GPU:
-    """A GPU, from the file ``gpus.json``, which names its sources.
+    """The memory and abilities of a GPU, from the file ``gpus.json``, which cites sources.
 
     Parameters
     ----------
     name : str
         The name under which it is sold.
     memory : int
-        Bytes, as its driver reports them.
+        The bytes that its driver reports.
     note : str
-        A remark on that number, or empty.
+        A remark about its memory, or empty.
     bfloat16 : bool
         Whether it computes in bfloat16.
     nf4 : bool
@@ -96,7 +96,7 @@ def gpus() -> Mapping[str, GPU]:
     Returns
     -------
     mapping of str to GPU
-        By name.
+        From names to GPUs.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def gpu_names() -> Names:
     Returns
     -------
     Names
-        From each name, also with its memory, to the name in `gpus`.
+        An index from each name, with and without its memory, to the name in `gpus`.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def _in_gb(text: str) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """A method on a GPU, with its memory: a row of a `Plan`. Sizes are in bytes.
+    """A method on a GPU with its memory, one of the choices in a `Plan`. Sizes are in bytes.
 
     Parameters
     ----------
@@ -168,12 +168,11 @@ class Choice:
     verdict : {"fits", "tight", "no"}
         ``"tight"`` if less than a tenth of the memory is free.
     largest_rank, largest_batch, largest_max_length : int
-        The largest value that fits with the others unchanged and a tenth of memory free; 0 if
-        none does. No rank is above min(d, k), and no sequence longer than the model's positions.
-        None where the memory does not depend on it, as on the length for a model that sees
-        pictures.
+        The largest value that fits with a tenth of memory free if the others are unchanged; 0 if
+        none does. A rank is at most min(d, k), a length at most the model's positions. None if
+        memory does not depend on it, as on the length for a model that reads only pictures.
     flops : int
-        FLOPs per token, including those that checkpointing repeats.
+        FLOPs per token, including the forward pass that checkpointing repeats.
     disk : int
         The size of the checkpoint: the adapter in float32, or the model in 16 bits.
     """
@@ -193,20 +192,20 @@ class Choice:
 
 @dataclass(frozen=True)
 class Remedy:
-    """What would make a training fit that does not, in a `Plan`.
+    """A change that makes a `Choice` fit, in a `Plan`.
 
     Parameters
     ----------
     method, targets, rank : str, str, int
-        As in the `Choice` that does not fit.
+        The method, targets and rank of the choice that does not fit.
     change : str
-        In words: switches, a shorter sequence, a smaller batch or a larger GPU.
+        A description: switches, a shorter sequence, a smaller batch or a larger GPU.
     options : mapping of str to object
-        The options of `plan` that make it.
+        The options of `plan` that make the change.
     memory : int
-        The bytes that training then needs.
+        The bytes that training needs after the change.
     price : str
-        What the change costs.
+        The disadvantage of the change.
     """
 
     method: str
@@ -219,7 +218,7 @@ class Remedy:
 
 
 NARROW = "attention only"
-# Cheap changes of options (and, for the one above, of targets), with their prices.
+# Cheap changes of options, with their prices; `NARROW` changes the targets.
 SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
     "unquantised weights in bfloat16": (
@@ -234,7 +233,7 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
         "some per cent more time, and host memory",
     ),
 }
-# all combinations in the order to try them, the fewest first
+# all combinations of switches in the order to try them, the fewest first
 TRIALS = [*chain.from_iterable(combinations(SWITCHES, n + 1) for n in range(len(SWITCHES)))]
 SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
@@ -244,7 +243,7 @@ SHORTER = {
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """The methods that fit on a GPU, and what they cost, as `plan` returns them.
+    """The methods that fit on a GPU and their costs, made by `plan`.
 
     Parameters
     ----------
@@ -255,13 +254,12 @@ class Plan(Shown):
     training : TrainingOptions
         The training options.
     choices : tuple of Choice
-        A row per method, targets and rank.
+        Each combination of method, targets and rank.
     notes : tuple of str
         The assumptions behind the numbers.
     remedies : tuple of Remedy
-        For each choice that does not fit: the fewest switches that make it fit, then a shorter
-        sequence or a smaller batch (with all switches if these alone are not enough), then a larger
-        GPU.
+        For each choice that does not fit: the fewest switches that make it fit; a shorter sequence
+        or a smaller batch (with all switches if switches alone do not suffice); and a larger GPU.
     """
 
     model: str
@@ -278,13 +276,13 @@ class Plan(Shown):
 
     @property
     def table(self) -> Table:
-        """One row per choice, with the largest values that fit."""
+        """The choices, with the largest rank, batch size and length that fit."""
         training = self.training
         columns = (
             *_KEY, "trainable", "memory", "verdict",
             "largest rank", "largest batch", "largest length",
         )  # fmt: skip
-        rows = [
+        lines = [
             (
                 *_key(one), one.trainable, one.memory.total, one.verdict,
                 one.largest_rank or None, one.largest_batch, one.largest_max_length,
@@ -296,14 +294,14 @@ class Plan(Shown):
             f" {training.batch_size:,} x {training.max_length:,} tokens, {training.optimizer}"
         )
         return Table(
-            columns, rows, title=title, notes=self.notes, formats={"memory": size_text}
+            columns, lines, title=title, notes=self.notes, formats={"memory": size_text}
         )  # fmt: skip
 
     @property
     def breakdown(self) -> Table:
-        """One row per choice: memory by part, the checkpoint's size, and FLOPs per token."""
+        """The memory of each choice by part, the checkpoint's size, and FLOPs per token."""
         sizes = (*PARTS, "total")
-        rows = [
+        lines = [
             (*_key(one), *(getattr(one.memory, part) for part in sizes), one.disk, one.flops)
             for one in self.choices
         ]
@@ -311,16 +309,16 @@ class Plan(Shown):
         formats["FLOPs per token"] = "{:.3g}".format
         notes = [_in_gb(note) for one in self.choices for note in one.memory.notes]
         return Table(
-            (*_KEY, *formats), rows, title="Memory breakdown, size on disk and FLOPs per token",
+            (*_KEY, *formats), lines, title="Memory breakdown, size on disk and FLOPs per token",
             notes=[*dict.fromkeys(notes)], formats=formats,
         )  # fmt: skip
 
     @property
     def changes(self) -> Table:
-        """One row per remedy: the fewest switches, then shorter or smaller, then a larger GPU."""
-        rows = [(*_key(one), one.change, one.memory, one.price) for one in self.remedies]
+        """The remedies, with the memory that training then needs."""
+        lines = [(*_key(one), one.change, one.memory, one.price) for one in self.remedies]
         columns = (*_KEY, "change", "memory", "price")
-        return Table(columns, rows, title="What would fit", formats={"memory": size_text})
+        return Table(columns, lines, title="What would fit", formats={"memory": size_text})
 
 
 _KEY = ("method", "targets", "rank")
@@ -339,44 +337,45 @@ def plan(
     methods: Iterable[str] = METHODS,
     **options: Option,
 ) -> Plan:
-    """Show which methods fit on a GPU, how large rank, batch and length can be, and what they cost.
+    """Find the methods that fit on a GPU, the largest rank, batch and length, and the costs.
 
     Parameters
     ----------
     model : str, Path, mapping or model
-        A model, as `model_spec` takes it.
+        A model, as in `model_spec`.
     gpu : str or int
-        A GPU as people type it, such as ``"4090"`` or ``"a100 80"``. Or a memory: in bytes, or as
-        text such as ``"24 GB"``, where one GB is 2^30 bytes.
+        The name of a GPU, such as ``"4090"`` or ``"a100 80"``; or its memory, in bytes or as text
+        such as ``"24 GB"``, where one GB is 2^30 bytes.
     rank : int or iterable of int, optional
         The ranks of LoRA; by default 8 and 64.
     targets : str or iterable of str, optional
-        As `count_model` takes them; by default both the family's own and ``"all-linear"``.
+        The modules to adapt, as in `count_model`; by default both the family's default and
+        ``"all-linear"``.
     methods : iterable of {"full", "LoRA", "QLoRA"}
         The methods to compare.
     **options
         The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is the dtype of
-        LoRA's base. If that is quantised, full fine-tuning trains bfloat16; if it is not, QLoRA's
-        base is nf4, as ``notes`` say.
+        LoRA's base. If it is a quantised one, full fine-tuning uses bfloat16; if not, QLoRA's base
+        is nf4; the notes state this.
 
     Returns
     -------
     Plan
-        A row per method, targets and rank, which prints as a table.
+        The combinations of methods, targets and ranks, which print as a table.
 
     Raises
     ------
     ValueError
-        If the GPU is unknown (the message shows the closest) or its memory is zero, ``max_length``
-        exceeds the model's positions, the model's layers are unknown, or none of the methods could
-        use an option that is given.
+        If the GPU is unknown (the message shows the closest names) or its memory is zero,
+        ``max_length`` exceeds the model's positions, the model's layers are unknown, or no method
+        uses a given option.
     TypeError
-        If a number is not one.
+        If a number has the wrong type.
 
     See Also
     --------
-    training_memory : The memory of one method.
-    count_flops : Its FLOPs per token.
+    training_memory : Estimate the memory of one method.
+    count_flops : Count the FLOPs per token.
 
     Examples
     --------
@@ -446,7 +445,7 @@ def _notes(
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
-    """Refuse options that no method could use: LoRA's in full fine-tuning, or another dtype."""
+    """Raise an error for an option that no method uses: LoRA's in full fine-tuning, or a dtype."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and {*settings} == {"full"}:
         refuse(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
@@ -480,7 +479,7 @@ def _choice(
 
 
 def _attention(spec: ModelSpec) -> list[str]:
-    """Name the linear layers of attention by the last two parts of their paths."""
+    """Return targets for the linear layers of attention: the last two parts of their paths."""
     return sorted({
         ".".join(module.name.split(".")[-2:])
         for module in spec.groups
@@ -496,7 +495,7 @@ def _remedies(
     narrow: Callable[[], LoraCount] | None = None,
     attention: Sequence[str] = (),
 ) -> Iterator[Remedy]:
-    """Search for what makes a choice fit; ``narrow`` counts its LoRA on ``attention`` only."""
+    """Yield changes that make a choice fit; ``narrow`` counts its LoRA on ``attention`` only."""
     if choice.verdict == "fits":
         return
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
@@ -515,7 +514,7 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
             chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
-    # for the options as they are if switches suffice, or else with all switches
+    # a shorter sequence or smaller batch, together with all switches if they did not suffice
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
@@ -532,7 +531,7 @@ def larger(gpu: GPU) -> list[GPU]:
     """List the GPUs in the order to suggest them instead of ``gpu``."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
-        key=lambda other: (  # for an RTX or GTX, another one; and no laptop's
+        key=lambda other: (  # an RTX or GTX if ``gpu`` is one; laptops last
             gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
         )
     )  # fmt: skip
@@ -545,10 +544,10 @@ def _gpu(name: str | int) -> GPU:
     if meant := names.find(name):
         return gpus()[meant]
     size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
-    if size and (size[0] != size[1] or len(size[1]) < 4):  # a longer number alone may be a name
+    if size and (size[0] != size[1] or len(size[1]) < 4):  # four digits alone may be a name
         memory = parse_bytes("gpu", f"{size[1]}{size[2] or 'g'}ib")
         return GPU("a GPU", whole_number("the memory of a GPU", memory))
-    most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists them all
+    most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists all
     if len(several := names.several(name)) > 1:
         which = " or ".join(map(repr, several))
         refuse(f"gpu must say which: {which}, got {shown(name)}")
@@ -560,7 +559,7 @@ def _gpu(name: str | int) -> GPU:
 
 @dataclass(frozen=True, repr=False)
 class Flops(Shown):
-    """FLOPs per token, by pass and by product, as `count_flops` returns them.
+    """FLOPs per token, by pass and by product, counted by `count_flops`.
 
     Parameters
     ----------
@@ -569,7 +568,7 @@ class Flops(Shown):
     forward, backward : mapping of str to int
         From a product, such as ``"W0 x"``, to its FLOPs.
     full : Flops or None
-        Full fine-tuning of the same model, to compare a LoRA with.
+        The FLOPs of full fine-tuning of the same model, for comparison with a LoRA.
     """
 
     title: str
@@ -584,26 +583,27 @@ class Flops(Shown):
 
     @property
     def table(self) -> Table:
-        """One row per product; a LoRA stands next to full fine-tuning."""
+        """The products of both passes; a LoRA is shown next to full fine-tuning."""
         kinds = {"full": self.full, "LoRA": self} if self.full else {"FLOPs": self}
-        rows = [
+        lines = [
             (direction, name, *(getattr(flops, direction).get(name, 0) for flops in kinds.values()))
             for direction in ("forward", "backward")
             for name in getattr(self, direction)
         ]
-        rows.append(("both", "total", *(flops.total for flops in kinds.values())))
+        lines.append(("both", "total", *(flops.total for flops in kinds.values())))
         saves = "LoRA saves dW0, but not dx: the gradient still flows back through W0."
         notes = [saves] if self.full else []
-        return Table(("pass", "product", *kinds), rows, title=self.title, notes=notes)
+        return Table(("pass", "product", *kinds), lines, title=self.title, notes=notes)
 
 
 def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flops:
     """Count the FLOPs per token; a multiplication and an addition are two.
 
-    Every linear layer of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w +
-    v)`` for h heads of width w and values of width v over s tokens (a causal mask saves nothing
-    here). Routed experts count as often as a token sees one. Norms and activation functions are
-    left out: they are of order d. In an encoder with a decoder a token passes both.
+    Every d x k linear layer costs 2 d k, including the head, tied or not. Attention costs ``2 s h
+    (w + v)`` for h heads of width w and values of width v over s tokens; a causal mask is not
+    subtracted. Experts cost 2 d k for each expert that a token is routed to. Norms and activation
+    functions are left out, because they cost only O(d). With an encoder and a decoder, each token
+    passes through both.
 
     Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, one third, but
     not dx: the gradient still flows back through W0.
@@ -611,17 +611,17 @@ def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flop
     Parameters
     ----------
     model : LoraCount, str, Path, mapping or model
-        A count of a LoRA, or a model as `model_spec` takes it: with a ``rank`` or a ``config`` LoRA
-        is counted, without them the model is fine-tuned in full.
+        A count of a LoRA, or a model as in `model_spec`. The count is for LoRA if a ``rank`` or a
+        ``config`` is given, and else for full fine-tuning.
     max_length : int
-        The sequence length, for attention; counted only if a config gives the layers.
+        The sequence length, for attention, which is counted only if the layers are known.
     **options
         Options of `count`.
 
     Returns
     -------
     Flops
-        FLOPs by pass and product, which print as a table.
+        The FLOPs by pass and product, which print as a table.
 
     Raises
     ------
@@ -663,9 +663,7 @@ def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flop
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """Count how often a token passes through a module: routed experts, and layers used
-    repeatedly.
-    """
+    """Count how often a token passes through a module, because of routing or repeated layers."""
     times = spec.experts_per_token if module.kind == "experts" else 1
     return times * next(
         (stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1

@@ -1,4 +1,4 @@
-"""How well a matrix of each rank approximates a given one, and the parameters it needs."""
+"""Compute the errors of the best approximations of a matrix at every rank."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankErrors:
-    """The relative errors of the best rank-r approximations, as `rank_errors_of` returns them.
+    """The relative errors of the best rank-r approximations, computed by `rank_errors_of`.
 
     Parameters
     ----------
     source : str
-        Where the matrix was read from, or "a matrix".
+        The file of the matrix, or "a matrix".
     shape : tuple of int
         The rows and columns of the matrix.
     norm : str
-        The norm that errors are measured in.
+        The norm in which errors are measured.
     rank : int
-        The smallest rank that is enough.
+        The smallest rank that meets the requirement.
     enough : str
         The requirement, in words.
     tolerance : float
@@ -39,7 +39,7 @@ class RankErrors:
     errors : ndarray of shape (min(d, k) + 1,)
         Relative errors of ranks 0, 1, ..., from 1 to 0.
     energy : ndarray of shape (min(d, k) + 1,)
-        The energy, or share of the squared norm, that these ranks keep.
+        The energy, or share of the squared norm, that ranks 0, 1, ... keep.
     """
 
     source: str
@@ -48,8 +48,8 @@ class RankErrors:
     rank: int
     enough: str
     tolerance: float
-    errors: Array  # (min(d, k) + 1,), from 1 to 0
-    energy: Array  # (min(d, k) + 1,), from 0 to 1
+    errors: Array
+    energy: Array
 
     def figure(self) -> Figure:
         """Draw the errors against the rank, and mark the smallest sufficient rank."""
@@ -58,9 +58,8 @@ class RankErrors:
         from lora_np.plots import rank_error_curves, short_name
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        enough = (
-            float(self.errors[self.rank]) or None
-        )  # zero cannot be drawn on a logarithmic scale
+        # an error of zero cannot be drawn on a logarithmic scale
+        enough = float(self.errors[self.rank]) or None
         ax = rank_error_curves(
             {"rank that is enough": self.errors}, tolerance=enough, ax=figure.add_subplot()
         )
@@ -73,14 +72,14 @@ class RankErrors:
 
     @property
     def table(self) -> Table:
-        """One row for ranks 1, 2, 4, ..., the smallest that is enough, and the full rank."""
+        """The errors at ranks 1, 2, 4, ..., at the smallest sufficient and at the full rank."""
         last = len(self.errors) - 1
         ranks = sorted({2**i for i in range(last.bit_length())} | {self.rank, last} - {0})
-        full, rows = count_full(*self.shape), []
+        full, lines = count_full(*self.shape), []
         for rank in ranks:
             error, energy = float(self.errors[rank]), float(self.energy[rank])
             parameters = count_lora(*self.shape, rank=rank)
-            rows.append((rank, error, energy, parameters, 100 * parameters / full))
+            lines.append((rank, error, energy, parameters, 100 * parameters / full))
         columns = ["rank", "relative error", "energy", "parameters", "% of full"]
         title = f"{self.source}, {shape_text(self.shape)}, {self.norm} norm"
         notes = [
@@ -95,7 +94,7 @@ class RankErrors:
             "energy": "{:.4%}".format,
             "% of full": "{:.1f}".format,
         }
-        return Table(columns, rows, title=title, notes=notes, formats=formats)
+        return Table(columns, lines, title=title, notes=notes, formats=formats)
 
 
 def rank_errors_of(
@@ -110,10 +109,10 @@ def rank_errors_of(
     Parameters
     ----------
     matrix : array_like of shape (d, k), str or Path
-        The matrix, or where it is: ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that
+        The matrix, or its file: ``FILE.npy``, or ``FILE.safetensors:TENSOR``, of which only that
         tensor is read.
     norm : {"fro", "spectral", "nuclear"}
-        The norm that errors are measured in.
+        The norm in which errors are measured.
     energy : float, optional
         The share of the squared Frobenius norm to keep, as in `adapters.inspect` and
         `adapters.resize`; 0.99 by default.
@@ -123,12 +122,12 @@ def rank_errors_of(
     Returns
     -------
     RankErrors
-        The errors of every rank, and the smallest rank that is good enough.
+        The errors of every rank, and the smallest sufficient rank.
 
     Raises
     ------
     TypeError
-        If it does not hold real numbers, or ``energy`` or ``tolerance`` is not a number.
+        If the matrix does not hold real numbers, or ``energy`` or ``tolerance`` is not a number.
     ValueError
         If it is not a finite matrix, an option is out of range, or both ``energy`` and
         ``tolerance`` are given.
@@ -137,7 +136,7 @@ def rank_errors_of(
 
     See Also
     --------
-    lora_np.linalg.rank_within : The rule.
+    lora_np.linalg.rank_within : Find the smallest rank within a tolerance.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Adapters from any kind of file: the update of each module, in arrays that are read when used."""
+"""Represent an adapter from any format: the update of each module, read only when it is used."""
 
 from __future__ import annotations
 
@@ -23,60 +23,61 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
-# of files, by their endings; the other formats are directories
+# The formats that are a single file, by its extension; every other format is a directory.
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
-MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
-# What a module may have beside the factors of a linear layer, by attribute or part.
+MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this one
+# What a module may have besides the factors of a linear layer, by the name of its attribute or
+# part, in the words of messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
     "tuned": "an update that is no LoRA (LoHa, LoKr)", "alora": "invocation tokens (aLoRA)",
 }  # fmt: skip
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # the same of diffusers
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor that is read when it is used."""
+    """A tensor that is read only when it is used."""
 
-    dtype: str  # in the file: "float32", "bfloat16", ...
+    dtype: str  # the dtype in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
-    read: Callable[[], Array]  # bfloat16 as float32
-    key: str = ""  # in the file
+    read: Callable[[], Array]  # gives bfloat16 as float32
+    key: str = ""  # the name of the tensor in the file
 
     @property
     def size(self) -> int:
-        """How many numbers it has in its file."""
+        """The number of entries."""
         return prod(self.shape)
 
     @classmethod
     def of(cls, file: SafetensorsFile, key: str) -> Stored:
-        """A tensor of a file; 8-bit floats are read as float16, which holds them exactly."""
+        """Refer to a tensor of a file; 8-bit floats count as float16, which holds them exactly."""
         info = file.tensors[key]
         dtype = "float16" if info.dtype.startswith("float8") else info.dtype
         return cls(dtype, info.shape, partial(file.read, key), key)
 
     def single(self) -> Array:
-        """Its numbers in float32 or better."""
+        """Read the tensor in float32 or better."""
         array = np.asarray(self.read())
         return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
-        """Return the result of ``view``: another shape or order, a selection, or more zeros."""
-        # without an array's worth of memory
+        """Return a tensor that applies ``view`` (a reshape, selection or padding) when read."""
+        # A broadcast zero has the full shape but takes no memory.
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
 
 class TokenRows(NamedTuple):
-    """Rows of an embedding that are replaced: PEFT's ``trainable_token_indices``.
+    """Rows of an embedding that an adapter replaces: PEFT's ``trainable_token_indices``.
 
     Parameters
     ----------
     tokens : tuple of int
-        Which rows.
-    new : Stored
-        One row for each of ``tokens``.
+        The indices of the n rows.
+    new : Stored of shape (n, d)
+        The new rows.
     """
 
     tokens: tuple[int, ...]
@@ -85,33 +86,33 @@ class TokenRows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TunedUpdate:
-    """The update of a module that another tuner of PEFT than LoRA trained."""
+    """The update of one module, trained by a tuner of PEFT other than LoRA."""
 
-    name: str  # of the module, for messages
+    name: str  # the name of the module, for messages
     tuner: Tuner
     settings: Mapping[str, float]
     tensors: Mapping[str, Stored]
-    size: tuple[int, ...] | None = None  # (d, k), where it is known
-    weight: Callable[[], Array] | None = None  # reads the base's, which some tuners act on
-    dtype: npt.DTypeLike = np.float32  # in which the update is computed
+    size: tuple[int, ...] | None = None  # (d, k), if it is known
+    weight: Callable[[], Array] | None = None  # reads the base weight, which some tuners need
+    dtype: npt.DTypeLike = np.float32  # the precision in which the update is computed
 
     def on(self, size: tuple[int, ...]) -> TunedUpdate:
-        """Return the update of a weight of this shape; refuse tensors for another one."""
+        """Return the update for a weight of this shape; refuse tensors that do not fit it."""
         name = self.tuner.name
         if len(size) != 2 or min(size) < 1:
-            raise FileError(f"{self.name!r}: {name} is read for matrices, not for shape {size}")
+            raise FileError(f"{self.name!r}: {name} needs a weight of shape (d, k), got {size}")
         try:
             wanted = self.tuner.trained(*size, **self.settings)
         except ValueError as error:
             raise FileError(f"{self.name!r} of shape {size}: {error}") from None
-        checked = {
+        shapes = {
             key: tensor.shape
             for key, tensor in self.tensors.items()
             if key in wanted or not self.tuner.tensors[key]
         }
-        if checked != wanted:
+        if shapes != wanted:
             raise FileError(
-                f"{self.name!r}: on a weight of shape {size}, {name} has {wanted}, got {checked}"
+                f"{self.name!r}: on a weight of shape {size}, {name} has {wanted}, got {shapes}"
             )
         return replace(self, size=size)
 
@@ -124,17 +125,17 @@ class TunedUpdate:
     @property
     def _unknown(self) -> FileError:
         return FileError(
-            f"what {self.tuner.name} does to {self.name!r} depends on the base: give it (--base)"
+            f"the update of {self.name!r} by {self.tuner.name} depends on the base: pass --base"
         )
 
     @property
     def moves_bias(self) -> bool:
-        """Whether it acts on the outputs, and so on a bias of the base."""
+        """Whether the tuner scales the outputs, and so the bias of the base too."""
         return self.tuner.outputs and not self.settings.get("feedforward")
 
     @cached_property
     def directions(self) -> int:
-        """The rank of the factors."""
+        """The rank of the update's factors."""
         most = min(self.shape)
         if self.tuner.factors is None:
             return most
@@ -142,15 +143,15 @@ class TunedUpdate:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether it has factors in closed form, of a rank that is not full."""
+        """Whether the update has factors in closed form, and less than full rank."""
         return self.tuner.factors is not None and self.directions < min(self.shape)
 
     def factors(self) -> tuple[Array, Array]:
-        """Compute exact factors if there are any, or else the update and an identity."""
+        """Compute exact ``(B, A)`` if there are any; otherwise the update and an identity."""
         if self.exact:
             B, A = self._computed(self.tuner.lora)
             d, k = self.shape
-            # AdaLoRA may leave no direction
+            # AdaLoRA may have pruned every direction.
             return (B, A) if len(A) else (np.zeros((d, 1), B.dtype), np.zeros((1, k), A.dtype))
         update = self.delta()
         one = np.eye(min(update.shape), dtype=update.dtype)
@@ -167,40 +168,39 @@ class TunedUpdate:
 
     def _computed(self, formula: Callable[..., Result]) -> Result:
         tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
-        # who uses the result refuses what is not finite
+        # The callers refuse results that are not finite.
         with overflow_allowed(divide="ignore"):
             return formula(tensors, shape=self.shape, **self.settings)
 
 
 @dataclass(frozen=True, eq=False)
 class AdapterModule:
-    """What an adapter does to one module: ``W0 + scale * B @ A``.
+    """The change of one module's weight: ``W0 + scale * B @ A``.
 
     ``A`` (r, k), ``B`` (d, r) and, if present, ``magnitude`` (d,) and ``bias`` (d,) are read from
-    the file each time they are used. Several maps under one name, those of experts or of a
-    convolution's groups, are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution is the map
-    of its patches: k is the number of inputs times the size of the kernel.
+    the file each time they are used. If several matrices share one name, as those of experts or of
+    a convolution's groups do, they are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution
+    counts as a linear layer on patches: k is the number of inputs times the size of the kernel.
 
     Parameters
     ----------
     parts : mapping of str to Stored
         The tensors; `AdapterModule.of` makes a module from arrays.
     alpha : float
-        Of the scale.
+        LoRA's alpha, which sets `scale`.
     rslora : bool
         Whether `scale` is ``alpha / sqrt(r)``; otherwise it is ``alpha / r``.
     embedding : bool
         Whether the base is an embedding, whose weight is stored as (k, d), k being the vocabulary.
     kernel : tuple of int
-        Of a convolution: the size of its kernel along each axis.
+        For a convolution, the size of its kernel along each axis.
     parameter : bool
-        Whether the name is that of a parameter, as in PEFT's ``target_parameters``, and not of a
-        module.
+        Whether the module's name is the name of a parameter, as in PEFT's ``target_parameters``.
     tuned : TunedUpdate, optional
-        The update, if another tuner than LoRA trained it. `factors` and `scale` are then those of
-        an equal LoRA.
+        The update, if a tuner other than LoRA trained it. `factors` and `scale` then describe an
+        equal LoRA.
     alora : bool
-        Whether it acts only from its invocation tokens on, as PEFT's aLoRA does.
+        Whether the update applies only from the invocation tokens on, as in PEFT's aLoRA.
 
     Examples
     --------
@@ -231,47 +231,47 @@ class AdapterModule:
         embedding: bool = False,
         dtype: str | None = None,
     ) -> AdapterModule:
-        """A module from arrays; files will store them as ``dtype``, by default as their own.
+        """Make a module from arrays, to be stored as ``dtype`` or else in their own dtypes.
 
         Raises
         ------
         TypeError
             If an array does not hold floating-point numbers, or alpha is not a number.
         ValueError
-            If the shapes do not fit, or alpha is not finite.
+            If the shapes do not fit each other, or alpha is not finite.
         """
-        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
+        parts = {"A": in_memory(A, dtype, name="A"), "B": in_memory(B, dtype, name="B")}
         for part, array in (("magnitude", magnitude), ("bias", bias)):
             if array is not None:
-                parts[part] = held(array, dtype, name=part)
+                parts[part] = in_memory(array, dtype, name=part)
         check_shapes(parts)
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
     def check_everywhere(self, place: object) -> None:
-        """Refuse an aLoRA."""
+        """Refuse an aLoRA, whose update does not apply to every token."""
         if self.alora:
             raise FileError(
-                f"{place}: aLoRA acts from its invocation tokens on, which no change of weights"
-                " does: load it with PEFT, without merging"
+                f"{place}: aLoRA applies only from its invocation tokens on, which no change of the"
+                " weights can express: load it with PEFT, without merging"
             )
 
     @cached_property
     def directions(self) -> int:
-        """The rank of each of the stacked maps; if there is only one, its rank."""
+        """The rank of each of the stacked matrices, or of the only one."""
         if self.tuned:
             return self.tuned.directions
         return self.parts["A"].shape[-2]
 
     @cached_property
     def maps(self) -> int:
-        """How many maps are stacked."""
+        """The number of stacked matrices."""
         if self.tuned:
             return 1
         return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
 
     @cached_property
     def groups(self) -> int:
-        """The groups of a convolution, which share its rank; experts have the whole rank each."""
+        """The number of a convolution's groups, which share its rank; experts do not share it."""
         return self.maps if self.kernel else 1
 
     @cached_property
@@ -280,24 +280,23 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel."""
-        d, k = (
-            self.tuned.shape
-            if self.tuned
-            else (self.parts["B"].shape[-2], self.parts["A"].shape[-1])
-        )
+        """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or that of a convolution."""
+        if not self.tuned:
+            (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
+        else:
+            stack, (d, k) = [], self.tuned.shape
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
-        return (d, k) if self.tuned else (*self.parts["A"].shape[:-2], d, k)
+        return (*stack, d, k)
 
     @property
     def extras(self) -> set[str]:
-        """What it has beside the factors of a linear layer."""
+        """The keys of `EXTRAS` that apply to the module."""
         return {what for what in EXTRAS if what in self.parts or getattr(self, what)}
 
     @property
     def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
-        """What two modules must have in common for their updates to be added."""
+        """The properties that two modules must share for their updates to be added."""
         return self.shape, self.groups, self.embedding, self.parameter
 
     @cached_property
@@ -317,43 +316,43 @@ class AdapterModule:
 
     @property
     def magnitude(self) -> Array | None:
-        """DoRA: the length of each output's row in the merged weight."""
+        """DoRA's magnitude (d,): the norm of each row of the merged weight."""
         return self.parts["magnitude"].read() if "magnitude" in self.parts else None
 
     @property
     def bias(self) -> Array | None:
-        """The bias of B, which adds ``scale * bias`` to the output."""
+        """The bias of B (d,), which adds ``scale * bias`` to the output."""
         return self.parts["bias"].read() if "bias" in self.parts else None
 
     def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
-        """The same module with other factors, perhaps of another rank, and the same scaling."""
+        """Return the module with other factors, perhaps of another rank, and the same scale."""
         rank = A.shape[-2] * self.groups
         alpha = self.scale * (rank**0.5 if self.rslora else rank)
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
     def leading(self, n: int) -> AdapterModule:
-        """The same module with the first n rows of A and columns of B."""
+        """Return the module with only the first n rows of A and columns of B."""
         B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(B=B.seen(lambda B: B[..., :n]), A=A.seen(lambda A: A[..., :n, :]))
 
     def expert(self, expert: int) -> AdapterModule:
-        """One map of the stack."""
+        """Return the module of one expert of the stack."""
         parts = {part: self.parts[part].seen(lambda factor: factor[expert]) for part in "AB"}
         return self.with_factors(**parts)
 
     def factors(self) -> tuple[Array, Array]:
-        """``(B, A)`` in float32 or better."""
+        """Read ``B`` (d, r) and ``A`` (r, k), in float32 or better."""
         if self.tuned:
             return self.tuned.factors()
         return self.parts["B"].single(), self.parts["A"].single()
 
     def weighted(self) -> tuple[Array, Array]:
-        """Factors of the update, the scaling in A."""
+        """Read ``B`` and ``scale * A``, whose product is the update."""
         B, A = self.factors()
         return B, A * A.dtype.type(self.scale)
 
     def as_lora(self) -> AdapterModule:
-        """The same update as a LoRA, whose factors are computed when they are read."""
+        """Return the same update as a LoRA, whose factors are computed when they are read."""
         if not (tuned := self.tuned):
             return self
         (d, k), r = tuned.shape, tuned.directions
@@ -364,7 +363,7 @@ class AdapterModule:
         return replace(self, parts=parts, alpha=float(r), tuned=None)
 
     def delta(self) -> Array:
-        """``scale * B @ A``, of the shape of the update, in float32 or better."""
+        """Compute the update ``scale * B @ A``, of `shape`, in float32 or better."""
         if self.tuned:
             return self.tuned.delta().reshape(self.shape)
         B, A = self.factors()
@@ -375,27 +374,27 @@ class AdapterModule:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Adapter(Mapping[str, AdapterModule]):
-    """An adapter: a mapping from the paths of modules to what is done to each.
+    """An adapter: a mapping from the paths of modules to their updates, made by `load`.
 
-    Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``. Made by `load`.
+    Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``.
 
     Parameters
     ----------
     modules : mapping of str to AdapterModule
-        What is done to each module, by its path.
+        The update of each module, by its path.
     full : mapping of str to Stored
-        Parameters that are replaced rather than adapted, by their names in the base model: those of
+        Parameters that are replaced rather than adapted, by their names in the base model:
         ``modules_to_save``, trained biases, and embeddings saved with their adapter.
     raw : mapping
         The settings of ``adapter_config.json``.
     path : path, optional
-        Where it was read from.
+        The file or directory that the adapter was read from.
     rows : mapping of str to TokenRows
-        Rows of embeddings that are replaced, by the names of the weights in the base model.
+        Replaced rows of embeddings, by the names of the weights in the base model.
     pipeline : bool
-        Whether names are those of a file for image models, with a part of a pipeline in front.
+        Whether names are those of a file for image models, which begin with a part of a pipeline.
     renamed : mapping of str to tuple of Rewrite
-        For names that the file has in another form, what was removed from them or added.
+        How names differ from those in the file, by the names here.
 
     Examples
     --------
@@ -432,7 +431,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def stored(self) -> list[Stored]:
-        """All its tensors."""
+        """All tensors of the adapter, each once."""
         parts = {
             id(part): part for module in self.modules.values() for part in module.parts.values()
         }
@@ -440,22 +439,18 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def copies(self) -> list[str]:
-        """The weights of adapted modules that are saved in full, usually the base's own."""
+        """The names of adapted weights that are saved in full as well, usually unchanged."""
         return [name for name in self.full if name.removesuffix(".weight") in self]
 
     @property
     def around(self) -> list[str]:
-        """What its names have around them in the file, in words."""
+        """The wrappers and prefixes that names have in the file, in words."""
         return sorted({change.what for changes in self.renamed.values() for change in changes})
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The content of ``adapter_config.json``, with the rank and alpha of every module."""
-        return dict(self._composed.raw)
-
     @cached_property
-    def _composed(self) -> peft.AdapterConfig:
-        return peft.compose(self.raw, self.ranks_and_alphas)
+    def config(self) -> Mapping[str, Any]:
+        """The content of ``adapter_config.json``, with the rank and alpha of every module."""
+        return peft.compose(self.raw, self.ranks_and_alphas).raw
 
     @property
     def ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
@@ -468,46 +463,46 @@ class Adapter(Mapping[str, AdapterModule]):
         return bool(self.raw.get("fan_in_fan_out"))
 
     @property
-    def start(self) -> str | None:
-        """Initialisation that took the first A and B out of the base, such as "pissa"."""
+    def init(self) -> str | None:
+        """The initialisation that subtracted the first B A from the base, such as "pissa"."""
         return peft.start(self.raw)
 
     @property
     def has_magnitudes(self) -> bool:
-        """Whether it is a DoRA."""
+        """Whether any module is a DoRA."""
         return any("magnitude" in module.parts for module in self.modules.values())
 
     def delta(self, name: str) -> Array:
-        """``scale * B @ A`` of one module: outputs by inputs, however the base stores its weight.
+        """Compute the update ``scale * B @ A`` of one module: outputs by inputs, in any base.
 
-        With DoRA this is the update of the direction, before rows are brought to their magnitudes.
+        With DoRA it is the update of the direction, before rows are scaled to their magnitudes.
         """
         return self[name].delta()
 
 
-# what operations take for an adapter: itself, or where it is
+# What operations accept as an adapter: the object, or its path.
 Source = Adapter | StrPath
 
 
-def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
-    """Refuse an adapter whose initialisation changed its base, unless that base is given."""
-    if adapter.start is None:
+def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
+    """Refuse an adapter whose initialisation changed the base, unless the base is given."""
+    if adapter.init is None:
         return
-    from lora_np.lora import STARTS  # the layers load only for this
+    from lora_np.lora import STARTS  # imported here because it loads all the layers
 
     remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
-    if adapter.start in STARTS:
+    if adapter.init in STARTS:
         if with_base:
             return
         remedy = "lora-np convert --to lora --base MODEL (adapters.to_lora) makes a LoRA of it"
     raise FileError(
-        f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of "
-        f"the base, so that B A is no update of it; {remedy}"
+        f"{adapter}: init_lora_weights = {adapter.init!r} takes the first B A out of the base, so "
+        f"B A is not an update of the original base; {remedy}"
     )
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """Describe tensors as a file will, floating-point ones rounded to ``dtype`` if one is given."""
+    """Describe tensors for a file's header, floats with ``dtype`` if it is given."""
     if dtype is not None:
         float_dtype(dtype)
     return {
@@ -516,8 +511,10 @@ def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str,
     }
 
 
-def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:
-    """An array in memory, to be stored as ``dtype`` (by default its own)."""
+def in_memory(
+    values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter"
+) -> Stored:
+    """Wrap an array as a `Stored`, to be written as ``dtype`` (by default its own)."""
     array = plain(name, values)
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
@@ -525,12 +522,12 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
 
 
 def check_shapes(parts: Mapping[str, Stored], whose: str = "") -> None:
-    """Refuse tensors of one module whose shapes do not fit each other."""
+    """Refuse the tensors of a module if their shapes do not fit each other."""
     A, B = parts["A"].shape, parts["B"].shape
     if 0 in (*A, *B):
         raise FileError(
             f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}: DeepSpeed ZeRO-3"
-            " leaves tensors so that are saved without being gathered"
+            " leaves tensors empty that it saves without gathering them"
         )
     if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
         raise FileError(f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}")

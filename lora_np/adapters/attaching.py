@@ -1,4 +1,4 @@
-"""From our own models to adapters on disk and back: `save` and `attach`."""
+"""Write the adapters of our own models to disk, and attach adapters to them: `save`, `attach`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lora_np.adapters.adapter import (
     Source,
     Stored,
     TokenRows,
-    check_start,
-    held,
+    check_init,
+    in_memory,
 )
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import load, new_adapter, write
@@ -34,7 +34,7 @@ from lora_np.quantise import Quantised
 T = TypeVar("T")
 Names = Callable[[str], str]
 
-_PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, and torch's
+_PARAMETERS = {"W": "weight", "b": "bias"}  # torch's names of a layer's arrays, by ours
 
 
 def save(
@@ -51,27 +51,27 @@ def save(
     Parameters
     ----------
     source : tree or Adapter
-        A model made by `lora_np.inject` or `attach`. Anything else in it that is trained is saved
-        in full, as PEFT's ``modules_to_save``.
+        A model made by `lora_np.inject` or `attach`. Other trained parameters in it are saved in
+        full, as PEFT's ``modules_to_save``.
     path : path
         The directory to make; or a file that ends in ``.gguf``, for llama.cpp's ``--lora``, or in
         ``.safetensors``, as kohya's sd-scripts writes it.
     base : str, optional
-        The name of the base model, recorded in the config for those who load the adapter.
+        The name of the base model, which the config records for whoever loads the adapter.
     names : callable, optional
-        From a path in the model to PEFT's name of that module; by default they are the same. A
-        model that is a single layer has no path, and becomes ``"linear"``.
+        A function from a path in the model to PEFT's name of that module; by default they are the
+        same. A model that is a single layer has no path, and becomes ``"linear"``.
     dtype : {"float64", "float32", "float16", "bfloat16"}, optional
-        Round the numbers to this; by default they are kept as they are.
+        Round the parameters to this dtype; by default they are not rounded.
     force : bool
-        Whether to replace an existing adapter. A directory that holds anything else is refused; a
-        README.md stays.
+        Whether to replace an existing adapter. A directory that contains anything else is refused;
+        a README.md is kept.
 
     Raises
     ------
     FileError
-        If the target exists (unless ``force``), or the model has parts that the format cannot hold:
-        `load` reads back exactly what was saved.
+        If the target exists (unless ``force``), or the model has parts that the format cannot
+        express: `load` reads back exactly what was saved.
 
     See Also
     --------
@@ -79,10 +79,10 @@ def save(
 
     Notes
     -----
-    The directory appears when it is complete. A crash at any moment leaves the old one or none.
+    The directory appears only once it is complete: a crash leaves the old one or none.
 
-    Variants that move W0 (PiSSA, OLoRA) are refused, since whoever loads them does not have the
-    moved weights: save the result of `lora_np.lora.rebase` instead.
+    Variants that change W0 (PiSSA, OLoRA) are refused, since whoever loads the adapter does not
+    have the changed weights: save the result of `lora_np.lora.rebase` instead.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def save(
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
+    if Path(path).suffix in FILES:  # their programs read the base's weights from the base itself
         full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
@@ -107,29 +107,30 @@ def save(
 
 
 def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
-    """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
+    """Return the model, frozen, with the adapter added to its layers and A and B trainable again.
 
     Parameters
     ----------
     model : tree
         A model of ours without adapters; it is not changed.
     adapter : path or Adapter
-        A directory as PEFT writes it, or the result of `load`.
+        An adapter in any format that `load` reads, or its result.
     names : callable, optional
-        As in `save`: from a path in the model to the name in the adapter.
+        As in `save`, a function from a path in the model to the module's name in the adapter.
     any_base : bool
-        Whether to continue if the model has a config and the adapter is for another kind of base.
+        Whether to continue if the model's config shows another kind of base than the adapter's.
 
     Returns
     -------
     tree
-        `lora_np.freeze` it for use, or `lora_np.fit` it to continue training.
+        The adapted model: freeze it for use (`lora_np.freeze`), or continue its training
+        (`lora_np.fit`).
 
     Raises
     ------
     FileError
-        If the adapter names a module that the model does not have, does not fit it, or is for
-        another kind of base.
+        If the adapter names a module that the model does not have, has updates of other shapes, or
+        is for another kind of base.
 
     See Also
     --------
@@ -154,9 +155,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
         )
     if base and not any_base:
         check_base(base, adapter)
-    check_start(adapter, with_base=True)
+    check_init(adapter, with_base=True)
     named = names or _own_name
-    waiting, turned = {*adapter, *adapter.full, *adapter.rows}, _stored_turned(model)
+    waiting, transposed = {*adapter, *adapter.full, *adapter.rows}, _transposed_layers(model)
     frozen = _on_their_base(freeze(model), adapter, named)
     nodes = [(named(path), node) for path, node in walk(frozen) if _arrays(node)]
     build = _Building(
@@ -170,7 +171,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
             if key in adapter and adapter[key].parameter:
                 layer = changed(layer, **{field: build.experts(key, old)})
             if key in adapter.full and (parameter != "weight" or name not in adapter):
-                new = build.replaced(key, old, field == "W" and path in turned)
+                new = build.replaced(key, old, field == "W" and path in transposed)
                 layer = changed(layer, **{field: new})
             waiting.difference_update({key} - adapter.rows.keys())
         waiting.discard(name)
@@ -182,7 +183,8 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
         adapter[name].check_everywhere(adapter)
         if rowed is not layer:
             raise FileError(
-                f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them"
+                f"{name!r} is adapted and has trained rows, which no layer here combines: merge it"
+                " into the base first"
             )
         return build.adapted(name, layer)
 
@@ -196,7 +198,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
 
 def _arrays(node: Any) -> dict[str, str]:
-    """The names of the arrays that a layer holds, and torch's names for them."""
+    """Map the fields of a layer that are arrays to torch's names of them."""
     own = vars(node) if is_dataclass(node) else {}
     names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {
@@ -205,7 +207,7 @@ def _arrays(node: Any) -> dict[str, str]:
 
 
 def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
-    """The frozen model with the weights that the adapter's file holds of what it adapts."""
+    """Replace base weights of a frozen model by the copies in the adapter's file."""
     theirs = {}
     for path, node in walk(model):
         key = f"{named(path)}.weight"
@@ -213,38 +215,34 @@ def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
             new = _fitting(key, adapter.full[key], node.W)
             if isinstance(node.W, np.ndarray) and not np.array_equal(new, node.W):
                 theirs[id(node.W)] = new
-    return (
-        replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array))
-        if theirs
-        else model
-    )
+    return replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array))
 
 
 def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
-    """The adapters in a model of ours, and everything else in it that is trained."""
+    """Collect the adapters of a model of ours, and its other trained parameters."""
     named = names or _own_name
     adapted = {path: node for path, node in walk(model) if isinstance(node, lora.ADAPTED)}
     inner = {
         join(path, "lora") for path, node in adapted.items() if isinstance(node, lora.DoRALinear)
     }
-    layers = {path: node for path, node in adapted.items() if path not in inner}  # part of a DoRA
+    layers = {path: node for path, node in adapted.items() if path not in inner}
     if not layers:
         raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    # by identity: of what shares them, the embedding comes first
+    # By identity, since a tied head shares the rows of its embedding, which comes first.
     rows: dict[int, tuple[str, TokenRows]] = {}
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
     for path, layer in layers.items():
         name = named(path)
         if name in modules:
-            raise FileError(f"names gives {name!r} to two layers; each needs its own")
+            raise FileError(f"names= gives two layers the name {name!r}; each needs its own")
         if isinstance(getattr(layer, "base", None), lora.Residual):
             how = "save lora_np.lora.rebase(model, original)"
-            raise FileError(f"the base of {name} is no longer W0 (PiSSA and OLoRA move it): {how}")
+            raise FileError(f"the base of {name} is not W0 any more (PiSSA, OLoRA): {how}")
         if isinstance(layer, lora.TrainableTokens):
             rows.setdefault(
-                id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows))))
+                id(layer.rows), (name, TokenRows(layer.tokens, in_memory(value(layer.rows))))
             )
             continue
         core = layer.lora if isinstance(layer, lora.DoRALinear) else layer
@@ -252,8 +250,8 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
         if isinstance(layer, lora.LoRAExperts):
             continue
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(core.base.W, np.ndarray):
-            # as PEFT does, since the vocabulary may have grown
-            full[f"{name}.weight"] = held(core.base.W)
+            # PEFT does so too, since the vocabulary may have grown.
+            full[f"{name}.weight"] = in_memory(core.base.W)
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
@@ -269,21 +267,20 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
 
 
 def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModule:
-    """What an adapted layer does to its base, from its A and B: those of ``core`` in a DoRA."""
+    """Describe an adapted layer; ``core`` has its A and B, which in a DoRA are one level down."""
     if isinstance(core, lora.LoRAExperts):
-        parts = {"A": held(value(core.A)), "B": held(value(core.B))}
+        parts = {"A": in_memory(value(core.A)), "B": in_memory(value(core.B))}
         return AdapterModule(parts, core.alpha, parameter=True)
     if not isinstance(core, (lora.LoRALinear, lora.LoRAEmbedding)):
         raise FileError(
-            f"{name} is a {type(layer).__name__}, which is not written to files: merge it"
+            f"{name} is a {type(layer).__name__}, which no adapter file can express: merge it"
         )
     m = None if core is layer else value(layer.m)
     A, B, c = value(core.A), value(core.B), None
     embedding = isinstance(core.base, Embedding)
-    # a head, with the embedding's factors
     if isinstance(layer, lora.LoRAEmbedding) and not embedding:
-        A, B = B.T, A.T
-    # PEFT knows them for all layers or for none
+        A, B = B.T, A.T  # a tied head, which has the embedding's factors
+    # In PEFT, either all layers have a bias of B or none.
     elif biased and isinstance(layer, lora.LoRALinear):
         c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
     return AdapterModule.of(A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding)
@@ -296,17 +293,17 @@ def _own_name(path: str) -> str:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
-    """Collect trained parameters outside adapters, the modules saved for them, and PEFT's ``bias``.
+    """Collect the trained parameters outside adapters, and the settings by which PEFT reads them.
 
-    And whether modules share what is trained.
+    Returns the parameters, ``modules_to_save``, ``bias`` and ``ensure_weight_tying``.
     """
     own = {id(leaf) for _, leaf in lora.adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))
-    nodes, turned = dict(walk(model)), _stored_turned(model)
+    nodes, transposed = dict(walk(model)), _transposed_layers(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
-    biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
+    biased: set[bool] = set()  # for every trained bias, whether its layer is adapted
     ties = any(
         isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values()
     )
@@ -319,53 +316,53 @@ def _trained_in_full(
         if field == "b" and (
             holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)
         ):
-            full[f"{name}.bias"] = held(value(leaf))
+            full[f"{name}.bias"] = in_memory(value(leaf))
             biased.add(holder in owner)
         elif holder in owner:
             raise FileError(
-                f"{path}: a weight that is adapted and trained too has no place in PEFT's format"
+                f"{path}: PEFT's format cannot express a weight that is both adapted and trained"
             )
         else:
-            # PEFT reads a module that is saved in full with all its parameters, trained or not.
+            # PEFT expects every parameter of a module in modules_to_save, trained or not.
             sharing = {id(nodes[holder]): holder for holder, _ in reversed(places)}
             ties = ties or len(sharing) > 1
             for holder in sharing.values():
                 saved.add(named(holder))
                 for ours, theirs in _arrays(nodes[holder]).items():
                     array = value(getattr(nodes[holder], ours))
-                    array = array.T if ours == "W" and holder in turned else array
-                    full[f"{named(holder)}.{theirs}"] = held(array)
+                    array = array.T if ours == "W" and holder in transposed else array
+                    full[f"{named(holder)}.{theirs}"] = in_memory(array)
     bias = "all" if False in biased else "lora_only" if biased else "none"
     return full, sorted(saved), bias, ties
 
 
 class _Building:
-    """The layers that an adapter makes of a model's, and what they share."""
+    """Build the adapted layers of a model, and share tensors between tied layers."""
 
     def __init__(self, adapter: Adapter, tables: Mapping[int, str]) -> None:
         self.adapter = adapter
-        self.embeddings = tables  # names by their arrays
+        self.embeddings = tables  # the names of embeddings, by the identity of their arrays
         self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}
         self.made: dict[str | int | tuple[str, str], Tensor] = {}
 
     def tensor(self, place: str | int | tuple[str, str], array: Array) -> Tensor:
-        """The one for a place, if it holds these numbers."""
+        """Return the tensor already made for ``place`` if its entries are equal, or a new one."""
         made = self.made.setdefault(place, Tensor(array))
         return made if np.array_equal(value(made), array) else Tensor(array)
 
-    def replaced(self, key: str, old: Array, turned: bool) -> Tensor:
-        """What is trained instead of an array: of what shares it too, if the adapter ties them."""
+    def replaced(self, key: str, old: Array, transposed: bool) -> Tensor:
+        """Return the trainable tensor that replaces an array; tied layers share it."""
         place = id(old) if id(old) in self.tables else key
-        return self.tensor(place, _fitting(key, self.adapter.full[key], old, turned))
+        return self.tensor(place, _fitting(key, self.adapter.full[key], old, transposed))
 
     def factors(self, name: str, dtype: npt.DTypeLike) -> tuple[Tensor | Array, Tensor]:
-        """B and A of a module."""
+        """Return B (d, r) and A (r, k) of a module; B is frozen if MiCA trained the adapter."""
         B, A = (getattr(self.adapter[name], part).astype(dtype) for part in "BA")
         frozen = self.adapter.raw.get("init_lora_weights") == "mica"
         return B if frozen else self.tensor((name, "B"), B), self.tensor((name, "A"), A)
 
     def experts(self, key: str, W: Array) -> lora.LoRAExperts:
-        """The weights of a layer's experts with their factors."""
+        """Put the adapter's factors beside the stacked weights of a layer's experts."""
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
             raise FileError(
@@ -375,7 +372,7 @@ class _Building:
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
     def with_rows(self, name: str, layer: T) -> T | lora.TrainableTokens:
-        """The layer with trained rows, if it or the embedding that it is tied to has any."""
+        """Return the layer with trained rows, if it or its tied embedding has any."""
         own = name
         if f"{name}.weight" not in self.adapter.rows:
             own = self.embeddings.get(id(getattr(layer, "W", None)), "")
@@ -385,28 +382,27 @@ class _Building:
         vocab, d = layer.W.shape
         if (width := new.shape[1]) != d or max(tokens) >= vocab:
             raise FileError(
-                f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {width} numbers"
+                f"{own!r} of shape {(vocab, d)} has no row {max(tokens)} of {width} entries"
             )
         rows = new.single().astype(layer.W.dtype)
         return lora.TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
 
     def adapted(self, name: str, layer: Any) -> Any:
-        """The layer with its adapter."""
+        """Return the layer with its adapter."""
         module, dtype = self.adapter[name], layer.W.dtype
         d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
         if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
-            kind, here = (
-                "an embedding" if module.embedding else "a linear layer",
-                type(layer).__name__,
+            kind = "an embedding" if module.embedding else "a linear layer"
+            here = f"{type(layer).__name__} {layer.W.shape}"
+            raise FileError(
+                f"{name!r} adapts {kind} of shape {module.shape}, which does not fit {here}"
             )
-            shape = f"shape {module.shape}, which does not fit {here} {layer.W.shape}"
-            raise FileError(f"{name!r} adapts {kind} of {shape}")
-        alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
+        alpha = module.scale * module.rank  # the scale of our layers is always alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:
                 raise FileError(
-                    f"{name!r}: DoRA of an embedding is not supported in a model of ours"
+                    f"{name!r}: DoRA on an embedding is not supported in a model of lora_np"
                 )
             return lora.LoRAEmbedding(layer, A, B, alpha)
         table = self.tables.get(id(layer.W), "")
@@ -414,10 +410,8 @@ class _Building:
             of_B, of_A = self.factors(table, dtype)
             if np.array_equal(value(of_B), value(A).T) and np.array_equal(value(of_A), value(B).T):
                 return lora.LoRAEmbedding(layer, of_A, of_B, alpha)
-        if began := self.adapter.start:
-            B0, A0 = lora.STARTS[began](
-                value(layer.W).astype(np.float64), module.rank, module.scale
-            )
+        if init := self.adapter.init:
+            B0, A0 = lora.STARTS[init](value(layer.W).astype(np.float64), module.rank, module.scale)
             layer = lora.Residual(
                 (value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b
             )
@@ -429,8 +423,8 @@ class _Building:
         return lora.DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
-def _stored_turned(model: Any) -> Collection[str]:
-    """Paths of the layers whose W transformers keeps as inputs by outputs (GPT-2's Conv1D)."""
+def _transposed_layers(model: object) -> Collection[str]:
+    """List the paths of layers whose W transformers stores as inputs by outputs (GPT-2's)."""
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping) or config.get("model_type") not in family_names():
         return ()
@@ -438,10 +432,10 @@ def _stored_turned(model: Any) -> Collection[str]:
 
 
 def _fitting(
-    key: str, stored: Stored, old: Array | Tensor | Quantised, turned: bool = False
+    key: str, stored: Stored, old: Array | Tensor | Quantised, transposed: bool = False
 ) -> Array:
-    """An array of the file, as the one of the model that it replaces."""
-    new = stored.single().T if turned else stored.single()
+    """Read a tensor of the file in the shape and dtype of the array that it replaces."""
+    new = stored.single().T if transposed else stored.single()
     if new.shape != old.shape:
         raise FileError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
     return new.astype(old.dtype)

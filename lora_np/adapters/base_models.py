@@ -1,4 +1,4 @@
-"""Check that checkpoints and adapters have the same base: a wrong one would load and do nothing."""
+"""Check that checkpoints and adapters have the same base; a wrong one may load and do nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lora_np.files import FileError, open_regular, read_json
 from lora_np.hub import located
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
-MERGED = "merged_adapters"  # in the config of a merged model: digests of their weights
+MERGED = "merged_adapters"  # a merged model's config lists the digests of its adapters here
 _INSIST = "; pass any_base=True (--any-base) to insist"
-# Where both configs say it: versions of transformers leave some of these out.
+# Fields that must be equal if both configs have them: some versions of transformers omit some.
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
@@ -31,8 +31,8 @@ _SAME = (
     "sliding_window",
     "tie_word_embeddings", "n_embd", "n_layer", "n_head", "d_model", "num_layers",
 )  # fmt: skip
-# what follows the family in a class name of transformers: GPT2LMHeadModel, Gemma3TextModel,
-# LlamaForCausalLM
+# The part of a class name of transformers after the family, as in GPT2LMHeadModel,
+# Gemma3TextModel and LlamaForCausalLM.
 _TASK = re.compile(r"(Text|Vision|Audio|Language|LMHead|DoubleHeads|Encoder)*(Model|For[A-Z]\w*)$")
 
 
@@ -41,15 +41,15 @@ def check_pair(
     tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
-    """Refuse checkpoints of different models or widths, or whose module names are unknown.
+    """Refuse checkpoints of different models or widths, and models whose module names are unknown.
 
-    A vocabulary may have grown, and a head may be new.
+    The vocabulary may have grown, and a head may have been added.
     """
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
         raise FileError(
-            f"{tuned.path}: the naming of modules of a {tuned.config.get('model_type')!r} model is "
-            f"not known here: an adapter might change nothing{_INSIST}"
+            f"{tuned.path}: the module names of a {tuned.config.get('model_type')!r} model are not "
+            f"known here, so an adapter might change nothing{_INSIST}"
         )
     for name, (one, other) in shapes.items():
         if one and one[1:] != other[1:]:
@@ -57,10 +57,10 @@ def check_pair(
 
 
 def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
-    """Refuse a base of another kind than the adapter's; a note if the adapter does not say which.
+    """Refuse a base of another kind than the adapter's; return a note if that is unknown.
 
-    It can say so by the path of its base, if that is on this disk, and by the class that PEFT
-    recorded. A name on the hub proves nothing either way.
+    The adapter may give the path of its base, if that is on this disk, or the class that PEFT
+    recorded. The name of a model on the hub proves nothing either way.
     """
     config, path = base.config, base.path
     if MERGED in config and adapter.path and digest_of(adapter.path) in str(config[MERGED]):
@@ -73,15 +73,15 @@ def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
     home = located(named)
     config_path = home / "config.json"
     if named and config_path.is_file():
-        wanted = config if path == home else read_json(config_path)  # which is open already
+        wanted = config if path == home else read_json(config_path)
         if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
             wanted = {**wanted, "model_type": "llama"}
         _same(wanted, config_path.parent, config, path)
     elif not (theirs and ours) and (not named or Path(named).name != Path(path).name):
-        said_so = (
+        which = (
             f"names its base {named!r}, which is not here" if named else "does not name its base"
         )
-        return (f"the adapter {said_so}: only the names and shapes of modules were compared",)
+        return (f"the adapter {which}: only the names and shapes of modules were compared",)
     return ()
 
 
@@ -93,29 +93,28 @@ def check_bases(sources: Sequence[Adapter]) -> None:
         if known := _class_of(source):
             classes.setdefault(known[1], (source, f"a {known[0]}"))
         if name := _base_of(source):
-            bases.setdefault(
-                os.path.normpath(name), (source, f"the base {os.path.normpath(name)!r}")
-            )
-    for told in (classes, bases):
-        if len(told) > 1:
-            (first, one), (second, other), *_ = told.values()
+            name = os.path.normpath(name)
+            bases.setdefault(name, (source, f"the base {name!r}"))
+    for different in (classes, bases):
+        if len(different) > 1:
+            (first, one), (second, other), *_ = different.values()
             raise FileError(f"{second}: is for {other}, but {first} is for {one}{_INSIST}")
 
 
 def digest_of(adapter: Path) -> str:
-    """Tell an adapter on this disk from others, by its weights."""
+    """Compute the SHA-256 digest of the file with an adapter's weights."""
     with open_regular(weights_file(adapter)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _base_of(adapter: Adapter) -> str | None:
-    """The adapter's name for its base, if it has one."""
+    """Return the path or name of the base in the adapter's config, if it has one."""
     name = adapter.raw.get("base_model_name_or_path")
     return name if isinstance(name, str) and name else None
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:
-    """The class that PEFT records if it is given no task, and its family."""
+    """Return the base's class, which PEFT records if it is given no task, and its family."""
     mapping = adapter.raw.get("auto_mapping")
     mapping = mapping if isinstance(mapping, Mapping) else {}
     name, library = str(mapping.get("base_model_class")), str(mapping.get("parent_library"))
@@ -124,38 +123,38 @@ def _class_of(adapter: Adapter) -> tuple[str, str] | None:
 
 
 def _family(name: str) -> str:
-    """The family's part of a class name; empty if the name does not have that form."""
+    """Return the family in a class name of transformers, or "" if it has another form."""
     task = _TASK.search(name)
     return name[: task.start()] if task and not name.startswith("Auto") else ""
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
-    """Name the families that a base may belong to; none if its config does not say."""
+    """List the families that a base may belong to; none if its config does not say."""
     kind, architectures = config.get("model_type"), config.get("architectures")
     families = (
         {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
     )
     if str(kind) in family_names():
         families.add(_family(f"{family_of(str(kind)).classes}Model"))
-    if kind == "llama" and not architectures:  # llama.cpp calls Mistral's models llama too
+    if kind == "llama" and not architectures:  # llama.cpp's name for Mistral's models too
         families.add("Mistral")
     return families - {""}
 
 
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: StrPath) -> None:
+    """Refuse configs that differ in a field of `_SAME`."""
     for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            # an adapter of a model whose head has the embedding's weight fits one whose head has
-            # its own
+            # An adapter for a model with tied embeddings also fits one with a separate head.
             same = (
                 None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
             )
             if isinstance(ours, float) and isinstance(others, float):
-                # GGUF holds them in single precision
+                # GGUF stores such fields in single precision.
                 same = math.isclose(ours, others, rel_tol=1e-6)
             if not same:
                 name = f"{place}.{key}" if place else key

@@ -1,4 +1,4 @@
-"""The weights of a base model with an adapter applied, tensor by tensor."""
+"""Compute the weights of a base model with an adapter applied, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lora_np import hub, lora
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Stored,
+    TokenRows,
+    check_init,
+    in_memory,
+)
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.scaling import parted, widened
+from lora_np.adapters.scaling import parted, zero_padded
 from lora_np.checks import Array, Rng, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.hub import directory
 from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
-ENOUGH = 0.9  # the least share of an update that rounding should leave
-BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
+ENOUGH = 0.9  # warn if rounding leaves a smaller share of the update
+BLOCK = 2**20  # entries processed at a time, so that a second weight never has to fit in memory
 
 
 class MergeLoss(NamedTuple):
-    """What a merge did to tensors: maxima, and sums over entries.
+    """Statistics of merged tensors: maxima and sums over their entries.
 
-    W0 is a weight, dW its exact update, Q what was written.
+    W0 is a base weight, dW its exact update, and Q the rounded result that was written.
     """
 
     change: float = 0.0  # max |Q - W0|
@@ -37,11 +44,11 @@ class MergeLoss(NamedTuple):
     weight: float = 0.0  # <W0, W0>
     update: float = 0.0  # <dW, dW>
     kept: float = 0.0  # <Q - W0, dW>
-    held: float = 0.0  # <W0, dW>, about 0 if W0 does not hold the update already
+    overlap: float = 0.0  # <W0, dW>: about 0 unless W0 already contains the update
 
     @classmethod
     def of(cls, W0: Array, dW: Array, Q: Array) -> Self:
-        """Measure one tensor, or a part of it."""
+        """Measure a tensor, or some of its rows."""
         W0 = W0.astype(dW.dtype, copy=False)
         moved = Q - W0
         change, rounding = (float(np.abs(x).max()) for x in (moved, moved - dW))
@@ -51,66 +58,62 @@ class MergeLoss(NamedTuple):
 
     @classmethod
     def together(cls, parts: Iterable[Self]) -> Self:
-        """Put together what was measured of several tensors, or parts of one."""
+        """Combine the statistics of several tensors, or of parts of one."""
         change, rounding, *sums = zip(cls(), *parts, strict=True)
         return cls(max(change), max(rounding), *map(sum, sums))
 
     @property
     def shares(self) -> tuple[float, float]:
-        """The share of the update that is left, and of the entries that are the base's."""
+        """The share of the update that rounding left, and the share of unchanged entries."""
         kept = self.kept / self.update if self.update else 1.0
         return kept, self.unmoved / max(1, self.parameters)
 
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
+    """The change of a tensor: ``module`` acts on ``initial``, in which ``rows`` are replaced."""
 
-    start: Stored  # of the dtype that the result is to have
+    initial: Stored  # in the dtype that the result will have
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # what the module acts on: a tensor of a parameter
+    # the parameter that the module changes, and the tensor of it that is this one
     parameter: Parameter | None = None
     tensor: str = ""
-    # whether the adapter says that linear weights are stored as inputs by outputs
-    turned: bool = False
-    # the initialisation that took the module's first factors out of the weight
-    began: str | None = None
+    fan_in_fan_out: bool = False  # what the adapter says of its base
+    # the initialisation that subtracted the module's first factors from the weight
+    init: str | None = None
 
     def result(
         self, place: str, dtype: str | None = None, rng: Rng = None
     ) -> tuple[Array, MergeLoss | None]:
-        """Return the tensor rounded to ``dtype``, and what that did to an update."""
-        dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
-        if dtype != W.dtype.name:  # it will hold what is rounded to `dtype`
+        """Return the tensor rounded to ``dtype``, with statistics if a module changed it."""
+        dtype, module, W = dtype or self.initial.dtype, self.module, self.initial.read()
+        if dtype != W.dtype.name:  # W must be able to represent values rounded to `dtype`
             least = dtype if dtype == "float64" else "float32"
             W = W.astype(np.promote_types(W.dtype, least), copy=False)
         if self.rows is not None:
-            W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
+            W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.initial.dtype)
         if module is None:
             if not np.isfinite(W).all():
-                raise FileError(f"{place} is replaced by what is not finite")
+                raise FileError(f"{place} is replaced by values that are not finite")
             return W, None
         module.check_everywhere(place)
         if dtype not in hub.ALL_FLOATS:
-            raise FileError(f"{place} is stored as {dtype}, into which nothing can be merged")
+            raise FileError(f"{place} is stored as {dtype}; only floats can be merged into")
         maps = self.oriented(place, W, module)
-        if self.began:
-            module = from_start(module, maps, self.began)
+        if self.init:
+            module = relative_to_base(module, maps, self.init)
         return W, add_update(place, maps, module, dtype=dtype, rng=rng)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
         """Return the tensor before the change, in float32 or better, oriented for ``module``."""
-        return self.oriented(place, self.start.single(), module)
+        return self.oriented(place, self.initial.single(), module)
 
     def oriented(self, place: str, W: Array, module: AdapterModule) -> Array:
-        """See a tensor as the module's maps, outputs by inputs: (d, k) or a stack of those."""
+        """View a tensor as the module's matrices, outputs by inputs: (d, k) or a stack of them."""
         assert self.parameter is not None
         if module.kernel and module.groups > 1:
-            why = (
-                "takes each group's inputs alone, while PEFT's update takes all: that cannot be"
-                " merged"
-            )
+            why = "cannot be merged: PEFT's update has the inputs of all groups"
             raise FileError(f"{place}: a convolution in {module.groups} groups {why}")
         return self.parameter.oriented(
             self.tensor,
@@ -118,62 +121,63 @@ class Change:
             module.shape,
             kernel=bool(module.kernel),
             embedding=module.embedding,
-            turned=self.turned,
+            transposed=self.fan_in_fan_out,
         )
 
 
 @dataclass(frozen=True)
 class Merging:
-    """The tensors of a base with an adapter applied."""
+    """A base with an adapter applied: which tensors change, and how."""
 
     source: OpenModel
     update: Adapter
 
     def __post_init__(self) -> None:
-        check_start(self.update, with_base=True)
-        if self.update.start == "olora" and self.update.fan_in_fan_out:
+        check_init(self.update, with_base=True)
+        if self.update.init == "olora" and self.update.fan_in_fan_out:
             raise FileError(
-                f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks"
+                f"{self.update}: OLoRA with fan_in_fan_out is not supported, as PEFT ignores the"
+                " orientation"
             )
 
     @cached_property
     def named(self) -> Callable[[str], str]:
-        """From the adapter's name of a parameter to that of the tensor in the base."""
+        """A function from the adapter's name of a parameter to the base's name of the tensor."""
         return self.source.naming([weight_name(*item) for item in self.update.modules.items()])
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """The tensor of each adapted module in the base."""
+        """The base's tensor for each adapted module."""
         modules = self.update.modules
         wanted = [weight_name(*item) for item in modules.items()]
         return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
-        """A tensor as the adapter makes it, in float64, before it is rounded."""
+        """Compute a tensor of the adapted model in float64, without rounding it."""
         if name not in self.changes:
             return self.source.read(self.source.tied.get(name, name))
         return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
 
     @cached_property
     def changes(self) -> dict[str, Change]:
-        """Every tensor that will not be the base's, by its name in the base."""
+        """Every tensor that differs from the base's, by its name in the base."""
         named, tied = self.named, self.source.tied
         changes = {named(name): self._replacement(name) for name in self.update.full}
         for name, rows in self.update.rows.items():
             old = changes.get(named(name)) or self._original(named(name), name)
-            shape = old.start.shape
+            shape = old.initial.shape
             d, k = shape if len(shape) == 2 else (0, 0)
             more = max(0, max(rows.tokens) + 1 - d)
             if rows.new.shape[1] != k or not {*range(d, d + more)} <= {*rows.tokens}:
                 raise FileError(
                     f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
                     f"{self.update} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} "
-                    "numbers"
+                    "entries"
                 )
-            start = widened(old.start, 0, (0, more)) if more else old.start
-            changes[named(name)] = replace(old, start=start, rows=rows)
-        adapted, began = {*self.weights.values()}, self.update.start
-        turned = self.update.fan_in_fan_out
+            initial = zero_padded(old.initial, 0, (0, more)) if more else old.initial
+            changes[named(name)] = replace(old, initial=initial, rows=rows)
+        adapted, init = {*self.weights.values()}, self.update.init
+        fan_in_fan_out = self.update.fan_in_fan_out
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
         before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
         for name, module in self.update.modules.items():
@@ -184,8 +188,8 @@ class Merging:
                     module=part,
                     parameter=parameter,
                     tensor=target,
-                    turned=turned,
-                    began=began,
+                    fan_in_fan_out=fan_in_fan_out,
+                    init=init,
                 )
         full = {named(name): stored for name, stored in self.update.full.items()}
         whole = [
@@ -194,7 +198,7 @@ class Merging:
         same = {
             name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())
         }
-        # Rows, and biases, are replaced in what modules share, as PEFT ties them.
+        # Replaced rows and biases stay shared, since PEFT ties them; other changes untie.
         moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (
             adapted | full.keys()
         )
@@ -203,25 +207,22 @@ class Merging:
         ):
             if not self.source.can_untie:
                 every = ", ".join({**before, **tied})
-                why = (
-                    "and models of this type have the same numbers in all of them: that cannot be"
-                    " merged"
-                )
                 raise FileError(
-                    f"{self.source.path}: {self.update} changes one of {every} alone, {why}"
+                    f"{self.source.path}: {self.update} changes only one of {every}, but models of"
+                    " this type always share them: it cannot be merged"
                 )
             return {name: before[owner] for name, owner in tied.items()} | changes
         return {name: change for name, change in changes.items() if name not in same}
 
     @cached_property
     def vocabulary(self) -> tuple[int, int] | None:
-        """The numbers of tokens of the base and of the result, if the adapter changes it."""
+        """The vocabulary sizes of the base and of the result, if the adapter changes the size."""
         source, sizes = self.source, {}
         for name in (*source.places, *self.changes):
             owner = source.tied.get(name, name)
             if name.rpartition(".")[0].endswith(peft.VOCABULARY) and owner in source:
                 old = source.info(owner).shape[0]
-                new = self.changes[name].start.shape[0] if name in self.changes else old
+                new = self.changes[name].initial.shape[0] if name in self.changes else old
                 sizes[name] = old, new
         changed = {pair for pair in sizes.values() if pair[0] != pair[1]}
         if not changed:
@@ -237,10 +238,9 @@ class Merging:
     def _parts(
         self, name: str, module: AdapterModule
     ) -> Iterator[tuple[Parameter, str, AdapterModule]]:
-        """List the tensors that a module changes, and by what.
+        """Yield each tensor that a module changes, with its parameter and its part of the update.
 
-        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by
-        themselves.
+        A checkpoint may store a layer's experts one by one, and fused projections separately.
         """
         source, parameter = self.source, self._parameter(weight_name(name, module))
         experts = {place.expert for place in parameter.places.values()}
@@ -263,27 +263,26 @@ class Merging:
             if (bias := self._parameter(f"{name}.bias")).tensor in source:
                 column = module.tuned.on((module.shape[0], 1))
                 yield bias, bias.tensor, replace(module, tuned=column)
-        elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
+        elif "bias" in module.parts:  # scale * bias is the update of a matrix with one column
             trained, bias = module.parts["bias"], self._parameter(f"{name}.bias")
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
             factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             if bias.tensor not in source and bias.tensor not in source.tied:
-                why = (
-                    "to add the bias of B to, and PEFT cannot merge it either: train without"
-                    " lora_bias"
+                raise FileError(
+                    f"{source.path}: has no {bias.tensor!r} to which the bias of B could be added;"
+                    " PEFT cannot merge it either: train without lora_bias"
                 )
-                raise FileError(f"{source.path}: has no {bias.tensor!r} {why}")
             yield bias, bias.tensor, AdapterModule(factors, alpha=module.scale)
 
     def _parameter(self, name: str) -> Parameter:
-        """The base's parameter that the adapter calls so, or one of a single tensor."""
+        """Find the base's parameter for an adapter's name, or make one of a single tensor."""
         if found := self.source.parameters.get(name):
             return found
         tensor = self.named(name)
         return Parameter(self.source, name, {tensor: Place(name)})
 
     def _sides(self, parameter: Parameter) -> tuple[int, ...]:
-        """Outputs and inputs of a linear weight, however it is stored."""
+        """Return the numbers of outputs and inputs of a linear weight, however it is stored."""
         module = self.source.module_of(parameter.name)
         unsure = (
             self.source.described is None and self.update.fan_in_fan_out and not module.transposed
@@ -291,7 +290,7 @@ class Merging:
         return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
-        """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
+        """Describe a tensor of the base that stays as it is; bitsandbytes' become float32."""
         source = self.source
         if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
@@ -313,7 +312,7 @@ class Merging:
             raise FileError(
                 f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
             )
-        # its rows may be replaced, and it may be in memory
+        # A copy, since rows may be replaced in place and the array may be the caller's.
         return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
 
     def _original(self, target: str, name: str) -> Change:
@@ -327,39 +326,41 @@ class Merging:
         )
 
 
-def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
-    """Give the update of ``W`` (d, k) without the part that it started with, at twice the rank.
+def relative_to_base(module: AdapterModule, W: Array, init: str) -> AdapterModule:
+    """Return the update of ``W`` (d, k) minus its first factors, as a module of twice the rank.
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
-    B0, A0 = lora.STARTS[start](W.astype(np.float64), module.rank, module.scale)
+    B0, A0 = lora.STARTS[init](W.astype(np.float64), module.rank, module.scale)
     B, A = module.factors()
     b, a = (module.parts[part].dtype for part in "BA")
-    return module.with_factors(B=held(np.hstack([B, -B0]), b), A=held(np.vstack([A, A0]), a))
+    return module.with_factors(
+        B=in_memory(np.hstack([B, -B0]), b), A=in_memory(np.vstack([A, A0]), a)
+    )
 
 
 def weight_name(name: str, module: AdapterModule) -> str:
-    """The parameter that a module of an adapter changes."""
+    """Return the name of the parameter that a module of an adapter changes."""
     return name if module.parameter else f"{name}.weight"
 
 
 def add_update(
     place: str, W: Array, module: AdapterModule, *, dtype: str, rng: Rng = None
 ) -> MergeLoss:
-    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` rounded to ``dtype``.
+    """Overwrite ``W``, (d, k) or a stack, with ``W0 + scale * B A`` rounded to ``dtype``.
 
-    Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its
+    The sum is computed in a higher precision than ``dtype``. With DoRA each row is scaled to its
     magnitude.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
     change = changing(module, W, wide)
     magnitude, measured = module.magnitude, []
     step = max(1, BLOCK // W.shape[-1])
-    # what is not finite is refused below
+    # Results that are not finite are refused below.
     with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
-            for start in range(0, W.shape[-2], step):
-                rows = (*index, slice(start, start + step))
+            for first in range(0, W.shape[-2], step):
+                rows = (*index, slice(first, first + step))
                 update = change(rows)
                 exact = W[rows] + update
                 if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
@@ -367,39 +368,35 @@ def add_update(
                     update = exact - W[rows]
                 stored = hub.rounded(exact, dtype, rng)
                 if not np.isfinite(stored).all():
-                    raise FileError(
-                        f"{place} is not finite when it is merged; its dtype is {dtype}"
-                    )
+                    raise FileError(f"{place} is not finite after merging in dtype {dtype}")
                 measured.append(MergeLoss.of(W[rows], update, stored))
                 W[rows] = stored
     return MergeLoss.together(measured)._replace(tensors=1)
 
 
 def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
-    """Say how much of the update is left, and what to do if that is little."""
+    """Describe how much of the update rounding left; ``offer`` says what to do if it is little."""
     every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
     kept, unmoved = every.shares
     notes = [
-        f"share of the update kept: {kept:.2f}; {unmoved:.1%} of the entries are the base's;"
+        f"share of the update kept: {kept:.2f}; {unmoved:.1%} of the entries are unchanged;"
         f" largest rounding error {every.rounding:.3g}"
     ]
-    if abs(every.held - every.update) < 0.1 * every.update:  # of another update it holds about 0
-        notes.append(f"{merging.source.path} seems to hold the update of {merging.update} already")
+    if abs(every.overlap - every.update) < 0.1 * every.update:
+        notes.append(f"{merging.source.path} seems to contain {merging.update} already")
     if None not in parts and not every.change:
-        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
+        notes.append("nothing has changed: every update is zero, or rounds to zero in its dtype")
     elif kept < ENOUGH:
-        notes.append(
-            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
-        )
+        notes.append(f"rounding loses much of the update: {offer}, or --rounding random --seed 0")
     return notes
 
 
 def changing(
     module: AdapterModule, W: Array, wide: np.dtype[Any]
 ) -> Callable[[tuple[int | slice, ...]], Array]:
-    """The update of the rows at an index."""
+    """Return a function that computes the update of the rows at an index."""
     if module.tuned:
         update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
@@ -409,7 +406,7 @@ def changing(
 
 
 class Based(NamedTuple):
-    """An adapter on its base, with readers of weights (d, k) and of biases that it moves."""
+    """An adapter on its base, with readers of the adapted weights (d, k) and changed biases."""
 
     adapter: Adapter
     weights: Mapping[str, Reader]
@@ -418,7 +415,7 @@ class Based(NamedTuple):
 
 
 def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: bool = False) -> Based:
-    """The adapter on a base model in a directory; without one, as it is."""
+    """Give an adapter the weights of its base, a directory; without a base, it stays as it is."""
     if base is None:
         return Based(adapter, {}, {}, ())
     source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))
@@ -429,7 +426,7 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     biases: dict[str, Callable[[], tuple[Array, MergeLoss | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
-        if (change := merging.changes.get(target)) is None:  # it is not one tensor
+        if (change := merging.changes.get(target)) is None:  # the weight is in several tensors
             continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)

@@ -1,4 +1,4 @@
-"""Predict how programs run an adapter."""
+"""Predict how each program will run an adapter."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from lora_np.adapters.rules import (
     ALL,
     CheckedModule,
     grouped,
-    judged,
+    predictions,
     runtimes,
 )
 from lora_np.adapters.values import Fault, missing, shortened, value_faults
 from lora_np.checks import choice
-from lora_np.files import read_json
 from lora_np.hub import open_pickle, safetensors
 from lora_np.models import Base, open_base, peft
 from lora_np.table import Table
@@ -39,14 +38,13 @@ class Checked(Findings[CheckedModule]):
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of CheckedModule
-        One for each program and module.
+        A prediction for each program and module.
     notes : tuple of str
-        The version and the date of each program's rules, where they are from, and the command that
-        would help.
+        The version, date and source of each program's rules, and the command that would help.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     fine : bool
         Whether every program runs every module as PEFT does.
     """
@@ -55,9 +53,9 @@ class Checked(Findings[CheckedModule]):
 
     @property
     def table(self) -> Table:
-        """One row for each program and status, with the names of the modules."""
+        """The predictions with one line for each program and status, which lists the modules."""
         everything = len({row.module for row in self.rows} - {ALL})
-        rows = [
+        records = [
             (
                 row.runtime,
                 f"all {everything}" if len(names) == everything > 1 else shortened(names),
@@ -65,50 +63,50 @@ class Checked(Findings[CheckedModule]):
             )
             for row, names in grouped(self.rows).items()
         ]
-        return Table(self.headings, rows, title=self.title, notes=self.notes)
+        return Table(self.headings, records, title=self.title, notes=self.notes)
 
     def to_json(self) -> str:
-        """For programs: every row, with all its fields."""
+        """Write every prediction as JSON, with all its fields."""
         return Table(CheckedModule._fields, self.rows, title=self.title, notes=self.notes).to_json()
 
 
 def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) -> Checked:
-    """Predict how programs run an adapter: what they refuse, ignore, or run at a wrong scale.
+    """Predict how programs will run an adapter: what they refuse, ignore, or scale wrongly.
 
     Parameters
     ----------
     adapter : path or Adapter
-        In any format that `load` reads.
+        An adapter in any format that `load` reads.
     runtime : str
         "peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx"; for files of image models
         "diffusers", "comfyui"; or "all" of these.
     base : path or mapping, optional
-        The base model or its config: with it, names are compared, and tied weights are known.
+        The base model or its config, which shows whether names match and which weights are tied.
 
     Returns
     -------
     Checked
-        A row for each program and module; `Checked.fine` is the verdict.
+        A prediction for each program and module; `Checked.fine` is the verdict.
 
     Raises
     ------
     FileError
         If the adapter is damaged.
     ValueError
-        If the runtime is not known.
+        If the runtime is unknown.
 
     See Also
     --------
-    repair : What fixes names.
-    convert : What fixes most of the rest.
+    repair : Fix the names of modules.
+    convert : Fix most other problems.
 
     Notes
     -----
-    The rules are those of the version that a note names, from ``runtimes.toml`` in this package,
-    and the places where a program can adapt an architecture are those of its own source, in
-    ``places.json``. Without a base, only the names of a Llama are known. Every value is read. A
-    directory for PEFT is judged for llama.cpp as its own converter writes it, and for mlx-lm as a
-    script that renames its tensors.
+    A note names the version of each program to which the rules apply (``runtimes.toml`` in this
+    package). The modules that a program can adapt in an architecture were read from its source
+    (``places.json``). Without a base, only the module names of a Llama are known. Every value is
+    read. For llama.cpp, a directory of PEFT is checked as llama.cpp's converter would write it; for
+    mlx-lm, as if a script had renamed its tensors.
 
     Examples
     --------
@@ -134,7 +132,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     programs = {
         name: rules
         for name, rules in runtimes().items()
-        # of image models, or of language models
+        # "all" means the programs for image models, or those for language models.
         if runtime == name
         or (
             runtime == "all" and rules["reads"] and ("kohya" in rules["reads"]) == (form == "kohya")
@@ -148,29 +146,29 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
         read = without_copies(read, base_of(read, known))
         faults = [*((ALL, fault) for fault in missing(read, known)), *value_faults(read)]
         faults += _unselected(path, read) if path and form == "mlx" else []
-    rows = judged(read, form, known, programs, faults)
+    records = predictions(read, form, known, programs, faults)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
     if runtime == "all":
         others = [name for name, x in runtimes().items() if x["reads"] and name not in programs]
-        notes.append(f"not asked, since they run other models: {', '.join(others)}")
+        notes.append(f"not checked, since they run other models: {', '.join(others)}")
     if read.around:
         notes.append(f"names are not as their program writes them: {', '.join(read.around)}")
-    notes += _advice(rows, adapter, form, base)
-    fine = all(row.status == "fine" for row in rows)
-    return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
+    notes += _advice(records, adapter, form, base)
+    fine = all(row.status == "fine" for row in records)
+    return Checked(f"Check of {adapter}", records, tuple(notes), headings, fine)
 
 
 def _empty(file: Path) -> list[tuple[str, Fault]]:
-    """List the tensors without elements, which no program loads."""
-    why = "empty: not gathered when it was saved, as under DeepSpeed ZeRO-3"
+    """List the empty tensors of a file, which no program loads."""
+    why = "empty: not gathered before it was saved, as with DeepSpeed ZeRO-3"
     tensors = (open_pickle if file.suffix == ".bin" else safetensors.open)(file).tensors
     return [(key, Fault("empty", why)) for key, info in tensors.items() if 0 in info.shape]
 
 
 def _unselected(folder: Path, adapter: Adapter) -> Iterator[tuple[str, Fault]]:
-    """List modules that mlx-lm leaves as they are, by its settings for the adapter."""
-    keys = read_json(folder / peft.NAME).get("lora_parameters", {}).get("keys")
-    why = "lora_parameters.keys do not select it: the tensor has no place in the model"
+    """Yield the modules that mlx-lm does not adapt, because its settings do not select them."""
+    keys = peft.read(folder).get("lora_parameters", {}).get("keys")
+    why = "lora_parameters.keys do not select it, so mlx-lm has no layer for the tensor"
     for name, module in adapter.items():
         path = module.parts["A"].key.removesuffix(".lora_a")
         inner = path.partition(".layers.")[2].partition(".")[2]
@@ -178,21 +176,21 @@ def _unselected(folder: Path, adapter: Adapter) -> Iterator[tuple[str, Fault]]:
             yield name, Fault("refused", why)
 
 
-OWN_BASE = "use the base that it was trained on"  # of runtimes.toml: no command gives other shapes
+OWN_BASE = "use the base that it was trained on"  # a fix in runtimes.toml that is no command
 
 
 def _advice(
-    rows: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
+    records: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
 ) -> list[str]:
-    """Name the command that helps most programs; names come before all else."""
-    rows = [*rows]
-    if any(row.fix == OWN_BASE for row in rows):
+    """Name the command that helps most programs; wrong names must be fixed first."""
+    records = [*records]
+    if any(row.fix == OWN_BASE for row in records):
         return [f"what would help: {OWN_BASE}"]
-    fixes = {(row.runtime, row.fix) for row in rows if row.fix.startswith("lora-np")}
+    fixes = {(row.runtime, row.fix) for row in records if row.fix.startswith("lora-np")}
     if not fixes:
         return []
     votes = Counter(fix for _, fix in fixes)
-    # of equal votes, what stays in the format; then by name, so that the answer is always the same
+    # On a tie, prefer the command that keeps the format, then the last by name.
     best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
     verb, *options = best.split(" ", 2)[1:]
     model = base if isinstance(base, (str, os.PathLike)) else "MODEL"

@@ -1,4 +1,4 @@
-"""Combine several adapters into one, and measure what they have in common."""
+"""Combine several adapters into one, and measure how far their updates overlap."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lora_np.adapters.adapter import (
     Source,
     Stored,
     TokenRows,
-    check_start,
-    held,
+    check_init,
+    in_memory,
 )
 from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.base_weights import Reader, on_base
@@ -38,23 +38,23 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALL = "all"  # modules
-_Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, its inputs
+ALL = "all"  # stands for all modules together
+_Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, a Gram matrix of inputs
 _Work = tuple[str, list[_Given], Path, np.random.Generator]
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
-    """A module of the result, and its relative difference from the weighted sum of the updates.
+    """A module of the combined adapter.
 
     Parameters
     ----------
     name : str
-        Its path.
+        The path of the module.
     rank : int
-        Of the result.
+        The rank of its combined update.
     difference : float
-        ``||result - sum|| / ||sum||``.
+        The distance from the weighted sum of the updates, ``||result - sum|| / ||sum||``.
     """
 
     name: str
@@ -80,55 +80,54 @@ def combine(
     force: bool = False,
     progress: bool = False,
 ) -> Written[CombinedModule]:
-    """Write one adapter for several: the weighted sum of their updates, or another combination.
+    """Combine several adapters into one: the weighted sum of their updates, or another method.
 
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        In any format that `load` reads, or its results. One alone is left as it is, whatever the
-        method.
+        Adapters in any format that `load` reads, or its results. A single one is not changed,
+        whatever the method.
     out : path
         The directory to make, or a file that ends in ``.gguf``.
     weights : sequence of float, optional
-        One for each adapter; may be negative; by default 1.
+        A weight for each adapter, which may be negative; by default 1.
     method : str
         One of `lora_np.lora.MERGE_METHODS`. "sum" is exact, and the ranks add up. "svd" truncates
-        that: the best of its rank. "linear" adds the As and the Bs separately, which is **not** the
-        sum of the updates: it includes products of one adapter's B with another's A. The table says
-        how far off each one is.
+        the sum to its best approximation. "linear" adds the As and the Bs separately, which is
+        **not** the sum of the updates: it includes products of one adapter's B with another's A.
+        The table shows the error of each module.
     density : float, optional
-        For methods that drop entries: the share that stays.
+        The share of entries to keep, for methods that drop some.
     rank : int, optional
-        Cut the result to this rank by an SVD. By default the largest rank among the adapters for
-        methods that work on the whole update ("svd", "ties_svd", ...), as in PEFT; others are not
-        cut.
+        Truncate the result to this rank by an SVD. By default, methods that work on the whole
+        update ("svd", "ties_svd", ...) truncate to the largest rank among the adapters, as in PEFT;
+        others do not truncate.
     rng : Generator or int
-        For methods that drop entries at random.
+        Randomness, for methods that drop entries at random.
     grams : sequence of mapping, optional
-        For "regmean": for each adapter, ``X.T @ X`` of the inputs X of each module on that
-        adapter's data, by the module's path. `lora_np.language.grams` computes them.
+        For "regmean", a mapping for each adapter: ``X.T @ X`` of the inputs X of each module on
+        that adapter's data, by the module's path. `lora_np.language.grams` computes them.
     base : path, optional
-        The base model, without which DoRA's magnitudes have no weighted sum. The sum of DoRAs is a
-        DoRA.
+        The base model, which DoRA's magnitudes need. The sum of DoRAs is a DoRA.
     on_conflict : {"refuse", "first", "mean"}
-        What to do if adapters save the same parameters in full: keep the first's, or their mean by
+        If adapters save the same parameter in full: refuse, take the first, or take the mean by
         weight.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank.
     any_base : bool
         Whether to continue if the adapters name different bases.
     jobs : int
-        How many modules to work on at a time.
+        The number of modules to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``, though none of ``adapters``. A directory
-        that holds anything else is refused; a README.md stays.
+        Whether to replace an existing adapter at ``out``, but never one of ``adapters``. A
+        directory that contains anything else is refused; a README.md is kept.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     Written
-        For each module its rank and the relative difference from the weighted sum of the updates.
+        The rank of each module, and its relative difference from the weighted sum of the updates.
 
     Raises
     ------
@@ -136,23 +135,22 @@ def combine(
         If the adapters do not fit each other or the method, save the same parameters, or use DoRA
         without a base; if the result is not finite; or if the target exists.
     TypeError
-        If ``adapters`` are not a sequence of paths, or an option is of another kind.
+        If ``adapters`` is not a sequence of paths, or an option has the wrong type.
     ValueError
-        If an option is out of range or not for this method.
+        If an option is out of range or does not apply to this method.
 
     See Also
     --------
-    overlap : What the adapters have in common, before they are combined.
-    merge : An adapter and its base in one checkpoint.
+    overlap : Measure how far adapters interfere before combining them.
+    merge : Write an adapter and its base as one checkpoint.
 
     Notes
     -----
-    Unlike in PEFT, which leaves them as initialised, biases of B are added as well; and the result
-    never uses rank-stabilised scaling, whose factor PEFT applies again to a sum that already has
-    it.
+    Two results differ from PEFT's. Biases of B are added too, where PEFT leaves them as
+    initialised. And the result never uses rank-stabilised scaling, whose factor PEFT applies twice.
 
-    With DoRA, the rule acts on the low-rank part of each new weight, ``diag(g) scale B A``, where g
-    brings rows to their magnitude; the gains ``g - 1`` on the rows of ``W0`` are added up by
+    With DoRA, the method acts on the low-rank part of each new weight, ``diag(g) scale B A``, where
+    g scales rows to their magnitude; the gains ``g - 1`` on the rows of ``W0`` are added up by
     weight.
 
     Examples
@@ -190,13 +188,13 @@ def combine(
         full, tokens = _replaced(loaded, weights, on_conflict)
         pipeline = any(source.pipeline for source in loaded)
         if pipeline and full:
-            raise FileError(f"{min(full)!r} is added to a bias or a norm, which is not combined")
+            raise FileError(f"{min(full)!r} changes a bias or a norm, which cannot be combined")
         made = Adapter(
             combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
         )
         made = made_portable(made) if portable else made
         _, notes = write(made, stage)
-    rows = tuple(
+    records = tuple(
         CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
@@ -205,11 +203,11 @@ def combine(
     if not (full or tokens or any(acts for *_, acts in results.values())):
         notes.append(NOTHING)
     headings = ("module", "rank", "relative difference")
-    return Written(f"{method}: {title}", rows, tuple(notes), headings, Path(out))
+    return Written(f"{method}: {title}", records, tuple(notes), headings, Path(out))
 
 
 def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
-    """Check that each adapter has a weight; by default 1."""
+    """Return a weight for each adapter, after checking them; by default 1."""
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
@@ -224,7 +222,7 @@ def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> lis
 def _by_module(
     loaded: Sequence[Adapter], weights: Sequence[float], grams: Sequence[spectra.Grams] | None
 ) -> dict[str, list[_Given]]:
-    """List, for each module, what the adapters do to it, with their weights and inputs."""
+    """List the updates of each module, with the weights and Gram matrices of their adapters."""
     given: dict[str, list[_Given]] = {}
     every = grams or [{}] * len(loaded)
     for source, weight, by_name in zip(loaded, weights, every, strict=True):
@@ -235,17 +233,18 @@ def _by_module(
 
 
 def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int) -> None:
-    """Refuse inputs that a method does not take, and a method without them."""
+    """Refuse Gram matrices for other methods than "regmean", and "regmean" without them."""
     if (grams is not None) != (method == "regmean") or len(grams or range(count)) != count:
         refuse(
-            f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
+            f"'regmean', and no other method, needs grams (--data) for each of {count} adapters,"
+            f" got {len(grams or [])}"
         )
 
 
 def _work(
     given: Mapping[str, list[_Given]], aside: Path, rng: np.random.Generator | int
 ) -> dict[str, _Work]:
-    """Give each module a place for its factors, and draws of its own."""
+    """Give each module a path for its factors and a random generator of its own."""
     draws = generator(rng).spawn(len(given))
     return {
         name: (name, given[name], aside / str(i), draw)
@@ -254,18 +253,16 @@ def _work(
 
 
 def _bases(loaded: Sequence[Adapter], base: StrPath | None, *, any_base: bool) -> dict[str, Reader]:
-    """Find the base's weights, without which magnitudes have no sum."""
+    """Find the readers of the base weights, which are needed to add DoRA's magnitudes."""
     if base is None:
-        raise FileError(
-            "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
-        )
+        raise FileError("adding DoRA's magnitudes needs the base weights: give base= (--base)")
     bases: dict[str, Reader] = {}
     model = OpenModel.at(directory(base))
     for source in loaded:
         bases |= on_base(source, model, any_base=any_base).weights
         if lacking := source.keys() - bases.keys():
             raise FileError(
-                f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
+                f"{base}: the weight of {min(lacking)!r} is not a single tensor, which DoRA needs"
             )
     return bases
 
@@ -276,15 +273,16 @@ def _combined(
     bases: Mapping[str, Reader],
     work: _Work,
 ) -> tuple[AdapterModule, float, bool]:
-    """Combine one module, stored on disk; measure how far it is from the weighted sum.
+    """Combine the updates of one module, and write its factors to temporary files.
 
-    And tell whether it has an effect beyond rounding.
+    Returns the module, its relative difference from the weighted sum, and whether it has an effect
+    beyond rounding.
     """
     density, rank, with_bias = options
     name, given, path, rng = work
     first = given[0][0]
     arrays, gain, off = {}, None, 0.0
-    # what is not finite is refused
+    # Results that are not finite are refused below.
     with overflow_allowed(divide="ignore"):
         updates = [
             WeightedUpdate(*module.factors(), weight, module.scale, gram)
@@ -323,7 +321,7 @@ def _combined(
 
 
 def _bias(given: Sequence[_Given]) -> Array:
-    """Add the biases of B; a module without one adds nothing."""
+    """Add up the biases of B (d,) by weight; a module without one adds nothing."""
     scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
     biases = [scale * bias for bias, scale in scaled if bias is not None]
     total: Array = sum(biases, np.zeros(given[0][0].shape[0]))
@@ -334,12 +332,12 @@ def _by_map(
     combine_maps: Callable[[list[WeightedUpdate]], tuple[Array, Array]],
     updates: list[WeightedUpdate],
 ) -> tuple[Array, Array]:
-    """Combine the updates, or each of their stacked maps."""
+    """Combine the updates, or each matrix if they are stacked."""
     if updates[0].B.ndim == 2:
         return combine_maps(updates)
     maps = range(len(updates[0].B))
     made = [combine_maps([replace(x, B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
-    rank = max(len(A) for _, A in made)  # zeros fill up the others
+    rank = max(len(A) for _, A in made)  # smaller ones are padded with zeros
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
 
@@ -347,7 +345,7 @@ def _by_map(
 def _gained(
     W0: Array, updates: Sequence[WeightedUpdate], modules: Iterable[AdapterModule]
 ) -> tuple[Array, list[WeightedUpdate]]:
-    """Add up the gains of DoRAs on the rows of ``W0``, and put each into its update."""
+    """Return the weighted sum of DoRA's gains (d, 1), and the updates with their own gains."""
     gains = [_gain(W0, module) for module in modules]
     gained = list(zip(updates, gains, strict=True))
     gain = np.asarray(1 + sum(update.weight * (g - 1) for update, g in gained))
@@ -355,7 +353,7 @@ def _gained(
 
 
 def _gain(W0: Array, module: AdapterModule) -> Array:
-    """What DoRA multiplies each row of ``W0 + scale B A`` by; 1 without magnitudes."""
+    """Compute DoRA's gain on each row of ``W0 + scale B A``, (d, 1); 1 without magnitudes."""
     if module.magnitude is None:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
@@ -364,19 +362,17 @@ def _gain(W0: Array, module: AdapterModule) -> Array:
 
 
 def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
-    """Refuse adapters whose updates cannot be added: each is compared with those before it."""
+    """Refuse adapters whose updates cannot be added, naming the first that does not fit."""
     first: dict[str, AdapterModule] = {}
     for source in sources:
-        check_start(source)
+        check_init(source)
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
-            raise FileError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
+            raise FileError(f"{source}: fan_in_fan_out is not the same as in {sources[0]}")
         for name, module in source.items():
             module.check_everywhere(source)
             before = first.setdefault(name, module)
             if before.kind != module.kind:
-                raise FileError(
-                    f"{source}: {name!r} is of shape {module.shape}, not {before.shape}"
-                )
+                raise FileError(f"{source}: {name!r} has shape {module.shape}, not {before.shape}")
     if not any_base:
         check_bases(sources)
 
@@ -384,7 +380,7 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 def _replaced(
     sources: list[Adapter], weights: Sequence[float], on_conflict: str
 ) -> tuple[dict[str, Stored], dict[str, TokenRows]]:
-    """Collect the parameters and rows that adapters replace, resolving those of several."""
+    """Collect the parameters and rows that adapters replace, and resolve conflicts."""
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     for source in sources:
@@ -409,18 +405,18 @@ def _replaced(
         if len(given) > 1:
             with np.errstate(all="ignore"):
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
-            full[name] = held(spectra.no_overflow(name, mean), full[name].dtype)
+            full[name] = in_memory(spectra.no_overflow(name, mean), full[name].dtype)
     return full, rows
 
 
 def _raw(
     sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
 ) -> dict[str, Any]:
-    """The settings of the first adapter, with what the others save in full."""
+    """Return the first adapter's settings, with all that the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
-    rows = [item for source in sources for item in source.rows.items()]
-    tokens = {name.removesuffix(".weight"): list(trained.tokens) for name, trained in rows}
+    replaced = [item for source in sources for item in source.rows.items()]
+    tokens = {name.removesuffix(".weight"): list(rows.tokens) for name, rows in replaced}
     raw = {
         **sources[0].raw,
         "use_rslora": False,
@@ -434,21 +430,21 @@ def _raw(
 
 
 class Overlapping(NamedTuple):
-    """Two adapters' updates dW1 and dW2 of one module, or of all.
+    """The overlap of two adapters' updates dW1 and dW2, of one module or of all.
 
     Parameters
     ----------
     first, second : str
         The adapters.
     module : str
-        Its path, or "all".
+        The path of the module, or "all".
     overlap : float
-        The root of the share of both updates together, in squared norm, that acts on inputs on
-        which the other one acts too: 0 for inputs at right angles, 1 for the same.
+        The square root of the share of both updates, in squared norm, that lies in the other's row
+        space: 0 for orthogonal row spaces, 1 for equal ones.
     cosine : float
-        ``<dW1, dW2> / (||dW1|| ||dW2||)``: -1 for opposites.
+        ``<dW1, dW2> / (||dW1|| ||dW2||)``; -1 for opposite updates.
     share_of_first, share_of_second : float
-        The share of each update that acts on inputs of the other.
+        The share of each update's squared norm that lies in the other's row space.
     inputs, outputs : float
         The smallest angle between the row spaces, and between the column spaces, in degrees.
     """
@@ -471,22 +467,22 @@ class Overlap(Findings[Overlapping]):
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of Overlapping
-        For each pair one for each module that both adapt, and one for all.
+        For each pair of adapters, a row for each module that both adapt, and one for all.
     notes : tuple of str
         Further remarks.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     names : tuple of str
-        The adapters.
+        The names of the adapters.
     """
 
     names: tuple[str, ...]
 
     @property
     def matrix(self) -> Array:
-        """The overlap of each pair, over all modules, of shape (adapters, adapters)."""
+        """The overlap of each pair over all modules, an array of shape (adapters, adapters)."""
         overlaps = np.eye(len(self.names))
         pairs = combinations(range(len(self.names)), 2)
         for (i, j), row in zip(pairs, (row for row in self.rows if row.module == ALL), strict=True):
@@ -494,7 +490,7 @@ class Overlap(Findings[Overlapping]):
         return overlaps
 
     def figure(self) -> Figure:
-        """The matrix, as a map."""
+        """Draw the matrix as a heat map."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import heatmap
@@ -511,38 +507,39 @@ class Overlap(Findings[Overlapping]):
 def overlap(
     adapters: Sequence[Source], *, any_base: bool = False, jobs: int = 1, progress: bool = False
 ) -> Overlap:
-    """How far the updates of adapters meet: what `combine` may lose, told before it is done.
+    """Measure how far the updates of adapters overlap, and so may interfere when combined.
 
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        Two or more.
+        Two or more adapters.
     any_base : bool
         Whether to continue if they name different bases.
     jobs : int
-        How many modules to work on at a time.
+        The number of modules to work on at a time.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     Overlap
-        For each pair and each module cosine, shares and angles; one number for each pair; a figure.
+        The cosine, shares and angles of each pair of adapters, for each module and for all; and the
+        overlap of each pair, also as a figure.
 
     Raises
     ------
     FileError
-        If an adapter is damaged or not finite, or they do not have the same base.
+        If an adapter is damaged or not finite, or their bases differ.
     ValueError
-        If there are fewer than two.
+        If there are fewer than two adapters.
 
     See Also
     --------
-    combine : One adapter for all of them.
+    combine : Combine them into one adapter.
 
     Notes
     -----
-    No d x k matrix is formed. With DoRA these are the updates of the directions.
+    No d x k matrix is formed. With DoRA, the updates of the directions are compared.
 
     Examples
     --------
@@ -568,23 +565,20 @@ def overlap(
         for name in source
     }
     compared = parallel_map(_compared, work, jobs=jobs, progress=progress, label="compare")
-    rows, names = [], tuple(map(str, adapters))
+    records, names = [], tuple(map(str, adapters))
     for i, j in combinations(range(len(loaded)), 2):
         both = {name: [compared[name][i, j]] for name in loaded[i] if name in loaded[j]}
         every = {**both, ALL: [pairs[i, j] for pairs in compared.values()]}
-        rows += [
+        records += [
             _row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()
         ]
-    note = (
-        "overlap: what acts on inputs on which the other one acts too; angles: the smallest, in"
-        " degrees"
-    )
+    note = "overlap: the part in the other's row space; angles: the smallest, in degrees"
     headings = tuple(name.replace("_", " ") for name in Overlapping._fields)
-    return Overlap(f"Overlap of {', '.join(names)}", tuple(rows), (note,), headings, names)
+    return Overlap(f"Overlap of {', '.join(names)}", tuple(records), (note,), headings, names)
 
 
 def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
-    """From the rows of `_pair`."""
+    """Sum up the measurements of `_pair` (modules, 7) for a row of the table."""
     inner, on_second, on_first, one, other = parts[:, :5].sum(axis=0)
     share = np.sqrt((on_second + on_first) / ((one + other) or 1.0))
     cosine = inner / (np.sqrt(one * other) or 1.0)
@@ -595,14 +589,14 @@ def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
 
 
 def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, int], Array]:
-    """What each two adapters do to one module, which some of them may not have."""
+    """Compare each pair of adapters on one module, which some of them may not adapt."""
     name, modules = work
     updates = [[] if module is None else _maps(name, module) for module in modules]
     return {(i, j): _pair(updates[i], updates[j]) for i, j in combinations(range(len(updates)), 2)}
 
 
 def _maps(name: str, module: AdapterModule) -> list[SVD]:
-    """The SVD of its update, or of each one that is stacked."""
+    """Compute the SVD of a module's update, or of each matrix if they are stacked."""
     B, A = (factor.reshape(-1, *factor.shape[-2:]) for factor in module.weighted())
     return [
         SVD(*parts).significant() for parts in zip(*spectra.directions(name, B, A), strict=True)
@@ -610,12 +604,12 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
 
 
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
-    """Compare two modules: inner product, shares and norms (all squared), and smallest angles."""
+    """Compare two updates; return inner product, squared shares and norms, and smallest angles."""
     norms = (sum(np.square(svd.s).sum() for svd in maps) for maps in (one, other))
     measured = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):
         if not (F.s[0] and G.s[0]):
-            continue  # an update that does nothing has no directions
+            continue  # a zero update has no directions
         shared = F.Vh @ G.Vh.T
         measured[0] += ((F.U * F.s).T @ (G.U * G.s) * shared).sum()
         measured[1] += np.square(F.s[:, None] * shared).sum()

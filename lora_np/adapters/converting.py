@@ -1,4 +1,4 @@
-"""Convert adapters: from one program's to another's, and from any tuner's to a LoRA."""
+"""Convert adapters between the formats of programs, and from any tuner to a LoRA."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lora_np.adapters.adapter import (
     Format,
     Source,
     TunedUpdate,
-    check_start,
-    held,
+    check_init,
+    in_memory,
 )
-from lora_np.adapters.base_weights import Reader, from_start, on_base
+from lora_np.adapters.base_weights import Reader, on_base, relative_to_base
 from lora_np.adapters.layouts import laid_out
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
@@ -34,24 +34,25 @@ from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
-_APART = {"vllm": True, "portable": None}  # experts, which the others have in one parameter
+# Whether a target has a module for each expert (True), or one parameter for all (by default).
+_APART = {"vllm": True, "portable": None}
 
 
 class ConvertedModule(NamedTuple):
-    """A module, with its rank and scale in both files.
+    """A converted module, with its rank and scale in both files.
 
     Parameters
     ----------
     name : str
-        Its path.
+        The path of the module.
     rank_before : int or None
-        In the old file; None if it was not a LoRA.
+        The rank in the old file; None if the module was not a LoRA.
     scale_before : float or None
-        What multiplied B A.
+        The factor on B A in the old file.
     rank : int
-        In the new file.
+        The rank in the new file.
     scale : float
-        What multiplies B A.
+        The factor on B A in the new file.
     """
 
     name: str
@@ -72,52 +73,59 @@ def convert(
     dtype: str | None = None,
     force: bool = False,
 ) -> formats.Written[ConvertedModule]:
-    """Write an adapter for another program; refuse, and never drop, what its format cannot say.
+    """Write an adapter for another program; raise an error if its format loses anything.
 
     Parameters
     ----------
     adapter : path or Adapter
-        In any format that `load` reads.
+        An adapter in any format that `load` reads.
     out : path
         The directory to make, or, for llama.cpp and kohya, the file.
     to : {"peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"}
-        A directory for PEFT; the same with every scale folded into B, one rank and no patterns,
-        which all programs that read PEFT's directories read alike; this with experts as vLLM and
-        SGLang have them, one by one if the base's checkpoint does; a GGUF file for llama.cpp; a
-        folder for mlx-lm; a file of kohya's sd-scripts, for programs that make images; a LoRA of
-        what another tuner of PEFT wrote.
+        The format to write:
+
+        - "peft": a directory for PEFT;
+        - "portable": the same with every scale folded into B, one rank and no patterns, which all
+          programs that read PEFT's directories interpret identically;
+        - "vllm": the portable form with experts as vLLM and SGLang store them: one by one, if the
+          base's checkpoint does;
+        - "gguf": a file for llama.cpp;
+        - "mlx": a directory for mlx-lm;
+        - "kohya": a file as kohya's sd-scripts writes it, for programs that make images;
+        - "lora": a LoRA with the same updates as the adapter of another tuner of PEFT.
     base : path or mapping, optional
-        The base model, or its config, where names or the order of rows depend on it: to and from
-        GGUF, for experts in mlx-lm and vLLM, and from kohya. Updates of q, k and v become one of
-        a projection that the base fuses, and the reverse. By default the one that the adapter
-        names, if it is on this disk; only a given one changes what is fused.
+        The base model, or its config, on which names or the order of rows may depend: to and from
+        GGUF, for experts in mlx-lm and vLLM, and from kohya. Separate updates of q, k and v are
+        joined if the base fuses these projections, and split if it does not. By default, the base
+        that the adapter names is used if it is on this disk, but nothing is joined or split.
     tolerance : float, optional
         For "lora": see `to_lora`.
     grams : mapping of str to array_like of shape (k, k), optional
         For "lora": see `to_lora`.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Round the numbers to this. By default they are kept as they are, but where a scale other
+        Round the parameters to this dtype. By default they are not rounded, but where a scale other
         than a power of two is folded into 16 bits, B becomes float32.
     force : bool
-        Whether to replace an existing adapter at ``out``, though not ``adapter`` itself.
+        Whether to replace an existing adapter at ``out``, but never ``adapter`` itself.
 
     Returns
     -------
     Written
-        For each module its rank and scale in the two files.
+        The rank and scale of each module in both files.
 
     Raises
     ------
     FileError
-        If the adapter is damaged, has what the format cannot say, or needs a base.
+        If the adapter is damaged, contains something that the format cannot express, or needs a
+        base.
     TypeError
-        If an option is of another kind.
+        If an option has the wrong type.
     ValueError
         If an option is out of range, or the target exists.
 
     See Also
     --------
-    check : What programs make of an adapter as it is.
+    check : Predict how programs will run an adapter as it is.
 
     Examples
     --------
@@ -141,7 +149,7 @@ def convert(
     check_finite(before)
     before, notes = _on_base(before, to, given or (own if to == "vllm" else None))
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
-        before = to_lora(before, base=own) if before.start else only_lora(before)
+        before = to_lora(before, base=own) if before.init else only_lora(before)
         before = formats.without_copies(before, own)
     plain = to in ("portable", "vllm")
     form: Format = "peft" if plain or to == "lora" else to  # type: ignore[assignment]
@@ -165,29 +173,29 @@ def convert(
         notes += remarks
         notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.rebased(after, given) if given else after
-    rows = _compared(before, after)
+    records = _compared(before, after)
     headings = ("module", "rank before", "scale before", "rank", "scale")
-    return formats.Written(f"{adapter} for {to}", tuple(rows), tuple(notes), headings, Path(out))
+    return formats.Written(f"{adapter} for {to}", tuple(records), tuple(notes), headings, Path(out))
 
 
 def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
-    """Give the adapter the base's modules, with experts as the target has them, and say so."""
+    """Give the adapter the base's modules, with experts as the target needs them, and a note."""
     if to == "lora" or before.pipeline:
         return before, []
     if base is None:
         experts = [name for name, module in before.items() if module.parameter]
         if to == "vllm" and experts:
             raise FileError(
-                f"{before}: how vLLM has {experts[0]!r} depends on the base: --base MODEL"
+                f"{before}: vLLM's names for {experts[0]!r} depend on the base: pass --base MODEL"
             )
         return before, []
     after, moved = laid_out(before, base, apart=_APART.get(to, False))
-    note = f"{len(before)} modules of the adapter are {len(after)} of {base.spec.name}"
+    note = f"{len(before)} modules of the adapter became {len(after)} of {base.spec.name}"
     return after, [note] if moved else []
 
 
 def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
-    """Yield each module with its rank and scale in both; what does nothing is no LoRA."""
+    """Yield the rank and scale of each module in both files; zero modules may be left out."""
     for name, old in before.items():
         mlx = Dialects({}).names_in("mlx", name)[0]
         if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
@@ -196,13 +204,13 @@ def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
-    """List the last names of the adapted modules if only they have them, else whole paths.
+    """Choose target_modules: last names if they select only adapted modules, or whole paths.
 
-    An expression, if other paths end as these do.
+    Return a regular expression if other paths end like these.
     """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    # PEFT matches containers too, and refuses them; a number may also be a layer without weights
+    # PEFT's match includes containers, which it refuses, and numbered layers without weights.
     paths = {path for name in known for path in accumulate(name.split("."), "{}.{}".format)}
     for names in (wanted,) if any(map(str.isdecimal, ends)) else (ends, wanted):
         endings = tuple(f".{name}" for name in names)
@@ -220,32 +228,32 @@ def to_lora(
     any_base: bool = False,
     aside: Path | None = None,
 ) -> Adapter:
-    """Turn an adapter of any tuner into a LoRA for the same base, at a scale of 1.
+    """Turn an adapter of any tuner into a LoRA for the same base, with a scale of 1.
 
-    It is exact where the update has factors in closed form that are smaller than itself (see
-    `lora_np.lora.TUNERS`), and for a PiSSA or OLoRA, at twice its rank. Else each module gets the
-    smallest rank within ``tolerance``.
+    The LoRA is exact if the update has factors in closed form that are smaller than itself (see
+    `lora_np.lora.TUNERS`), and for PiSSA and OLoRA, at twice the rank. Otherwise each module gets
+    the smallest rank with an error within ``tolerance``.
 
     Parameters
     ----------
     adapter : path or Adapter
-        Of any tuner in `lora_np.lora.TUNERS`.
+        An adapter of any tuner in `lora_np.lora.TUNERS`.
     base : path, optional
         The base model, which some tuners need.
     tolerance : float, optional
-        The relative error in the Frobenius norm that a module's update may have, where it is not
-        exact.
+        The largest relative error of a module's update, in the Frobenius norm, if it is not exact.
     grams : mapping of str to array_like of shape (k, k), optional
-        ``X.T @ X`` of the inputs X of each module. The error is then that of the outputs ``dW x``.
+        ``X.T @ X`` of the inputs X of each module. The error is then the error of the outputs
+        ``dW x``.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     aside : path, optional
-        A directory for the factors of modules that are done; by default they are held in memory.
+        A directory for the factors of finished modules; by default they stay in memory.
 
     Returns
     -------
     Adapter
-        A LoRA, in float32 or better; modules that do nothing are left out.
+        A LoRA, in float32 or better, without modules whose update is zero.
 
     Raises
     ------
@@ -257,7 +265,7 @@ def to_lora(
 
     See Also
     --------
-    resize : A LoRA at another rank.
+    resize : Reduce the rank of a LoRA.
 
     References
     ----------
@@ -284,10 +292,12 @@ def to_lora(
     loaded = loaded if tuner_of(loaded.raw) else only_lora(loaded)
     known = on_base(loaded, base, any_base=any_base)
     before = known.adapter
-    check_start(before, with_base=base is not None)
+    check_init(before, with_base=base is not None)
     modules: dict[str, AdapterModule] = {}
-    if began := before.start:
-        modules = {name: from_start(before[name], known.weights[name](), began) for name in before}
+    if init := before.init:
+        modules = {
+            name: relative_to_base(before[name], known.weights[name](), init) for name in before
+        }
         raw = {**before.raw, "init_lora_weights": True}
         return replace(before, modules=modules, raw=targeting(raw, modules))
     if not (tuner_of(before.raw) or before.has_magnitudes):
@@ -295,19 +305,19 @@ def to_lora(
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
         if module.tuned is None and "bias" in module.parts:
-            raise FileError(f"{place} is a DoRA with a bias of B, which is not converted")
+            raise FileError(f"{place} is a DoRA with a bias of B, which cannot be converted")
         update = module.tuned or _dora(name, module, known.weights.get(name))
         B, A = finite(place, _factors, place, update, tolerance, grams)
         stored = {
-            part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
+            part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else in_memory(x)
             for part, x in (("B", B), ("A", A))
         }
         alpha = float(len(A))
         modules[name] = replace(module, parts=stored, alpha=alpha, rslora=False, tuned=None)
-    modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
+    modules = {name: module for name, module in modules.items() if module.rank}  # zero updates go
     if not modules:
         raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
-    full = {**before.full, **{name: held(read()[0]) for name, read in known.biases.items()}}
+    full = {**before.full, **{name: in_memory(read()[0]) for name, read in known.biases.items()}}
     raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
     if known.biases:
         raw["bias"] = "lora_only"
@@ -315,7 +325,7 @@ def to_lora(
 
 
 def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdate:
-    """Describe a DoRA as what another tuner trained: it acts on the base's weight too."""
+    """Describe a DoRA like an update of another tuner, since it depends on the base weight."""
     tensors = {"A": "A", "B": "B", "magnitude_vector": "magnitude"}
     parts = {tensor: module.parts[part] for tensor, part in tensors.items()}
     settings = {"lora_alpha": module.scale * module.rank}
@@ -325,13 +335,13 @@ def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdat
 def _factors(
     place: str, update: TunedUpdate, tolerance: float | None, grams: Grams | None
 ) -> tuple[Array, Array]:
-    """Compute ``B, A`` of an update, exactly if they are smaller, else within the tolerance."""
+    """Compute ``B, A`` of an update: exactly if that saves parameters, or within tolerance."""
     if update.exact and update.directions * sum(update.shape) < prod(update.shape):
         return update.factors()
     if tolerance is None:
         raise FileError(
-            f"{place}: {update.tuner.name} is not exact as a LoRA of fewer parameters than its "
-            "update; pass the relative error to accept, tolerance= (--tolerance)"
+            f"{place}: {update.tuner.name} has no exact LoRA with fewer parameters than its update;"
+            " pass a relative error, tolerance= (--tolerance)"
         )
     dW = update.delta()
     root = root_of(update.name, grams, dW.shape[1])

@@ -1,4 +1,4 @@
-"""The difference of two checkpoints as a LoRA."""
+"""Extract the difference of two checkpoints as a LoRA."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ from lora_np.table import Table
 from lora_np.work import parallel_map
 
 _HEAD = HEAD.removesuffix(".weight")
-# Allowed error of base + adapter, relative to the change: the factors are rounded to the dtype.
+# The error allowed in base + adapter, relative to the change, since factors are rounded to the
+# dtype.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
-_FIRST_RANK = 16  # of the search for the rank that keeps enough energy
-_SEARCHED = 8  # it ends at an eighth of the full rank: beyond that, the full SVD is faster
+_FIRST_RANK = 16  # the first rank of the search for a rank that keeps enough energy
+_SEARCHED = 8  # search up to an eighth of the full rank; beyond that, the full SVD is faster
 
 
 class ExtractedTensor(NamedTuple):
-    """A tensor that differs, and how the difference was saved.
+    """A tensor that differs between the checkpoints, and how its difference was saved.
 
     Parameters
     ----------
     name : str
-        In the tuned checkpoint.
+        The name of the tensor in the fine-tuned checkpoint.
     kept : {"LoRA", "rows", "bias", "in full", "not kept"}
-        As what.
+        The form in which the difference was saved.
     rank : int or None
-        Of the LoRA.
+        The rank of its LoRA.
     norm, error : float
-        The norm of the difference, and the relative error that is left: that of a LoRA at its rank.
+        The norm of the difference, and the relative error that remains.
     parameters : int
-        How many it takes.
+        The number of parameters that were saved.
     """
 
     name: str
@@ -63,30 +64,31 @@ class Extraction(Written[ExtractedTensor]):
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of ExtractedTensor
-        One for each tensor that differs.
+        The tensors that differ.
     notes : tuple of str
-        What was checked, and what was not kept.
+        The checks that were made, and the differences that were not saved.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     path : Path
         The new adapter.
     """
 
     @property
     def parts(self) -> Table:
-        """What each part costs, and how much of the squared change it has and holds."""
+        """The cost of each form, and the share of the squared change that it covers and keeps."""
         total = sum(row.norm**2 for row in self.rows) or 1.0
         lines = []
         for kept in dict.fromkeys(row.kept for row in self.rows):
-            rows = [row for row in self.rows if row.kept == kept]
-            share = sum(row.norm**2 for row in rows) / total
-            held = share - sum((row.norm * row.error) ** 2 for row in rows) / total
-            lines.append((kept, len(rows), sum(row.parameters for row in rows), share, held))
-        headings = ("kept as", "tensors", "parameters", "share of change", "held")
+            tensors = [row for row in self.rows if row.kept == kept]
+            share = sum(row.norm**2 for row in tensors) / total
+            lost = sum((row.norm * row.error) ** 2 for row in tensors) / total
+            size = sum(row.parameters for row in tensors)
+            lines.append((kept, len(tensors), size, share, share - lost))
+        headings = ("kept as", "tensors", "parameters", "share of change", "share kept")
         percent = dict.fromkeys(headings[3:], "{:.3%}".format)
-        return Table(headings, lines, title="What each part costs and holds", formats=percent)
+        return Table(headings, lines, title="Cost and share of each part", formats=percent)
 
 
 def extract(
@@ -107,60 +109,60 @@ def extract(
     force: bool = False,
     progress: bool = False,
 ) -> Extraction:
-    """Write the best low-rank adapter that leads from one checkpoint to another.
+    """Extract the difference of two checkpoints as the best adapter of low rank.
 
     Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
 
     Parameters
     ----------
     base, tuned : path
-        Directories of the same model, each in one file or in shards.
+        The directories of the base and the fine-tuned model, each in one file or in shards.
     out : path
         The directory to make, or a file that ends in ``.gguf``.
     rank : int
-        The same rank everywhere; less where a matrix is smaller.
+        The same rank for every module, or less if a matrix is smaller.
     energy : float
         The share of its squared norm that each difference keeps.
     tolerance : float
-        The relative error in the Frobenius norm that each difference may have.
+        The largest relative error of each difference, in the Frobenius norm.
     budget : int or str
-        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in
+        The largest size of ``adapter_model.safetensors``, such as ``"10 MB"``, allocated as in
         `resize`.
     total_rank : int
-        The sum of all ranks, shared out likewise.
+        The sum of all ranks, allocated likewise.
     grams : mapping of str to array_like of shape (k, k), optional
-        For each module ``X.T @ X`` of its inputs X. Norms and errors are then those of the outputs,
-        as in `resize`.
+        ``X.T @ X`` of the inputs X of each module. Norms and errors then refer to the outputs, as
+        in `resize`.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which
         ``budget`` then counts.
     save_others : bool
-        Save what differs but cannot have a LoRA, in the smallest way that PEFT has: new or few
-        tokens as rows, biases alone, norms and convolutions as ``modules_to_save``. Either way the
-        table lists it.
+        Whether to save differences that cannot have a LoRA, in the smallest form that PEFT has: new
+        or few tokens as rows, biases alone, norms and convolutions as ``modules_to_save``. The
+        table lists them in either case.
     any_base : bool
         Whether to continue if the configs are of different models, or the module names are unknown.
     jobs : int
-        How many matrices to work on at a time.
+        The number of matrices to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``. A directory that holds anything else is
-        refused; a README.md stays.
+        Whether to replace an existing adapter at ``out``. A directory that contains anything else
+        is refused; a README.md is kept.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     Extraction
-        For each tensor that differs its rank, the norm of the difference, and the relative error
-        left; ``parts`` sums up what each kind costs.
+        The rank of each tensor that differs, the norm of its difference, and the relative error
+        that remains; ``parts`` adds up the cost of each form.
 
     Raises
     ------
     FileError
-        If the checkpoints are equal or do not belong together, hold numbers that are not finite, or
-        the target exists.
+        If the checkpoints are equal or do not belong together, contain values that are not finite,
+        or the target exists.
     TypeError
-        If an option is of another kind.
+        If an option has the wrong type.
     ValueError
         If an option is out of range.
 
@@ -170,12 +172,12 @@ def extract(
 
     Notes
     -----
-    One matrix at a time is in memory, in float32 and up to 8 times over. If the goal needs more
-    than about an eighth of a matrix's rank, only LAPACK's full SVD finds the directions: it works
-    in float64, and takes about 20 times the memory of the float32 matrix.
+    One matrix is in memory at a time, in float32, with up to 8 times its size as work space. If the
+    goal needs more than about an eighth of a matrix's full rank, LAPACK computes the full SVD in
+    float64, which takes about 20 times the memory of the float32 matrix.
 
-    Which weights are embeddings, or stored transposed, follows from the tuned checkpoint's config
-    if its family is described, and otherwise from names and shapes.
+    If the family of the fine-tuned model is described here, its config tells which weights are
+    embeddings or stored transposed; otherwise, names and shapes do.
 
     Examples
     --------
@@ -197,7 +199,7 @@ def extract(
     pairs = _compared(before, after, any_base=any_base)
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
-        grams = grams and {**grams}  # computed by now, if they were not
+        grams = grams and {**grams}  # a lazy mapping computes its values here, once
         most = (goal.value if goal.name == "rank" else 1) if save_others else None
         others = _others(pairs, most=most, jobs=jobs, progress=progress)
         saved = _Saved.of(after, pairs, others)
@@ -216,8 +218,8 @@ def extract(
         at_once(check, promised, label="check")
     notes = _notes(len(promised), idle, remarks, tied, saved, pairs)
     headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
-    rows = (*lines.values(), *saved.lines(others))
-    return Extraction(f"{tuned} - {base}", rows, tuple(notes), headings, Path(out))
+    records = (*lines.values(), *saved.lines(others))
+    return Extraction(f"{tuned} - {base}", records, tuple(notes), headings, Path(out))
 
 
 def _compared(before: OpenModel, after: OpenModel, *, any_base: bool) -> list[_Pair]:
@@ -238,7 +240,7 @@ def _adapter(
     idle: Mapping[str, AdapterModule],
     saved: _Saved,
 ) -> Adapter:
-    """Make an adapter of LoRAs at their full rank, and of what is saved beside them."""
+    """Make an adapter of the LoRAs at their full rank and of the other saved parameters."""
     modules = {name: x.module for name, x in found.items()} or idle
     adapted = [pair.new.module for pair in able if pair.target in modules]
     raw = {
@@ -253,7 +255,7 @@ def _adapter(
 def _cut(
     whole: Adapter, found: Mapping[str, _Decomposed], goal: Goal, *, portable: bool
 ) -> tuple[Adapter, Mapping[str, int]]:
-    """Bring the LoRAs to the ranks that the goal asks for."""
+    """Truncate the LoRAs to the ranks that the goal needs; return the adapter and the ranks."""
     spectra = {name: x.spectrum for name, x in found.items()}
     ranks = goal.ranks(whole, spectra, whole.modules, portable=portable)
     return cut(whole, whole.modules, ranks, portable=portable), ranks
@@ -265,7 +267,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """List what is checked, and the error that it may have; None where it is kept as it is."""
+    """Map parameters to check to their pairs and largest errors; None if they are saved whole."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised: dict[str, tuple[_Pair, float | None]] = {
         pair.name: (pair, line.error) for pair, line in adapted if line.rank
@@ -275,20 +277,22 @@ def _promised(
 
 
 def _notes(
-    checked: int,
+    count: int,
     idle: Iterable[str],
     remarks: list[str],
     tied: Iterable[str],
     saved: _Saved,
     pairs: Collection[_Pair],
 ) -> list[str]:
-    """Say what was checked, what is unusual about the result, and what is not in it."""
-    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {checked})"]
-    notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
+    """Describe what was checked, what is unusual about the adapter, and what it leaves out."""
+    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {count})"]
+    notes += [
+        f"{name}: a zero update, since PEFT needs at least one adapted module" for name in idle
+    ]
     notes += remarks
     for name in tied:
-        how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
-        notes.append(f"{name} shares its weight with the embedding, and is adapted like it: {how}")
+        how = "merge with lora-np merge, because PEFT's own merge would apply both updates to it"
+        notes.append(f"{name} shares the embedding's weight and has the same update: {how}")
     if "not kept" in saved.kept.values():
         notes.append(
             "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
@@ -302,20 +306,20 @@ def _notes(
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """One parameter of the live model in both checkpoints."""
+    """A parameter of the loaded model in both checkpoints."""
 
-    target: str  # PEFT's name for it: the module, or, if that is not a linear layer, the parameter
-    old: Parameter | None  # the base's, if it has one
+    target: str  # the module's name for PEFT, or, if that is no linear layer, the parameter's
+    old: Parameter | None  # the base's parameter, if there is one
     new: Parameter
 
     @property
     def name(self) -> str:
-        """The name in the live model."""
+        """The name of the parameter in the loaded model."""
         return self.new.name
 
     @property
     def holder(self) -> str:
-        """The module that it is a parameter of."""
+        """The path of the module that the parameter belongs to."""
         return self.new.holder
 
     @property
@@ -324,16 +328,15 @@ class _Pair:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a matrix or a stack of matrices, by its name."""
+        """Whether the parameter is a weight matrix or a stack of them, by name and shape."""
         named, shape = self.name.endswith(".weight"), self.new.shape
         return (named and len(shape) == 2) or (not named and len(shape) == 3 and shape[0] > 1)
 
     @property
     def carries_lora(self) -> bool:
-        """Whether the difference can be a LoRA's.
+        """Whether a LoRA can express the difference.
 
-        It cannot if modules other than `HEAD` have the same numbers, which PEFT's adapter would
-        miss.
+        It cannot if modules other than the head share the weight, which PEFT would not adapt.
         """
         after = self.new.model
         shared = self.name == after.table and not {*after.sharing} <= {_HEAD}
@@ -344,7 +347,7 @@ class _Pair:
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
     def kept_as(self, tokens: tuple[int, ...], holders: Collection[str]) -> str:
-        """Say how it is saved if it cannot have a LoRA: PEFT takes a module with all in it."""
+        """Choose the form in which to save it without a LoRA; PEFT saves only whole modules."""
         if tokens:
             return "rows"
         if self.name.endswith(".bias") and self.old_shape == self.new.shape:
@@ -354,7 +357,7 @@ class _Pair:
         return "in full" if savable else "not kept"
 
     def new_rows(self, most: int | float) -> tuple[int, ...]:
-        """The tokens whose rows differ, if these are fewer numbers than a LoRA of rank ``most``."""
+        """List the tokens whose rows differ, if these are smaller than a LoRA of rank ``most``."""
         shape = self.new.shape
         if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(shape) == 2):
             return ()
@@ -368,11 +371,11 @@ class _Pair:
 
     @property
     def stored(self) -> Stored:
-        """The whole of it in the fine-tuned model."""
+        """The whole parameter of the fine-tuned model."""
         return Stored(self.new.dtype, self.new.shape, self.new.whole)
 
     def differences(self) -> Iterator[Array]:
-        """Tuned minus base for each of its matrices, in float32 or better."""
+        """Yield fine-tuned minus base for each matrix (d, k), in float32 or better."""
         assert self.old is not None
         for W, W0 in zip(self.new.matrices(), self.old.matrices(), strict=True):
             D = W.astype(np.float64 if W.dtype == np.float64 else np.float32)
@@ -380,7 +383,7 @@ class _Pair:
 
 
 def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
-    """Pair every parameter of the tuned checkpoint with the base's, by its live name."""
+    """Pair every parameter of the fine-tuned checkpoint with the base's, by its loaded name."""
     unread = {name: Parameter(after, name, {name: Place(name)}) for name in after.unread}
     named = before.naming(after.places)
     fused = fused_names(str(after.config.get("model_type"))) or {}
@@ -388,30 +391,29 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     for name, new in {**after.parameters, **unread}.items():
         first, module = named(new.tensor), new.module
         old = by_tensor.get(first) or before.parameters.get(name)
-        # a checkpoint of the same model may hold as one tensor what the other has in parts
+        # One checkpoint may store as a single tensor what the other stores in parts.
         alone = before.tied.get(name, first)
         places = old.places if old else {alone: Place(name)} if alone in before else None
         old = None if places is None else Parameter(before, name, places, module)
-        # PEFT takes some names of modules for those of fused experts
-        whole = (
-            module.kind in ("linear", "embedding") and new.holder.rpartition(".")[2] not in fused
-        )
+        # PEFT mistakes modules with some names for fused experts.
+        whole = module.kind in ("linear", "embedding")
+        whole = whole and new.holder.rpartition(".")[2] not in fused
         yield _Pair(new.holder if whole else name, old, new)
 
 
 class _Other(NamedTuple):
-    """A parameter that differs and has no LoRA."""
+    """A parameter that differs but has no LoRA."""
 
     pair: _Pair
-    norm: float  # of the difference
-    kept: str  # as what
-    tokens: tuple[int, ...]  # whose rows differ
+    norm: float  # the norm of the difference
+    kept: str  # the form in which it is saved
+    tokens: tuple[int, ...]  # the tokens whose rows differ
 
 
 def _others(
     pairs: Collection[_Pair], *, most: int | float | None, jobs: int, progress: bool
 ) -> dict[str, _Other]:
-    """Find what differs and has no LoRA; keep it if ``most``, the rank of LoRAs, is given."""
+    """Find parameters that differ but have no LoRA; save them if ``most``, a rank, is given."""
     tokens = {pair.name: pair.new_rows(most) for pair in pairs} if most is not None else {}
     some = [pair for pair in pairs if not pair.carries_lora or tokens.get(pair.name)]
     work = {pair.name: pair for pair in some}
@@ -419,23 +421,23 @@ def _others(
     holders, others = {pair.holder for pair in pairs}, {}
     for pair in some:
         if (norm := norms[pair.name]) is not None:
-            rows = tokens.get(pair.name, ())
-            kept = pair.kept_as(rows, holders) if most is not None else "not kept"
-            others[pair.name] = _Other(pair, norm, kept, rows)
+            differing = tokens.get(pair.name, ())
+            kept = pair.kept_as(differing, holders) if most is not None else "not kept"
+            others[pair.name] = _Other(pair, norm, kept, differing)
     return others
 
 
 class _Saved(NamedTuple):
-    """What an adapter keeps besides LoRAs."""
+    """The parameters that an adapter saves besides its LoRAs."""
 
     full: Mapping[str, Stored]
     rows: Mapping[str, TokenRows]
-    kept: Mapping[str, str]  # as what, by the name of the parameter
-    settings: Mapping[str, object]  # PEFT's
+    kept: Mapping[str, str]  # the form of each, by the name of the parameter
+    settings: Mapping[str, object]  # the settings by which PEFT reads them
 
     @classmethod
     def of(cls, after: OpenModel, pairs: Iterable[_Pair], others: Mapping[str, _Other]) -> _Saved:
-        """Collect it: PEFT saves a module with all its parameters."""
+        """Collect the parameters; PEFT saves a module with all of its parameters."""
         as_what = {name: other.kept for name, other in others.items()}
         in_full = {other.pair.holder for other in others.values() if other.kept == "in full"}
         replaced = [pair for pair in pairs if pair.holder in in_full]
@@ -459,7 +461,7 @@ class _Saved(NamedTuple):
         return cls(full, rows, kept, settings)
 
     def lines(self, others: Mapping[str, _Other]) -> Iterator[ExtractedTensor]:
-        """Give a row of the table for each."""
+        """Yield a row of the table for each parameter."""
         for name, how in self.kept.items():
             size = self.full[name].size if name in self.full else 0
             size = self.rows[name].new.size if name in self.rows else size
@@ -468,7 +470,7 @@ class _Saved(NamedTuple):
 
 
 def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
-    """What else has the weights that are saved in full: PEFT replaces them in one module alone."""
+    """Collect the tied copies of weights saved in full, since PEFT replaces only one module."""
     whole = {x for pair in replaced for x in pair.new.places if pair.name == after.table}
     holders = {name.rpartition(".")[0] for name, owner in after.tied.items() if owner in whole}
     return {
@@ -479,7 +481,7 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 
 def _norm(pair: _Pair) -> float | None:
-    """The norm of the difference, the base's missing rows as zeros; None if there is none."""
+    """Compute the norm of the difference, with missing base rows as zeros; None if equal."""
     base = pair.old.matrices() if pair.old else iter(())
     squares, differs = 0.0, pair.old_shape != pair.new.shape
     for W in pair.new.matrices():
@@ -492,7 +494,7 @@ def _norm(pair: _Pair) -> float | None:
 
 
 def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
-    """The smallest of the linear layers, with an update of zero."""
+    """Give the smallest linear layer a zero update."""
     linear = [pair for pair in able if pair.new.module.kind == "linear" and pair.is_weight]
     if not linear:
         raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
@@ -503,14 +505,14 @@ def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
 
 
 class _Decomposed(NamedTuple):
-    """A LoRA of the difference, with all that its spectrum tells."""
+    """A LoRA of the difference, with its spectrum."""
 
-    label: str  # the tensor's name
+    label: str  # the name of the tensor
     module: AdapterModule
     spectrum: Spectrum
 
     def line(self, made: AdapterModule | None, rank: int) -> ExtractedTensor:
-        """Give its row of the table at the rank that was chosen."""
+        """Make the row of the table for the rank that was chosen."""
         size = sum(part.size for part in made.parts.values()) if made else 0
         norm, error = self.spectrum.left(0) ** 0.5, self.spectrum.error(rank)
         return ExtractedTensor(self.label, "LoRA", rank, norm, error, size)
@@ -519,7 +521,7 @@ class _Decomposed(NamedTuple):
 def _tied_head(
     before: OpenModel, after: OpenModel, pairs: Iterable[_Pair], found: Mapping[str, _Decomposed]
 ) -> dict[str, _Decomposed]:
-    """Adapt a head that shares the embedding's weight like the embedding."""
+    """Give a head that shares the embedding's weight the same update."""
     table = None if HEAD in after.parameters else before.tied.get(HEAD)
     owners = (pair.target for pair in pairs if pair.old and table in pair.old.places)
     for name in (name for name in owners if name in found):
@@ -537,14 +539,14 @@ def _found(
     grams: Grams | None,
     at_once: Callable[..., Mapping[str, _Decomposed | None]],
 ) -> dict[str, _Decomposed]:
-    """Decompose every difference that can be a LoRA's."""
+    """Decompose every difference that a LoRA can express."""
     work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
     decomposed = at_once(_decompose, work, label="extract")
     return {name: result for name, result in decomposed.items() if result}
 
 
 def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | None:
-    """Store the leading directions of a difference as a module, with its spectrum; None if zero."""
+    """Write the leading directions of a difference to files; return a module, or None if zero."""
     pair, path, goal, grams = work
     place, dtype = f"{pair.new.model.path}: the change of {pair.name!r}", pair.new.dtype
     itemsize = TensorInfo(dtype, ()).nbytes
@@ -554,15 +556,11 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
         changed = changed or bool(D.any())
         if not (stacked or changed):
             return None
-        # the rank that the experts of a layer need depends on all of them
-        every = stacked and goal.name == "energy"
         seen = _seen(pair, D, grams)
-        search = (
-            partial(_truncated, seen, min(D.shape))
-            if every
-            else partial(_leading, seen, goal, itemsize)
-        )
-        (U, s, Vh), left = finite(place, search)
+        if stacked and goal.name == "energy":  # the rank of a stack depends on all its experts
+            (U, s, Vh), left = finite(place, _truncated, seen, min(D.shape))
+        else:
+            (U, s, Vh), left = finite(place, _leading, seen, goal, itemsize)
         kept.append(SVD(U, s, Vh if grams is None else back(U.T @ D, s)))
         missing += left
     if not changed:
@@ -571,13 +569,13 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=dtype, A=dtype)
     embedding, parameter = pair.new.module.kind == "embedding", pair.target == pair.name
-    # of scale 1
-    module = AdapterModule(parts, float(s.shape[-1]), embedding=embedding, parameter=parameter)
+    alpha = float(s.shape[-1])  # for a scale of 1
+    module = AdapterModule(parts, alpha, embedding=embedding, parameter=parameter)
     return _Decomposed(pair.name, module, spectrum)
 
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
-    """The difference as it is measured: with a Gram matrix of inputs, by its outputs."""
+    """Return the difference, or with a Gram matrix ``D R^T``, whose norm is that of the outputs."""
     root = root_of(pair.target, grams, D.shape[1])
     return D if root is None else D @ root.T.astype(D.dtype)
 
@@ -585,7 +583,7 @@ def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
 def _check(
     adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, float | None]
 ) -> None:
-    """Check that `merge` would restore the tuned parameter up to the promised error."""
+    """Check that `merge` would restore the fine-tuned parameter within the promised error."""
     pair, promised = work
     old, new = pair.old, pair.new
     assert old is not None
@@ -595,7 +593,7 @@ def _check(
         if not all(np.allclose(*maps, rtol=2**-7, atol=0) for maps in zip(*both, strict=True)):
             raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r}")
         return
-    own = pair.name in old.model.tied  # what the adapter gives its own numbers
+    own = pair.name in old.model.tied  # the adapter unties this parameter
     made_of = replace(old, places={pair.name: Place(pair.name)}) if own else old
     made = made_of.matrices(adapted.read)
     for W, W0, W1 in zip(new.matrices(), old.matrices(), made, strict=True):
@@ -603,14 +601,14 @@ def _check(
         norm += float(np.square(_seen(pair, W.astype(np.float64) - W0, grams)).sum())
     apart = (lost / norm) ** 0.5
     if not apart <= promised + _ROUNDING[new.dtype]:
-        far = (
-            f"by {apart:.3g} of its change, not by {promised:.3g} as it should; nothing was written"
+        raise FileError(
+            f"{out}: base + adapter misses the tuned {pair.name!r} by {apart:.3g} of its change,"
+            f" not by {promised:.3g} as promised; nothing was written"
         )
-        raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r} {far}")
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
-    """Compute the singular triplets that the goal may need, and the rest's squared norm."""
+    """Compute the singular triplets that the goal may need, and the squared norm of the rest."""
     full = min(D.shape)
     if goal.name != "energy":
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "budget" else goal.value
@@ -629,13 +627,13 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
-    """The leading triplets, and ``||D - U s Vh||^2``, in blocks of rows.
+    """Compute the leading triplets and the squared error ``||D - U s Vh||^2``.
 
-    (``||D||^2 - ||s||^2`` would lose half of the digits.)
+    The error is summed over blocks of rows, since ``||D||^2 - ||s||^2`` would lose half the digits.
     """
     svd = U, s, Vh = truncated_svd(D, rank=rank)
     if len(D) < D.shape[1]:
         D, U, Vh = D.T, Vh.T, U.T
     step = max(1, BLOCK // D.shape[1])
-    blocks = (slice(start, start + step) for start in range(0, len(D), step))
+    blocks = (slice(first, first + step) for first in range(0, len(D), step))
     return svd, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)

@@ -1,6 +1,6 @@
-"""Adapters on disk: the format of a path, detected from its contents, read and written.
+"""Read and write adapters on disk, in a format that is detected from the contents of a path.
 
-And what operations on them return: `Findings`, or `Written` where there is a new one.
+Operations on them return `Findings`, or `Written` if they write a new one.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from lora_np.adapters.adapter import (
     Stored,
 )
 from lora_np.checks import StrPath, shown
-from lora_np.files import FileError, errors_at, read_json, replacing, target_path
+from lora_np.files import FileError, errors_at, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rounded, safetensors
 from lora_np.models import Base, OpenModel, peft
 from lora_np.table import Shown, Table
 
-Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
+Changes = dict[str, tuple[models.Rewrite, ...]]  # how keys were rewritten, by the new key
 Row = TypeVar("Row", bound=tuple[Any, ...])
-_STACKED = models.Rewrite("stacked", "experts as another program has them", "", "", "SkyRL#1852")
-NOTHING = "every update is zero: it changes nothing"
-CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
+_STACKED = models.Rewrite("stacked", "experts stacked as in another program", "", "", "SkyRL#1852")
+NOTHING = "every update is zero, so the adapter changes nothing"
+CARD = "README.md"  # PEFT writes one next to its adapters, and people add to it
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
-    """Open an adapter of any format. Everything but the numbers is read and checked now.
+    """Open an adapter of any format: read and check everything but the values of its tensors.
 
-    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.TUNERS`.
+    PEFT's adapters may be of any tuner in `lora_np.lora.TUNERS`.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         file for image models (kohya's sd-scripts, ComfyUI, LyCORIS), or the name of a shipped
         adapter. An `Adapter` is returned as it is.
     base : path or mapping, optional
-        The base model, or its config. A GGUF file of an architecture like Llama's that was not
-        written here needs it for the order of rows of q and k, and kohya's file for the names of
-        its modules.
+        The base model, or its config. A GGUF file of an architecture like Llama's that another
+        program wrote needs it for the order of the rows of q and k, and kohya's file for the names
+        of its modules.
     ordered : bool
-        Without it the rows of a GGUF file stay in the file's order, for whatever does not depend on
-        it.
+        Whether to bring the rows of a GGUF file into transformers' order. Operations that do not
+        depend on the order need no base if they skip this.
 
     Returns
     -------
@@ -68,14 +68,14 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     ------
     FileError
         If anything is missing, damaged, contradictory or not supported. Nothing is dropped
-        silently, and the pickle in ``adapter_model.bin`` can call nothing.
+        silently, and the pickle in ``adapter_model.bin`` cannot run code.
     TypeError
-        If ``adapter`` is something else.
+        If ``adapter`` is neither a path nor an `Adapter`.
 
     See Also
     --------
-    save : Write one.
-    convert : From one format to another.
+    save : Write an adapter.
+    convert : Convert an adapter to another format.
 
     Examples
     --------
@@ -93,25 +93,25 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     read = opened(adapter, base=known, ordered=ordered)
     read = read if known is None else rebased(read, known)
     if read.renamed:
-        what = f"{len(read.renamed)} names are read without what is around them in the file"
-        advice = "other programs may ignore them: lora-np repair writes them right"
+        what = f"{len(read.renamed)} names are read without their wrappers or prefixes in the file"
+        advice = "other programs may ignore them: lora-np repair corrects them"
         warnings.warn(f"{adapter}: {what} ({', '.join(read.around)}); {advice}", stacklevel=2)
     return read
 
 
 def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = True) -> Adapter:
-    """Open an adapter as `load` does, its names without wrappers, though not yet the base's."""
+    """Open an adapter as `load` does, without wrappers in its names, but not yet renamed."""
     if isinstance(adapter, Adapter):
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
         raise TypeError(
-            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a"
+            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save the"
             " model first"
         )
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
-        return interpreted(folder, read_json(inside(folder, peft.NAME)))
+        return interpreted(folder, peft.read(folder))
     from lora_np.adapters import image_models, runtimes
 
     changes: Changes = {}
@@ -121,7 +121,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
             modules = runtimes.read_gguf(path, base.config if base else None, ordered=ordered)
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            settings, names = read_json(inside(path, peft.NAME)), models.Dialects({})
+            settings, names = peft.read(path), models.Dialects({})
             modules = runtimes.read_mlx(settings, file, base)
             for key in file.tensors:
                 (theirs,) = names.names_in("mlx", key)
@@ -132,7 +132,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
             file, changes = cleaned(safetensors.open(path), "")
             kinds = {rewrite.kind for rewrites in changes.values() for rewrite in rewrites}
             if "doubled" in kinds and not image_models.has_scales(file):
-                raise FileError(f"has PEFT's keys without {peft.NAME}, which has their scale")
+                raise FileError(f"has PEFT's keys, but no {peft.NAME} with their scale")
             known = [module.name for module in base.spec.modules] if base else None
             modules, full = image_models.read(file, known)
     dora = any("magnitude" in module.parts for module in modules.values())
@@ -144,9 +144,9 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 
 
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
-    """Read PEFT's file of tensors in a directory as a config says."""
+    """Read PEFT's file of tensors in a directory as the settings ``raw`` describe it."""
     file, changes = tensors_of(folder)
-    if raw.get("peft_type") != "LORA":  # the other tuners load only for this
+    if raw.get("peft_type") != "LORA":  # imported here because they load all the tuners
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
 
@@ -156,19 +156,20 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
             return _marked(read_tuner(tuner, file, raw, folder), changes, peft_format.PREFIX)
     config = peft.parse(folder / peft.NAME, raw)
     for key, content in peft.unknown(raw).items():
-        what = f"{folder / peft.NAME}: {key} = {shown(content)} is"
-        warnings.warn(f"{what} no setting of PEFT, which ignores it", stacklevel=2)
+        what = f"{folder / peft.NAME}: {key} = {shown(content)}"
+        warnings.warn(f"{what} is not a setting of PEFT, which ignores it", stacklevel=2)
     with errors_at(file.path):
         read = peft_format.interpret(file, config, folder)
-        ours = peft_format.keyed(read) if read.raw is config.raw else {}
-        for key in (m.parts["A"].key for m in read.values() if m.parameter):
+        stacks = [module.parts["A"].key for module in read.values() if module.parameter]
+        ours = peft_format.keyed(read) if stacks and read.raw is config.raw else {}
+        for key in stacks:
             if key not in ours or ours[key].shape != file.tensors[key].shape:
                 changes[key] = (*changes.get(key, ()), _STACKED)
         return _marked(read, changes, peft_format.PREFIX)
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """The tensors of PEFT's directory under keys without wrappers, and what each had around it."""
+    """Open the tensors of PEFT's directory; return them without wrappers in keys, and these."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -178,21 +179,21 @@ def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
 def cleaned(
     file: safetensors.SafetensorsFile, prefix: str
 ) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """The same tensors under keys without wrappers, and what each had around it."""
+    """Remove wrappers from a file's keys; return the file, and the wrappers by the new key."""
     tensors: dict[str, TensorInfo] = {}
     changes: Changes = {}
     for key, info in file.tensors.items():
         if info.shape == (0,):
-            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
+            why = "DeepSpeed ZeRO-3 leaves tensors empty that it saves without gathering them"
             raise FileError(f"{key!r} is empty: {why}; DeepSpeed's zero_to_fp32.py gathers them")
-        # in formats without PEFT's prefix, it is there while wrappers are looked for
+        # `unwrapped` expects PEFT's prefix, which the other formats do not have.
         clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:
             clean = clean.removeprefix(peft_format.PREFIX)
         if ".modules_to_save." in key and clean in {*file.tensors} - {key}:
-            continue  # with bias="all" PEFT saves a bias inside such a module again
+            continue  # with bias="all", PEFT saves a bias in such a module twice
         if clean in tensors:
-            raise FileError(f"{key!r} and another key are both {clean!r} without wrappers")
+            raise FileError(f"{key!r} and another key both become {clean!r} without wrappers")
         tensors[clean] = info
         if rewrites:
             changes[clean] = tuple(rewrites)
@@ -200,7 +201,7 @@ def cleaned(
 
 
 def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
-    """Note what the names had around them in the file."""
+    """Record the wrappers that the adapter's names had in the file."""
     starts: Changes = {}
     for key, rewrites in changes.items():
         while key := key.rpartition(".")[0]:
@@ -215,7 +216,7 @@ def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
 
 
 def rebased(adapter: Adapter, base: OpenModel) -> Adapter:
-    """Give the modules the base's names where they differ in nothing but a known prefix."""
+    """Rename modules to the base's names if only a known prefix is different."""
     names = {*adapter, *(name.rpartition(".")[0] for name in (*adapter.full, *adapter.rows))}
     new = base.counterparts(names)
     if not new:
@@ -252,7 +253,7 @@ def rebased(adapter: Adapter, base: OpenModel) -> Adapter:
 
 
 def format_of(adapter: StrPath) -> tuple[Format, Path]:
-    """The format of what is at a path, and the file or the directory that has it."""
+    """Detect the format of an adapter; return it with the path of its file or directory."""
     path = located(adapter)
     inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
     if not path.is_dir() and path.name not in inner:
@@ -260,7 +261,7 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
             return FILES[path.suffix], path
         if path.is_file():
             what = f"{path}: a {path.suffix or 'nameless'} file is not an adapter"
-            raise FileError(f"{what}; that is a directory, or a .safetensors or .gguf file")
+            raise FileError(f"{what}: it must be a directory, or a .safetensors or .gguf file")
     folder = path.parent if path.name in inner and path.is_file() else path
     if (folder / DIFFUSERS_WEIGHTS).is_file() and not (folder / peft.NAME).exists():
         return "kohya", folder / DIFFUSERS_WEIGHTS
@@ -270,7 +271,7 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
 
 
 def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
-    """The base if it is a directory, or the one that an adapter names, if it is on this disk."""
+    """Return ``base`` if it is a directory, else the base that the adapter names, if on disk."""
     if base and base.on_disk:
         return base if base.path.is_dir() else None
     name = adapter.raw.get("base_model_name_or_path")
@@ -279,7 +280,7 @@ def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
 
 
 def has_effect(adapter: Adapter) -> bool:
-    """Whether it changes anything in a model."""
+    """Tell whether an adapter changes anything in its base."""
     replaced = adapter.full or adapter.rows or adapter.has_magnitudes
     return bool(replaced) or any(
         module.tuned or (module.A.any() and module.B.any()) for module in adapter.values()
@@ -287,7 +288,7 @@ def has_effect(adapter: Adapter) -> bool:
 
 
 def without_copies(adapter: Adapter, base: OpenModel | None) -> Adapter:
-    """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
+    """Remove unchanged base weights, which PEFT saves next to adapted embeddings."""
     copies = adapter.copies
     if not copies or not base:
         return adapter
@@ -311,10 +312,10 @@ def write(
     dtype: str | None = None,
     portable: bool = False,
 ) -> tuple[Adapter, list[str]]:
-    """Write an adapter in a format, by default in that of the path's ending, and read it back.
+    """Write an adapter, by default in the format of the path's extension, and read it back.
 
-    Returns what was read, and what programs would not run as they should: the format's own, or with
-    ``portable`` all.
+    Returns the adapter that was read, and remarks on what programs would not run correctly: the
+    format's own program, or with ``portable`` all programs.
     """
     to = to or FILES.get(path.suffix, "peft")
     with errors_at(adapter):
@@ -322,11 +323,11 @@ def write(
             raise FileError(f"adapts no module, so there is nothing to write for {to}")
         for name in adapter if to != "kohya" else ():
             if models.is_flat(str(name)):
-                why = "which hides the dots of the path: give the base (--base MODEL)"
+                why = "which has no dots between modules: give the base (--base MODEL)"
                 raise FileError(f"{name!r} is kohya's name, {why}")
             if adapter.pipeline:
-                why = "a pipeline has for its part's module: give that part as the base"
-                raise FileError(f"{name!r} is the name that {why} (--base MODEL)")
+                why = "the name of a module in a pipeline: give the pipeline's part as the base"
+                raise FileError(f"{name!r} is {why} (--base MODEL)")
         from lora_np.adapters import image_models, rules, runtimes
 
         if to == "peft":
@@ -343,7 +344,7 @@ def write(
 
 
 def weights_file(path: Path) -> Path:
-    """The file that holds the numbers of the adapter at a path."""
+    """Return the file with the weights of the adapter at a path."""
     if path.is_file():
         return path
     old = path / "adapter_model.bin"
@@ -356,7 +357,7 @@ def weights_file(path: Path) -> Path:
 def new_adapter(
     target: StrPath, *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
-    """Give a place to write a new adapter, which becomes ``target``, and a directory for arrays."""
+    """Yield a path at which to write the new adapter ``target``, and a temporary directory."""
     target = target_path(target)
     paths = (source.path if isinstance(source, Adapter) else source for source in inputs)
     read = [Path(path) for path in paths if path]
@@ -364,15 +365,11 @@ def new_adapter(
     to = to or by_name or "peft"
     ending = next((ending for ending, form in FILES.items() if form == to), "")
     if by_name != (to if ending else None):
-        wanted = (
-            f"end in {ending}, as files of this format do"
-            if ending
-            else "not be called like a file"
-        )
-        raise ValueError(f"{target}: must {wanted}; choose another name")
-    from tempfile import TemporaryDirectory  # slow to import, and `load` does without
+        wanted = f"must end in {ending}" if ending else "must not have the extension of a file"
+        raise ValueError(f"{target}: the name of the new adapter {wanted}")
+    from tempfile import TemporaryDirectory  # slow to import, and `load` does not need it
 
-    # only an adapter is replaced
+    # An existing file is replaced only if it is an adapter.
     check = partial(load, target) if ending else None
     written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, CARD}
     writes, marks = written.__contains__, [peft.NAME]
@@ -392,13 +389,13 @@ class Findings(Shown, Generic[Row]):
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of named tuples
-        Plain values.
+        The rows of the table, of plain values.
     notes : tuple of str
         Further remarks.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     """
 
     title: str
@@ -408,26 +405,26 @@ class Findings(Shown, Generic[Row]):
 
     @property
     def table(self) -> Table:
-        """The rows under their headings."""
+        """The rows as a table with headings."""
         return Table(self.headings, self.rows, title=self.title, notes=self.notes)
 
 
 @dataclass(frozen=True, repr=False)
 class Written(Findings[Row]):
-    """What `combine`, `extract`, `merge` or `resize` did, and the path of the result.
+    """The result of an operation that wrote a new adapter or model, with its path.
 
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of named tuples
-        One for each module or tensor, whose fields are the columns of the table.
+        A row for each module or tensor, whose fields are the columns of the table.
     notes : tuple of str
-        What was left out, added or not copied.
+        Remarks on anything left out, added or not copied.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     path : Path
-        The new directory.
+        The new file or directory.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Merge an adapter into a GGUF file: only tensors that it changes are written anew."""
+"""Merge an adapter into a GGUF file; tensors that it does not change are copied."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ HEADINGS = ("tensors", "parameters", "update / weight", "share kept", "unmoved")
 
 
 class MergedKind(NamedTuple):
-    """What a merge wrote in one kind of blocks.
+    """The changed tensors with one kind of blocks, or of one parameter.
 
     Parameters
     ----------
     kind : str
-        Of the tensors that were written anew; with ``by_module``, their parameter.
+        The kind of their blocks; with ``by_module``, their parameter.
     tensors, parameters : int
-        How many.
+        The number of changed tensors and of their entries.
     update : float
-        The norm of the update, relative to that of the weights.
+        The norm of the update, relative to the norm of the weights.
     share_kept : float
-        ``<Q - W0, dW> / <dW, dW>`` of the update dW and what was written, Q: 1 if rounding lost
-        nothing of it.
+        ``<Q - W0, dW> / <dW, dW>`` for the update dW and the written weights Q: 1 if rounding lost
+        nothing.
     unmoved : float
-        The share of the entries that are the base's.
+        The share of entries that are equal to the base's.
     """
 
     kind: str
@@ -65,29 +65,29 @@ def merge_gguf(
     any_base: bool = False,
     force: bool = False,
 ) -> Written[MergedKind]:
-    """Write a GGUF file in which every adapted weight is ``W0 + scale * B A``.
+    """Merge an adapter into a GGUF file: every adapted weight becomes ``W0 + scale * B A``.
 
     Parameters
     ----------
     base : path
         A GGUF file with a model.
     adapter : path or Adapter
-        Of any format that `load` reads.
+        An adapter in any format that `load` reads.
     out : path
         The file to write. Metadata, vocabulary, chat template and tensors that the adapter does not
         change are copied byte for byte.
     dtype : str, optional
-        The kind of blocks for the matrices that are written, such as "Q8_0"; by default each keeps
-        its own, as vectors always do.
+        The kind of blocks for the changed matrices, such as "Q8_0"; by default each keeps its own
+        kind, as vectors always do.
     rounding : {"nearest", "random"}
-        How codes are rounded. Nearest rounding takes a small update back; random rounding keeps it
-        on average, with noise.
+        How codes are rounded. Rounding to nearest loses most of a small update; random rounding
+        keeps it on average, with noise.
     rng : Generator or int
         Randomness for random rounding.
     by_module : bool
         Whether to return a row for each parameter instead of each kind.
     modelfile : bool
-        Whether to write ``Modelfile`` next to ``out``, from which Ollama makes a model.
+        Whether to write a ``Modelfile`` for Ollama next to ``out``.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     force : bool
@@ -96,20 +96,20 @@ def merge_gguf(
     Returns
     -------
     Written
-        For each kind how much of the update is left after rounding, and how many entries are still
-        the base's.
+        For each kind, the share of the update that is left after rounding, and the share of entries
+        that are unchanged.
 
     Raises
     ------
     FileError
-        If the base is no model in a GGUF file, base and adapter do not fit, a tensor that changes
+        If the base is not a GGUF file with a model, base and adapter do not fit, a changed tensor
         has a kind that cannot be written, a result is not finite, or the target exists.
     ValueError
-        If an option is not known.
+        If an option is unknown.
 
     See Also
     --------
-    merge : The same for directories of safetensors.
+    merge : Merge into a directory of safetensors.
 
     Examples
     --------
@@ -151,11 +151,11 @@ def merge_gguf(
         try:
             gguf.write(merged.tensors, merged.read, stage, metadata=metadata)
         except FileError:
-            check_finite(update)  # the adapter's own tensor is the better answer
+            check_finite(update)  # naming the adapter's tensor is the more helpful error
             raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
-    rows = tuple(
+    records = tuple(
         MergedKind(
             name,
             one.tensors,
@@ -175,59 +175,59 @@ def merge_gguf(
     if modelfile:
         notes.append(f"Ollama: ollama create {out.stem.lower()} -f {recipe}")
     headings = ("parameter" if by_module else "kind", *HEADINGS)
-    return Written(f"{base} + {update}", rows, tuple(notes), headings, out)
+    return Written(f"{base} + {update}", records, tuple(notes), headings, out)
 
 
 def opened(base: Path) -> GGUFModel:
-    """Open the model in a GGUF file; say what else opens a directory."""
+    """Open the model in a GGUF file; for a directory, explain which program makes one of it."""
     if (folder := located(base)).is_dir():
         if (folder / "adapter_config.json").is_file():
             raise FileError(
                 f"{base}: an adapter, not a model: give the base first, then the adapter"
             )
         raise FileError(
-            f"{base}: a directory, and a .gguf file is made of another one: merge into a directory,"
-            " which Ollama opens (FROM ./NEW); llama.cpp's convert_hf_to_gguf.py makes a file of it"
+            f"{base}: a directory, but the base of a .gguf file must be a .gguf file: merge into a"
+            " directory, which Ollama opens (FROM ./NEW) and llama.cpp's convert_hf_to_gguf.py"
+            " converts"
         )
     return open_gguf(base)
 
 
 def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
-    """Keep metadata to the byte, but for what another kind of blocks makes untrue."""
+    """Copy the metadata byte for byte, without the file type if the kind of blocks changes."""
     metadata: dict[str, Any] = {key: file.packed(key) for key in file.metadata}
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
     if dtype:
-        metadata.pop("general.file_type", None)  # without it, llama.cpp counts the kinds
+        metadata.pop("general.file_type", None)  # llama.cpp then finds it from the tensors
     return metadata
 
 
 @dataclass(frozen=True)
 class MergedFile:
-    """The tensors of a merged file: those that change are computed, others copied."""
+    """The tensors of a merged file: changed ones are computed, others are copied."""
 
     merging: Merging
     source: GGUFModel
     tensors: Mapping[str, TensorInfo]
-    # what changes: the parameter, which part of it along the outputs, and of how many
+    # for each changed tensor: the parameter, its part along the outputs, and the number of parts
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     by_module: bool
-    measured: dict[
-        str, MergeLoss
-    ]  # by the kind of blocks or the parameter, as far as it is written
+    # statistics of the tensors written so far, by kind of blocks or by parameter
+    measured: dict[str, MergeLoss]
 
     @classmethod
     def of(
         cls, merging: Merging, source: GGUFModel, dtype: str | None, rng: Rng, by_module: bool
     ) -> MergedFile:
-        """Find what changes, and the kinds of blocks that it gets."""
+        """Find the tensors that change, and their kinds of blocks."""
         if merging.vocabulary:
-            why = "has other tokens: merge it into a directory first, with its tokenizer"
+            why = "changes the vocabulary: merge it into a directory first, with its tokenizer"
             raise FileError(f"{merging.update} {why}")
         tensors, parts = dict(source.file.tensors), {}
         for name, change in merging.changes.items():
-            size = change.start.shape
+            size = change.initial.shape
             theirs = tensors_for(name, source.dialects, source.config["model_type"])
             if len(theirs) > 1:
                 size = (*size[:-2], size[-2] // len(theirs), size[-1])
@@ -237,13 +237,13 @@ class MergedFile:
         return cls(merging, source, tensors, parts, rng, by_module, {})
 
     def read(self, place: str) -> Array | Blocks | gguf.GGUFFile:
-        """Compute a tensor, or give the file from which it is copied."""
+        """Compute a changed tensor, or return the file from which to copy an unchanged one."""
         source, change = self.source, self.merging.changes
         if place not in self.parts:
             return source.file
         kind, name = self.tensors[place].dtype, self.parts[place][0]
-        start = change[name].start
-        wide = replace(change[name], start=replace(start, dtype="float32", read=start.single))
+        initial = change[name].initial
+        wide = replace(change[name], initial=replace(initial, dtype="float32", read=initial.single))
         W = self._part(place, wide.result(f"{source.path}: {name!r}")[0])
         with errors_at(f"{source.path}: {name!r}"):
             Q = in_kind(kind, W, self.rng)
@@ -253,14 +253,14 @@ class MergedFile:
         return Q
 
     def _part(self, place: str, W: Array) -> Array:
-        """The tensor of llama.cpp's that a parameter, or a part of it, becomes."""
+        """Cut a tensor of llama.cpp's out of a parameter, with rows in llama.cpp's order."""
         name, part, parts = self.parts[place]
         W = as_stored(self.source.config, name, W)
         return W if parts == 1 else np.split(W, parts, axis=-2)[part]
 
 
 def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, ...]:
-    """Name the tensors that a parameter becomes."""
+    """List llama.cpp's names of the tensors that a parameter becomes."""
     module, _, part = parameter.rpartition(".")
     experts = dialects.names_in("llama_cpp", parameter)
     names = experts or dialects.names_in("llama_cpp", module)
@@ -274,15 +274,15 @@ def kind_of(file: gguf.GGUFFile, place: str, shape: tuple[int, ...], dtype: str 
     kind = file.tensors.get(place, file.tensors["token_embd.weight"]).dtype
     kind = dtype if dtype and len(shape) > 1 else kind
     if kind not in ENCODED:
-        raise FileError(f"{file.path}: {place!r} is {kind}, which is only read: {OFFER}")
+        raise FileError(f"{file.path}: {place!r} is {kind}, which cannot be written: {OFFER}")
     if shape[-1] % LAYOUTS[kind].entries:
-        why = f"has rows of {shape[-1]}, no whole blocks of {kind}"
+        why = f"has rows of {shape[-1]}, which are not whole blocks of {kind}"
         raise FileError(f"{file.path}: {place!r} {why}: {OFFER}")
     return kind
 
 
 def in_kind(kind: str, W: Array, rng: Rng) -> Array | Blocks:
-    """Encode W in blocks of a kind; at random if ``rng`` is given and the kind has codes."""
+    """Encode W in blocks of a kind; with ``rng``, round codes at random."""
     if kind == "F32":
         return W
     Q = quantise(W.reshape(-1, W.shape[-1]), kind, rng=rng if kind.startswith("Q") else None)

@@ -1,4 +1,4 @@
-"""Files of image models' adapters, read by their keys and shapes alone, and written.
+"""Read adapters of image models from their keys and shapes alone, and write them.
 
 Sources: sd-scripts, ``networks/lora.py``; diffusers 0.42.1, ``loaders``; ComfyUI,
 ``comfy/weight_adapter``; LyCORIS 4.1.3, ``lycoris/modules``.
@@ -22,7 +22,7 @@ from lora_np.adapters.adapter import (
     TunedUpdate,
     check_shapes,
     header,
-    held,
+    in_memory,
 )
 from lora_np.adapters.peft_format import as_maps, in_file, only_lora
 from lora_np.adapters.runtimes import real
@@ -34,7 +34,8 @@ from lora_np.models import KOHYA, flat, peft
 
 Parts = dict[str, Stored]
 
-# Spellings of one key: PEFT's prefix after that of a pipeline, and early diffusers' keys.
+# Other spellings of a key, and the usual one: PEFT's prefix after the pipeline's, and the keys of
+# early versions of diffusers.
 _SPELLINGS = (
     (r"base_model\.model\.", ""),
     (r"\.default_\d+(?=\.|$)", ""),
@@ -50,24 +51,24 @@ _PARTS = {
     "alpha": "alpha",
 }  # fmt: skip
 _TUNED = re.compile("diff|lokr_w[12]|(lokr|hada)_(w[12]_[ab]|t[12])")
-# Added to norms and biases, or in the place of weights: kept as they are.
+# Tensors that are added to norms and biases, or that replace weights; they are not changed here.
 _BESIDE = ("w_norm", "b_norm", "diff_b", "set_weight")
 _ON_WEIGHTS = {"on_input": "(IA)^3", "a1": "GLoRA", "oft_blocks": "OFT", "oft_R": "OFT"}
-_ACTS = "acts on the weights of the base, which are in the pipeline: only its programs can apply it"
-_HEADER = "lora_adapter_metadata"  # diffusers' LoraConfigs
+_ACTS = "needs the base weights, which are in the pipeline: only its programs can apply it"
+_HEADER = "lora_adapter_metadata"  # the metadata in which diffusers stores its LoraConfigs
 
 
 def read(
     file: safetensors.SafetensorsFile, known: Iterable[str] | None
 ) -> tuple[dict[str, AdapterModule], Parts]:
-    """Read the modules of a file, and what it has beside them.
+    """Read the modules of a file, and its other tensors by their keys.
 
-    They have the ``known`` names of a base's modules, or else the file's.
+    Modules get the ``known`` names of a base's modules, or else keep the file's.
     """
     keys = {key: _split(key) for key in file.tensors}
     for key, (_, part) in keys.items():
         if part in _ON_WEIGHTS:
-            raise FileError(f"{key!r} is of {_ON_WEIGHTS[part]}, which {_ACTS}")
+            raise FileError(f"{key!r} belongs to {_ON_WEIGHTS[part]}, which {_ACTS}")
     groups: dict[str, Parts] = {}
     beside: Parts = {}
     for key, (place, part) in keys.items():
@@ -77,9 +78,9 @@ def read(
         if place and (part in _BESIDE or (part == "diff" and len(info.shape) < 2)):
             beside[f"{place}.{part}"] = tensor
         elif not (place and name and (tensor.dtype in FLOATS or part == "alpha")):
-            raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
+            raise FileError(f"{key!r} of {info.dtype} is not part of a LoRA in this format")
         elif name in groups.setdefault(place, {}):
-            raise FileError(f"{key!r} gives {part} of {place!r} a second time")
+            raise FileError(f"{key!r} is a second {part} of {place!r}")
         else:
             groups[place][name] = tensor
     names: dict[str, list[str]] = {}
@@ -99,23 +100,23 @@ def read(
 
 
 def has_scales(file: safetensors.SafetensorsFile) -> bool:
-    """Whether a file says the scale of a module."""
+    """Tell whether a file has the scale of any module."""
     return _HEADER in file.metadata or any(key.endswith(".alpha") for key in file.tensors)
 
 
 def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
-    """Write one file: with diffusers' keys if the names have dots in the file that was read."""
+    """Write a file with kohya's keys, or diffusers' where the names in a pipeline have dots."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
-    checked = replace(adapter, full={}) if pipeline else adapter
-    scaling.check_sayable(checked, "kohya's format", ("kernel", "magnitude", "tuned"))
+    modules = replace(adapter, full={}) if pipeline else adapter
+    scaling.check_sayable(modules, "kohya's format", ("kernel", "magnitude", "tuned"))
     tensors = dict(adapter.full)
     for name, module in adapter.items():
         dotted = pipeline and "." in name
         place = name if dotted else flat(name)
         keyed = {f"{place}.{end}": x for end, x in _keyed(name, module, dotted=dotted).items()}
         if not tensors.keys().isdisjoint(keyed):
-            raise FileError(f"{name!r} and another module are both {place!r} in kohya's format")
+            raise FileError(f"{name!r} and another module both become {place!r} in kohya's format")
         tensors |= keyed
     metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
     safetensors.write(
@@ -124,10 +125,10 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
 
 
 def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
-    """The tensors of a module by the ends of their keys."""
+    """Return the tensors of a module by the ends of their keys."""
     parts, alpha = dict(module.parts), module.alpha
     if not module.tuned:
-        if dotted or not module.scale:  # for alpha 0 means r
+        if dotted or not module.scale:  # an alpha of 0 would mean r
             module = scaling.rescaled(module, 1.0)
         alpha = module.scale * module.rank
         ends = {"lora_A": "A", "lora_B": "B"} if dotted else {"lora_down": "A", "lora_up": "B"}
@@ -137,14 +138,14 @@ def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
         elif lengths := module.parts.get("magnitude"):
             column = (-1, *(1,) * (1 + len(module.kernel)))
             parts["dora_scale"] = lengths.seen(lambda m: m.reshape(column))
-    # diffusers takes none beside its own keys, LyCORIS no LoKr without
+    # diffusers refuses an alpha beside its own keys, and LyCORIS refuses a LoKr without one.
     if "diff" not in parts and not (dotted and module.tuned is None):
-        parts["alpha"] = held(np.float32(alpha))
+        parts["alpha"] = in_memory(np.float32(alpha))
     return parts
 
 
 def _split(key: str) -> tuple[str, str]:
-    """The module's name in a key, and what the tensor is."""
+    """Split a key into the module's name and the kind of tensor."""
     for spelling, usual in _SPELLINGS:
         key = re.sub(spelling, usual, key)
     place, _, part = key.rpartition(".")
@@ -152,7 +153,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig]:
-    """The settings in diffusers' header, by the part of the pipeline."""
+    """Parse the settings in diffusers' metadata, by the part of the pipeline."""
     raw: dict[str, dict[str, object]] = {}
     for key, value in parse_json(file.metadata.get(_HEADER, "{}").encode()).items():
         model, _, setting = key.partition(".")
@@ -161,12 +162,12 @@ def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig
 
 
 def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
-    """Make a module of these tensors; an alpha that is missing, or 0, means the rank."""
+    """Make a module of its tensors; a missing alpha, or an alpha of 0, means the rank."""
     rank, alpha, rslora = 0, 0.0, False
     model, _, name = place.partition(".")
     if given := parts.pop("alpha", None):
         if given.size != 1:
-            raise FileError(f"{place!r} must have one number alpha, got shape {given.shape}")
+            raise FileError(f"alpha of {place!r} must be one number, got shape {given.shape}")
         alpha = real(f"alpha of {place!r}", float(given.read().reshape(())))
     elif config := settings.get(model):
         rank, alpha = config.rank_and_alpha(name)
@@ -174,12 +175,12 @@ def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]
     factors = [part for part in parts if part not in ("magnitude", "dora_scale")]
     few = len(factors) < 2 and "diff" not in parts
     if few or min(len(parts[part].shape) for part in factors) < 2:
-        raise FileError(f"{place!r} has only one factor, or one that is no matrix")
+        raise FileError(f"{place!r} has only one factor, or a factor that is not a matrix")
     if not {"A", "B"} >= {*factors}:
         return _tuned(place, parts, alpha)
     if lengths := parts.pop("dora_scale", None):
         if lengths.shape[:1] == (1,) != parts["B"].shape[:1]:
-            raise FileError(f"{place!r} is a DoRA by inputs, which {_ACTS}")
+            raise FileError(f"{place!r} is a DoRA with a magnitude per input, which {_ACTS}")
         parts["magnitude"] = lengths.seen(np.ravel)
     parts, kernel = as_maps(parts, 0)
     check_shapes(parts, f" of {place!r}")
@@ -190,19 +191,19 @@ def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]
 
 
 def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
-    """A module whose update is the product of two matrices, by entries or Kronecker's.
+    """Make a module whose update is an entrywise (LoHa) or Kronecker product (LoKr).
 
-    That of a full difference, or of a LoCon with a core, is Kronecker's of 1 and itself.
+    A full difference, or a LoCon with a core, is the Kronecker product of 1 and itself.
     """
     if not {"magnitude", "dora_scale"}.isdisjoint(parts):
         raise FileError(f"{place!r} is a DoRA of another tuner than LoRA, which {_ACTS}")
-    own, one = parts, {"lokr_w1": held(np.ones((1, 1), np.float32))}
+    own, one = parts, {"lokr_w1": in_memory(np.ones((1, 1), np.float32))}
     try:
         if "diff" in parts:
             own = one | {"lokr_w2": parts["diff"]}
         elif core := parts.get("lora_mid"):
             down, up = parts["A"], parts["B"]
-            a = up.seen(lambda up: _rows(up).T)
+            a = up.seen(lambda up: _as_matrix(up).T)
             own = one | {"lokr_w2_a": a, "lokr_w2_b": down, "lokr_t2": core}
             parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
         kind = min(own)[:5]
@@ -211,7 +212,7 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
         raise FileError(f"{place!r} has no {missing.args[0]}") from None
     rank = next((own[kind + w].shape[0] for w in ("w2_b", "w1_b") if kind + w in own), 0)
     tensors = {"w1_a": B1, "w1_b": A1, "w2_a": B2, "w2_b": A2}
-    # the scale is 1 if both of LoKr's are whole
+    # Without a rank, as for a LoKr of two whole matrices, the scale is 1.
     tuner, settings = TUNERS["LOHA"], {"alpha": alpha or rank or 1.0, "r": rank or alpha or 1.0}
     size = (B1.shape[0], A1.shape[1])
     if kind == "lokr_":
@@ -234,29 +235,29 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
 
 
 def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
-    """B and A of one of the two matrices, seen as a map of patches."""
+    """Return B and A of one of the two matrices, with kernels flattened into columns."""
     if whole := parts.get(w):
-        matrix = whole.seen(_rows)
+        matrix = whole.seen(_as_matrix)
         one = matrix.seen(lambda w: np.eye(min(w.shape), dtype=w.dtype))
         return (matrix, one) if matrix.shape[1] < matrix.shape[0] else (one, matrix)
     a, b = parts[f"{w}_a"], parts[f"{w}_b"]
     if core := parts.get(t):
         a, b = a.seen(np.transpose), _product(core, b)
-    return a, b.seen(_rows)
+    return a, b.seen(_as_matrix)
 
 
 def _product(core: Stored, down: Stored) -> Stored:
-    """``sum_j core[i, j, ...] down[j, c]``, of shape (i, c, ...)."""
+    """Return ``sum_j core[i, j, ...] down[j, c]``, of shape (i, c, ...)."""
     if core.shape[1] != down.shape[0] or prod(down.shape[2:]) != 1:
         raise FileError(f"factors of shapes {core.shape} and {down.shape} do not fit")
     shape = (core.shape[0], down.shape[1], *core.shape[2:])
 
     def read() -> Array:
-        product: Array = np.einsum("ij...,jc->ic...", core.single(), _rows(down.single()))
+        product: Array = np.einsum("ij...,jc->ic...", core.single(), _as_matrix(down.single()))
         return product
 
     return Stored("float32", shape, read)
 
 
-def _rows(array: Array) -> Array:
+def _as_matrix(array: Array) -> Array:
     return array.reshape(len(array), -1)

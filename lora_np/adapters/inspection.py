@@ -1,4 +1,4 @@
-"""Measure what an adapter contains, relate it to its base, and compare two adapters' updates."""
+"""Inspect an adapter, alone or on its base, and compare the updates of two adapters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
-from lora_np.adapters.base_weights import Reader, add_update, from_start, on_base
+from lora_np.adapters.base_weights import Reader, add_update, on_base, relative_to_base
 from lora_np.adapters.formats import Findings, load, weights_file
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.spectra import Spectrum, directions, finite, norm, side_by_side
@@ -33,7 +33,7 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TOP = 10  # leading directions of a merged weight that are looked at for intruders
+_TOP = 10  # the number of leading directions of a merged weight searched for intruders
 _LEGEND = {
     "module": "its path in the model; in the totals, kind: the last name of that path",
     "status": (
@@ -66,18 +66,18 @@ _FORMATS = {"share": "{:.1%}".format}
 
 
 class InspectedKind(NamedTuple):
-    """Totals for the modules of one kind.
+    """Totals over the modules of one kind.
 
     Parameters
     ----------
     kind : str
         Their name within a layer, ``"saved in full"``, or ``"all"``.
     modules : int
-        How many.
+        The number of modules.
     parameters, bytes : int
-        In the file.
+        Their size in the file.
     norm, share : float or None
-        Of all their updates together.
+        The norm of all their updates together, and its share of the adapter's squared norm.
     """
 
     kind: str
@@ -89,35 +89,35 @@ class InspectedKind(NamedTuple):
 
 
 class InspectedModule(NamedTuple):
-    """Measurements of one module; fields after ``scale`` are None if it is not finite.
+    """The measurements of one module; fields after ``scale`` are None if it is not finite.
 
     Parameters
     ----------
     name : str
-        Its path.
+        The path of the module.
     status : {"ok", "DEAD", "NOT FINITE"}
-        DEAD does nothing: B A is zero.
+        DEAD means that the module has no effect: B A is zero.
     rank : int
-        r.
+        The rank r.
     scale : float
-        alpha / r, or alpha / sqrt(r).
+        ``alpha / r``, or ``alpha / sqrt(r)``.
     norm : float or None
-        ``||dW||_F``.
+        The norm of the update, ``||dW||_F``.
     share : float or None
-        Its part of the adapter's squared norm.
+        The module's share of the adapter's squared norm.
     effective_rank, stable_rank : float or None
         See `lora_np.linalg`.
     rank_for_99 : int or None
         The smallest rank that keeps 99 % of the module's squared norm, by
         `lora_np.linalg.rank_within`.
     excess_rank : int or None
-        The rank beyond that.
+        The rank beyond ``rank_for_99``.
     relative : float or None
         With a base: ``||dW|| / ||W0||``.
     amplification : float or None
-        With a base: that of section 7.3 of the paper.
+        With a base: the amplification factor of section 7.3 of the paper.
     intruders : int or None
-        With a base: new directions among the ten strongest of the merged weight.
+        With a base: the number of new directions among the ten strongest of the merged weight.
     """
 
     name: str
@@ -142,20 +142,20 @@ class Inspection(Findings[InspectedModule]):
     Parameters
     ----------
     title : str
-        Of table and figure.
+        The title of the table and the figure.
     rows : tuple of InspectedModule
-        All modules.
+        The measurements of all modules.
     notes : tuple of str
-        Anything unusual.
+        Remarks on anything unusual.
     headings : tuple of str
-        Of the columns; those that compare with a base exist only if one is given.
+        The headings of the columns; some exist only if a base is given.
     contents : mapping of str to plain values
-        What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how
-        often it occurs), targets and what else its config names, modules, parameters, bytes.
+        The adapter's base, type, task, targets and other settings; its ranks, alphas, scales and
+        dtypes with their counts; and its modules, parameters and bytes.
     kinds : tuple of InspectedKind
-        Totals.
+        The totals of each kind of module.
     spectra : mapping of str to ndarray
-        Singular values of each update, scaling included. Empty for a module that is not finite.
+        The singular values of each update, scale included; empty if a module is not finite.
     """
 
     contents: Mapping[str, Any]
@@ -164,20 +164,20 @@ class Inspection(Findings[InspectedModule]):
 
     @property
     def table(self) -> Table:
-        """One row for each module; without a base there is nothing to compare with."""
-        rows = [row[: len(self.headings)] for row in self.rows]
+        """The measurements with one line for each module, and a legend as notes."""
+        lines = [row[: len(self.headings)] for row in self.rows]
         notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
-        return Table(self.headings, rows, title=self.title, notes=notes, formats=_FORMATS)
+        return Table(self.headings, lines, title=self.title, notes=notes, formats=_FORMATS)
 
     @property
     def contents_table(self) -> Table:
-        """The adapter's settings and contents."""
-        rows = [(what, _in_words(what, content)) for what, content in self.contents.items()]
-        return Table(("what", "it says"), [row for row in rows if row[1]], title=self.title)
+        """The adapter's settings and contents as a table."""
+        words = [(what, _in_words(what, content)) for what, content in self.contents.items()]
+        return Table(("what", "it says"), [pair for pair in words if pair[1]], title=self.title)
 
     @property
     def kinds_table(self) -> Table:
-        """One row for each kind of module, what is saved in full, and all."""
+        """The totals of each kind of module, of parameters saved in full, and of all."""
         return Table(InspectedKind._fields, self.kinds, title="Totals by kind", formats=_FORMATS)
 
     @property
@@ -203,7 +203,7 @@ class Inspection(Findings[InspectedModule]):
         return json_text(content)
 
     def figure(self) -> Figure:
-        """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
+        """Draw the norm and spectrum of all modules with `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
         ranks = {printable(row.name): row.rank_for_99 or 0 for row in self.rows}
@@ -212,7 +212,7 @@ class Inspection(Findings[InspectedModule]):
         return adapter_overview(spectra, ranks, places, energy=ENOUGH, title=printable(self.title))
 
     def to_html(self) -> str:
-        """One page with the figure and the tables, which needs no other file."""
+        """Write a self-contained HTML page with the figure and the tables."""
         return page(self.title, [self.contents_table, self.figure(), self.kinds_table, self.table])
 
 
@@ -224,31 +224,31 @@ def inspect(
     jobs: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect an adapter, module by module, through thin QRs that never form B A.
+    """Inspect an adapter module by module, by thin QR decompositions that never form B A.
 
     Parameters
     ----------
     adapter : path or Adapter
-        In any format that `load` reads, or its result.
+        An adapter in any format that `load` reads, or its result.
     base : path, optional
-        The base model's checkpoint, to compare with. This takes two full SVDs of each adapted
+        The base model's checkpoint, to compare with; this computes two full SVDs of each adapted
         weight.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int
-        How many modules to work on at a time.
+        The number of modules to work on at a time.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     Inspection
-        Modules that are not finite, or do nothing, are flagged.
+        The measurements, which flag modules that are not finite or have no effect.
 
     Raises
     ------
     FileError
-        If the adapter is damaged, does not fit the base, or is for another kind.
+        If the adapter is damaged, does not fit the base, or is for another kind of base.
 
     See Also
     --------
@@ -274,36 +274,36 @@ def inspect(
     opened = load(adapter, base=model, ordered=base is not None)
     opened, weights, _, unsure = on_base(opened, model, any_base=any_base)
     work = {
-        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
+        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.init)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     measured = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
     total = sum(row.norm**2 for row, *_ in measured.values() if row.norm is not None) or 1.0
-    rows = [
+    records = [
         row if row.norm is None else row._replace(share=row.norm**2 / total)
         for row, *_ in measured.values()
     ]
     spectra = {name: s for name, (_, s, _) in measured.items()}
     faults = {name: fault for name, (*_, fault) in measured.items() if fault}
     notes = (*_notes(opened, faults), *(x.why for x in missing(opened, model)), *unsure)
-    kinds = tuple(_totals(opened, rows))
-    compared = any(row.relative is not None for row in rows)
+    kinds = tuple(_totals(opened, records))
+    compared = any(row.relative is not None for row in records)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
     return Inspection(
-        f"Adapter {adapter}", tuple(rows), notes, headings, _contents(opened), kinds, spectra
+        f"Adapter {adapter}", tuple(records), notes, headings, _contents(opened), kinds, spectra
     )
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """The sort key of names: layer 10 comes after layer 9."""
+    """Make the sort key of a name, by which layer 10 comes after layer 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
 def _look(
     work: tuple[str, str, AdapterModule, Reader | None, str | None],
 ) -> tuple[InspectedModule, Array, Fault | None]:
-    """The measurements of one module, its singular values, and what is wrong with it."""
-    name, place, module, weight, start = work
+    """Measure one module; return the measurements, its singular values, and any fault."""
+    name, place, module, weight, init = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     fault = fault_of(name, module)
     if fault and fault.status == "not finite":
@@ -325,12 +325,12 @@ def _look(
         return row, s, fault
     W0 = weight()
     W = W0.copy()
-    if start is not None:
-        module = from_start(module, W0, start)
+    if init is not None:
+        module = relative_to_base(module, W0, init)
         norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
-    if W0.ndim == 2:  # the maps of experts or groups each have their own directions
+    if W0.ndim == 2:  # stacked matrices do not share directions
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
         gain = amplification_factor(W0, update, rank=strongest) if norm else None
         new = intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))
@@ -339,6 +339,7 @@ def _look(
 
 
 def _notes(adapter: Adapter, faults: Mapping[str, Fault]) -> list[str]:
+    """Describe faults and anything unusual about the adapter."""
     named: dict[Fault, list[str]] = {}
     for name, fault in faults.items():
         named.setdefault(fault, []).append(name)
@@ -348,16 +349,16 @@ def _notes(adapter: Adapter, faults: Mapping[str, Fault]) -> list[str]:
     ]
     if adapter.has_magnitudes:
         notes.append(
-            "DoRA: norms and spectra are those of the directions' updates, before magnitudes"
+            "DoRA: norms and spectra describe the updates of the directions, before magnitudes"
         )
-    if adapter.start:
+    if adapter.init:
         notes.append(
-            f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's"
+            f"{adapter.init}: norms and spectra describe B A, a part of which is from the base"
         )
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         notes.append(
-            "stacks of experts' or groups' maps (norm, spectrum and ranks are those of all"
-            f" together): {', '.join(stacks)}"
+            "stacked matrices of experts or groups (norm, spectrum and ranks are of all together):"
+            f" {', '.join(stacks)}"
         )
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
@@ -367,7 +368,7 @@ def _notes(adapter: Adapter, faults: Mapping[str, Fault]) -> list[str]:
 
 
 def _contents(adapter: Adapter) -> dict[str, Any]:
-    """What the adapter says about itself, for `Inspection.contents`."""
+    """Collect the adapter's settings and contents, for `Inspection.contents`."""
     raw, tensors, modules = adapter.raw, adapter.stored, adapter.values()
     parts = {part for module in modules for part in module.parts}
     kind = (
@@ -382,7 +383,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", from its invocation tokens on (aLoRA)" * any(module.alora for module in modules)
     row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
-    # those of files for image models
+    # Files for image models may contain updates of several tuners.
     others = {module.tuned.tuner.name for module in modules if module.tuned}
     kind = ", ".join([*sorted(others), *[kind] * any(not module.tuned for module in modules)])
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
@@ -406,7 +407,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """Format one of the contents: values with their counts, kinds instead of many names."""
+    """Format an entry of the contents: values with their counts, kinds instead of many names."""
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):
@@ -424,53 +425,56 @@ def _in_words(what: str, content: Any) -> str | None:
 
 
 def _counts(values: Iterable[object]) -> dict[str, int]:
-    """How often each value occurs, the most frequent first; text, since these are keys in JSON."""
+    """Count each value, the most frequent first, with text as keys, as JSON needs it."""
     texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
     return dict(Counter(texts).most_common())
 
 
-def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
-    """Totals of each kind of module, of what is replaced, and of all."""
-    kinds = kinds_and_layers(row.name for row in rows)
+def _totals(adapter: Adapter, records: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
+    """Yield the totals of each kind of module, of replaced parameters, and of all."""
+    kinds = kinds_and_layers(row.name for row in records)
     for kind in dict.fromkeys(kind for kind, _ in kinds.values()):
-        members = [row for row in rows if kinds[row.name][0] == kind]
+        members = [row for row in records if kinds[row.name][0] == kind]
         yield _total(
             kind, members, [part for row in members for part in adapter[row.name].parts.values()]
         )
-    trained = [trained_rows.new for trained_rows in adapter.rows.values()]
+    trained = [rows.new for rows in adapter.rows.values()]
     for kind, replaced in (
         ("saved in full", [*adapter.full.values()]),
         ("rows of embeddings", trained),
     ):
         if replaced:
             yield _total(kind, [], replaced)
-    yield _total("all", rows, adapter.stored)
+    yield _total("all", records, adapter.stored)
 
 
-def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -> InspectedKind:
-    numbers = sum(tensor.size for tensor in held)
-    nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in held)
-    if not rows:
-        return InspectedKind(kind, len(held), numbers, nbytes)
-    # those that are not finite have none
-    norm = sum((row.norm or 0.0) ** 2 for row in rows) ** 0.5
-    share = sum(row.share or 0.0 for row in rows)
-    return InspectedKind(kind, len(rows), numbers, nbytes, norm, share)
+def _total(
+    kind: str, records: Sequence[InspectedModule], tensors: Sequence[Stored]
+) -> InspectedKind:
+    numbers = sum(tensor.size for tensor in tensors)
+    nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in tensors)
+    if not records:
+        return InspectedKind(kind, len(tensors), numbers, nbytes)
+    # Modules that are not finite have neither a norm nor a share.
+    norm = sum((row.norm or 0.0) ** 2 for row in records) ** 0.5
+    share = sum(row.share or 0.0 for row in records)
+    return InspectedKind(kind, len(records), numbers, nbytes, norm, share)
 
 
 class ComparedPart(NamedTuple):
-    """A module or a parameter in both adapters.
+    """A module or a parameter, compared in two adapters.
 
     Parameters
     ----------
     name : str
-        Its path.
+        The path of the module or parameter.
     what : str
-        ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"``, ``"in full"`` or ``"rows"``.
+        The part that is compared: ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"``, ``"in
+        full"`` or ``"rows"``.
     difference : float
-        ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has it.
+        ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has the part.
     cosine : float or None
-        Of the angle between two updates.
+        The cosine of the angle between two updates.
     """
 
     name: str
@@ -481,22 +485,22 @@ class ComparedPart(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Difference(Findings[ComparedPart]):
-    """How two adapters differ.
+    """The result of `diff`.
 
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of ComparedPart
-        Modules, then parameters that are replaced in full.
+        The modules, then the parameters that are replaced in full.
     notes : tuple of str
         The verdict.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     largest : float
         The largest relative difference.
     same : bool
-        Whether that is within the tolerance.
+        Whether the largest difference is within the tolerance.
     """
 
     largest: float
@@ -512,29 +516,29 @@ def diff(
     jobs: int = 1,
     progress: bool = False,
 ) -> Difference:
-    """Compare what two adapters do to each module, through thin QRs that never form B A.
+    """Compare the updates of two adapters, by thin QR decompositions that never form B A.
 
-    B A is the same map as (B M) (M^-1 A), at any rank and alpha, so factors are not compared.
+    Factors are not compared, since B A is the same update as (B M) (M^-1 A), at any rank and alpha.
 
     Parameters
     ----------
     first, second : path or Adapter
-        Directories as PEFT writes them, or results of `load`.
+        Adapters in any format that `load` reads, or its results.
     tolerance : float
-        The relative difference up to which two updates count as the same; by default some float32
-        rounding.
+        The largest relative difference at which two updates count as the same; the default allows
+        for rounding in float32.
     base : path, optional
-        The base model of both, where what an adapter does depends on it: see `lora_np.lora.TUNERS`.
+        The base model of both, which some tuners need: see `lora_np.lora.TUNERS`.
     jobs : int
-        How many modules to work on at a time.
+        The number of modules to work on at a time.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     Difference
-        A row for each module, then for parameters that are replaced in full; ``same`` is the
-        verdict, ``largest`` the largest relative difference.
+        A row for each module and each parameter that is replaced in full; ``same`` is the verdict,
+        ``largest`` the largest relative difference.
 
     Raises
     ------
@@ -581,7 +585,7 @@ def diff(
 
 
 def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored]:
-    """What the adapter replaces, in full or in some rows."""
+    """Collect the tensors that replace parameters in full or in some rows."""
     rows = {(name, "rows", (*rows.tokens,)): rows.new for name, rows in adapter.rows.items()}
     return {(name, "in full", ()): new for name, new in adapter.full.items()} | rows
 
@@ -589,30 +593,31 @@ def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored
 def _compare(
     work: tuple[str, AdapterModule | None, AdapterModule | None],
 ) -> list[tuple[str, float, float | None]]:
+    """List the parts of a module with their relative difference and cosine."""
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]
     if one.kind != two.kind:
         return [("shape", 1.0, None)]
     apart, cosine = finite(place, _updates, place, one, two)
-    rows = [("update", apart, cosine)]
+    parts = [("update", apart, cosine)]
     for part in ("magnitude", "bias"):
         if part in one.parts or part in two.parts:
             weights = (one.scale, two.scale) if part == "bias" else (1.0, 1.0)
-            rows.append(
+            parts.append(
                 (part, _relative(place, one.parts.get(part), two.parts.get(part), *weights), None)
             )
-    return rows
+    return parts
 
 
 def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
-    """The relative difference of two updates, and the cosine between them."""
+    """Compute the relative difference and the cosine of two updates."""
     (B1, A1), (B2, A2) = one.weighted(), two.weighted()
     norm1, norm2 = (norm(directions(place, B, A).s) for B, A in ((B1, A1), (B2, A2)))
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
     if np.array_equal(B1, B2) and np.array_equal(A1, A2):
-        return 0.0, 1.0  # without the rounding errors of the SVD
+        return 0.0, 1.0  # exactly, without the rounding errors of the SVD
     apart = directions(place, *side_by_side([(B1, A1), (-B2, A2)])).s
     products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
     cosine = float(np.sum(products) / (norm1 * norm2))
@@ -627,5 +632,5 @@ def _relative(
     x, y = w1 * one.read().astype(np.float64), w2 * two.read().astype(np.float64)
     largest = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
     if not np.isfinite(largest):
-        raise FileError(f"{place} holds what is not finite")
+        raise FileError(f"{place} contains values that are not finite")
     return float(np.linalg.norm(x - y)) / (largest or 1.0)

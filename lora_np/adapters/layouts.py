@@ -1,7 +1,7 @@
-"""Give an adapter the modules of its base: q, k and v in one projection, experts in one parameter.
+"""Give an adapter the modules of its base, by joining or splitting projections and experts.
 
-A LoRA on a map that is stacked from others is exactly theirs: A has their rows one below the other,
-and B is block-diagonal. In the other direction each part has its own rows of B, and the whole A.
+The LoRAs of stacked matrices are exactly one LoRA of the stack: their As are stacked, and B is
+block-diagonal. In the other direction, each part takes its own rows of B, and the whole A.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from functools import partial
 import numpy as np
 
 from lora_np.adapters import scaling
-from lora_np.adapters.adapter import EXTRAS, Adapter, AdapterModule, check_start
+from lora_np.adapters.adapter import EXTRAS, Adapter, AdapterModule, check_init
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.scaling import without_zeros
 from lora_np.checks import Array
 from lora_np.files import FileError
 from lora_np.models import Layers, ModuleSpec, OpenModel
 
-# How fused projections are called, and their parts. That of GPT-NeoX, BLOOM and Falcon has its rows
-# by heads, the others one part below the other.
+# The names of fused projections, and their parts. In query_key_value (GPT-NeoX, BLOOM and Falcon),
+# rows are ordered by heads; in the others, by parts.
 _FUSED = re.compile(r"(qkv|query_key_value|c_attn|gate_up)(?=(_proj)?$)")
 _BY_HEADS = "query_key_value"
 _PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
-_Pieces = Mapping[tuple[int, int], AdapterModule]  # by expert and part
+_Pieces = Mapping[tuple[int, int], AdapterModule]  # modules by the indices of expert and part
 
 
 def laid_out(
     adapter: Adapter, base: OpenModel, *, apart: bool | None = None
 ) -> tuple[Adapter, dict[str, list[str]]]:
-    """Return the adapter with modules of the base, and which old ones make up each new one.
+    """Return the adapter with the base's modules, and the old names of each module that changed.
 
-    With ``apart`` each expert has its own modules, as in checkpoints; if it is false, all share one
-    parameter, as in transformers. By default they stay as they are.
+    With ``apart`` each expert gets its own modules, as in checkpoints; if it is false, all experts
+    share one parameter, as in transformers. By default experts stay as they are.
     """
     modules: dict[str, AdapterModule] = {}
     sources: dict[str, list[str]] = {}
@@ -70,19 +70,21 @@ def laid_out(
     for owner, given in joined.items():
         at = f"{adapter}: {owner!r}"
         if owner in adapter:
-            raise FileError(f"{at} is adapted as a whole and in parts, of which programs take one")
+            raise FileError(
+                f"{at} is adapted both as a whole and in parts; programs allow only one"
+            )
         modules[owner] = _whole(at, base.modules[owner], given, _stack(base, owner))
     moved = {name: old for name, old in sources.items() if old != [name]}
     if not moved:
         return adapter, {}
-    check_start(adapter)
+    check_init(adapter)
     renamed = {name: changes for name, changes in adapter.renamed.items() if name in modules}
     raw = targeting(adapter.raw, modules)
     return replace(adapter, modules=modules, raw=raw, renamed=renamed), moved
 
 
 def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
-    """Map what parts of the base's fused projections may be called to these, with their order."""
+    """Map the names that parts of fused projections may have to the projection and an index."""
     return {
         part: (module.name, i)
         for module in base.modules.values()
@@ -92,17 +94,17 @@ def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
 
 
 def _parts(name: str) -> list[str]:
-    """Name the parts of a fused projection, in the order of their rows; none if it is not one."""
+    """List the names of a fused projection's parts in the order of their rows; [] for others."""
     if not (fused := _FUSED.search(name)):
         return []
-    start = name[: fused.start()]
+    prefix = name[: fused.start()]
     if parts := _PARTS.get(fused[1]):
-        return [f"{start}{part}{name[fused.end() :]}" for part in parts]
-    return [f"{start}{part}_proj" for part in "qkv"]
+        return [f"{prefix}{part}{name[fused.end() :]}" for part in parts]
+    return [f"{prefix}{part}_proj" for part in "qkv"]
 
 
 def _check_plain(adapter: Adapter, name: str) -> None:
-    """Refuse what stacking would not leave as it is."""
+    """Refuse a module with parts that cannot be joined or split."""
     module, at = adapter[name], f"{adapter}: {name!r}"
     bare = name.removesuffix(".weight")
     if {f"{bare}.weight", f"{bare}.bias"} & {*adapter.full, *adapter.rows}:
@@ -110,14 +112,14 @@ def _check_plain(adapter: Adapter, name: str) -> None:
     for what in sorted(module.extras - {"parameter", "alora"}):
         lora = "lora-np convert --to lora --tolerance 0.01 --base MODEL makes a LoRA of it"
         after = lora if what in ("magnitude", "tuned") else _MERGE
-        raise FileError(f"{at} has {EXTRAS[what]}, which is not joined or split: {after}")
+        raise FileError(f"{at} has {EXTRAS[what]}, which cannot be joined or split: {after}")
 
 
-_MERGE = "lora-np merge takes it with the base that it was trained on"
+_MERGE = "lora-np merge it into the base that it was trained on"
 
 
 def _whole(at: str, target: ModuleSpec, parts: _Pieces, stack: Layers | None) -> AdapterModule:
-    """Join the parts of a projection, or of all experts; what is not adapted is zero."""
+    """Join the parts of a projection, or of all experts, with zeros for parts without an update."""
     experts, rows, inputs = target.sides
     names = target.parts if target.kind == "experts" else _parts(target.name)
     given = [[parts.get((e, i)) for i in range(len(names))] for e in range(experts)]
@@ -140,7 +142,7 @@ def _whole(at: str, target: ModuleSpec, parts: _Pieces, stack: Layers | None) ->
 def _outputs(
     at: str, rows: int, parts: Sequence[AdapterModule | None], stack: Layers | None
 ) -> list[int]:
-    """Count the rows of each part; the base tells those of parts that are not adapted."""
+    """Count the rows of each part; the base gives the counts for parts that are not adapted."""
     counts = [part.shape[0] if part else 0 for part in parts]
     if stack is None or len(parts) < 3:
         counts = [rows // len(parts)] * len(parts)
@@ -150,26 +152,26 @@ def _outputs(
         keys, values = stack.kv_heads * stack.head_width, stack.kv_heads * stack.value_width
         counts = [stack.heads * stack.head_width, keys, values]
     if sum(counts) != rows or min(counts) < 1:
-        why = "give all of its parts, for the same base"
-        raise FileError(f"{at} has {rows} rows, and its parts {counts}: {why}")
+        why = "adapt all of its parts, and use the right base"
+        raise FileError(f"{at} has {rows} rows, but its parts have {counts}: {why}")
     return counts
 
 
 def _rows(name: str, outputs: Sequence[int], stack: Layers | None) -> Array:
-    """Number the rows of a fused projection in those of its parts, one below the other."""
+    """Return, for each row of a fused projection, its index in the stack of the parts."""
     heads = stack.kv_heads if stack and name.endswith(_BY_HEADS) else 1
     parts = np.split(np.arange(sum(outputs)), np.cumsum(outputs)[:-1])
     return np.concatenate([part.reshape(heads, -1) for part in parts], axis=1).ravel()
 
 
 def _taken(module: AdapterModule, rows: Array) -> AdapterModule:
-    """The same update with these rows of its outputs."""
+    """Return the update with only these rows of B, in this order."""
     A, B = module.parts["A"], module.parts["B"]
     return module.with_factors(A=A, B=B.seen(partial(np.take, indices=rows, axis=-2)))
 
 
 def _stack(base: OpenModel, name: str) -> Layers | None:
-    """The layers of the base that a module belongs to, if a family describes them."""
+    """Return the base's stack of layers that a module belongs to, if its family is described."""
     stacks = base.known.layers if base.known else ()
     return next((stack for stack in stacks if name.startswith(stack.prefix)), None)
 
@@ -177,7 +179,7 @@ def _stack(base: OpenModel, name: str) -> Layers | None:
 def _experts(
     known: ModuleSpec, module: AdapterModule, base: OpenModel
 ) -> Iterator[tuple[str, AdapterModule]]:
-    """Yield each expert's parts by their names in a checkpoint, if that has them one by one."""
+    """Yield each expert's parts by their names, if checkpoints store experts one by one."""
     path = (known.alias or known.name).rpartition(".")[0]
     for e in range(known.shape[0]):
         parts = scaling.parted(module.expert(e), len(known.parts))

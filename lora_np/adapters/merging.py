@@ -1,4 +1,4 @@
-"""Write a base and an adapter as one checkpoint."""
+"""Merge an adapter into a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
 from lora_np.work import parallel_map
 
-# Weights in other formats, which would still be the unmerged ones.
+# Weights in other formats, which are not copied because they would still be unmerged.
 _OTHER_WEIGHTS = (
     *hub.PICKLES,
     ".safetensors",
@@ -37,25 +37,25 @@ _OTHER_WEIGHTS = (
     ".tflite",
     ".npz",
 )
-# What an older merge, of a base in other shards, may have left at the target.
+# Weights that an older merge, perhaps in other shards, may have left at the target.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
 class MergedTensor(NamedTuple):
-    """A tensor that a merge changed, and what rounding left of the update.
+    """A tensor that a merge changed.
 
     Parameters
     ----------
     name, dtype : str
-        As in the checkpoint.
+        The tensor's name and dtype in the checkpoint.
     change, rounding : float or None
-        The largest change and the largest rounding error; like the shares, None where the tensor
-        was replaced in full.
+        The largest change and the largest rounding error; like the shares, None if the tensor was
+        replaced in full.
     share_kept : float or None
-        ``<Q - W0, dW> / <dW, dW>`` of the update dW and what was written, Q: 1 if rounding lost
-        nothing of it.
+        ``<Q - W0, dW> / <dW, dW>`` for the update dW and the written weights Q: 1 if rounding lost
+        nothing.
     unmoved : float or None
-        The share of the entries that are the base's.
+        The share of entries that are equal to the base's.
     """
 
     name: str
@@ -79,63 +79,63 @@ def merge(
     force: bool = False,
     progress: bool = False,
 ) -> Written[MergedTensor]:
-    """Write the checkpoint in which every adapted weight is ``W0 + scale * B A``.
+    """Merge an adapter into a checkpoint: every adapted weight becomes ``W0 + scale * B A``.
 
     Parameters
     ----------
     base : path
         A model's directory: safetensors in one file or in shards, and its config.
     adapter : path or Adapter
-        A directory as PEFT writes it, or the result of `load`.
+        An adapter in any format that `load` reads, or its result.
     out : path
         The directory to make: the same shards, names and dtypes, and the base's other files, so
         that transformers loads it directly.
     dtype : {"float32", "bfloat16", "float16", "float8_e4m3", ...}, optional
-        Round all floating-point tensors to this, and say so in ``config.json``; vectors are not
-        rounded to 8 bits, which no config can name. By default each tensor keeps its own.
+        Round all floating-point tensors to this dtype, and record it in ``config.json``; vectors
+        are not rounded to 8 bits, which no config can name. By default each tensor keeps its dtype.
     rounding : {"nearest", "random"}
-        How updates are rounded. Nearest rounding takes a small update back; random rounding keeps
-        it on average, with noise.
+        How weights are rounded. Rounding to nearest loses most of a small update; random rounding
+        keeps it on average, with noise.
     rng : Generator or int
         Randomness for random rounding; the result does not depend on ``jobs``.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int
-        How many shards to work on at a time.
+        The number of shards to work on at a time.
     force : bool
-        Whether to replace an existing checkpoint at ``out``. One that holds a file that would not
-        be rewritten is refused, as are the base and the adapter.
+        Whether to replace an existing checkpoint at ``out``. A directory is refused if it contains
+        a file that would not be rewritten, or is the base or the adapter.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     Written
-        For each changed tensor the largest change, the largest error of rounding to its dtype, how
-        much of the update is left after rounding, and how many entries are still the base's.
+        For each changed tensor, the largest change, the largest rounding error, the share of the
+        update that rounding left, and the share of entries that are unchanged.
 
     Raises
     ------
     FileError
         If base and adapter do not fit, a result is not finite, or the target exists.
     ValueError
-        If an option is not known.
+        If an option is unknown.
 
     See Also
     --------
-    merge_gguf : The same for a GGUF file.
+    merge_gguf : Merge into a GGUF file.
     extract : The reverse.
 
     Notes
     -----
-    With DoRA each output's row is brought to its magnitude: ``m * (W0 + scale * B A) / ||row||``
-    (arXiv 2402.09353). Everything is computed in a higher precision than the base's.
+    With DoRA each row is scaled to its magnitude: ``m * (W0 + scale * B A) / ||row||`` (arXiv
+    2402.09353). Everything is computed in a higher precision than the base's.
 
-    A base that bitsandbytes quantised (nf4 or int8) is written in float32, all its quantised
-    weights, adapted or not, with a config that says so: quantising the result would round it again.
+    If bitsandbytes quantised the base (nf4 or int8), all its quantised weights are written in
+    float32, and the config says so: quantising the result would round it again.
 
-    A head that shares the embedding's weight gets its own copy if one of the two is adapted, since
-    merging into a shared weight would change both, which the adapter does not do.
+    If only one of a tied head and embedding is adapted, the head gets its own copy of the weight,
+    since merging into the shared weight would change both.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def merge(
         raise FileError(f"{base}: a GGUF file: adapters.merge_gguf (lora-np merge -o NEW.gguf)")
     if Path(out).suffix in FILES:
         raise ValueError(
-            f"{out}: a merged model is a directory, which must not end in a file's name"
+            f"{out}: a merged model is a directory, whose name must not have a file's extension"
         )
     choice("rounding", rounding, ("nearest", "random"))
     float_name(dtype or "float32", hub.ALL_FLOATS)
@@ -185,12 +185,12 @@ def merge(
         try:
             measured = plan.write(stage, seed, jobs, progress)
         except FileError:
-            check_finite(update)  # the adapter's own tensor is the better answer
+            check_finite(update)  # naming the adapter's tensor is the more helpful error
             raise
-    rows = [
+    records = [
         MergedTensor(
             name,
-            plan.changes[name].start.dtype,
+            plan.changes[name].initial.dtype,
             *((one.change, one.rounding, *one.shares) if one else ()),
         )
         for name, one in measured.items()
@@ -199,40 +199,40 @@ def merge(
     notes = [*losses(merging, [*measured.values()], offer), *unsure, *plan.notes()]
     if left_out:
         notes.append(
-            "not copied, because they are unmerged weights or adapters, or describe the base:"
+            "not copied, since they are unmerged weights or adapters, or describe the base:"
             f" {', '.join(left_out)}"
         )
     headings = (
         "tensor", "dtype", "largest change", "rounding error", "share kept", "unmoved"
     )  # fmt: skip
-    return Written(f"{base} + {adapter}", tuple(rows), tuple(notes), headings, Path(out))
+    return Written(f"{base} + {adapter}", tuple(records), tuple(notes), headings, Path(out))
 
 
 class _Plan(NamedTuple):
-    """What a merged checkpoint holds."""
+    """The contents of a merged checkpoint."""
 
     merging: Merging
     changes: Mapping[str, Change]  # every tensor that is not copied
     written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
-    added: list[str]  # those that the base does not have
-    untied: list[str]  # of these, those that had another's numbers
-    quantised: int  # how many weights bitsandbytes quantised, if one of them is adapted
-    dtype: str | None  # of all floats, but for vectors if it has 8 bits
+    added: list[str]  # the tensors that the base does not have
+    untied: list[str]  # the added tensors that were tied to another in the base
+    quantised: int  # the number of weights that have to be dequantised
+    dtype: str | None  # the dtype of all floats; 8 bits do not apply to vectors
 
     @classmethod
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
-        """Find out which tensors change, and what each file will hold."""
+        """Decide which tensors change, and which tensors each file will contain."""
         source, quantised = merging.source, merging.source.quantised
         if not dtype and quantised.keys().isdisjoint(merging.weights.values()):
             quantised = {}
         also = source.places if dtype else quantised
         changes = {name: merging.unchanged(name) for name in also} | merging.changes
         for name, change in changes.items():
-            start = change.start
-            fits = dtype in hub.FLOATS or len(start.shape) > 1
-            if dtype and fits and start.dtype in hub.ALL_FLOATS:
-                changes[name] = replace(change, start=replace(start, dtype=dtype))
-        infos = header({name: change.start for name, change in changes.items()})
+            initial = change.initial
+            fits = dtype in hub.FLOATS or len(initial.shape) > 1
+            if dtype and fits and initial.dtype in hub.ALL_FLOATS:
+                changes[name] = replace(change, initial=replace(initial, dtype=dtype))
+        infos = header({name: change.initial for name, change in changes.items()})
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {
@@ -250,7 +250,7 @@ class _Plan(NamedTuple):
     def write(
         self, stage: Path, seed: int | None, jobs: int, progress: bool
     ) -> dict[str, MergeLoss | None]:
-        """Write weights, index and config; measure each tensor that the adapter changes."""
+        """Write weights, index and config; return the statistics of each changed tensor."""
         source, written = self.merging.source, self.written
         shards = {name: (source.files[name], stage / name, written[name]) for name in written}
         write = partial(_merge_shard, self.changes, seed)
@@ -264,7 +264,7 @@ class _Plan(NamedTuple):
         return {name: one for name, one in found if name in self.merging.changes}
 
     def config(self) -> Mapping[str, Any]:
-        """The config of the merged model: the base's own, if nothing of it changes."""
+        """Return the config of the merged model, which is the base's object if nothing changes."""
         config, update = self.merging.source.config, self.merging.update
         if self.quantised or self.dtype in hub.FLOATS:
             config = _in_numbers(config, self.dtype or "float32")
@@ -277,23 +277,23 @@ class _Plan(NamedTuple):
         return config
 
     def notes(self) -> list[str]:
-        """What is unlike the base."""
+        """Describe how the merged model differs from the base."""
         notes = []
         if self.merging.vocabulary:
             old, new = self.merging.vocabulary
             notes.append(
-                f"the vocabulary has {new} tokens now, {old} in the base, and config.json says so;"
-                " its tokenizer is the base's: copy the one that the adapter was trained with"
+                f"the vocabulary now has {new} tokens ({old} in the base), as config.json says; the"
+                " tokenizer is still the base's: copy the one that the adapter was trained with"
             )
         if self.added:
             notes.append(f"added: {', '.join(self.added)}")
         if self.untied:
             own = ", ".join(self.untied)
-            notes.append(f"with their own numbers now: {own} (tie_word_embeddings is false)")
+            notes.append(f"no longer tied: {own} (tie_word_embeddings is now false)")
         if self.quantised:
             notes.append(
-                f"in {self.dtype or 'float32'} now, adapted or not: {self.quantised} weights that"
-                " bitsandbytes quantised"
+                f"{self.quantised} weights that bitsandbytes quantised are now in"
+                f" {self.dtype or 'float32'}, adapted or not"
             )
         return notes
 
@@ -303,13 +303,14 @@ def _merge_shard(
     seed: int | None,
     shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]],
 ) -> dict[str, MergeLoss | None]:
+    """Write one file of the merged checkpoint; return the statistics of its changed tensors."""
     source, path, tensors = shard
     found: dict[str, MergeLoss | None] = {}
 
     def merged(name: str) -> Array | SafetensorsFile:
         if name not in changes:
             return source
-        # by the name: shards may be written in any order
+        # Seeded by the tensor's name, since shards may be written in any order.
         rng = None if seed is None else np.random.default_rng([seed, crc32(name.encode())])
         W, found[name] = changes[name].result(f"{source.path}: {name!r}", rng=rng)
         return W
@@ -319,7 +320,7 @@ def _merge_shard(
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
-    """List the base's other files: those to copy, and weights and adapters to leave out."""
+    """List the base's other files: those to copy, and those to leave out."""
     root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
     for path in sorted(root.rglob("*")):
@@ -343,7 +344,7 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
 def _index(
     old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]
 ) -> dict[str, Any]:
-    """An index with the places of the tensors and, where the old one has it, their size."""
+    """Update an index with the files of the tensors and, if the old one has it, their size."""
     new = {
         **old,
         "weight_map": {tensor: name for name, tensors in written.items() for tensor in tensors},
@@ -355,7 +356,7 @@ def _index(
 
 
 def _in_numbers(old: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """A config that says that all is in a dtype, and nothing is quantised."""
+    """Change a config to say that every weight has this dtype, and none is quantised."""
     new = {
         key: _in_numbers(part, dtype) if key == "text_config" and part else part
         for key, part in old.items()

@@ -1,7 +1,4 @@
-"""PEFT's adapter directories, read and written: the only file that knows PEFT's keys.
-
-Adapters written here load in PEFT, and PEFT's are read here.
-"""
+"""Read and write PEFT's adapter directories; only this module knows PEFT's keys."""
 
 from __future__ import annotations
 
@@ -23,8 +20,7 @@ METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 REPAIR = "; lora-np repair --base MODEL corrects the config"
 
-# The ending of a key after the module's path: the part it holds, and whether it belongs to an
-# embedding.
+# By the end of a key after the module's path: the part, and whether it belongs to an embedding.
 _PARTS = {
     "lora_A.weight": ("A", False),
     "lora_B.weight": ("B", False),
@@ -32,19 +28,19 @@ _PARTS = {
     "lora_embedding_A": ("A", True),
     "lora_embedding_B": ("B", True),
     "lora_magnitude_vector": ("magnitude", None),
-    "lora_velora_embed": ("velora", False),  # for the backward pass only
+    "lora_velora_embed": ("velora", False),  # used only in the backward pass
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
-_TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
-_TABLE = ".token_adapter.base_layer.weight"  # the embedding itself, if it was resized
-_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # in a wrapper
-_WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
+_TOKENS = ".token_adapter.trainable_tokens_delta"  # the end of a key with rows of an embedding
+_TABLE = ".token_adapter.base_layer.weight"  # the end of the key of a resized embedding
+_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # copies inside a wrapper
+_WRAPPED = ".base_layer"  # PEFT's name of a module inside the layer that replaces it
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """Return the adapter, refusing PEFT's other tuners, which only some operations take.
+    """Return the adapter as a LoRA; refuse PEFT's other tuners, which few operations accept.
 
-    Those in files for image models become LoRAs.
+    Updates of other tuners in files for image models become LoRAs.
     """
     for update in (module.tuned for module in adapter.modules.values() if module.tuned):
         if adapter.raw.get("peft_type") == "LORA":
@@ -58,17 +54,17 @@ def only_lora(adapter: Adapter) -> Adapter:
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
-    """Write the two files of ``adapter``, or none if `load` would not read them back."""
+    """Write the two files of ``adapter``, after checking that `load` would restore it."""
     adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
-    # PEFT would take its defaults
+    # Without targets, PEFT would use its defaults.
     if not {"target_modules", "target_parameters"} & adapter.raw.keys():
         adapter = replace(adapter, raw=targeting(adapter.raw, adapter.modules))
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
             raise FileError(
-                f"a module must be called by its path, without lora_A and the like; got {name!r}"
+                f"a module's name must be its path, without parts such as lora_A; got {name!r}"
             )
         if missing := {"A", "B"} - module.parts.keys():
             raise FileError(f"{name!r} has no {min(missing)}")
@@ -80,18 +76,18 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
 
 
 def file_size(adapter: Adapter) -> int:
-    """The bytes of the file of its numbers."""
+    """Compute the size in bytes of ``adapter_model.safetensors``."""
     return safetensors.file_size(header(keyed(adapter)), metadata=METADATA)
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:
-    """Every tensor by its key in PEFT's file."""
+    """Return every tensor by its key in PEFT's file."""
     tensors = {}
-    wrapped: dict[str, list[str]] = {}  # modules, and parameters of modules, by what PEFT wraps
+    wrapped: dict[str, list[str]] = {}  # adapted names, by the module that PEFT wraps for them
     for name, module in adapter.modules.items():
         wrapped.setdefault(name.rpartition(".")[0] if module.parameter else name, []).append(name)
     for holder, names in wrapped.items():
-        for depth, name in enumerate(reversed(nested(names))):  # once more for each parameter
+        for depth, name in enumerate(reversed(nested(names))):  # PEFT wraps once per parameter
             module = adapter.modules[name]
             for suffix, (part, embedding) in _PARTS.items():
                 if part in module.parts and embedding in (None, module.embedding):
@@ -106,7 +102,7 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
-    """Write the config's text, after checking that `load` would restore ``adapter`` from it."""
+    """Return the config's text, after checking that `load` would restore ``adapter`` from it."""
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
         config = peft.compose(raw, adapter.ranks_and_alphas)
@@ -124,25 +120,23 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
             if mine != theirs:
                 raise FileError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
         if lost := sorted(module.parts.keys() - back.parts.keys()):
-            raise FileError(
-                f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module"
-            )
+            raise FileError(f"{name!r} has a {lost[0]}, which PEFT cannot store in such a module")
     tokens, restored = (
         {name: (*tokens,) for name, (tokens, _) in x.rows.items()} for x in (adapter, read)
     )
     if tokens != restored:
-        raise FileError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
+        raise FileError(f"{peft.NAME}: trainable_token_indices do not match the adapter's rows")
     if unread := sorted(adapter.full.keys() - read.full.keys()):
         raise FileError(
-            f"saved in full, but of a name that would not be read: {', '.join(map(repr, unread))}"
+            f"saved in full under names that would not be read: {', '.join(map(repr, unread))}"
         )
     return text
 
 
 def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """``raw`` for exactly these modules, named by their full paths, each with its own factors.
+    """Change the settings ``raw`` to target exactly these modules, by their full paths.
 
-    If B differs from the one that MiCA froze, it is trained.
+    MiCA's initialisation is removed, since a B other than the one that it froze must be trained.
     """
     left_out = {
         "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
@@ -160,8 +154,8 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
-    """The tensors of ``file`` by module and part, every key accounted for."""
-    # by the module, and how often it is wrapped
+    """Make an adapter of the tensors in ``file``; refuse keys that the config does not explain."""
+    # by the path of the module, and how often PEFT wrapped it
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
     full: dict[str, Stored] = {}
@@ -185,24 +179,24 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            # a head that is not named is tied to the embedding, and has its rows
+            # A head that is not named is tied to the embedding, and shares its rows.
             if config.tokens_of(name) or name + _TABLE not in others:
-                rows[f"{name}.weight"] = _rows(name, config, tensor)
+                rows[f"{name}.weight"] = _token_rows(name, config, tensor)
             continue
         key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
         if (own := _COPIES.sub("", key)) != key and own in others:
-            continue  # of resized embeddings, and biases, PEFT saves all that its wrapper holds
+            continue  # PEFT also saves the original of a resized embedding, and biases
         name = full_name(PREFIX + key, config, wraps)
         if name in full:
-            raise FileError(f"{PREFIX + key!r} gives {name!r} a second time")
+            raise FileError(f"{PREFIX + key!r} is a second tensor for {name!r}")
         full[name] = tensor
     if not (modules or rows):
-        raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
+        raise FileError(f"holds no LoRA: it has no key such as '{PREFIX}<module>.lora_A.weight'")
     if config.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
     stacks = (name for name, module in modules.items() if module.parameter)
-    said = all(name in config.parameters_of(name.rpartition(".")[0]) for name in stacks)
-    raw = config.raw if said else targeting(config.raw, modules)
+    named = all(name in config.parameters_of(name.rpartition(".")[0]) for name in stacks)
+    raw = config.raw if named else targeting(config.raw, modules)
     return Adapter(modules, full, raw, folder, rows)
 
 
@@ -212,7 +206,7 @@ def _modules(
     wraps: Mapping[str, int],
     config: peft.AdapterConfig,
 ) -> dict[str, AdapterModule]:
-    """Name the modules and parameters whose factors these are, and check that the config fits."""
+    """Make the modules of these factors, by name, and check that the config fits."""
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}
@@ -226,7 +220,7 @@ def _modules(
         own = holder in stacks or (targeted[holder] and not both)
         name = holder if own else _parameter(holder, depth, wraps[holder], config)
         if name in named or (depth and name == holder):
-            raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
+            raise FileError(f"{holder!r} is adapted twice, which PEFT does not do")
         named[name] = holder, depth
     settings = {name: config.rank_and_alpha(name) for name in named}
     for name, wrapped in named.items():
@@ -243,12 +237,12 @@ def _modules(
 
 
 def is_stack(holder: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether a key has the path of a parameter of experts, as Megatron's export does."""
+    """Tell whether a key names stacked experts directly, as Megatron's export does."""
     return ".experts." in holder and len(shape) == 3
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
-    """The path of a module that PEFT has wrapped, and how often."""
+    """Return the path of a module without PEFT's wrappers, and the number of wrappers."""
     end = len(holder)
     while holder.endswith(_WRAPPED, 0, end):
         end -= len(_WRAPPED)
@@ -256,24 +250,24 @@ def _unwrapped(holder: str) -> tuple[str, int]:
 
 
 def nested(names: Collection[str]) -> list[str]:
-    """Order parameters of one module as PEFT wraps them, which is as the model registers them.
+    """Sort the parameters of one module in the order in which PEFT wraps them.
 
-    A file does not say it. Every model in transformers 5 registers the maps into its experts before
-    those out of them.
+    PEFT follows the order in which the model registers them, which a file does not contain. In
+    transformers 5, every model registers its experts' down projection last.
     """
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
-    """Name the parameter of a wrapped module whose factors these are, or the module itself."""
+    """Find the parameter of a module that the factors at this depth adapt, or the module itself."""
     names = nested(config.parameters_of(holder))
-    if not names and config.targets(holder):  # as vLLM takes both parameters of a layer's experts
+    if not names and config.targets(holder):  # vLLM adapts both parameters of a layer's experts
         names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
-    if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
+    if len(names) > wraps:  # a name without a path may be meant for other modules only
         ends = [end for end in config.raw["target_parameters"] if "." in end]
         names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
     if not names:
-        # a head that is tied to the embedding without being named
+        # A tied head is adapted with its embedding, even if it is not named.
         if config.raw.get("ensure_weight_tying"):
             return holder
         raise FileError(
@@ -281,14 +275,14 @@ def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) 
         )
     if len(names) != wraps or depth >= wraps:
         raise FileError(
-            f"{holder!r} has factors of {wraps} parameters, but target_parameters name "
+            f"{holder!r} has factors of {wraps} parameters, but target_parameters selects "
             f"{len(names)}: {', '.join(names)}"
         )
     return names[::-1][depth]
 
 
 def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
-    """Refuse tensors of a module that are not factors of floats."""
+    """Return a module's tensors after checking that both factors are there, and all are floats."""
     if missing := {"A", "B"} - parts.keys():
         raise FileError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
@@ -302,7 +296,7 @@ def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
 def _check_modules(
     modules: Mapping[str, AdapterModule], ranks: Mapping[str, int], config: peft.AdapterConfig
 ) -> None:
-    """Refuse modules whose tensors do not fit each other or the config."""
+    """Refuse modules if their tensors do not fit each other or the config."""
     wanted = {
         part: (flag, bool(config.raw.get(flag)))
         for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias"))
@@ -324,10 +318,10 @@ def _check_modules(
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
-    """Turn tensors of a file into A (r, k) and B (d, r), or stacks of them, and a kernel.
+    """Reshape tensors of a file to A (r, k) and B (d, r), or stacks; return them and the kernel.
 
-    With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert,
-    and the columns of B by direction.
+    With a ``rank``, the factors may belong to several experts: PEFT orders the rows of A by expert
+    first, and the columns of B by direction first.
     """
     maps, A, B = dict(parts), parts["A"].shape, parts["B"].shape
     kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} and not rank else ()
@@ -349,7 +343,7 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
 
 
 def in_file(module: AdapterModule, part: str) -> Stored:
-    """One tensor of a module as PEFT shapes it: the reverse of `as_maps`."""
+    """Return a tensor of a module in PEFT's shape, the reverse of `as_maps`."""
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
         d, *inputs = module.shape
@@ -366,8 +360,8 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     return tensor.seen(lambda B: B.transpose(1, 2, 0).reshape(B.shape[1], -1))
 
 
-def _rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
-    """The rows that replace some of an embedding's."""
+def _token_rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
+    """Make the replaced rows of an embedding, after checking them against the config."""
     tokens = config.tokens_of(name)
     if tokens is None:
         raise FileError(f"{name!r} is not among the config's trainable_token_indices")
@@ -381,7 +375,7 @@ def _rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
 def full_name(
     key: str, config: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA"
 ) -> str:
-    """The base model's name of a parameter that is saved in full, if the config accounts for it."""
+    """Return the base's name of a parameter saved in full; refuse one that the config excludes."""
     *inner, parameter = key.removeprefix(PREFIX).split(".")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise FileError(f"{key!r} is not a key that PEFT writes for a LoRA")
@@ -390,8 +384,7 @@ def full_name(
     replaced = depth > 0 and bare in adapted
     module = bare if replaced else module
     trained_bias = parameter == "bias" and config.raw.get("bias", "none") != "none"
-    # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was
-    # resized
+    # PEFT saves embeddings in full if they are adapted or the vocabulary was resized.
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.VOCABULARY
     if not module or not (replaced or trained_bias or embedding or config.saves(module)):
         raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")

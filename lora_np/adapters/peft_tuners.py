@@ -1,4 +1,4 @@
-"""Adapters of PEFT's other tuners: files read by the rows of `lora.TUNERS`."""
+"""Read adapters of PEFT's other tuners, as the rows of `lora.TUNERS` describe them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-_MOST = 2**32  # parameters of a weight; a small file could ask for any number
+_MOST = 2**32  # the largest number of parameters of a weight, which a small file could exceed
 
 
 def read_tuner(
     tuner: Tuner, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path
 ) -> Adapter:
-    """Read the tensors of ``file`` by module, and account for every key and every setting."""
+    """Read the tensors of ``file`` by module; refuse keys and settings that do not fit."""
     config = folder / peft.NAME
     try:
         settings = tuner.settings_by_module(raw)
@@ -30,7 +30,7 @@ def read_tuner(
         raise FileError(f"{config}: {error}") from None
     parsed = peft.parse(config, selecting(raw))
     parts: dict[str, dict[str, Stored]] = {}
-    shared: dict[str, Stored] = {}  # by all modules
+    shared: dict[str, Stored] = {}  # tensors that all modules share
     others: dict[str, Stored] = {}
     with errors_at(file.path):
         for key in file.tensors:
@@ -52,7 +52,7 @@ def read_tuner(
             )
         if not modules:
             raise FileError(
-                f"holds no {tuner.name}, no key such as '{PREFIX}<module>.{tuner.prefix}...'"
+                f"holds no {tuner.name}: it has no key such as '{PREFIX}<module>.{tuner.prefix}...'"
             )
     return Adapter(modules, full, dict(raw), folder)
 
@@ -60,17 +60,17 @@ def read_tuner(
 def _module(
     name: str, tuner: Tuner, own: Tensors, shared: Tensors, settings: Mapping[str, float]
 ) -> AdapterModule:
+    """Make a module of its own and the shared tensors, after checking their names and shapes."""
     if unread := sorted(own.keys() - tuner.tensors.keys()):
         raise FileError(
-            f"{name!r} has {tuner.prefix}{unread[0]}, which is not read for {tuner.name}"
+            f"{name!r} has {tuner.prefix}{unread[0]}, which is not a tensor of {tuner.name}"
         )
     tensors = {
         key: own.get(key) or shared[key] for key in tuner.tensors if key in {**shared, **own}
     }
     if missing := [key for key, must in tuner.tensors.items() if must and key not in tensors]:
         raise FileError(
-            f"{name!r} has no {tuner.prefix}{missing[0]}, which PEFT may save or not "
-            "(save_projection)"
+            f"{name!r} has no {tuner.prefix}{missing[0]}; PEFT saves it with save_projection=True"
         )
     update = TunedUpdate(name, tuner, settings, tensors)
     if tuner.size is not None:

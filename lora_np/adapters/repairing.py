@@ -1,4 +1,4 @@
-"""Write an adapter anew under the names of its base, so that programs find its modules."""
+"""Repair an adapter: rewrite it under the names of its base, so that programs find its modules."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lora_np.adapters.adapter import Adapter, AdapterModule
 from lora_np.adapters.layouts import laid_out
 from lora_np.adapters.spectra import directions, norm
 from lora_np.checks import StrPath
-from lora_np.files import FileError, read_json
-from lora_np.hub import directory, inside, safetensors
+from lora_np.files import FileError
+from lora_np.hub import directory, safetensors
 from lora_np.lora import selecting, tuner_of
 from lora_np.models import (
     Base,
@@ -30,19 +30,19 @@ from lora_np.models import (
 
 
 class RepairedModule(NamedTuple):
-    """A module, its names, and the size of its update in both files.
+    """A repaired module, with its name and the norm of its update in both files.
 
     Parameters
     ----------
     name : str
-        In the new file.
+        The name in the new file.
     before : str
-        In the old one, without what was around it; several if it was joined from them.
+        The name in the old file, without wrappers; several names if modules were joined.
     rank : int
-        Of the update.
+        The rank of the update.
     norm_before, norm : float or None
-        Of the update (Frobenius) as it was read, and as it is read from the new file; None where it
-        depends on the weights of the base.
+        The Frobenius norm of the update in the old and the new file; None if it depends on the
+        weights of the base.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RepairedModule(NamedTuple):
 def repair(
     adapter: StrPath, out: StrPath, *, base: Base, force: bool = False
 ) -> formats.Written[RepairedModule]:
-    """Write the same updates under the base's names, with targets and patterns that match.
+    """Write an adapter's updates under the base's names, with targets and patterns that match.
 
     Parameters
     ----------
@@ -71,28 +71,27 @@ def repair(
     Returns
     -------
     Written
-        For each module its names and the norm of its update; what was changed is in the notes.
+        The names of each module and the norms of its update; the notes list the changes.
 
     Raises
     ------
     FileError
-        If the adapter is damaged (tensors that DeepSpeed ZeRO-3 left empty are named), or what it
-        means is not certain: a name that is no module's of the base, another shape, another rank
-        than the config says.
+        If the adapter is damaged (tensors that DeepSpeed ZeRO-3 left empty are named), or its
+        meaning is uncertain: a name that the base does not have, or another shape or rank.
     ValueError
-        If the target exists, or the base is not known.
+        If the target exists, or the base is unknown.
 
     See Also
     --------
-    check : What is wrong with it.
+    check : Find the problems of an adapter.
 
     Notes
     -----
-    Names lose wrappers such as ``_orig_mod.``, and get the base's prefix. Numbers are copied, but
-    updates of q, k and v become one of a projection that the base fuses, and the reverse. A
-    target that matches a module that LoRA cannot adapt, or misses one that is adapted, is replaced
-    by the modules' paths. A pattern that matches no module is left out: PEFT did not apply it in
-    training either.
+    Wrappers such as ``_orig_mod.`` are removed from names, and the base's prefix is added. Tensors
+    are copied, except that separate updates of q, k and v are joined if the base fuses these
+    projections, and split if it does not. If a target matches a module that LoRA cannot adapt, or
+    misses an adapted one, the targets become the modules' paths. A pattern that matches no module
+    is removed; PEFT did not apply it in training either.
 
     Examples
     --------
@@ -125,7 +124,9 @@ def repair(
         _check(f"{adapter}: {names[name]!r}", name, module, known)
     kinds = {change.kind for changes in after.renamed.values() for change in changes}
     if moved:
-        notes.append(f"{len(before)} modules of the adapter are {len(after)} of {known.spec.name}")
+        notes.append(
+            f"{len(before)} modules of the adapter became {len(after)} of {known.spec.name}"
+        )
     with formats.new_adapter(out, force=force, inputs=[adapter], to=form) as (stage, _):
         if form == "peft" and not moved and "stacked" not in kinds:
             _write_peft(directory(path), after, stage)
@@ -135,7 +136,7 @@ def repair(
             notes += remarks
         if written.renamed or written.keys() != after.keys():
             raise FileError(f"{adapter}: its modules cannot be written under the base's names")
-        rows = tuple(
+        records = tuple(
             RepairedModule(
                 name,
                 names[name],
@@ -147,28 +148,30 @@ def repair(
     counts = [sum(stored.size for stored in state.stored) for state in (before, written)]
     totals = [
         hypot(*(norm or 0.0 for norm in norms))
-        for norms in zip(*(row[3:] for row in rows), strict=True)
+        for norms in zip(*(row[3:] for row in records), strict=True)
     ]
-    summary = f"{len(rows)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
+    summary = f"{len(records)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
     summary += f"; norm of all updates {totals[0]:.4g} before, {totals[1]:.4g} now"
     rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(after.around)})"
     notes = [summary, *([rewritten] if after.around else []), *notes]
     notes += ["nothing had to be changed"] if len(notes) == 1 else []
     headings = ("module", "name before", "rank", "norm before", "norm")
     return formats.Written(
-        f"{adapter} for {known.spec.name}", rows, tuple(notes), headings, Path(out)
+        f"{adapter} for {known.spec.name}", records, tuple(notes), headings, Path(out)
     )
 
 
 def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
-    """Read PEFT's files as the config would be if it matched the tensors; what had to change."""
-    raw = dict(read_json(inside(folder, peft.NAME)))
+    """Read PEFT's files with a config that is corrected to match the tensors; list corrections."""
+    raw = peft.read(folder)
     file, _ = formats.tensors_of(folder)
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
     prefix = f".{tuner.prefix if tuner else 'lora_'}"
-    starts = {key.partition(prefix)[0]: x.shape for key, x in file.tensors.items() if prefix in key}
-    paths = {start.removeprefix(peft_format.PREFIX): shape for start, shape in starts.items()}
+    factors = {
+        key.partition(prefix)[0]: x.shape for key, x in file.tensors.items() if prefix in key
+    }
+    paths = {holder.removeprefix(peft_format.PREFIX): shape for holder, shape in factors.items()}
     stacks = {name for name, shape in paths.items() if peft_format.is_stack(name, shape)}
     adapted = {name.split(".base_layer")[0] for name in paths.keys() - stacks}
     modules = sorted(
@@ -180,7 +183,7 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     for what in ("rank_pattern", "alpha_pattern"):
         if unused := Patterns(raw.get(what) or {}, what).unused(names):
             raw[what] = {key: x for key, x in raw[what].items() if key not in unused}
-            notes.append(f"{what} without what matches no module: {', '.join(unused)}")
+            notes.append(f"removed from {what}, since no module matches: {', '.join(unused)}")
     unable = [] if spec.assumed else targeted(spec, config.targets)[1]
     missed = [name for name in modules if not config.targets(name)]
     all_linear = not raw.get("target_modules") or is_all_linear(raw["target_modules"])
@@ -189,17 +192,17 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
         raw = {key: x for key, x in raw.items() if key not in limits}
         raw["target_modules"] = modules
         why = f"missed {missed[0]!r}" if missed else f"matched {unable[0]!r}"
-        notes.append(f"target_modules by whole paths, because they {why}")
+        notes.append(f"target_modules are whole paths now, because they {why}")
     return formats.interpreted(folder, raw), notes
 
 
 def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> None:
-    """Refuse a module that the base does not have, or has in another shape."""
+    """Refuse a module that the base does not have, or that has another shape there."""
     theirs = base.modules.get(name.removesuffix(".weight"))
     if theirs is None and name not in base.names:
         near = get_close_matches(name, sorted(base.names), n=2, cutoff=0)
         known = " and ".join(map(repr, near))
-        raise FileError(f"{place} is no module of {base.spec.name}; nearest are {known}")
+        raise FileError(f"{place} is not a module of {base.spec.name}; the nearest are {known}")
     if theirs is None or len(theirs.shape) < 2 or module.kernel or module.tuned:
         return
     if module.shape[-2:] != theirs.sides[1:]:
@@ -208,7 +211,7 @@ def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> Non
 
 
 def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
-    """Copy the tensors under the adapter's names, and write its config."""
+    """Copy the tensors of a directory under the adapter's names, and write its config."""
     file, _ = formats.tensors_of(folder)
     new = {
         change.pattern: change.to
@@ -219,9 +222,9 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
     sources: dict[str, str] = {}
     for key in file.tensors:
         name = key.removeprefix(peft_format.PREFIX)
-        start = next((start for start in holders(name) if start in new), "")
-        own = name == key  # tensors that all modules share have no prefix
-        moved = new.get(start, "") + name[len(start) :]
+        holder = next((holder for holder in holders(name) if holder in new), "")
+        own = name == key  # tensors that all modules share do not have PEFT's prefix
+        moved = new.get(holder, "") + name[len(holder) :]
         sources[key if own else peft_format.PREFIX + moved] = key
     infos = {key: file.tensors[source] for key, source in sources.items()}
     safetensors.write(
@@ -236,7 +239,7 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
 
 
 def _norm(place: str, module: AdapterModule) -> float | None:
-    """The norm of ``scale * B A``; None if the update depends on the base."""
+    """Compute the norm of ``scale * B A``; None if the update depends on the base."""
     if module.tuned:
         return None
     return abs(module.scale) * norm(directions(place, *module.factors()).s)

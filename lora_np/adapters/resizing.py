@@ -1,4 +1,4 @@
-"""Reduce the rank of an adapter: each module's best approximation, without forming B A."""
+"""Reduce the rank of an adapter by the best approximation of each module's update."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_np.adapters.adapter import AdapterModule, Source, check_start
+from lora_np.adapters.adapter import AdapterModule, Source, check_init
 from lora_np.adapters.formats import Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import only_lora
 from lora_np.adapters.spectra import Goal, Grams, Spectrum, balanced, cut, directions, root_of
@@ -16,16 +16,16 @@ from lora_np.work import parallel_map
 
 
 class ResizedModule(NamedTuple):
-    """A module at its new rank, and the relative error of that in the Frobenius norm.
+    """A resized module.
 
     Parameters
     ----------
     name : str
-        Its path.
+        The path of the module.
     rank_before, rank : int
-        A rank of 0 means that the module was left out.
+        The old and the new rank; a rank of 0 means that the module was left out.
     error : float
-        Relative to the norm of the update.
+        The relative error of the update, in the Frobenius norm.
     """
 
     name: str
@@ -41,17 +41,17 @@ class ResizeResult(Written[ResizedModule]):
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     rows : tuple of ResizedModule
         All modules of the old adapter.
     notes : tuple of str
-        What was left out, and what the errors refer to.
+        The modules that were left out, and an explanation of the errors.
     headings : tuple of str
-        Of the columns.
+        The headings of the columns.
     path : Path
         The new adapter.
     bytes : int
-        Size of the weights' file.
+        The size of the file with the weights.
     error : float
         The relative error of all updates together.
     """
@@ -75,63 +75,63 @@ def resize(
     force: bool = False,
     progress: bool = False,
 ) -> ResizeResult:
-    """Write the adapter at other ranks, each module the best approximation of its rank.
+    """Reduce the ranks of an adapter: each module becomes the best approximation of its rank.
 
     Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
 
     Parameters
     ----------
     adapter : path or Adapter
-        In any format that `load` reads, or its result.
+        An adapter in any format that `load` reads, or its result.
     out : path
         The directory to make, or a file that ends in ``.gguf``.
     rank : int
-        The same rank everywhere; modules of a smaller rank keep theirs.
+        The same rank for every module; modules of a smaller rank keep theirs.
     energy : float
         The share of its squared norm that each module keeps.
     tolerance : float
-        The relative error in the Frobenius norm that each module may have.
+        The largest relative error of each module, in the Frobenius norm.
     budget : int or str
-        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``. It is shared out
-        among all modules so that the total squared error is small; modules may be left out.
+        The largest size of ``adapter_model.safetensors``, such as ``"10 MB"``. It is allocated
+        among the modules so that the total squared error is small; modules may be left out.
     total_rank : int
-        The sum of all ranks, shared out likewise.
+        The sum of all ranks, allocated likewise.
     grams : mapping of str to array_like of shape (k, k), optional
-        For each module ``X.T @ X`` of its inputs X, as `lora_np.language.grams` computes them.
-        Norms and errors are then those of the outputs ``dW x`` instead of the weights.
+        ``X.T @ X`` of the inputs X of each module, as `lora_np.language.grams` computes them.
+        Norms and errors then refer to the outputs ``dW x`` instead of the weights.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which
         ``budget`` then counts.
     jobs : int
-        How many modules to work on at a time.
+        The number of modules to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``, though not ``adapter`` itself. A
-        directory that holds anything else is refused; a README.md stays.
+        Whether to replace an existing adapter at ``out``, but never ``adapter`` itself. A directory
+        that contains anything else is refused; a README.md is kept.
     progress : bool
-        Show a bar, if standard error is a terminal.
+        Whether to show a progress bar, if standard error is a terminal.
 
     Returns
     -------
     ResizeResult
-        For each module the rank before and after, and the relative error.
+        The old and the new rank of each module, and its relative error.
 
     Raises
     ------
     FileError
         If the adapter is damaged or not finite, or the target exists.
     TypeError
-        If an option is of another kind.
+        If an option has the wrong type.
     ValueError
         If an option is out of range.
 
     See Also
     --------
-    combine : Several adapters in one.
+    combine : Combine several adapters into one.
 
     Notes
     -----
-    Unless it is to be portable, scalings stay as they are, and modules that keep their rank are
-    copied bit for bit. With DoRA, magnitudes are kept and directions approximated.
+    Unless ``portable`` is set, scales do not change, and modules that keep their rank are copied
+    bit for bit. With DoRA, magnitudes are kept and directions are approximated.
 
     Examples
     --------
@@ -148,9 +148,9 @@ def resize(
         out, rank=rank, energy=energy, tolerance=tolerance, budget=budget, total_rank=total_rank
     )
     before = only_lora(load(adapter))
-    check_start(before)
+    check_init(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
-        grams = grams and {**grams}  # computed by now, if they were not
+        grams = grams and {**grams}  # a lazy mapping computes its values here, once
         work = {
             name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())
         }
@@ -164,7 +164,7 @@ def resize(
         _, remarks = write(after, stage)
         file = weights_file(stage)
         size = file.stat().st_size
-    rows = [
+    records = [
         ResizedModule(
             name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name])
         )
@@ -175,26 +175,26 @@ def resize(
         sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)
     ) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
-    if gone := [row.name for row in rows if row.rank == 0]:
+    if gone := [row.name for row in records if row.rank == 0]:
         notes.append(
-            "left out, because they do nothing or the budget serves better elsewhere: "
+            "left out, because they have no effect or the budget is better spent elsewhere: "
             f"{', '.join(gone)}"
         )
     notes += remarks
     if before.has_magnitudes:
-        notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
+        notes.append("DoRA: magnitudes are kept; errors refer to the updates of the directions")
     if grams is not None:
-        notes.append("errors are those of the outputs on the inputs that were given")
+        notes.append("errors refer to the outputs on the given inputs")
     headings = ("module", "rank before", "rank", "relative error")
     return ResizeResult(
-        f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together
+        f"Resized {adapter}", tuple(records), tuple(notes), headings, Path(out), size, together
     )
 
 
 def _decomposed(
     grams: Grams | None, work: tuple[str, AdapterModule, Path]
 ) -> tuple[AdapterModule, Spectrum]:
-    """Store a module with its directions in order, and measure its singular values."""
+    """Write a module's factors to files, strongest direction first; return it and its spectrum."""
     name, module, path = work
     B, A = module.factors()
     svd = directions(name, B, A, root_of(name, grams, A.shape[-1]))

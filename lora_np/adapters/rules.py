@@ -1,4 +1,4 @@
-"""What programs make of an adapter: the rules of each, as data, applied to its modules."""
+"""Predict what each program does with an adapter, by rules that are data (runtimes.toml)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lora_np.adapters.values import Fault, shortened
 from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
-CLOSE = 1e-6  # a scale that differs by less is right
-ALL = "(all)"  # of a row about the adapter as a whole
-# What an adapter may have that a program needs a rule for; what has none there is not known.
+CLOSE = 1e-6  # the largest relative error of a scale that counts as right
+ALL = "(all)"  # stands for the adapter as a whole in place of a module's name
+# The features of adapters that need a rule for each program; without a rule, it is not known.
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
@@ -38,19 +38,15 @@ _WORST = (
     "not known",
     "fine",
 )
-_OWN: dict[Format, str] = {
-    "peft": "peft",
-    "gguf": "llama.cpp",
-    "mlx": "mlx",
-}  # the format's program
-# a block of a language model at the beginning of a name
+_OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}  # a format's program
+# A name that begins with a block of a language model, without the model's prefix.
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
-# families whose routers are linear layers in mlx-lm
+# Families whose routers are linear layers in mlx-lm.
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
 _GIVE_BASE = "--base MODEL"
-# Most families' names: without a base, only these are known to be modules'.
+# The module names of Llama and most other families; without a base, only these are known.
 _LLAMA = re.compile(
     r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
     r"|model\.embed_tokens|lm_head"
@@ -59,7 +55,7 @@ _TOWER = re.compile(r"(^|\.)(\w*(vision|visual|image|video|audio)\w*|multi_modal
 
 
 class Rule(TypedDict):
-    """What becomes of modules that have something, in ``runtimes.toml``."""
+    """A rule of ``runtimes.toml``: what a program does with modules that have some features."""
 
     has: list[str]
     status: str
@@ -71,7 +67,7 @@ class Rule(TypedDict):
 
 
 class Runtime(TypedDict):
-    """The rules of one program, in ``runtimes.toml``, which says what they mean."""
+    """The rules of one program in ``runtimes.toml``, which explains the fields."""
 
     version: str
     date: str
@@ -90,25 +86,25 @@ class Runtime(TypedDict):
 
 
 class CheckedModule(NamedTuple):
-    """How one program runs one module.
+    """How one program will run one module.
 
     Parameters
     ----------
     runtime : str
-        The program.
+        The name of the program.
     module : str
-        Its path, the name of a parameter that is replaced, or "(all)".
+        The path of the module, the name of a parameter that is replaced, or "(all)".
     status : {"fine", "not known", "wrong scale", "ignored", "refused"}
-        What becomes of it; or what is wrong with the adapter: "zero", "not finite", "absent" or
-        "empty".
+        What the program does with it; or a fault of the adapter itself: "zero", "not finite",
+        "absent" or "empty".
     scale_error : float or None
-        By how much its scale is too large.
+        The factor by which the program's scale is too large.
     why : str
         The reason.
     fix : str
         The option or the conversion that helps; empty if none does.
     source, version, date : str
-        Who says so, of which version of the program, and when.
+        The source of the rule, the version of the program that it describes, and its date.
     """
 
     runtime: str
@@ -132,30 +128,30 @@ def runtimes() -> Mapping[str, Runtime]:
 
 @cache
 def places() -> dict[str, Any]:
-    """Read where programs can put a LoRA: names of modules, with the architectures that have them.
+    """Read which modules of which architectures each program can adapt.
 
-    ``recipes/places.py`` reads them in the source of each program.
+    ``recipes/places.py`` collects them from the source of each program.
     """
     return read_json(Path(__file__).with_name("places.json"))
 
 
 def placed(runtime: str, architecture: str) -> list[str] | None:
-    """List the last names of modules that an architecture has in a program; None if unlisted."""
+    """List the last names of modules that a program adapts in an architecture; None if unknown."""
     lists = places()[runtime]["places"].items()
     return next((names.split() for names, x in lists if architecture in x.split()), None)
 
 
-def judged(
+def predictions(
     adapter: Adapter,
     form: Format,
     base: OpenModel | None,
     programs: Iterable[str],
     faults: Collection[tuple[str, Fault]] = (),
 ) -> tuple[CheckedModule, ...]:
-    """Give a row for each program and module of an adapter in a format, and for what it replaces.
+    """Predict how programs run each module and replaced parameter of an adapter in a format.
 
-    One for all if the program does not read the format. What is wrong with the adapter itself, the
-    ``faults``, comes before what programs make of it.
+    If a program does not read the format, a single prediction is about all modules. ``faults`` of
+    the adapter itself come before predictions.
     """
     having = {} if _tuner(adapter) else _features(adapter, form, base)
     return tuple(
@@ -163,10 +159,10 @@ def judged(
     )
 
 
-def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
-    """List the modules of rows that differ in nothing else that people read."""
+def grouped(records: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
+    """Group predictions that differ only in the module; return the modules of each group."""
     groups: dict[CheckedModule, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in records:
         error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
         groups[row._replace(module="", scale_error=error, source="")].append(row.module)
     return groups
@@ -175,14 +171,14 @@ def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
 def remarks(
     adapter: Adapter, form: Format, base: OpenModel | None, *, portable: bool = False
 ) -> list[str]:
-    """Say what a new adapter's program, or every one that reads it, would not run as it should.
+    """Describe what the format's own program, or every program, will not run correctly.
 
-    What the format's own program would refuse, or run at a wrong scale, is refused here.
+    An adapter that the format's own program refuses, or runs at a wrong scale, is an error.
     """
     own, notes = _OWN.get(form), []
     programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
     known = base if base and base.known else None
-    groups = grouped(judged(adapter, form, known, programs))
+    groups = grouped(predictions(adapter, form, known, programs))
     for row, names in groups.items():
         unasked = base is None and row.fix == _GIVE_BASE
         if row.status == "fine" or unasked or not (portable or row.runtime == own):
@@ -207,10 +203,10 @@ def _by_program(
     base: OpenModel | None,
     faults: Collection[tuple[str, Fault]],
 ) -> Iterator[CheckedModule]:
-    """Give one program's row for each module: the worst of what its rules say."""
+    """Yield one program's prediction for each module: the worst that applies to it."""
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
-    rows = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
+    records = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
     instead = rules["instead"] + " --base MODEL" * (form == "kohya")
     refused = fine._replace(status="refused", fix=instead, source=rules["source"])
     errors: Mapping[str, float] = {}
@@ -218,22 +214,23 @@ def _by_program(
     if tuner:
         own, reads = runtime == "peft", False
         no = fine._replace(status="refused", why=f"{tuner} is not a LoRA", fix=_TO_LORA)
-        rows.append(fine if own else no)
+        records.append(fine if own else no)
     elif not reads:
-        why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, and this is {form}"
-        rows.append(refused._replace(why=why))
-    if not tuner and (reads or form == "peft"):  # which scripts rename for other programs
+        why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, but this is {form}"
+        records.append(refused._replace(why=why))
+    # A directory of PEFT is checked for every program, since scripts convert it.
+    if not tuner and (reads or form == "peft"):
         errors = _scale_errors(rules, adapter) if form == "peft" else {}
-        rows += _by_features(rules, form, having, refused)
-        rows += _by_place(runtime, adapter, form, base, refused) if reads else ()
-        rows += _by_rank(rules, adapter, refused)
-        rows += _by_scale(rules, adapter, errors, refused)
+        records += _by_features(rules, form, having, refused)
+        records += _by_place(runtime, adapter, form, base, refused) if reads else ()
+        records += _by_rank(rules, adapter, refused)
+        records += _by_scale(rules, adapter, errors, refused)
     worst: dict[str, CheckedModule] = {}
-    for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
+    for row in sorted(records, key=lambda row: _WORST.index(row.status)):
         worst.setdefault(row.module, row)
     for name in dict.fromkeys([ALL, *adapter, *adapter.full, *adapter.rows, *dict(faults)]):
         if (found := worst.get(name)) and found.fix == _GIVE_BASE:
-            yield found._replace(scale_error=errors.get(name))  # it does not depend on the base
+            yield found._replace(scale_error=errors.get(name))  # the scale is known without a base
         elif found:
             yield found
         elif reads and name != ALL:
@@ -243,7 +240,7 @@ def _by_program(
 def _by_features(
     rules: Runtime, form: Format, having: Mapping[str, set[str]], refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Apply each rule to the modules that have what it is about; without one, nothing is known."""
+    """Apply each rule to the modules with its features; without a rule, nothing is known."""
     ruled = {*rules["fine"]}
     for rule in rules["rules"]:
         ruled |= {*rule["has"]}
@@ -259,17 +256,17 @@ def _by_features(
         for what in rule["has"]:
             yield from (row._replace(module=name) for name in having.get(what, ()))
     for what in having.keys() - ruled:
-        row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
+        row = refused._replace(status="not known", why=f"there is no rule for: {what}", fix="")
         yield from (row._replace(module=name) for name in having[what])
 
 
 def _by_place(
     runtime: str, adapter: Adapter, form: Format, base: OpenModel | None, refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Say where the program has no place for a module, or none is known."""
+    """Yield the modules that the program cannot adapt, or of which this is not known."""
     unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
     if base is None:
-        why = "without a base, only names of a Llama are known"
+        why = "without a base, only the names of a Llama are known"
         strange = (name for name in adapter if not _LLAMA.fullmatch(name) and form != "kohya")
         yield from (unknown._replace(module=name, why=why, fix=_GIVE_BASE) for name in strange)
     elif table:
@@ -279,12 +276,12 @@ def _by_place(
         for name, module in adapter.items():
             end = name.removesuffix(".weight").rpartition(".")[2]
             if names is None:
-                yield row._replace(module=name, why=f"no list of the places in {kind}")
+                yield row._replace(module=name, why=f"its modules of {kind} are not listed here")
             elif end not in names and not module.parameter:
-                why = f"{kind} has no place for {end} there"
+                why = f"{end} of {kind} cannot have a LoRA there"
                 yield row._replace(module=name, status="refused", why=why, fix="lora-np merge")
             elif _TOWER.search(name):
-                yield row._replace(module=name, why="not in the language model")
+                yield row._replace(module=name, why="it is not in the language model")
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
@@ -303,7 +300,7 @@ def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterat
 def _by_scale(
     rules: Runtime, adapter: Adapter, errors: Mapping[str, float], refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Name the modules that the program runs at another scale."""
+    """Yield the modules that the program runs at a wrong scale."""
     for name, error in errors.items():
         if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
@@ -313,14 +310,14 @@ def _by_scale(
 
 
 def _tuner(adapter: Adapter) -> str | None:
-    """The name of PEFT's tuner, if it is another than LoRA."""
+    """Return the name of PEFT's tuner, if it is not LoRA."""
     if adapter.raw.get("peft_type") == "LORA":
         return None
     return next((module.tuned.tuner.name for module in adapter.values() if module.tuned), None)
 
 
 def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[str, set[str]]:
-    """List the names of what has something that a rule may be about."""
+    """Map each of the `FEATURES` to the names of the modules and parameters that have it."""
     having: defaultdict[str, set[str]] = defaultdict(set)
     r, settings = adapter.config.get("r"), adapter.raw
     kohya = form == "kohya"
@@ -349,7 +346,7 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
         kept = "trained bias" if biases else "saved norm" if "norm" in holder else "saved"
         having["copy" if name in adapter.copies else kept].add(name)
     having["rows"] = {*adapter.rows}
-    having["moved base"] = {*adapter} if adapter.start else set()
+    having["moved base"] = {*adapter} if adapter.init else set()
     targets = settings.get("target_modules")
     if isinstance(targets, str) and not is_all_linear(targets):
         having["expression"] = {ALL}
@@ -364,7 +361,7 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
 def _compare(
     adapter: Adapter, form: Format, base: OpenModel, having: defaultdict[str, set[str]]
 ) -> None:
-    """Add what only the base tells: whose names are its modules', and what these are."""
+    """Add the features that depend on the base: its names, and the kinds of its modules."""
     spec = base.spec
     pieces = pieces_of(base)
     bare = {name: name.removesuffix(".weight") for name in adapter}
@@ -392,7 +389,7 @@ def _compare(
 
 
 def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
-    """Divide each scale as a program takes it from PEFT's directory by what it should be."""
+    """Compute the factor by which a program's scale of each module is too large."""
     config, errors = adapter.config, {}
     for name, module in adapter.items():
         alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]

@@ -1,4 +1,4 @@
-"""Read and write the files of llama.cpp and mlx-lm, tensor by tensor.
+"""Read and write the adapter files of llama.cpp and mlx-lm.
 
 Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm,
 ``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``.
@@ -41,7 +41,7 @@ from lora_np.quantise import LAYOUTS
 Config = Mapping[str, Any]
 File = safetensors.SafetensorsFile | gguf.GGUFFile
 
-# The dtype of a kind of tensor as it is read, by the ending of a file's keys the part of a module.
+# The dtype in which each kind of tensor is read.
 _DTYPES = {**{name: name for name in FLOATS}, **dict.fromkeys(LAYOUTS, "float32"), "F16": "float16"}
 _DTYPES["BF16"] = "bfloat16"
 _KINDS = {"float64": "F32", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -52,24 +52,23 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-# whose names of experts are those of all: their modules are called alike in transformers, not in
-# mlx-lm
+# These two families together have every name of experts: transformers uses one, mlx-lm does not.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-_MLX_NAMES = Dialects({})  # of models whose names are transformers'
+_MLX_NAMES = Dialects({})  # the names of models that are called alike in transformers and mlx-lm
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
-    """Group the tensors of a file by what they adapt and by part, from the ends of their keys."""
+    """Group the tensors of a file by module and part, which the ends of their keys tell."""
     groups: dict[str, dict[str, Stored]] = {}
     for key, info in file.tensors.items():
         end = next((end for end in ends if key.endswith(end)), None)
         if end is None or info.dtype not in _DTYPES:
-            raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
+            raise FileError(f"{key!r} of {info.dtype} is not part of a LoRA in this format")
         stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key), key)
         groups.setdefault(key.removesuffix(end), {})[ends[end]] = stored
     for place, parts in groups.items():
         if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
-            raise FileError(f"{place!r} has only one factor, or one that is no matrix")
+            raise FileError(f"{place!r} has only one factor, or a factor that is not a matrix")
     if not groups:
         raise FileError("holds no LoRA")
     return groups
@@ -78,14 +77,14 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
 def assembled(
     parts: Iterable[tuple[Place, AdapterModule]], linear: Collection[str] = ()
 ) -> dict[str, AdapterModule]:
-    """Join modules that a program has in parts, each at a place in the model, into PEFT's.
+    """Join modules that a program stores in parts into PEFT's modules, by name.
 
-    ``linear`` are modules that are known to be linear layers.
+    ``linear`` lists modules that are known to be linear layers.
     """
     modules: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
         check_shapes(module.parts, f" of {place.parameter!r}")
-        # neither it nor experts are modules that PEFT adapts
+        # PEFT adapts routers and experts as parameters, not as modules.
         known = place.parameter in linear
         router = place.parameter.endswith(".mlp.gate") and not known
         name = place.parameter + ".weight" * router
@@ -95,10 +94,10 @@ def assembled(
 
 
 def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str | None) -> None:
-    """Write one file for a base."""
+    """Write a GGUF file of llama.cpp for a base."""
     if base is None:
         raise FileError(
-            "llama.cpp's names and order of rows depend on the base, and the adapter names none "
+            "llama.cpp's names and order of rows depend on the base, and the adapter names no base "
             "that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
         )
     config, family = base.config, str(base.config.get("model_type"))
@@ -108,7 +107,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         raise FileError(
             f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
         )
-    (architecture, turned), spec = known, base.spec
+    (architecture, pairing), spec = known, base.spec
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
         np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
@@ -116,7 +115,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
     layers = spec.layers[0]
     heads = (
         dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True))
-        if turned == "neighbours"
+        if pairing == "neighbours"
         else {}
     )
     tensors: dict[str, Stored] = {}
@@ -137,7 +136,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
-        # llama.cpp knows them from the base; who reads only this file has no other
+        # llama.cpp takes them from the base, but `read_gguf` may have only this file.
         **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
     infos = {
@@ -148,21 +147,24 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
 
 
 def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
-    """Read the modules of a file, rows in transformers' order if ``ordered``, else the file's."""
+    """Read the modules of a GGUF file, with rows in transformers' order if ``ordered``."""
     file = gguf.open(path)
     metadata = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if metadata.get(key) != wanted:
             raise FileError(
-                f"{key} is {shown(metadata.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
+                f"{key} is {shown(metadata.get(key))}, not {wanted!r}: not a LoRA for llama.cpp"
             )
     if "adapter.alora.invocation_tokens" in metadata:
-        raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
+        raise FileError(
+            "aLoRA applies only from its invocation tokens on, which no change of the weights can"
+            " express"
+        )
     architecture = metadata.get("general.architecture")
     alpha = real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
     if not families:
-        raise FileError(f"the names of the architecture {shown(architecture)} are not known")
+        raise FileError(f"the names of the architecture {shown(architecture)} are unknown here")
     if config is not None and config.get("model_type") not in families:
         raise FileError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
     base = config or base_of(file)
@@ -171,19 +173,19 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     for key, factors in grouped(file, _GGUF).items():
         place = names.place_in("llama_cpp", key)
         if place is None:
-            raise FileError(f"{shown(key)} has no place in a model of {architecture}")
+            raise FileError(f"{shown(key)} is not a module of a {architecture} model")
         embedding = key == "token_embd"
         A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
         if ordered:
             B = _ordered(place.parameter, B, base, path)
-        # without an alpha, or with 0, llama.cpp does not scale
+        # Without an alpha, or with 0, llama.cpp uses a scale of 1.
         own = alpha or float(A.shape[-2])
         parts.append((place, AdapterModule({"A": A, "B": B}, own, embedding=embedding)))
     return assembled(parts)
 
 
 def real(name: str, value: object) -> float:
-    """Check that ``value`` is a number that makes no update infinite."""
+    """Return ``value`` after checking that it is a number below 2^63 in magnitude."""
     try:
         return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
     except (TypeError, ValueError) as error:
@@ -191,7 +193,7 @@ def real(name: str, value: object) -> float:
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
-    """Guess the base's config from an adapter's file: a family with its names, perhaps heads."""
+    """Guess the base's config from an adapter's file: a family with such names, perhaps heads."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
@@ -208,7 +210,7 @@ def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
 
 
 def told_base(adapter: Adapter) -> OpenModel | None:
-    """What an adapter's own file says of its base, if that is a GGUF file."""
+    """Return the base that an adapter's file describes, if it is a GGUF file."""
     if not (path := adapter.path) or path.suffix != ".gguf":
         return None
     return OpenModel(path, base_of(gguf.open(path)), on_disk=False)
@@ -223,15 +225,15 @@ def _families(architecture: object) -> list[str]:
 
 
 def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
-    """Put the rows of B in transformers' order, or ``back`` in llama.cpp's."""
+    """Put the rows of B in transformers' order, or ``back`` in llama.cpp's order."""
     try:
         order = row_order(config, name, B.shape[-2])
-    except KeyError:  # of the heads
+    except KeyError:  # the config does not have the number of heads
 
         def refused() -> Array:
             raise FileError(
-                f"{path}: {name!r}: llama.cpp keeps its rows in an order that depends on the base, "
-                "which the file leaves out: lora-np convert --base MODEL --to peft comes first"
+                f"{path}: {name!r}: llama.cpp stores its rows in an order that depends on the base,"
+                " which the file does not describe: run lora-np convert --base MODEL --to peft"
             )
 
         return replace(B, read=refused)
@@ -241,13 +243,13 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
 
 
 def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str | None) -> None:
-    """Write the two files of a folder; names of experts depend on the base."""
+    """Write mlx-lm's two files into a folder; the names of experts depend on the base."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     for name, module in adapter.items():
         if dora and "magnitude" not in module.parts:
             raise FileError(
-                f"{name!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
+                f"{name!r} has no magnitude, but in mlx-lm either all modules are DoRA or none is"
             )
     scale = scaling.usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
@@ -255,9 +257,9 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
     for name, module in adapter.items():
         names = _mlx_names(adapter, name, base)
         for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
-            parts = _turned(scaling.padded(scaling.rescaled(part, scale), rank).parts)
+            parts = _transposed(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
-    wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
+    wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # mlx has it only on CPUs
     infos = header(tensors, dtype or ("float32" if wide else None))
     metadata = {"format": "mlx"}
     safetensors.write(
@@ -267,14 +269,14 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
     settings = {
         "model": adapter.raw.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if dora else "lora",
-        "num_layers": -1,  # all: `keys` are whole paths, which select the modules one by one
+        "num_layers": -1,  # all layers, since `keys` are whole paths
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }
     write_json(folder / peft.NAME, settings)
 
 
-def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Transpose the factors of single layers, which mlx-lm stores so, or back."""
+def _transposed(parts: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Transpose the factors of single layers between PEFT's orientation and mlx-lm's."""
     return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
 
 
@@ -285,7 +287,7 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
     known = base is not None and names != _MLX_NAMES.names_in("mlx", bare)
     if adapter[name].parameter and not known and (base is None or ".experts." in name):
         raise FileError(
-            f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)"
+            f"mlx-lm's name for {name!r} depends on the base: give a known one (--base MODEL)"
         )
     return names
 
@@ -293,11 +295,12 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
 def read_mlx(
     settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
-    """Read the modules of a folder, whose kinds the base tells, or else their names."""
+    """Read the modules of a folder of mlx-lm; their kinds follow from the base, or their names."""
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(
-            f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
+            f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; lora-np extract makes a"
+            " LoRA of the difference"
         )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = real("lora_parameters.scale", scale)
@@ -307,9 +310,9 @@ def read_mlx(
     own = {mlx: name for name in kinds for mlx in _MLX_NAMES.names_in("mlx", name)}
     for key, stored in grouped(file, _MLX).items():
         key = own.get(key, key)
-        parts, place = _turned(stored), _EXPERTS.place_in("mlx", key) or Place(key)
+        parts, place = _transposed(stored), _EXPERTS.place_in("mlx", key) or Place(key)
         if ("magnitude" in parts) != (kind == "dora"):
-            raise FileError(f"{key!r} must have m if it is a dora, and only then")
+            raise FileError(f"{key!r} must have m if fine_tune_type is 'dora', and only then")
         embedding = kinds.get(place.parameter, guess(key, (1, 1))) == "embedding"
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
         modules.append((place, module))

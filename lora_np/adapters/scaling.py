@@ -1,4 +1,4 @@
-"""The same updates with other scales, ranks and parts, for programs that have only one of each."""
+"""Rewrite updates with other scales, ranks and parts, as other programs need them."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from lora_np.models import peft
 
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:
-    """Refuse by name what a format has no place for."""
+    """Refuse an adapter with extras or replaced parameters that a format cannot express."""
     for name, module in adapter.items():
         for what in sorted(module.extras - {*says}):
             raise FileError(
-                f"{adapter}: {name!r} has {EXTRAS[what]}, for which {program} has no place"
+                f"{adapter}: {name!r} has {EXTRAS[what]}, which {program} cannot express"
             )
     for name in (*adapter.full, *adapter.rows):
         how = "in full" if name in adapter.full else "in some rows (trainable_token_indices)"
         hint = "; if it is the base's own, give the base (--base)" if name in adapter.copies else ""
         raise FileError(
-            f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}"
+            f"{adapter}: {name!r} is replaced {how}, which {program} cannot express{hint}"
         )
 
 
 def usual(numbers: Iterable[float]) -> float:
-    """The most frequent number other than 0; 1 if there is none."""
+    """Return the most frequent number other than 0, or 1 if there is none."""
     counts = Counter(number for number in numbers if number)
     return counts.most_common(1)[0][0] if counts else 1.0
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
-    """Give an update another scale: B takes the rest, in float32 where 16 bits would round it."""
+    """Fold a scale into B so that ``scale`` remains; B becomes float32 if 16 bits would round."""
     factor, B = module.scale / scale, module.parts["B"]
-    if abs(factor - 1) > 2**-23:  # which a file of float32 can say
+    if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
         dtype = B.dtype if exact or B.dtype in ("float64", "float32") else "float32"
         B = replace(B, dtype=dtype, read=partial(_times, B, factor))
@@ -56,27 +56,27 @@ def _times(stored: Stored, factor: float) -> Array:
 
 
 def padded(module: AdapterModule, rank: int) -> AdapterModule:
-    """The same update at a larger rank, with directions that are zero."""
+    """Pad an update to a larger rank with zero directions."""
     more = rank // module.groups - module.directions
     if not more:
         return module
     A, B = module.parts["A"], module.parts["B"]
-    return module.with_factors(A=widened(A, -2, (0, more)), B=widened(B, -1, (0, more)))
+    return module.with_factors(A=zero_padded(A, -2, (0, more)), B=zero_padded(B, -1, (0, more)))
 
 
-def widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
-    """With so many zeros before and after along an axis."""
+def zero_padded(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
+    """Pad a tensor along an axis with this many zeros before and after."""
     widths = [(0, 0)] * len(stored.shape)
     widths[axis] = zeros
     return stored.seen(partial(np.pad, pad_width=widths))
 
 
 def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
-    """The maps that are stacked along the outputs."""
+    """Split a module whose outputs are a stack of ``parts`` matrices of one size."""
     A, B = module.parts["A"], module.parts["B"]
     d, over = divmod(B.shape[-2], parts)
     if over:
-        raise FileError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
+        raise FileError(f"{B.shape[-2]} outputs cannot be split into {parts} parts of one size")
     pieces = [
         partial(np.take, indices=range(part * d, (part + 1) * d), axis=-2) for part in range(parts)
     ]
@@ -84,7 +84,7 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
 
 
 def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -> AdapterModule:
-    """Stack maps along the outputs, the reverse of `parted`; None stands for an unadapted map."""
+    """Stack modules along the outputs, the reverse of `parted`; None is one without an update."""
     known = next(part for part in parts if part is not None)
     outputs = outputs or [known.parts["B"].shape[-2]] * len(parts)
     modules = [part or _silent(known, d) for part, d in zip(parts, outputs, strict=True)]
@@ -96,12 +96,12 @@ def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -
     if shared:
         return first.with_factors(A=A[0], B=_below(B))
     ranks = [a.shape[-2] for a in A]
-    B = [widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
+    B = [zero_padded(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
     return first.with_factors(A=_below(A), B=_below(B))
 
 
 def stacked(maps: Sequence[AdapterModule | None]) -> AdapterModule:
-    """Stack maps of one shape, as experts are; None stands for an unadapted one."""
+    """Stack modules of one shape, such as experts; None is one without an update."""
     known = next(module for module in maps if module is not None)
     silent = _silent(known, known.parts["B"].shape[-2])
     modules = _of_one_scale([module or silent for module in maps])
@@ -114,7 +114,7 @@ def stacked(maps: Sequence[AdapterModule | None]) -> AdapterModule:
 
 
 def without_zeros(module: AdapterModule) -> AdapterModule:
-    """The same update without directions of which B has nothing, but for one."""
+    """Remove directions whose column of B is zero, but keep at least one."""
     kept = np.flatnonzero(module.B.any(axis=-2))
     A, B = module.parts["A"], module.parts["B"]
     pick = partial(np.take, indices=kept if len(kept) else [0])
@@ -122,7 +122,7 @@ def without_zeros(module: AdapterModule) -> AdapterModule:
 
 
 def _silent(known: AdapterModule, outputs: int) -> AdapterModule:
-    """An update of zero with the factor A of another one."""
+    """Make a zero update with the factor A of another module."""
     B = known.parts["B"]
     shape = (*B.shape[:-2], outputs, B.shape[-1])
     zeros = replace(B, shape=shape, read=partial(np.zeros, shape, np.float32))
@@ -130,7 +130,7 @@ def _silent(known: AdapterModule, outputs: int) -> AdapterModule:
 
 
 def _of_one_scale(modules: Sequence[AdapterModule]) -> list[AdapterModule]:
-    """The same updates, with a scale of 1 if theirs differ."""
+    """Return the modules as they are if their scales are equal, or with a scale of 1."""
     if len({module.scale for module in modules}) == 1:
         return [*modules]
     alphas = [float(x.rank) ** (0.5 if x.rslora else 1.0) for x in modules]
@@ -141,7 +141,7 @@ def _of_one_scale(modules: Sequence[AdapterModule]) -> list[AdapterModule]:
 
 
 def _below(parts: Sequence[Stored], axis: int = -2) -> Stored:
-    """One below the other; in float32 or better if their types differ."""
+    """Concatenate tensors along an axis, in float32 or better if their dtypes differ."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     kinds = {part.dtype for part in parts}
@@ -151,7 +151,7 @@ def _below(parts: Sequence[Stored], axis: int = -2) -> Stored:
 
 
 def made_portable(adapter: Adapter) -> Adapter:
-    """Give an adapter scale 1, one rank and plain settings, for every program."""
+    """Give an adapter a scale of 1, one rank and plain settings, which every program supports."""
     check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
@@ -159,7 +159,7 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # a list of names, without layers or exceptions, is exact for the model that it was made for
+    # A list of names without layers or exceptions selects the same modules in its own model.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

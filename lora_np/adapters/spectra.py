@@ -1,4 +1,4 @@
-"""Singular values of updates B A, which are never formed: measured, truncated, shared out."""
+"""SVD of updates B A from their factors: measure, truncate, and allocate ranks."""
 
 from __future__ import annotations
 
@@ -37,13 +37,11 @@ _NOT_FINITE = "the result is not finite: there is a NaN, or numbers overflow"
 
 
 def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
-    """R (k, k) with ``||D R^T||`` the norm of what D makes of a module's inputs, if these count."""
+    """Compute R (k, k) such that ``||D R^T||`` is the norm of D's outputs; None without grams."""
     if grams is None:
         return None
     if name not in grams:
-        raise FileError(
-            f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}"
-        )
+        raise FileError(f"grams= has no Gram matrix for {name!r}{close_names(name, grams)}")
     gram = matrix(f"the Gram matrix of {name!r}", grams[name])
     if gram.shape != (k, k):
         raise FileError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
@@ -53,22 +51,21 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 def back(projected: Array, s: Array) -> Array:
     """Compute right vectors of weights from ``U.T @ D`` and singular values of ``D R^T``."""
-    seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
-    return np.asarray(
-        np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
-    )
+    above_rounding = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps
+    zeros = np.zeros_like(projected)
+    return np.asarray(np.divide(projected, s[:, None], out=zeros, where=above_rounding[:, None]))
 
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
-    """An array on the disk until it is read; a file will hold it as ``dtype``."""
-    # Not `numpy.save`: its error on a full disk says neither that the disk is full nor where.
+    """Write an array to a temporary file until it is read; it will be stored as ``dtype``."""
+    # `numpy.save` is not used, since its error on a full disk names neither the disk nor the file.
     path.write_bytes(np.ascontiguousarray(array).data)
     kind, shape = array.dtype, array.shape
     return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
 
 
 def balanced(svd: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
-    """Store the factors of ``U s Vh`` on disk, strongest direction first."""
+    """Write the factors of ``U s Vh`` to temporary files, strongest direction first."""
     root = np.sqrt(svd.s)
     return {
         "B": put_aside(svd.U * root[..., None, :], path.with_suffix(".B"), B),
@@ -77,17 +74,17 @@ def balanced(svd: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
 
 
 def directions(place: str, B: Array, A: Array, root: Array | None = None) -> SVD:
-    """The SVD of B A, or the stack of those of a stack; with a root, of the outputs ``B A R^T``."""
+    """Compute the SVD of B A, or of each matrix of a stack; with a root, of ``B A R^T``."""
     if B.ndim == 3:
         svds = (directions(place, *factors, root) for factors in zip(B, A, strict=True))
         return SVD(*map(np.stack, zip(*svds, strict=True)))
-    seen = A if root is None else A @ root.T.astype(A.dtype)
-    U, s, Vh = finite(place, svd_of_product, B, seen)
+    inputs = A if root is None else A @ root.T.astype(A.dtype)
+    U, s, Vh = finite(place, svd_of_product, B, inputs)
     return SVD(U, s, Vh if root is None else back(U.T @ B @ A, s))
 
 
 def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Factors of the sum of the updates given by pairs (B, A)."""
+    """Return factors of the sum of updates, which are given as pairs (B, A)."""
     B, A = zip(*factors, strict=True)
     return np.concatenate(B, axis=-1), np.concatenate(A, axis=-2)
 
@@ -98,11 +95,11 @@ def finite(
     *inputs: Inputs.args,
     **options: Inputs.kwargs,
 ) -> Result:
-    """Call ``function``; name the module if it refuses NaN or infinity, or overflows."""
+    """Call ``function``; if it raises an error or overflows, name the module in the message."""
     try:
         with overflow_allowed():
             return no_overflow(place, function(*inputs, **options))
-    except np.linalg.LinAlgError:  # LAPACK's error for an overflow inside it
+    except np.linalg.LinAlgError:  # an overflow inside LAPACK
         raise FileError(f"{place}: {_NOT_FINITE}") from None
     except FileError:
         raise
@@ -111,7 +108,7 @@ def finite(
 
 
 def no_overflow(place: str, result: Result) -> Result:
-    """``found``, the result of a computation on finite numbers, if it is finite."""
+    """Return ``result`` after checking that all its arrays are finite."""
     if isinstance(result, tuple):
         for part in result:
             no_overflow(place, part)
@@ -121,14 +118,15 @@ def no_overflow(place: str, result: Result) -> Result:
 
 
 def norm(s: Array) -> float:
-    return float(np.linalg.norm(s.astype(np.float64)))  # squares of float32 overflow from 2e19 on
+    """Compute the norm in float64, since squares in float32 overflow from 2e19 on."""
+    return float(np.linalg.norm(s.astype(np.float64)))
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The leading singular values of an update, and the squared norm of what they leave.
+    """The leading singular values of an update, and the squared norm of the rest.
 
-    ``dtype`` is that of the numbers from which they were computed.
+    ``dtype`` is the precision in which they were computed.
     """
 
     s: Array
@@ -137,26 +135,26 @@ class Spectrum:
 
     @classmethod
     def of(cls, s: Array, scale: float) -> Spectrum:
-        """Measure an update, or a stack of them that is truncated together."""
+        """Scale the singular values (r,) of an update, or (n, r) of a stack truncated together."""
         strengths: Array = abs(scale) * np.linalg.norm(
             s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0
         )
         return cls(strengths, dtype=s.dtype.name)
 
     def left(self, rank: int) -> float:
-        """The squared norm of what ``rank`` directions leave."""
+        """Compute the squared norm that remains after the first ``rank`` directions."""
         return float(self.missing + np.square(self.s[rank:]).sum())
 
     def error(self, rank: int) -> float:
-        """The relative error in the Frobenius norm at a rank."""
+        """Compute the relative error at a rank, in the Frobenius norm."""
         return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
     def needed(self, energy: float = ENOUGH) -> int:
-        """Find the smallest rank that keeps this energy, as `rank_within` does; 0 for zero.
+        """Find the smallest rank that keeps this energy, by `rank_within`; 0 for a zero update.
 
-        One more than there are singular values, if these do not have it.
+        If the known singular values do not suffice, the result is one more than their number.
         """
-        # small terms first
+        # Adding small terms first loses the least precision.
         lost = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]
         if not lost[0]:
             return 0
@@ -169,16 +167,16 @@ Modules = Mapping[str, AdapterModule]
 
 
 class Goal(NamedTuple):
-    """The goal of a low-rank adapter; made by `of`.
+    """The goal of a rank reduction, made by `of`.
 
     Parameters
     ----------
     name : {"rank", "energy", "budget", "total_rank"}
-        The same rank everywhere (less where a module has less); the share of its squared norm that
-        each module keeps, to which a relative error comes down; the size of
-        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they help most.
+        One rank for every module; the share of its squared norm that each module keeps, which a
+        relative error amounts to; or a size of ``adapter_model.safetensors`` or a sum of ranks,
+        allocated where they help most.
     value : int or float
-        Its value.
+        The value of the goal.
     """
 
     name: str
@@ -186,7 +184,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: StrPath, /, **goals: float | str | None) -> Goal:
-        """Choose the one goal for ``out`` that is not None."""
+        """Check the goals for ``out``, of which exactly one is not None, and return that one."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             names = " and ".join(name for name, _ in given) or "none of them"
@@ -197,7 +195,7 @@ class Goal(NamedTuple):
             share = number(name, value, maximum=1, **ends)
             return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "budget" and Path(out).suffix in FILES:
-            refuse(f"budget is the size of PEFT's file, and {Path(out).name} is of another format")
+            refuse(f"budget is the size of PEFT's file, but {Path(out).name} has another format")
         if name == "budget" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
@@ -207,8 +205,8 @@ class Goal(NamedTuple):
     ) -> dict[str, int]:
         """Choose how many directions each module of ``adapter`` keeps; 0 leaves it out.
 
-        They are the rank, except of a convolution in groups, where they are the rank of each.
-        ``ordered`` are the modules in the order of their strength, of which `cut` makes the result.
+        The number is the rank, or the rank of each group of a convolution. ``ordered`` has the
+        modules with directions ordered by strength, which `cut` truncates.
         """
         budget = int(self.value)
         groups = {name: module.groups for name, module in adapter.items()}
@@ -226,7 +224,7 @@ class Goal(NamedTuple):
         if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
             return largest(budget, equal, range(1, most + 1), size, name=self.name)
-        # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
+        # A magnitude or a bias has an effect even without directions, but PEFT needs a rank.
         at_least = {
             name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
         }
@@ -245,7 +243,7 @@ class Goal(NamedTuple):
 def cut(
     adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False
 ) -> Adapter:
-    """Truncate ``adapter`` to these ranks, from modules ordered by strength."""
+    """Truncate ``adapter`` to these ranks, by modules with directions ordered by strength."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
         for name, module in adapter.modules.items()
@@ -255,7 +253,7 @@ def cut(
         raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # without them r becomes the largest rank, where programs with a limit look
+        # Without these, r becomes the largest rank, which programs compare with their limit.
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):
@@ -273,55 +271,56 @@ def allocate(
     taken: Callable[[Mapping[str, int]], int] | None = None,
     name: str = "budget",
 ) -> dict[str, int]:
-    """Share out a budget: take the directions that keep most for their cost while they fit.
+    """Allocate a budget to the directions with the most squared norm per cost, while they fit.
 
     Parameters
     ----------
     spectra : mapping of str to ndarray
         The singular values of each module, descending.
     costs : mapping of str to int
-        What one direction of each module costs.
+        The cost of one direction of each module.
     budget : int
+        The largest total cost.
     at_least : mapping of str to int, optional
-        Ranks that are taken first.
+        Ranks that are allocated first.
     taken : callable, optional
-        What ranks take of the budget; by default the sum of their costs.
+        A function from ranks to their cost; by default the sum over directions.
     name : str
-        What messages call the budget.
+        The name of the budget in messages.
 
     Returns
     -------
     dict of str to int
-        Some may be 0.
+        The rank of each module, which may be 0.
 
     Raises
     ------
     ValueError
-        If the budget is too small for ``at_least``, or for any direction at all.
+        If the budget is too small for ``at_least``, or for a single direction.
 
     Notes
     -----
-    With equal costs no choice keeps more. Otherwise it is a knapsack, in which at most the square
-    of the first value that does not fit is missing.
+    With equal costs, no other choice keeps more. With different costs this is a knapsack problem,
+    and the result loses at most the square of the first value that does not fit.
 
     Examples
     --------
     >>> allocate({"a": np.array([3.0, 1.0]), "b": np.array([2.0])}, {"a": 10, "b": 10}, 20)
     {'a': 1, 'b': 1}
     """
-    start = {module: (at_least or {}).get(module, 0) for module in spectra}
-    rest = {module: s[start[module] :].tolist() for module, s in spectra.items()}
+    least = {module: (at_least or {}).get(module, 0) for module in spectra}
+    rest = {module: s[least[module] :].tolist() for module, s in spectra.items()}
     worth = [(-x * x / costs[module], module) for module, s in rest.items() for x in s if x > 0]
     order = [module for _, module in sorted(worth)]
 
     def first(n: int) -> dict[str, int]:
         more = Counter(order[:n])
-        return {module: rank + more[module] for module, rank in start.items()}
+        return {module: rank + more[module] for module, rank in least.items()}
 
     def cost(ranks: Mapping[str, int]) -> int:
         return sum(rank * costs[module] for module, rank in ranks.items())
 
-    fewest = 0 if any(start.values()) else min(1, len(order))
+    fewest = 0 if any(least.values()) else min(1, len(order))
     return largest(budget, first, range(fewest, len(order) + 1), taken or cost, name=name)
 
 
@@ -333,7 +332,7 @@ def largest(
     *,
     name: str,
 ) -> dict[str, int]:
-    """The ``ranks`` of the largest of ``sizes`` of which no more than the budget is taken."""
+    """Return the ``ranks`` at the largest of ``sizes`` that fits the budget."""
     fitting = bisect_right(sizes, budget, key=lambda n: taken(ranks(n)))
     if not fitting:
         raise ValueError(f"{name} must be at least {taken(ranks(sizes[0]))}, got {budget}")

@@ -1,6 +1,6 @@
-"""Find what is wrong with an adapter itself: values, and tensors that it should have.
+"""Find faults of an adapter itself: bad values and missing tensors.
 
-One tensor is in memory at a time, or one module's two factors: a file may have many gigabytes.
+At most one module's factors are in memory at a time, since a file may have many gigabytes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class Fault(NamedTuple):
-    """What is wrong with a module, a parameter that is replaced, or the whole file."""
+    """A fault of a module, of a parameter that is replaced, or of the whole file."""
 
     status: str  # "not finite", "zero", "absent", "ignored" or "not known"
-    why: str  # names the tensors, by what follows the module's name in their keys
+    why: str  # the reason, with tensors named by the ends of their keys
 
 
 def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
-    """Yield what is wrong with values, by the names of modules and replaced parameters."""
+    """Yield the faults of values, by the names of modules and replaced parameters."""
     for name, module in adapter.items():
         if fault := fault_of(name, module):
             yield name, fault
@@ -42,19 +42,19 @@ def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
 
 
 def check_finite(adapter: Adapter) -> None:
-    """Refuse values that are not finite, by the name of their tensor."""
+    """Refuse an adapter with values that are not finite, naming their tensor."""
     for name, fault in value_faults(adapter):
         if fault.status == "not finite":
             raise FileError(f"{adapter}: {name!r} is not finite: {fault.why}")
 
 
 def fault_of(name: str, module: AdapterModule) -> Fault | None:
-    """Tell whether a module's tensors or its update are not finite, or the update is zero."""
+    """Return a module's fault, if its tensors or update are not finite, or the update is zero."""
     tuned, bias = module.tuned, module.bias
     if fault := _not_finite(name, tuned.tensors if tuned else module.parts):
         return fault
     if tuned:
-        with suppress(FileError):  # it depends on the base, which is not given
+        with suppress(FileError):  # the update may depend on a base that is not given
             if not tuned.delta().any():
                 return Fault("zero", f"its {tuned.tuner.name} changes nothing")
         return None
@@ -62,7 +62,7 @@ def fault_of(name: str, module: AdapterModule) -> Fault | None:
 
 
 def _of_product(name: str, module: AdapterModule) -> Fault | None:
-    """Tell why scale * B A is zero or overflows, from norms and Gram matrices of its factors."""
+    """Explain why scale * B A is zero or overflows, by norms and Gram matrices of the factors."""
     B, A = module.factors()
     b, a = (_named(name, part, module.parts[part]) for part in "BA")
     (columns, inner), (rows, outer) = map(_gram, (B.mT, A))
@@ -74,18 +74,18 @@ def _of_product(name: str, module: AdapterModule) -> Fault | None:
         return Fault("zero", "alpha is 0")
     with np.errstate(over="ignore", invalid="ignore"):
         if not (products := columns * rows).any():
-            return Fault("zero", f"where columns of {b} are not zero, rows of {a} are")
+            return Fault("zero", f"wherever a column of {b} is not zero, the row of {a} is")
         square = max(float(np.vdot(inner, outer)), 0.0)  # ||B A||^2 = <B^T B, A A^T>
         most = products.sum() ** 2
     if not abs(module.scale) * square**0.5 <= _LARGEST:
         return Fault("not finite", f"{b} and {a} are finite, but their product overflows")
     if square <= B.shape[-1] * np.finfo(np.float64).eps * most:
-        return Fault("zero", f"{b} times {a} is zero, though neither is")
+        return Fault("zero", f"{b} times {a} is zero, though neither factor is")
     return None
 
 
 def _gram(factor: Array) -> tuple[Array, Array]:
-    """The norms of a factor's rows, and their products with each other."""
+    """Compute the norms of a factor's rows (r,) and their Gram matrix (r, r)."""
     wide = factor.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.linalg.norm(wide, axis=-1), wide @ wide.mT
@@ -95,7 +95,7 @@ def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
     """Name the first tensor with a NaN or an infinity."""
     for part, stored in parts.items():
         x = stored.read()
-        # without an array of truth values, which would be as long
+        # Minimum and maximum need no array of booleans of the tensor's length.
         with np.errstate(invalid="ignore"):
             ends = [float(x.min(initial=0)), float(x.max(initial=0))]
         if not np.isfinite(ends).all():
@@ -105,12 +105,12 @@ def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
 
 
 def _named(name: str, part: str, stored: Stored) -> str:
-    """Name a tensor by what its key has after the module's name, or by its key."""
+    """Name a tensor by the end of its key after the module's name, or by the whole key."""
     return stored.key.partition(f"{name}.")[2] or stored.key or part
 
 
 def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
-    """Yield what the config of PEFT names and the file has no tensors of."""
+    """Yield the faults of a PEFT config that names modules without tensors in the file."""
     raw, known = adapter.raw, base.known if base else None
     if raw.get("peft_type") != "LORA":
         return
@@ -124,16 +124,13 @@ def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
         named = any(f".{end}." in name for name in saved)
         has = sure is not None and any(ends_with(name, end) for name in sure.modules)
         if not named and (has or not saved):
-            yield Fault("absent", f"the file has nothing of modules_to_save, {end!r}")
+            yield Fault("absent", f"the file has no tensor of {end!r} in modules_to_save")
     yield from _lost(adapter, sure)
 
 
 def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
-    """Name the modules that the targets select and the file lacks."""
-    bare, targets = (
-        [name.removesuffix(".weight") for name in adapter],
-        adapter.raw.get("target_modules"),
-    )
+    """Yield a fault for modules that the targets select but the file does not have."""
+    bare, targets = [x.removesuffix(".weight") for x in adapter], adapter.raw.get("target_modules")
     wanted = peft.parse(Path(peft.NAME), adapter.raw).targets
     others = base.counterparts(bare) if base else {}
     have = {others.get(name, name) for name in bare}
@@ -142,8 +139,8 @@ def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
         every = targeted(base.spec, wanted)[0] if have & base.modules.keys() else []
         if not targets or is_all_linear(targets):
             every = [name for name in every if _LAYER.sub("*", name, count=1) in kinds]
-        status, why = "absent", "which target_modules select"
-    else:  # other layers may have what one has
+        status, why = "absent", "which target_modules selects"
+    else:  # assume that all layers have the same modules
         depth = max((int(x[0]) for name in have if (x := _LAYER.search(name))), default=0)
         layers = product(kinds, map(str, range(depth)))
         every = [name for kind, i in layers if wanted(name := kind.replace("*", i))]
@@ -153,5 +150,5 @@ def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
 
 
 def shortened(names: list[str]) -> str:
-    """Give two names, or one and how many more."""
+    """List one or two names, or one name and the number of the others."""
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"

@@ -1,8 +1,8 @@
-"""Reverse-mode differentiation of NumPy. Read the files in this order.
+"""Differentiate NumPy code in reverse mode. Read the files in this order.
 
-``engine.py``, the array that remembers and the walk back; ``tables.py``, which function has which
-derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what
-checks them all.
+``engine.py`` has the Tensor and the backward pass; ``tables.py``, the tables that map functions to
+derivatives; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; and ``law.py``,
+the check of all derivatives.
 """
 
 import lora_np.autograd.linear_algebra  # noqa: F401  which, with rules, fills the tables

@@ -1,8 +1,7 @@
 """The engine: an array that remembers how it was computed, and the backward pass over its graph.
 
-NumPy is the forward pass: a ``Tensor`` answers NumPy's protocols (NEP 13 and NEP 18), so
-``np.tanh(x @ W.T)`` gives a Tensor again. Which function has which derivative is in ``rules.py``;
-this file knows no function.
+NumPy is the forward pass: a ``Tensor`` implements NumPy's protocols (NEP 13 and NEP 18), so
+``np.tanh(x @ W.T)`` is a Tensor again. The derivatives of functions are in ``rules.py``.
 """
 
 from __future__ import annotations
@@ -94,8 +93,7 @@ class Tensor(ArrayMethods):
         Parameters
         ----------
         gradient : array_like, optional
-            The gradient with respect to this Tensor, of its shape. A scalar needs none: it starts
-            from one.
+            The gradient with respect to this Tensor, of its shape; by default 1 for a scalar.
 
         Raises
         ------
@@ -107,24 +105,24 @@ class Tensor(ArrayMethods):
         """
         data = self.data
         if gradient is not None:
-            start = real("gradient", gradient).astype(data.dtype)
+            g = real("gradient", gradient).astype(data.dtype)
         elif data.size == 1:
-            start = np.array(1, data.dtype, ndmin=data.ndim)
+            g = np.array(1, data.dtype, ndmin=data.ndim)
         else:
             raise ValueError(
                 f"backward() starts from a scalar, got shape {self.shape}: "
                 "take a sum or a mean first, or pass gradient= of that shape"
             )
-        if start.shape != data.shape:
-            raise ValueError(f"gradient must have the shape {self.shape}, got {start.shape}")
+        if g.shape != data.shape:
+            raise ValueError(f"gradient must have the shape {self.shape}, got {g.shape}")
         if self.level:
             raise RuntimeError("this Tensor belongs to a grad(f): return it from f")
-        for leaf, g in walk(self, start).items():
-            leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g, leaf.data.dtype)
+        for leaf, own in walk(self, g).items():
+            leaf.grad = np.asarray(own if leaf.grad is None else leaf.grad + own, leaf.data.dtype)
 
 
 class Node:
-    """A step of the computation: where its gradient flows to. It holds no values."""
+    """A step of the computation, with the steps and leaves that its gradient flows to."""
 
     __slots__ = ("dtype", "name", "order", "pull", "shape", "targets")
 
@@ -147,13 +145,13 @@ def tensor(data: Operand, level: int, node: Node | None) -> Tensor:
     return result
 
 
-def walk(root: Tensor, start: Array) -> dict[Tensor, Operand]:
+def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
     """Go from ``root`` to the leaves, later steps first, and return the gradient of each leaf.
 
-    A step can only use results that existed before it, so the order of creation is a topological
+    A step uses only results that existed before it, so the order of creation is a topological
     order.
     """
-    arrived: dict[Any, Operand] = {root.node or root: start}
+    arrived: dict[Any, Operand] = {root.node or root: gradient}
     latest_first = [] if root.node is None else [(-root.node.order, root.node)]
     while latest_first:
         node = heapq.heappop(latest_first)[1]
@@ -183,7 +181,7 @@ def walk(root: Tensor, start: Array) -> dict[Tensor, Operand]:
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "a rule") -> Array:
-    """Sum ``g`` down to ``shape``: broadcasting makes copies, whose gradients add up."""
+    """Sum ``g`` to ``shape``, because broadcasting makes copies, whose gradients add up."""
     added = g.ndim - len(shape)
     total: Array = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)

@@ -1,4 +1,4 @@
-"""The building blocks of layers, each of several NumPy functions in one step."""
+"""Compute the building blocks of layers, each in one step instead of several NumPy calls."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def product(a: Operand, b: Operand) -> Array:
     Parameters
     ----------
     a : ndarray of shape (..., n)
-        Rows.
+        Vectors, as rows.
     b : ndarray of shape (n, m)
-        A matrix.
+        The matrix.
 
     Returns
     -------
     ndarray of shape (..., m)
-        Each row of a times b.
+        The product of each row with b.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def rows(a: Operand) -> Array:
 def sum_of_outer(g: Array, x: Array) -> Array:
     """Return ``sum_i outer(g_i, x_i) = g^T x`` over all rows, in any number of axes.
 
-    This is the gradient of W in ``x W^T`` where g arrives.
+    This is the gradient of W in ``x W^T``, if g is the gradient of the result.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def sum_of_outer(g: Array, x: Array) -> Array:
 
     See Also
     --------
-    affine : The layer whose weight gets this gradient.
+    affine : Compute the layer whose weight has this gradient.
 
     Examples
     --------
@@ -85,9 +85,9 @@ def affine(x: Operand, W: Operand, b: Operand | None = None) -> Operand:
     Parameters
     ----------
     x : Tensor or ndarray of shape (..., k)
-        Inputs, one a row.
+        The inputs, one in each row.
     W : Tensor or ndarray of shape (d, k)
-        The weight, as PyTorch arranges it.
+        The weight, as in PyTorch.
     b : Tensor or ndarray of shape (d,), optional
         The bias, or an addend of the result's shape.
 
@@ -98,7 +98,7 @@ def affine(x: Operand, W: Operand, b: Operand | None = None) -> Operand:
 
     See Also
     --------
-    plus_low_rank : What LoRA adds to it.
+    plus_low_rank : Add the update of a LoRA.
 
     Examples
     --------
@@ -135,13 +135,13 @@ def plus_low_rank(
     h : Tensor or ndarray of shape (..., d)
         The frozen layer's output.
     x : Tensor or ndarray of shape (..., k)
-        Inputs, one a row.
+        The inputs, one in each row.
     A : Tensor or ndarray of shape (r, k)
-        The factor that x meets first.
+        The factor that is applied first.
     B : Tensor or ndarray of shape (d, r)
-        The factor that leads to the output.
+        The factor that is applied second.
     scale : float
-        ``alpha / r``.
+        The factor ``alpha / r``.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def plus_low_rank(
 
     See Also
     --------
-    affine : The frozen layer.
+    affine : Compute the frozen layer.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def plus_low_rank(
     >>> plus_low_rank(np.zeros((1, 2)), x, A, B, 2.0)
     array([[22.,  0.]])
     """
-    return affine(affine(x, A) * scale, B, h)  # the scale goes on the smallest array, (n, r)
+    return affine(affine(x, A) * scale, B, h)  # scale the smallest array, (n, r)
 
 
 def adapted_affine(
@@ -169,15 +169,15 @@ def adapted_affine(
     Parameters
     ----------
     x : Tensor or ndarray of shape (..., k)
-        Inputs, one a row.
+        The inputs, one in each row.
     W : Tensor or ndarray of shape (d, k)
         The weight of the frozen layer.
     A : Tensor or ndarray of shape (r, k)
-        The factor that x meets first.
+        The factor that is applied first.
     B : Tensor or ndarray of shape (d, r)
-        The factor that leads to the output.
+        The factor that is applied second.
     scale : float
-        ``alpha / r``.
+        The factor ``alpha / r``.
     b : Tensor or ndarray of shape (d,), optional
         The bias.
 
@@ -188,7 +188,7 @@ def adapted_affine(
 
     See Also
     --------
-    plus_low_rank : The update of a layer of another kind, or with dropout between x and A.
+    plus_low_rank : Add the update of another kind of layer, or one with dropout before A.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def adapted_gradients(
 ) -> Pulls:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
     merged, z = kept
-    # One product with x takes less than four narrow ones, unless W has many more entries than A and
+    # One product with x is faster than four narrow ones, unless W has many more entries than A and
     # B.
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
@@ -232,7 +232,7 @@ def adapted_gradients(
         if by_W and gW is not None:
             gA, gB = B.T.dot(gW) * scale, gW.dot(A.T) * scale
         else:
-            u = product(g, B) * scale  # the scale goes on the smallest arrays, (n, r)
+            u = product(g, B) * scale  # scale the smallest array, (n, r)
             if for_x and merged is None:
                 gx = affine_of_arrays(u, A.T, product(g, W))
             gA = sum_of_outer(u, x) if for_A else None

@@ -1,4 +1,4 @@
-"""A check of the law that every derivative must satisfy."""
+"""Check a derivative by the law that every derivative satisfies."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def check_derivative(
     Parameters
     ----------
     f : callable
-        Takes arrays, returns one array; written with NumPy functions.
+        A function of arrays that returns one array, written with NumPy functions.
     *args : array_like
-        Where to check, one argument at a time. Arrays of real numbers are checked in float64;
-        everything else (integers, strings, booleans) is passed on unchanged.
+        The arguments, whose derivatives are checked one by one. Arrays of real numbers are
+        converted to float64; all others (integers, strings, booleans) are passed on unchanged.
     step : float
         Half-width of the central difference.
     tolerance : float
@@ -42,10 +42,10 @@ def check_derivative(
     directions : int
         Number of random (v, w) pairs for each argument.
     order : int
-        2 also checks that the gradients of ``<w, f>`` obey the law, for each pair of arguments; 3
-        checks the gradients of these, and so on.
+        1 checks first derivatives. 2 also checks that the gradients of ``<w, f>`` satisfy the law,
+        for each pair of arguments; 3 also checks the gradients of these, and so on.
     rng : Generator or int
-        Randomness for v and w.
+        Random seed of v and w.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def check_derivative(
             same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
         expected = float(np.sum(w * Jv))
         got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
-        # The possible error of the difference of two rounded results.
+        # the error that rounding of the two results may cause in their difference
         noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * answer))) / step
         scale = max(float(np.sum(np.abs(w * Jv))), step)
         error = (abs(got - expected) - noise) / scale

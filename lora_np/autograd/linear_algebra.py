@@ -1,4 +1,4 @@
-"""The rules of np.linalg: systems of equations, inverses, and the norms of Euclid and Frobenius."""
+"""Rules for np.linalg: systems of equations, inverses, and Euclidean and Frobenius norms."""
 
 from __future__ import annotations
 

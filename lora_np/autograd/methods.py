@@ -1,7 +1,6 @@
 """The interface that a ``Tensor`` shares with ndarray: attributes, operators and methods.
 
-Nothing here computes a gradient. Each method calls a NumPy function, which asks the Tensor what to
-do.
+Nothing here computes a gradient. Each method calls a NumPy function, whose call the tables handle.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def astype(a: Array, dtype: DTypeLike) -> Array:
 
 
 class ArrayMethods(NDArrayOperatorsMixin):
-    """The part of ndarray's interface that needs no engine; ``data`` holds the values."""
+    """The part of ndarray's interface that needs no engine; ``data`` has the values."""
 
     __slots__ = ()
 
@@ -49,7 +48,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     __truediv__ = operation(np.divide)
     __matmul__ = operation(np.matmul)
 
-    # x += y binds the name to x + y. The array is not written to, so every gradient stays right.
+    # x += y binds the name to x + y; writing to the array would make gradients wrong
     __iadd__ = __add__
     __isub__ = __sub__
     __imul__ = __mul__
@@ -63,8 +62,8 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(
-            "a Tensor turned into an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
-            "or pass lora_np.value(x) if a constant is meant"
+            "a Tensor converted to an ndarray loses its gradient: join Tensors by np.stack([x, y]),"
+            " or pass lora_np.value(x) if a constant is meant"
         )
 
     def __repr__(self) -> str:
@@ -134,7 +133,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
 
 def value(x: Any) -> Array:
-    """Return the array of a Tensor or of anything array-like: this is how a gradient is stopped.
+    """Return the array of a Tensor or of anything array-like, which stops gradients.
 
     Parameters
     ----------
@@ -144,7 +143,7 @@ def value(x: Any) -> Array:
     Returns
     -------
     ndarray
-        Not a copy: the Tensor's own values.
+        The values, which are not copied.
 
     Examples
     --------

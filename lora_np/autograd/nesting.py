@@ -12,28 +12,28 @@ import numpy as np
 from lora_np.autograd.engine import Operand, Tensor, tensor, walk
 from lora_np.checks import real
 
-LEVELS = count(1)  # a grad inside another begins later, and so gets a larger number
+LEVELS = count(1)  # an inner grad begins after the outer one, and so gets a larger number
 
 
 def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
-    """Return the gradient of ``f`` as a function, which has a gradient again.
+    """Return the gradient of ``f`` as a function, which can be differentiated again.
 
-    Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of
-    the table compute on Tensors if an outer ``grad``, or a ``backward()``, follows: that is all
-    that gradients of gradients need.
+    Inside, each argument is wrapped in a Tensor, even if it is a Tensor already. So the rules
+    compute with Tensors if an outer ``grad`` or a ``backward()`` follows, and gradients of
+    gradients need nothing else.
 
     Parameters
     ----------
     f : callable
-        Takes arrays and returns a scalar; written with NumPy functions.
+        A function of arrays that returns a scalar, written with NumPy functions.
     argument : int or tuple of int
         The position of the argument, or arguments, with respect to which to differentiate.
 
     Returns
     -------
     callable
-        Takes what ``f`` takes, and returns an array of the argument's shape; a tuple of them for a
-        tuple. Given a Tensor, it returns a Tensor.
+        A function of the same arguments that returns an array of the argument's shape, or a tuple
+        of them. If an argument is a Tensor, it returns a Tensor.
 
     Raises
     ------

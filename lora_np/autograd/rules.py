@@ -1,12 +1,12 @@
 """The table: one vector-Jacobian product for each array argument of a NumPy function.
 
-A rule ``lambda y, a, b: lambda g: ...`` is read so: ``y`` is the result, ``a`` and ``b`` are the
-arguments, ``g`` is the gradient of ``y``, and the inner function returns the gradient of one
-argument. It captures only the names it uses; what it does not mention is free to leave memory.
-Broadcasting is the engine's business.
+In a rule ``lambda y, a, b: lambda g: ...``, ``y`` is the result, ``a`` and ``b`` are the arguments,
+``g`` is the gradient of ``y``, and the inner function returns the gradient of one argument. It
+captures only the names that it uses; other arrays can leave memory. The engine handles
+broadcasting.
 
-At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in max and min share
-equally, and so does NaN.
+At kinks, the choices are those of torch: abs'(0) = 0, clip passes gradients at its bounds, and ties
+in max and min, also of NaNs, share the gradient equally.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Optimize = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
 
 
 def symmetric(rule: Rule) -> tuple[Rule, Rule]:
-    """Return the rules of both arguments, which may change places, given that of the first."""
+    """Return the rules of both arguments of a symmetric function, given the first one's."""
     return rule, lambda y, a, b: rule(y, b, a)
 
 
@@ -60,7 +60,7 @@ derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
 derivative(
     np.power,
     lambda y, a, b: lambda g: g * b * a ** one_less(b, g.dtype),
-    # 0 ** b does not move with b, unless b is negative
+    # 0 ** b does not depend on b, unless b is negative
     lambda y, a, b: (
         lambda g: (
             g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), g.dtype.type(1), a))
@@ -75,7 +75,7 @@ derivative(
 derivative(
     np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b))
 )
-# 1 / (1 + exp(b - a)), which neither overflows nor is NaN where a is infinite
+# 1 / (1 + exp(b - a)), written so that it neither overflows nor is NaN if a is infinite
 derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.logaddexp(0, b - a))))
 derivative(
     np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
@@ -88,8 +88,8 @@ derivative(
 )
 
 
-# A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of
-# g.
+# Rules compute in the dtype of g, because a constant may be int8, which overflows, or float16,
+# which rounds.
 
 
 def without_zero(y: Array) -> Array:
@@ -157,7 +157,7 @@ derivative(
 clipped = primitive(
     lambda a, a_min=None, a_max=None: np.clip(a, a_min, a_max),
     lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
-    # Bounds that cross: the upper one wins.
+    # if the bounds cross, np.clip returns the upper one
     lambda y, a, a_min=None, a_max=None: (
         lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0)
     ),
@@ -188,7 +188,7 @@ def clip(
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
-    """Return the part of ``g`` that goes to ``winner``: half where both are equal, all at NaN."""
+    """Return the part of ``g`` for ``winner``: half if both are equal, all of it for NaN."""
     return np.where(np.less(winner, loser), 0, np.where(np.equal(winner, loser), g / 2, g))
 
 
@@ -282,7 +282,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    # only the numbers of entries matter to the product
+    # the product depends only on the numbers of entries
     if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
@@ -301,7 +301,7 @@ def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Ope
         raise TypeError(
             "np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'"
         )
-    dtype = np.result_type(*map(value, operands))  # as NumPy has it: einsum_of converts to float64
+    dtype = np.result_type(*map(value, operands))  # NumPy's, because einsum_of uses float64
     operands = tuple(
         a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind in "iub" else a
         for a in operands
@@ -322,8 +322,7 @@ def einsum_rule(
     shapes = [np.shape(a) for a in operands]
     left, _, output = subscripts.partition("->")
     inputs = left.split(",")
-    # A path for the operands is none for the gradient, and the search for the best takes factorial
-    # time.
+    # the operands' path is not valid for the gradient, and finding the best takes factorial time
     optimize = "greedy" if optimize else False
 
     def pull(g: Array, i: int) -> Array:
@@ -332,12 +331,11 @@ def einsum_rule(
         ]
         read, free = "", [c for c in ALPHABET if c not in left]
         for letter, size in zip(inputs[i], shapes[i], strict=True):
-            if letter in read:  # a repeated letter reads a diagonal: an identity writes there
+            if letter in read:  # a repeated letter reads a diagonal, to which an identity writes
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
                 letter = free.pop(0)
             elif not reaches(size, letter, [(output, g), *others]):
-                # Only this operand is so long here: every entry along the axis gets the same
-                # gradient.
+                # the others have one entry along this axis, so all entries get the same gradient
                 others.append((letter, np.ones(size, dtype=g.dtype)))
             read += letter
         labels = ",".join([output, *(label for label, _ in others)])
@@ -376,7 +374,7 @@ for extreme in (np.max, np.min):
 
 
 def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
-    """Give every entry of the sum the same gradient; only the input's shape is needed."""
+    """Return the gradient of a sum, which is the same for all entries, in the input's shape."""
     shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
@@ -385,7 +383,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
-        ties = np.where(ties == 0, np.nan, ties)  # the largest is NaN, which equals nothing
+        ties = np.where(ties == 0, np.nan, ties)  # the largest is NaN, which does not equal itself
         part = with_axes(g, axis, keepdims, a.ndim) / ties
         return np.where(largest | np.isnan(ties), part, 0)
 
@@ -393,7 +391,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
 
 
 def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
-    """Put the reduced axes of ``g`` back at size one, so that it broadcasts against the input."""
+    """Restore the reduced axes of ``g`` with size one, so that it broadcasts with the input."""
     if keepdims or axis is None or ndim == 0:
         return g
     return np.expand_dims(g, normalize_axis_tuple(axis, ndim))
@@ -402,7 +400,7 @@ def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
 def of_deviation(
     function: Callable[..., Array], size: Callable[..., Operand], root: Callable[..., float]
 ) -> None:
-    """Define np.var and np.std; std, like a norm, has slope 0 where nothing varies."""
+    """Define np.var and np.std; like a norm, std has derivative 0 if all entries are equal."""
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
@@ -413,7 +411,7 @@ def of_deviation(
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
-        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at the kink, whatever g is
+        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at the kink for every g
         return with_axes(slope, axis, keepdims, a.ndim) * a
 
     return pull
@@ -430,7 +428,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Differentiate a product factor by factor, since y / a fails at zeros."""
+    """Differentiate a product factor by factor, because y / a fails at zeros."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = (
         range(np.ndim(a))
@@ -446,7 +444,7 @@ derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
 
 
 def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
-    """Add up the gradients of all sums that an entry is in: its own and later ones."""
+    """Add up the gradients of all sums that contain an entry: its own and later ones."""
     along = -1 if axis is None else axis
     return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
 
@@ -535,8 +533,7 @@ def column_stack(tup: Sequence[Array]) -> Array:
 composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, values], axis=axis))
 
 
-# Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry
-# went
+# Rearrangements: NumPy rearranges the indices of entries, which shows where each entry goes
 
 
 def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) -> Any:
@@ -544,7 +541,7 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
         raise TypeError(
             f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)"
         )
-    # From 1 on, so that a zero is what the function has filled in.
+    # indices begin at 1, so that a zero is an entry that the function has filled in
     numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
     return (
         [picked(a, part) for part in numbers] if isinstance(numbers, list) else picked(a, numbers)
@@ -552,10 +549,10 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 
 
 def picked(a: Array, numbers: Array) -> Array:
-    """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
+    """Return the entries with these indices, counted from 1; zero for an index of 0."""
     entries: Array = np.ravel(a)
     if not np.all(numbers):
-        entries = np.append(entries, np.zeros(1, a.dtype))  # the last one, which is number 0
+        entries = np.append(entries, np.zeros(1, a.dtype))  # index 0 - 1 reads this last entry
     entries = entries[numbers - 1]
     return entries
 
@@ -605,7 +602,7 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
         return result
     if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
         result[index] = g
-    else:  # an index may name an entry twice; then its gradients add up
+    else:  # an index may contain an entry twice, whose gradients then add up
         np.add.at(result, index, g)
     return result
 

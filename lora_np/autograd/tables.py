@@ -1,7 +1,7 @@
-"""The table machinery finds the derivative of a NumPy call and records the call in the graph.
+"""Find the derivative of a NumPy call in tables, and record the call in the graph.
 
 There are three tables. A function is differentiable (a row with a rule for each of its arguments),
-constant (its result carries no gradient), or a composition (written in terms of other functions).
+constant (its result has no gradient), or a composition (defined by other functions).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Each(NamedTuple):
     Parameters
     ----------
     rule : callable
-        As for `derivative`, but its pull takes the item's number too.
+        A rule as for `derivative`, whose pull also takes the index of the item.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Each(NamedTuple):
 
 
 class Row:
-    """One row of the table: the forward function, and a rule for each of its array arguments."""
+    """A row of the table: the forward function, and a rule for each of its array arguments."""
 
     def __init__(
         self,
@@ -130,34 +130,33 @@ def primitive(
     Parameters
     ----------
     function : callable
-        The forward pass. It receives and returns plain arrays: lists, and arrays of integers, are
-        converted as `Tensor` converts its data, except in a position that is not differentiable.
+        The forward pass, which receives and returns plain arrays. Lists, and arrays of integers,
+        are converted as in `Tensor`, except in a position that is not differentiable.
     *rules : callable, Each or None
-        As for `derivative`.
+        The rules, as for `derivative`.
     joint : callable, optional
-        One rule for all arguments, instead of ``rules``, which lets their gradients share work:
-        ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` a tuple with the gradient
-        of each argument, or None where ``wanted``, a tuple of booleans, says that it is not wanted.
-        Its positional parameters after ``y`` are the array arguments; those after ``wanted`` are
-        settings.
+        One rule for all arguments, instead of ``rules``, so that their gradients can share work.
+        ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` returns a tuple with the
+        gradient of each argument, or None if the boolean in ``wanted`` is False. Positional
+        parameters after ``y`` are array arguments; parameters after ``wanted`` are settings.
     keeps : bool
-        Whether the forward pass returns ``(y, kept)``: the result, and something that the rules get
-        instead of ``y``, which saves computing it twice.
+        Whether the forward pass returns ``(y, kept)``, and the rules get ``kept`` instead of ``y``,
+        to avoid computing something twice.
     composed : callable, optional
-        The same operation written in NumPy functions. It defines the operation, and runs instead of
-        it inside `grad`. An operation with ``joint`` or ``keeps`` needs one: their rules work only
-        on arrays.
+        The same operation written in NumPy functions. It defines the operation, and replaces it
+        inside `grad`. An operation with ``joint`` or ``keeps`` needs it, because their rules work
+        only with arrays.
 
     Returns
     -------
     operation : callable
-        Takes Tensors or arrays; the result is a Tensor as soon as one argument is.
+        A function of Tensors or arrays; the result is a Tensor if an argument is one.
 
     Raises
     ------
     TypeError
-        If neither rules nor ``joint`` are given, or both; or ``joint`` or ``keeps`` without
-        ``composed``.
+        If neither rules nor ``joint`` is given, or both are; or if ``joint`` or ``keeps`` is given
+        without ``composed``.
 
     Examples
     --------
@@ -207,7 +206,7 @@ def primitive(
 
 
 def constant(*functions: Callable[..., Any]) -> None:
-    """Declare functions whose result carries no gradient: given Tensors, they return plain arrays.
+    """Declare functions whose result has no gradient: given Tensors, they return plain arrays.
 
     Parameters
     ----------
@@ -224,18 +223,18 @@ def constant(*functions: Callable[..., Any]) -> None:
 
 
 def composition(function: Callable[..., Any]) -> Callable[[Definition], Definition]:
-    """Decorate a definition of a NumPy function in terms of functions in the tables.
+    """Return a decorator for a definition of a NumPy function by functions in the tables.
 
     Parameters
     ----------
     function : callable
-        The NumPy function. The definition takes arguments of the same names; those that it lacks
-        must have NumPy's default.
+        The NumPy function. The definition has arguments of the same names; in calls, arguments that
+        it lacks must have NumPy's default.
 
     Returns
     -------
     callable
-        The decorator. It returns the definition unchanged.
+        The decorator, which returns the definition unchanged.
 
     Examples
     --------
@@ -261,16 +260,16 @@ def added_rows() -> list[tuple[Any, ...]]:
     Returns
     -------
     list of tuple
-        For each row, the name of its function, and its rules or its definition.
+        The name of the function in each row, and its rules or its definition.
 
     Examples
     --------
     >>> [name for name, *_ in added_rows() if name == "np.tanh"]
     []
     """
-    rows = [(row.name, row.joint, row.composed, *row.rules) for row in DERIVATIVES.values()]
-    rows += [(name_of(function), written) for function, written in COMPOSITIONS.items()]
-    return [row for row in rows if not all(map(is_ours, row))]
+    entries = [(row.name, row.joint, row.composed, *row.rules) for row in DERIVATIVES.values()]
+    entries += [(name_of(function), written) for function, written in COMPOSITIONS.items()]
+    return [row for row in entries if not all(map(is_ours, row))]
 
 
 def is_ours(part: Any) -> bool:
@@ -289,7 +288,7 @@ def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict
     if function in COMPOSITIONS:
         definition = COMPOSITIONS[function]
         covers, places = signature(definition)
-        if places is None:  # it takes any number of arguments
+        if places is None:  # the function takes any number of arguments
             places = len(args)
         if kwargs or len(args) > places:
             args, kwargs = arrange(function, covers, places, args, kwargs)
@@ -308,11 +307,11 @@ Tensor.answer = staticmethod(dispatch)
 
 
 def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor.
+    """Run ``function`` on the arrays, and record how to pull a gradient back to each Tensor.
 
-    Of Tensors of several levels (`grad` inside `grad`) only the highest are differentiated here.
-    The others are constants to them, and the function and its rules compute with them as they would
-    with arrays.
+    If Tensors have several levels (`grad` inside `grad`), only those of the highest level are
+    differentiated here. The others count as constants, and the function and its rules compute with
+    them as with arrays.
     """
     row = DERIVATIVES[function]
     if kwargs or len(args) > len(row.rules):
@@ -377,15 +376,15 @@ def holds_tensor(a: Any) -> bool:
 
 
 def constants(a: Any) -> Any:
-    """Replace Tensors by their arrays, also in a list or tuple; scalars stay as they are."""
+    """Replace Tensors by their arrays, also in a list or tuple, but not scalars."""
     if isinstance(a, Tensor):
         a = value(a).view()
-        a.flags.writeable = False  # so that functions with out= cannot write to it
+        a.flags.writeable = False  # functions with out= must not write to it
         return a
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 
 
-# Which argument is which
+# Matching arguments with parameters
 
 
 def arrange(
@@ -423,7 +422,7 @@ def arrange(
 
 
 def snapshot(setting: Any) -> Any:
-    """Copy a list, or an array of indices or conditions, which the caller may change."""
+    """Copy a list, or an array of indices or conditions, because the caller may change it."""
     if isinstance(setting, np.ndarray):
         return setting if setting.dtype.kind == "f" else setting.copy()
     changes = isinstance(setting, Sequence) and not is_simple(setting)
@@ -431,7 +430,7 @@ def snapshot(setting: Any) -> Any:
 
 
 def is_simple(setting: Any) -> bool:
-    """Tell whether a setting or an index consists of numbers, slices and the like."""
+    """Tell whether a setting or an index consists of immutable values, as numbers and slices."""
     parts = setting if isinstance(setting, tuple) else (setting,)
     return all(isinstance(part, SIMPLE) for part in parts)
 
@@ -445,7 +444,7 @@ def same(a: Any, b: Any) -> bool:
 
 @functools.cache
 def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
-    """Name the arguments of a rule or definition, and count those by position (None: any)."""
+    """Return the arguments of a rule or definition, and how many are positional (None: any)."""
     parameters = inspect.signature(rule).parameters.values()
     kinds = {p.name: p.kind for p in parameters if p.name != "wanted"}
     places = list(kinds.values()).count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -453,7 +452,7 @@ def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
 
 
 REQUIRED = inspect.Parameter.empty
-# NumPy's "no value", and what a C function does not reveal.
+# NumPy's "no value", and the signatures that C functions do not reveal
 USUAL = {
     "out": None,
     "where": True,
@@ -501,7 +500,7 @@ def known() -> list[str]:
     Returns
     -------
     list of str
-        In alphabetical order.
+        The names in alphabetical order.
 
     Examples
     --------

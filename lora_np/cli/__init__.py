@@ -1,6 +1,4 @@
-"""``lora-np ...``: each command parses its arguments, calls one function and prints what it
-returns.
-"""
+"""Define the commands of ``lora-np``: each calls one function and prints its result."""
 
 from lora_np.cli.dispatch import app, main, run
 

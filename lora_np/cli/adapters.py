@@ -16,7 +16,7 @@ from lora_np.files import write_text
 from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
 from lora_np.table import Shown
 
-# the goals of `resize` and `extract`: exactly one must be given
+# the goals of `resize` and `extract`, of which exactly one must be given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
@@ -326,9 +326,9 @@ def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
 
 class _Inputs(UserDict[str, Array]):
-    """Gram matrices of a model's inputs on data, or from an .npz file.
+    """The Gram matrices of a model's inputs on data, or from an .npz file.
 
-    They are computed when they are first read: after a command has checked all else.
+    They are computed on first use, so after a command has validated everything else.
     """
 
     def __init__(self, base: Path | None, source: str, adapter: Path | str | None = None) -> None:
@@ -346,7 +346,7 @@ class _Inputs(UserDict[str, Array]):
 
 
 def weighted(source: str) -> tuple[str, float]:
-    """A path and its weight, from ``path=0.5`` or ``path``."""
+    """Split ``path=0.5`` into path and weight; the weight of ``path`` alone is 1."""
     path, separator, weight = source.rpartition("=")
     if not separator or Path(source).exists():
         return source, 1.0

@@ -46,7 +46,7 @@ def bake(
     """
     options.check_place(out)
     settings = options.given(asked)
-    language.BakeSettings(**settings)  # checks them
+    language.BakeSettings(**settings)  # raises errors before anything is read
     prompt = language.read_text(prompt_file).strip()
     if questions is not None:
         lines = language.read_text(questions).splitlines()
@@ -57,5 +57,5 @@ def bake(
     options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html(prompt=prompt))
-    answers = options.side_by_side(result.held)
+    answers = options.side_by_side(result.answers)
     options.show_as(result.table, as_json, *answers, result.left, result.table)

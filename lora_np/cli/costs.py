@@ -17,7 +17,7 @@ from lora_np.table import Table, binary_bytes
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
 
-# every field is an option of the commands that estimate memory
+# an option for each field, for the commands that estimate memory
 _TRAINING = options.of_settings(accounting.TrainingOptions)
 _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
@@ -69,15 +69,15 @@ def _counted(
     memory: bool = False,
     **asked: Any,
 ) -> list[Table]:
-    """List the totals, then the other tables that were asked for."""
+    """Return a table of totals, and the other tables that the options request."""
     if not (rank or config) and (group_by or memory or asked):
         refuse("options can only be given with a rank, as in --rank 8, or with --config")
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
-    accounting.TrainingOptions(**training)  # checks them
+    accounting.TrainingOptions(**training)  # raises errors before the model is read
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
-        asked |= {"rank": rank} if rank else {}  # count reports the conflict
+        asked |= {"rank": rank} if rank else {}  # `count` raises an error for both
         counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
@@ -89,13 +89,13 @@ def _counted(
 
 
 def _totals(counts: Sequence[LoraCount]) -> Table:
-    """Compare LoRAs on one model, and show what PEFT would print."""
+    """Compare LoRAs on one model; the notes have the lines that PEFT prints."""
     columns = ("rank", "trainable", "base", "total", "percent", "adapter")
-    rows = [(x.rank, x.trainable, x.base, x.total, x.percent, 4 * x.trainable) for x in counts]
+    lines = [(x.rank, x.trainable, x.base, x.total, x.percent, 4 * x.trainable) for x in counts]
     notes = dict.fromkeys([x.verdict for x in counts] + [note for x in counts for note in x.notes])
     title = f"{counts[0].spec.name}: {counts[0].base:,} parameters"
     formats = {"percent": "{:.4f}".format, "adapter": binary_bytes}
-    return Table(columns, rows, title=title, notes=[*notes], formats=formats)
+    return Table(columns, lines, title=title, notes=[*notes], formats=formats)
 
 
 @click.command()
@@ -150,7 +150,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-BYTES = 4  # bytes per token, which requires one bit, if the model cannot be run
+BYTES = 4  # if the model cannot be run, a token of 4 bytes is assumed to require one bit
 
 
 @click.command()

@@ -69,15 +69,15 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
     """
     if written := write_new({file: practice.puzzle_script()})[0]:
         options.show_written(written)
-    checked, every = grading.check_puzzles(file), practice.puzzles()
-    passed = [one.name in checked and checked[one.name][1].passed for one in every]
+    results, every = grading.check_puzzles(file), practice.puzzles()
+    passed = [one.name in results and results[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
     waiting = [one for one, done in zip(every, passed, strict=True) if not done]
-    tried = [one for one in waiting if one.name in checked]
+    tried = [one for one in waiting if one.name in results]
     if any(passed) and not (hints or tried):
         last = [one for one in every if one not in waiting][-1]
-        parts.append(f"{last.heading}: solved\n{last.after(checked[last.name][0])}")
+        parts.append(f"{last.heading}: solved\n{last.after(results[last.name][0])}")
     if not waiting:
         with contextlib.redirect_stdout(io.StringIO()):
             problem = practice.run_cell(
@@ -87,8 +87,8 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
         folder = file.with_suffix("")
         if problem:
             whole = f"All lines are right, but {file} ends with an error: {problem}"
-        elif not folder.exists():  # or it has been shown
-            lines = {name: line for name, (line, _) in checked.items()}
+        elif not folder.exists():  # the ending has not been shown yet
+            lines = {name: line for name, (line, _) in results.items()}
             show = functools.partial(print, end="\r", flush=True) if sys.stdout.isatty() else str
             parts.append(str(practice.ending(lines, folder, prompt=prompt, show=show)))
             whole += (
@@ -101,7 +101,7 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
         told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
         parts += [*due.hints[:hints], f"{told} --hints 1 shows a hint.", due.text]
     if tried:
-        parts[-1] = f"{due.heading}: not right yet\n{due.told(*checked[due.name])}"
+        parts[-1] = f"{due.heading}: not right yet\n{due.told(*results[due.name])}"
     print("\n\n".join(parts))
     if tried:
         click.get_current_context().exit(1)
@@ -137,8 +137,8 @@ def claims(name: str | None, as_json: bool) -> None:
     """
     known = course.claims()
     if name is None:
-        rows = [(key, claim["verdicts"], claim["title"]) for key, claim in known.items()]
-        options.show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
+        lines = [(key, claim["verdicts"], claim["title"]) for key, claim in known.items()]
+        options.show_as(Table(["claim", "verdict", "what is said"], lines), as_json)
         return
     claim = known[choice("claim", name, known)]
     setups = [claim, *filter(None, [claim.get("at scale")])]
@@ -182,16 +182,16 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
     Example: lora-np exercises list --lesson 1
     """
     chosen = practice.lessons(lessons)
-    rows = [
+    lines = [
         (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
         for lesson in chosen
         for one in lesson.exercises
     ]
     notes = [
-        f"{len(rows)} exercises, {sum(lesson.points for lesson in chosen)} points."
+        f"{len(lines)} exercises, {sum(lesson.points for lesson in chosen)} points."
         " The path takes three hours without those marked *more*."
     ]
-    table = Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
+    table = Table(["lesson", "exercise", "title", "effort", "points"], lines, notes=notes)
     options.show_as(table.records, as_json, table)
 
 
@@ -277,7 +277,7 @@ def grade_command(
     grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table, written=False)
-    # last: if a file cannot be written, the points are still on the screen
+    # written last, so that the points are on the screen even if a file cannot be written
     written = grades.write(out, column)
     if not as_json:
         options.show_written(written)

@@ -1,4 +1,4 @@
-"""Run a command: its exit status, and one line on stderr if it fails."""
+"""Run a command, and return its exit status; print one line on stderr if it fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lora_np.checks import brief, close_names
 from lora_np.cli.output import printable_output
 from lora_np.version import __version__
 
-# The commands of each file: one loads no other.
+# The commands of each file; running one loads no other file.
 FILES = {
     "course": ("tour", "puzzles", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
@@ -39,14 +39,14 @@ REPORT = "this is a fault of lora-np: please report it with the command"
 
 
 class Commands(click.Group):
-    """The commands, each loaded when it is called."""
+    """The group of commands, each of which is loaded when it is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List the commands in the order of `COMMANDS`."""
         return [*COMMANDS]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Load a command, or raise an error with close names; None for an option."""
+        """Load a command, or raise an error with close names; return None for an option."""
         if name.startswith("-"):
             return None
         if name not in COMMANDS:
@@ -55,12 +55,12 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands without loading them."""
+        """Write the list of commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([*summaries().items()])
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a command without loading any, or an option."""
+        """Complete a command, without loading one, or an option."""
         return [
             *(
                 CompletionItem(n, help=text)
@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> int:
     Parameters
     ----------
     arguments : list of str
-        What follows ``lora-np``.
+        The words after ``lora-np``.
 
     Returns
     -------
@@ -106,9 +106,9 @@ def run(arguments: list[str]) -> int:
 
     Notes
     -----
-    Status 0 means success; 1 what a file holds or a run finds is wrong; 2 the command itself is,
-    such as a value out of range; 3 "no" (adapters that differ, a model that does not fit); and 130
-    that Ctrl-C ended the command.
+    Status 0 means success; 1, an error in a file or during a run; 2, an error in the command, such
+    as a value out of range; 3, the answer "no" (adapters that differ, a model that does not fit);
+    and 130, that Ctrl-C ended the command.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def run(arguments: list[str]) -> int:
     0
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
+        if getattr(sys, name) is None:  # the caller has closed it, and does not read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     with printable_output(), warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -137,13 +137,13 @@ def run(arguments: list[str]) -> int:
         except click.ClickException as error:
             return fail(error.format_message(), 2)
         except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-            # `checks` raises what is wrong with a value; what is wrong with a file is a FileError
+            # errors that `checks` raises are about a value of the command
             place = traceback.extract_tb(error.__traceback__)[-1].filename
-            judged = place == checks.__file__ and not isinstance(error, ImportError)
-            return fail(message(error), 2 if judged else 1)
+            of_value = place == checks.__file__ and not isinstance(error, ImportError)
+            return fail(message(error), 2 if of_value else 1)
         except MemoryError:
             return fail("not enough memory", 1)
-        except Exception as error:  # the last net: tests count how often it catches
+        except Exception as error:  # a bug of lora-np, which tests must not reach
             return fail(unforeseen(error), 1)
 
 
@@ -154,7 +154,7 @@ def message(error: Exception) -> str:
 
 
 def unforeseen(error: Exception) -> str:
-    """Describe an error that no command should raise, with the place that a report needs."""
+    """Describe an error that no command should raise, with file and line for a report."""
     *_, frame = traceback.extract_tb(error.__traceback__)
     kind = type(error).__name__
     place = f"{Path(frame.filename).name}, line {frame.lineno}"

@@ -48,7 +48,7 @@ def evaluate(
                 )
                 for path in (adapter if i == 0 else ())
             }
-            yield name, model  # after all adapters were found to fit, since measuring takes long
+            yield name, model  # only after all adapters fit, because measuring takes long
             yield from adapted.items()
 
     examples = language.read_data(data, format=format)

@@ -1,4 +1,4 @@
-"""Options, output and checks of files that commands share."""
+"""Define the options, the output and the checks of files that commands share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-# file extensions that no directory should have
+# extensions of files, which a directory should not have
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
-# names of other programs, in lower case, and ours
+# from other programs' names, in lower case, to ours
 ALIASES = {
     "adamw_torch": "adamw", "paged_adamw_32bit": "paged_adamw", "4bit": "nf4", "8bit": "int8",
     "all_linear": "all-linear",
@@ -38,7 +38,7 @@ Value = TypeVar("Value")
 
 
 class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic in newer click
-    """An option's type whose values a function parses."""
+    """The type of an option whose values are parsed by a function."""
 
     def __init__(self, parse: Callable[[str], T], name: str = "text") -> None:
         self.parse, self.name = parse, name
@@ -46,22 +46,22 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
     def convert(
         self, value: str | T, param: click.Parameter | None, ctx: click.Context | None
     ) -> T:
-        """Parse the text; a default may be parsed already."""
+        """Parse a text; return a default that is no text unchanged."""
         return self.parse(value) if isinstance(value, str) else value
 
 
-# what an option accepts, and what it says in a help text
+# the type of an option, and its help
 Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
 Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
-    """Parse one of several words, in any case, or another program's word for it."""
+    """Return a type for one of several words, in any case, or another program's word for it."""
     return Parsed(lambda text: choice(name, canonical(text), choices))
 
 
 def canonical(text: str) -> str:
-    """Return our name for a word, in lower case, and say it if it is another."""
+    """Return our name for a word in lower case, and print it if it differs."""
     name = respelled(ALIASES.get(text.lower(), text))
     if name != text.lower():
         click.echo(f"{text}: read as {name}", err=True)
@@ -69,7 +69,7 @@ def canonical(text: str) -> str:
 
 
 def output_path(text: str) -> Path:
-    """Refuse a path that nothing can be written to, before any work is done."""
+    """Convert a text to a path; raise an error if nothing can be written there."""
     if not text.strip("/"):
         raise click.BadParameter(f"name what to write, got {text!r}")
     path = Path(text)
@@ -82,7 +82,7 @@ def output_path(text: str) -> Path:
 def whole_numbers(
     context: click.Context, option: click.Parameter, texts: Iterable[str]
 ) -> tuple[int, ...]:
-    """Parse an option that is repeated, or given once with commas: ``--rank 8,16``."""
+    """Parse an option that is repeated, or has commas, as in ``--rank 8,16``."""
     text = ",".join(texts)
     try:
         numbers = [int(number) for number in text.split(",") if number.strip()]
@@ -92,7 +92,7 @@ def whole_numbers(
 
 
 def new_file(endings: tuple[str, ...], text: str) -> Path:
-    """Refuse a file that cannot be written, or of another kind, before any work is done."""
+    """Convert a text to the path of a new file; raise an error for a wrong extension."""
     path = output_path(text)
     if path.name == "" or path.is_dir():
         raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
@@ -102,7 +102,7 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
 
 
 def new_folder(files: tuple[str, ...], text: str) -> Path:
-    """Refuse a directory that is called like a file, unless a file of that ending is written."""
+    """Convert a text to the path of a new directory, or of a file with one of these extensions."""
     path = output_path(text)
     if path.suffix.lower() in FILES - {*files}:
         wanted = " or a .gguf file" if files else ""
@@ -111,7 +111,7 @@ def new_folder(files: tuple[str, ...], text: str) -> Path:
 
 
 def kept(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse to replace anything without ``--force``, which is read before the other options."""
+    """Raise an error if the path exists, unless ``--force``, which is parsed first, was given."""
     if path is None:
         return None
     if os.path.lexists(path) and not context.meta.get("force"):
@@ -121,7 +121,7 @@ def kept(context: click.Context, option: click.Parameter, path: Path | None) -> 
 
 
 def check_place(out: Path) -> None:
-    """Refuse an output path that cannot hold the trained adapter, before training starts."""
+    """Raise an error, before training, if the trained adapter cannot be written to ``out``."""
     if out.suffix == ".safetensors":
         raise ValueError(f"{out}: a file for image models; name a directory or a .gguf file")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
@@ -129,22 +129,22 @@ def check_place(out: Path) -> None:
 
 
 def noted(context: click.Context, option: click.Parameter, force: bool) -> bool:
-    """Record ``--force`` for the options that name files."""
+    """Record ``--force`` for the callbacks of options that name files."""
     context.meta["force"] = force
     return force
 
 
 def byte_count(text: str) -> int:
-    """Parse bytes from ``10MB``, ``1.5GiB`` or a plain number."""
+    """Parse a number of bytes from ``10MB``, ``1.5GiB`` or a plain number."""
     return int(text) if text.isdecimal() else parse_bytes("budget", text)
 
 
 def parse_targets(text: str) -> str | list[str]:
-    """Parse ``all-linear``, names with commas, or a regular expression, by its characters."""
+    """Parse ``all-linear``, names with commas between them, or a regular expression."""
     if canonical(text) == "all-linear":
         return "all-linear"
     if re.search(r"[^\w\-.,\s]", text):
-        matcher(text)  # refuses an invalid expression
+        matcher(text)  # raises an error for an invalid expression
         return text
     return parse_names(text)
 
@@ -214,7 +214,7 @@ html = click.option(
 
 
 def each(kinds: Kinds) -> Callable[[Command], Command]:
-    """Decorate a command with an option for each name, whose value is None if not given."""
+    """Return a decorator that adds an option for each name; its value is None if not given."""
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed([*kinds.items()]):
@@ -231,7 +231,7 @@ _KINDS: dict[str, Kind] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
 def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Kind, str]]:
-    """Describe the settings of a dataclass as `each` takes options: by name, a type and a help."""
+    """Return the type and the help of each setting of a dataclass, for `each`."""
     kinds: dict[str, tuple[Kind, str]] = {}
     for field in settings_of(owner):
         kind = _KINDS[str(field.type).removesuffix(" | None")]
@@ -242,7 +242,7 @@ def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Kind, str]]:
 
 
 def _setting_help(field: Field[Any]) -> str:
-    """Complete the help of a setting by its choices and its default."""
+    """Return the help of a setting, completed by its choices and its default."""
     text, choices = field.metadata["help"], field.metadata["choices"]
     if choices:
         text += f": {', '.join(choices[:-1])} or {choices[-1]}"
@@ -255,16 +255,16 @@ def _setting_help(field: Field[Any]) -> str:
 
 
 def given(values: Mapping[str, Value]) -> dict[str, Value]:
-    """Keep the options that were given."""
+    """Return the options that were given."""
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 def show_as(
     content: object, as_json: bool, *parts: object, status: int = 0, written: bool = True
 ) -> None:
-    """Print ``content`` for programs, or ``parts`` for people: by default, ``content`` itself.
+    """Print ``content`` as JSON, or ``parts`` (by default ``content``) for people.
 
-    To people it then names the files that the options ask for, if they have been ``written``.
+    For people, the names of the files that the options request follow, if they were ``written``.
     """
     if as_json:
         print(content.to_json() if hasattr(content, "to_json") else json_text(content))
@@ -279,7 +279,7 @@ def show_as(
 
 
 def side_by_side(table: Table) -> list[str]:
-    """Write the long texts of each row one below the other."""
+    """Write the texts of each line of a table below one another."""
     return [
         "\n".join(f"--- {name}: {one_line(text)}" for name, text in record.items())
         for record in table.records
@@ -287,7 +287,7 @@ def side_by_side(table: Table) -> list[str]:
 
 
 def draw(figure: Callable[[], Figure], plot: Path | None) -> None:
-    """Write the figure of a result, if one was asked for."""
+    """Write the figure of a result if the option ``--plot`` was given."""
     if plot is not None:
         write_figure(figure(), plot, dpi=150)
 

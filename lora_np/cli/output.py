@@ -1,7 +1,7 @@
-"""Where text reaches a terminal: what a terminal would obey is written as an escape.
+"""Make all printed text safe for a terminal by escaping control characters.
 
-Adapters, configs, tokens, file names and messages of errors come from strangers. They are made
-printable here, where they are written, so that no command can forget it.
+Adapters, configs, tokens, file names and error messages may contain a stranger's text. It is
+escaped here, where it is printed, so that no command can forget it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TextIO
 
 from lora_np.checks import encodable, printable
 
-SECONDS = 30  # between lines, where no terminal shows a progress bar
+SECONDS = 30  # seconds between lines that replace a progress bar outside a terminal
 
 
 class PrintableStream:
@@ -24,12 +24,13 @@ class PrintableStream:
     Parameters
     ----------
     stream : text file
-        Such as `sys.stdout`.
+        The stream to write to, such as `sys.stdout`.
 
     Notes
     -----
-    A carriage return stays at the beginning of what is written at once: progress bars return to the
-    start of their line. What the stream's encoding lacks is escaped, or drawn in ASCII.
+    A carriage return is kept at the beginning of a written text, because progress bars return to
+    the beginning of their line. Characters that the stream's encoding lacks are escaped, or
+    replaced by ASCII.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -47,9 +48,9 @@ class PrintableStream:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """Send all that is printed through a `PrintableStream`, and show that the block still runs.
+    """Print through a `PrintableStream` inside the block, and show that it is still running.
 
-    Where no terminal shows its progress, a line does so every `SECONDS`.
+    Outside a terminal, which shows progress bars, a line is printed every `SECONDS`.
     """
     before, over, begin = (sys.stdout, sys.stderr), Event(), monotonic()
 

@@ -1,4 +1,4 @@
-"""Material for readers: the lessons, their sliders, and the tour."""
+"""Offer the lessons, their sliders and live figures, and the guided tour."""
 
 from lora_np.lazy import on_demand
 

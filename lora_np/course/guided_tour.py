@@ -1,8 +1,8 @@
-"""Adapt a real model, compare it with the optimum and measure the savings, in one run.
+"""Adapt a real model with LoRA, compare it with the optimum, and measure what LoRA saves.
 
-A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their left: its weight is
-a 100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map, in full and with
-LoRA.
+A linear model predicts 10 x 10 pixels from the 10 x 12 pixels to their left, so its weight is a
+100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map by full fine-tuning
+and by LoRA.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
-# relative to the mean input variance; centred patches have a singular covariance
+# relative to the mean square of the inputs; needed because the covariance of patches is singular
 RIDGE = 0.01
-TITLE = "<title>lora-np tour: "  # by which a report is recognised later
-GOAL = 0.97  # share of the best update's improvement that training must reach
+TITLE = "<title>lora-np tour: "  # identifies the report of an earlier tour
+GOAL = 0.97  # the share of the best full update's improvement that counts as enough
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
-PROMPT = "And the "  # prompt of the sample
+PROMPT = "And the "  # the beginning of the generated text
 OPENING = """\
 LoRA, low-rank adaptation, teaches a trained model something new without changing its weights.
 A matrix W0 stays as it is; two thin matrices beside it are trained, and the file is small.
@@ -58,20 +58,20 @@ A matrix W0 stays as it is; two thin matrices beside it are trained, and the fil
 
 @dataclass(frozen=True)
 class Update:
-    """Describe one trained update, and the one of its rank that is best on the training data.
+    """A trained update, compared with the update of its rank that is best on the training data.
 
     Parameters
     ----------
     rank : int or None
-        None for the full update.
+        The rank; None for the full update.
     parameters : int
-        Trainable ones.
+        The trainable parameters.
     optimizer_bytes, file_bytes : int
-        Of Adam's state, and of the file that holds the update.
+        The bytes of Adam's state, and of the file with the update.
     error, best_error : float
-        On held-out data.
+        The held-out errors of the trained and of the best update.
     share_of_gain : float
-        The improvement that training achieved, as a share of that update's; it may exceed 1.
+        The trained update's improvement divided by the best update's; it may exceed 1.
     """
 
     rank: int | None
@@ -93,16 +93,16 @@ def update_name(rank: int | None) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """Hold what a language model writes without an adapter and with one.
+    """Texts that a language model generates without and with an adapter.
 
     Parameters
     ----------
     parameters : int
-        Of the adapter.
+        The parameters of the adapter.
     base, adapted : str
-        Text of the model alone, and with the adapter, after the same prompt.
+        The texts without and with the adapter, after the same prompt.
     base_loss, adapted_loss : float
-        Nats a character on the end of a text in the adapter's style.
+        The losses on held-out text in the adapter's style, in nats a character.
     """
 
     parameters: int
@@ -124,33 +124,33 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tour:
-    """Hold the results of the tour; errors are mean squared errors in units of the map's variance.
+    """The results of the tour; errors are mean squared errors in units of the map's variance.
 
     Parameters
     ----------
     rng : int
         Random seed of the run.
     steps : int
-        Of training, for each update.
+        The training steps of each update.
     base_error : float
-        On held-out data, of the model that was not adapted.
+        The held-out error of the base model.
     updates : tuple of Update
-        The full one, and one for each rank.
+        The full update, and one for each rank.
     step_times : dict of str to (float, float)
-        By the size of a weight: seconds of one training step (256 rows, float32, Adam) with the
-        full update, and with a LoRA of rank 8.
+        From the size of a weight to the seconds of one training step (256 rows, float32, Adam) of
+        the full update and of a LoRA of rank 8.
     sample : Sample
-        What a language model writes before and after.
+        Texts of a language model without and with an adapter.
     rank_for_gain : int
-        The smallest whose best update achieves 97 % of the best full one's improvement, on
+        The smallest rank whose best update achieves 97 % of the best full update's improvement on
         held-out data.
     rank_for_norm : int
-        The smallest that keeps 99 % of the squared norm of the best full update, as ``lora-np
-        errors`` does.
+        The smallest rank that keeps 99 % of the squared norm of the best full update, as in
+        ``lora-np errors``.
     figure : str
-        Path of the figure.
+        The path of the figure.
     report : str
-        Path of the report.
+        The path of the report.
     """
 
     rng: int
@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """Compare the improvement of the smallest update with that of the full one."""
+        """The improvement of the smallest update compared with the full update's, in words."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters bring {share:.1%}"
@@ -180,14 +180,14 @@ class Tour:
 
     @property
     def table(self) -> Table:
-        """Compare each trained update with the formula's update of its rank."""
-        rows = [
+        """The trained updates compared with the best updates of their ranks."""
+        lines = [
             (u.name, u.parameters, u.error, u.best_error, u.share_of_gain) for u in self.updates
         ]
         decimals = "{:.4f}".format
         return Table(
             ["update", "trainable parameters", "error", "by formula", "of the formula's gain"],
-            [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
+            [("none (W0 alone)", 0, self.base_error, self.base_error, None), *lines],
             title="The map, predicted: mean squared error on pieces that training did not see",
             notes=[
                 (
@@ -206,7 +206,7 @@ class Tour:
 
     @property
     def enough(self) -> str:
-        """Explain which rank is enough by held-out data and by the norm, and why they differ."""
+        """The ranks that suffice by held-out error and by norm, and the reason if they differ."""
         return (
             f"By the error rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or more"
             " of the best full update's improvement. By the entries rank"
@@ -218,22 +218,22 @@ class Tour:
 
     @property
     def advantages(self) -> Table:
-        """Measure the three advantages of LoRA."""
-        rows: list[list[Any]] = [
+        """The measurements of LoRA's three advantages."""
+        lines: list[list[Any]] = [
             ["1. cheaper to train", "trainable parameters", *(u.parameters for u in self.updates)],
             ["", "bytes of optimizer state (Adam)", *(u.optimizer_bytes for u in self.updates)],
         ]
         titles = "2. less time to train", ""
         for title, (size, (full, lora)) in zip(titles, self.step_times.items(), strict=True):
             what = f"microseconds of a step at {size}"
-            rows.append([title, what, round(1e6 * full), None, round(1e6 * lora)])
-        rows.append(
+            lines.append([title, what, round(1e6 * full), None, round(1e6 * lora)])
+        lines.append(
             ["3. save the adapter only", "bytes of the file", *(u.file_bytes for u in self.updates)]
         )
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
             ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
-            [[*row, row[2] / row[-1]] for row in rows],
+            [[*line, line[2] / line[-1]] for line in lines],
             title="What LoRA saves",
             formats={quotient: "{:.1f}x".format},
         )
@@ -247,31 +247,29 @@ def tour(
     Parameters
     ----------
     out : path
-        Folder for the figures, the adapter, the full update and ``report.html``; created if it does
-        not exist.
+        The folder for the figures, the adapters, the full update and ``report.html``, which is
+        created if it does not exist.
     quick : bool
-        A quarter of the data and of the steps, for a first look.
+        Use a quarter of the data and of the steps, for a first look.
     rng : int
-        Random seed; the same number gives the same errors.
+        Random seed; the same seed gives the same errors.
     progress : bool
         Show progress bars in a terminal.
 
     Returns
     -------
     Tour
-        What was found, as numbers and tables.
+        The results, as numbers and tables.
 
     Raises
     ------
     OSError
-        If ``out`` cannot be written, or holds files of the same names that no tour has made. An
+        If ``out`` cannot be written, or contains files of the same names that no tour has made. An
         earlier tour is replaced.
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(
-        parents=True, exist_ok=True
-    )  # created before the work, so that a wrong path fails at once
+    folder.mkdir(parents=True, exist_ok=True)  # first, so that a wrong path fails at once
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
@@ -291,7 +289,7 @@ def tour(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to replace what no tour has made."""
+    """Raise an error if the tour would replace files that no tour has made."""
     report = folder / "report.html"
     if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
         return
@@ -303,7 +301,7 @@ def check_folder(folder: Path) -> None:
 
 
 class Task:
-    """Hold the data, the pretrained base, and what theory says is possible."""
+    """The data, the pretrained base model, and the lowest errors that are possible."""
 
     def __init__(self, rng: int, quick: bool) -> None:
         self.rng = np.random.default_rng(rng)
@@ -325,7 +323,7 @@ def ridge_for(x: Array) -> float:
 
 
 def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
-    """Train with Adam on a cosine schedule in batches of 256, the same for every update."""
+    """Train an update with Adam, a cosine schedule and batches of 256, the same for every rank."""
     model = (
         Linear(Tensor(value(task.base.W)))
         if rank is None
@@ -345,7 +343,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
-    """Write the adapter, or the full weight, and measure it."""
+    """Write the adapter or the full weight to a file, and measure its error and sizes."""
     W, leaves = value(merge(result.model).W), [leaf for _, leaf in trainable(result.model)]
     if rank is None:
         file = folder / FULL_UPDATE
@@ -362,9 +360,9 @@ def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Upda
 
 
 def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, float]:
-    """Time a step in full and with LoRA: the minimum of interleaved runs on one thread, in seconds.
+    """Measure the seconds of a step of full fine-tuning and of LoRA on one thread.
 
-    Both are measured under the same load.
+    The result is the minimum of interleaved runs, so that both run under the same load.
     """
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((256, n), dtype=np.float32) for n in (k, d))
@@ -380,12 +378,12 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
 
 
 def sample_text() -> Sample:
-    """Generate text without the shipped adapter and with it, and measure both losses."""
+    """Generate text without and with the shipped adapter, and measure both losses."""
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
     adapter = adapters.load(ADAPTER)
     models = model, adapters.attach(model, adapter)
     parameters = sum(module.A.size + module.B.size for module in adapter.modules.values())
-    with one_thread():  # for products as small as these, threads only wait for each other
+    with one_thread():  # several threads would slow down such small products
         base, adapted = (
             " ".join(language.generate(model, PROMPT, tokens=180, temperature=0.6, rng=2).split())
             for model in models
@@ -398,7 +396,7 @@ def sample_text() -> Sample:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """Draw the part of the full update's improvement that each rank leaves out."""
+    """Draw the share of the full update's improvement that each rank misses."""
     from matplotlib.figure import Figure
 
     full, *trained = updates
@@ -454,7 +452,7 @@ def measured(update: Update) -> str:
 
 
 def render(result: Tour, gain: Array) -> str:
-    """Render the report as one HTML page with its figures inside."""
+    """Render the report as one HTML page that includes its figures."""
     template = files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8")
     full, *trained = result.updates
     return template.format(

@@ -1,4 +1,4 @@
-"""Find what comes with the package: lessons, and runs that would take too long in one."""
+"""Find the lessons and the recorded runs that the package ships."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lora_np.files import target_path, write_new
 
 
 def lessons() -> list[Path]:
-    """List the notebooks, in the order of the course.
+    """List the notebooks in the order of the course.
 
-    A wheel carries them inside the package; in a checkout they are next to it.
+    A wheel contains them inside the package; in a checkout they are next to it.
 
     Returns
     -------
     list of Path
-        In the package, or in the checkout that it is run from.
+        The paths of the notebooks.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def lessons() -> list[Path]:
 
 
 def carried(folder: str, names: str) -> list[Path]:
-    """List files that a wheel carries inside the package, and a checkout next to it."""
+    """List files that are inside the package in a wheel, and next to it in a checkout."""
     package = Path(__file__).parents[1]
     for place in (package, package.parent):
         if paths := sorted((place / folder).glob(names)):
@@ -50,19 +50,20 @@ def adaptation_runs() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        One for each run. Its settings: ``targets``, ``rank`` (None where every weight was trained),
-        ``alpha``, ``lr``, ``seed``. Its results: how many ``parameters`` were trained; the loss in
-        nats per character on ``validation``, which chose the learning rate, on ``test``, and on
-        held-out ``austen``; of the first ten directions of each matrix, how many are ``intruders``;
-        the rank that has 90 % of an update's energy (``rank_90``); ``seconds`` of training.
+        The runs. The settings of a run are ``targets``, ``rank`` (None for full fine-tuning),
+        ``alpha``, ``lr`` and ``seed``. The results are the number of trainable ``parameters``; the
+        loss in nats per character on ``validation`` data, which chose the learning rate, on
+        ``test`` data, and on held-out ``austen``; the number of ``intruders`` among the first ten
+        directions of each matrix; the rank that keeps 90 % of an update's energy (``rank_90``); and
+        the ``seconds`` of training.
 
     See Also
     --------
-    lora_np.language.finetune : One run.
+    lora_np.language.finetune : Do such a run.
 
     Notes
     -----
-    ``recipes/adaptation.py`` in the repository made them, and holds every setting.
+    ``recipes/adaptation.py`` in the repository made the runs, and contains all settings.
 
     Examples
     --------
@@ -76,19 +77,19 @@ def adaptation_runs() -> list[dict[str, Any]]:
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Load what papers say about LoRA and our verdicts, each claim by its name.
+    """Load published claims about LoRA with our verdicts, by name.
 
     Returns
     -------
     dict of str to dict
-        In words: ``title``, ``paper``, ``refuted_by`` (what would contradict it), ``rule``,
-        ``finding`` (one line), ``sentence`` (the verdict with its figures), ``limits``,
-        ``advice``. As data: ``verdict``, and ``verdicts`` of both setups where there are two;
-        ``figures``, each with its ``mean``, and ``low`` to ``high``, the interval of the mean;
-        ``parts`` of the rule, each with its ``verdict``; ``headline``, the figure that stands for
-        the claim, and ``words`` for it; ``methods``, each with the runs at every learning rate
-        that was tried. Some have ``at scale``: the same for a second setup, a language model of 135
-        million parameters, of as many seeds as have run.
+        From the name of a claim to its texts and data. Texts: ``title``, ``paper``, ``refuted_by``
+        (a result that would contradict it), ``rule``, ``finding`` (one line), ``sentence`` (the
+        verdict with its figures), ``limits``, ``advice``. Data: ``verdict``, and ``verdicts`` for
+        claims with two setups; ``figures``, each with its ``mean`` and the interval of the mean
+        from ``low`` to ``high``; ``parts`` of the rule, each with its ``verdict``; ``headline``,
+        the main figure, and ``words`` for it; ``methods``, each with the runs at every learning
+        rate. Some claims have ``at scale``, the same data for a second setup: a language model of
+        135 million parameters, with as many seeds as have run.
 
     Raises
     ------
@@ -97,7 +98,8 @@ def claims() -> dict[str, dict[str, Any]]:
 
     Notes
     -----
-    ``python -m claims record`` in the repository makes them; ``claims/lab/protocol.py`` says how.
+    ``python -m claims record`` in the repository computes them by the rules in
+    ``claims/lab/protocol.py``.
 
     Examples
     --------
@@ -114,14 +116,14 @@ def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
     Parameters
     ----------
     folder : path
-        Created if it does not exist.
+        The folder to copy to, which is created if it does not exist.
 
     Returns
     -------
     written : list of Path
-        Copies just made.
+        The new copies.
     kept : list of Path
-        Existing files, which were kept.
+        The existing files, which were not changed.
 
     Raises
     ------
@@ -143,16 +145,16 @@ def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
 def open_lab(
     folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None
 ) -> None:
-    """Serve ``folder`` with JupyterLab until it is stopped, its first lesson open.
+    """Open the first lesson in JupyterLab, and serve ``folder`` until it is stopped.
 
     Parameters
     ----------
     folder : path
-        With the lessons in it.
+        The folder with the lessons.
     browser : bool
         Open a browser window; otherwise JupyterLab prints the address.
     port : int, optional
-        By default the first free one from 8888 on.
+        The port; by default the first free one from 8888 on.
 
     Raises
     ------
@@ -170,7 +172,7 @@ def open_lab(
     if port is not None:
         options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # In a container one is root. The server listens on this machine only, and requires its
-        # token.
+        # Containers usually run as root. This is safe, because the server listens only on this
+        # machine, and requires its token.
         options.append("--allow-root")
     LabApp.launch_instance(options)

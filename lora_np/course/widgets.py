@@ -1,4 +1,4 @@
-"""Make notebooks move: sliders, and a figure that grows with a run."""
+"""Add sliders, and figures that are updated during training, to notebooks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Picture = Array | Figure
 
-STATIC = 4  # pictures in a figure that replaces a slider
-WIDE = 3  # pictures at least so many times as wide as high are stacked
+STATIC = 4  # the most pictures in a figure that replaces a slider
+WIDE = 3  # pictures at least so many times as wide as high are placed below each other
 
 
 def sliders(
@@ -34,28 +34,29 @@ def sliders(
     limits: tuple[float, float] = (0.0, 1.0),
     **stops: Sequence[float],
 ) -> VBox | Figure:
-    """Show a picture and its caption at the values that the reader sets, with a slider for each.
+    """Show a picture with its caption, and sliders that change its arguments.
 
     Parameters
     ----------
     show : callable
-        ``show(name=value, ...)`` gives a picture and its caption: a matrix, which is shown in grey,
-        or a matplotlib Figure. It is called once for each combination that the reader comes to.
+        ``show(name=value, ...)`` returns a picture and its caption. The picture is a matrix, which
+        is shown in grey, or a matplotlib Figure. It is called once for each combination of values
+        that the reader chooses.
     limits : (float, float)
-        The entries of a matrix that are black and white.
+        The entries of a matrix that are shown as black and as white.
     **stops : sequence
-        The values of each slider, by the name of the argument. It starts in the middle.
+        The values of each slider, by the name of the argument. The middle one is shown first.
 
     Returns
     -------
     ipywidgets.VBox or matplotlib.figure.Figure
-        Without ipywidgets, up to four of the matrices, or the Figure in the middle. A notebook
-        shows either when it is the last value of a cell.
+        The sliders with the picture. Without ipywidgets, a figure of up to four matrices, or the
+        Figure for the middle values. A notebook shows either as the last value of a cell.
 
     Raises
     ------
     ValueError
-        If there is no slider, or one has no value to stop at.
+        If there is no slider, or a slider has no value.
 
     Examples
     --------
@@ -95,7 +96,7 @@ def sliders(
 
 
 def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
-    """Render picture and caption in one piece, so that they never disagree on the screen."""
+    """Render picture and caption as one text, so that they always change together."""
     stream = io.BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image
@@ -132,7 +133,7 @@ def _static(
     images = {
         caption: np.asarray(image) for image, caption in (shown(*stops[place]) for place in places)
     }
-    # Not a pyplot figure: a notebook would show that one twice, as a value and as an open figure.
+    # not a figure of pyplot, which a notebook would show twice
     return gallery(images, stacked=picture.shape[1] > WIDE * len(picture), figure=Figure())
 
 
@@ -142,24 +143,23 @@ def live_figure(
 ) -> Iterator[Callable[[Line2D, float, float], None]]:
     """Show a figure and redraw it as its lines change: ``with live_figure(figure) as put: ...``.
 
-    ``put(line, x, y)`` gives ``line`` the height ``y`` at ``x``: a new point, or one that moves.
-
     Parameters
     ----------
     figure : matplotlib.figure.Figure
         The figure to show. At the end it is drawn once more, and stays.
     every : float
-        The least time between two pictures, in seconds; longer if drawing takes more than a fifth
-        of the time.
+        The shortest time between two redraws, in seconds; longer if drawing would take more than a
+        fifth of the time.
 
     Yields
     ------
     callable
-        ``put``. Outside a notebook it changes the line, and nothing is shown.
+        The function ``put(line, x, y)``, which adds the point (x, y) to a line, or moves the point
+        at x. Outside a notebook, it changes the line, but nothing is shown.
 
     See Also
     --------
-    lora_np.training.fit : Its ``sample=`` is where to call ``put``.
+    lora_np.training.fit : Train a model; call ``put`` in its ``sample=``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Two real images, digits, and the tour's task: predict the patch to the right."""
+"""Load two images and digits, and draw the patches of the tour's task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def photograph() -> Array:
     Returns
     -------
     ndarray of shape (600, 512)
-        In float64.
+        The grey values, in float64.
 
     References
     ----------
@@ -41,7 +41,7 @@ def terrain() -> Array:
     Returns
     -------
     ndarray of shape (344, 403)
-        In float64.
+        The elevations, in float64.
 
     References
     ----------
@@ -61,9 +61,9 @@ def digits() -> tuple[Array, Array]:
     Returns
     -------
     images : ndarray of shape (1797, 8, 8)
-        From 0 (paper) to 1 (ink).
+        The images, from 0 (paper) to 1 (ink).
     labels : ndarray of int, shape (1797,)
-        From 0 to 9.
+        The digits, from 0 to 9.
 
     References
     ----------
@@ -81,7 +81,7 @@ def digits() -> tuple[Array, Array]:
 
 
 def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Array, Array]:
-    """Draw pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 to their right.
+    """Draw pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 pixels to their right.
 
     The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean
     of its context, so that a model has to learn shapes, not brightness.
@@ -89,16 +89,16 @@ def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Ar
     Parameters
     ----------
     image : ndarray of shape (rows, columns)
-        Finite.
+        The image, which must be finite.
     n : int
-        Number of pairs.
+        The number of pairs.
     rng : Generator or int
-        Randomness of their places.
+        Random seed of their positions.
 
     Returns
     -------
     x : ndarray of shape (n, 120)
-        The left patches, row after row.
+        The left patches, each flattened by rows.
     y : ndarray of shape (n, 100)
         The right patches.
 
@@ -135,12 +135,12 @@ def standardised(image: Array) -> Array:
     Parameters
     ----------
     image : ndarray
-        Not all of one value.
+        The image, whose values must not all be equal.
 
     Returns
     -------
     ndarray of the same shape
-        A copy.
+        The scaled image.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Exercises that check themselves: statements, laws, and what students call."""
+"""Offer exercises that check themselves: statements, laws, and the functions students call."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""Cut fifteen lines out of ``lora_np/mini.py``: puzzles for pages, notebooks and terminals."""
+"""Make puzzles for pages, notebooks and terminals from fifteen lines of ``lora_np/mini.py``."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ from lora_np.exercises.values import Value
 from lora_np.work import one_thread
 
 BLANK = "___"
-TITLE = "# Puzzle {}: {}"  # begins the title above each line of a script
-SECONDS = 9.0  # of CPU: what takes longer does not end
-solved: dict[str, str] = {}  # lines that have passed in this process, by the puzzles' names
+TITLE = "# Puzzle {}: {}"  # the title above each line of a script
+SECONDS = 9.0  # CPU time after which a line counts as endless
+solved: dict[str, str] = {}  # from the names of puzzles to lines that passed in this process
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Show what a line does, or what is wrong with it; a terminal draws it with letters.
+    """Show what a line does, or what is wrong with it; a terminal draws it with characters.
 
     Parameters
     ----------
     said : str
-        A sentence.
+        The sentence to show.
     panels : mapping of str to array_like
-        A matrix is drawn in shades, a list of numbers as a curve; ``?`` stands for NaN.
+        The pictures by title: a matrix is drawn in shades, a list of numbers as a curve; ``?``
+        stands for NaN.
     passed : bool
         Whether the line is right.
 
@@ -75,12 +76,13 @@ class Scene:
             )
             parts.append("\n".join([label, *signs]))
         text = "\n\n".join(filter(None, parts))
-        return encodable(text, getattr(sys.stdout, "encoding", None))  # which print would refuse
+        # replace characters that the terminal's encoding lacks, which print would reject
+        return encodable(text, getattr(sys.stdout, "encoding", None))
 
 
 @dataclass(frozen=True)
 class Puzzle(Exercise):
-    """Hold an exercise of one line; its stub is how the laws ask the completed file.
+    """Describe an exercise of one line; its stub is the function that laws call.
 
     Parameters
     ----------
@@ -89,19 +91,19 @@ class Puzzle(Exercise):
     solution, forbids, cases, needs, example, mistakes, answer, more : various
         See `Exercise`.
     number : int
-        From 1.
+        The puzzle's number, from 1.
     blank : str
-        The line with ``___`` for what is missing.
+        The line with ``___`` for the missing part.
     law : str
-        What the line must satisfy, as a sentence.
+        A sentence that states the condition on the line.
     within : str
-        The function that has the line; empty outside of functions.
+        The function that contains the line; empty outside of functions.
     diagram : str
-        A picture made of letters; may be empty.
+        A picture made of characters; may be empty.
     picture, victory : str
-        Code that draws, before the line is written and after.
+        Code that draws the scenes before and after the line is written.
     says : tuple of (str, str)
-        Patterns of a line or its error, and what to say of these mistakes.
+        Patterns of a line or its error, and explanations of these mistakes.
 
     Examples
     --------
@@ -122,17 +124,17 @@ class Puzzle(Exercise):
 
     @property
     def heading(self) -> str:
-        """Number and title."""
+        """The number and the title."""
         return f"{self.number}. {self.title}"
 
     @property
     def block(self) -> str:
-        """The part of ``mini.py`` that has the line."""
+        """The part of ``mini.py`` that contains the line."""
         return inspect.getsource(attrgetter(self.within)(mini) if self.within else mini)
 
     @property
     def right(self) -> str:
-        """The line that ``mini.py`` has, without its comment."""
+        """The line of ``mini.py``, without its comment."""
         anything = re.escape(self.blank).replace(BLANK, ".+?")
         (line,) = re.findall(rf"^ *({anything})(?:  #.*)?$", self.block, re.M)
         return str(line)
@@ -149,48 +151,48 @@ class Puzzle(Exercise):
 
     @property
     def text(self) -> str:
-        """All but the hints, as Markdown that a terminal can show."""
+        """The whole puzzle except for the hints, as Markdown that a terminal can show."""
         shown = self.diagram.strip("\n"), str(self.before()), self.shown
         indented = [textwrap.indent(part, "    ") for part in shown if part]
         law = f"Your line must satisfy: {self.law}"
         return "\n\n".join([self.heading, self.statement.strip(), *indented, law])
 
     def source(self, line: str) -> str:
-        """Complete ``mini.py`` with this line, followed by how the laws ask it."""
+        """Complete ``mini.py`` with this line, and append the function that laws call."""
         whole = inspect.getsource(mini).replace(self.right, line)
         return f"{whole}\n\n{self.stub.replace(self.blank, line)}"
 
     def cell(self, line: str) -> str:
-        """Define the function that the laws ask, in a namespace of its own."""
+        """Write a cell that defines the function that laws call, in a namespace of its own."""
         run = f"exec(compile(source, '<cell {self.number}>', 'exec'), names)"
         ours = f"guarded(names[{self.name!r}], {line!r}, {self.says!r}, source)"
-        start = "from lora_np.exercises.blanks import guarded\nnames = {}"
-        return f"{start}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
+        head = "from lora_np.exercises.blanks import guarded\nnames = {}"
+        return f"{head}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
 
     def told(self, line: str, outcome: Outcome) -> str:
-        """Say how a line breaks the first law that it breaks, and on what input."""
+        """Explain how a line breaks its first law, with the input."""
         try:
-            ast.parse(line)  # alone, or the message would count the lines of the file
+            ast.parse(line)  # alone, because in the file the message would give another line number
         except SyntaxError as error:
             part = line[(error.offset or 1) - 1 :] or line
             why = [said for of, said in self.says if re.search(of, line)]
             return ". ".join([f"Python cannot read `{part[:60]}`: {error.msg}", *why])
         message, *known = outcome.broken[0].message.splitlines()
-        start = re.split("=|(?<=return)", self.blank)[0]
-        if not line.startswith(start):
-            return f"`{line[:60]}` must begin with `{start.strip()}`, as the line that was given"
+        head = re.split("=|(?<=return)", self.blank)[0]
+        if not line.startswith(head):
+            return f"`{line[:60]}` must begin with `{head.strip()}`, as the line that was given"
         filled = f"`{line.removeprefix('return ')[-75:]}`"
         if slip := re.search(r"Slip: (.*)$", message):
             return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
         other = "^(An answer is made of arrays|The answer has the type).*"
         message = re.sub(other, f"it is neither a number nor a matrix. {self.law}", message)
-        hints = [line for line in known if " Hint: " in line]  # mistakes of this puzzle
+        hints = [line for line in known if " Hint: " in line]  # only mistakes of this puzzle
         given = outcome.broken[0].call.rpartition("\n")[0]
         example = f"\nFor example with\n{given}" * bool(given)
         return "\n".join([f"{filled} is not right: {message}", *hints, example]).strip()
 
     def solve(self, line: str) -> Scene:
-        """Check a line in this process: what it draws if it is right, or what is wrong with it."""
+        """Check a line in this process; return its scene if it is right, or an explanation."""
         line, names = line.strip(), dict[str, Callable[..., Value]]()
         if BLANK in line or not line:
             return Scene(f"Write something in place of {BLANK}.", passed=False)
@@ -219,26 +221,26 @@ def drawn(*codes: str) -> Scene:
 
 
 class Slip(Exception):  # noqa: N818
-    """What is wrong with a line, in place of an error."""
+    """A sentence that explains what is wrong with a line, instead of its error."""
 
-    __module__ = "builtins"  # or the name of this module would stand before the sentence
+    __module__ = "builtins"  # otherwise a traceback would print the module before the sentence
 
 
 def guarded(
     function: Callable[..., Value], line: str, says: tuple[tuple[str, str], ...], source: str
 ) -> Callable[..., Value]:
-    """Wrap what the laws ask: an error is told as the line's, and so is what does not end."""
+    """Wrap the function that laws call, so that errors and endless loops name the line."""
     seconds, lines = SECONDS, source.splitlines()
 
     def asked(*arguments: Value) -> Value:
         nonlocal seconds
         before = sys.gettrace()
-        # the second clock counts, and the first is fast
+        # the CPU clock decides, but it is slow to read, so the other is compared first
         end, cpu_end = time.monotonic() + seconds, time.process_time() + seconds
 
         def watch(frame: FrameType, event: str, _: object) -> Any:
             if not frame.f_code.co_filename.startswith("<cell"):
-                return None  # or all that it calls would be slow
+                return None  # tracing library functions would slow them down
             if time.monotonic() > end and time.process_time() > cpu_end:
                 raise TimeoutError(f"does not end: it was stopped after {SECONDS:g} seconds")
             frame.f_trace_opcodes = True  # `while True: pass` has no other events
@@ -255,9 +257,9 @@ def guarded(
                 if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
                     part = whole.encode()[frame.colno : frame.end_colno].decode()
                     said = f"`{part[-60:]}` raises {text}"
-            if isinstance(error, (TimeoutError, AssertionError)):  # the latter of a stub
+            if isinstance(error, (TimeoutError, AssertionError)):  # stubs raise AssertionError
                 said = str(error)
-                seconds *= isinstance(error, AssertionError)  # to wait once is enough
+                seconds *= isinstance(error, AssertionError)  # after a timeout, do not wait again
             why = (more for of, more in says if re.search(of, f"{line}\n{text}"))
             raise Slip(". ".join([said, *why])) from None
         finally:
@@ -268,40 +270,40 @@ def guarded(
 
 @cache
 def puzzles() -> tuple[Puzzle, ...]:
-    """List the puzzles, in their order.
+    """List the puzzles in their order.
 
     Returns
     -------
     tuple of Puzzle
-        Fifteen.
+        The fifteen puzzles.
 
     Examples
     --------
     >>> len(puzzles()), puzzles()[0].right
     (15, 'parameters = r * (d + k)')
     """
-    rows = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["puzzle"]
-    return tuple(read(number, **row) for number, row in enumerate(rows, start=1))
+    records = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["puzzle"]
+    return tuple(read(number, **record) for number, record in enumerate(records, start=1))
 
 
 def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Scene:
-    """Train a language model with a reader's fifteen lines, and let it write.
+    """Train a language model with a reader's fifteen lines, and generate text.
 
     Parameters
     ----------
     lines : mapping of str to str
-        By the puzzles' names; a puzzle that is left out has the line of ``mini.py``.
+        From the names of puzzles to lines; missing ones are taken from ``mini.py``.
     folder : path
-        To be written: the adapter, and ``card.svg``.
+        The folder to write the adapter and ``card.svg`` to.
     **settings : object
-        ``prompt``, what both texts begin with, and ``tokens`` of each; ``steps``, ``lr`` and
-        ``seed`` of the training; ``every``, to measure the loss on every so many of 78 pages;
-        ``show``, given a text for each step.
+        ``prompt`` and ``tokens``, the beginning and the length of both texts; ``steps``, ``lr`` and
+        ``seed`` of the training; ``every``, to measure the loss on every n-th of 78 pages;
+        ``show``, a function that is called with a text for each step.
 
     Returns
     -------
     Scene
-        Both texts and losses, and the loss of each step.
+        Texts and losses before and after training, and the loss of each step.
 
     Raises
     ------
@@ -321,7 +323,7 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
         code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
     usual = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["ending"]
     found = usual | {"show": str, "lines": lines, "folder": folder} | settings
-    with one_thread():  # matrices this small are multiplied no faster by two
+    with one_thread():  # a second thread does not speed up such small matrices
         problem = run_cell(code + stubs + found["code"], "cell 0", found)
     if problem:
         raise ValueError(f"the lines do not train a model: {problem}")
@@ -334,17 +336,17 @@ def puzzle(name: str) -> Puzzle:
     Parameters
     ----------
     name : str
-        Such as ``"parameters"``.
+        The name, such as ``"parameters"``.
 
     Returns
     -------
     Puzzle
-        Its ``solve`` checks a line.
+        The puzzle, whose ``solve`` checks a line.
 
     Raises
     ------
     ValueError
-        If there is none of that name.
+        If no puzzle has this name.
 
     Examples
     --------
@@ -356,11 +358,11 @@ def puzzle(name: str) -> Puzzle:
 
 
 def read(
-    number: int, law: str, laws: list[str], wrong: dict[str, tuple[str, int]], **row: Any
+    number: int, law: str, laws: list[str], wrong: dict[str, tuple[str, int]], **fields: Any
 ) -> Puzzle:
     known = tuple(Law(key, law.rstrip("."), 1, law_of(*key.split())) for key in laws)
-    row |= {"hints": tuple(row["hints"]), "says": tuple(row.get("says", {}).items())}
-    one = Puzzle(difficulty=1, minutes=4, cases=15, laws=known, number=number, law=law, **row)
+    fields |= {"hints": tuple(fields["hints"]), "says": tuple(fields.get("says", {}).items())}
+    one = Puzzle(difficulty=1, minutes=4, cases=15, laws=known, number=number, law=law, **fields)
     mistakes = (
         Mistake(name, one.hints[hint - 1], one.source(line)) for name, (line, hint) in wrong.items()
     )
@@ -368,7 +370,7 @@ def read(
 
 
 def puzzle_script() -> str:
-    """Write ``mini.py`` with its fifteen blanks, each below its title.
+    """Return the text of ``mini.py`` with fifteen blanks, each below its title.
 
     Returns
     -------
@@ -393,12 +395,12 @@ def puzzle_lines(script: str) -> dict[str, str]:
     Parameters
     ----------
     script : str
-        What `puzzle_script` has written, edited.
+        The text of `puzzle_script`, in which blanks may be filled in.
 
     Returns
     -------
     dict of str to str
-        By the puzzles' names; a puzzle whose title is gone is left out.
+        From the names of puzzles to lines, without puzzles whose title is missing.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Read the course from its files: all of its prose, and the points of each law."""
+"""Read the lessons and exercises from their data files."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Parameters
     ----------
     numbers : sequence of int
-        From 0.
+        The numbers of lessons, from 0.
 
     Returns
     -------
     list of Lesson
-        In the order of the course.
+        The lessons in the order of the course.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def exercise(name: str) -> Exercise:
     Parameters
     ----------
     name : str
-        Of a function.
+        The name of the function.
 
     Returns
     -------
     Exercise
-        Statement, stub, hints and check.
+        The exercise, with statement, stub, hints and laws.
 
     Raises
     ------
@@ -89,11 +89,11 @@ def exercise(name: str) -> Exercise:
 
 
 class Solution(str):
-    """Explain a solution in Markdown, to be read after an attempt: first why, then the code."""
+    """A solution in Markdown, to read after an attempt: first the reason, then the code."""
 
     @property
     def code(self) -> str:
-        """The function alone."""
+        """The code of the function."""
         return code_in(self)
 
     def __repr__(self) -> str:
@@ -103,26 +103,26 @@ class Solution(str):
 
 
 def solution(name: str) -> Solution:
-    """Explain how the exercise ``name`` can be solved, and why that is right.
+    """Explain how the exercise ``name`` can be solved, and why the solution is right.
 
     Parameters
     ----------
     name : str
-        Of a function.
+        The name of the exercise's function.
 
     Returns
     -------
     Solution
-        Shows itself as Markdown.
+        The explanation, which notebooks display as Markdown.
 
     Raises
     ------
     ValueError
-        If no exercise has that name, or this course leaves its solution out.
+        If no exercise has that name, or this copy of the course omits its solution.
 
     See Also
     --------
-    check : Check an attempt first.
+    check : Check an attempt, before reading the solution.
 
     Examples
     --------
@@ -140,19 +140,19 @@ def solution(name: str) -> Solution:
 def check(
     function: Callable[..., Value], *, rng: np.random.Generator | int | None = None
 ) -> Outcome:
-    """Try the laws of the exercise named like a student's function, on inputs from small to large.
+    """Check a student's function by the laws of its exercise, on inputs from small to large.
 
     Parameters
     ----------
     function : callable
-        Called as an exercise is.
+        The student's function, which has the name of an exercise.
     rng : Generator or int, optional
-        Draws different inputs from those that students see.
+        Random seed of other inputs than those that students see.
 
     Returns
     -------
     Outcome
-        Shows points, and each law that is broken with the smallest input found that breaks it.
+        The points, and each broken law with the smallest input found that breaks it.
 
     Raises
     ------
@@ -167,9 +167,9 @@ def check(
 
     Notes
     -----
-    The function runs unprotected in this process: fine for your own work, and in a browser. What it
-    prints is dropped: paste the input that is shown, and the call, to see it.
-    `lora_np.grading.grade` runs what others have written.
+    The function runs unprotected in this process, which is fine for your own work and in a browser;
+    use `lora_np.grading.grade` for the work of others. Its printed output is dropped: to see it,
+    paste the input that is shown, and the call.
 
     Examples
     --------
@@ -194,12 +194,12 @@ def other_seeds(rng: np.random.Generator | int) -> list[int]:
     Parameters
     ----------
     rng : Generator or int
-        Draws them; an int is also the first of the numbers.
+        A generator to draw from, or the first seed itself.
 
     Returns
     -------
     list of int
-        For `judge`.
+        Seeds for `judge`.
 
     Examples
     --------
@@ -217,10 +217,10 @@ def course() -> tuple[Lesson, ...]:
     table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
     project = table["project"]
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
-    rows = [*table["lesson"], project | {"closing": closing}]
+    records = [*table["lesson"], project | {"closing": closing}]
     return tuple(
-        Lesson(number, **row | {"exercises": tuple(map(read, row["exercises"]))})
-        for number, row in enumerate(rows)
+        Lesson(number, **record | {"exercises": tuple(map(read, record["exercises"]))})
+        for number, record in enumerate(records)
     )
 
 
@@ -266,20 +266,20 @@ def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def law_of(exercise: str, key: str) -> Check:
-    """Find ``exercise_key``, or the part of the exercise's own function that this key selects."""
+    """Find the check ``exercise_key``, or the check of the whole exercise with this key."""
     known = functions()
     alone: Check | None = known.get(f"{exercise}_{key}")
     return alone or partial(known[exercise], key=key)
 
 
 def code_in(markdown: str) -> str:
-    """Extract the last block of Python, without its fences."""
+    """Extract the last block of Python without its fences."""
     return str(re.findall(r"^```python\n(.*?)^```", markdown + "\n", re.M | re.S)[-1])
 
 
 @cache
 def functions() -> dict[str, Any]:
-    """Collect everything that the modules of ``checks`` define, by name."""
+    """Collect the functions of all modules of ``checks`` by name."""
     from lora_np.exercises.checks import build_a_lora, files, matrices, training
 
     return vars(build_a_lora) | vars(files) | vars(matrices) | vars(training)

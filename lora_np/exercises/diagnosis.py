@@ -1,4 +1,4 @@
-"""Compare answers with known mistakes, and find what an answer ignores."""
+"""Compare answers with known mistakes, and find the parameters that an answer ignores."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lora_np.exercises.regions import table
 from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
-Broken = Counterexample | None  # None where the law holds
-OFTEN = 5  # inputs needed as proof, and inputs of each region that a law must see
+Broken = Counterexample | None  # None if the law holds
+OFTEN = 5  # the inputs that prove a mistake, and the inputs of each region that a law must see
 
 
 def alike(a: Broken, b: Broken) -> bool:
-    """Return whether two answers are the same in what a law compares."""
+    """Tell whether two answers agree in the values that a law compares."""
     if a is None or b is None:
         return a is b
     if a.why.name != b.why.name:
@@ -28,7 +28,7 @@ def alike(a: Broken, b: Broken) -> bool:
 
 
 def replies_alike(a: Reply, b: Reply) -> bool:
-    """Return whether two calls returned the same value, or failed in the same way."""
+    """Tell whether two calls returned the same value, or failed in the same way."""
     if "value" in a and "value" in b:
         return values_alike(a["value"], b["value"])
     first, second = (str(reply.get("error", "")).partition(" (line")[0] for reply in (a, b))
@@ -41,7 +41,7 @@ def unused(
     solution: Callable[[Sequence[Value], Rules], Reply],
     asked: Callable[[], Iterator[Sequence[Value]]],
 ) -> str:
-    """Name the parameters that change what the solution returns, and never what the answer does."""
+    """Name the parameters that change the solution's result but never the answer's."""
     names = []
     for i, name in enumerate(parameters):
         changes = 0
@@ -60,7 +60,7 @@ def unused(
 
 @cache
 def usual(name: str) -> list[Mistake]:
-    """List the mistakes that any exercise allows: each changes what ``solution`` returns."""
+    """List mistakes that are possible in every exercise: each changes the solution's result."""
     head = f"def {name}(*given):\n    right = solution(*given)\n"
     return [
         Mistake(told, "", f"{head}    return {new}")
@@ -70,7 +70,7 @@ def usual(name: str) -> list[Mistake]:
 
 @cache
 def written(code: str, name: str, answer: str = "") -> Value:
-    """Run ``code``, and return what it calls ``name``; ``answer`` has its ``solution``."""
+    """Run ``code`` and return its function ``name``; it may call ``solution`` from ``answer``."""
     solution = written(answer, name) if answer else None
     names: dict[str, Value] = {"__name__": "submission", "solution": solution}
     exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)

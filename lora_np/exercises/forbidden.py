@@ -1,4 +1,4 @@
-"""Refuse library functions that an exercise forbids."""
+"""Stop calls of library functions that an exercise forbids."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from lora_np.exercises.values import Value
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath", "sys", "_thread")
-# these call a student's function
+# packages whose own code may run, because it calls a student's function
 OURS = ("lora_np.exercises", "lora_np.grading")
 
-# what an own algorithm never needs
+# packages that a student's own algorithm never needs
 LINEAR = "scipy.linalg scipy.sparse scipy.optimize sklearn sympy mpmath"
 
-# What an exercise forbids together; "lora_np.nn" forbids a package, another word a function.
+# Words that stand for several others. A word with the name of a library, such as "lora_np.nn",
+# forbids a package; any other word forbids a function.
 FAMILIES = {
     "SVD": f"svd svdvals truncated_svd svd_of_product low_rank_factors lstsq {LINEAR}",
     "eigenvectors": f"eig eigh eigvals eigvalsh {LINEAR}",
@@ -37,20 +38,20 @@ class Forbidden(Exception):  # noqa: N818
 
 
 class TooMuch(Forbidden):
-    """More was computed than the exercise asks for."""
+    """A call exceeded a limit on memory or steps."""
 
 
 class Rules(NamedTuple):
-    """Limit what a call may use.
+    """The functions, the memory and the steps that a call may use.
 
     Parameters
     ----------
     forbids : sequence of str
         Families, packages, or names of functions that must not run.
     within : int, optional
-        Bytes that may be allocated at a time.
+        The most bytes that may be allocated at the same time.
     steps : int, optional
-        Instructions that Python may take: what loops compute.
+        The most instructions that Python may execute, which limits loops.
 
     Examples
     --------
@@ -64,30 +65,30 @@ class Rules(NamedTuple):
 
 
 def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: Rules) -> Value:
-    """Call ``function(*arguments)``, unless it breaks one of the rules.
+    """Call ``function(*arguments)``, and raise an error if it breaks one of the rules.
 
-    Every call in Python is watched, so a function is refused under an alias, from a list, or called
-    by another function of its library; and at the end, if the exception was caught. This keeps a
-    student from handing in the library's answer. Threads, and calls that end the watch, are refused
-    too. Compiled functions are not seen, and neither is the code of a library under another name:
-    it does not stop malice.
+    The profiler sees every call in Python. So a forbidden function is recognised under an alias, in
+    a list, or when another function of its library calls it, and even if the student catches the
+    exception. This keeps students from handing in the library's answer. Threads, and calls that
+    would end the profiling, are forbidden too. Compiled functions, and copies of a library under
+    another name, are not seen: this does not stop malice.
 
     Parameters
     ----------
     function : callable
-        A student's.
+        The student's function.
     arguments : sequence
-        What to call it with.
+        The arguments of the call.
     rules : Rules
-        What must not run, and the limits.
+        The forbidden functions and the limits.
 
     Raises
     ------
     Forbidden
-        If a function ran that must not; `TooMuch` if a limit was passed.
+        If a forbidden function was called; `TooMuch` if a limit was exceeded.
     """
     forbids, within, steps = rules
-    # these would end the watch, or escape it
+    # these would end the profiling, or escape it
     unseen = "setprofile settrace start_new_thread start_joinable_thread"
     names = {word for rule in forbids for word in f"{FAMILIES.get(rule, rule)} {unseen}".split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
@@ -97,7 +98,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     def watch(frame: FrameType, event: str, called: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         if event == "c_call" and frame.f_globals is not globals():
-            module, name = f"{called.__module__}", called.__name__  # None for a method
+            module, name = f"{called.__module__}", called.__name__  # a method's module is None
         wanted = name in names or (module.startswith(packages) and name != "<module>")
         library = module.startswith(LIBRARIES) and not module.startswith(OURS)
         if "call" in event and wanted and library:
@@ -114,9 +115,9 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     if within is not None:
         tracemalloc.start()
         tracemalloc.reset_peak()
-        start = tracemalloc.get_traced_memory()[0]
+        allocated = tracemalloc.get_traced_memory()[0]
     collecting = gc.isenabled()
-    gc.disable()  # a generator of a library that is collected meanwhile would look like a call
+    gc.disable()  # collecting a library's generator would look like a call
     if names:
         sys.setprofile(watch)
     if steps is not None:
@@ -124,7 +125,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     try:
         value = function(*arguments)
     except BaseException:
-        if not refused:  # failures after a refusal do not matter
+        if not refused:  # an error after a forbidden call does not matter
             raise
     finally:
         sys.settrace(trace)
@@ -132,7 +133,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         if collecting:
             gc.enable()
         if within is not None:
-            taken["bytes of memory"] = tracemalloc.get_traced_memory()[1] - start
+            taken["bytes of memory"] = tracemalloc.get_traced_memory()[1] - allocated
             if not tracing:
                 tracemalloc.stop()
     if refused:

@@ -19,16 +19,16 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     Parameters
     ----------
     folder : Path
-        Created if it does not exist.
+        The folder to write to, which is created if it does not exist.
     numbers : sequence of int
-        Of lessons; all by default.
+        The numbers of the lessons; all by default.
 
     Returns
     -------
     written : list of Path
-        New files.
+        The new files.
     kept : list of Path
-        Existing files, which were kept.
+        The existing files, which were not changed.
 
     Raises
     ------
@@ -56,17 +56,17 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
 
 
 def notebook(lesson: Lesson) -> dict[str, Any]:
-    """Build a notebook with a stub and a check for each exercise, called by its name; hints unfold.
+    """Build a notebook with the statement, folded hints, a stub and a check of each exercise.
 
     Parameters
     ----------
     lesson : Lesson
-        Whose exercises to show.
+        The lesson whose exercises to show.
 
     Returns
     -------
     dict
-        In the notebook format, version 4.5: see `notebook_text`.
+        The notebook in the notebook format, version 4.5; `notebook_text` converts it to text.
 
     Examples
     --------
@@ -100,12 +100,12 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     Parameters
     ----------
     content : mapping
-        As `notebook` gives it.
+        The notebook, from `notebook`.
 
     Returns
     -------
     str
-        The same bytes each time.
+        JSON, which is the same for equal notebooks.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def code(name: str, text: str) -> dict[str, Any]:
 
 
 def script(lesson: Lesson) -> str:
-    """Convert the notebook to a script in percent format, without checks, its hints at the end."""
+    """Write a lesson as a script in percent format, without checks, with all hints at the end."""
     blocks = []
     for cell in notebook(lesson)["cells"]:
         text = "".join(cell["source"]).partition("\n\n<details>")[0].rstrip()
@@ -145,7 +145,7 @@ def script(lesson: Lesson) -> str:
 
 
 def opening(lesson: Lesson) -> str:
-    """Say what to do, and where it is explained, unless the course leaves its solutions out."""
+    """Write the opening: the task, and how to see solutions unless the course omits them."""
     explained = ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
     return (
         f"# Exercises: {lesson.title}\n\n{len(lesson.exercises)} functions to write,"
@@ -160,14 +160,14 @@ def opening(lesson: Lesson) -> str:
 
 
 def heading(exercise: Exercise, number: int) -> str:
-    """Write number, title, points and effort, as Markdown.
+    """Write the heading of an exercise in Markdown: number, title, points and effort.
 
     Parameters
     ----------
     exercise : Exercise
-        To be headed.
+        The exercise.
     number : int
-        Its place in the lesson, from 1.
+        Its number in the lesson, from 1.
 
     Returns
     -------

@@ -1,9 +1,8 @@
-"""Draw inputs of a law, small ones first, and shrink one that breaks it.
+"""Draw inputs of a law, small ones first, and shrink an input that breaks it.
 
-A law draws its inputs by name from a `Draw`, which remembers them. Handing remembered inputs that
-were made a little smaller to another `Draw` runs the same law again: whatever no longer fits its
-space is cut or filled up there, so that every input tried is one that the law could have drawn
-itself.
+A law draws its inputs by name from a `Draw`, which remembers them. To shrink an input, a remembered
+value is made a little smaller, and the same law runs again with another `Draw`. That `Draw` cuts or
+fills up values that no longer fit, so every input that is tried could have been drawn by the law.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ class Rejected(Exception):  # noqa: N818
 
 
 class Size(int):
-    """Name a whole number: an array of that size loses a row or column when the number shrinks."""
+    """A whole number with a name: when it shrinks, arrays of that size lose a row or column."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Remember one input as a law drew it."""
+    """One input that a law has drawn."""
 
     value: Any  # a whole number, or an array (without axes if it is one real number)
     simplest: float  # the value that shrinking moves it towards
-    axes: tuple[str, ...] = ()  # the names of an array's sizes, empty where a size has none
+    axes: tuple[str, ...] = ()  # the names of an array's sizes; empty for a size without a name
 
 
 Inputs = Mapping[str, Drawn]
@@ -47,7 +46,7 @@ Inputs = Mapping[str, Drawn]
 
 @dataclass(frozen=True)
 class Counterexample:
-    """Hold an input that breaks a law, why it does, and the last call."""
+    """An input that breaks a law, the reason, and the last call."""
 
     drawn: Inputs
     why: LawBroken
@@ -56,10 +55,9 @@ class Counterexample:
 
 @dataclass(eq=False)
 class Draw:
-    """Draw the inputs of one case, from the smallest only (``effort`` 0) to any (1).
+    """Draw the inputs of one case, from only the smallest (``effort`` 0) to any (1).
 
-    Inputs that are ``remembered`` are drawn again; one that is missing there becomes as simple as
-    it can be.
+    If inputs are ``remembered``, they are returned again; a missing one gets its simplest value.
     """
 
     rng: np.random.Generator
@@ -71,7 +69,7 @@ class Draw:
         """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
-            if reach > low + 6 and self.rng.random() < 0.5:  # small ones come in a wide range too
+            if reach > low + 6 and self.rng.random() < 0.5:  # small numbers stay frequent
                 reach = low + 3
             value = int(self.rng.integers(low, reach + 1))
         else:
@@ -88,11 +86,11 @@ class Draw:
         return [self.whole(name, low, high) for name in (names.split() if " " in names else names)]
 
     def pick(self, name: str, options: Sequence[T]) -> T:
-        """Pick one option: all are equally likely, the first counts as the simplest."""
+        """Pick one option; all are equally likely, and the first counts as the simplest."""
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
-        """Draw entries from ``low`` to ``high``: small whole numbers first, then any."""
+        """Draw an array of entries from ``low`` to ``high``: small whole numbers first."""
         simplest = float(min(max(0.0, low), high))
         if self.remembered is None:
             value = self.fresh(shape, low, high, simplest)
@@ -104,10 +102,10 @@ class Draw:
                 value[common] = np.clip(old[common], low, high)
         axes = tuple(getattr(size, "name", "") for size in shape)
         self.drawn[name] = Drawn(value, simplest, axes)
-        return value + 0.0  # copies, and turns -0.0 into 0.0
+        return value + 0.0  # a copy, in which -0.0 has become 0.0
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
-        """Draw a real number: a small whole one first."""
+        """Draw a real number: small whole numbers first, then any."""
         return float(self.array(name, low=low, high=high))
 
     def fresh(self, shape: Sequence[int], low: float, high: float, simplest: float) -> Array:
@@ -133,9 +131,9 @@ class Draw:
 def shrink(
     breaks: Callable[[Inputs], Counterexample | None], smallest: Counterexample, *, attempts: int
 ) -> Counterexample:
-    """Shrink an input that breaks a law, in at most so many attempts.
+    """Shrink an input that breaks a law, in a limited number of attempts.
 
-    ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
+    ``breaks`` runs the law on inputs, and returns the counterexample, or None if the law holds.
     """
     tried, least = steps(smallest.drawn), weight(smallest.drawn)
     while attempts and (smaller := next(tried, None)) is not None:
@@ -147,7 +145,7 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """Measure what shrinking reduces: sizes, then fractional, nonzero, large, negative entries."""
+    """Return what shrinking reduces: sizes, then fractional, nonzero, large, negative entries."""
     sizes, arrays = 0.0, [np.empty(0)]
     for one in drawn.values():
         if isinstance(one.value, int):

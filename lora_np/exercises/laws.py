@@ -1,4 +1,4 @@
-"""Assert what any right answer satisfies, with messages that say what came out."""
+"""Assert conditions that every right answer satisfies, with messages that show the difference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class LawBroken(AssertionError):  # noqa: N818
     Parameters
     ----------
     name : str
-        The law, as a sentence; empty inside a law, which does not need to say its name.
+        The law, as a sentence; empty if it is the law that is running.
     detail : str
-        What was found, and what would have been right.
+        The value that was found, and the right one.
     compared : Value
-        What the law looked at: the same for answers that differ in nothing that matters, such as
-        the signs of B and A. None stands for the whole reply.
+        The values that the law compares, which are the same for equivalent answers, such as B and A
+        with other signs. None stands for the whole reply.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def same(
 ) -> Array:
     """Require that ``answer``, called ``what``, equals ``right`` up to ``tolerance``.
 
-    Where ``right`` is zero, ``size`` says how large the numbers are that it comes from.
+    If ``right`` is zero or small, ``size`` is the size of the numbers that it is computed from.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def same(
 
 
 def apart(wanted: float, came: float) -> tuple[str, str]:
-    """Format both numbers with as many digits as it takes to tell one from the other.
+    """Format two numbers with as many digits as are needed to show that they differ.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def orthonormal(name: str, columns: Array) -> None:
 def at_most(
     what: str, number: float, least: float, *, size: float = 0.0, compared: Value = None
 ) -> None:
-    """Require that ``number`` is not above ``least``, up to rounding relative to ``size``.
+    """Require that ``number`` is at most ``least``, up to rounding relative to ``size``.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def at_most(
 
 
 def closest(what: str, M: Array, nearest: Array, rank: int, *, size: float = 0.0) -> None:
-    """Require the least distance of ``nearest`` from ``M`` for its rank (Eckart-Young).
+    """Require that ``nearest`` is as close to ``M`` as its rank allows (Eckart-Young).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Name the regions of inputs of which a law must have seen enough before an answer passes."""
+"""Define regions of inputs; a law must see some inputs of each before an answer passes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-Condition = Callable[..., bool | None]  # None if a region is not for arguments of this kind
+Condition = Callable[..., bool | None]  # returns None for arguments of another kind
 
 
 @cache
 def table(name: str) -> dict[str, dict[str, dict[str, str]]]:
-    """Read the file of data that has this name."""
+    """Read a data file by its name."""
     path = Path(__file__).parent / "data" / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
@@ -26,16 +26,16 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     Parameters
     ----------
     exercise : str
-        Its name, or the name of a puzzle.
+        The name of the exercise or puzzle.
     law : str
-        Its key.
+        The key of the law.
     parameters : tuple of str
-        Of the function.
+        The parameters of the exercise's function.
 
     Returns
     -------
     dict of str to callable
-        Whether the arguments of a call are in the region of this name.
+        From the name of a region to a function that tells whether arguments are in it.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     known = table("regions")
     if law not in known["searching"].get(exercise, {law: law}):
         return {}
-    rows = {
+    conditions = {
         f"{name}: {told}": f"(lambda x: {text} if {kind} else None)({name})"
         for name in parameters
         for kind, several in known["kinds"].items()
@@ -54,9 +54,9 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     }
     for of, several in known["of"].items():
         if of == exercise or {*of.split(", ")} <= {*parameters}:
-            rows |= several
+            conditions |= several
     return {
         told: eval(f"lambda {', '.join(parameters)}: {text}", {"np": np})
-        for told, text in rows.items()
+        for told, text in conditions.items()
         if told not in known["left_out"].get(exercise, {})
     }

@@ -19,9 +19,8 @@ from lora_np.exercises.values import Source, Value
 Reply = dict[str, Value]  # what `call` returns
 Exchange = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
 ANYTHING = Rules()
-HEADER = (
-    "import numpy as np\n\nimport lora_np as lnp\n"  # begins every script, notebook and solution
-)
+# the first lines of every script, notebook and solution
+HEADER = "import numpy as np\n\nimport lora_np as lnp\n"
 
 
 def run_cell(
@@ -30,23 +29,23 @@ def run_cell(
     names: dict[str, Any],
     reached: Callable[[int], None] = lambda line: None,
 ) -> str:
-    """Run a cell, which defines ``names``, and return what went wrong, or nothing.
+    """Run a cell of a submission, and return its error as text.
 
     Parameters
     ----------
     source : str or bytes
-        A submission's.
+        The code of the cell.
     title : str
-        In messages.
+        The name of the cell in messages.
     names : dict
-        Of the submission, from its earlier cells.
+        The variables of earlier cells, to which the cell adds its own.
     reached : callable, optional
-        Called with the line of each statement before it runs.
+        A function that is called with the line of each statement before it runs.
 
     Returns
     -------
     str
-        The last line of the error, and where it is in the cell.
+        The last line of the error, with the line in the cell; empty if there was none.
 
     Examples
     --------
@@ -60,13 +59,13 @@ def run_cell(
     try:
         try:
             parsed = ast.parse(source, f"<{title}>")
-        except IndentationError:  # perhaps tabs, below lines of the stub that spaces indent
+        except IndentationError:  # the student may use tabs where the stub uses spaces
             parsed = ast.parse(source.expandtabs(4), f"<{title}>")
         for statement in parsed.body:
             reached(statement.lineno)
             part = ast.Module([statement], [])
             code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)
-            flags |= code.co_flags & annotations.compiler_flag  # flags of `from __future__` imports
+            flags |= code.co_flags & annotations.compiler_flag  # keeps `from __future__` imports
             exec(code, names)
     except (Exception, SystemExit) as error:  # a submission must not end the grading
         return last_line(error)
@@ -76,24 +75,23 @@ def run_cell(
 def call(
     function: Callable[..., Value] | Value, arguments: Sequence[Value], rules: Rules = ANYTHING
 ) -> Reply:
-    """Call with copies: ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``.
-
-    ``"arguments"`` are the copies after the call (None for a function, which is made from its
-    ``Source``), so that it can be seen whether the function changes them.
+    """Call a student's function with copies of the arguments.
 
     Parameters
     ----------
     function : callable
-        A student's.
+        The student's function.
     arguments : sequence
-        Copied.
+        The arguments, which are copied.
     rules : Rules
-        What must not run, and how many bytes and instructions it may take.
+        The forbidden functions and the limits.
 
     Returns
     -------
     dict
-        Never an exception, except for Ctrl-C.
+        ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``; only Ctrl-C raises
+        an exception. ``"arguments"`` are the copies after the call, which show whether the function
+        changed them; None stands for a function, which is made from its ``Source``.
 
     Examples
     --------
@@ -122,7 +120,7 @@ def call(
 
 
 def unwritten(function: Callable[..., Value]) -> bool:
-    """Return whether a docstring is all that a function has, as in a stub.
+    """Tell whether a function has only a docstring, as a stub.
 
     Examples
     --------
@@ -131,7 +129,7 @@ def unwritten(function: Callable[..., Value]) -> bool:
     >>> unwritten(unwritten)
     False
     """
-    # what a submission calls __code__ may raise anything
+    # an object that is no function may have a __code__ that raises an error
     if not isinstance(function, FunctionType):
         return False
     code = function.__code__
@@ -139,12 +137,12 @@ def unwritten(function: Callable[..., Value]) -> bool:
 
 
 def stub() -> None:
-    """Show what an exercise hands out."""
+    """Serve as an example of an exercise's stub."""
     ...
 
 
 def last_line(error: BaseException) -> str:
-    """Say what went wrong and where: ``ValueError: shapes do not fit (line 3)``."""
+    """Describe an error and its line in the cell: ``ValueError: shapes do not fit (line 3)``."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
     if isinstance(error, SyntaxError) and str(error.filename).startswith("<cell "):
         return f"{text} (line {error.lineno})"
@@ -154,22 +152,21 @@ def last_line(error: BaseException) -> str:
     return text + place
 
 
-# Known mistakes: what each gives on an input that breaks a law, so that a check can name the one at
-# hand
+# Known mistakes, with which a check compares a wrong answer
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """Describe a known mistake, with the code that makes it.
+    """A known mistake, with code that makes it.
 
     Parameters
     ----------
     name : str
-        What it does, as in ``"without alpha / r"``.
+        A description of the mistake, such as ``"without alpha / r"``.
     hint : str
-        For those who have made it.
+        The hint to show to students who make it.
     code : str
-        All that defines the function.
+        Code that defines the wrong function.
     """
 
     name: str
@@ -178,7 +175,7 @@ class Mistake:
 
 
 def values_alike(a: Value, b: Value, tolerance: float = 1e-3, floor: float = 0.0) -> bool:
-    """Return whether two answers are equal up to rounding, relative to the size of all of ``b``.
+    """Tell whether two answers are equal up to rounding, relative to the largest entry of ``b``.
 
     Examples
     --------
@@ -192,7 +189,7 @@ def values_alike(a: Value, b: Value, tolerance: float = 1e-3, floor: float = 0.0
         x, y = np.asarray(a), np.asarray(b)
         if x.shape != y.shape or x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
             return x.shape == y.shape and bool((x == y).all())
-        # as np.allclose does, in a third of its time
+        # the same as np.allclose, in a third of the time
         x, y, finite = x.astype(float), y.astype(float), np.isfinite(y)
         sizes = np.abs(y)
         sizes += max(floor, sizes.max(where=finite, initial=0.0))

@@ -1,4 +1,4 @@
-"""Draw inputs that several laws use: matrices with a given spectrum, scales."""
+"""Draw inputs that several laws use, such as matrices with given singular values."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from lora_np.exercises.inputs import Draw, Size
 
 
 def scale(draw: Draw) -> float:
-    """Draw 1, or a scale as large or small as units of measurement may make numbers."""
+    """Draw 1, or a very small or large scale, as a change of units can make it."""
     return float(draw.pick("scale", (1.0, 1e-12, 1e12, 1e-3)))
 
 
 def rank_and_sides(draw: Draw, sides: str = "d k") -> list[Size]:
-    """Draw a rank r, then sides of at least r: it is often between 1 and the shortest side."""
+    """Draw a rank r, then sides of at least r, so that r is often strictly between its limits."""
     r = draw.whole("r", 1, 4)
     return [r, *(draw.whole(name, r, 6) for name in sides.split())]
 
 
 def terms(A: Array, B: Array) -> float:
-    """Bound the sums that ``A @ B`` may lose by cancelling."""
+    """Return the largest sum of absolute terms in ``A @ B``, before terms cancel."""
     return float((np.abs(A) @ np.abs(B)).max(initial=0.0))
 
 
@@ -36,15 +36,15 @@ def mirror(v: Array) -> Array:
     return np.eye(len(v)) - 2 * np.outer(v, v) / (v @ v or 1.0)
 
 
-def turned(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:
-    """Draw a d x k matrix with these singular values, and zeros after them."""
+def with_singular_values(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:
+    """Draw a d x k matrix with the singular values ``s``, followed by zeros."""
     s = np.asarray(s, dtype=np.float64)
     U, V = mirror(draw.array(f"left of {name}", d)), mirror(draw.array(f"right of {name}", k))
     return np.asarray((U[:, : len(s)] * s) @ V[: len(s)])
 
 
 def spectrum(draw: Draw, name: str, count: int, low: float = 0.3, high: float = 2.0) -> Array:
-    """Draw ``count`` singular values, largest first, at least ``low`` apart and above zero."""
+    """Draw ``count`` singular values, largest first; the last and all gaps are at least ``low``."""
     steps = draw.array(f"gaps of {name}", count, low=low, high=high)
     return np.cumsum(steps)[::-1].copy()
 

@@ -30,18 +30,18 @@ from lora_np.exercises.regions import regions, table
 from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
-# arguments, rules: see `call`
+# calls an answer with arguments under rules, as `call` does
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs that students see
-LARGEST = 200  # characters of a counterexample, and of what it says
-PATIENCE = 150  # draws in a row without one of them: what is still missing is left to other laws
-ATTEMPTS = 15  # at shrinking an input, per case; fewer if calls are slow
+LARGEST = 200  # the most characters of a counterexample, and of its message
+PATIENCE = 150  # draws in a row without an input of a missing region, after which a law gives up
+ATTEMPTS = 15  # attempts to shrink an input, for each case of the exercise
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
 GIVEN = "The statement's example holds"
-EXAMPLE = 5e-3  # tolerance relative to the largest number, which may be shown with two digits
+EXAMPLE = 5e-3  # the relative tolerance of examples, which may show only two digits
 LAWS = {  # laws that a failed call breaks, by the kind of error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
@@ -55,16 +55,16 @@ LAWS = {  # laws that a failed call breaks, by the kind of error
 
 @dataclass(frozen=True)
 class Law:
-    """State what a right answer satisfies on every input of a space.
+    """A condition that a right answer satisfies on every input that the law can draw.
 
     Parameters
     ----------
     slug : str
-        Its name in the exercise's file.
+        The key of the law in the exercise's file.
     name : str
-        The claim, as a sentence.
+        The condition, as a sentence.
     points : int
-        What an answer earns that satisfies it.
+        The points that it is worth.
     check : callable
         ``check(draw, answer)`` draws an input, passes it to the answer and raises ``LawBroken`` if
         the law fails.
@@ -78,41 +78,41 @@ class Law:
 
 @dataclass(frozen=True)
 class Exercise:
-    """Hold an exercise: statement, stub, hints, laws and solution.
+    """An exercise: statement, stub, hints, laws and solution.
 
     Parameters
     ----------
     name : str
-        The function's name, which no other exercise has.
+        The function's name, which is unique in the course.
     title : str
-        With a verb or a thing.
+        The title.
     difficulty : int
         From 1 (a line) to 3 (an algorithm).
     minutes : int
-        That it takes somebody who has read the lesson.
+        The usual time for somebody who has read the lesson.
     laws : tuple of Law
-        What is checked, each for its points.
+        The laws that are checked, each for its points.
     statement : str
-        Markdown, with an example in small whole numbers.
+        The task in Markdown, with an example in small whole numbers.
     stub : str
-        The function to fill in; its last line says ``...``.
+        The function to fill in; its last line is ``...``.
     hints : tuple of str
-        Three, from a nudge to nearly all.
+        Three hints, from a nudge to nearly everything.
     solution : str
-        Markdown: why, and the code; empty in a course that leaves it out.
+        The reason and the code in Markdown; empty in a course that omits it.
     forbids : tuple of str
-        Families of functions, or single ones, that must not run: see
+        Families of functions, or single ones, that must not run, as in
         ``lora_np.exercises.forbidden``.
     cases : int
-        On how many inputs each law is tried, before regions are looked for.
+        The number of inputs for each law, before inputs of missing regions are drawn.
     needs : tuple of str
-        Exercises whose answers this one uses: the steps before it in a project.
+        Exercises whose answers this one uses, as earlier steps of a project.
     example : str
         The statement's example, as a doctest whose outputs are numbers and arrays.
     mistakes : tuple of Mistake
-        What has been done wrong before, so that a check can name it.
+        Known mistakes, which a check can name.
     answer : str
-        The solution's code, with all that it needs; empty in a course that leaves it out.
+        The solution's code with everything that it needs; empty in a course that omits it.
     more : bool
         Whether it goes beyond the three hours of the path.
     """
@@ -148,29 +148,29 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, as in ``"easy, 5 minutes"``, and *more* if it is."""
+        """Difficulty and time, such as ``"easy, 5 minutes"``, and whether it is beyond the path."""
         effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
         return effort + ", more: beyond the path" * self.more
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Hold the exercises of a lesson, easy ones first.
+    """The exercises of a lesson, easy ones first.
 
     Parameters
     ----------
     number : int
-        Its place in the course, from 0.
+        The number of the lesson in the course, from 0.
     slug : str
         Its name in file names.
     title : str
-        As its notebook is headed.
+        The title of its notebook.
     group : str
-        ``"path"`` for what is read in order, else what it goes deeper into, such as ``"files"``.
+        ``"path"`` for lessons to read in order, otherwise a topic, such as ``"files"``.
     exercises : tuple of Exercise
-        At least one.
+        The exercises.
     closing : str
-        Markdown, and a block of code that uses all answers together: the end of a project.
+        The end of a project: Markdown, and a block of code that uses all answers together.
     """
 
     number: int
@@ -182,7 +182,7 @@ class Lesson:
 
     @property
     def stem(self) -> str:
-        """The name of its files, such as ``01-see-rank``."""
+        """The name of its files without an extension, such as ``01-see-rank``."""
         return f"{self.number:02d}-{self.slug}"
 
     @property
@@ -193,20 +193,21 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Say whether an answer satisfies one law.
+    """The result of one law.
 
     Parameters
     ----------
     law : str
-        Its key in the exercise.
+        The key of the law in the exercise.
     passed : bool
-        Whether it held on all inputs.
+        Whether the law holds on all inputs.
     message : str
-        The claim, what was wanted and what came; empty if it held.
+        The law, the right value and the answer's; empty if the law holds.
     call : str
-        Code that can be pasted: the smallest input found that breaks it, and the call.
+        Code to paste: the smallest input found that breaks the law, and the call.
     mistake : str
-        The known mistake that gives the same, as in ``"without alpha / r"``; empty if none does.
+        The known mistake that gives the same answer, such as ``"without alpha / r"``; empty if none
+        does.
     """
 
     law: str
@@ -218,14 +219,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold the result of a check.
+    """The result of a check.
 
     Parameters
     ----------
     exercise : Exercise
-        What was asked.
+        The exercise.
     verdicts : tuple of Verdict
-        One for each law, in order.
+        The result of each law, in order.
     """
 
     exercise: Exercise
@@ -233,7 +234,7 @@ class Outcome:
 
     @classmethod
     def failed(cls, exercise: Exercise, message: str) -> Outcome:
-        """Fail all laws for one reason, such as an answer that was not handed in."""
+        """Return an outcome that fails all laws for one reason, such as a missing answer."""
         return cls(exercise, tuple(Verdict(law.slug, False, message) for law in exercise.laws))
 
     @property
@@ -262,14 +263,14 @@ class Outcome:
         return list(by_message.values())
 
     def to_dict(self) -> dict[str, Json]:
-        """Convert to plain values, for JSON."""
+        """Convert the outcome to plain values for JSON."""
         points = {"points": self.points, "of": self.exercise.points}
         laws = [asdict(verdict) for verdict in self.verdicts]
         return {"exercise": self.exercise.name, "passed": self.passed, **points, "laws": laws}
 
     @property
     def explained(self) -> bool:
-        """Whether it passed, and there is a solution to read now."""
+        """Whether the answer passed and there is a solution to read."""
         return self.passed and bool(self.exercise.solution)
 
     def __repr__(self) -> str:
@@ -278,7 +279,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """The points and each broken law; nothing of the solution."""
+        """The points and each broken law, without a reference to the solution."""
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."
@@ -288,20 +289,19 @@ class Outcome:
 
 @dataclass
 class Answer:
-    """Wrap a student's function for a law: it returns plain values, or breaks the law."""
+    """A student's function as a law calls it: it returns plain values, or breaks the law."""
 
     exercise: Exercise
     caller: Caller
-    last: Exchange = ((), {})  # the last call, and the reply
-    wanted: Callable[[Sequence[Value]], bool] = (
-        lambda arguments: True  # tells whether a call is worth its time
-    )
-    named: bool = False  # its mistake, which one law is enough to tell
+    last: Exchange = ((), {})  # the arguments of the last call, and the reply
+    # tells whether a call with these arguments is needed
+    wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
+    named: bool = False  # whether a law has already named the answer's mistake
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
     ) -> Any:
-        """Call the function, in at most ``within`` bytes and ``steps`` of the interpreter."""
+        """Call the function with at most ``within`` bytes and ``steps`` instructions."""
         if not self.wanted(arguments):
             raise Rejected
         rules = Rules(self.exercise.forbids, within, steps)
@@ -319,7 +319,7 @@ class Answer:
             if "Tensor" in detail:
                 detail += "; lora_np.value(x) is the array of a Tensor"
             raise LawBroken("An answer is made of arrays and numbers", detail)
-        # Compared here: whatever the answer has done to its own process, it cannot reach this one.
+        # compared in this process, which the answer cannot reach
         kept: Any = reply["arguments"]
         pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
@@ -333,24 +333,24 @@ class Answer:
 def judge(
     exercise: Exercise, caller: Caller, seeds: Sequence[int], *, smallest: bool = True
 ) -> Outcome:
-    """Try each law on inputs from its space, small ones first, and shrink one that breaks it.
+    """Test each law on inputs from small to large, and shrink an input that breaks it.
 
     Parameters
     ----------
     exercise : Exercise
-        Whose laws are tried.
+        The exercise whose laws to test.
     caller : callable
-        ``caller(arguments, rules)`` calls the answer, here or in another process: see `call`.
+        ``caller(arguments, rules)`` calls the answer, here or in another process, as `call` does.
     seeds : sequence of int
         Seeds of the inputs.
     smallest : bool
-        Whether to look for the smallest input that breaks a law, and for a known mistake that does
-        so.
+        Whether to search for the smallest input that breaks a law, and for a known mistake that
+        gives the same answer.
 
     Returns
     -------
     Outcome
-        A verdict on each law.
+        The verdicts on all laws.
 
     Examples
     --------
@@ -363,7 +363,7 @@ def judge(
     """
     answer = Answer(exercise, caller)
     broken = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
-    # Only now: an answer whose time is up loses no points by the search for a small input.
+    # shrink only after all laws, so that a slow answer loses no points by the search
     pairs = zip(exercise.laws, broken, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
     if not any(broken) and (message := example_broken(answer)):
@@ -373,7 +373,7 @@ def judge(
 
 
 def arrays(value: Any) -> Value:
-    """Convert lists of numbers to arrays, wherever they are: examples compute with them."""
+    """Convert lists of numbers to arrays, also in tuples, because examples compute with them."""
     if isinstance(value, tuple):
         return tuple(map(arrays, value))
     try:
@@ -383,7 +383,7 @@ def arrays(value: Any) -> Value:
 
 
 def example_broken(answer: Answer) -> str:
-    """Say how an answer breaks the statement's example; empty if it does not."""
+    """Explain how an answer breaks the statement's example; return an empty text if it does not."""
     examples = doctest.DocTestParser().get_examples(answer.exercise.example)
     nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
     given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))
@@ -409,10 +409,10 @@ def example_broken(answer: Answer) -> str:
 
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexample | None:
-    """Find an input that breaks the law, small ones first; None if it holds on all.
+    """Find an input that breaks the law, small ones first; None if it holds on all inputs.
 
-    After so many cases the answer is asked only about inputs of a region of which the law has not
-    seen enough, until none is missing, or none has come for a long time.
+    After the exercise's number of cases, the answer is called only on inputs of regions of which
+    the law has not seen enough, until none is missing, or no such input was drawn for a long time.
     """
     one, rng = answer.exercise, np.random.default_rng(seed)
     known, missing = regions(one.name, law.slug, tuple(one.parameters)), dict[str, int]()
@@ -437,7 +437,7 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexampl
 
 
 def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest: bool) -> Verdict:
-    """Judge by the smallest input found that breaks the law in the same way."""
+    """Make a verdict from the smallest input found that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
     name = broken.why.name
@@ -447,7 +447,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # Excessive cost occurs on large inputs: only their entries are simplified.
+        # few attempts if the cost is too high, which only large inputs show
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
@@ -463,7 +463,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
 
 
 def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
-    """Name the mistake behind an answer that breaks a law, as is shown."""
+    """Return the mistake behind an answer that breaks a law, or None."""
     one = answer.exercise
     listed = table("diagnosis")["unproved"].get(f"{one.name} {law.slug}", ())
 
@@ -488,10 +488,10 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
 
 
 def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | None:
-    """Find the mistake that gives what the answer gives on all inputs that tell mistakes apart.
+    """Return the mistake that agrees with the answer on all inputs that distinguish mistakes.
 
-    On five of them or more a value breaks the law. That each other mistake, and each small change
-    of the solution, differs there on five or more has been tested, but for what is listed.
+    The answer must break the law by a value on at least five of them. Tests check that all other
+    mistakes, and small changes of the solution, differ on at least five, with listed exceptions.
     """
     one, values = answer.exercise, 0
     for i, (drawn, _) in enumerate(telling(one, law) if suspects else ()):
@@ -505,38 +505,38 @@ def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | N
 
 @cache
 def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
-    """Draw inputs that tell mistakes apart, from all regions, and what the law asks about each."""
+    """Draw inputs that distinguish mistakes from all regions, with the arguments of each call."""
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
-        draw.effort = 1.0  # mistakes are often the same on small inputs
+        draw.effort = 1.0  # different mistakes often agree on small inputs
         law.check(draw, answer)
         found[repr(encode(answer.last[0]))] = draw.drawn, answer.last[0]
 
-    # other inputs than those of a check
+    # a seed that no check uses
     first_broken(replace(law, check=check), by(one.answer, one), [1, one.laws.index(law)])
     return list(found.values())
 
 
 def by(code: str, one: Exercise) -> Answer:
-    """Wrap what ``code`` defines, without any rules."""
+    """Wrap the function that ``code`` defines, without rules."""
     return Answer(one, lambda arguments, _: call(written(code, one.name, one.answer), arguments))
 
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Tell how what ``code`` defines breaks the law on the telling input of this number."""
+    """Return how the function that ``code`` defines breaks the law on a telling input."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
     """Test the law on these inputs again."""
-    # no generator, which takes long to make: nothing is drawn
+    # nothing is drawn, so no generator is needed, which is slow to create
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
-    """Test the law on what is drawn; None if it holds."""
+    """Test the law on drawn inputs; return None if it holds."""
     try:
         law.check(draw, answer)
         return None
@@ -544,7 +544,7 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
         return None
     except LawBroken as broken:
         why = broken
-    # a law must not crash on an answer, but if one does, grading goes on
+    # laws should not crash on an answer, but if one does, the others must still run
     except Exception as error:
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
@@ -552,11 +552,11 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
 
 
 def local_caller(function: Callable[..., Value]) -> Caller:
-    """Call a function of this process, with the same kinds of values as from another process."""
+    """Wrap a function of this process so that values are encoded as between processes."""
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            # otherwise it would print for every input
+            # a function that prints would print for every input
             with contextlib.redirect_stdout(io.StringIO()):
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
@@ -566,16 +566,16 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
 
 def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
-    """Write the call as code that can be pasted: a line for each argument, then the call.
+    """Write a call as code to paste: a line for each argument, then the call.
 
-    The rare one that is too long to read is cut: the message says which entry differs.
+    Code that is too long to read is cut; the message says which entry differs.
     """
     lines = [lines_of(*pair) for pair in zip(exercise.parameters, arguments, strict=True)]
     return cut("\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"]))
 
 
 def cut(text: str) -> str:
-    """Cut a text to the length that people read.
+    """Cut a text to a length that people read.
 
     Examples
     --------
@@ -586,7 +586,7 @@ def cut(text: str) -> str:
 
 
 def lines_of(name: str, value: Value) -> str:
-    """Write code that gives ``value`` this name; of a large array only the entries that matter.
+    """Write code that assigns ``value`` to a name; of a large array, only its unusual entries.
 
     Examples
     --------
@@ -605,7 +605,7 @@ def lines_of(name: str, value: Value) -> str:
 
 
 def literal(value: Value) -> str:
-    """Write ``value`` as Python.
+    """Write ``value`` as a Python expression.
 
     Examples
     --------
@@ -622,7 +622,7 @@ def literal(value: Value) -> str:
 
 
 def array_literal(value: np.ndarray) -> str:
-    """Write an array as Python, short if all its entries are the same."""
+    """Write an array as a Python expression, which is short if all entries are equal."""
     if value.size == 0:
         return f"np.zeros({value.shape})"
     if value.size > 4 and (value == value.flat[0]).all():
@@ -632,19 +632,19 @@ def array_literal(value: np.ndarray) -> str:
 
 
 def plural(count: int, what: str) -> str:
-    """Write ``count`` and ``what``, with an s unless there is one.
+    """Write a count with its noun in singular or plural.
 
     Parameters
     ----------
     count : int
-        How many.
+        The number of things.
     what : str
-        A noun.
+        The noun in singular.
 
     Returns
     -------
     str
-        As in ``"2 points"``.
+        A text such as ``"2 points"``.
 
     Examples
     --------

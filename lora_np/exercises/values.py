@@ -1,4 +1,4 @@
-"""Encode the values allowed in an answer: numbers, text, arrays, lists, dicts; never a pickle."""
+"""Encode and decode the values of an answer without pickle: numbers, text, arrays, lists, dicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_np.checks import masked
 
-# an answer or an argument, and what JSON can hold
+# values of answers and arguments, and values of JSON
 Value: TypeAlias = (
     "int | float | str | np.ndarray | np.generic | Sequence[Value] | Mapping[str, Value] | None"
 )
@@ -20,7 +20,7 @@ Json: TypeAlias = "int | float | str | Sequence[Json] | Mapping[str, Json] | Non
 
 
 class WireError(ValueError):
-    """A received value is not a message, or a value cannot be sent.
+    """A value cannot be encoded, or a document was not written by `encode`.
 
     Examples
     --------
@@ -32,7 +32,7 @@ class WireError(ValueError):
 
 
 class Source(str):
-    """Hold the code of a function that an answer is given, until `call` makes it.
+    """The code of a function that is an argument; `call` evaluates it.
 
     Examples
     --------
@@ -50,17 +50,17 @@ def encode(thing: Value) -> Json:
     Parameters
     ----------
     thing : Value
-        An answer, or arguments.
+        An answer, or the arguments of a call.
 
     Returns
     -------
     Json
-        For ``json.dumps``.
+        A document for ``json.dumps``.
 
     Raises
     ------
     WireError
-        If it holds something else than numbers, text, arrays, lists, tuples and dicts.
+        If the value contains anything but numbers, text, arrays, lists, tuples and dicts.
 
     Examples
     --------
@@ -89,33 +89,33 @@ def encode(thing: Value) -> Json:
     )
 
 
-# The limits of an answer. Each number is checked before memory is allocated for it: NumPy pads text
-# to the longest, and a few digits can ask for any size.
+# The limits of an answer. Each is checked before memory is allocated, because a short document can
+# declare an array of any size.
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
 def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
-    """Decode what `encode` has written.
+    """Decode a document that `encode` has written.
 
     Parameters
     ----------
     document : Json
-        As ``json.loads`` gives it.
+        The document, from ``json.loads``.
     depth : int
-        In how many lists it is.
+        The number of lists that contain it.
     trusted : bool
-        Whether it may hold long text and the code of functions: never if a submission wrote it.
+        Whether it may contain long text and the code of functions; never if a submission wrote it.
 
     Returns
     -------
     Value
-        What was encoded.
+        The value that was encoded.
 
     Raises
     ------
     WireError
-        If it is not what `encode` writes, or too large: more than 32 axes, text of more than 10,000
-        characters, or lists in lists deeper than 100.
+        If the document is not one of `encode`, or too large: more than 32 axes, text of more than
+        10,000 characters, or more than 100 nested lists.
 
     Examples
     --------
@@ -142,8 +142,7 @@ def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
 
 
 def array_of(kind: str, shape: list[int], content: str) -> np.ndarray | np.generic:
-    # Not left to NumPy, which makes structures of any size from text, and passes that text to
-    # Python.
+    # checked here, because np.dtype makes structures of any size from a text that Python parses
     numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
     sizes = len(shape) <= AXES and all(type(n) is int and 0 <= n < ITEMS for n in shape)
     if not (numeric and sizes):

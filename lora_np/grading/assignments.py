@@ -1,4 +1,4 @@
-"""Write a course for nbgrader: students' notebooks, marked and with solutions."""
+"""Write a course for nbgrader: notebooks with solutions and hidden tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
 
-# draws the questions of the hidden tests; `exercises grade --seed 20000` asks the same
+# the seed of the hidden tests' questions, which `exercises grade --seed 20000` asks too
 HIDDEN = 20_000
 DOTS = "    ...\n"  # the last line of a stub
 CONFIG = f'''\
@@ -30,16 +30,16 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     Parameters
     ----------
     folder : Path
-        Created if it does not exist.
+        The folder to write to, which is created if it does not exist.
     numbers : sequence of int
-        Of lessons; all by default.
+        The numbers of the lessons; all by default.
 
     Returns
     -------
     written : list of Path
-        New files.
+        The new files.
     kept : list of Path
-        Files that existed.
+        The existing files, which were not changed.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
 
 
 def teacher_notebook(lesson: Lesson) -> str:
-    """Add solutions and hidden tests to the students' notebook, marked for nbgrader."""
+    """Add solutions and hidden tests to a lesson's notebook, with nbgrader's marks."""
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:
@@ -73,9 +73,9 @@ def teacher_notebook(lesson: Lesson) -> str:
         if exercise.stub.endswith(DOTS):
             body = code.partition("\n")[2]
             answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
-        else:  # several definitions: the solution's come after those that students fill in
+        else:  # a stub of several definitions stays whole, and the solution follows it
             answered = f"\n\n### BEGIN SOLUTION\n{code}### END SOLUTION"
-        # The printed text is the feedback; the last value is the points.
+        # nbgrader takes the printed text as feedback, and the last value as points
         hidden = f"""
 ### BEGIN HIDDEN TESTS
 outcome = exercises.check({name}, rng={HIDDEN})
@@ -93,7 +93,7 @@ outcome.points
 def marks_of(
     name: str, *, solution: bool = False, points: int | None = None
 ) -> dict[str, str | int]:
-    """Build nbgrader's metadata of a cell that a student fills in or that is worth points."""
+    """Build nbgrader's metadata for a cell that students fill in, or that is worth points."""
     graded = points is not None
     marks = {"grade": graded, "locked": graded, "solution": solution, "task": False}
     earned = {} if points is None else {"points": points}

@@ -1,4 +1,4 @@
-"""Talk to another Python process by messages with deadlines; the process surely ends."""
+"""Exchange messages with another Python process under deadlines; the process always ends."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from lora_np.exercises import Value
 from lora_np.grading.wire import LARGE, receive, send
 
 TICK = 0.05  # seconds between checks of the clock
-STARTING = 60.0  # seconds for Python and NumPy, on a slow and busy machine
-PRINTED = 2_000  # characters of its output to keep
+STARTING = 60.0  # seconds to start Python and NumPy on a slow and busy machine
+PRINTED = 2_000  # characters of the process's output to keep
 CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.{} import main; main()"
 
 
 class Ended(Exception):  # noqa: N818
-    """The process is gone; the message says why."""
+    """The process has ended; the message says why."""
 
 
 class Channel:
-    """Run ``main`` of a module here in a process in an empty folder; `kill` ends it.
+    """Run a module's ``main`` in another process with an empty folder, until `kill` ends it.
 
-    Messages are read when they are waited for, so a process that floods its pipe is stopped by the
-    pipe; a watch kills it at its deadline, so no read or write here can hang. Its output is read,
-    and dropped beyond the first 2,000 characters.
+    Messages are read only on request, so the pipe stops a process that writes too many. A thread
+    kills the process at its deadline, so that no read or write can hang. Of the process's output,
+    the first 2,000 characters are kept.
     """
 
     def __init__(self, module: str, environment: Callable[[Path], Mapping[str, str]]) -> None:
@@ -56,7 +56,7 @@ class Channel:
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
-        self.deadline = inf  # deadline of the message that is awaited
+        self.deadline = inf  # the deadline of the awaited message
         self.late = False
         self.threads = [Thread(target=work, daemon=True) for work in (self.watch, self.listen)]
         for thread in self.threads:
@@ -74,20 +74,20 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Count seconds, without those in which the process waited for a processor (Linux)."""
+        """Return the seconds so far, except (on Linux) those spent waiting for a processor."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text("ascii").split()
             self.kept_waiting = int(waited) / 1e9
         return time.monotonic() - self.kept_waiting
 
     def message(self, deadline: float, request: Value = None) -> dict[str, Any]:
-        """Send ``request`` and wait for the next message until ``deadline``, as of `clock`.
+        """Send ``request`` and wait for the next message until `clock` reaches ``deadline``.
 
-        Raises `Ended` if no dict arrives in time.
+        Raise `Ended` if no dict arrives in time.
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # Not even messages that are already there once the time is over: they may never end.
+        # after the deadline, ignore even messages that have arrived, as there may be endless ones
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:
@@ -105,17 +105,17 @@ class Channel:
         )
 
     def kill(self) -> None:
-        """End the whole group, and clear its folder."""
+        """End the process with all others of its group, and delete its folder."""
         if self.over.is_set():
             return
         self.over.set()
         self.kill_group()
         for thread in self.threads:
             thread.join(timeout=1.0)
-        self.process.wait()  # only now, when no other thread can send a signal to its number
+        self.process.wait()  # frees the process's number, so no thread may send signals to it now
         with contextlib.suppress(OSError), self.process:  # the context closes its pipes
             pass
-        # the folder may be as deep as the disk allows
+        # the process may have made folders that are too deep to delete
         with contextlib.suppress(RecursionError, OSError):
             self.place.cleanup()
 
@@ -128,6 +128,6 @@ class Channel:
 
 
 def import_path() -> list[str]:
-    """List the paths of NumPy and this package, for a process that does not search for them."""
+    """List the folders of NumPy and this package, for a process with an isolated import path."""
     files = [Path(np.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
     return list(dict.fromkeys(str(package.parent) for package in files))

@@ -1,4 +1,4 @@
-"""Run a submission and answer calls; the other process decides what is right."""
+"""Run a submission and answer calls in a confined process; another process grades the answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests, trusted=True)
     take_standard_streams()
-    # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
+    # make the check cells of a notebook do nothing; setattr, because mypy knows check's type
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
-        # imported while matplotlib may still write its list of fonts
+        # import it now, while it can still write its list of fonts
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")
@@ -55,7 +55,7 @@ def answer(request: Any, names: dict[str, Any], replies: BinaryIO) -> None:
 
 
 def take_standard_streams() -> None:
-    """Empty standard input, and send standard output to standard error."""
+    """Replace standard input by an empty one, and send standard output to standard error."""
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.dup2(2, 1)

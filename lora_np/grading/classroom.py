@@ -1,4 +1,4 @@
-"""Grade a folder of submissions: new inputs, and a process for each submission."""
+"""Grade a folder of submissions on new inputs, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from lora_np.grading.submissions import Report, kind, printable, text_of
 from lora_np.table import Cell, Table
 from lora_np.work import parallel_map
 
-DEEPEST = 10  # folders in folders of one student
-MOST = 100  # files of one student
+DEEPEST = 10  # the most nested folders of one student
+MOST = 100  # the most files of one student
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
-Row = dict[str, str]  # a row of a roster
+Record = dict[str, str]  # a student in a roster, from columns to values
 
 
 @dataclass(frozen=True)
 class Grades:
-    """Hold the points of a class.
+    """The grades of a class.
 
     Attributes
     ----------
     lessons : tuple of Lesson
-        What was graded.
+        The graded lessons.
     rng : int
-        The seed of the questions; the same number gives the same grades.
+        The random seed of the questions; the same seed gives the same grades.
     reports : dict of str to list of Report
-        For each student, one for each file.
+        The reports on each student's files.
     roster : sequence of dict
-        A row for each student of the class, by column; empty if there is none.
+        The students of the class, from columns to values; empty without a roster.
     """
 
     lessons: tuple[Lesson, ...]
     rng: int
     reports: Mapping[str, list[Report]]
-    roster: Sequence[Row] = ()
+    roster: Sequence[Record] = ()
 
     @property
     def exercises(self) -> list[Exercise]:
@@ -65,7 +65,7 @@ class Grades:
 
     @property
     def missing(self) -> dict[str, str]:
-        """Limits that could not be enforced on this computer, and why."""
+        """The limits that could not be enforced on this computer, and why."""
         return {
             k: v
             for files in self.reports.values()
@@ -74,7 +74,7 @@ class Grades:
         }
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
-        """Return the student's best answer, if it is in several files."""
+        """Return the student's best answer to an exercise in any file."""
         files = self.reports[student]
         answers = [file.outcomes[exercise.name] for file in files if exercise.name in file.outcomes]
         if answers:
@@ -87,9 +87,9 @@ class Grades:
         return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
-        """Return ``"absent"``, ``"unreadable"``, ``"does not parse"``, or nothing.
+        """Return ``"absent"``, ``"unreadable"``, ``"does not parse"``, or an empty text.
 
-        ``"partly unreadable"`` if the student has other files, whose points count.
+        Return ``"partly unreadable"`` if the student has other files, whose points count.
         """
         files = self.reports[student]
         unreadable = [file.unreadable for file in files]
@@ -105,23 +105,23 @@ class Grades:
         return sum(outcome.points for outcome in self.outcomes(student))
 
     def total(self, student: str) -> Cell:
-        """Return the points, or nothing for a student none of whose files could be read."""
+        """Return the points, or an empty text if none of the student's files could be read."""
         return "" if self.state(student) in {"absent", "unreadable"} else self.points(student)
 
     @property
     def table(self) -> Table:
-        """A row for each student; as notes what was hard, missing limits, and files not graded."""
-        rows = [(one, self.total(one), self.maximum, self.state(one)) for one in self.reports]
+        """The points of each student; the notes list hard exercises, missing limits, failures."""
+        lines = [(one, self.total(one), self.maximum, self.state(one)) for one in self.reports]
         notes = [
             f"Questions drawn with seed {self.rng}: the same number asks them again.",
             *self.hard(),
             *(f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()),
             *(f"{file}: {why}" for file, why in self.failures.items()),
         ]
-        return Table(["student", "points", "of", "state"], rows, notes=notes)
+        return Table(["student", "points", "of", "state"], lines, notes=notes)
 
     def hard(self) -> list[str]:
-        """Name the exercises that fewer than half of the students solved, if there are any."""
+        """List a sentence on the exercises that fewer than half of the students solved, if any."""
         class_size, hard = len(self.reports), []
         for exercise in self.exercises:
             solved = sum(self.outcome(student, exercise).passed for student in self.reports)
@@ -132,25 +132,25 @@ class Grades:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Files that could not be graded completely, by student and name, and why."""
+        """The files that could not be graded completely, by student and name, and why."""
         files = [(student, file) for student, several in self.reports.items() for file in several]
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
-        """Write a row for each student and a column for each exercise, then the sum."""
-        rows: list[list[Cell]] = []
+        """Write CSV with a line for each student, and columns for each exercise and the sum."""
+        lines: list[list[Cell]] = []
         for student in self.reports:
             outcomes = self.outcomes(student)
             earned = [
                 "" if one.message.startswith(("Not handed in", "Not readable")) else one.points
                 for one in outcomes
             ]
-            rows.append([harmless(student), *earned, self.total(student), self.maximum])
+            lines.append([harmless(student), *earned, self.total(student), self.maximum])
         columns = ["student", *(exercise.name for exercise in self.exercises), "points", "of"]
-        return Table(columns, rows).to_csv()
+        return Table(columns, lines).to_csv()
 
     def feedback(self, student: str) -> str:
-        """Write a student's feedback as Markdown: points, and the broken law for each loss."""
+        """Write a student's feedback in Markdown: the points, and each broken law."""
         lines = [f"# {student}: {self.points(student)} of {plural(self.maximum, 'point')}", ""]
         for lesson in self.lessons:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
@@ -165,7 +165,7 @@ class Grades:
         return "\n".join(lines).rstrip() + "\n"
 
     def write(self, path: Path, column: str = "lora-np") -> list[Path]:
-        """Write grades, feedback, broken laws and, with a roster, a gradebook."""
+        """Write grades, feedback, broken laws and, with a roster, a gradebook; list the files."""
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
@@ -193,40 +193,40 @@ def grade(
 ) -> Grades:
     """Grade all submissions in ``folder``: a file or a folder of files for each student.
 
-    Three processes share the work: this one holds names and grades; a judge for each file decodes
-    and checks the answers; the file's code runs in a process without rights. Whatever happens to
-    the second and third costs only that file's points.
+    Three processes share the work: this one collects names and grades; a judge for each file
+    decodes and checks the answers; and the file's code runs in a process without rights. If the
+    second or third process fails, only that file loses points.
 
     Parameters
     ----------
     folder : Path
-        ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the
-        student's name.
+        The folder with files or folders that have the students' names, such as ``alice.py``,
+        ``bob.ipynb`` or ``carol/01-see-rank.ipynb``.
     numbers : sequence of int
-        The lessons to grade; by default those for which somebody has handed something in.
+        The lessons to grade; by default all lessons to which there is an answer.
     only : sequence of str
-        Names of exercises, for a part of the lessons.
+        The names of exercises, to grade a part of the lessons.
     roster : Path, optional
-        The class, as a CSV that a gradebook exports, with the names of students' files or folders
-        in its first column: students without a file are graded as absent.
+        The class, as a CSV file that a gradebook exports, with the names of students' files or
+        folders in its first column: students without a file are graded as absent.
     rng : Generator or int, optional
-        Draws the questions; by default, new ones each time.
+        Random seed of the questions; by default a new one each time.
     limits : Limits, optional
-        For each submission.
+        The limits of each submission.
     jobs : int, optional
-        How many submissions run at the same time; by default as many as there are processors.
+        The number of submissions to run at the same time; by default the number of processors.
     progress : bool
         Show a progress bar in a terminal.
 
     Returns
     -------
     Grades
-        To be shown, and written with `Grades.write`.
+        The grades, which print as a table; `Grades.write` writes files.
 
     Raises
     ------
     ValueError
-        If there are no submissions, or none answers any exercise and no lesson is named.
+        If there are no submissions, or none answers an exercise and no lesson is given.
     OSError
         If no process can be started.
 
@@ -247,7 +247,7 @@ def grade(
     students = {name: list(map(look_at, paths)) for name, paths in submissions_in(folder).items()}
     known = read_roster(roster) if roster else []
     students = by_roster(known, students)
-    try:  # Whatever fails from here on is the fault of one file.
+    try:  # test that processes can be started, so that a later failure is the fault of one file
         with Sandbox([], replace(limits, total_seconds=STARTING)):
             pass
     except Ended as ended:
@@ -283,20 +283,19 @@ def grade(
 
 
 def check_out(path: Path, submissions: Path) -> None:
-    """Refuse an output path that would overwrite a file.
+    """Raise an error for an output path that must not be written to.
 
     Parameters
     ----------
     path : Path
-        Where the table of grades is to be written; one that `Grades.write` has written may be
-        replaced.
+        The path for the table of grades; a table that `Grades.write` has written may be replaced.
     submissions : Path
         The folder that is graded.
 
     Raises
     ------
     ValueError
-        If it is a directory, is among the submissions, or is a file of another kind.
+        If the path is a directory, is among the submissions, or is a file of another kind.
 
     Examples
     --------
@@ -318,7 +317,7 @@ def check_out(path: Path, submissions: Path) -> None:
 
 
 def is_table_of_grades(path: Path) -> bool:
-    """Return whether it begins as `Grades.to_csv` does."""
+    """Tell whether a file has the columns of `Grades.to_csv`."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -327,7 +326,7 @@ def is_table_of_grades(path: Path) -> bool:
 
 
 def submissions_in(folder: Path) -> dict[str, list[Path]]:
-    """List the files of each student; links are not followed, since they may lead anywhere."""
+    """List the files of each student, without links, because they may lead anywhere."""
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder of submissions")
     students: dict[str, list[Path]] = {}
@@ -352,16 +351,16 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
 
 
 def readable_name(name: str) -> str:
-    """Decode the name of a file as text, for any bytes."""
+    """Convert the name of a file, which may consist of any bytes, to printable text."""
     return printable(os.fsencode(name).decode("utf-8", "backslashreplace")).replace("\n", " ")
 
 
 @dataclass(frozen=True)
 class HandedIn:
-    """Describe a file to the supervisor, which reads its text once and only searches it."""
+    """A submitted file; the supervisor only searches its text."""
 
     path: Path
-    answers: Collection[str] = ()  # names of exercises that it seems to define
+    answers: Collection[str] = ()  # the names of exercises that it seems to answer
     failure: str = ""
 
 
@@ -378,7 +377,7 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List notebooks and scripts in a student's folder, or else all files; at most one too many."""
+    """List notebooks and scripts in a student's folder, or else all files, up to a limit."""
     files: list[Path] = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
@@ -389,7 +388,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
-    """List the lessons that anybody has an answer to."""
+    """List the lessons to which there is an answer."""
     answered = {name for files in students.values() for file in files for name in file.answers}
     answered_lessons = [
         lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)
@@ -402,7 +401,7 @@ def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]
 
 
 def quoted(text: str) -> str:
-    """Quote text as a block of code: what a submission prints is never read as Markdown."""
+    """Quote text as a block of code, so that a submission's output is never read as Markdown."""
     return "\n".join(f"    {line}" for line in printable(text).splitlines()) + "\n"
 
 
@@ -413,21 +412,21 @@ def harmless(text: str) -> str:
 
 
 def file_name(student: str) -> str:
-    """Name a student's feedback as every file system accepts it."""
+    """Return a name for a student's feedback that every file system accepts."""
     if len(student.encode()) <= 200 and "/" not in student and "\\" not in student:
         return f"{student}.md"
     clean = re.sub(r"[/\\]", "_", student).encode()[:150].decode("utf-8", "ignore")
     return f"{clean}-{hashlib.sha256(student.encode()).hexdigest()[:12]}.md"
 
 
-# The class as a gradebook knows it: who is absent, points to hand back, and what to teach again
+# Rosters and gradebooks: absent students, points to import, and laws to teach again
 
 
-def read_roster(path: Path) -> list[Row]:
-    """Read the students of a class from the CSV that a gradebook exports.
+def read_roster(path: Path) -> list[Record]:
+    """Read the students of a class from the CSV file that a gradebook exports.
 
-    The first column has the names of students' files or folders; the others, such as Moodle's
-    ``Email address`` or Canvas's ``ID``, are handed back as they are.
+    The first column has the names of students' files or folders; other columns, such as Moodle's
+    ``Email address`` or Canvas's ``ID``, are written back unchanged.
 
     Examples
     --------
@@ -440,29 +439,29 @@ def read_roster(path: Path) -> list[Row]:
     """
     lines = StringIO(text_of(path))
     try:
-        rows = [row for row in csv.DictReader(lines, strict=True) if any(row.values())]
+        records = [one for one in csv.DictReader(lines, strict=True) if any(one.values())]
     except csv.Error as error:
         raise ValueError(f"{path} is not a roster in CSV: {error}") from None
-    if not rows or any(None in row or None in row.values() for row in rows):
+    if not records or any(None in one or None in one.values() for one in records):
         raise ValueError(f"{path} must have a line of headings, and as many fields in each line")
-    (name, count), *_ = Counter(map(name_in, rows)).most_common(1)
+    (name, count), *_ = Counter(map(name_in, records)).most_common(1)
     if count > 1:
         raise ValueError(f"{path} names {name!r} twice")
-    return rows
+    return records
 
 
-def name_in(row: Row) -> str:
+def name_in(record: Record) -> str:
     """Return the student's name, which is in the first column."""
-    return next(iter(row.values()))
+    return next(iter(record.values()))
 
 
 def by_roster(
-    rows: Sequence[Row], handed_in: Mapping[str, list[HandedIn]]
+    records: Sequence[Record], handed_in: Mapping[str, list[HandedIn]]
 ) -> dict[str, list[HandedIn]]:
-    """Assign files to the students of a roster, then list students whom it does not name.
+    """Assign files to the students of a roster, then to students whom the roster does not name.
 
-    A folder is a student's if it has the name, or begins with it and an underscore, as downloads
-    from Moodle and Canvas do.
+    A folder belongs to a student if its name is the student's, or begins with it and an underscore,
+    as in downloads from Moodle and Canvas.
 
     Examples
     --------
@@ -471,14 +470,14 @@ def by_roster(
     """
     left = dict(handed_in)
     result: dict[str, list[HandedIn]] = {}
-    for row in rows:
-        name = name_in(row)
+    for record in records:
+        name = name_in(record)
         own = [folder for folder in left if folder == name or folder.startswith(f"{name}_")]
         result[name] = [one for folder in own for one in left.pop(folder)]
     return result | left
 
 
-def gradebook(rows: Sequence[Row], points: Mapping[str, Cell], column: str) -> Table:
+def gradebook(records: Sequence[Record], points: Mapping[str, Cell], column: str) -> Table:
     """Add a column of points to the roster, for import into Moodle and Canvas.
 
     Examples
@@ -488,12 +487,12 @@ def gradebook(rows: Sequence[Row], points: Mapping[str, Cell], column: str) -> T
     Ada,17,4
     <BLANKLINE>
     """
-    body: list[list[Cell]] = [[*row.values(), points[name_in(row)]] for row in rows]
-    return Table([*rows[0], column], body)
+    lines: list[list[Cell]] = [[*one.values(), points[name_in(one)]] for one in records]
+    return Table([*records[0], column], lines)
 
 
 def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
-    """Select the exercises of these names in each lesson; all of them if none is named."""
+    """Select exercises by name in each lesson; all of them if no name is given."""
     known = [one.name for lesson in lessons for one in lesson.exercises]
     wanted = {choice("exercise", name, known) for name in names} or set(known)
     pairs = [
@@ -508,12 +507,12 @@ def broken_laws(outcomes: Sequence[Outcome]) -> Table:
     Parameters
     ----------
     outcomes : sequence of Outcome
-        Of all students and exercises; those that were not handed in count as nothing.
+        The outcomes of all students and exercises; missing answers are not counted.
 
     Returns
     -------
     Table
-        A row for each law and mistake; no mistake where none that is known gives the same.
+        The laws and known mistakes; the mistake is empty if no known one gives the answer.
     """
     broken = [
         (outcome.exercise.name, law.name, verdict.mistake)
@@ -521,6 +520,6 @@ def broken_laws(outcomes: Sequence[Outcome]) -> Table:
         for law, verdict in zip(outcome.exercise.laws, outcome.verdicts, strict=True)
         if not verdict.passed and not verdict.message.startswith("Not ")
     ]
-    rows = [(*what, count) for what, count in Counter(broken).most_common()]
-    rows.sort(key=lambda row: not row[2])  # what names no mistake comes last
-    return Table(["exercise", "law", "known mistake", "students"], rows)
+    lines = [(*what, count) for what, count in Counter(broken).most_common()]
+    lines.sort(key=lambda line: not line[2])  # unknown mistakes come last
+    return Table(["exercise", "law", "known mistake", "students"], lines)

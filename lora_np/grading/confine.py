@@ -1,10 +1,9 @@
-"""Limit what a submission may use, before its process runs any of its code.
+"""Limit the resources of a process before it runs a submission.
 
-Nothing is taken on trust: each limit is tested once it is set, and `confine` returns those that do
-not hold. Resource limits work on every POSIX system; with them no file can be written at all. On
-Linux, Landlock (kernel 5.13) confines what can be read, and seccomp allows a list of system calls
-that reach nothing outside the process. If the grader runs as root, the process becomes the user
-nobody, since limits do not hold for root.
+Each limit is tested after it is set, and `confine` returns those that do not hold. Resource limits
+work on every POSIX system, and prevent writing files. On Linux, Landlock (kernel 5.13) limits which
+files can be read, and seccomp allows only system calls that reach nothing outside the process. If
+the grader runs as root, the process becomes the user nobody, because root can exceed limits.
 
 References
 ----------
@@ -37,25 +36,25 @@ SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")  # folders of shared libra
 
 @dataclass(frozen=True)
 class Limits:
-    """Limit what one submission may use. It may not write any file.
+    """The limits of one submission, which may not write any file.
 
     Parameters
     ----------
     seconds : float
-        For each call of a function, and for each cell as the file is run; at most a day.
+        The seconds for each cell and each call of a function; at most a day.
     memory : int
-        Bytes beyond those that Python and the library take.
+        The bytes in addition to those of Python and the library.
     total_seconds : float
-        For the whole file; at most a week.
+        The seconds for the whole file; at most a week.
     student_seconds : float
-        For all files of one student; at most a week.
+        The seconds for all files of one student; at most a week.
 
     Raises
     ------
     TypeError
-        If one is not a number.
+        If a limit is not a number.
     ValueError
-        If one is not above 0, or is more than any computer has.
+        If a limit is not above 0, or larger than allowed.
 
     Examples
     --------
@@ -79,15 +78,16 @@ USUAL = Limits()
 
 
 def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
-    """Put the limits on this process, for good, and return those that do not hold, and why.
+    """Set limits on this process permanently; return those that do not hold, and why.
 
     Parameters
     ----------
     limits : Limits
+        The limits to set.
     secret : str
         A file that must not be readable afterwards.
     parent : int
-        The process that this one must not outlive.
+        The number of the process that this one must not outlive.
     """
     reasons: dict[str, str] = {}
     system: list[tuple[str, Callable[[], None]]] = [
@@ -97,7 +97,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        ("parent", lambda: die_with(parent)),  # after the change of user, which would undo it
+        ("parent", lambda: die_with(parent)),  # a change of the user would undo it
         ("calls", seccomp),
     ]
     for name, put in system:
@@ -112,7 +112,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit, and yield those that did not hold, with the step to set them."""
+    """Try to exceed each limit; yield those that did not hold, and the step that sets them."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
@@ -142,19 +142,19 @@ def start_a_process() -> None:
 
 
 def signal_the_parent() -> None:
-    if os.name == "posix":  # elsewhere a signal of 0 is not a test but Ctrl-C
+    if os.name == "posix":  # on Windows, signal 0 is Ctrl-C, and not a test
         os.kill(os.getppid(), 0)
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, for whatever reason."""
+    """Ask the kernel to end this process when its parent ends for any reason."""
     prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         raise SystemExit("the grader has ended")
 
 
 def become_nobody(*, may_read: bool) -> None:
-    """Give up root; ``may_read`` keeps the right to read a Python in root's folders."""
+    """Give up root's rights; ``may_read`` keeps the right to read Python from root's folders."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
@@ -169,7 +169,7 @@ def become_nobody(*, may_read: bool) -> None:
 
 
 def address_space(beyond: int) -> int:
-    """Add ``beyond`` to the bytes that Python and the library take so far, if that is known."""
+    """Add ``beyond`` to the bytes that the process uses now, if these are known."""
     used = sys.platform == "linux" and int(Path("/proc/self/statm").read_text().split()[0])
     return used * mmap.PAGESIZE + beyond
 
@@ -180,39 +180,34 @@ def limit_resources(limits: Limits) -> None:
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_AS: address_space(limits.memory),
-        resource.RLIMIT_FSIZE: 0,  # pipes are not files: it can still answer and print
+        resource.RLIMIT_FSIZE: 0,  # does not limit pipes, so the process can answer and print
         resource.RLIMIT_NOFILE: 64,
-        # no process or thread beyond this one, so nothing can leave its group
+        # no other process or thread, so that killing the group ends everything
         resource.RLIMIT_NPROC: 0,
-        resource.RLIMIT_CPU: 1 + int(limits.total_seconds),  # in case the grader itself is gone
+        resource.RLIMIT_CPU: 1 + int(limits.total_seconds),  # in case the grader has ended
     }
     lower(wanted, hard=True)
 
 
 def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
-    """Set resource limits, as far as they are lower than what holds already."""
+    """Set resource limits, except where the present ones are lower."""
     import resource
 
     for kind, most in wanted.items():
         _, ceiling = resource.getrlimit(kind)
         least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
-        # macOS refuses some: `broken` finds out which matter
+        # macOS rejects some; `broken` finds out whether the limits hold
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
-# Landlock: only single entries can be read, and nothing can be written.
+# Landlock: only listed files and folders can be read, and nothing can be written.
 
-ALL_RIGHTS = (
-    (1, 13),
-    (2, 14),
-    (3, 15),
-    (5, 16),
-)  # the version that introduced each number of rights
+ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # versions, and their numbers of rights
 READ = 0b1101  # execute, read file, read folder
-LIST = 0b1000  # read folder: the names of its files
+LIST = 0b1000  # read folder, that is list its files
 READ_AND_WRITE = 0b110  # rights to read and write a file
-ON_A_FILE = 0b1100000000000111  # the rights that a file, not a folder, can have
+ON_A_FILE = 0b1100000000000111  # the rights that apply to files
 SCOPED = 0b11  # abstract sockets, signals
 
 
@@ -237,7 +232,8 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
     os.close(folder)
 
 
-# What a submission may import, and what that loads, by the first part of a file's name.
+# Packages that a submission may import, and packages that these load, by the first part of a file's
+# name.
 PACKAGES = {
     "numpy", "scipy", "scikit_learn", "sklearn", "joblib", "threadpoolctl", "narwhals", "sympy",
     "mpmath", "pandas", "pytz", "tzdata", "matplotlib", "mpl_toolkits", "pylab", "contourpy",
@@ -247,9 +243,10 @@ PACKAGES = {
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """List single entries: of the standard library, of packages, and shared libraries.
+    """Yield the paths that a submission may read, and the rights on them.
 
-    Never a folder that packages are installed in as a whole: it may hold another copy of the laws.
+    These are single entries of the standard library and of packages, and shared libraries. A whole
+    folder of installed packages is never among them, as it may contain a copy of the laws.
     """
     yield from (
         (Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom")
@@ -261,7 +258,7 @@ def readable() -> Iterator[tuple[Path, int]]:
     modules = {*sys.stdlib_module_names, "__pycache__"}
     for place in {*standard, *(f"{folder}/lib-dynload" for folder in standard)}:
         yield from entries(place, lambda name: name in modules or name.startswith("_sysconfigdata"))
-    # the folder of NumPy may have any name
+    # NumPy may be installed in a folder of any name
     for place in {*sys.path, paths["purelib"], paths["platlib"], str(Path(np.__file__).parents[1])}:
         if place not in standard:
             yield from entries(place, lambda name: name.partition("-")[0] in PACKAGES)
@@ -275,7 +272,7 @@ def readable() -> Iterator[tuple[Path, int]]:
 
 
 def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, int]]:
-    """List the entries of a folder whose names, up to the first dot, are wanted."""
+    """Yield the entries of a folder whose names, up to the first dot, are wanted."""
     folder = Path(place).resolve()
     if not place or not folder.is_dir():
         return
@@ -286,7 +283,7 @@ def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, i
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """List ``path`` without what is hidden: a right on a folder holds for all below it."""
+    """Yield ``path`` except for hidden parts, because a right on a folder includes all below it."""
     if path in hidden:
         return
     below = [place for place in hidden if place.is_relative_to(path)]
@@ -296,12 +293,12 @@ def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
             yield from around(entry, hidden)
 
 
-# Seccomp: a filter in the kernel that answers every system call that is not listed with "not
-# permitted". The calls listed read (Landlock says which files), compute, wait, or ask about the
-# process itself. So no process or thread, no signal to others, no socket, no shared memory or
-# queue, and no change of modes, owners or times.
+# Seccomp: a filter in the kernel that rejects every system call that is not listed. The listed
+# calls read (files that Landlock allows), compute, wait, or ask about the process itself. So the
+# process cannot start a process or thread, send signals to others, open a socket, use shared memory
+# or queues, or change modes, owners or times.
 
-ALLOWED = {  # by name: numbers on x86_64 and aarch64, -1 where a machine has no such call
+ALLOWED = {  # numbers on x86_64 and aarch64; -1 if a machine has no such call
     "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1),
     "fstat": (5, 80),
     "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226),
@@ -328,17 +325,17 @@ ALLOWED = {  # by name: numbers on x86_64 and aarch64, -1 where a machine has no
     283),
     "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
-# the number of its architecture, its column in the table, its fcntl, tgkill and prlimit64
+# number of the architecture, column in the table, numbers of fcntl, tgkill and prlimit64
 MACHINES = {
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-# to copy a descriptor, and to get and set flags; none that sends signals
+# operations that copy a descriptor or get and set flags; others could send signals
 FCNTL = (0, 1, 2, 3, 4, 1030)
-TO_THE_END = -1  # a jump to the line that allows
+TO_THE_END = -1  # a jump to the last line, which allows the call
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
-ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
+ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # REFUSE sets errno to EPERM
 
 
 def seccomp() -> None:
@@ -353,13 +350,13 @@ def seccomp() -> None:
 
 
 def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
-    """List (operation, jump if true, jump if false, value); jumps count from the next line."""
+    """Build the filter: (operation, jump if true, jump if false, value) for each line."""
     architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     by_argument = {
         fcntl: (SECOND, FCNTL),
-        tgkill: (FIRST, (pid,)),  # a signal to itself, as abort sends it
-        prlimit: (FIRST, (0,)),  # its own limits only
+        tgkill: (FIRST, (pid,)),  # signals to itself, which abort needs
+        prlimit: (FIRST, (0,)),  # only its own limits
     }
     lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]
     lines += [(LOAD, 0, 0, NUMBER), *((EQUAL, TO_THE_END, 0, number) for number in numbers)]
@@ -384,7 +381,7 @@ def prctl(option: int, *arguments: int) -> None:
 
 
 def syscall(number: int, *arguments: int | bytes | None) -> int:
-    # Whole numbers as longs: a variadic function does not say how wide its arguments are.
+    # pass integers as longs, because a variadic function does not declare their width
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return checked(linux().syscall(ctypes.c_long(number), *values))
 

@@ -1,8 +1,8 @@
-"""Judge one submission in a process that may fail without harm to the grades of others.
+"""Judge one submission in a separate process, whose failure does not affect other grades.
 
-It runs the submission in another process (`Sandbox`), asks the questions, and reports. It is our
-code, but what it decodes and compares comes from a stranger: so it limits its own memory, its time
-is limited, and it ends when the supervisor ends.
+This process runs the submission in yet another one (`Sandbox`), checks its answers, and reports.
+Its code is trusted, but the values that it decodes and compares are not. So it limits its own
+memory, its time is limited, and it ends when the supervisor ends.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from lora_np.grading.confine import Limits, address_space, die_with, lower
 from lora_np.grading.submissions import Report, check_file, printable
 from lora_np.grading.wire import LARGE, receive, send
 
-MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take
-SLACK = 4  # multiple of a file's time limit, by the clock
+MEMORY = 1024 * 2**20  # bytes in addition to those of Python and the library
+SLACK = 4  # how many times a file's time limit a judge may run, by the clock
 
 
 def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: Limits) -> Report:
-    """Judge one file in a separate process; if that fails, the report says why."""
+    """Judge one file in a separate process, and return a report, even if the process fails."""
     began = time.monotonic()
     order: Value = {
         "path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid(),
@@ -35,7 +35,7 @@ def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: L
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
-            # By the clock, where the processes of the file may have to wait for others.
+            # the limit is generous, because the file's processes may wait for a processor
             report = channel.message(
                 channel.clock() + SLACK * limits.total_seconds + STARTING, order
             )
@@ -52,7 +52,7 @@ def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: L
 
 
 def main() -> None:
-    """Receive what to judge, judge it, and report."""
+    """Receive an order, judge the file, and send the report."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     order = receive(requests, trusted=True)
@@ -62,14 +62,14 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        # Soft limits only: a submission's process sets limits that are lower, and hard.
+        # soft limits, because the submission's process inherits them and sets lower hard ones
         cpu = int(SLACK * limits.total_seconds + STARTING)
         lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
     path = Path(order["path"])
     exercises = [exercise(name) for name in order["exercises"]]
     try:
         report = check_file(path, exercises, seeds=order["seeds"], limits=limits)
-    except (OSError, ValueError) as error:  # neither a notebook nor a script, or not text
+    except (OSError, ValueError) as error:  # the file is not a notebook or script, or not text
         failure = printable(str(error).replace(str(path), path.name))
         report = Report(path, {}, failure=failure, unreadable=True)
     fields = {

@@ -1,7 +1,7 @@
-"""Run a submission in a separate process, which can be questioned but never trusted.
+"""Run a submission in a separate process that answers calls but is never trusted.
 
-The process can neither start another nor write a file. Only arrays, numbers and text come out of
-it, and only as answers: nothing that it writes is taken as a verdict.
+The process can neither start another one nor write a file. It returns only arrays, numbers and
+text, and only as answers, which are graded elsewhere.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
-DROPPED = 5  # cells that hang or end the process; after more, nothing later is run
+DROPPED = 5  # after so many cells that hang or end the process, later cells do not run
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 class Sandbox:
-    """Call the functions of a submission; if a call ends the process, the next restarts it.
+    """Call the functions of a submission; if a call ends the process, the next call restarts it.
 
     Parameters
     ----------
     cells : sequence of str
-        Its source. A cell that ends the process, or hangs, is cut before that statement.
+        The cells of the submission. A cell that ends the process, or hangs, is cut before that
+        statement.
     limits : Limits
+        The limits of the process.
 
     Attributes
     ----------
     problems : dict of int to str
-        What went wrong in which cell.
+        From the number of a cell to its error.
     missing : dict of str to str
-        Limits that do not hold here, and why.
+        Limits that could not be enforced, and why.
     printed : str
-        The beginning of what it has printed.
+        The beginning of the submission's output.
     left : float
-        Seconds that are left for the file.
+        The seconds that are left for the file.
     """
 
     def __init__(self, cells: Sequence[str], limits: Limits = USUAL) -> None:
@@ -69,11 +71,11 @@ class Sandbox:
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
-        """Set the deadline on the process's clock, never beyond the time left for the file."""
+        """Return a deadline on the process's clock, at most the time left for the file."""
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:
-        """Wait for the next message, which counts towards the file's time."""
+        """Wait for the next message; the time counts towards the file's limit."""
         began = process.clock()
         try:
             return process.message(deadline, request)
@@ -81,16 +83,15 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Channel:
-        """Return the process, started if there is none; a cell that ends it is dropped."""
+        """Return the process, starting it if necessary; a cell that ends it is cut."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(
                     f"the whole file took longer than {self.limits.total_seconds:g} seconds"
                 )
             self.process = process = Channel("child", environment)
-            secret = Path(
-                process.place.name, "secret"
-            )  # outside the process's folder, since it must not be readable
+            # a file outside the process's folder, to test that it cannot be read
+            secret = Path(process.place.name, "secret")
             secret.touch(mode=0o644)
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
             settings: Value = {
@@ -103,7 +104,7 @@ class Sandbox:
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
-            # the running cell's number, line and deadline
+            # number, line and deadline of the running cell
             current, line, deadline = 0, 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:
@@ -123,7 +124,7 @@ class Sandbox:
         return self.process
 
     def cut(self, number: int, line: int) -> None:
-        """Keep what a cell does before ``line``; after too many cuts, only the cells before it."""
+        """Cut a cell before ``line``; after too many cuts, drop this cell and all later ones."""
         self.cuts += 1
         if self.cuts > DROPPED:
             self.cells = {n: cell for n, cell in self.cells.items() if n < number}
@@ -138,7 +139,7 @@ class Sandbox:
         *,
         seconds: float = inf,
     ) -> Reply:
-        """Call a function with `lora_np.exercises.call` in the other process."""
+        """Call a function by `lora_np.exercises.call` in the other process."""
         seconds = min(seconds, self.limits.seconds)
         self.calls += 1
         request: Value = {
@@ -150,7 +151,7 @@ class Sandbox:
             process = self.running()
             deadline = self.deadline(process, seconds)
             message = self.message(process, deadline, request)
-            # written by an earlier call, which has its own verdict
+            # skip messages that an earlier call has written
             while message.get("to") != self.calls:
                 message = self.message(process, deadline)
             return message
@@ -160,7 +161,7 @@ class Sandbox:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Build an environment without the teacher's variables, for one thread."""
+    """Build environment variables for one thread, without those of the teacher."""
     kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     own = {"HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8", "MPLBACKEND": "Agg"}
     return kept | own | {f"{library}_NUM_THREADS": "1" for library in THREADS}

@@ -1,4 +1,4 @@
-"""Split a student's notebook or script into cells of Python, and check its answers."""
+"""Check the answers in a student's notebook or script."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
-LARGEST = 20 * 2**20  # bytes of a file
-# lines of a script up to which an error's line is that of the file, not of its part
+LARGEST = 20 * 2**20  # the most bytes of a file
+# in scripts up to this number of lines, errors give the line in the file instead of in the cell
 NUMBERED = 5_000
-CELLS = 1_000  # most cells of code in a file
-PROBLEMS = 50  # cells whose problems are shown
-LONGEST = 2_000  # characters of one message to a student
+CELLS = 1_000  # the most cells of code in a file
+PROBLEMS = 50  # the most cells whose problems are shown
+LONGEST = 2_000  # the most characters of one message to a student
 UNPRINTABLE = (
     r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-PATIENCE = 3  # an exercise may take this many times as long as one call
+PATIENCE = 3  # the time limit of an exercise, in time limits of one call
 
 
 @dataclass(frozen=True)
 class Report:
-    """Hold the result for one file.
+    """The result of checking one file.
 
     Parameters
     ----------
     path : Path
         The file.
     outcomes : dict of str to Outcome
-        By the exercises' names.
+        From the names of exercises to outcomes.
     problems : list of str
-        What went wrong while the file was run, cell by cell.
+        The errors while the cells of the file ran.
     missing : dict of str to str
         Limits that could not be enforced, and why.
     printed : str
-        The beginning of what it has printed.
+        The beginning of the file's output.
     failure : str
-        Why the file could not be judged, or not to its end; empty if it could.
+        The reason if the file could not be judged completely; otherwise empty.
     seconds : float
-        How long its process ran.
+        The time that its process ran.
     unreadable : bool
-        Whether the file could not even be read.
+        Whether the file could not be read.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class Report:
         return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
 
     def to_dict(self) -> dict[str, Value]:
-        """Convert to plain values, for JSON."""
+        """Convert the report to plain values for JSON."""
         return {
             "file": printable(str(self.path)),
             "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
@@ -113,27 +113,27 @@ def check_file(
     path : Path
         A ``.py`` or ``.ipynb`` file.
     exercises : sequence of Exercise, optional
-        By default all whose function the file defines.
+        The exercises to check; by default all whose function the file defines.
     seeds : sequence of int
-        What the inputs are drawn from; by default those that students see.
+        Random seeds of the inputs; by default the seeds of the inputs that students see.
     limits : Limits, optional
-        By default those that `Limits` has.
+        The limits of the process; by default those of `Limits`.
 
     Returns
     -------
     Report
-        Points and messages, and what could not be enforced.
+        The points and messages, and the limits that could not be enforced.
 
     Raises
     ------
     ValueError
-        If the file is neither, or has an answer to no exercise.
+        If the file is neither a notebook nor a script, or answers no exercise.
     OSError
         If the file cannot be read.
 
     See Also
     --------
-    grade : Check what a whole class has handed in.
+    grade : Grade the submissions of a whole class.
     lora_np.exercises.check : Check one function, in this process.
 
     Examples
@@ -151,21 +151,21 @@ def check_file(
         raise ValueError(
             f"{path} defines no function that an exercise asks for: see lora-np exercises list"
         )
-    return checked(path, cells, exercises, seeds, limits)
+    return report_on(path, cells, exercises, seeds, limits)
 
 
 def check_puzzles(path: Path) -> dict[str, tuple[str, Outcome]]:
-    r"""Check the lines that a script of puzzles has by now, in a separate process.
+    r"""Check the lines that are filled in in a script of puzzles, in a separate process.
 
     Parameters
     ----------
     path : Path
-        Written by `puzzle_script`, and edited.
+        The script, which `puzzle_script` has written and a reader has edited.
 
     Returns
     -------
     dict of str to tuple
-        The line and its outcome, by the names of the puzzles that are not blank.
+        From the name of each puzzle that is filled in to its line and the outcome.
 
     Raises
     ------
@@ -187,11 +187,11 @@ def check_puzzles(path: Path) -> dict[str, tuple[str, Outcome]]:
         raise ValueError(f"{path} has no line such as '# Puzzle 1: ...': name another file")
     written = [one for one in puzzles() if BLANK not in lines.get(one.name, BLANK)]
     cells = [one.cell(lines[one.name]) for one in written]
-    outcomes = checked(path, cells, written, SEEDS, USUAL).outcomes if written else {}
+    outcomes = report_on(path, cells, written, SEEDS, USUAL).outcomes if written else {}
     return {name: (lines[name], outcome) for name, outcome in outcomes.items()}
 
 
-def checked(
+def report_on(
     path: Path,
     cells: Sequence[str],
     exercises: Sequence[Exercise],
@@ -215,7 +215,7 @@ def checked(
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """Make the texts of an outcome safe to read, whatever the submission puts into them."""
+    """Shorten the texts of an outcome, and remove control characters of the submission."""
     safe = (
         replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts
     )
@@ -223,7 +223,7 @@ def bounded(outcome: Outcome) -> Outcome:
 
 
 def printable(text: str) -> str:
-    """Replace control characters in ``text``, and shorten it to 2,000 characters."""
+    """Replace control characters in a text, and shorten it to 2,000 characters."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 4]} ..."
     return re.sub(UNPRINTABLE, " ", text)
@@ -252,7 +252,7 @@ def defined_in(cells: Sequence[str]) -> list[Exercise]:
 
 
 def kind(path: Path) -> str:
-    """Return ``".py"`` or ``".ipynb"``, also where a browser has added ``.txt``, or nothing.
+    """Return ``".py"`` or ``".ipynb"``, even if a browser added ``.txt``; otherwise an empty text.
 
     Examples
     --------
@@ -264,7 +264,7 @@ def kind(path: Path) -> str:
 
 
 def text_of(path: Path) -> str:
-    """Read what a person handed in, in whichever encoding.
+    """Read a submitted file in any common encoding.
 
     Raises
     ------
@@ -282,7 +282,7 @@ def text_of(path: Path) -> str:
 def cells_of(path: Path) -> list[str]:
     """Split a notebook, or a script at each ``# %%``, into cells of code.
 
-    Lines for IPython alone (``%magic``, ``!command``) are left out.
+    Lines that only IPython understands (``%magic``, ``!command``) are left out.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def cells_of(path: Path) -> list[str]:
         raise ValueError(f"{path} has {full:,} cells of code, and may have {CELLS:,}")
     if kind(path) == ".py" and text.count("\n") <= NUMBERED:
         starts = accumulate((cell.count("\n") for cell in cells[:-1]), initial=0)
-        cells = ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]
+        cells = ["\n" * before + cell for before, cell in zip(starts, cells, strict=True)]
     return [
         re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) if cell.strip() else "" for cell in cells
     ]

@@ -1,4 +1,4 @@
-"""Exchange messages with a submission: lines of JSON, never a pickle.
+"""Exchange messages with a submission as lines of JSON, because unpickling could run its code.
 
 Whatever the other side writes, reading it yields arrays, numbers, strings, lists and dicts, or a
 `WireError`.
@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from lora_np.exercises import Value, WireError, decode, encode
 
-# bytes of a message, which takes up to sixty times as much memory once it is read
+# the most bytes of a message, which takes up to sixty times as much memory when it is decoded
 LIMIT = 8 * 2**20
-LARGE = 2**30  # bytes of a message that the grader wrote
+LARGE = 2**30  # the most bytes of a message from the grader
 
 
 def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:
@@ -23,7 +23,10 @@ def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:
 
 
 def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
-    """Read one message, or raise EOFError; a ``trusted`` one may be large and hold functions."""
+    """Read one message; a ``trusted`` one may be large and contain functions.
+
+    Raise EOFError if the other side has closed the pipe.
+    """
     limit = LARGE if trusted else LIMIT
     line = stream.readline(limit + 1)
     if len(line) > limit:

@@ -1,5 +1,6 @@
-"""Bytes on disk: safetensors, GGUF, bitsandbytes, JSON, directories of them. It knows nothing of
-models.
+"""Read and write bytes on disk: safetensors, GGUF, bitsandbytes, JSON, and directories of them.
+
+This package knows nothing of models.
 """
 
 from lora_np.lazy import on_demand

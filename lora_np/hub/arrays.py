@@ -1,4 +1,4 @@
-"""NumPy's files, .npy and .npz, read within a budget: regular files, numbers only, no pickles."""
+"""Read NumPy's .npy and .npz files safely: regular files of numbers, no pickles, bounded memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lora_np.checks import Array, StrPath, matrix
 from lora_np.files import errors_at, open_regular
 from lora_np.hub import safetensors
 
-UNPACKED = 64 * 2**20  # bytes that a small compressed file may unpack to,
-UNPACKED_RATIO = 20  # and how many times its own size a larger one
-NUMBERS = "biufc"  # kinds of dtype
-# What NumPy and zipfile raise on damaged bytes.
+UNPACKED = 64 * 2**20  # any compressed file may unpack to this many bytes,
+UNPACKED_RATIO = 20  # and a larger one to this many times its size
+NUMBERS = "biufc"  # the kinds of dtype that are numbers
+# The exceptions that NumPy and zipfile raise on damaged bytes.
 DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, TokenError, OverflowError,
     MemoryError, RecursionError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
@@ -37,13 +37,13 @@ def read_arrays(path: StrPath) -> dict[str, Array]:
     Returns
     -------
     dict of str to ndarray
-        By name, in the order of the file.
+        The arrays by name, in the order of the file.
 
     Raises
     ------
     FileError
-        If it is not such a regular file, is damaged, holds anything but numbers, or is so strongly
-        compressed that it would unpack to more than 64 MiB and 20 times its size.
+        If it is not such a regular file, is damaged, contains anything but numbers, or would unpack
+        to more than 64 MiB and more than 20 times its size.
     OSError
         If it cannot be read.
 
@@ -65,19 +65,19 @@ def arrays_in(stream: IO[bytes], kinds: str = NUMBERS) -> dict[str, Array]:
     Parameters
     ----------
     stream : binary file
-        Open for reading, on disk.
+        A file on disk that is open for reading.
     kinds : str
-        The kinds of dtype that it may hold, as in ``numpy.dtype.kind``: by default numbers.
+        The allowed kinds of dtype, as in ``numpy.dtype.kind``: by default numbers.
 
     Returns
     -------
     dict of str to ndarray
-        By name, in the order of the file.
+        The arrays by name, in the order of the file.
 
     Raises
     ------
     ValueError
-        As the FileError of `read_arrays`.
+        If `read_arrays` would raise a FileError.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def arrays_in(stream: IO[bytes], kinds: str = NUMBERS) -> dict[str, Array]:
 
 
 def _read_array(path: Path) -> Array:
-    """Read the array of an ``.npy`` file; its errors are those of `read_arrays`."""
+    """Read the array of an ``.npy`` file, with the same errors as `read_arrays`."""
     with open_regular(path) as stream, errors_at(path):
         try:
             return _read(stream, os.fstat(stream.fileno()).st_size)
@@ -115,13 +115,13 @@ def _read_array(path: Path) -> Array:
 
 
 def _read(stream: IO[bytes], size: int, kinds: str = NUMBERS) -> Array:
-    """Read an array whose header and entries take ``size`` bytes, not more and not less."""
+    """Read an array whose header and entries take exactly ``size`` bytes."""
     header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         np.lib.format.read_magic(stream), np.lib.format.read_array_header_2_0
     )
     shape, by_columns, dtype = header(stream)
     if dtype.kind not in kinds:
-        raise ValueError(f"it holds {dtype}, and only numbers are read")
+        raise ValueError(f"it holds {dtype}, but only numbers are read")
     left = size - stream.tell()
     if left != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{left:,} bytes are not the entries of {shape} {dtype}")
@@ -137,22 +137,22 @@ def load_matrix(source: str) -> Array:
     Parameters
     ----------
     source : str
-        The file, and the tensor after a colon. Nothing else of the file is read.
+        The path of the file, with the name of a tensor after a colon. Other tensors are not read.
 
     Returns
     -------
     ndarray of shape (d, k)
-        In float32 or float64: half precisions become float32, which holds them exactly, integers
-        float64.
+        The matrix in float32 or float64: half precisions become float32, which is exact, and
+        integers float64.
 
     Raises
     ------
     ValueError
-        If the source is of neither form; the file is malformed, or a pickle (never loaded, because
-        it could run code); no tensor has that name (the message lists close ones); or it is not a
+        If the source has neither form; the file is malformed, or a pickle (never loaded, because it
+        could run code); no tensor has that name (the message lists close ones); or it is not a
         finite matrix.
     TypeError
-        If it does not hold real numbers.
+        If the entries are not real numbers.
     OSError
         If the file cannot be read.
 

@@ -1,5 +1,4 @@
-"""Weights as bitsandbytes stores them in safetensors: nf4 with scales and a note, int8 with a scale
-per row.
+"""Read weights that bitsandbytes quantised (nf4 or int8) from safetensors.
 
 Source: bitsandbytes 0.50, ``functional.py`` (``QuantState.as_dict``) and ``nn/modules.py``.
 """
@@ -15,7 +14,7 @@ from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
 _NOTE = "quant_state.bitsandbytes__nf4"
 _OTHER_NOTE = "quant_state.bitsandbytes__fp4"
-BITSANDBYTES = (f".{_NOTE}", f".{_OTHER_NOTE}", ".SCB")  # by which one is known
+BITSANDBYTES = (f".{_NOTE}", f".{_OTHER_NOTE}", ".SCB")  # only quantised weights have these tensors
 _LARGEST = 2**31 - 1
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
 
@@ -28,21 +27,21 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     model : ModelDirectory
         A checkpoint.
     name : str
-        Of a weight, such as ``"model.layers.0.mlp.up_proj.weight"``.
+        The name of a weight, such as ``"model.layers.0.mlp.up_proj.weight"``.
 
     Returns
     -------
     tuple of str
-        Names; empty if this weight is not quantised by bitsandbytes.
+        The names of the tensors; empty if bitsandbytes did not quantise this weight.
 
     Raises
     ------
     FileError
-        If it is quantised as fp4, which is not read.
+        If the weight is quantised as fp4, which is not supported.
 
     See Also
     --------
-    read_bitsandbytes : The weight itself.
+    read_bitsandbytes : Read the weight itself.
 
     Examples
     --------
@@ -55,7 +54,7 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     """
     if f"{name}.{_OTHER_NOTE}" in model.places:
         raise FileError(
-            f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read"
+            f"{model.path}: {name!r} is in bitsandbytes' fp4: only nf4 and int8 are supported"
         )
     module = name.removesuffix(".weight")
     parts = [f"{name}.{part}" for part in _PARTS] + [
@@ -67,30 +66,31 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
 
 
 def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...], int]:
-    """Read the shape of a weight that bitsandbytes quantised, and the bytes that it takes.
+    """Return the shape and the size in bytes of a weight that bitsandbytes quantised.
 
     Parameters
     ----------
     model : ModelDirectory
         A checkpoint.
     name : str
-        Of a weight for which `bitsandbytes_parts` is not empty.
+        The name of a weight for which `bitsandbytes_parts` is not empty.
 
     Returns
     -------
     shape : tuple of int
-        Of the weight, not of its packed codes.
+        The shape of the weight, not of its packed codes.
     nbytes : int
-        What `read_bitsandbytes` would hold. Only the note of a weight in nf4 is read.
+        The memory that the result of `read_bitsandbytes` takes. Only the note of an nf4 weight is
+        read from the file.
 
     Raises
     ------
     FileError
-        If the note cannot be understood.
+        If the note is malformed.
 
     See Also
     --------
-    read_bitsandbytes : The weight itself.
+    read_bitsandbytes : Read the weight itself.
 
     Examples
     --------
@@ -102,8 +102,8 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     ((1, 2), 6)
     """
     parts = bitsandbytes_parts(model, name)
-    held = [part for part in parts if not part.endswith(("quant_map", _NOTE, "weight_format"))]
-    size = sum(model.info(part).nbytes for part in held)
+    kept = [part for part in parts if not part.endswith(("quant_map", _NOTE, "weight_format"))]
+    size = sum(model.info(part).nbytes for part in kept)
     if f"{name}.{_NOTE}" not in parts:
         return model.info(name).shape, size
     with errors_at(f"{model.path}: {name!r}", (TypeError, ValueError)):
@@ -119,21 +119,21 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     model : ModelDirectory
         A checkpoint.
     name : str
-        Of a weight for which `bitsandbytes_parts` is not empty.
+        The name of a weight for which `bitsandbytes_parts` is not empty.
 
     Returns
     -------
     FourBit or Int8
-        The codes and scales of the file, checked against each other.
+        The codes and scales of the file, after checking that they fit each other.
 
     Raises
     ------
     FileError
-        If a part is missing or does not fit the others, or the levels are not those of nf4.
+        If a part is missing or does not fit the others, or the levels are not nf4's.
 
     See Also
     --------
-    bitsandbytes_parts : Whether there is one.
+    bitsandbytes_parts : Tell whether a weight is quantised.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def _read_int8(model: ModelDirectory, name: str) -> Int8:
     codes = _part(model, name, np.int8)
     scales = _part(model, f"{name.removesuffix('.weight')}.SCB", np.float32)
     if codes.ndim != 2 or scales.shape != codes.shape[:1]:
-        raise FileError(f"int8 of shape {codes.shape} with scales of shape {scales.shape}")
+        raise FileError(f"int8 codes of shape {codes.shape} have scales of shape {scales.shape}")
     return Int8(codes, scales)
 
 
@@ -163,7 +163,7 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     packed = _part(model, name, np.uint8).reshape(-1)
     blocks = -(-size // block)
     if not np.array_equal(_part(model, f"{name}.quant_map", np.float32), nf4_levels()):
-        raise FileError("other levels than those of nf4")
+        raise FileError("its quant_map does not have the levels of nf4")
     if packed.shape != (-(-size // 2),):
         raise FileError(f"shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
@@ -187,6 +187,7 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
 def _part(
     model: ModelDirectory, name: str, dtype: type[np.generic], count: int | None = None
 ) -> Array:
+    """Read a tensor after checking its dtype and, if ``count`` is given, its length."""
     if name not in model:
         raise FileError(f"needs the tensor {name!r}, which is missing")
     array = model.read(name)
@@ -198,6 +199,7 @@ def _part(
 
 
 def _note(model: ModelDirectory, name: str) -> dict[str, Json]:
+    """Parse the JSON note of a weight in nf4."""
     with errors_at("its quant_state"):
         note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8).tobytes())
     if note.get("quant_type") != "nf4":

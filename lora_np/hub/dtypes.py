@@ -1,13 +1,13 @@
-"""The dtypes of numbers on disk, by NumPy's names and ``"bfloat16"``: the one table of them."""
+"""Name and convert the dtypes of numbers on disk, in one table by NumPy's names."""
 
 from __future__ import annotations
 
 from lora_np.checks import Array, Rng, float_name, real
 from lora_np.lazy import numpy as np
 
-# From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first,
-# which is the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a
-# float32's, and no 8-bit floats: both are computed from bits.
+# The name of each dtype in safetensors, and the NumPy type that reads its bytes; the widest dtypes
+# come first, which is the format's order of tensors. NumPy has neither bfloat16, which is the upper
+# half of a float32, nor 8-bit floats: both are computed from their bits.
 TABLE = {
     "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"),
     "float32": ("F32", "<f4"),
@@ -17,8 +17,7 @@ TABLE = {
     "float8_e5m2": ("F8_E5M2", "u1"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"),
     "bool": ("BOOL", "b1"),
 }  # fmt: skip
-# From the number of a kind of tensor in a GGUF file to its name, the numbers in a block and its
-# bytes. fmt: off
+# The kinds of tensors in GGUF files by number: name, entries per block, bytes per block. fmt: off
 GGUF_KINDS = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -60,8 +59,8 @@ BLOCKS = {name: (1, int(stored[-1])) for name, (_, stored) in TABLE.items()}
 BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
-LACKED = ("bfloat16", *ALL_FLOATS[4:])  # by NumPy
-# Bits after the point, and the smallest exponent.
+LACKED = ("bfloat16", *ALL_FLOATS[4:])  # floats that NumPy does not have
+# The number of fraction bits, and the smallest exponent.
 _GRIDS = {
     "float32": (23, -126),
     "bfloat16": (7, -126),
@@ -77,21 +76,21 @@ def float_dtype(dtype: str) -> str:
     Parameters
     ----------
     dtype : {"float64", "float32", "bfloat16", "float16"}
-        What was asked for.
+        The name to check.
 
     Returns
     -------
     str
-        The same.
+        The same name.
 
     Raises
     ------
     ValueError
-        If it is not; the message gives the right name for another spelling.
+        If it is another name; the message corrects other spellings.
 
     See Also
     --------
-    rounded : Numbers as a file of that dtype holds them.
+    rounded : Round values to a dtype.
 
     Examples
     --------
@@ -108,17 +107,17 @@ def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
     Parameters
     ----------
     array : ndarray
-        Of floats.
+        An array of floats.
     dtype : {"float64", "float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"}
-        Of the file.
+        The dtype to round to.
     rng : Generator, optional
-        Rounds up or down at random, so that the mean is ``array``.
+        Round up or down at random, so that the expected value is ``array``.
 
     Returns
     -------
     ndarray
-        In the dtype of the file; what NumPy lacks, as float32. Values that are too large become
-        infinite, or NaN in 8 bits.
+        The rounded values in ``dtype``, or in float32 if NumPy does not have it. Values that are
+        too large become infinite, or NaN in 8 bits.
 
     Raises
     ------
@@ -127,7 +126,7 @@ def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
 
     See Also
     --------
-    float_dtype : Refuses other names.
+    float_dtype : Check the name of a dtype.
 
     Examples
     --------
@@ -145,7 +144,7 @@ def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
 
 
 def _on_grid(array: Array, dtype: str, rng: Rng = None) -> Array:
-    """Round to multiples of the spacing of floats around each value."""
+    """Round each value to a multiple of the spacing of the dtype's floats around it."""
     bits, least = _GRIDS[dtype]
     power = np.maximum(np.frexp(array)[1] - 1, least) - bits
     steps = np.ldexp(array.astype(np.float64), -power)
@@ -168,7 +167,7 @@ def encoded(array: Array, dtype: str) -> Array:
     if dtype != "bfloat16":
         code = np.searchsorted(_eight(dtype), np.abs(_on_grid(array, dtype)))
         return np.asarray(code + 128 * np.signbit(array), np.uint8)
-    if array.dtype.itemsize > 4:  # to round it twice can go wrong
+    if array.dtype.itemsize > 4:  # rounding to float32 first would round twice
         array = _on_grid(array, dtype)
     bits = array.astype(np.float32).view(np.uint32)
     result = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -176,10 +175,10 @@ def encoded(array: Array, dtype: str) -> Array:
 
 
 def _eight(dtype: str) -> Array:
-    """The values of the codes from 0 to 127."""
+    """Compute the values of the codes from 0 to 127 of an 8-bit float."""
     bits, least = _GRIDS[dtype]
     power, rest = np.divmod(np.arange(128), 2**bits)
     whole = rest + 2.0**bits * (power > 0)
     values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
-    values[127 if bits == 3 else 124 :] = np.nan  # as infinity, which e4m3 lacks
+    values[127 if bits == 3 else 124 :] = np.nan  # for infinity too, which e4m3 does not have
     return values

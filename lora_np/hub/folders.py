@@ -1,4 +1,4 @@
-"""A model's own weights on disk: which files they are, as in transformers."""
+"""Find and open the files of a model in a directory, by the rules of transformers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from lora_np.hub.tensors import TensorInfo
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
-# of transformers, and of the parts of diffusers' pipelines
+# The files that may hold a model or its index: transformers', then diffusers'.
 HOMES = (SINGLE, INDEX, DIFFUSERS, f"{DIFFUSERS}.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# what a directory without a file is, if it has another
+# If the wanted file is missing but another is there, this says what the directory contains.
 _OTHERS = {
     "config.json": (
         "adapter_config.json",
-        "an adapter, not a model: its base belongs here (to count it, give it as --config)",
+        "an adapter, not a model: give its base instead (to count the adapter, use --config)",
     ),
     "adapter_config.json": (
         "config.json", "a model, not an adapter: it has no adapter_config.json",
     ),
 }  # fmt: skip
-# what is shipped can be named wherever a path is accepted
+# Shipped models and adapters can be named wherever a path is accepted.
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
     "models": "*/config.json",
@@ -58,7 +58,7 @@ class ModelDirectory:
 
     @classmethod
     def at(cls, path: StrPath) -> Self:
-        """Open what is at a path: its config now, headers when they are asked for."""
+        """Open the model at a path: read its config now, and headers when they are needed."""
         path = Path(path)
         if is_weights(path):
             return cls(path, {})
@@ -68,13 +68,13 @@ class ModelDirectory:
 
     @cached_property
     def index(self) -> Mapping[str, Any] | None:
-        """The content of the index, where the model is in shards."""
+        """The content of the index, if the model is in shards."""
         folder, name = self.home
         return _read_index(inside(folder, name)) if name.endswith(".index.json") else None
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
-        """The files that are the model, by name."""
+        """The files of the model, by name."""
         folder, name = self.home
         names = sorted(set(self.index["weight_map"].values())) if self.index else [name]
         return {name: safetensors.open(inside(folder, name)) for name in names}
@@ -91,7 +91,7 @@ class ModelDirectory:
         for tensor, file_name in (self.index["weight_map"] if self.index else {}).items():
             if places.get(tensor) != file_name:
                 raise FileError(
-                    f"{Path(*self.home)}: places {tensor!r} in {file_name}, which does not hold it"
+                    f"{Path(*self.home)}: says that {tensor!r} is in {file_name}, but it is not"
                 )
         return places
 
@@ -109,7 +109,7 @@ class ModelDirectory:
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
         if (folder / "model_index.json").is_file():
-            hint = ": it is a pipeline, whose modules only diffusers has; give the folder of a part"
+            hint = ": it is a pipeline of diffusers; give the folder of one of its parts"
         raise FileError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
 
     def __contains__(self, name: str) -> bool:
@@ -120,20 +120,20 @@ class ModelDirectory:
         return self.files[self.places[name]].tensors[name]
 
     def read(self, name: str) -> Array:
-        """Read one tensor in its own dtype, bfloat16 and 8-bit floats as float32."""
+        """Read one tensor in its own dtype, or bfloat16 and 8-bit floats as float32."""
         return self.files[self.places[name]].read(name)
 
 
 def is_weights(path: Path) -> bool:
-    """Whether a path is that of one file of weights, or of an index."""
+    """Tell whether a path is a file of weights or an index."""
     return path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
 
 
 def open_directory(path: StrPath) -> ModelDirectory:
-    """Open the model in a directory and check its config, index and headers; no tensor is read.
+    """Open the model in a directory and check its config, index and headers; read no tensor.
 
-    Which files are the model is decided as in transformers: ``model.safetensors`` if it is there,
-    otherwise the files that ``model.safetensors.index.json`` names. Any others are not part of it.
+    As in transformers, the model is ``model.safetensors`` if that exists, and otherwise the files
+    that ``model.safetensors.index.json`` names. Other files are ignored.
 
     Parameters
     ----------
@@ -143,17 +143,17 @@ def open_directory(path: StrPath) -> ModelDirectory:
     Returns
     -------
     ModelDirectory
-        Its names, dtypes and shapes, and ``read`` for one tensor.
+        The names, dtypes and shapes of its tensors, with ``read`` for one tensor.
 
     Raises
     ------
     FileError
-        If the model does not exist or is damaged, index and files differ, two files hold the same
-        tensor, or a name leads out of the directory.
+        If the model does not exist or is damaged, index and files differ, two files contain the
+        same tensor, or a name leads out of the directory.
 
     See Also
     --------
-    SafetensorsFile : One of its files.
+    SafetensorsFile : A single file.
 
     Examples
     --------
@@ -166,17 +166,17 @@ def open_directory(path: StrPath) -> ModelDirectory:
     ['q.weight']
     """
     opened = ModelDirectory.at(path)
-    len(opened.places)  # checks the headers and the index
+    len(opened.places)  # reads and checks the headers and the index
     return opened
 
 
 def directory(path: StrPath) -> Path:
-    """Return the existing directory ``path``, or that of a shipped model or adapter.
+    """Return the existing directory ``path``, or the directory of a shipped model or adapter.
 
     Parameters
     ----------
     path : path
-        A directory, or the name of what is shipped, such as "austen".
+        A directory, or the name of a shipped model or adapter, such as "austen".
 
     Returns
     -------
@@ -186,11 +186,11 @@ def directory(path: StrPath) -> Path:
     Raises
     ------
     FileError
-        If there is none: it is a ``FileNotFoundError`` too.
+        If there is no such directory; the error is also a ``FileNotFoundError``.
 
     See Also
     --------
-    inside : A file of a directory.
+    inside : Find a file of a directory.
 
     Examples
     --------
@@ -209,21 +209,21 @@ def directory(path: StrPath) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the regular file ``name`` of ``folder``; names and links that lead out are refused.
+    """Return the regular file ``name`` of ``folder``; refuse names and links that lead out of it.
 
-    Links from a snapshot of the Hugging Face cache to its blobs are the one exception.
+    Links from a snapshot of the Hugging Face cache to its blobs are the only exception.
 
     Parameters
     ----------
     folder : Path
         The directory.
     name : str
-        Of the file, without any directory.
+        The name of the file, without any directory.
 
     Returns
     -------
     Path
-        ``folder / name``.
+        The path ``folder / name``.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def inside(folder: Path, name: str) -> Path:
 
     See Also
     --------
-    directory : A directory that exists.
+    directory : Find an existing directory.
 
     Examples
     --------
@@ -290,6 +290,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:
+    """Read an index, after checking that it maps tensors to safetensors files."""
     index = read_json(path)
     places = index.get("weight_map")
     named = isinstance(places, dict) and all(isinstance(name, str) for name in places.values())
@@ -297,26 +298,26 @@ def _read_index(path: Path) -> Mapping[str, Any]:
         raise FileError(f"{path}: weight_map must map the names of tensors to names of files")
     for name in set(places.values()):
         if not name.endswith(".safetensors"):
-            raise FileError(f"{path}: places tensors in {name!r}, which is not a safetensors file")
+            raise FileError(f"{path}: says that {name!r} has tensors, but only safetensors can")
     return index
 
 
 def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Path]:
-    """The shipped items of a kind, by name.
+    """List the shipped models, adapters or texts.
 
     Parameters
     ----------
     kind : {"models", "adapters", "texts"}
-        Directories, and files for texts.
+        The kind of items to list.
 
     Returns
     -------
     dict of str to Path
-        In the order of their names.
+        The directories, or files for texts, by name in alphabetical order.
 
     See Also
     --------
-    located : The path of one.
+    located : Find one by name.
 
     Examples
     --------
@@ -334,16 +335,16 @@ def located(path: StrPath) -> Path:
     Parameters
     ----------
     path : str or path
-        A directory, or a name.
+        A path, or the name of a shipped model or adapter.
 
     Returns
     -------
     Path
-        It need not exist.
+        The path, which need not exist.
 
     See Also
     --------
-    shipped_paths : The names.
+    shipped_paths : List the names.
 
     Examples
     --------
@@ -353,7 +354,7 @@ def located(path: StrPath) -> Path:
     path = Path(path)
     if path.name != str(path):
         return path
-    # a folder of that name without anything readable, such as texts, does not hide a model
+    # A folder of the same name without JSON or safetensors files does not hide a shipped model.
     files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
     if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
         return path

@@ -1,7 +1,7 @@
-"""The GGUF format: a reader and a writer that trust nothing and hold one tensor at a time.
+"""Read and write GGUF files, with one tensor in memory at a time; no byte of a file is trusted.
 
 A file is a magic number, a version, two counts, the metadata (name, type, value), a description of
-each tensor (name, sizes, kind, place), and the tensors' bytes, each beginning at a multiple of the
+each tensor (name, sizes, kind, offset), and the tensors' bytes, each beginning at a multiple of the
 alignment. See https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
@@ -33,93 +33,97 @@ _SCALAR_NUMBERS = {np.dtype(name): number for number, name in _SCALARS.items()}
 _STRING, _ARRAY = 8, 9
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-_MAX_HEADER = 2**28  # the largest vocabularies take a tenth of this
+_MAX_HEADER = 2**28  # bytes; the largest vocabularies take a tenth of this
 _MAX_NAME = 2**16 - 1  # as in the specification
 _MAX_AXES = 4  # as in ggml
 _ALIGNMENT = 32
-_Value = str | int | float | list[str] | Array  # in the metadata
+_Value = str | int | float | list[str] | Array  # a value in the metadata
 
 
 @dataclass(frozen=True)
 class GGUFFile(TensorFile):
-    """A GGUF file with a checked header, made by ``open``; the file is not held open.
+    """A GGUF file with a checked header, made by ``open``; the file does not stay open.
 
     Attributes
     ----------
     path : Path
-        The file.
+        The path of the file.
     tensors : mapping of str to TensorInfo
-        By name, in the order of their bytes.
+        The tensors by name, in the order of their bytes.
     metadata : mapping of str to object
-        Text, numbers, booleans; lists of text; and ndarrays of numbers.
+        The metadata: text, numbers, booleans, lists of text, and ndarrays of numbers.
     spans : mapping of str to (int, int)
-        The first byte of each value's type and the end of the value, by the key.
+        The byte range of each value of the metadata with its type, by the key.
     """
 
     spans: Mapping[str, tuple[int, int]] = field(repr=False)
 
     def packed(self, name: str) -> bytes:
-        """Read the bytes of a value of the metadata, type and all.
+        """Read the bytes of a value of the metadata, including its type.
 
         Parameters
         ----------
         name : str
+            The key.
 
         Returns
         -------
         bytes
-            What `write` takes to write the same value.
+            The bytes from which `write` writes the same value.
         """
-        start, end = self.spans[name]
+        begin, end = self.spans[name]
         with open_regular(self.path) as stream:
-            stream.seek(start)
-            return stream.read(end - start)
+            stream.seek(begin)
+            return stream.read(end - begin)
 
     def read(self, name: str) -> Array:
-        """Read the values of one tensor; nothing else is read.
+        """Read the values of one tensor, and nothing else.
 
         Parameters
         ----------
         name : str
+            The name of the tensor.
 
         Returns
         -------
         ndarray
-            float32.
+            The values in float32.
 
         Raises
         ------
         FileError
-            If no tensor has that name (the message lists close ones), its kind is not one that is
-            read, or the file has changed since it was opened.
+            If no tensor has that name (the message lists close ones), its kind is not supported, or
+            the file has changed since it was opened.
 
         See Also
         --------
-        quantised : The same without making numbers of it.
+        quantised : Read the tensor without dequantising it.
         """
         return self.quantised(name).dequantised()
 
     def quantised(self, name: str) -> Blocks:
-        """Read one tensor in the blocks of the file.
+        """Read one tensor without dequantising it.
 
         Parameters
         ----------
         name : str
+            The name of the tensor.
 
         Returns
         -------
         Blocks
+            The blocks of the file.
 
         Raises
         ------
         FileError
-            As for ``read``.
+            If ``read`` would raise one.
         """
         info = self.info(name)
         if info.dtype not in LAYOUTS:
             raise FileError(
-                f"{self.path}: {shown(name)} is stored as {info.dtype}, which is not read; those"
-                f" that are: {', '.join(LAYOUTS)}"
+                f"{self.path}: {shown(name)} is stored as {info.dtype}, which cannot be read; these"
+                f" can: {', '.join(LAYOUTS)}"
             )
         layout = LAYOUTS[info.dtype]
         *rows, columns = info.shape
@@ -140,20 +144,20 @@ def open(path: StrPath) -> GGUFFile:
     Returns
     -------
     GGUFFile
-        With ``tensors`` (name to kind and shape), ``metadata``, ``read(name)`` and
+        The file, with ``tensors`` (name to kind and shape), ``metadata``, ``read(name)`` and
         ``quantised(name)``.
 
     Raises
     ------
     FileError
-        If the file is truncated, its header is not what the format demands, or a tensor is not
-        where the format puts it.
+        If the file is truncated, its header violates the format, or a tensor is not where the
+        format requires it.
     OSError
         If the file cannot be read.
 
     See Also
     --------
-    write : Write one.
+    write : Write a GGUF file.
 
     Examples
     --------
@@ -163,7 +167,7 @@ def open(path: StrPath) -> GGUFFile:
     >>> write(info, lambda name: np.ones((2, 32)), path, metadata={"general.name": "small"})
     >>> file = open(path)
     >>> file.tensors["output.weight"]
-    TensorInfo(dtype='F32', shape=(2, 32), start=128)
+    TensorInfo(dtype='F32', shape=(2, 32), begin=128)
     >>> file.metadata["general.name"], file.read("output.weight").sum()
     ('small', np.float32(64.0))
     """
@@ -186,10 +190,10 @@ def write(
     tensors : mapping of str to TensorInfo
         The kind, such as "F32" or "BF16", and the shape of each tensor, by name.
     read : callable
-        From a name to the numbers, which are rounded to the kind; to blocks of it; or to a file
-        whose tensor of that name is copied.
+        A function from a name to the tensor: an array, which is rounded to the kind; blocks of that
+        kind; or a file from which the tensor of that name is copied.
     path : str or path-like
-        Replaced as a whole once everything is written, and left alone if anything fails.
+        The file to write; it is replaced once everything is written, and not touched on errors.
     metadata : mapping of str to object, optional
         Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or
         int32), and lists or one-dimensional arrays of one of those; or bytes from
@@ -198,13 +202,13 @@ def write(
     Raises
     ------
     FileError
-        If a name, a kind, a shape or a value has no place in the format.
+        If the format cannot express a name, a kind, a shape or a value.
     OSError
         If the file cannot be written.
 
     See Also
     --------
-    open : Read one.
+    open : Read a GGUF file.
 
     Examples
     --------
@@ -226,11 +230,11 @@ def write(
             struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[info.dtype], position)
         )
         position += _padded(info.nbytes, alignment)
-    start = b"".join(header)
+    described = b"".join(header)
 
     def put(stream: BinaryIO) -> None:
-        stream.write(start)
-        stream.write(bytes(_padded(len(start), alignment) - len(start)))
+        stream.write(described)
+        stream.write(bytes(_padded(len(described), alignment) - len(described)))
         for name, info in tensors.items():
             tensor = read(name)
             if isinstance(tensor, GGUFFile):
@@ -244,22 +248,22 @@ def write(
 
 
 class _Header:
-    """The bytes of the header, taken one piece after the other; none that is not there."""
+    """Read the header piece by piece, and refuse to read beyond the end of the file."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.position, self.items = stream, size, 0, 0
-        self.name = ""  # of the value or the tensor that is read: ``{}`` in what messages call it
+        self.name = ""  # the current key or tensor, which replaces ``{}`` in messages
 
     def take(self, count: int, what: str) -> bytes:
         left = self.size - self.position
         if count > left:
             place = what.format(shown(self.name))
-            raise FileError(f"{place} takes {count} bytes, but the file ends {left} further")
+            raise FileError(f"{place} takes {count} bytes, but the file ends after {left} more")
         if self.position + count > _MAX_HEADER:
             raise FileError(f"its header has more than {_MAX_HEADER} bytes")
         piece = self.stream.read(count)
         if len(piece) != count:
-            raise FileError("it has become shorter while it was read")
+            raise FileError("it became shorter while it was being read")
         self.position += count
         return piece
 
@@ -277,9 +281,9 @@ class _Header:
             raise FileError(f"{what.format(shown(self.name))} is not UTF-8: {error}") from None
 
     def count(self, least: int, what: str) -> int:
-        """Read a count of things that take at least ``least`` bytes each."""
+        """Read the number of items that follow, which take at least ``least`` bytes each."""
         number, left = self.number("Q", what), self.size - self.position
-        self.items += number if least > 1 else 0  # an array of numbers is one object
+        self.items += number if least > 1 else 0  # an array of numbers takes only one object
         if number * least > left:
             why = f", for which {left} bytes are too few"
         elif self.items > MAX_ITEMS:
@@ -292,6 +296,7 @@ class _Header:
 def _read(
     header: _Header,
 ) -> tuple[dict[str, TensorInfo], dict[str, _Value], dict[str, tuple[int, int]]]:
+    """Read tensors, metadata and the byte ranges of its values, and check them all."""
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
         raise FileError(f"it begins with {magic!r}, not with b'GGUF'")
@@ -305,23 +310,21 @@ def _read(
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
             raise FileError(f"its metadata have two entries {shown(key)}")
-        start, header.name = header.position, key
+        begin, header.name = header.position, key
         metadata[key] = _value(header, header.number("I", "the type of {}"))
-        spans[key] = start, header.position
+        spans[key] = begin, header.position
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
-    start = _padded(header.position, alignment)
+    begin = _padded(header.position, alignment)
     tensors: dict[str, TensorInfo] = {}
     position = 0
     for name, kind, shape, offset in described:
         if name in tensors:
             raise FileError(f"it has two tensors {shown(name)}")
         if offset != position:
-            raise FileError(
-                f"{shown(name)} begins at {offset}; after the one before, {position} is its place"
-            )
-        tensor = TensorInfo(kind, shape, start + offset)
-        if (end := tensor.start + tensor.nbytes) > header.size:
+            raise FileError(f"{shown(name)} begins at {offset}, but must begin at {position}")
+        tensor = TensorInfo(kind, shape, begin + offset)
+        if (end := tensor.begin + tensor.nbytes) > header.size:
             raise FileError(
                 f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at"
                 f" {header.size}"
@@ -348,7 +351,7 @@ def _value(header: _Header, kind: int) -> _Value:
 
 def _scalars(header: _Header, kind: int, count: int) -> Array:
     if kind not in _SCALARS:
-        raise FileError(f"{shown(header.name)} has type {kind}, which is not read")
+        raise FileError(f"{shown(header.name)} has type {kind}, which is unknown")
     dtype = np.dtype(_SCALARS[kind])
     raw = header.take(count * dtype.itemsize, "the value of {}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
@@ -364,6 +367,7 @@ def _alignment(metadata: Mapping[str, _Value]) -> int:
 
 
 def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
+    """Read the name, kind, shape and offset of a tensor."""
     name = header.name = header.text("the name of a tensor", most=_MAX_NAME)
     axes = header.number("I", "the number of axes of {}")
     if not 1 <= axes <= _MAX_AXES:
@@ -373,7 +377,7 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, "the shape of {}"))
     number = header.number("I", "the kind of {}")
     if number not in GGUF_KINDS:
-        raise FileError(f"tensor {shown(name)} is of kind {number}, which is not known")
+        raise FileError(f"tensor {shown(name)} has kind {number}, which is unknown")
     kind, numbers, _ = GGUF_KINDS[number]
     if 0 in sizes or prod(sizes) >= 2**63:
         raise FileError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
@@ -381,7 +385,7 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
         raise FileError(
             f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
         )
-    return name, kind, sizes[::-1], header.number("Q", "the place of {}")
+    return name, kind, sizes[::-1], header.number("Q", "the offset of {}")
 
 
 def _padded(size: int, alignment: int) -> int:
@@ -389,7 +393,7 @@ def _padded(size: int, alignment: int) -> int:
 
 
 def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
-    """The blocks of a tensor, of the kind and shape of ``info``."""
+    """Return the blocks of a tensor, after checking that kind and shape agree with ``info``."""
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
         raise FileError(
             f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}"
@@ -423,7 +427,7 @@ def _packed_value(key: str, value: Any) -> bytes:
     if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_packed_text, value))
     array = np.asarray(value)
-    # NumPy's numbers keep their type
+    # Python's numbers become 32-bit; NumPy's keep their type.
     if type(value) in (int, float, list) and array.dtype.kind in "iuf":
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)

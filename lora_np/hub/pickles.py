@@ -1,8 +1,9 @@
-"""PyTorch's files of tensors (``.bin``): their pickle is followed, but can call nothing.
+"""Read PyTorch's files of tensors (``.bin``) without running the code in their pickle.
 
-A file is a zip archive, not compressed, of a pickle and of the bytes of each storage. A pickle is a
-program for a stack machine. The machine here has the few instructions that name tensors, and two
-functions; all else is refused by name. Source: torch 2.13, ``serialization.py`` and ``_utils.py``.
+A file is an uncompressed zip archive of a pickle and of the bytes of each storage. A pickle is a
+program for a stack machine. The machine here has only the few instructions that describe tensors,
+and two functions; it refuses all others by name. Source: torch 2.13, ``serialization.py`` and
+``_utils.py``.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from lora_np.hub.dtypes import BLOCKS
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.tensors import TensorInfo
 
-_MOST = 2**24  # bytes of a pickle: a hundred thousand tensors
-_FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # instructions
-Machine = pickle._Unpickler  # the one in Python: that in C reserves what a file says
+_MOST = 2**24  # bytes of a pickle, enough for a hundred thousand tensors
+_FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed instructions
+Machine = pickle._Unpickler  # written in Python; C's allocates as much memory as a file asks for
 
 
 def open_pickle(path: StrPath) -> SafetensorsFile:
-    r"""Read where the tensors in a file of PyTorch are; nothing in it is run.
+    r"""Find the tensors in a file of PyTorch without running any code in it.
 
     Parameters
     ----------
@@ -40,18 +41,18 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
     Returns
     -------
     SafetensorsFile
-        Its tensors are read as those of a safetensors file.
+        The tensors, which are read like those of a safetensors file.
 
     Raises
     ------
     FileError
-        If it is damaged, or its pickle does anything else than to name tensors.
+        If it is damaged, or its pickle does anything other than describe tensors.
     OSError
         If the file cannot be read.
 
     See Also
     --------
-    open_directory : The safetensors of a model.
+    open_directory : Open the safetensors of a model.
 
     Examples
     --------
@@ -64,7 +65,7 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
     lora_np.files.FileError: ...: its pickle asks for os.system, which is no part of a tensor
     """
     path = Path(path)
-    # a damaged file may lead to any error
+    # A damaged file may cause any exception.
     with open_regular(path) as stream, errors_at(path, (Exception,)), ZipFile(stream) as archive:
         end = os.fstat(stream.fileno()).st_size
         places: dict[str, tuple[int, int]] = {}
@@ -72,7 +73,7 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
             stream.seek(member.header_offset + 26)
             begin = member.header_offset + 30 + sum(struct.unpack("<HH", stream.read(4)))
             if member.compress_type or begin + member.file_size > end:
-                raise FileError(f"{member.filename!r} is compressed or cut off")
+                raise FileError(f"{member.filename!r} is compressed or truncated")
             places[member.filename.partition("/")[2]] = begin, member.file_size
         begin, size = places["data.pkl"]
         if size > _MOST:
@@ -88,13 +89,15 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
 
 
 class _Instructions(dict[int, Callable[[pickle.Unpickler], None]]):
+    """The allowed instructions by their code; others are refused by name."""
+
     def __missing__(self, code: int) -> NoReturn:
         name = next((known.name for known in opcodes if known.code == chr(code)), f"byte {code}")
         raise FileError(f"its pickle has {name}, which no tensor needs")
 
 
 class _Names(dict[str, object]):
-    """A dictionary whose keys are text: others could take for ever to be hashed."""
+    """A dictionary with keys of text only, since hashing other keys could take forever."""
 
     def __setitem__(self, key: str, value: object) -> None:
         if type(key) is not str:
@@ -103,7 +106,7 @@ class _Names(dict[str, object]):
 
 
 class _Followed(Machine):
-    """The machine for one pickle, beside the storages in these places."""
+    """The machine that runs one pickle, given the byte ranges of the storages."""
 
     dispatch = _Instructions({code: Machine.dispatch[code] for code in _FEW})
     dispatch[ord("}")] = lambda self: self.append(_Names())  # type: ignore[attr-defined]
@@ -113,7 +116,7 @@ class _Followed(Machine):
         self.places = places
 
     def find_class(self, module: str, name: str) -> object:
-        """Return what stands for a name: a kind of storage, or one of our functions."""
+        """Return the stand-in for a name in the pickle: a dtype, or one of our functions."""
         known = {
             "torch.DoubleStorage": TensorInfo("float64", ()),
             "torch.FloatStorage": TensorInfo("float32", ()),
@@ -128,22 +131,22 @@ class _Followed(Machine):
         return known[f"{module}.{name}"]
 
     def persistent_load(self, pid: tuple[str, TensorInfo, str, str, int]) -> TensorInfo:
-        """Find a storage, as one long tensor."""
+        """Describe a storage as one long tensor."""
         _, kind, key, *_ = pid
         begin, size = self.places["data/" + key]
         return TensorInfo(kind.dtype, (size // BLOCKS[kind.dtype][1],), begin)
 
 
 def _rebuilt(
-    storage: TensorInfo, start: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+    storage: TensorInfo, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
 ) -> TensorInfo:
-    """Place a tensor in its storage."""
-    sizes = (start, *shape, *strides)
+    """Locate a tensor in its storage, after checking that it is contiguous and fits."""
+    sizes = (offset, *shape, *strides)
     if len(sizes) > 128 or {*map(type, sizes)} != {int} or min(sizes) < 0:
-        raise FileError("its pickle has a tensor of no shape")
-    rows = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    if any(n > 1 and a != b for n, a, b in zip(shape, strides, rows, strict=True)):
+        raise FileError("its pickle has a tensor with an invalid shape")
+    contiguous = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if any(n > 1 and a != b for n, a, b in zip(shape, strides, contiguous, strict=True)):
         raise FileError("a tensor is stored transposed: save it with contiguous()")
-    if start + prod(shape) > storage.size:
+    if offset + prod(shape) > storage.size:
         raise FileError(f"a tensor of shape {shape} does not fit into its storage")
-    return TensorInfo(storage.dtype, shape, storage.start + start * BLOCKS[storage.dtype][1])
+    return TensorInfo(storage.dtype, shape, storage.begin + offset * BLOCKS[storage.dtype][1])

@@ -1,8 +1,7 @@
-"""The safetensors format: a small reader and writer that trust nothing and hold one tensor at a
-time.
+"""Read and write safetensors files, with one tensor in memory at a time; no byte is trusted.
 
-A file is the length of its header (8 bytes), the header (JSON: name, dtype, shape and place of each
-tensor), and the bytes of the tensors without gap or overlap. See
+A file is the length of its header (8 bytes), the header (JSON: name, dtype, shape and offsets of
+each tensor), and the bytes of the tensors without gap or overlap. See
 https://github.com/huggingface/safetensors.
 """
 
@@ -47,36 +46,37 @@ __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _MAX_HEADER = 100_000_000  # as in the reference implementation
-_BLOCK = 2**20  # entries converted at a time, so that no second tensor's worth is needed
+_BLOCK = 2**20  # entries converted at a time, so that a second tensor never has to fit in memory
 _MAX_AXES = 64  # as in NumPy
 Infos = Mapping[str, TensorInfo]
 
 
 class SafetensorsFile(TensorFile):
-    """A safetensors file with a checked header, made by ``open``; the file is not held open.
+    """A safetensors file with a checked header, made by ``open``; the file does not stay open.
 
     Attributes
     ----------
     path : Path
-        The file.
+        The path of the file.
     tensors : mapping of str to TensorInfo
-        By name, in the order of their bytes.
+        The tensors by name, in the order of their bytes.
     metadata : mapping of str to str
-        What the writer noted.
+        The metadata in the header.
     """
 
     def read(self, name: str) -> Array:
-        """Read one tensor; nothing else is read.
+        """Read one tensor, and nothing else.
 
         Parameters
         ----------
         name : str
+            The name of the tensor.
 
         Returns
         -------
         ndarray
-            In the dtype of the file; bfloat16 and 8-bit floats as float32, which holds them
-            exactly.
+            The tensor in the dtype of the file; bfloat16 and 8-bit floats become float32, which is
+            exact.
 
         Raises
         ------
@@ -84,13 +84,13 @@ class SafetensorsFile(TensorFile):
             If no tensor has that name (the message lists close ones), it is in 8-bit floats with
             scales, or the file has changed since it was opened.
         """
-        info = self.tensors.get(name) or self.info(name)  # which says what there is
+        info = self.tensors.get(name) or self.info(name)  # `info` raises the error
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype.startswith("float8"):
             owner = f"{name.rpartition('.')[0]}."
             for other in self.tensors:
                 if other.startswith(owner) and "scale" in other:
-                    why = f"{info.dtype} times {other!r}, which is not read: give it in bfloat16"
+                    why = f"{info.dtype} times {other!r}, which is not supported: use bfloat16"
                     raise FileError(f"{self.path}: {name!r} is {why}")
         if info.dtype in LACKED:
             return decoded(stored, info.dtype)
@@ -112,13 +112,13 @@ def open(path: StrPath) -> SafetensorsFile:
     Returns
     -------
     SafetensorsFile
-        With ``tensors`` (name to dtype and shape), ``metadata``, and ``read(name)``.
+        The file, with ``tensors`` (name to dtype and shape), ``metadata``, and ``read(name)``.
 
     Raises
     ------
     FileError
-        If the file is truncated, its header is not what the format demands, or the tensors overlap,
-        leave gaps, or do not end where the file ends.
+        If the file is truncated, its header violates the format, or the tensors overlap, leave
+        gaps, or do not end where the file ends.
     OSError
         If the file cannot be read.
 
@@ -151,18 +151,18 @@ def save(
     Parameters
     ----------
     tensors : mapping of str to array_like
-        What is written, in this order.
+        The tensors by name.
     path : str or path-like
-        Replaced as a whole once everything is written, and left alone if anything fails.
+        The file to write; it is replaced once everything is written, and not touched on errors.
     metadata : mapping of str to str, optional
-        For the header.
+        The metadata for the header.
     dtype : {"float64", "float32", "bfloat16", "float16"}, optional
-        Round floating-point tensors to this; by default each keeps its own.
+        Round floating-point tensors to this dtype; by default each keeps its own.
 
     Raises
     ------
     FileError
-        If a dtype has no place in the format, a value does not fit it, or the metadata are not
+        If the format does not have a dtype, a value is too large for it, or the metadata are not
         text.
     TypeError
         If ``tensors`` is not a mapping from names to arrays.
@@ -206,19 +206,20 @@ def write(
     tensors : mapping of str to TensorInfo
         The dtype and the shape of each tensor, by name.
     read : callable
-        From a name to the numbers, of the shape in ``tensors``: floats are rounded to the dtype
-        there (to nearest, ties to even), others must have it. Or to the file from which the tensor
-        of this name is copied byte for byte, in any dtype. The widest dtypes are asked for first.
+        A function from a name to an array of the shape in ``tensors``: floats are rounded to the
+        dtype there (to nearest, ties to even), other arrays must have it. It may also return the
+        file from which the tensor of that name is copied byte for byte. It is called for the widest
+        dtypes first.
     path : str or path-like
-        Replaced as a whole once everything is written, and left alone if anything fails.
+        The file to write; it is replaced once everything is written, and not touched on errors.
     metadata : mapping of str to str, optional
-        Notes for readers, such as ``{"format": "pt"}``.
+        The metadata for the header, such as ``{"format": "pt"}``.
 
     Raises
     ------
     FileError
-        If a name, dtype, shape or the metadata do not fit the format; if what is read has another
-        shape or dtype, or a finite value is too large for the dtype.
+        If a name, dtype, shape or the metadata do not fit the format; if an array has another shape
+        or dtype, or a finite value is too large for the dtype.
     OSError
         If the file cannot be written.
 
@@ -234,7 +235,7 @@ def write(
     path = target_path(path)
     header, placed = _layout(tensors, metadata or {})
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the name of a file")
+        raise IsADirectoryError(f"{path} is a directory; give the path of a file")
 
     def put(stream: BinaryIO) -> None:
         stream.write(header)
@@ -252,31 +253,31 @@ def write(
             if array.shape != info.shape:
                 raise FileError(f"{name!r} must have shape {info.shape}, got {array.shape}")
             flat = np.ascontiguousarray(array).reshape(-1)
-            for start in range(0, max(flat.size, 1), _BLOCK):
-                stream.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
+            for begin in range(0, max(flat.size, 1), _BLOCK):
+                stream.write(as_stored(name, flat[begin : begin + _BLOCK], info.dtype).data)
 
     write_whole(path, put)
 
 
 def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> int:
-    """Compute the size of the file that `write` makes of such tensors.
+    """Compute the size in bytes of the file that `write` would make of such tensors.
 
     Parameters
     ----------
     tensors : mapping of str to TensorInfo
         The dtype and the shape of each tensor, by name.
     metadata : mapping of str to str, optional
-        For the header.
+        The metadata for the header.
 
     Returns
     -------
     int
-        Its size.
+        The size in bytes.
 
     Raises
     ------
     FileError
-        As in `write`.
+        If a name, dtype, shape or the metadata do not fit the format.
 
     Examples
     --------
@@ -287,7 +288,7 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
-# what files are that have the name by mistake, by their first bytes
+# Other kinds of files that often have this extension by mistake, by their first bytes.
 _OTHERS = {
     b"version ": "a Git LFS pointer: git lfs pull fetches the file itself",
     b"PK\x03\x04": "a zip archive, such as a pickle of torch.save under another name",
@@ -295,25 +296,25 @@ _OTHERS = {
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
-    """Parse the header and find where the tensors begin; allocate no more than the file has."""
+    """Parse the header and return it with the offset of its end, within the file's size."""
     if size < 8:
         raise FileError(f"it has {size} bytes, too few for a header")
-    start = file.read(8)
-    if other := next((what for mark, what in _OTHERS.items() if start.startswith(mark)), ""):
+    first = file.read(8)
+    if other := next((what for mark, what in _OTHERS.items() if first.startswith(mark)), ""):
         raise FileError(f"it is {other}")
-    length = int.from_bytes(start, "little")
+    length = int.from_bytes(first, "little")
     if length > min(size - 8, _MAX_HEADER):
-        raise FileError(f"its header is said to have {length} bytes, of {size} in the file")
+        raise FileError(f"its header claims {length} bytes, but the file has only {size}")
     with errors_at("its header"):
         return parse_json(file.read(length)), 8 + length
 
 
 def _checked(
-    header: dict[str, Any], start: int, size: int
+    header: dict[str, Any], header_end: int, size: int
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
+    """Return the tensors in the order of their bytes, and the metadata, after checking them."""
     metadata = header.pop("__metadata__", None)
-    if metadata is None:  # as mlx writes it
+    if metadata is None:  # mlx writes null
         metadata = {}
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
         raise FileError("its __metadata__ is not a map from text to text")
@@ -322,17 +323,17 @@ def _checked(
     places = sorted((_described(name, entry), name) for name, entry in header.items())
     for (begin, length, dtype, shape), name in places:
         if begin != position:
-            fault = "overlaps the one before" if begin < position else "leaves a gap before it"
+            fault = "overlaps another tensor" if begin < position else "leaves a gap before it"
             raise FileError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
-        tensors[name] = TensorInfo(dtype, shape, start + position)
+        tensors[name] = TensorInfo(dtype, shape, header_end + position)
         position += length
-    if start + position != size:
-        raise FileError(f"its tensors end at byte {start + position}, the file at {size}")
+    if header_end + position != size:
+        raise FileError(f"its tensors end at byte {header_end + position}, the file at {size}")
     return tensors, metadata
 
 
 def _described(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]]:
-    """Return the first byte, the size, the dtype and the shape in an entry whose form is right."""
+    """Check an entry of the header; return its first byte, size, dtype and shape."""
     if not isinstance(entry, dict):
         raise FileError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -361,7 +362,10 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 
 
 def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
-    """Lay out header and tensors, the widest first, which aligns them all."""
+    """Lay out a file: return the bytes of its header, and the tensors in order.
+
+    Placing the widest dtypes first aligns every tensor.
+    """
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise FileError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
@@ -392,7 +396,7 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
 
 
 def as_stored(name: str, array: Array, dtype: str) -> Array:
-    """Convert ``array`` to the byte order of the file."""
+    """Convert ``array`` to the dtype and byte order of the file."""
     if dtype not in ALL_FLOATS or array.dtype.kind != "f":
         if array.dtype.newbyteorder("<") != np.dtype(TABLE[dtype][1]) or dtype in LACKED:
             raise FileError(f"{name!r} must have dtype {dtype}, got {array.dtype}")

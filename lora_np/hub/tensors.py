@@ -1,4 +1,4 @@
-"""Tensors in files of any format: what a header says of each, and its bytes."""
+"""Describe tensors in files of any format, and read their bytes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class TensorInfo:
         NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"; in GGUF the name of a kind, such
         as "Q4_K".
     shape : tuple of int
-        Of its axes, the last one contiguous.
-    start : int
-        Where its bytes begin in the file.
+        The sizes of its axes, of which the last is contiguous.
+    begin : int
+        The offset of its first byte in the file.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    start: int = 0
+    begin: int = 0
 
     @property
     def size(self) -> int:
@@ -47,16 +47,16 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What two formats share: a checked header, and the bytes of one tensor after another.
+    """A file of tensors in either format, with a checked header.
 
     Attributes
     ----------
     path : Path
-        The file, which is not held open.
+        The path of the file, which does not stay open.
     tensors : mapping of str to TensorInfo
-        By name, in the order of their bytes.
+        The tensors by name, in the order of their bytes.
     metadata : mapping of str to object
-        What the writer noted.
+        The metadata in the header.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class TensorFile:
         raise FileError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
 
     def raw(self, info: TensorInfo) -> bytearray:
-        """Read the bytes of one tensor; nothing else is read.
+        """Read the bytes of one tensor, and nothing else.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class TensorFile:
         """
         buffer = bytearray(info.nbytes)
         with open_regular(self.path) as file:
-            file.seek(info.start)
+            file.seek(info.begin)
             if file.readinto(buffer) != len(buffer):
                 raise FileError(f"{self.path} has become shorter since it was opened")
         return buffer

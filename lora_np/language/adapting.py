@@ -1,4 +1,4 @@
-"""LoRA on data: from a language model and examples, or one text, to an adapted model."""
+"""Fine-tune a language model with LoRA on examples or on one text."""
 
 from __future__ import annotations
 
@@ -32,27 +32,22 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and how many of its characters are used
+GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and the number of characters used
 TIMED = 3  # batches that a forecast times
-FEWEST, MOST = 16, 20  # intended rows per validation, and most validations
+FEWEST, MOST = 16, 20  # the usual rows in a validation, and the most validations
 SCHEDULES = ("cosine", "linear", "constant")
-VARIED = (
-    "lora",
-    "rslora",
-    "lora+",
-    "lora-fa",
-    "dora",
-)  # variants that leave the base's weights unchanged
+# variants that leave the base's weights unchanged
+VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FinetuneSettings(RunSettings):
-    """Settings of `finetune`: the LoRA, the learning rate, and those of every run.
+    """Settings of `finetune`: the LoRA, the learning rate, and the settings of every run.
 
     Parameters
     ----------
     **settings
-        Those of `finetune`.
+        The settings of `finetune`.
 
     Examples
     --------
@@ -130,21 +125,21 @@ class Adapted:
     Parameters
     ----------
     model : LanguageModel
-        With its adapters.
+        The model with its adapters.
     history : History
-        The loss of each step, and at each validation that of some held-out rows.
+        The training loss of each step, and the loss on held-out rows at each validation.
     before, after : float
-        The loss on these rows, in nats a token.
+        The loss on the held-out rows before and after training, in nats a token.
     interrupted : bool
-        Whether Ctrl-C ended it early; the model is then that of the last step.
+        Whether Ctrl-C ended training early; the model is then that of the last step.
     settings : dict
-        What it was made with.
+        The settings of the run.
     notes : tuple of str
-        What people should know of the data.
+        Remarks about the data for the user.
     answers : tuple of Replies
-        To held-out questions, before and after, where these were asked for.
+        The answers to held-out questions before and after training, if ``questions`` was given.
     general : tuple of float, optional
-        The loss on a general text, before and after, where its characters have tokens.
+        The loss on a general text before and after, if the vocabulary has its characters.
     """
 
     model: LanguageModel
@@ -192,11 +187,10 @@ class Adapted:
         """List the held-out loss at each validation, with the mean training loss before it."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
-        rows = zip(ends, [float(part.mean()) if part.size else None for part in parts],
-                   map(float, self.history.validation_loss), strict=True)  # fmt: skip
-        return Table(
-            ["step", "training loss", "held-out loss"], [*rows], title="Losses, nats a token"
-        )
+        training = [float(part.mean()) if part.size else None for part in parts]
+        lines = [*zip(ends, training, map(float, self.history.validation_loss), strict=True)]
+        names = ["step", "training loss", "held-out loss"]
+        return Table(names, lines, title="Losses, nats a token")
 
     def figure(self) -> Figure:
         """Draw the losses against the steps."""
@@ -232,26 +226,26 @@ class Adapted:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """The predicted cost of a run of `finetune`: see `forecast`.
+    """The predicted cost of a run of `finetune`, made by `forecast`.
 
     Parameters
     ----------
     examples : tuple of str
-        Three of them as the model sees them, with what is learnt in double brackets.
+        Three examples as the model sees them, with the tokens in the loss in double brackets.
     notes : tuple of str
-        What people should know of the data.
+        Remarks about the data for the user.
     tokens, learnt : int
-        Tokens to train on, and those with a label.
+        The number of training tokens, and the number of them in the loss.
     rows : int
-        Rows of at most ``max_length`` tokens that they fill.
+        The number of rows of at most ``max_length`` tokens.
     steps : int
-        Steps of training.
+        The number of training steps.
     epochs : float
-        How often they go through the data.
+        The number of passes through the data.
     seconds : float
-        Of the whole run, without samples of text.
+        The duration of the whole run, without generating samples of text.
     memory : int or None
-        The most bytes that the process will hold, where the system tells.
+        The peak memory of the process in bytes; None if the system does not report it.
     """
 
     examples: tuple[str, ...]
@@ -276,17 +270,18 @@ class Forecast:
 
 @configured(FinetuneSettings)
 def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Adapted:
-    """Train a LoRA on ``data``, of which a tenth is held out, with AdamW.
+    """Train a LoRA with AdamW on nine tenths of ``data``, and validate on the rest.
 
     Parameters
     ----------
     model : LanguageModel
-        It is not changed.
+        The base model, which is not changed.
     data : Data, str or sequence
-        What `read_data` reads; one continuous text; or examples: texts, or mappings with
-        ``messages``, ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``. Of
-        conversations the answers are learnt, of prompts the completion. Examples end in the
-        vocabulary's end token, and share rows without seeing one another.
+        The result of `read_data`; one continuous text; or examples: texts, or mappings with
+        ``messages``, ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``.
+        The loss is that of the assistant's messages in a conversation, and of the completion after
+        a prompt. Examples end in the vocabulary's end token, and share rows without seeing one
+        another.
     steps : int, optional
         Number of training steps; by default 3 epochs, but at most 300 steps.
     epochs : float, optional
@@ -296,7 +291,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     alpha : float
         The update is scaled by alpha / r.
     targets : str, list of str or callable
-        Which layers: as for `lora_np.inject`.
+        The layers to adapt, as for `lora_np.inject`.
     variant : {"lora", "rslora", "lora+", "lora-fa", "dora"}
         Variant of LoRA, as for `lora_np.inject`; "lora+" moves B at 16 times the learning rate.
     batch_size : int
@@ -319,16 +314,17 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     validation : Data, str or sequence, optional
         Other data to hold out; by default each tenth example, or the last tenth of a text.
     validate_every : int, optional
-        Steps between validations; by default they take a tenth of the work, a trained token
-        counting as two, and their rows are chosen with them; with this set, the rows alone.
+        Steps between validations; by default they take a tenth of the work, where a trained token
+        counts twice: both the interval and the number of rows are chosen for that. If the interval
+        is given, only the number of rows is chosen.
     questions : int or sequence of str
-        How many held-out questions are answered before and after training; or texts to continue.
+        The number of held-out questions to answer before and after training; or texts to continue.
     sample_every : int, optional
-        Steps between further answers to the first question, which take the place of ``sample``.
+        Steps between further answers to the first question, which replace ``sample``.
     tell : callable, optional
-        ``tell(note)`` is called with what people should know of the data, such as what was cut.
+        ``tell(note)`` is called with each remark about the data, such as how many were cut.
     accumulate : int
-        Batches whose gradients are averaged in one step, which takes the memory of one; each label
+        Batches whose gradients are averaged in one step, in the memory of one batch; each label
         counts the same.
     patience : int, optional
         Stop after this many validations without a new lowest loss, and keep that model.
@@ -338,7 +334,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         ``sample(step, model)`` is called at each validation; text that it returns is printed above
         the bar.
     checkpoint : path, optional
-        As for `lora_np.fit`.
+        The file to save the run's state in, as for `lora_np.fit`.
     resume : bool
         Continue from ``checkpoint`` if it exists.
     identity : str, optional
@@ -346,7 +342,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     rng : Generator or int
         Random seed of A, the batches and dropout.
     progress : bool or str
-        Show a progress bar, in a terminal; a string is written before it.
+        Show a progress bar, in a terminal; a string is its label.
 
     Returns
     -------
@@ -357,8 +353,8 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     ------
     ValueError
         If the data are too short, an example is damaged or has characters outside the vocabulary,
-        conversations meet a model without a chat template, ``targets`` match nothing, a setting is
-        out of range, or the checkpoint is damaged or belongs to another run.
+        the data are conversations but the model has no chat template, ``targets`` match nothing, a
+        setting is out of range, or the checkpoint is damaged or belongs to another run.
     FloatingPointError
         If the loss is no longer finite. A run that only makes it worse returns with ``diverged``
         set.
@@ -367,9 +363,9 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
     See Also
     --------
-    forecast : What it will take.
+    forecast : Predict the time and memory of a run.
     generate : Generate text with the adapted model.
-    likelihood : Its loss on another text.
+    likelihood : Measure the loss on another text.
 
     Examples
     --------
@@ -392,7 +388,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
-    if result.interrupted:  # interrupted between validations
+    if result.interrupted:  # between two validations, so the last loss is not that of the model
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
@@ -435,8 +431,8 @@ def question(document: packing.Document) -> Question:
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])
-    start = int(given[-1]) + 1 if given.size else end // 2
-    return Question(tokens[:start].tolist(), tokens[start:end].tolist())
+    first = int(given[-1]) + 1 if given.size else end // 2
+    return Question(tokens[:first].tolist(), tokens[first:end].tolist())
 
 
 def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
@@ -460,28 +456,26 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     Parameters
     ----------
     model : LanguageModel
-        It is not changed.
+        The base model, which is not changed.
     data : Data, str or sequence
-        As for `finetune`.
+        The data, as for `finetune`.
     **settings
-        Those of `finetune`.
+        The settings of `finetune`.
 
     Returns
     -------
     Forecast
-        With a ``table`` of all figures: ``tokens`` to train on and those that are ``learnt``,
-        ``rows``, ``steps``, ``epochs``, ``seconds``, and the ``memory`` in bytes, where the system
-        tells; besides, ``examples``, three of them, with what is learnt in double brackets, and
-        ``notes`` on the data.
+        The ``table`` of all figures, which are also attributes; three ``examples`` with the tokens
+        in the loss in double brackets; and ``notes`` about the data.
 
     Raises
     ------
     ValueError
-        As for `finetune`.
+        If the data or a setting is invalid, as for `finetune`.
 
     See Also
     --------
-    finetune : The run itself.
+    finetune : Do the run.
 
     Examples
     --------
@@ -500,8 +494,8 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         )  # fmt: skip
         return result.history.seconds
 
-    # first the batch that takes the most memory; it is not timed, since it makes tables and gets
-    # its pages
+    # Run the batch that takes the most memory first, untimed: the first batch fills caches and
+    # gets pages from the system, which slows it down.
     seconds_of(sorted(plan.batches.items, key=length, reverse=True)[: plan.batches.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
@@ -526,7 +520,7 @@ class Prepared:
     batches: packing.Shuffled[Row, packing.Batch]
     optimizer: Optimizer
     random: np.random.Generator
-    settings: dict[str, Any]  # as recorded in the result
+    settings: dict[str, Any]  # the settings to record in the result
     documents: list[packing.Document]  # documents to train on
     questions: list[Question]  # held-out questions
     every: int  # steps between validations
@@ -571,8 +565,8 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
     final = peak if s.schedule == "constant" else 0.0
     lr = decay(peak, steps=steps, warmup=warmup, final=final)
     tokens = round(sum(map(length, rows)) / len(rows) * size * s.accumulate)
-    held, chosen = packed(held_out, max_length), s.validate_every or s.sample_every
-    every, times, watched = budget(held, tokens * steps, steps, chosen)
+    others, chosen = packed(held_out, max_length), s.validate_every or s.sample_every
+    every, times, watched = budget(others, tokens * steps, steps, chosen)
     notes = [str(data), *notes, *more]
     if s.tell is not None:
         for note in notes:
@@ -593,7 +587,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
 
 
 def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
-    """Choose the number of steps, and note how, given the steps of one epoch."""
+    """Choose the number of steps from the steps of one epoch, with notes for the user."""
     notes = []
     if settings.steps is not None:
         steps = settings.steps
@@ -622,8 +616,8 @@ def budget(
 ) -> tuple[int, int, list[Row]]:
     """Choose validation interval, count and rows, so that validation takes a tenth of the work.
 
-    A trained token costs two: it goes through the model and back. At least one row is watched,
-    twice.
+    A trained token costs as much as two others: it goes through the model and back. At least one
+    row is validated, at least twice.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
     affordable = tokens // 5 // mean  # rows
@@ -637,7 +631,7 @@ def budget(
 
 def peak_memory() -> int | None:
     """Return the process's peak memory in bytes, or None if the system does not report it."""
-    # Linux's; getrusage begins with what the parent process held
+    # Linux only: getrusage would include the memory of the parent process
     status = Path("/proc/self/status")
     words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
     return 1024 * int(words[0]) if words else None

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 KINDS = ("sampled", "greedy")  # kinds of held-out answers
 HELD_OUT = 5  # one of so many questions is held out
-RIDGE = 0.1  # relative to the mean eigenvalue, in the closed form
-FIRST = 8  # tokens of an answer, where its divergence is largest
+RIDGE = 0.1  # of the closed form, relative to the mean eigenvalue
+FIRST = 8  # the first tokens of an answer, where the divergence is largest
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
     ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
@@ -46,12 +46,12 @@ ASK = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BakeSettings(RunSettings):
-    """Settings of `bake`: the LoRA, the answers, and those of every run.
+    """Settings of `bake`: the LoRA, the answers, and the settings of every run.
 
     Parameters
     ----------
     **settings
-        Those of `bake`.
+        The settings of `bake`.
 
     Examples
     --------
@@ -87,9 +87,9 @@ class TaughtAnswer(NamedTuple):
 
     question: str
     sentence: str  # the sentence of the prompt that the question is about, if known
-    row: list[int]  # what the student reads, and the answer
-    prompted: list[int]  # what the teacher reads, and the answer
-    hidden: Array  # (answer, d), the teacher's: each token of the answer follows from one
+    row: list[int]  # the question and the answer, for the student
+    prompted: list[int]  # the prompt, the question and the answer, for the teacher
+    hidden: Array  # (answer, d): the teacher's state from which each token of the answer follows
     text: str  # the answer as text
 
 
@@ -97,8 +97,8 @@ class DistillationBatch(NamedTuple):
     """The arguments of `taught_loss`."""
 
     tokens: Array  # (rows, n)
-    counts: Array  # (rows, n) bool
-    teacher: Array  # (as many as count, d)
+    counts: Array  # (rows, n) bool: whether the token is in the loss
+    teacher: Array  # (tokens in the loss, d)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,30 +108,30 @@ class Baked(Shown):
     Parameters
     ----------
     model : LanguageModel
-        With its adapters.
+        The model with its adapters.
     history : History or None
-        The loss of each step, if there was any.
+        The loss of each step; None without steps.
     questions : tuple of str
-        What the adapter was trained on.
-    held : Table
+        The questions that the adapter was trained on.
+    answers : Table
         Greedy answers of base, prompted and baked model to the held-out questions.
     left : Table
-        For each of them the divergence before and after, the largest first: what did not transfer.
+        The divergence before and after for each held-out question, the largest remaining first.
     divergences : dict of str to tuple of ndarray
-        By model, "base" or "baked", and kind of answers, "sampled" or "greedy", such as "base,
-        greedy": the divergence from the teacher, in nats, at each token of each held-out answer.
+        The divergence from the teacher, in nats, at each token of each held-out answer. A key names
+        the model, "base" or "baked", and the answers, "sampled" or "greedy", as in "base, greedy".
     agreement : dict of str to float
-        The share of these tokens whose likeliest one is the teacher's.
+        The share of these tokens at which student and teacher have the same likeliest token.
     saved : int
         Tokens of the prompt that each call saves.
     notes : tuple of str
-        What people should know.
+        Remarks for the user.
     """
 
     model: LanguageModel
     history: History | None
     questions: tuple[str, ...]
-    held: Table
+    answers: Table
     left: Table
     divergences: dict[str, tuple[Array, ...]]
     agreement: dict[str, float]
@@ -142,12 +142,12 @@ class Baked(Shown):
     def table(self) -> Table:
         """The divergence from the prompted model and the agreement with it, as a table."""
         names = ["held-out answers", "model", "KL, nats a token", f"first {FIRST}", "same token"]
-        rows, means = [], {}
+        lines, means = [], {}
         for key, parts in self.divergences.items():
             model, kind = key.split(", ")
             first = np.concatenate([part[:FIRST] for part in parts]).mean()
             means[key] = float(np.concatenate(parts).mean())
-            rows.append((kind, model, means[key], float(first), self.agreement[key]))
+            lines.append((kind, model, means[key], float(first), self.agreement[key]))
         left = [
             f"{means[f'baked, {kind}'] / means[f'base, {kind}']:.0%} on {kind}" for kind in KINDS
         ]
@@ -155,7 +155,7 @@ class Baked(Shown):
         if all(means[f"baked, {kind}"] >= means[f"base, {kind}"] for kind in KINDS):
             notes.append("The adapter is no nearer to the prompted model than the base is.")
         notes.append(f"Each call saves {self.saved} tokens.")
-        return Table(names, rows, notes=[*notes, *self.notes])
+        return Table(names, lines, notes=[*notes, *self.notes])
 
     def figure(self) -> Figure:
         """Draw the divergence against the token's position in the answer."""
@@ -175,13 +175,13 @@ class Baked(Shown):
 
     def to_html(self, *, prompt: str = "") -> str:
         """Write an HTML report: divergences, answers, and what did not transfer."""
-        parts: list[Part] = [self.table, self.figure(), self.held, self.left]
+        parts: list[Part] = [self.table, self.figure(), self.answers, self.left]
         parts += [("The prompt:", prompt)] if prompt else []
         return page("A prompt baked into a LoRA", parts)
 
 
 class Dialogue:
-    """Encodes questions for a model, with the prompt and without it."""
+    """Encode questions for a model, with the prompt and without it."""
 
     def __init__(self, model: LanguageModel, prompt: str, settings: BakeSettings) -> None:
         self.vocabulary, self.prompt = vocabulary_of(model), prompt
@@ -213,20 +213,20 @@ class Dialogue:
 
 @configured(BakeSettings)
 def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
-    """Train a LoRA to answer as if ``prompt`` came first, which saves the prompt's tokens.
+    """Train a LoRA so that the model answers as if ``prompt`` preceded each question.
 
     Parameters
     ----------
     model : LanguageModel
         The base, with a chat template; it is not changed.
     prompt : str
-        The system message that is baked.
+        The system message to bake into the adapter.
     rank : int
         Rank of each adapter: r.
     alpha : float
         The update is scaled by alpha / r.
     targets : str, list of str or callable
-        Which layers, as for `lora_np.inject`, but not the head.
+        The layers to adapt, as for `lora_np.inject`; the head must not be among them.
     lr : float
         Peak learning rate of AdamW, which falls to zero along a cosine.
     steps : int
@@ -240,29 +240,29 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     per_sentence : int
         Questions that the base writes for each sentence of the prompt, if none are given.
     start : {"closed-form", "zero"}
-        Where the adapter starts: at what the output projections of attention lack without the
-        prompt, by reduced-rank regression, or at zero.
+        The initial adapter: zero, or the change that attention's output projections need to make up
+        for the missing prompt, by reduced-rank regression.
     questions : sequence of str
-        What people will ask; at least five. Those that touch no fact of the prompt teach none. A
-        fifth is held out.
+        At least five questions that people will ask. A question that touches no fact of the prompt
+        teaches none. A fifth is held out.
     plain : bool
-        For a model without a chat template: the prompt is text, and questions are how it goes on.
+        For a model without a chat template: each question is a text that continues the prompt.
     tell : callable, optional
         ``tell(note)`` is called with the questions that the base has written.
     accumulate : int
         Batches whose gradients are averaged in one step.
     validate_every : int, optional
-        Steps between measurements of the held-out questions; by default there are none.
+        Steps between measurements on the held-out questions; by default there are none.
     patience : int, optional
-        As for `lora_np.fit`.
+        Stop after this many validations without a new lowest loss, as for `lora_np.fit`.
     watch, sample : callable, optional
-        As for `lora_np.fit`.
+        Functions that are called during training, as for `lora_np.fit`.
     checkpoint : path, optional
-        As for `lora_np.fit`.
+        The file to save the run's state in, as for `lora_np.fit`.
     resume : bool
         Continue from ``checkpoint`` if it exists.
     identity : str, optional
-        As for `lora_np.fit`.
+        A name of the run, as for `lora_np.fit`.
     rng : Generator or int
         Random seed of questions, answers, A and the order of batches.
     progress : bool or str
@@ -271,7 +271,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     Returns
     -------
     Baked
-        The adapted model, and on held-out questions its divergence from the prompted model.
+        The adapted model, and its divergence from the prompted model on held-out questions.
 
     Raises
     ------
@@ -286,10 +286,10 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 
     Notes
     -----
-    The loss is the Kullback-Leibler divergence of the next token, teacher from student, at every
-    token of answers that the teacher samples at temperature 1: a sampled answer is only the place
-    where two distributions are compared, so that nothing is memorised. Manner transfers; a fact
-    that no question touches does not.
+    The loss is the Kullback-Leibler divergence of the teacher's next-token distribution from the
+    student's, at every token of answers that the teacher samples at temperature 1. The samples only
+    say where to compare the distributions, so the student memorises none of them. Manner
+    transfers; a fact that no question touches does not.
 
     Examples
     --------
@@ -299,7 +299,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     ...     questions=["And the ", "The sons of ", "He said ", "In the ", "And they "],
     ...     answer_length=8, progress=False,
     ... )
-    >>> result.saved, len(result.held.rows)
+    >>> result.saved, len(result.answers.rows)
     (24, 1)
     """
     if not isinstance(prompt, str) or not prompt.strip():
@@ -311,14 +311,14 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     frozen = freeze(model)
     asked = asked_of(frozen, prompt, settings, rng)
     seeds = [int(seed) for seed in rng.integers(2**32, size=3)]
-    held = asked[HELD_OUT - 1 :: HELD_OUT]
+    held_out = asked[HELD_OUT - 1 :: HELD_OUT]
     train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
     sampling = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
     examples = taught(frozen, dialogue, train, sampling)
     greedy = changed(sampling, temperature=0.0)
     tests = {
-        "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
-        "greedy": taught(frozen, dialogue, held, greedy),
+        "sampled": taught(frozen, dialogue, held_out, changed(sampling, rng=seeds[1])),
+        "greedy": taught(frozen, dialogue, held_out, greedy),
     }
     adapted = inject(
         model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seeds[2]
@@ -333,7 +333,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     adapted, history = distilled(adapted, examples, tests["sampled"], settings, seeds[2])
     students = {"base": frozen, "baked": freeze(adapted)}
     divergences, agreement = compared_with_teacher(students, tests)
-    alone = [dialogue.row(question, prompted=False) for question, _ in held]
+    alone = [dialogue.row(question, prompted=False) for question, _ in held_out]
     answers = {
         name: [made.end() for made in replies(student, alone, greedy)]
         for name, student in students.items()
@@ -344,8 +344,8 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         model=adapted,
         history=history,
         questions=tuple(question for question, _ in train),
-        held=answers_table([question for question, _ in held], answers),
-        left=left_table(held, divergences, with_sentences=not settings.questions),
+        answers=answers_table([question for question, _ in held_out], answers),
+        left=left_table(held_out, divergences, with_sentences=not settings.questions),
         divergences=divergences,
         agreement=agreement,
         saved=saved,
@@ -358,9 +358,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 def asked_of(
     model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Return the given questions, or have the base write some, with the sentences they are
-    about.
-    """
+    """Return questions with the sentence each is about; the base writes them if none are given."""
     asked = [(text, "") for text in settings.questions]
     if not asked:
         if settings.plain:
@@ -376,7 +374,7 @@ def asked_of(
 def distilled(
     adapted: LanguageModel,
     examples: Sequence[TaughtAnswer],
-    held: Sequence[TaughtAnswer],
+    held_out: Sequence[TaughtAnswer],
     settings: BakeSettings,
     seed: int,
 ) -> tuple[LanguageModel, History | None]:
@@ -388,7 +386,7 @@ def distilled(
         optimizer=AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps)),
     )  # fmt: skip
     if settings.validate_every or settings.patience:
-        run["validation"] = batches_of([[example] for example in held])
+        run["validation"] = batches_of([[example] for example in held_out])
     size = min(settings.batch_size, len(examples))
     read = {"rows": [example.row for example in examples]}
     order = Shuffled(examples, batches_of, size, settings.accumulate, seed, read)
@@ -399,39 +397,39 @@ def distilled(
 def compared_with_teacher(
     students: Mapping[str, LanguageModel], tests: Mapping[str, Sequence[TaughtAnswer]]
 ) -> tuple[dict[str, tuple[Array, ...]], dict[str, float]]:
-    """Measure the divergence from the teacher and the agreement with it, as `Baked` has them."""
+    """Measure the divergence from the teacher and the agreement with it, as in `Baked`."""
     divergences, agreement = {}, {}
-    for kind, rows in tests.items():
+    for kind, examples in tests.items():
         for name, student in students.items():
-            divergence, same = zip(*(apart_from_teacher(student, row) for row in rows), strict=True)
+            parts = (apart_from_teacher(student, example) for example in examples)
+            divergence, same = zip(*parts, strict=True)
             divergences[f"{name}, {kind}"] = divergence
             agreement[f"{name}, {kind}"] = float(np.concatenate(same).mean())
     return divergences, agreement
 
 
 def answers_table(questions: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Table:
-    """Show the answers of base, prompted and baked model beside the questions."""
+    """Tabulate the answers of base, prompted and baked model to each question."""
     names = ["base", "prompted", "baked"]
-    rows = [*zip(questions, *(answers[name] for name in names), strict=True)]
     return Table(
         ["question", *names],
-        rows,
+        [*zip(questions, *(answers[name] for name in names), strict=True)],
         title="Held-out questions",
         formats=dict.fromkeys(names, one_line),
     )
 
 
 def left_table(
-    held: Sequence[tuple[str, str]],
+    asked: Sequence[tuple[str, str]],
     divergences: Mapping[str, Sequence[Array]],
     *,
     with_sentences: bool,
 ) -> Table:
-    """Show the divergence before and after for each question, the largest that is left first."""
+    """Tabulate the divergence before and after for each question, the largest remaining first."""
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
     )
-    left = sorted(zip(held, *means, strict=True), key=lambda row: -row[-1])
+    left = sorted(zip(asked, *means, strict=True), key=lambda row: -row[-1])
     about = ["sentence of the prompt"] if with_sentences else []
     return Table(
         ["question", *about, "KL of the base", "KL that is left"],
@@ -472,7 +470,7 @@ def sentences_of(prompt: str) -> list[str]:
 def taught(
     model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
 ) -> list[TaughtAnswer]:
-    """Generate the prompted base's answers, and keep their hidden states."""
+    """Generate the teacher's answers, with their hidden states."""
     rows = [dialogue.row(question, prompted=True) for question, _ in asked]
     examples = []
     for pair, row, made in zip(asked, rows, replies(model, rows, sampling), strict=True):
@@ -517,32 +515,32 @@ def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Arr
 
 
 def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tuple[Array, Array]]:
-    """Measure what each layer's attention lacks without the prompt.
+    """Return ``X.T @ X`` and ``X.T @ Y`` of each layer's attention, summed over tokens.
 
-    Both runs get the teacher's residual stream at the tokens that they share, so that a layer lacks
-    only attention to the prompt: Y = W_o (mixed with the prompt - X), of X = mixed without. Return
-    ``X.T @ X`` and ``X.T @ Y``, summed over tokens.
+    X is attention's mixture of values without the prompt, before the output projection W_o. Y is
+    the part that the output lacks: W_o (mixture with the prompt - X). Both runs get the teacher's
+    residual stream at the tokens that they share, so only attention to the prompt differs.
     """
     layers = model.model.layers
     sums: list[Any] = [(0.0, 0.0)] * len(layers)
-    # the common beginning before the question is read only once
-    held = min(
+    # the prompt is read only once: all examples begin with these tokens
+    common = min(
         len(example.prompted)
         - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))
         for example in examples
     )
     reader = Reader(model)
-    reader.read([examples[0].prompted[:held]])
+    reader.read([examples[0].prompted[:common]])
     for example in examples:
-        new = example.prompted[held:-1]
+        new = example.prompted[common:-1]
         own = len(example.row) - 1 - len(new)
         student = value(model.model.embedded(np.array([example.row[:own]], int), np.arange(own)))
-        positions = np.arange(held, held + len(new))
+        positions = np.arange(common, common + len(new))
         teacher = value(model.model.embedded(np.array([new]), positions))
         for i, (layer, cache) in enumerate(zip(layers, reader.take([0]).caches, strict=True)):
             without = value(layer.mixed(np.concatenate([student, teacher], axis=1)))[0, own:]
             prompted = value(layer.mixed(teacher, cache))[0]
-            cache.tokens = held
+            cache.tokens = common
             lacks = value(layer.attention.output(prompted) - layer.attention.output(without))
             without = without.astype(np.float64)
             gram, product = sums[i]
@@ -554,9 +552,9 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
 
 
 def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) -> LanguageModel:
-    """Start each output projection of attention at what it lacks without the prompt.
+    """Initialise the adapters of attention's output projections to make up for the missing prompt.
 
-    It is found by ridge regression of reduced rank, from what `lacking` returns.
+    ``lacks`` comes from `lacking`; the solution is a ridge regression of reduced rank.
     """
     outputs = [id(layer.attention.output) for layer in adapted.model.layers]
     by_layer = dict(zip(outputs, lacks, strict=True))
@@ -568,7 +566,7 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
-        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # both get the same norm
+        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and B the same norm
         B, A = B * balance / node.scale, A / balance
         return changed(node, A=Tensor(A.astype(dtype)), B=Tensor(B.astype(dtype)))
 

@@ -1,7 +1,7 @@
-"""The parts of a decoder layer: norms, attention, MLPs and experts.
+"""Define the parts of a decoder layer: norms, attention, MLPs and experts.
 
-The equations know the modules by their roles, such as ``query``; a path in the tree has the names
-that transformers gives them, such as ``q_proj``.
+The equations name the modules by their roles, such as ``query``. Paths in the tree have
+transformers' names, such as ``q_proj``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class RMSNorm:
     W : Tensor or ndarray of shape (d,)
     eps : float
     from_one : bool
-        Whether W is the distance from one.
+        Whether the norm multiplies by 1 + W.
     fused : bool
-        Whether one primitive does it; see `composed_operations`.
+        Whether one primitive computes it; see `composed_operations`.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class Cache:
     Parameters
     ----------
     longest : int
-        How many tokens to make room for at first.
+        The number of tokens to allocate memory for at first.
 
     Examples
     --------
@@ -121,14 +121,14 @@ class Cache:
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Append keys and values and return all so far, (batch, tokens, kv, d) each."""
-        start, end = self.tokens, self.tokens + k.shape[1]
+        begin, end = self.tokens, self.tokens + k.shape[1]
         if end > self.room.shape[2]:
-            before, longest = self.room[:, :, :start], max(self.longest, end * (1 + (start > 0)))
+            before, longest = self.room[:, :, :begin], max(self.longest, end * (1 + (begin > 0)))
             self.room = np.empty((2, len(k), longest, *k.shape[2:]), k.dtype)
-            self.room[:, :, :start] = before
+            self.room[:, :, :begin] = before
         self.tokens = end
-        self.room[0, :, start:end] = k
-        self.room[1, :, start:end] = v
+        self.room[0, :, begin:end] = k
+        self.room[1, :, begin:end] = v
         return self.k, self.v
 
     def take(self, rows: Sequence[int]) -> Cache:
@@ -139,16 +139,16 @@ class Cache:
 
 
 class Sequences(NamedTuple):
-    """Assigns the tokens of a row to sequences.
+    """Assign the tokens of each row to sequences.
 
     Parameters
     ----------
     ids : ndarray of int, shape (batch, all tokens)
-        The sequence of each token; those in a cache come first.
+        The sequence of each token, beginning with the tokens in the cache.
     positions : ndarray of int, shape (batch, tokens)
-        How many tokens of its own sequence come before each new token.
+        The position of each new token in its own sequence.
     lengths : ndarray of int, shape (batch, tokens)
-        How many tokens its sequence has so far.
+        The number of tokens in the sequence of each new token so far.
     """
 
     ids: Array
@@ -177,30 +177,29 @@ def sequences(ids: Array, before: int) -> Sequences:
 class SelfAttention(Named):
     """``W_o softmax(s q k^T) v`` with rotated queries and keys; each key serves a group of queries.
 
-    Its modules are linear layers for ``query``, ``key`` and ``value``, or one for all (``qkv``),
-    and for ``output``; and perhaps norms of queries and keys.
+    The modules are linear layers: ``query``, ``key`` and ``value``, or one for all three (``qkv``),
+    and ``output``. Queries and keys may have norms.
 
     Parameters
     ----------
     heads, kv : int
-        Heads of queries, and of keys and values.
+        The number of query heads, and of key and value heads.
     rotary : Rotary or None
-        How positions rotate queries and keys, if they do.
+        The rotary embedding of queries and keys; None without one.
     window : int, optional
-        How many tokens back a query sees.
+        The number of tokens that a query sees; by default all before it.
     score : float
         s, usually ``1 / sqrt(d)``.
     score_cap : float
-        The scores go through ``cap tanh(x / cap)``; 0 for none.
+        If not 0, scores x become ``cap tanh(x / cap)``.
     joined : {"parts", "heads"}
-        Whether ``qkv`` gives all queries first, then keys and values; or those of each head
-        together.
+        The order of the outputs of ``qkv``: by part (all queries first) or by head.
     normed : str
-        "heads" if norms see each head, "whole" if all of them; empty without norms.
+        "heads" if norms apply to each head, "whole" if to all heads together; empty without norms.
     normed_first : bool
-        Whether they come before the rotation.
+        Whether the norms precede the rotary embedding.
     fused : bool
-        Whether one primitive does the middle.
+        Whether one primitive computes scores, softmax and weighted sum.
     """
 
     heads: int
@@ -227,38 +226,38 @@ class SelfAttention(Named):
         *,
         rng: Rng = None,
         cache: Cache | None = None,
-        rows: Sequences | None = None,
+        packed: Sequences | None = None,
         last: bool = False,
     ) -> Operand:
         q, k, v = self.by_heads(x, rng)
-        mixed = self.mixed(q[:, -1:] if last else q, k, v, cache, rows)
+        mixed = self.mixed(q[:, -1:] if last else q, k, v, cache, packed)
         output: Operand = self.output(mixed, rng=rng)
         return output
 
     def mixed(
-        self, q: Operand, k: Operand, v: Operand, cache: Cache | None, rows: Sequences | None
+        self, q: Operand, k: Operand, v: Operand, cache: Cache | None, packed: Sequences | None
     ) -> Operand:
-        """Compute the weighted values, of all heads side by side, for the last tokens or all."""
+        """Compute the weighted sums of values, (batch, queries, heads * d)."""
         by_head = self.normed == "heads"
         if by_head and self.normed_first:
             q, k = self.norms(q, k)
         if self.rotary is not None:
             before = 0 if cache is None else cache.tokens
-            q, k = self.turned(self.rotary, before, q, k, rows)
+            q, k = self.turned(self.rotary, before, q, k, packed)
         if by_head and not self.normed_first:
             q, k = self.norms(q, k)
         settings: dict[str, Any] = {"window": self.window, "scale": self.score}
-        if rows is not None:
-            settings["sequence_ids"] = rows.ids
+        if packed is not None:
+            settings["sequence_ids"] = packed.ids
         use_fused = self.fused and not self.score_cap
         if cache is None and use_fused:
             return fused.attend(q, k, v, **settings)
         tokens = q.shape[1]
         if cache is not None:
             k, v = cache.extend(value(k), value(v))
-            if tokens > 1 and use_fused:  # nothing is kept, since no gradient passes a cache
+            if tokens > 1 and use_fused:  # weights need not be kept: a cache passes no gradient
                 return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
-        # some queries of a long prompt at a time
+        # a long prompt in blocks of queries, to save memory
         size, parts = tokens if cache is None else fused.BLOCK, []
         for i in range(0, tokens, size):
             some = q[:, i : i + size]
@@ -288,15 +287,15 @@ class SelfAttention(Named):
         return heads_of(q, self.heads), heads_of(k, self.kv), heads_of(v, self.kv)
 
     def turned(
-        self, rotary: Rotary, before: int, q: Operand, k: Operand, rows: Sequences | None
+        self, rotary: Rotary, before: int, q: Operand, k: Operand, packed: Sequences | None
     ) -> tuple[Operand, Operand]:
         """Rotate keys, and the queries of the last tokens, by the angles of their positions."""
         tokens, end = q.shape[1], before + k.shape[1]
-        if rows is None:
+        if packed is None:
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
-            cos, sin = rotary.turns(rows.positions, rows.lengths, q.dtype)
-        if k.shape[1] == 1:  # both at once: for a single token the number of calls decides
+            cos, sin = rotary.turns(packed.positions, packed.lengths, q.dtype)
+        if k.shape[1] == 1:  # q and k at once: for a single token, the number of calls matters
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
         rotate = fused.rotate if self.fused else composed.rotate
@@ -320,7 +319,7 @@ class MLP(Named):
     activation : str
         f: a key of `ACTIVATIONS`, or "xielu", which has two trained parameters.
     fused : bool
-        Whether one primitive does the middle, for silu.
+        Whether one primitive computes the product of gate and up, for silu.
     """
 
     activation: str
@@ -377,7 +376,7 @@ class XIELU(Named):
 
 @dataclass(frozen=True, eq=False)
 class Router:
-    """``softmax(W x)``: how much each expert counts for a token.
+    """``softmax(W x)``: the weight of each expert for a token.
 
     Parameters
     ----------
@@ -393,14 +392,14 @@ class Router:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Routed(Named):
-    """The sum of a few experts, by the weights of a router, and perhaps of a shared one.
+    """The sum of the chosen experts, weighted by a router, and of a shared expert if there is one.
 
     Parameters
     ----------
     chosen : int
-        How many experts see each token.
+        The number of experts that each token is routed to.
     to_one : bool
-        Whether their weights are scaled to a sum of one.
+        Whether the weights of the chosen experts are scaled to a sum of one.
     """
 
     chosen: int
@@ -418,7 +417,7 @@ class Routed(Named):
         weights = every[np.arange(len(best))[:, None], best]
         if self.to_one:
             weights = weights / np.sum(weights, axis=1, keepdims=True)
-        # pairs of a token and an expert, by expert
+        # pairs of a token and an expert, sorted by expert
         order = np.argsort(best, axis=None, kind="stable")
         starts = np.searchsorted(best.ravel()[order], np.arange(every.shape[1] + 1))
         rows = flat[order // self.chosen]
@@ -458,9 +457,9 @@ class DecoderLayer(Named):
     Parameters
     ----------
     parallel : bool
-        Whether the MLP sees the same x as attention.
+        Whether attention and MLP have the same input.
     residual : float
-        A factor on what each of the two adds.
+        A factor on the outputs of attention and MLP before they are added.
     """
 
     parallel: bool = False
@@ -478,11 +477,11 @@ class DecoderLayer(Named):
         *,
         rng: Rng = None,
         cache: Cache | None = None,
-        rows: Sequences | None = None,
+        packed: Sequences | None = None,
         last: bool = False,
     ) -> Operand:
         y = x if self.before_attention is None else self.before_attention(x)
-        y = self.attention(y, rng=rng, cache=cache, rows=rows, last=last)
+        y = self.attention(y, rng=rng, cache=cache, packed=packed, last=last)
         x = x[:, -1:] if last else x
         added = self.plus(x, y if self.after_attention is None else self.after_attention(y))
         y = x if self.parallel else added
@@ -490,7 +489,7 @@ class DecoderLayer(Named):
         return self.plus(added, y if self.after_mlp is None else self.after_mlp(y))
 
     def mixed(self, x: Operand, cache: Cache | None = None) -> Operand:
-        """Compute what attention mixes, before its output projection."""
+        """Compute attention's weighted sums of values, before the output projection."""
         y = x if self.before_attention is None else self.before_attention(x)
         return self.attention.mixed(*self.attention.by_heads(y, None), cache, None)
 

@@ -1,4 +1,4 @@
-"""A chat with a key-value cache."""
+"""Chat with a model, keeping the key-value cache between turns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Chat:
     Parameters
     ----------
     model : LanguageModel
-        With a chat template.
+        A model with a chat template.
     messages : sequence of mapping
-        How the conversation begins, such as with a system message.
+        The beginning of the conversation, such as a system message.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Chat:
 
     See Also
     --------
-    answer : One answer, without a conversation to keep.
+    answer : Generate one answer without keeping the conversation.
 
     Examples
     --------
@@ -61,13 +61,10 @@ class Chat:
         Parameters
         ----------
         model : LanguageModel
-            With a chat template.
+            A model with a chat template.
         """
-        self.template, self.model, self.reader = (
-            Template(vocabulary_of(model)),
-            model,
-            Reader(model),
-        )
+        self.template = Template(vocabulary_of(model))
+        self.model, self.reader = model, Reader(model)
 
     @configured(Sampling)
     def ask(self, question: str, settings: Sampling) -> str:
@@ -78,7 +75,7 @@ class Chat:
         question : str
             The next message of the user.
         **settings
-            Those of `generate`.
+            The settings of `generate`.
 
         Returns
         -------
@@ -97,7 +94,7 @@ class Chat:
             text = continued(self.model, [row], settings, self.reader)[0].end()
         except KeyboardInterrupt:
             text = vocabulary_of(self.model).decode(row[begins:])
-            # for the last token, only some layers may have stored keys
+            # drop the answer: only some layers may have cached the last token's keys
             self.reader.rows = [row[:begins]] if len(row) > begins else []
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text

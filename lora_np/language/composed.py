@@ -1,4 +1,4 @@
-"""A decoder's operations in NumPy's own functions: these define them, `fused` makes them faster."""
+"""Define a decoder's operations by NumPy's own functions; `fused` has faster versions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lora_np.nn import sigmoid, softmax
 from lora_np.quantise import Quantised
 
 Operand = Tensor | Array
-IGNORED = -100  # the label of a token that does not count, as in torch
+IGNORED = -100  # the label of a token that is not in the loss, as in torch
 
 
 def rms_norm(x: Operand, W: Operand, *, eps: float) -> Operand:
-    """``W x / sqrt(mean(x^2) + eps)`` over the last axis (Zhang and Sennrich, arXiv 1910.07467).
+    """Return ``W x / sqrt(mean(x^2) + eps)`` over the last axis (arXiv 1910.07467).
 
     Examples
     --------
@@ -31,17 +31,17 @@ def rms_norm(x: Operand, W: Operand, *, eps: float) -> Operand:
 
 
 def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
-    """Turn entries i and i + d/2 of each head by the angle of its position (arXiv 2104.09864).
+    """Rotate entries i and i + d/2 of each head by the angle of its position (arXiv 2104.09864).
 
     Parameters
     ----------
     x : Tensor or ndarray of shape (batch, tokens, heads, d)
     cos, sin : ndarray of shape (tokens, 1, d) or (batch, tokens, 1, d)
-        Of the angle of each entry; the first half of the sines is negative.
+        Cosine and sine of the angle of each entry; the first half of the sines is negated.
 
     Examples
     --------
-    >>> cos, sin = np.zeros((1, 1, 2)), np.array([[[-1.0, 1.0]]])  # a quarter
+    >>> cos, sin = np.zeros((1, 1, 2)), np.array([[[-1.0, 1.0]]])  # a quarter turn
     >>> rotate(np.array([[[[1.0, 0.0]]]]), cos, sin)
     array([[[[0., 1.]]]])
     """
@@ -67,22 +67,22 @@ def attend(
     cap: float = 0.0,
     sequence_ids: Array | None = None,
 ) -> Operand:
-    """``softmax(s q k^T) v`` for each head, where no token sees a later one.
+    """Compute ``softmax(s q k^T) v`` for each head, where no token sees a later one.
 
     Parameters
     ----------
     q : Tensor or ndarray of shape (batch, queries, heads, d)
-        The last ``queries`` of the tokens.
+        The queries of the last tokens.
     k, v : Tensor or ndarray of shape (batch, keys, kv, d)
-        ``kv`` divides ``heads``: each key serves ``heads / kv`` of them.
+        The keys and values of all tokens; each serves ``heads / kv`` heads.
     window : int or None
-        How many tokens back a query sees, itself included; None for all.
+        The number of tokens that a query sees, including its own; None for all.
     scale : float
         s, usually ``1 / sqrt(d)``.
     cap : float
-        The scores go through ``cap tanh(x / cap)``; 0 for none.
+        If not 0, scores x become ``cap tanh(x / cap)``.
     sequence_ids : ndarray of int, shape (batch, at least keys), optional
-        A token sees only those of its own text.
+        The sequence of each token; a token sees only tokens of its own sequence.
 
     Returns
     -------
@@ -91,12 +91,13 @@ def attend(
     batch, queries, heads, d = q.shape
     keys, kv = k.shape[1:3]
     q = (q * scale).transpose(0, 2, 1, 3)
-    # rows of a group of heads that share a key, each with all its queries
+    # one matrix for each group of heads that share keys, with all queries of each head
     q = q.reshape(batch, kv, heads // kv * queries, d)
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    if queries > 1 or window is not None or sequence_ids is not None:  # the last token sees all
+    # a mask is not needed if the only query is the last token, which sees all
+    if queries > 1 or window is not None or sequence_ids is not None:
         seen = visible(queries, keys, window)
         if sequence_ids is not None:
             sequence_ids = sequence_ids[:, :keys]
@@ -109,7 +110,7 @@ def attend(
 
 
 def gated(gate: Operand, up: Operand) -> Operand:
-    """``silu(gate) up`` with ``silu(x) = x sigmoid(x)`` (Shazeer, arXiv 2002.05202).
+    """Return ``silu(gate) up`` with ``silu(x) = x sigmoid(x)`` (Shazeer, arXiv 2002.05202).
 
     Examples
     --------
@@ -121,7 +122,7 @@ def gated(gate: Operand, up: Operand) -> Operand:
 
 
 def exact_gelu(x: Operand) -> Operand:
-    """``x Phi(x)``, Phi the distribution function of the standard normal (arXiv 1606.08415).
+    """Return ``x Phi(x)``, where Phi is the standard normal distribution (arXiv 1606.08415).
 
     Examples
     --------
@@ -133,7 +134,7 @@ def exact_gelu(x: Operand) -> Operand:
 
 
 def _normal_below(x: Array) -> Array:
-    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond, exp is zero
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond 30, exp(-x^2) is zero
     tail = 0.5 * np.exp(-half * half) * chebval((56 / (2 + half) - 15) / 13, erfc_series(x.dtype))
     result: Array = np.where(x > 0, 1 - tail, tail)
     return result
@@ -146,9 +147,7 @@ normal_below = primitive(
 
 @functools.cache
 def erfc_series(dtype: np.dtype[np.generic]) -> Array:
-    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)``, with x in [0, 26] mapped to z in [1,
-    -1].
-    """
+    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)``; x in [0, 26] is z in [1, -1]."""
 
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
@@ -158,7 +157,7 @@ def erfc_series(dtype: np.dtype[np.generic]) -> Array:
 
 
 def log_probabilities(logits: Operand, labels: Array) -> Operand:
-    """Compute ``log softmax(logits)[label]`` of each label, in nats; 0 where it is `IGNORED`.
+    """Compute ``log softmax(logits)[label]`` for each label, in nats; 0 for `IGNORED` ones.
 
     Parameters
     ----------
@@ -166,9 +165,8 @@ def log_probabilities(logits: Operand, labels: Array) -> Operand:
     labels : ndarray of int, shape (...)
     """
     counts = labels != IGNORED
-    z = logits - value(logits).max(
-        axis=-1, keepdims=True
-    )  # a constant shift, which avoids overflow
+    # a constant shift, which avoids overflow
+    z = logits - value(logits).max(axis=-1, keepdims=True)
     picked = z[(*np.indices(labels.shape), np.where(counts, labels, 0))]
     result: Operand = (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts
     return result
@@ -188,7 +186,7 @@ def head_log_probabilities(h: Operand, W: Operand, *, labels: Array) -> Operand:
 
 
 def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) -> Operand:
-    """``KL(teacher || student)`` of next tokens, in nats: the mean over the rows that count.
+    """Compute the mean ``KL(teacher || student)`` of next tokens, in nats.
 
     Both distributions are softmaxes of the same head (Hinton et al., arXiv 1503.02531).
 
@@ -198,8 +196,9 @@ def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) 
         The student's hidden states.
     W : Tensor, ndarray or Quantised of shape (vocab, d)
     teacher : ndarray of shape (n, d)
-        The teacher's hidden states, where they count.
+        The teacher's hidden states at the n tokens that count.
     counts : ndarray of bool, shape (...)
+        Whether each token of the student counts.
     """
     W = W.dequantised() if isinstance(W, Quantised) else W
     result: Operand = divergence(h[counts] @ W.T, teacher @ value(W).T).mean(axis=0)

@@ -1,7 +1,7 @@
-"""Data as people have it: conversations, completions, instructions, texts; as JSON lines, CSV or
-plain text.
+"""Read training data: conversations, completions, instructions or texts, from JSON, CSV or text.
 
-Here it is told apart, checked and brought to one form; `documents` makes tokens of it.
+This module detects the format, validates the examples and converts them to a common form. Then
+`packing.documents` converts them to tokens.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lora_np.checks import StrPath, choice, shown
 from lora_np.files import Json, errors_at, parse_json
 from lora_np.language.storing import read_text
 
-ONE = "one text"  # the kind of data that has no parts
+ONE = "one text"  # the kind of data that is one continuous text
 FORMATS = ("jsonl", "csv", "text")
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
-# What an example can be, told by its fields, and fields that it may have besides; the first that
-# fits.
+# The kinds of examples, each with its required and its optional fields; the first kind whose
+# required fields are there applies.
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conversations": (("messages",), ()),
     "prompts and completions": (("prompt", "completion"), ()),
@@ -33,7 +33,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Conversation(NamedTuple):
-    """Messages, of which the assistant's are in the loss, starting at ``first``."""
+    """Messages; those of the assistant are in the loss, from the message ``first`` on."""
 
     messages: Sequence[Mapping[str, Json]]
     first: int = 0
@@ -59,20 +59,20 @@ Example: TypeAlias = Conversation | Completion | Choices
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Examples to learn from: see `read_data`.
+    """Training examples, made by `read_data`.
 
     Parameters
     ----------
     examples : tuple of Conversation, Completion or Choices
-        In their order.
+        The examples in their order.
     places : tuple of str
-        Where each stands, such as ``"line 3"``.
+        The place of each example in the source, such as ``"line 3"``.
     kind : str
-        What they are; "one text" has no ends.
+        The kind of the examples, a key of `KINDS`, or "one text".
     source : str
-        Where they come from.
+        The name of the source, for messages.
     unused : tuple of str
-        Fields that nothing is learnt from.
+        Fields of the examples that are ignored.
     """
 
     examples: tuple[Example, ...]
@@ -83,7 +83,7 @@ class Data:
 
     @property
     def whole(self) -> str | None:
-        """The text, if it is one continuous text."""
+        """The text if the data are one continuous text, otherwise None."""
         return str(self.examples[0][1]) if self.kind == ONE else None
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Data:
         )
 
 
-AnyData = Data | str | Iterable[Any]  # what `as_data` takes
+AnyData = Data | str | Iterable[Any]  # the types that `as_data` accepts
 
 
 def read_data(source: StrPath, *, format: str | None = None) -> Data:
@@ -102,12 +102,12 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     Parameters
     ----------
     source : str or path
-        JSON lines of objects with ``messages``, ``prompt`` and ``completion``, ``instruction``,
-        ``output`` and perhaps ``input``, ``text``, or, for `evaluate`, ``question``, ``choices``
-        and ``answer``; CSV whose first line names such columns; anything else is one continuous
-        text. A name such as "genesis" is a text that is shipped.
+        A file of JSON lines with ``messages``; ``prompt`` and ``completion``; ``instruction``,
+        ``output`` and perhaps ``input``; ``text``; or, for `evaluate`, ``question``, ``choices``
+        and ``answer``. A CSV file whose first line names such columns. Any other file is one
+        continuous text. A name such as "genesis" is a text that the package ships.
     format : {"jsonl", "csv", "text"}, optional
-        How the file is written; by default told by its first line.
+        The format of the file; by default it is detected from the first line.
 
     Returns
     -------
@@ -117,14 +117,14 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     Raises
     ------
     ValueError
-        If the file is empty or not text, or a line is damaged, not an example, or has
-        nothing to learn from; the message has its number.
+        If the file is empty or not text, or a line is damaged, is not an example, or has nothing to
+        learn from; the message gives its number.
     FileNotFoundError
         If there is no such file.
 
     See Also
     --------
-    finetune : Learn from it.
+    finetune : Train on the examples.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
 
 
 def as_data(data: AnyData) -> Data:
-    """Make data from one continuous text, or from examples: mappings, or texts."""
+    """Convert one continuous text, or examples that are mappings or texts, to `Data`."""
     if isinstance(data, Data):
         return data
     if isinstance(data, str):
@@ -155,7 +155,7 @@ def as_data(data: AnyData) -> Data:
 
 
 def told_by(content: str, ending: str) -> str:
-    """Detect a file's format from its first line, or from its extension if that does not tell."""
+    """Detect a file's format from its first line, or else from its extension."""
     first = content.lstrip().partition("\n")[0]
     # a JSON list is not supported: its first line is reported as damaged
     if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
@@ -167,7 +167,7 @@ def told_by(content: str, ending: str) -> str:
 
 
 def json_records(content: str) -> Iterator[tuple[str, Json]]:
-    """Yield the place and the object of each line."""
+    """Yield the number and the object of each line."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             with errors_at(f"line {i}"):
@@ -176,28 +176,28 @@ def json_records(content: str) -> Iterator[tuple[str, Json]]:
 
 
 def csv_records(content: str) -> Iterator[tuple[str, Json]]:
-    """Yield each row as an object, and the line where it ends."""
+    """Yield the last line's number and the object of each CSV record."""
     first = content.partition("\n")[0]
-    rows = csv.reader(
+    reader = csv.reader(
         io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True
     )
     try:
-        names = [name.strip() for name in next(rows)]
+        names = [name.strip() for name in next(reader)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"line 1: the column {name!r} occurs twice")
-        for row in filter(None, rows):
-            if len(row) != len(names):
+        for record in filter(None, reader):
+            if len(record) != len(names):
                 raise ValueError(
-                    f"line {rows.line_num}: it has {len(row)} fields, not {len(names)}"
+                    f"line {reader.line_num}: it has {len(record)} fields, not {len(names)}"
                 )
-            yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
+            yield f"line {reader.line_num}", dict(zip(names, record, strict=True))
     except csv.Error as error:
-        raise ValueError(f"line {rows.line_num}: {error}") from None
+        raise ValueError(f"line {reader.line_num}: {error}") from None
 
 
 def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Data:
-    """Check examples, all of which must be of the same kind as the first."""
+    """Validate examples, which must all be of the same kind as the first."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
@@ -221,7 +221,7 @@ def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Da
 
 
 def example(fields: Mapping[str, Any], kind: str) -> Example:
-    """Check one example of a given kind."""
+    """Validate one example of a given kind."""
     needed, optional = KINDS[kind]
     values: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if values[name] is None]:
@@ -247,7 +247,7 @@ def example(fields: Mapping[str, Any], kind: str) -> Example:
 
 
 def choices(question: Json, choices: Json, answer: Json) -> Choices:
-    """Check a question of multiple choice."""
+    """Validate a multiple-choice question."""
     if not isinstance(question, str):
         raise ValueError(f"question must be text, got {shown(question)}")
     if not isinstance(choices, list) or not all(isinstance(text, str) and text for text in choices):
@@ -263,9 +263,9 @@ def choices(question: Json, choices: Json, answer: Json) -> Choices:
 
 
 def conversation(messages: Json, first: int = 0) -> Conversation:
-    """Check the parts of a conversation that chat templates do not check."""
+    """Validate the parts of a conversation that chat templates do not check."""
     if not isinstance(messages, list) or not messages:
-        raise ValueError(f"messages must be a list of them, got {shown(messages)}")
+        raise ValueError(f"messages must be a list of messages, got {shown(messages)}")
     for i, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
             raise ValueError(

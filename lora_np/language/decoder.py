@@ -1,7 +1,7 @@
-"""Decoders of many families as trees: a path in one is the name of that module in transformers.
+"""Build decoders of many families as trees whose paths are transformers' names of modules.
 
-What they are made of, and how they compute, is in a ``config.json`` and their family's data. A
-field that would change the computation and is not understood is refused.
+A ``config.json`` and the family's data file say which modules a decoder has and how it computes. A
+field that would change the computation in an unsupported way is an error.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from lora_np.models import DecoderNode, LayerConfig, ModelSpec, ModuleSpec, deco
 from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
-Read = Callable[[str], Any]  # the array, Tensor or quantised weight of this name, or None
+Read = Callable[[str], Any]  # returns the array, Tensor or quantised weight of a name, or None
 CONTEXT = 2048  # context in tokens if the config has none
-# Fields that make some model compute differently, and the neutral value; null is always neutral.
+# Fields that change the computation of some models, and their neutral values; null is neutral too.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
     **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
@@ -46,14 +46,14 @@ ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decoder(Named):
-    """Computes hidden states from tokens: embeddings, layers and a final norm.
+    """Compute hidden states from tokens: embeddings, layers and a final norm.
 
     Parameters
     ----------
     scale : float
         A factor on the embedding (Gemma: sqrt(d)).
     scale_after : float
-        A factor on the hidden states, and so on the logits.
+        A factor on the final hidden states, and so on the logits.
     """
 
     scale: float = 1.0
@@ -74,13 +74,13 @@ class Decoder(Named):
         last: bool = False,
     ) -> Operand:
         before = caches[0].tokens if caches else 0
-        rows = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
-        where = np.arange(before, before + tokens.shape[1]) if rows is None else rows.positions
+        packed = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
+        where = packed.positions if packed else np.arange(before, before + tokens.shape[1])
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
             only = last and i + 1 == len(self.layers)  # the last layer's other tokens are not used
-            x = layer(x, rng=rng, cache=cache, rows=rows, last=only)
+            x = layer(x, rng=rng, cache=cache, packed=packed, last=only)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 
@@ -94,28 +94,28 @@ class Decoder(Named):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LanguageModel(Named):
-    """Logits of the next token, at each token of a text: ``lm_head(model(tokens))``.
+    """Compute logits of the next token at each token of a text: ``lm_head(model(tokens))``.
 
-    Made by `load`, or from scratch by `build`.
+    `load` makes it from a checkpoint, `build` from any arrays.
 
     Parameters
     ----------
     names : mapping of str to str
-        What transformers calls ``model`` and ``lm_head``, as in each of its nodes.
+        Transformers' names of ``model`` and ``lm_head``; every node of the tree has such names.
     config : mapping
         The contents of its ``config.json``.
     vocabulary : object, optional
-        Between text and tokens: `encode` and `decode`.
+        The vocabulary, with `encode` and `decode`.
     generation : mapping
         The contents of its ``generation_config.json``, if there is one.
     context : int
-        Tokens of the longest text that the model was made for.
+        The context length: tokens of the longest text that the model supports.
     cap : float
-        The logits go through ``cap tanh(x / cap)``; 0 for none.
+        If not 0, logits x become ``cap tanh(x / cap)``.
     model : Decoder
-        From tokens to hidden states.
+        The decoder, from tokens to hidden states.
     lm_head : Linear
-        From hidden states to logits; if it is tied, its W is the embedding's.
+        The head, from hidden states to logits; if it is tied, its W is the embedding's.
     """
 
     config: Mapping[str, Any]
@@ -142,17 +142,17 @@ class LanguageModel(Named):
         rng : Generator, optional
             Switches dropout on.
         caches : list of Cache, optional
-            One for each layer, with the tokens before these.
+            One cache for each layer, with the keys and values of earlier tokens.
         sequence_ids : ndarray of int, shape (batch, tokens), optional
-            Which sequence each token belongs to, those in the caches first, where a row holds more
-            than one: a token sees only its own. Padding is a sequence like any other, so an
-            attention mask of zeros and ones can be given as it is.
+            The sequence of each token, beginning with the cached tokens, if rows hold several
+            sequences: a token sees only its own. Padding is a sequence like any other, so an
+            attention mask of zeros and ones is valid too.
         """
         hidden = self.model(tokens, rng=rng, caches=caches, sequence_ids=sequence_ids)
         return self.logits(hidden, rng=rng)
 
     def logits(self, hidden: Operand, *, rng: Rng = None) -> Operand:
-        """Return the logits of the hidden states that ``model`` gives."""
+        """Compute logits from the hidden states that ``model`` returns."""
         z: Operand = self.lm_head(hidden, rng=rng)
         return self.cap * np.tanh(z / self.cap) if self.cap else z
 
@@ -168,28 +168,27 @@ def vocabulary_of(model: LanguageModel) -> Vocabulary:
 def build(
     config: Mapping[str, Any], read: Read, *, vocabulary: Vocabulary | None = None
 ) -> LanguageModel:
-    """Build a model with the shapes of ``config`` and the arrays that ``read`` gives.
+    """Build a model with the modules of ``config`` and the arrays that ``read`` returns.
 
     Parameters
     ----------
     config : mapping
         The contents of a ``config.json``.
     read : callable
-        ``read(name)`` gives the array of a parameter, as transformers calls it and keeps it, or
-        None if there is none.
+        ``read(name)`` returns the array of a parameter by its name and in its shape in
+        transformers, or None if there is none.
     vocabulary : object, optional
-        Between text and tokens.
+        The vocabulary, with `encode` and `decode`.
 
     Returns
     -------
     LanguageModel
-        With the arrays as they are: a Tensor is trained, an ndarray is frozen.
+        The model with these arrays: a Tensor is trainable, an ndarray is frozen.
 
     Raises
     ------
     ValueError
-        If the family is not understood, or an array is missing or of another shape than the config
-        says.
+        If the family is not supported, or an array is missing or has the wrong shape.
 
     Examples
     --------
@@ -278,21 +277,21 @@ class DecoderSettings(NamedTuple):
     Parameters
     ----------
     whole : LayerConfig
-        How all layers compute, and what is around them.
+        The settings that are the same for all layers.
     layers : list of LayerConfig
-        How each layer computes.
+        The settings of each layer.
     rotary : list of Rotary or None
-        How its queries and keys rotate, if they do.
+        The rotary embedding of each layer; None without one.
     nodes : mapping of str to DecoderNode
-        What stands at each path above a module.
+        The block at each path above a module.
     spec : ModelSpec
         The modules.
     embedding : str
-        The name of the one that embeds tokens.
+        The name of the module that embeds tokens.
     tied : bool
-        Whether a module shares its weight.
+        Whether another module shares its weight.
     context : int
-        Tokens of the longest text.
+        The context length in tokens.
     """
 
     whole: LayerConfig
@@ -310,7 +309,7 @@ class DecoderSettings(NamedTuple):
         return {name: number for layer in self.layers for name, number in layer.constants.items()}
 
     def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
-        """Return the settings of a node with these parts, in layer i."""
+        """Return the settings of a block in layer i; ``names`` are its parts."""
         whole = self.whole
         if kind == "decoder":
             return {"scale": whole.scale, "scale_after": whole.logits}
@@ -343,16 +342,16 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
     Returns
     -------
     DecoderSettings
-        What the family's data make of it.
+        The settings of all layers, the modules and the context length.
 
     Raises
     ------
     ValueError
-        If the family cannot be run, a field does not fit, or one that would change the computation
-        is not understood.
+        If the family cannot be run, or a field is invalid or changes the computation in an
+        unsupported way.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # first, since null may mean something else than a missing field here
+        # before nulls are dropped, since a null may mean something else than a missing field
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)
@@ -385,17 +384,17 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
 def composed_operations(model: T) -> T:
     """Return the model with norms, attention and gated units composed of NumPy's functions.
 
-    Slower, and the reference that the fused primitives are tested against.
+    This is slower, and the reference that the fused primitives are tested against.
 
     Parameters
     ----------
     model : tree
-        It is not changed, and its arrays are shared.
+        The model, which is not changed.
 
     Returns
     -------
     tree
-        Its results are the same up to rounding.
+        A model that shares the arrays, and computes the same up to rounding.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Compare language models on one's own data: losses, answers and choices, example by example."""
+"""Compare language models on the same data: losses, answers and choices, example by example."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lora_np.language.templates import Template
 from lora_np.nn import freeze
 from lora_np.table import Shown, Table, json_text, one_line, page
 
-SHORT = 40  # longest wanted answer, in characters, that is compared exactly
-SPOKEN = 48, 200  # most tokens of a reply, if the wanted answer is short or long
-FEWEST = 5  # examples from which an interval is drawn
+SHORT = 40  # the longest wanted answer, in characters, that is compared exactly
+SPOKEN = 48, 200  # the most tokens of a reply if the wanted answer is short, or long
+FEWEST = 5  # the fewest examples for an interval
 
 
 class Measure(NamedTuple):
     """The measurements of each model on each example."""
 
     values: Array  # (models, examples)
-    weights: Array  # (examples,), such as the tokens in the loss
+    weights: Array  # (examples,): the weight of each example, such as its tokens in the loss
 
     @property
     def means(self) -> Array:
@@ -38,11 +38,12 @@ class Measure(NamedTuple):
         return result
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Compare model ``i`` with the first: the mean difference, its 95 % interval, and the
-        smallest true difference that so many examples show in 80 of 100 cases.
+        """Return the mean difference from the first model, its interval and detectable difference.
 
-        Examples are a sample, so that the mean is a ratio of two sums; its variance is that of the
-        first order (Cochran, *Sampling Techniques*, 1977, section 6.3).
+        The interval covers 95 %; the detectable difference is the smallest true one that this many
+        examples show in 80 of 100 cases. Examples are a sample, so the mean is a ratio of two sums.
+        Its variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977, section
+        6.3).
         """
         d, w, n = self.values[i] - self.values[0], self.weights, len(self.weights)
         mean = float(np.average(d, weights=w))
@@ -55,20 +56,20 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Shown):
-    """Models compared on the same examples: see `evaluate`.
+    """The comparison of models on the same examples, made by `evaluate`.
 
     Parameters
     ----------
     names : tuple of str
-        The models, the one that others are compared with first.
+        The names of the models; the others are compared with the first.
     measures : dict of str to Measure
-        By name: ``loss`` (nats a token), ``exact match``, ``acc`` and ``acc_norm``.
+        The measures by name: ``loss`` (nats a token), ``exact match``, ``acc`` and ``acc_norm``.
     speeds : tuple of float or None
-        Tokens a second, where text was generated.
+        Tokens a second of each model; None if no text was generated.
     answers : Table
-        What each model answers, beside what the data want.
+        The answers of each model, next to the wanted ones.
     notes : tuple of str
-        What people should know of the data.
+        Remarks about the data for the user.
     """
 
     names: tuple[str, ...]
@@ -79,7 +80,7 @@ class Evaluation(Shown):
 
     @property
     def table(self) -> Table:
-        """The mean of each measure, one row per model."""
+        """The mean of each measure for each model."""
         columns: dict[str, Sequence[float | None]] = {}
         for name, measure in self.measures.items():
             columns[name] = measure.means.tolist()
@@ -87,16 +88,14 @@ class Evaluation(Shown):
                 columns["perplexity"] = np.exp(measure.means).tolist()
         if any(self.speeds):
             columns["tokens/s"] = self.speeds
-        rows = [*zip(self.names, *columns.values(), strict=True)]
-        return Table(["model", *columns], rows, notes=self.notes)
+        lines = [*zip(self.names, *columns.values(), strict=True)]
+        return Table(["model", *columns], lines, notes=self.notes)
 
     @property
     def differences(self) -> Table:
-        """The difference of each model from the first: 95 % interval and smallest detectable
-        difference.
-        """
+        """The difference of each model from the first, with interval and detectable difference."""
         names = ["model", "measure", "difference", "low", "high", "detectable"]
-        rows = [
+        lines = [
             (self.names[i], name, *measure.difference(i))
             for i in range(1, len(self.names))
             for name, measure in self.measures.items()
@@ -105,7 +104,7 @@ class Evaluation(Shown):
             "low and high: 95 % interval over examples; detectable: the true difference that this"
             " many examples show in 80 of 100 cases"
         )
-        return Table(names, rows, title=f"Differences from {self.names[0]}", notes=[note])
+        return Table(names, lines, title=f"Differences from {self.names[0]}", notes=[note])
 
     def to_json(self) -> str:
         """Write the three tables as JSON."""
@@ -115,7 +114,7 @@ class Evaluation(Shown):
         return json_text({name: table.content for name, table in tables.items()})
 
     def to_html(self) -> str:
-        """Write a page with the three tables."""
+        """Write an HTML page with the three tables."""
         parts = [self.table]
         parts += [self.differences] if len(self.names) > 1 else []
         parts += [self.answers] if self.answers.rows else []
@@ -134,40 +133,40 @@ def evaluate(
     Parameters
     ----------
     models : mapping of str to LanguageModel, or iterable of pairs
-        By name; the others are compared with the first. Of pairs that a generator makes only one
-        model is held at a time.
+        The models by name; the others are compared with the first. Give a generator of pairs to
+        have only one model in memory at a time.
     data : Data, str or sequence
-        What `read_data` reads, a text, or examples, as for `finetune`: all of them are measured,
-        so none should have been trained on. Examples with ``question``, ``choices`` and ``answer``
-        are multiple choice.
+        The result of `read_data`, a text, or examples, as for `finetune`. All of them are measured,
+        so the models should not have been trained on them. Examples with ``question``, ``choices``
+        and ``answer`` are multiple choice.
     max_length : int, optional
         Most tokens of an example; longer ones are cut. By default the model's context.
     answers : int
-        How many answers to show side by side.
+        The number of answers to show side by side.
 
     Returns
     -------
     Evaluation
-        ``table``, a row for each model: the mean ``loss`` of the answers in nats a token and its
-        ``perplexity``; ``exact match``, the share of greedy answers that equal the wanted one but
-        for white space, of those wanted in at most 40 characters; for multiple choice ``acc`` and
-        ``acc_norm``, the share whose right choice is the likeliest, and the likeliest for its
-        number of characters; tokens a second. ``differences``, with intervals over examples.
-        ``answers``, side by side.
+        The results in three tables. ``table`` has for each model the mean ``loss`` of the answers
+        in nats a token and its ``perplexity``; ``exact match``, the share of wanted answers of at
+        most 40 characters that the greedy answer equals except for white space; for multiple choice
+        ``acc``, the share of examples whose right choice is the likeliest, and ``acc_norm``, the
+        same with likelihoods divided by the number of characters; and tokens a second.
+        ``differences`` has intervals over examples. ``answers`` shows answers side by side.
 
     Raises
     ------
     ValueError
-        If there is no model, the models cut the data into different tokens, an example is damaged
-        or longer than the context, or conversations meet a model without a chat template.
+        If there is no model, the models have different vocabularies, an example is damaged or
+        longer than the context, or the data are conversations but a model has no chat template.
 
     See Also
     --------
-    likelihood : The loss on one text.
+    likelihood : Measure the loss on one text.
 
     Notes
     -----
-    Differences are taken example by example, so that what all models find hard cancels. Multiple
+    Differences are taken example by example, so that the difficulty of an example cancels. Multiple
     choice is scored as in the Language Model Evaluation Harness (``loglikelihood`` of " " and the
     choice after "Question: ...", a line feed and "Answer:").
 
@@ -202,12 +201,12 @@ def evaluate(
         for name, weights in runs[0].weights.items()
     }
     texts = dict.fromkeys(["question", "wanted", *names], one_line)
-    rows = [(*parts(data.examples[i]), *(run.texts[i] for run in runs)) for i in shown]
+    lines = [(*parts(data.examples[i]), *(run.texts[i] for run in runs)) for i in shown]
     return Evaluation(
         names=tuple(names),
         measures=measures,
         speeds=tuple(run.speed for run in runs),
-        answers=Table([*texts], rows, title="Answers", formats=texts),
+        answers=Table([*texts], lines, title="Answers", formats=texts),
         notes=(str(data), *runs[0].notes),
     )
 
@@ -215,9 +214,9 @@ def evaluate(
 class Measured(NamedTuple):
     """The measurements of one model on the data."""
 
-    values: dict[str, Array]  # by measure, (examples,)
+    values: dict[str, Array]  # from the name of a measure to its values, (examples,)
     weights: dict[str, Array]
-    texts: dict[int, str]  # replies, by example
+    texts: dict[int, str]  # from the index of an example to the reply
     speed: float | None
     notes: Sequence[str]
 
@@ -225,7 +224,7 @@ class Measured(NamedTuple):
 def measured(
     model: LanguageModel, data: Data, asked: Sequence[int], max_length: int | None
 ) -> Measured:
-    """Measure a frozen model on all examples, and ask it some of them."""
+    """Measure a frozen model on all examples, and generate answers to some of them."""
     longest = within(model, model.context if max_length is None else max_length)
     weights: dict[str, Array] = {}
     notes: list[str] = []
@@ -249,15 +248,13 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 
 
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
-    """Compute the accuracy of two choices: the likeliest answer, and the likeliest per
-    character.
-    """
+    """Tell for each example whether its right choice is the likeliest, also per character."""
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
         assert isinstance(example, Choices)  # all examples are of one kind
         context = f"Question: {example.question}\nAnswer:"
-        start, scores = len(vocabulary.encode(context)), []
+        begin, scores = len(vocabulary.encode(context)), []
         for text in example.choices:
             tokens = vocabulary.encode(f"{context} {text}")
             if len(tokens) > longest + 1:
@@ -265,7 +262,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
                     f"{data.source}: {place}: a choice ends after {len(tokens)} tokens, more than"
                     f" the {longest} that the model reads"
                 )
-            document = Document(tokens, np.arange(len(tokens)) >= start)
+            document = Document(tokens, np.arange(len(tokens)) >= begin)
             scores.append(-loss_of(model, document) * document.learnt)
         by_length = np.divide(scores, [len(text) for text in example.choices])
         for name, row in (("acc", scores), ("acc_norm", by_length)):
@@ -276,7 +273,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
 def answered(
     model: LanguageModel, data: Data, asked: Sequence[int]
 ) -> tuple[dict[int, str], float | None]:
-    """Generate greedy answers, and measure tokens a second."""
+    """Generate greedy answers, and measure the tokens a second."""
     replies: dict[int, str] = {}
     spoken, begin = 0, time.perf_counter()
     for i in asked:
@@ -289,7 +286,7 @@ def answered(
                 stop = []
             else:
                 row = vocabulary_of(model).encode(parts(example)[0])
-                stop = ["\n"]  # a model of plain text may not know where to stop
+                stop = ["\n"]  # a base model may not stop by itself
             tokens = row.tolist()
             how = Sampling(tokens=most, stop=stop, temperature=0)
             replies[i] = continued(model, [tokens], how)[0].end()
@@ -309,7 +306,7 @@ def parts(example: Example) -> tuple[str, str]:
 
 
 def last_answer(example: Conversation) -> int:
-    """Find the last message of the assistant."""
+    """Return the index of the assistant's last message."""
     return max(i for i, turn in enumerate(example.messages) if turn["role"] == "assistant")
 
 
@@ -321,7 +318,7 @@ def text_of(message: Mapping[str, Json]) -> str:
 
 
 def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
-    """Choose the examples to show answers for, and all examples to generate answers for."""
+    """Choose the examples whose answers are shown, and all examples that need an answer."""
     open_ended = [
         i
         for i, example in enumerate(data.examples)
@@ -336,7 +333,7 @@ def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
 def student(probability: float, degrees: int) -> float:
     """Compute a quantile of Student's t distribution, within 0.5 % from 4 degrees of freedom on.
 
-    By its expansion in those of the normal distribution (Abramowitz and Stegun, 26.7.5).
+    It is expanded in quantiles of the normal distribution (Abramowitz and Stegun, 26.7.5).
     """
     z = NormalDist().inv_cdf(probability)
     terms = (

@@ -1,8 +1,8 @@
-"""The operations of `composed`, one primitive each: where a step on real text spends its time.
+"""Compute each operation of `composed` by one primitive: training spends its time there.
 
-They save passes over memory: attention never normalises its weights and skips what no token may
-see, the head computes its logits a few rows at a time, and shared work is done once. Laws in the
-tests check that values and gradients equal those of the composed versions.
+The primitives save passes over memory. Attention never normalises its weights and skips the keys
+that no query sees; the head computes logits for a few rows at a time; and shared work is done once.
+Tests check that values and gradients equal those of the composed versions.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
 
-# the gradient of a result -> that of each argument, None where it is not wanted
+# maps the gradient of a result to the gradients of the arguments; None for unwanted ones
 Pulls = Callable[[Array], tuple[Array | None, ...]]
-BLOCK = 32  # queries at a time
+BLOCK = 32  # queries that attention processes at once
 HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums vanish
-# numbers: more attention weights of a layer than this are recomputed in the backward pass
+# the most attention weights of a layer to keep; others are recomputed in the backward pass
 KEPT = 2**22
-TILE = 512  # keys at a time, where attention weights are not kept
-PIECE = 2**15  # numbers that several passes find in the cache
-ROWS = 1024  # processed by the head at a time
-LOGITS = 2**18  # processed by the head at a time
+TILE = 512  # keys that attention processes at once if it keeps no weights
+PIECE = 2**15  # entries that stay in the cache from one pass to the next
+ROWS = 1024  # rows that the head processes at once
+LOGITS = 2**18  # logits that the head computes at once
 SWAPPED = np.array([1, 0])
 
 
@@ -37,7 +37,7 @@ SWAPPED = np.array([1, 0])
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5).reshape(-1, 1)
-    y = inverse.dot(W[None])  # faster than broadcasting one after the other
+    y = inverse.dot(W[None])  # faster than two multiplications with broadcasting
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -58,7 +58,7 @@ def norm_joint(
             mean *= inverse
             mean *= inverse
             mean /= x.shape[-1]
-            along_x = widened(mean, x.shape[-1])
+            along_x = repeated(mean, x.shape[-1])
             along_x *= x2
             gx -= along_x
             gx = gx.reshape(x.shape)
@@ -100,7 +100,7 @@ def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -
 
 
 def one_plus_exp(x: Array) -> Array:
-    """Compute ``1 + exp(-x)``, the reciprocal of the sigmoid, or infinity if that is zero."""
+    """Compute ``1 + exp(-x)``, the reciprocal of the sigmoid; infinity if the sigmoid is zero."""
     y = np.negative(x)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
@@ -117,14 +117,14 @@ def pieces(*arrays: Array) -> Iterator[list[Array]]:
 gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
-# Rotary positions
+# Rotary embeddings
 
 
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
-    """Rotate x; with ``-sin`` this is its own transpose."""
+    """Rotate x by angles with these cosines and sines; ``-sin`` gives the transposed map."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for many sequences, tables as wide as x save passes
+    # for many sequences, tables repeated for all heads save passes
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -145,7 +145,7 @@ rotate = primitive(
 )
 
 
-# Attention. Rows of a head group are ordered (token, head), so that a block of tokens is one slice.
+# Attention. The rows of a group of heads are ordered by token, then head: a block is one slice.
 
 
 def attend_forward(
@@ -156,13 +156,13 @@ def attend_forward(
     window: int | None,
     scale: float,
     sequence_ids: Array | None = None,
-    keep: int | None = None,  # how many attention weights at most, by default KEPT
+    keep: int | None = None,  # the most attention weights to keep; by default KEPT
 ) -> tuple[Array, Any]:
     keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
     KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # BLAS is faster with this layout
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
-    mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
+    mixed = np.empty_like(Q)  # (batch, kv, tokens * heads / kv, d)
     sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
     weights: list[Array | None] = []
     kept = 0
@@ -184,7 +184,7 @@ def attend_forward(
                 sums[:, :, block] += row_sums(E)
                 mixed[:, :, block] += np.matmul(E, V[:, :, first:end])
         weights.append(E if kept <= keep else None)
-    mixed /= widened(sums, q.shape[-1])
+    mixed /= repeated(sums, q.shape[-1])
     return by_token(mixed, (*q.shape[:2], -1)), (Q, KT, V, mixed, weights, largest, sums)
 
 
@@ -204,10 +204,10 @@ def attend_joint(
 
     def pull(g: Array) -> tuple[Array | None, ...]:
         Q, KT, V, mixed, weights, largest, sums = kept
-        # The gradient of a score is its weight times (g V^T - their mean): one product with a
-        # column more.
+        # The gradient of a score is its weight times (g V^T - the weighted mean of g V^T). An extra
+        # column of the product subtracts the mean.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
-        weighted = by_group(g.reshape(wide), narrow[2]) / widened(sums, d)
+        weighted = by_group(g.reshape(wide), narrow[2]) / repeated(sums, d)
         dmixed[..., :d] = weighted
         weighted *= mixed
         np.negative(row_sums(weighted), out=dmixed[..., d:])
@@ -243,12 +243,11 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Bound the scores by the longest q and k, and tell whether exp of one may overflow.
+    """Tell whether exp of a score may overflow, by the norms of the longest q and k.
 
-    If none may, nothing needs to be subtracted from them first, which saves two passes over the
-    scores.
+    If not, the largest score need not be subtracted, which saves two passes over the scores.
     """
-    if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # fast, and usually enough
+    if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # a fast bound, usually sufficient
         return False
     both = Q, KT.swapaxes(-1, -2)
     longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in both)
@@ -260,9 +259,9 @@ def largest_of(x: Array) -> float:
 
 
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows.
+    """Yield blocks of queries: their tokens, the keys that any of them sees, and their rows.
 
-    The queries are the last of the tokens that the keys belong to.
+    Keys belong to all tokens, queries to the last of them.
     """
     tokens, group = k.shape[1], q.shape[2] // k.shape[2]
     before = tokens - q.shape[1]
@@ -277,11 +276,11 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """Compute ``Q K^T`` for a block of tokens, and minus infinity at keys that they do not see."""
+    """Compute ``Q K^T`` for a block of tokens, with minus infinity at keys that are not seen."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
-    # with fewer keys, one pass over all is faster
+    # the mask is added only to the last keys; with few keys, one pass over all is faster
     seen = t - first if window is None and t - first > 4 * BLOCK else 0
     if keys.stop == end:
         S[..., seen:] += barred(end - t, end - first - seen, group, window, S.dtype)
@@ -300,7 +299,7 @@ def barred(
 
 
 def by_group(x: Array, kv: int) -> Array:
-    """Reorder (batch, tokens, heads, d) to (batch, kv, tokens * each, d), each for a key."""
+    """Reorder (batch, tokens, heads, d) to (batch, kv, tokens * heads / kv, d)."""
     batch, tokens, _, d = x.shape
     return x.reshape(batch, tokens, kv, -1, d).transpose(0, 2, 1, 3, 4).reshape(batch, kv, -1, d)
 
@@ -311,22 +310,20 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
 
-# The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits
-# stay in the cache. The gradient of h is computed along the way: the mean of W's rows, weighted by
-# the softmax, minus the label's. A head that is trained has the usual logits and cross-entropy.
+# The head and its loss. They process some rows of h and a part of the vocabulary at once, so that
+# logits stay in the cache. The gradient of h is computed along the way: the row of W of the label,
+# minus the mean of the rows of W weighted by the softmax. A trainable head uses the composed loss.
 
 
 class Expected:
-    """Computes the softmax-weighted mean of ``values`` over parts of the vocabulary."""
+    """Compute the softmax-weighted mean of ``values`` over parts of the vocabulary."""
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self.largest = np.full((n, 1), -np.inf, dtype)
         self.sums = self.total = np.zeros((1, 1), dtype)
 
     def add(self, z: Array, values: Array) -> Array:
-        """Turn a part's logits into weights in place; return the factor that rescales earlier
-        parts.
-        """
+        """Convert logits to weights in place; return the factor that rescales earlier parts."""
         before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
         z -= self.largest
         np.exp(z, out=z)
@@ -338,12 +335,12 @@ class Expected:
 
     @property
     def mean(self) -> Array:
-        """Divide by the sum of the weights."""
+        """The weighted mean of the values, (rows, d)."""
         return self.total / self.sums
 
     @property
     def log_sums(self) -> Array:
-        """Compute ``log(sum(exp(z)))`` of each row."""
+        """The logarithm of the sum of ``exp(z)`` in each row."""
         return self.largest + np.log(self.sums)
 
 
@@ -355,10 +352,10 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Arra
         part = keep[i : i + ROWS]
         some, wanted, step = h2[part], flat[part], max(1, LOGITS // len(part))
         picked, expected = np.empty((len(some), 1), h.dtype), Expected(len(some), h.dtype)
-        for start in range(0, W.shape[0], step):
-            W_part = tokens_of(W, slice(start, start + step))
+        for begin in range(0, W.shape[0], step):
+            W_part = tokens_of(W, slice(begin, begin + step))
             z = some.dot(W_part.T)
-            column = wanted - start
+            column = wanted - begin
             here = np.flatnonzero((column >= 0) & (column < len(W_part)))
             picked[here, 0] = z[here, column[here]]
             expected.add(z, W_part)
@@ -386,8 +383,8 @@ def distillation_forward(
         part = keep[i : i + ROWS]
         n, step = len(part), max(1, LOGITS // len(part))
         ours, theirs, apart = Expected(n, h.dtype), Expected(n, h.dtype), np.zeros((n, 1), h.dtype)
-        for start in range(0, W.shape[0], step):
-            W_part = tokens_of(W, slice(start, start + step))
+        for begin in range(0, W.shape[0], step):
+            W_part = tokens_of(W, slice(begin, begin + step))
             z, wanted = h2[part].dot(W_part.T), teacher[i : i + ROWS].dot(W_part.T)
             off = wanted - z
             ours.add(z, W_part)
@@ -415,12 +412,12 @@ def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
 
 
 def row_sums(x: Array) -> Array:
-    """Sum over the last axis, which is kept: BLAS adds faster than np.sum."""
+    """Sum over the last axis, keeping it; BLAS adds faster than np.sum."""
     total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 
 
-def widened(column: Array, n: int) -> Array:
+def repeated(column: Array, n: int) -> Array:
     """Repeat a column n times, which is faster than broadcasting it."""
     return np.repeat(column, n, axis=-1)
 

@@ -32,7 +32,7 @@ AT_ONCE = 16  # rows that are continued together
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampling:
-    """The settings of text generation, with the rules of transformers in their order.
+    """The settings of text generation, applied in the order of transformers.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class Sampling:
     min_p : float
         Leave out tokens less likely than this share of the most likely one.
     repetition_penalty : float
-        A positive logit of a token that the text already has is divided by this, a negative one
-        multiplied.
+        If a token is already in the text, its logit is divided by this if it is positive, and
+        multiplied if it is negative.
     stop : sequence of str
-        Texts before which generation ends.
+        Texts that end generation, and are not part of the result.
     rng : Generator or int
         Random seed of the draws.
     stream : callable, optional
@@ -59,7 +59,7 @@ class Sampling:
     Raises
     ------
     ValueError
-        If one of them is out of range.
+        If a setting is out of range.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class Sampling:
         return int(z.argmax()) if self.temperature == 0 else int(rng.choice(len(z), p=softmax(z)))
 
     def scores(self, logits: Array, before: Sequence[int]) -> Array:
-        """Compute the logits to draw from: the largest is 0, those left out are -inf."""
+        """Compute the logits to draw from: the largest is 0, excluded tokens have -inf."""
         z = logits.astype(np.float64)
         if (penalty := self.repetition_penalty) != 1:
             seen = np.unique(np.asarray(before, dtype=int))
@@ -111,7 +111,7 @@ class Sampling:
         z -= z.max()
         if self.temperature == 0:
             return z
-        # as temperature goes to 0, all but the most likely go to -inf
+        # at a tiny temperature, all logits but the largest may overflow to -inf, which is right
         with np.errstate(over="ignore"):
             z /= self.temperature
         if 0 < self.top_k < len(z):
@@ -127,24 +127,24 @@ class Sampling:
 
 @configured(Sampling)
 def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt:
-    """Continue a prompt, or several at once.
+    """Continue one prompt or several.
 
     Parameters
     ----------
     model : LanguageModel
-        With adapters or without.
+        The model, with or without adapters.
     prompt : str, or list of str
-        The beginning; at least one token. If the vocabulary has a token for the beginning of a text
-        (BOS), it is put first, and is not part of the result.
+        The beginning, of at least one token. If texts of the vocabulary begin with a special token
+        (BOS), it is added, and is not part of the result.
     tokens : int
-        The largest number of tokens to add. Generation stops earlier at a token that ends a text:
-        those of ``generation_config.json``, or else of ``config.json``.
+        The largest number of tokens to add. Generation stops earlier at an end token of
+        ``generation_config.json``, or else of ``config.json``.
     temperature : float
         Logits are divided by this; 0 takes the most likely token every time.
     top_k, top_p, min_p, repetition_penalty : float
-        As transformers has them; see `Sampling`.
+        Settings with the same meaning as in transformers; see `Sampling`.
     stop : sequence of str
-        Texts before which a continuation ends.
+        Texts that end a continuation, and are not part of the result.
     rng : Generator or int
         Random seed of the draws.
     stream : callable, optional
@@ -153,7 +153,7 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
     Returns
     -------
     str, or list of str
-        The whole text, with the prompt; one for each prompt.
+        The prompt with its continuation; a list if ``prompt`` is one.
 
     Raises
     ------
@@ -163,11 +163,11 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
 
     Notes
     -----
-    Keys and values of earlier tokens are kept. Beyond ``model.context``, or what its positions were
-    stretched to, the model has no positions: a text then restarts from the last half of that many
-    tokens. Dynamic positions have no end. Of several prompts, shorter ones are padded on the left,
-    where nothing sees it: at temperature 0 each text is the one that it would be alone, up to
-    rounding.
+    Keys and values of earlier tokens are cached. A text longer than ``model.context``, or than the
+    length to which rotary embeddings extend it, restarts from the last half of that many tokens.
+    Dynamic rotary embeddings have no such limit. If there are several prompts, shorter ones are
+    padded on the left, and no token sees the padding: at temperature 0, each text is the same as
+    without the others, up to rounding.
 
     Examples
     --------
@@ -191,16 +191,16 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
 
 @configured(Sampling)
 def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
-    """Generate the model's next message of a conversation, in its chat template.
+    """Generate the model's next message in a conversation.
 
     Parameters
     ----------
     model : LanguageModel
-        With a chat template.
+        A model with a chat template.
     messages : sequence of mapping
         The conversation so far, each message with ``role`` and ``content``.
     **settings
-        Those of `generate`.
+        The settings of `generate`.
 
     Returns
     -------
@@ -210,14 +210,14 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     Raises
     ------
     ValueError
-        If the model has no chat template, it does not take the messages, or a setting is out of
+        If the model has no chat template, the template rejects the messages, or a setting is out of
         range.
     ImportError
         If jinja2 is not installed.
 
     See Also
     --------
-    generate : The continuation of a text.
+    generate : Continue a text.
 
     Examples
     --------
@@ -245,14 +245,14 @@ def replies(
     if same:
         reader.read([rows[0][:same]])
     made: list[Continuation] = []
-    for start in range(0, len(rows), AT_ONCE):
-        some = [[*row] for row in rows[start : start + AT_ONCE]]
+    for first in range(0, len(rows), AT_ONCE):
+        some = [[*row] for row in rows[first : first + AT_ONCE]]
         made += continued(reader.model, some, settings, reader.spread(some))
     return made
 
 
 class Continuation:
-    """The generated part of a sequence: decodes it, checks for stop strings, and streams it."""
+    """The generated part of a sequence: decode it, check for stop strings, stream it."""
 
     def __init__(
         self, model: LanguageModel, row: list[int], begins: int, settings: Sampling
@@ -261,7 +261,7 @@ class Continuation:
         self.stop, self.stream = settings.stop, settings.stream
         self.ended = False
         self.hidden: list[Array] = []  # the state from which each new token was drawn
-        self.streamed = 0  # characters
+        self.streamed = 0  # number of characters
         self.first = len(self.vocabulary.decode(row[begins:]))  # stop strings before it are ignored
         self.update()
 
@@ -275,13 +275,13 @@ class Continuation:
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
-        if stops or not text.endswith("\ufffd"):  # an incomplete character
-            # the end may be the beginning of a stop string
+        if stops or not text.endswith("\ufffd"):  # which stands for an incomplete character
+            # hold back the end, which may be the beginning of a stop string
             self.write(0 if stops else max(map(len, self.stop), default=1) - 1)
         return bool(stops)
 
     def end(self) -> str:
-        """Return the whole text, after streaming the rest, without the token that ends it."""
+        """Stream the rest, and return the whole text without the token that ends it."""
         self.write(0)
         self.stream = None
         self.update()
@@ -296,7 +296,7 @@ class Continuation:
 
 
 class Reader:
-    """A model with a key-value cache: it reads only the tokens that are new.
+    """A model with a key-value cache, which processes only new tokens.
 
     Parameters
     ----------
@@ -313,14 +313,14 @@ class Reader:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        keep_pages()  # each layer of a long prompt frees what the next one needs
-        # one byte per code while text is generated, since every token uses all weights
+        keep_pages()  # each layer of a long prompt frees memory that the next layer needs again
+        # Expand codes to one byte each while text is generated: each token dequantises all weights.
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
         turning = [rope for rope in rotary if rope]
-        #: Tokens of the longest text that the model has positions for.
+        #: The length of the longest text, in tokens, for which the model has positions.
         self.reach = max([model.context, *(rope.reach for rope in turning)])
-        # beyond this length longrope's angles change, and with them all keys
+        # beyond this length, longrope's angles change, so that cached keys are wrong
         self.limit = next((rope.trained for rope in turning if rope.longer), math.inf)
         self.rows: list[list[int]] = []
         self.ids: Array = np.empty((0, 1), int)
@@ -334,53 +334,51 @@ class Reader:
         return taken
 
     def spread(self, rows: Sequence[Sequence[int]]) -> Reader:
-        """Copy the one row that is held for rows that begin with it, padded on the left, so that
-        all end together.
-        """
-        longest, held = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
+        """Copy the one cached row for each of ``rows``, which begin with it, padded on the left."""
+        longest, cached = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
         gaps = [longest - len(row) for row in rows]
-        if held <= max(gaps):
+        if cached <= max(gaps):
             return Reader(self.model)
         taken = self.take([0] * len(rows))
         for i, gap in enumerate(gaps):
             for cache in taken.caches:
-                cache.room[:, i, gap:] = cache.room[:, i, : held - gap].copy()
+                cache.room[:, i, gap:] = cache.room[:, i, : cached - gap].copy()
             taken.ids[i, :gap] = 0
-            taken.rows[i] = taken.rows[i][: held - gap]
+            taken.rows[i] = taken.rows[i][: cached - gap]
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
-        """Read the new tokens, and return the hidden state of the last one.
+        """Process the tokens that are not cached, and return the hidden state of the last one.
 
         Parameters
         ----------
         rows : list of list of int
-            Each from its beginning.
+            The whole sequences, each from its first token.
 
         Returns
         -------
         ndarray of shape (rows, d)
         """
         gaps: Array = np.argmax(self.ids, axis=1)  # padding on the left
-        held = self.held(rows, gaps)
-        new = [row[held - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
-        if held and min(map(len, new)) == max(map(len, new)):
+        common = self.common(rows, gaps)
+        new = [row[common - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
+        if common and min(map(len, new)) == max(map(len, new)):
             tokens, ids = np.array(new), np.ones((len(rows), len(new[0])), int)
-            self.ids = np.concatenate([self.ids[:, :held], ids], axis=1)
+            self.ids = np.concatenate([self.ids[:, :common], ids], axis=1)
             for cache in self.caches:
-                cache.tokens = held
+                cache.tokens = common
         else:
             tokens, self.ids = padded(rows)
             self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
         self.rows = [list(row) for row in rows]
         mask = None if self.ids.all() else self.ids
-        # draw reports weights that are out of bounds
+        # weights that are too large may overflow, which `Sampling.draw` reports
         with overflow_allowed():
             hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask, last=True)
         return value(hidden)[:, -1]
 
-    def held(self, rows: list[list[int]], gaps: Array) -> int:
-        """Count the cached tokens that these rows begin with, leaving at least one to read."""
+    def common(self, rows: list[list[int]], gaps: Array) -> int:
+        """Count the cached columns that ``rows`` share, leaving at least one token to process."""
         if len(rows) != len(self.rows):
             return 0
         columns = []
@@ -400,7 +398,7 @@ def continued(
     *,
     prefix: int | None = None,
 ) -> list[Continuation]:
-    """Generate tokens for each row until it has enough, ends, or contains a stop string."""
+    """Generate tokens for each row until it is complete, ends, or contains a stop string."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [
@@ -433,7 +431,7 @@ def continued(
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array]:
-    """Pad rows on the left, and return a mask of the tokens that are not padding.
+    """Pad rows on the left, and return them with a mask of the tokens that are not padding.
 
     Examples
     --------
@@ -449,7 +447,7 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array]:
 
 
 def ends_of(model: LanguageModel) -> list[int]:
-    """List the tokens that end a text: of ``generation_config.json``, or else ``config.json``."""
+    """List the tokens that end a text, from ``generation_config.json`` or else ``config.json``."""
     ends = model.generation.get("eos_token_id")
     where = "config.json" if ends is None else "generation_config.json"
     ends = model.config.get("eos_token_id") if ends is None else ends

@@ -26,22 +26,23 @@ from lora_np.language.packing import (
 from lora_np.lora import merge
 from lora_np.nn import Linear, replace
 
-AT_ONCE = 4096  # tokens, where nothing is trained
-ROWS = 8  # rows at a time, if nothing is trained
+AT_ONCE = 4096  # tokens in a batch, if nothing is trained
+ROWS = 8  # rows in a batch, if nothing is trained
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How well a model predicts a text: see `likelihood`.
+    """How well a model predicts a text, made by `likelihood`.
 
     Parameters
     ----------
     loss : float
-        Nats a token, the mean.
+        The mean loss in nats a token.
     tokens : int
-        How many tokens were predicted.
+        The number of predicted tokens.
     bits_per_byte : float
-        Bits for each byte of the text in UTF-8, which compares models with different vocabularies.
+        The loss in bits per byte of the text in UTF-8, to compare models with different
+        vocabularies.
     """
 
     loss: float
@@ -60,19 +61,18 @@ def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None
     Parameters
     ----------
     model : LanguageModel
-        With a vocabulary.
+        A model with a vocabulary.
     text : str
-        What is predicted.
+        The text to predict.
     max_length : int, optional
-        Tokens in a window: by default, and at most, ``model.context``. Each window starts without
-        the text before it. Only the first one starts with BOS, if the vocabulary puts one before a
-        text.
+        Tokens in a window: by default, and at most, ``model.context``. A window does not see the
+        text before it. Only the first window begins with BOS, if the vocabulary adds one to texts.
 
     Returns
     -------
     Likelihood
-        ``loss``, nats a token, the mean over all ``tokens``; ``perplexity``, its exponential; and
-        ``bits_per_byte`` of the text in UTF-8, which compare models with different vocabularies.
+        The mean ``loss`` over all ``tokens`` in nats a token, its exponential ``perplexity``, and
+        ``bits_per_byte`` of the text in UTF-8, to compare models with different vocabularies.
 
     Raises
     ------
@@ -107,16 +107,16 @@ def grams(
     Parameters
     ----------
     model : LanguageModel
-        With a vocabulary, and perhaps with adapters, which count.
+        A model with a vocabulary. If it has adapters, they change the inputs of later layers.
     data : Data, str or sequence
-        What `read_data` reads, a text, or examples, as for `finetune`.
+        The result of `read_data`, a text, or examples, as for `finetune`.
     max_length : int, optional
         Tokens of a row; by default at most 256, as for `finetune`.
 
     Returns
     -------
     dict of str to ndarray of shape (k, k)
-        By the path of each layer. Layers that are given the same inputs share an array.
+        From the path of a layer to its matrix. Layers with the same inputs share an array.
 
     Raises
     ------
@@ -125,13 +125,13 @@ def grams(
 
     See Also
     --------
-    lora_np.adapters.combine : Takes one of these for each adapter ("regmean").
-    lora_np.adapters.resize : Takes one, and minimises the error of outputs.
+    lora_np.adapters.combine : Combine adapters by "regmean", with one result for each adapter.
+    lora_np.adapters.resize : Reduce ranks, minimising the error of outputs by one result.
 
     Notes
     -----
-    The mean, so that a long text counts no more than a short one. Memory does not grow with the
-    data.
+    The result is a mean, so that a long text counts no more than a short one. Memory does not grow
+    with the data.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def grams(
     """
     rows = rows_of(model, data, max_length)
     grams: dict[str, Array] = {}
-    owners: dict[str, str] = {}  # one layer stands for all that have the same input
+    owners: dict[str, str] = {}  # from each layer to the first one with the same input
     latest: tuple[str, Array | None] = "", None
     counts = np.empty(0, bool)
 
@@ -159,8 +159,8 @@ def grams(
         return call
 
     seen, tokens = replace(merge(model), Linear, watched), 0
-    for start in range(0, len(rows), ROWS):
-        some = rows[start : start + ROWS]
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
         part = batch(some)
         counts = np.arange(part.tokens.shape[1]) < np.array([[length(row)] for row in some])
         seen(part.tokens, sequence_ids=part.sequence_ids)
@@ -170,30 +170,30 @@ def grams(
 
 
 def bits_to_learn(model: LanguageModel, data: AnyData, *, target_loss: float = 0.0) -> float:
-    """Measure how many bits data requires: tokens in the loss times the base's loss above a target.
+    """Measure the bits needed to learn data: tokens in the loss times the loss above a target.
 
     Parameters
     ----------
     model : LanguageModel
-        The base.
+        The base model.
     data : Data, str or sequence
-        As for `finetune`.
+        The data, as for `finetune`.
     target_loss : float
         The loss to reach, in nats per token: 0 to memorise everything.
 
     Returns
     -------
     float
-        A number of bits. A loss below ``target_loss`` requires none.
+        The number of bits; 0 if the loss is already below ``target_loss``.
 
     Raises
     ------
     ValueError
-        As for `finetune`.
+        If the data are invalid, as for `finetune`.
 
     See Also
     --------
-    lora_np.accounting.capacity : What an adapter can hold.
+    lora_np.accounting.capacity : Estimate how many bits an adapter can memorise.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Texts and examples as tokens, packed into rows, with labels for those in the loss.
+"""Convert texts and examples to tokens, and pack them into rows with labels.
 
-Each document keeps to itself: none sees another, and positions begin anew in each.
+No document sees another in its row, and positions begin at 0 in each.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from lora_np.nn import Linear, freeze
 T = TypeVar("T")
 B = TypeVar("B")
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
-HELD_OUT = 10  # one example of so many is held out, or the last of so many parts of a text
+HELD_OUT = 10  # one example in ten is held out, or the last tenth of a text
 
 
 class Document(NamedTuple):
-    """The tokens of a document, and which of them the model should produce."""
+    """The tokens of a document, and whether the model should produce each of them."""
 
     tokens: Array  # (n,) int
     answer: Array  # (n,) bool
 
     @property
     def learnt(self) -> int:
-        """Count the tokens in the loss: nothing predicts the first."""
+        """The number of tokens in the loss; the first token is never predicted."""
         return int(self.answer[1:].sum())
 
 
@@ -61,8 +61,8 @@ def divided(
     """Split data into training and held-out documents, with notes for the user."""
     if validation is not None:
         learnt, notes = documents(data, model, max_length)
-        held, more = documents(validation, model, max_length)
-        return learnt, held, list(dict.fromkeys([*notes, *more]))
+        held_out, more = documents(validation, model, max_length)
+        return learnt, held_out, list(dict.fromkeys([*notes, *more]))
     if data.whole is not None:
         tokens = vocabulary_of(model).encode(data.whole)
         cut = min(len(tokens) * 9 // 10, len(tokens) - max_length - 1)
@@ -88,7 +88,7 @@ def divided(
 def documents(
     data: Data, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[str]]:
-    """Encode examples as documents of at most ``max_length`` tokens, and note what was cut."""
+    """Encode examples as documents of at most ``max_length`` tokens, with notes on cut ones."""
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), max_length), []
@@ -128,14 +128,14 @@ def documents(
 
 
 def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Array, Array]:
-    """Encode a prompt and its completion, which is in the loss, with the end of a text."""
+    """Encode a prompt with its completion and the end token; the prompt is not in the loss."""
     whole = example.prompt + example.text
     tokens = vocabulary.encode(whole if whole.endswith(end) else whole + end)
     return tokens, np.arange(len(tokens)) >= shared(vocabulary.encode(example.prompt), tokens)
 
 
 def end_of(model: LanguageModel) -> str:
-    """Return the token that ends a text, or nothing."""
+    """Return the text of the end token, or an empty text if there is none."""
     vocabulary = vocabulary_of(model)
     ends = (vocabulary.decode([token]) for token in ends_of(model) if token < len(vocabulary))
     end = vocabulary.special.get("eos_token") or next(ends, "")
@@ -145,7 +145,7 @@ def end_of(model: LanguageModel) -> str:
 def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
     """Pack documents into rows of at most ``max_length`` tokens, longest first, by best fit.
 
-    As trl packs them ("bfd").
+    This is trl's strategy "bfd".
     """
     rows: list[Row] = []
     open_rows: list[tuple[int, int, list[Document]]] = []  # sorted by remaining space, then by age
@@ -164,17 +164,17 @@ def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
 
 
 def length(row: Row) -> int:
-    """Count the tokens of a row that predict another: all but the last of each document."""
+    """Count the tokens of a row that predict another one: all but the last of each document."""
     return sum(len(document.tokens) - 1 for document in row)
 
 
 def pages(text: Array, max_length: int) -> list[Document]:
-    """Cut a continuous text into pieces of ``max_length`` tokens and the next one, all learnt."""
+    """Cut a continuous text into documents of `windows`, with all tokens in the loss."""
     return [Document(row, np.ones(len(row), bool)) for row in windows(text, max_length)]
 
 
 def marked(document: Document, vocabulary: Vocabulary) -> str:
-    """Decode a document, with the tokens that are in the loss in double brackets."""
+    """Decode a document, with double brackets around the tokens in the loss."""
     cuts = np.flatnonzero(np.diff(document.answer)) + 1
     runs = zip(np.split(document.tokens, cuts), np.split(document.answer, cuts), strict=True)
     texts = ((vocabulary.decode(tokens), answer[0]) for tokens, answer in runs)
@@ -182,14 +182,14 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
-    """Arrange rows as arrays; padding has no labels, and comes last, where no document sees it."""
+    """Arrange rows as arrays; padding comes last, has no labels, and no document sees it."""
     width = max(map(length, rows))
     tokens, sequence_ids = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
     for i, row in enumerate(rows):
-        start = 0
+        begin = 0
         for text, document in enumerate(row, start=1):
-            place = i, slice(start, start := start + len(document.tokens) - 1)
+            place = i, slice(begin, begin := begin + len(document.tokens) - 1)
             tokens[place] = document.tokens[:-1]
             labels[place] = np.where(document.answer[1:], document.tokens[1:], IGNORED)
             sequence_ids[place] = text
@@ -197,7 +197,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
 
 
 def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Operand:
-    """Compute the batch's loss, weighted so that the step's average is the mean over all labels."""
+    """Compute a batch's loss, weighted so that the step's average is the mean over all labels."""
     loss = token_loss(model, batch.tokens, batch.labels, sequence_ids=batch.sequence_ids, rng=rng)
     return loss if batch.share == 1 else loss * batch.share
 
@@ -223,10 +223,10 @@ def mean_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Shuffled(Generic[T, B]):
-    """Batches of items by number, reshuffled every epoch.
+    """Batches of items, numbered consecutively and reshuffled every epoch.
 
-    ``batches_of`` makes the batches of a step, ``order`` is a random seed, and ``settings`` tell a
-    checkpoint which run it belongs to.
+    ``batches_of`` makes the batches of a step, ``order`` is a random seed, and ``settings``
+    identify the run in a checkpoint.
     """
 
     items: Sequence[T]
@@ -239,17 +239,17 @@ class Shuffled(Generic[T, B]):
 
     @property
     def identity(self) -> str:
-        # the items follow from the data, which the settings name
+        # the settings identify the data, and so the items
         return f"{self.size} at a time, in order {self.order}"
 
     def __call__(self, number: int) -> B:
-        """Return a batch, which is one of several in its step."""
+        """Return a batch by its number; several batches may form one step."""
         step, i = divmod(number, self.accumulate)
         first = step * self.accumulate
         return self.batches_of([self.drawn(first + j) for j in range(self.accumulate)])[i]
 
     def drawn(self, number: int) -> list[T]:
-        """Draw the items of one batch."""
+        """Return the items of one batch."""
         epoch, i = divmod(number, len(self.items) // self.size)
         order = np.random.default_rng([self.order, epoch]).permutation(len(self.items))
         return [self.items[item] for item in order[i * self.size :][: self.size]]
@@ -263,32 +263,31 @@ def token_loss(
     sequence_ids: Array | None = None,
     rng: Rng = None,
 ) -> Operand:
-    """Compute the mean cross-entropy, in nats, of the token that follows each one.
+    """Compute the mean cross-entropy of the next tokens, in nats.
 
     Parameters
     ----------
     model : LanguageModel
-        What is trained or measured.
+        The model to train or measure.
     tokens : ndarray of int, shape (batch, tokens)
-        Each row is a text.
+        The tokens of a text in each row.
     labels : ndarray of int, shape (batch, tokens), optional
-        The token that follows each of ``tokens``, or -100 where it does not count. By default all
-        of ``tokens`` but the first follow all but the last.
+        The token that follows each of ``tokens``, or -100 to leave it out of the loss. By default
+        the last of ``tokens`` is only a label, and the first is not.
     sequence_ids : ndarray of int, shape (batch, tokens), optional
-        Which sequence each token belongs to, where a row holds more than one: a token sees only its
-        own.
+        The sequence of each token if rows hold several sequences: a token sees only its own.
     rng : Generator, optional
         Switches dropout on.
 
     Returns
     -------
     Tensor or ndarray
-        One number.
+        The mean over all labels that are not -100.
 
     Raises
     ------
     ValueError
-        If no label counts, there is not one for each token, or one is not a token.
+        If all labels are -100, the shapes of labels and tokens differ, or a label is not a token.
     TypeError
         If labels are not integers.
 
@@ -314,30 +313,30 @@ def log_probabilities(
     sequence_ids: Array | None = None,
     rng: Rng = None,
 ) -> Operand:
-    """Compute the log probability, in nats, of the token that follows each one.
+    """Compute the log probability of the token that follows each token, in nats.
 
     Parameters
     ----------
     model : LanguageModel
-        What is trained or measured.
+        The model to train or measure.
     tokens : ndarray of int, shape (batch, tokens)
-        Each row is a text.
+        The tokens of a text in each row.
     labels : ndarray of int, shape (batch, tokens), optional
-        As for `token_loss`.
+        The token that follows each of ``tokens``, as for `token_loss`.
     sequence_ids : ndarray of int, shape (batch, tokens), optional
-        As for `token_loss`.
+        The sequence of each token, as for `token_loss`.
     rng : Generator, optional
         Switches dropout on.
 
     Returns
     -------
     Tensor or ndarray of shape (batch, tokens)
-        One number per label, and 0 where it does not count: `token_loss` is minus their mean.
+        One number per label, 0 for labels of -100. `token_loss` is minus the mean of the others.
 
     Raises
     ------
     ValueError
-        If no label counts, there is not one for each token, or one is not a token.
+        If all labels are -100, the shapes of labels and tokens differ, or a label is not a token.
     TypeError
         If labels are not integers.
 
@@ -370,7 +369,7 @@ def log_probabilities(
 
 
 def check_labels(labels: Array, tokens: Array, vocab: int) -> None:
-    """Check labels: a fused loss would index with any."""
+    """Validate labels, because the fused loss would index with invalid ones."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != np.shape(tokens):
@@ -390,14 +389,14 @@ def check_labels(labels: Array, tokens: Array, vocab: int) -> None:
 
 
 def windows(tokens: Array, max_length: int) -> Array:
-    """Cut a text into rows of ``max_length`` tokens and the next one, which all predict the next.
+    """Cut a text into rows of ``max_length`` tokens plus the token that follows them.
 
     Parameters
     ----------
     tokens : ndarray of int, shape (n,)
-        A text.
+        The tokens of a text.
     max_length : int
-        Tokens in a row from which the next is predicted.
+        The number of tokens in a row that predict the next one.
 
     Returns
     -------
@@ -431,6 +430,6 @@ def windows(tokens: Array, max_length: int) -> Array:
 
 
 def within(model: LanguageModel, max_length: int | None) -> int:
-    """Return the length of a row in tokens: at most the context, and by default at most 256."""
+    """Return ``max_length``, at most the model's context; by default 256 or the context."""
     max_length = min(model.context, 256) if max_length is None else max_length
     return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

@@ -1,4 +1,4 @@
-"""Rotary position embeddings: the angles by which pairs of entries rotate, read from configs."""
+"""Compute the angles of rotary embeddings, by which pairs of entries rotate, from configs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lora_np.models import LayerConfig
 Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
 KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
-# the known parameters of rotary positions
+# the known parameters of rotary embeddings
 ROPE = {
     "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
     "factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
@@ -30,26 +30,26 @@ ROPE = {
 
 @dataclass(frozen=True)
 class Rotary:
-    """The angles of rotary positions, as transformers computes them from a config.
+    """The angles of a rotary embedding, as transformers computes them.
 
     Parameters
     ----------
     frequencies : tuple of float
-        By how much each of d/2 pairs turns from one token to the next.
+        The angle by which each of d/2 pairs rotates from one token to the next.
     attention : float
         A factor on cos and sin (yarn, longrope).
     trained : int
-        Tokens of the longest text with these angles; 0 if all texts have them.
+        The length of the longest text with these angles, in tokens; 0 if all texts have them.
     longer : tuple of float
-        longrope: the frequencies in longer texts.
+        The frequencies in longer texts (longrope).
     factor : float
-        dynamic: how fast they shrink in longer texts.
+        How fast the frequencies shrink in longer texts (dynamic).
     reach : float
-        Tokens of the longest text that they are made for.
+        The length of the longest text that the angles support, in tokens.
     width : int
-        Entries of a head, of which the first d turn; by default d.
+        The number of entries of a head, of which the first d rotate; by default d.
     neighbours : bool
-        Whether pair i is the entries 2i and 2i + 1, rather than i and i + d/2.
+        Whether pair i consists of entries 2i and 2i + 1, rather than i and i + d/2.
 
     Examples
     --------
@@ -68,9 +68,9 @@ class Rotary:
     neighbours: bool = False
 
     def halves(self, x: Operand) -> Operand:
-        """Reorder heads (..., width) so that entry i turns with entry ``i + width/2``.
+        """Reorder heads (..., width) so that entry i rotates with entry ``i + width/2``.
 
-        Scores do not change if queries and keys are reordered alike.
+        Scores do not change, because queries and keys are reordered alike.
 
         Examples
         --------
@@ -97,10 +97,10 @@ class Rotary:
         Parameters
         ----------
         where : slice or ndarray of int
-            All below ``longest``.
+            The positions, all below ``longest``.
         longest : int or ndarray of int
-            Tokens of the text so far, on which the angles may depend; or for each token those of
-            its own.
+            The length of the text so far, on which the angles may depend; an array has the length
+            of each token's own sequence.
         dtype : dtype
         """
         size = 1 << (int(np.max(longest)) - 1).bit_length()
@@ -122,14 +122,14 @@ class Rotary:
 def table(
     rotary: Rotary, size: int, longest: int, dtype: np.dtype[np.floating]
 ) -> tuple[Array, Array]:
-    """Tabulate cosines of the angles, twice, and sines, first negative."""
+    """Precompute ``[cos, cos]`` and ``[-sin, sin]`` of the angles at each position."""
     frequencies, half = np.array(rotary.frequencies), len(rotary.frequencies)
     if longest and rotary.longer:
         frequencies = np.array(rotary.longer)
     elif longest:
         stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
         frequencies *= stretch ** -(np.arange(half) / (half - 1))
-    # In the model's precision, as in its peers.
+    # computed in the model's precision, as transformers does
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
     rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # entries that do not rotate
@@ -138,7 +138,7 @@ def table(
 
 
 def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the fields that are null, which counts as missing."""
+    """Drop the fields that are null, because null means missing."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -159,8 +159,8 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
-    """Read the rotary positions of a layer, if it has any."""
-    if not layer.turned:
+    """Read the rotary embedding of a layer; None if it has none."""
+    if not layer.uses_rotary:
         return None
     kind, rope = rope_of(config, layer, context)
     frequencies, parts = MADE[kind](rope)
@@ -170,25 +170,25 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
 
 
 class RopeParameters(NamedTuple):
-    """The parameters that rotary positions of every kind have."""
+    """The parameters that rotary embeddings of all kinds share."""
 
     fields: Fields
     layer: LayerConfig
-    context: int  # tokens of the longest text that the model takes
+    context: int  # the context length of the model
     theta: float
-    d: int  # entries of a head that rotate
-    trained: int  # the context before the positions were stretched
-    factor: float  # factor by which positions were stretched
+    d: int  # the number of entries of a head that rotate
+    trained: int  # the context length before it was extended
+    factor: float  # the factor by which the context was extended
     exponents: Array  # -2i/d for pair i
     frequencies: Array  # pair i rotates by theta^(-2i/d) a token
 
     def stretched(self, kept: Array) -> Array:
-        """Interpolate between a kept frequency (1) and one divided by the factor (0)."""
+        """Interpolate between unchanged frequencies (1) and those divided by the factor (0)."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 
 def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, RopeParameters]:
-    """Read the kind of a layer's rotary positions, and the parameters that all kinds have."""
+    """Read the kind of a layer's rotary embedding, and the parameters that all kinds share."""
     fields = parameters_of(config, layer)
     kind = fields.get("rope_type", fields.get("type", "default"))
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
@@ -222,7 +222,7 @@ def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, Rope
 
 
 def longrope(rope: RopeParameters) -> Made:
-    """Give each pair a factor of its own, in short texts and in long ones."""
+    """Divide the frequency of each pair by its own factor, one for short and one for long texts."""
     short, long = (
         np.array(numbers(rope.fields, f"{length}_factor", rope.d // 2))
         for length in ("short", "long")
@@ -238,7 +238,7 @@ def longrope(rope: RopeParameters) -> Made:
 
 
 def llama3(rope: RopeParameters) -> Made:
-    """Stretch the pairs whose wavelength is too long for the old context."""
+    """Slow down the pairs whose wavelength is too long for the old context."""
     low = real(rope.fields, "low_freq_factor")
     high = real(rope.fields, "high_freq_factor", above=low)
     rotations = rope.trained * rope.frequencies / (2 * math.pi)
@@ -246,10 +246,10 @@ def llama3(rope: RopeParameters) -> Made:
 
 
 def yarn(rope: RopeParameters) -> Made:
-    """Stretch the pairs that rotate rarely within the old context, and scale the scores."""
+    """Slow down the pairs that rotate rarely within the old context, and scale the scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
-    # the pairs that rotate as often as that within the old context
+    # the pairs that rotate n times within the old context
     first, last = (
         math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
         for n in (fast, slow)
@@ -257,7 +257,7 @@ def yarn(rope: RopeParameters) -> Made:
     truncate = fields.get("truncate", True)
     if not isinstance(truncate, bool):
         raise ValueError(f"truncate must be true or false, got {shown(truncate)}")
-    # transformers does not see the field where each kind of layer has its own
+    # transformers ignores truncate if each kind of layer has its own parameters
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
@@ -271,12 +271,12 @@ def yarn(rope: RopeParameters) -> Made:
 
 
 def alpha(rope: RopeParameters) -> Made:
-    """Raise theta, which slows the slow pairs down most."""
+    """Increase theta, which slows down the slow pairs most."""
     theta = rope.theta * real(rope.fields, "alpha") ** (rope.d / (rope.d - 2))
     return theta**rope.exponents, {}
 
 
-# the frequencies of each kind, and what else differs from a plain `Rotary`
+# for each kind, a function that returns the frequencies and other fields of `Rotary`
 MADE: dict[str, Callable[[RopeParameters], Made]] = {
     "default": lambda rope: (rope.frequencies, {}),
     "linear": lambda rope: (rope.frequencies / rope.factor, {}),
@@ -292,8 +292,8 @@ MADE: dict[str, Callable[[RopeParameters], Made]] = {
 
 
 def parameters_of(config: Fields, layer: LayerConfig) -> Fields:
-    """Read the parameters of a layer's rotary positions; unknown ones are rejected."""
-    # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before
+    """Read the parameters of a layer's rotary embedding; unknown ones are an error."""
+    # transformers 5 writes "rope_parameters"; older versions "rope_scaling" and "rope_theta"
     both = {"rope_parameters": layer.rope, "rope_scaling": {}, **config}
     rope, scaling = both["rope_parameters"], both["rope_scaling"]
     for name in ("rope_parameters", "rope_scaling"):

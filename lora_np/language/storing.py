@@ -1,4 +1,4 @@
-"""Language models on disk: directories of transformers, read and written, and the shipped ones."""
+"""Load language models from disk, save them in transformers' format, and list the shipped ones."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from lora_np.models import (
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
-MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn from
-# What some checkpoints also store although it can be computed.
+MAX_TEXT = 256 * 2**20  # bytes: a hundred times the text that a run in NumPy can train on
+# Ends of tensors that some checkpoints store although they follow from the config.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
-CARD = "README.md"  # people write one next to a model
+CARD = "README.md"  # the model card, which the user may have written
 TOKENIZER, SETTINGS, GENERATION = (
     "tokenizer.json",
     "tokenizer_config.json",
     "generation_config.json",
 )
-# Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
+# Other files of a vocabulary, which are copied unchanged.
 BESIDE = (
     SETTINGS,
     "special_tokens_map.json",
@@ -56,7 +56,7 @@ BESIDE = (
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 Weight = Array | Quantised | None
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weights of an older model in shards
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # a shard of a replaced model's weights
 
 
 def load(
@@ -68,30 +68,30 @@ def load(
     ----------
     model : str or path
         A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), a
-        file ``.gguf`` as llama.cpp reads it, or a name from `shipped`. Nothing is ever downloaded.
+        ``.gguf`` file of llama.cpp, or a name from `shipped`. Nothing is ever downloaded.
     dtype : dtype
-        The dtype of the arrays, however they are stored: float32 or float64.
+        The dtype of the arrays, whatever the file has: float32 or float64.
     quantised : bool
-        Keep the weights of a GGUF file, or of a directory quantised by bitsandbytes, in their bits,
-        and dequantise one layer at a time: less memory, more time.
+        Keep the weights of a GGUF file, or of a directory quantised by bitsandbytes, quantised in
+        memory, and dequantise one layer at a time: this takes less memory and more time.
 
     Returns
     -------
     LanguageModel
-        Frozen: `lora_np.inject` puts adapters into it.
+        A frozen model; `lora_np.inject` adds adapters.
 
     Raises
     ------
     FileNotFoundError
         If neither a directory nor a shipped model has that name.
     ValueError
-        If the family is not understood, a file is damaged, or a tensor is missing, of another
-        shape, or has no place in the model.
+        If the family is not supported, a file is damaged, or a tensor is missing, unknown or of the
+        wrong shape.
 
     See Also
     --------
     save : Write a model as a directory.
-    shipped : Names of the models that the package ships.
+    shipped : List the models that the package ships.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def load(
     folder = hub.directory(model)
     hub.inside(folder, "config.json")  # a model must have one
     stored = open_model(folder)
-    # weights read here become numbers, or keep their bits themselves
+    # the quantisation of the file does not apply to the loaded weights
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
 
@@ -126,8 +126,8 @@ def load(
     generation = read_json(there[GENERATION]) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
-        # A tied head may be stored all the same. If its numbers differ, they count, whatever the
-        # config says, as in transformers.
+        # Some checkpoints also store a tied head. As in transformers, the head is then tied only if
+        # it equals the embedding, whatever the config says.
         embedding = read(f"{expected.embedding}.weight")
         settings["tie_word_embeddings"] = np.array_equal(np.asarray(head), np.asarray(embedding))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
@@ -139,19 +139,19 @@ def load(
             " such tensors)"
         )
     if quantised and not any(isinstance(leaf, Quantised) for _, leaf in leaves(result)):
-        raise ValueError(f"{folder} holds no quantised weights that could be kept in their bits")
+        raise ValueError(f"{folder} holds no quantised weights: load it without quantised=True")
     return result
 
 
 def as_array(weight: Weight, dtype: npt.DTypeLike, quantised: bool) -> Weight:
-    """Make numbers of a weight, unless it is quantised and stays so."""
+    """Convert a weight to an array, unless it is quantised and stays so."""
     if weight is None or (quantised and isinstance(weight, Quantised)):
         return weight
     return np.ascontiguousarray(weight, dtype=dtype)
 
 
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
-    """Build the model in a GGUF file."""
+    """Build the model of a GGUF file."""
 
     def read(name: str) -> Any:
         return as_array(source.weight(name), dtype, quantised)
@@ -168,17 +168,17 @@ def located_adapter(adapter: StrPath) -> Path:
     Parameters
     ----------
     adapter : str or path
-        Such as "king-james".
+        The path, or a name such as "king-james".
 
     Returns
     -------
     Path
-        What `lora_np.adapters.load` takes.
+        A file or directory for `lora_np.adapters.load`.
 
     Raises
     ------
     FileNotFoundError
-        If there is neither.
+        If there is no such file, directory or shipped adapter.
 
     Examples
     --------
@@ -194,19 +194,19 @@ def read_text(source: StrPath) -> str:
     Parameters
     ----------
     source : str or path
-        A file; "genesis" is a text that is shipped.
+        The file, or the name of a shipped text such as "genesis".
 
     Returns
     -------
     str
-        With line feeds as ends of lines.
+        The text, whose lines end in line feeds.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is empty, not text, more than 256 MiB, or not a regular file.
+        If the file is empty, not text, larger than 256 MiB, or not a regular file.
 
     Examples
     --------
@@ -229,16 +229,16 @@ def read_text(source: StrPath) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read all of a regular file."""
+    """Read a regular file of limited size."""
     with open_regular(path) as file:
         return limited(file, str(path))
 
 
 def limited(stream: BinaryIO, name: str) -> bytes:
-    """Read a stream up to a limit, since it may be endless."""
+    """Read a stream; raise an error at a limit, because the stream may be endless."""
     pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
     if len(content := b"".join(pieces)) > MAX_TEXT:
-        raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes; use a part of it")
+        raise ValueError(f"{name} has more than {MAX_TEXT:,} bytes; use a part of it")
     return content
 
 
@@ -248,11 +248,11 @@ def shipped() -> list[str]:
     Returns
     -------
     list of str
-        What `load` accepts in addition to a directory.
+        Names that `load` accepts.
 
     See Also
     --------
-    load : Open one of them.
+    load : Load one of the models.
 
     Examples
     --------
@@ -265,16 +265,16 @@ def shipped() -> list[str]:
 def save(
     model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False
 ) -> None:
-    """Write a model as a directory that transformers opens with ``from_pretrained``.
+    """Write a model to a directory that transformers opens with ``from_pretrained``.
 
     Parameters
     ----------
     model : LanguageModel
-        Without adapters: `lora_np.merge` it first.
+        A model without adapters; merge them first by `lora_np.merge`.
     path : path
-        The directory; created if it does not exist.
+        The directory, which is created if it does not exist.
     dtype : {"float64", "float32", "bfloat16", "float16"}, optional
-        Round the weights to this; by default they are kept as they are.
+        The dtype to round the weights to; by default they are not rounded.
     force : bool
         Whether to replace an existing model.
 
@@ -283,7 +283,8 @@ def save(
     ValueError
         If the model has adapters, or ``dtype`` is not one of these.
     FileExistsError
-        If there is a model already, or a file that would be replaced, unless ``force``.
+        If the directory already contains a model or a file that would be replaced, unless
+        ``force``.
 
     See Also
     --------
@@ -292,12 +293,12 @@ def save(
     Notes
     -----
     The directory is written completely or not at all. Files that came with the model are written
-    back unchanged: ``tokenizer.json`` and its companions, such as a chat template, and
+    unchanged: ``tokenizer.json``, the files that belong to it, such as a chat template, and
     ``generation_config.json``. The README.md of a replaced model stays; if there are other files,
     nothing is replaced.
 
-    A head that no longer has the embedding's numbers, because an adapter was merged into one of the
-    two, is stored separately, and ``tie_word_embeddings`` is false.
+    If an adapter was merged into only one of embedding and head, the head is stored separately, and
+    ``tie_word_embeddings`` is false.
 
     Examples
     --------
@@ -342,7 +343,7 @@ def save(
 
 
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
-    """List the arrays of a model by their names in a checkpoint, as it keeps them."""
+    """Return the arrays of a model by their names and in their shapes in a checkpoint."""
     settings = decoder_settings(model.config)
     values: dict[str, Any] = {
         path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")
@@ -355,8 +356,8 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
         if whole is not None and module.kind == "experts":
             home = name.rpartition(".")[0]
             for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
-                rows = np.split(whole[i], len(module.parts))[part]
-                arrays[f"{home}.{i}.{module.parts[part]}.weight"] = rows
+                matrix = np.split(whole[i], len(module.parts))[part]
+                arrays[f"{home}.{i}.{module.parts[part]}.weight"] = matrix
         elif whole is not None:
             arrays[name] = whole
         else:

@@ -1,9 +1,9 @@
-"""A sandbox for chat templates that bounds their work: a template is a program from a stranger.
+"""A sandbox for chat templates that limits their work, because a template is a stranger's program.
 
-jinja2's own sandbox keeps a template away from Python's objects, not from a loop without end or a
-string of a terabyte. Here each operation that can produce or repeat something pays for it
-beforehand, in characters, entries or evaluated nodes, and rendering stops when the budget is spent.
-The work is counted rather than timed, so that every machine draws the line at the same place.
+jinja2's own sandbox keeps a template away from Python's objects, but does not stop an endless loop
+or a string of a terabyte. Here each operation that can produce or repeat something first pays for
+it from a budget of characters, entries and evaluated nodes, and rendering stops when the budget is
+spent. Work is counted rather than timed, so that the limit is the same on every machine.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-LARGEST_SOURCE = 1_000_000  # characters; the longest templates that are published have some 20,000
-WORK = 10_000_000  # characters, entries and nodes of one rendering,
-WORK_PER_CHARACTER = 100  # and more where the conversation itself is longer
+LARGEST_SOURCE = 1_000_000  # characters; the longest published templates have about 20,000
+WORK = 10_000_000  # the budget of one rendering: characters, entries and nodes
+WORK_PER_CHARACTER = 100  # added to the budget for each character of the conversation
 LARGEST_NUMBER = 10_000  # bits of an integer
-WIDEST = 9_999  # widest column in a format
+WIDEST = 9_999  # the widest field in a format
 WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
 
 T = TypeVar("T")
-# Filters and methods whose result can be many times as long as what they are given.
+# Filters and methods whose result can be many times as long as their arguments.
 REPEATING = {
     "batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust",
     "round", "slice", "tojson", "translate", "truncate", "urlize", "wordwrap", "xmlattr", "zfill",
@@ -38,7 +38,7 @@ REPEATING = {
 
 
 class BoundedNamespace(utils.Namespace):
-    """A namespace that is printed without its contents, which may refer to one another."""
+    """A namespace that is printed without its contents, which may contain the namespace itself."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
@@ -50,11 +50,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     Attributes
     ----------
     left : int
-        What the current rendering may still spend.
+        The remaining budget of the current rendering.
     spans : list of (int, int)
-        Where in ``blocks`` the template marks text as generated.
+        Beginning and end of each text in ``blocks`` that the template marks as generated.
     blocks : list of str
-        What was rendered so far.
+        The text rendered so far.
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -66,7 +66,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            optimized=False,  # an expression that is worked out beforehand would not be paid for
+            optimized=False,  # an expression evaluated at compile time would not be charged
             extensions=[Generation, loopcontrols],
             finalize=pass_context(lambda context, value: self.charged(value)),
         )
@@ -77,7 +77,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             "charged": self.charged,
             "spent": self.spend,
         }
-        del self.globals["lipsum"]  # it generates text of any length
+        del self.globals["lipsum"]  # generates text of any length
         self.globals |= {
             "namespace": BoundedNamespace,
             "strftime_now": lambda form: datetime.now().strftime(form[:100]),
@@ -113,7 +113,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             yield item
 
     def charged(self, value: T) -> T:
-        """Charge for the printed size of a value, or for an iterator's items as they come."""
+        """Charge for the printed size of a value; for an iterator, charge each item in turn."""
         if isinstance(value, Iterator):
             return map(self.charged, value)  # type: ignore[return-value]
         self.spend(printed_size(value, {}))
@@ -121,7 +121,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def pay(self, name: str, value: Any, settings: list[Any]) -> None:
         """Charge for the longest possible result of a filter or method."""
-        # a field wider than this, or of a width that is an argument
+        # reject a field that is too wide, or whose width is an argument
         form = name in ("format", "format_map", "%") and isinstance(value, str)
         if form and WIDE.search(value):
             raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
@@ -135,7 +135,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             self.spend(size + repeated)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Evaluate ``left operator right`` if the budget has room for its result."""
+        """Evaluate ``left operator right`` if the budget covers the result."""
         if not (isinstance(left, int) and isinstance(right, int)):
             times = as_count(left) * as_count(right)
             self.pay(operator, left, [times if operator == "*" else right])
@@ -144,7 +144,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call what a template calls if the budget has room for the result."""
+        """Call a function, macro or method of a template if the budget covers the result."""
         call = functools.partial(super().call, context, function)
         if isinstance(function, Macro):
             return self.charged(call(*args, **kwargs))
@@ -154,11 +154,12 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return self.paid(name, call, owner if name else 0)(*args, **kwargs)
 
     def paid(self, name: str, rule: Callable[..., Any], *owner: Any) -> Callable[..., Any]:
-        """Wrap a filter, or a method of ``owner``: what it is given bounds and pays for its result,
-        and the result is paid for as well.
+        """Wrap a filter, or a method of ``owner``, so that arguments and result are charged.
+
+        The arguments also determine the charge for the longest possible result.
         """
 
-        @functools.wraps(rule)  # keeps the marks of filters that take the context
+        @functools.wraps(rule)  # keeps jinja2's marks on filters that take the context
         def paying(*args: Any, **kwargs: Any) -> Any:
             given = [arg if isinstance(arg, CONTEXTS) else self.charged(arg) for arg in args]
             value, *settings = [*owner, *(arg for arg in given if not isinstance(arg, CONTEXTS))]
@@ -168,11 +169,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return paying
 
 
-CONTEXTS = (Context, nodes.EvalContext, TemplateSandbox)  # what jinja2 passes to filters first
+CONTEXTS = (Context, nodes.EvalContext, TemplateSandbox)  # first arguments that jinja2 may add
 
 
 class Generation(Extension):
-    """``{% generation %}``: the text that the model is to generate."""
+    """The tag ``{% generation %}``, which marks text that the model should generate."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
     environment: TemplateSandbox
@@ -183,13 +184,13 @@ class Generation(Extension):
         return nodes.CallBlock(self.call_method("note"), [], [], body).set_lineno(line)
 
     def note(self, caller: Callable[[], str]) -> str:
-        text, start = caller(), sum(map(len, self.environment.blocks))
-        self.environment.spans.append((start, start + len(text)))
+        text, begin = caller(), sum(map(len, self.environment.blocks))
+        self.environment.spans.append((begin, begin + len(text)))
         return text
 
 
 class Payments(NodeTransformer):
-    """Inserts cost accounting into a template's syntax tree: loops, macros and containers."""
+    """Insert cost accounting into a template's syntax tree: loops, macros and containers."""
 
     def generic_visit(self, node: nodes.Node, *args: object, **kwargs: object) -> nodes.Node:
         super().generic_visit(node)
@@ -197,7 +198,7 @@ class Payments(NodeTransformer):
             weight = nodes.Const(weight_of(node))
             if isinstance(node, nodes.For):
                 node.iter = applied("counted", node.iter, weight)
-            # macros and recursive loops enter their bodies in other ways
+            # recursive loops and macros run their bodies without this iterator
             node.body.insert(0, nodes.ExprStmt(applied("spent", weight)))
         elif isinstance(node, nodes.Concat):
             return applied("join", nodes.List(node.nodes))
@@ -208,12 +209,12 @@ class Payments(NodeTransformer):
 
 
 def applied(name: str, value: nodes.Node, *settings: nodes.Node) -> nodes.Filter:
-    """Make the syntax node of ``value | name(*settings)``."""
+    """Build the syntax node of ``value | name(*settings)``."""
     return nodes.Filter(value, name, [*settings], [], None, None)
 
 
 def weight_of(node: nodes.Node) -> int:
-    """Count the nodes below a node, and the characters of text among them."""
+    """Count the nodes below a node, plus the characters of its text."""
     text = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
     return 1 + text + sum(1 for _ in node.find_all(nodes.Node))
 
@@ -221,8 +222,8 @@ def weight_of(node: nodes.Node) -> int:
 def printed_size(value: Any, known: dict[int, int]) -> int:
     """Count the characters of a printed value, including every occurrence of shared parts.
 
-    ``known`` holds the sizes of the containers met so far, so that a structure whose parts are
-    shared, and which would be exponentially long in print, is measured in linear time.
+    ``known`` caches the sizes of containers by id, so that a structure of shared parts is measured
+    in linear time although its print may be exponentially long.
     """
     if isinstance(value, str):
         return len(value)
@@ -231,22 +232,22 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
         return 1
     if id(value) not in known:
-        known[id(value)] = 0  # where a structure contains itself, Python prints "..."
+        known[id(value)] = 0  # Python prints "..." where a structure contains itself
         parts = [*value, *value.values()] if isinstance(value, Mapping) else value
         known[id(value)] = 2 + sum(2 + printed_size(part, known) for part in parts)
     return known[id(value)]
 
 
 def as_count(value: Any) -> int:
-    """Bound how often an argument can repeat another: a number's value, or a size."""
+    """Bound how often an argument can repeat another: the value of a number, else the size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 
 def to_json(value: Any, ensure_ascii: bool = False, **settings: Any) -> str:
-    """Write JSON as transformers does: not escaped for HTML."""
+    """Write JSON without escaping it for HTML, as transformers does."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **settings)
 
 
 def refuse(message: str) -> NoReturn:
-    """Stop rendering: a template's own ``raise_exception(message)``."""
+    """Stop rendering with a message; templates call it ``raise_exception``."""
     raise ValueError(str(message)[:500])

@@ -1,7 +1,6 @@
-"""Conversations as the text that a model was trained on: its own chat template, by jinja2 in its
-sandbox.
+"""Write conversations as text by a model's own chat template, which jinja2 renders in a sandbox.
 
-Templates are rendered as in transformers, whose conventions they are written for.
+The conventions are those of transformers, for which templates are written.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 Messages = Sequence[Mapping[str, Json]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # marks the text that the model generates
-REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the same field
+REASONING = ("reasoning_content", "thinking", "reasoning")  # different names of one field
 
 
 class Template:
@@ -33,12 +32,12 @@ class Template:
     Parameters
     ----------
     vocabulary : Characters or Subwords
-        With the template among its files.
+        A vocabulary with the template among its files.
 
     Raises
     ------
     ValueError
-        If there is none: none is invented. Or if jinja2 cannot read it.
+        If there is no template, or jinja2 cannot read it.
     ImportError
         If jinja2 is not installed.
 
@@ -64,7 +63,7 @@ class Template:
         self.compiled, self.sandbox = compiled(source)
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
-        """Write a conversation; ``self.sandbox.spans`` then says what is marked as generated."""
+        """Write a conversation as text; afterwards ``self.sandbox.spans`` has the marked parts."""
         told = [complete(message) for message in messages]
         self.sandbox.renew(told)
         blocks = self.sandbox.blocks
@@ -74,12 +73,12 @@ class Template:
                 messages=told, **options, **self.vocabulary.special
             ):
                 blocks.append(block)
-        except Exception as error:  # a template is a program, and fails in its own ways
+        except Exception as error:  # a template may raise anything
             raise ValueError(f"the chat template does not take these messages: {error}") from None
         return "".join(blocks)
 
     def tokens(self, messages: Messages, **options: bool) -> Array:
-        """Encode a conversation; the template itself has put BOS before it, or not."""
+        """Encode a conversation without adding BOS, which is left to the template."""
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
     def labelled(self, messages: Messages, first: int = 0) -> tuple[Array, Array, int]:
@@ -96,18 +95,20 @@ class Template:
         -------
         tokens : ndarray of int, shape (n,)
         answer : ndarray of bool, shape (n,)
-            By the template's ``{% generation %}``; if it has none, what a message of the assistant
-            adds to the tokens of the conversation before it, with what begins an answer.
+            True for the text that the template marks by ``{% generation %}``. If it marks nothing,
+            true for the tokens that a message of the assistant adds to the conversation before it
+            and the beginning of an answer.
         left : int
-            How many answers are not labelled, because later messages change how they are written.
+            The number of answers without labels, because the template rewrites them when further
+            messages follow.
         """
         text = self.render(messages)
         spans = list(self.sandbox.spans)
         tokens, places = self.vocabulary.cut(text)
         answer, left = np.zeros(len(tokens), bool), 0
         if self.marked:
-            for start, end in spans:
-                answer |= (places[:, 0] < end) & (places[:, 1] > start)
+            for begin, end in spans:
+                answer |= (places[:, 0] < end) & (places[:, 1] > begin)
             answer[: self.prompt(messages[:first], tokens)] = False
             return tokens, answer, left
         for i in range(first, len(messages)):
@@ -121,7 +122,7 @@ class Template:
         return tokens, answer, left
 
     def prompt(self, messages: Messages, tokens: Array) -> int:
-        """Count the tokens of the conversation so far and of what begins an answer."""
+        """Count the tokens of the conversation so far, with the beginning of an answer."""
         return shared(self.tokens(messages, add_generation_prompt=True), tokens) if messages else 0
 
 
@@ -141,7 +142,7 @@ def compiled(source: str) -> tuple[jinja2.Template, TemplateSandbox]:
 
 
 def complete(message: Mapping[str, Json]) -> dict[str, Json]:
-    """Complete a message as templates expect it: no nulls, reasoning under each of its names."""
+    """Drop a message's null fields, and give its reasoning both names that templates use."""
     known: dict[str, Json] = {name: v for name, v in message.items() if v is not None}
     thoughts = next((known[name] for name in REASONING if name in known), None)
     return (
@@ -152,6 +153,6 @@ def complete(message: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def shared(one: Array, other: Array) -> int:
-    """Count the tokens that two texts have in common before they differ."""
+    """Return the length of the common beginning of two token sequences."""
     n = min(len(one), len(other))
     return int(np.argmin(np.append(one[:n] == other[:n], False)))

@@ -1,4 +1,4 @@
-"""Convert text to tokens and back: characters ourselves, all else with ``tokenizers``."""
+"""Convert text to tokens and back: by characters, or by the library ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 from lora_np.checks import Array, needed
 from lora_np.files import errors_at, parse_json
 
-MAX_GROWTH = 3000  # most that all steps of a tokenizer.json may lengthen a text
-UNFOLDING = {"NFKC", "NFKD"}  # one character of Unicode becomes 18
+MAX_GROWTH = 3000  # the largest factor by which the steps of a tokenizer.json may lengthen a text
+UNFOLDING = {"NFKC", "NFKD"}  # steps that can replace one character by 18
 NO_GROWTH = {
     "BertPreTokenizer",
     "ByteFallback",
@@ -34,12 +34,12 @@ NO_FILES: Mapping[str, bytes] = {}
 
 
 class Described:
-    """A vocabulary that can be described by a ``tokenizer.json`` and its companions."""
+    """A vocabulary that a ``tokenizer.json`` and the files next to it describe."""
 
     files: Mapping[str, bytes]
 
     def tokenizer(self) -> dict[str, Any]:
-        """The contents of that file."""
+        """Return the contents of the ``tokenizer.json``."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -52,7 +52,7 @@ class Described:
         }
 
     def chat_template(self) -> Any:
-        """Return the template of conversations, or nothing; some models have others, by names."""
+        """Return the chat template, or None; if a model has several, return the default one."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
         beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
@@ -68,30 +68,30 @@ class Described:
         return template
 
     def beside(self, name: str) -> dict[str, Any]:
-        """Read a JSON file that came with the vocabulary, or return an empty result."""
+        """Read a JSON file that came with the vocabulary; return an empty one if it is missing."""
         with errors_at(name):
             return parse_json(self.files[name]) if name in self.files else {}
 
     @property
     def identity(self) -> str:
-        """Return a fingerprint by which a checkpoint recognises the vocabulary."""
+        """A fingerprint by which a checkpoint recognises the vocabulary."""
         return hashlib.sha256(json.dumps(self.tokenizer()).encode()).hexdigest()[:16]
 
 
 class Characters(Described):
-    """One token for each character.
+    """A vocabulary with one token for each character.
 
     Parameters
     ----------
     characters : str
         The character of each token, each once.
     files : mapping of str to bytes
-        What else came with it, to be kept.
+        Other files of the vocabulary, to write unchanged.
 
     Raises
     ------
     ValueError
-        If a character comes twice; in `encode`, if the text has a character that is not among them.
+        If a character occurs twice; in `encode`, if the text has an unknown character.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class Characters(Described):
     'cab'
     """
 
-    begins: tuple[int, ...] = ()  # what `encode` puts before each text
+    begins: tuple[int, ...] = ()  # tokens that `encode` puts before each text
     specials: frozenset[int] = frozenset()
 
     def __init__(self, characters: str, files: Mapping[str, bytes] = NO_FILES) -> None:
@@ -114,7 +114,7 @@ class Characters(Described):
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Encode ``text`` as whole numbers."""
+        """Encode ``text`` as an array of integers."""
         try:
             return np.array([self.numbers[c] for c in text], dtype=np.int64)
         except KeyError as missing:
@@ -141,7 +141,7 @@ class Characters(Described):
         return len(self.characters)
 
     def tokenizer(self) -> dict[str, Any]:
-        """The contents of a ``tokenizer.json`` that transformers reads as the same vocabulary."""
+        """Return a ``tokenizer.json`` that transformers reads as the same vocabulary."""
         none = dict.fromkeys(
             ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
         )
@@ -157,19 +157,19 @@ class Characters(Described):
 
 
 class Subwords(Described):
-    """A vocabulary of words and parts of words, through the library ``tokenizers``.
+    """A vocabulary of words and parts of words, read by the library ``tokenizers``.
 
     Parameters
     ----------
     contents : mapping
-        Of a ``tokenizer.json``.
+        The contents of a ``tokenizer.json``.
     files : mapping of str to bytes
-        What else came with it, to be kept.
+        Other files of the vocabulary, to write unchanged.
 
     Raises
     ------
     ValueError
-        If the library cannot read it; in `encode`, if a text cannot be cut.
+        If the library cannot read the contents; in `encode`, if it cannot encode a text.
     ImportError
         On first use, if ``tokenizers`` is not installed.
 
@@ -184,16 +184,16 @@ class Subwords(Described):
         self.contents = dict(contents)
         self.files = files
         if find_spec("tokenizers"):
-            self.library  # noqa: B018  what is damaged is told now
+            self.library  # noqa: B018  raises an error now if the contents are damaged
 
     @functools.cached_property
     def library(self) -> Any:
-        """Return the library's ``Tokenizer``."""
+        """The library's ``Tokenizer``."""
         return made(self.contents)
 
     @functools.cached_property
     def begins(self) -> tuple[int, ...]:
-        """Return what `encode` puts before each text."""
+        """The tokens that `encode` puts before each text."""
         one = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
         encoding = made(
             {"post_processor": self.contents.get("post_processor"), "model": one}
@@ -202,7 +202,7 @@ class Subwords(Described):
 
     @functools.cached_property
     def specials(self) -> frozenset[int]:
-        """List the tokens that are not text."""
+        """The tokens that are not text."""
         added = self.contents.get("added_tokens") or ()
         return frozenset(token["id"] for token in added if token.get("special"))
 
@@ -225,11 +225,11 @@ class Subwords(Described):
     def encoding(self, text: str, special: bool) -> Any:
         """Encode ``text`` by the library."""
         library = self.library
-        text.encode()  # half of a surrogate pair is not text, and this says where it is
+        text.encode()  # raises an error that names the position of a lone surrogate
         try:
             return library.encode(text, add_special_tokens=special)
         except BaseException as error:
-            # the library raises nothing narrower, and panics if an expression takes too long
+            # the library raises plain Exceptions, and panics if an expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise ValueError(f"this model's vocabulary cannot cut the text: {error}") from None
@@ -242,7 +242,7 @@ class Subwords(Described):
         return int(self.library.get_vocab_size())
 
     def tokenizer(self) -> dict[str, Any]:
-        """The contents of the ``tokenizer.json``."""
+        """Return the contents of the ``tokenizer.json``."""
         return self.contents
 
 
@@ -250,7 +250,7 @@ Vocabulary = Characters | Subwords
 
 
 def growth(step: Any) -> float:
-    """Bound the factor by which a step of a ``tokenizer.json`` lengthens a text."""
+    """Bound the factor by which a step of a ``tokenizer.json`` can lengthen a text."""
     if not isinstance(step, Mapping):
         return 1
     kind = step.get("type")
@@ -259,10 +259,10 @@ def growth(step: Any) -> float:
         return math.prod(map(growth, steps))
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
-        return max(1, new / old) if old else 1 + new  # an expression may match nothing
+        return max(1, new / old) if old else 1 + new  # an expression may match empty texts
     if kind == "Prepend":
         return 1 + len(step["prepend"])
-    if kind == "Precompiled":  # a trie, whose size comes first, and the texts that it leads to
+    if kind == "Precompiled":  # the size of a trie, the trie, and the replacements it points to
         table = base64.b64decode(step["precompiled_charsmap"])
         texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
         return max(1, *map(len, texts))
@@ -272,7 +272,7 @@ def growth(step: Any) -> float:
 
 
 def made(contents: Mapping[str, Any]) -> Any:
-    """Make the library's ``Tokenizer`` of a ``tokenizer.json``."""
+    """Build the library's ``Tokenizer`` from a ``tokenizer.json``."""
     tokenizers = needed(
         "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
     )
@@ -289,7 +289,7 @@ def made(contents: Mapping[str, Any]) -> Any:
                 f"tokenizer.json: its {' or '.join(parts)} may make a text {times:.3g} times as"
                 f" long; at most {MAX_GROWTH} are allowed"
             )
-    library.no_truncation()  # as in transformers, unless asked
+    library.no_truncation()  # transformers does neither by default
     library.no_padding()
     return library
 
@@ -297,20 +297,19 @@ def made(contents: Mapping[str, Any]) -> Any:
 def read_vocabulary(
     contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES
 ) -> Vocabulary:
-    """Make the vocabulary that the contents of a ``tokenizer.json`` describe.
+    """Build the vocabulary that a ``tokenizer.json`` describes.
 
     Parameters
     ----------
     contents : mapping
-        As `lora_np.files.read_json` reads them.
+        The contents of the ``tokenizer.json``.
     files : mapping of str to bytes
-        What lies next to it and belongs to it, such as ``tokenizer_config.json``.
+        The files next to it that belong to it, such as ``tokenizer_config.json``.
 
     Returns
     -------
     Characters or Subwords
-        Characters if it is exactly what `Characters` describes, otherwise Subwords through the
-        library ``tokenizers``.
+        `Characters` if each character is a token and nothing else happens, otherwise `Subwords`.
 
     Raises
     ------
@@ -328,5 +327,5 @@ def read_vocabulary(
         if numbers and vocabulary.tokenizer() == contents:
             return vocabulary
     except (AttributeError, LookupError, TypeError, ValueError):
-        pass  # if it is damaged, the library reports that
+        pass  # the library reports damaged contents
     return Subwords(contents, files)

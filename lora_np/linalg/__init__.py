@@ -1,4 +1,4 @@
-"""Rank, decompositions, the best low-rank approximation, and subspaces."""
+"""Compute ranks, decompositions, best low-rank approximations, and angles of subspaces."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""Four decompositions, written to be read. For large matrices use LAPACK, which NumPy calls.
+"""Compute four decompositions in code to be read; for large matrices, use NumPy's, by LAPACK.
 
 Each is backward stable: the factors are exact for a matrix that differs from ``M`` only by
 rounding.
@@ -13,12 +13,12 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # about ten are usual; the most ever seen is sixteen
+SWEEPS = 60  # about ten are usual; the most that were ever needed is sixteen
 
 
 @np.errstate(under="ignore")
 def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """``M[order] = L @ U``: elimination, recorded. Partial pivoting moves the largest candidate up.
+    """Return ``M[order] = L @ U``, by elimination with partial pivoting.
 
     Parameters
     ----------
@@ -28,11 +28,11 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
     Returns
     -------
     order : ndarray of int, shape (d,)
-        The rows of ``M`` in the order in which they were used.
+        The order in which the rows of ``M`` were used.
     L : ndarray of shape (d, min(d, k))
-        Unit lower trapezoidal, no entry above 1 in absolute value.
+        A unit lower trapezoidal matrix without entries above 1 in absolute value.
     U : ndarray of shape (min(d, k), k)
-        Upper trapezoidal.
+        An upper trapezoidal matrix.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
 
     See Also
     --------
-    qr : With orthonormal columns.
+    qr : Decompose a matrix with orthonormal columns.
 
     Notes
     -----
@@ -81,7 +81,7 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
         L[[j, best], :j] = L[[best, j], :j]
         order[[j, best]] = order[[best, j]]
         if U[j, j] == 0:
-            continue  # nothing below it either
+            continue  # the column is already zero
         L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
         U[j + 1 :, j:] -= np.outer(L[j + 1 :, j], U[j, j:])
         U[j + 1 :, j] = 0
@@ -89,7 +89,7 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
 
 
 def qr(M: ArrayLike) -> tuple[Array, Array]:
-    """``M = Q @ R`` by Householder: one reflection after another turns a column onto its axis.
+    """Return ``M = Q @ R`` by Householder's reflections, each of which maps a column to its axis.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
     See Also
     --------
-    lu : Without orthonormal columns.
+    lu : Decompose a matrix without orthonormal columns.
 
     Notes
     -----
@@ -139,7 +139,7 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
 
 def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """Return ``M[:, order] = Q @ R``, each step taking the column with the most left to explain.
+    """Return ``M[:, order] = Q @ R``; each step takes the column with the largest remainder.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
     R : ndarray of shape (min(d, k), k)
         Upper trapezoidal, with a diagonal that falls in absolute value.
     order : ndarray of int, shape (k,)
-        The columns of ``M`` in the order in which they were taken.
+        The order in which the columns of ``M`` were taken.
 
     Raises
     ------
@@ -166,12 +166,12 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
 
     See Also
     --------
-    qr : Without pivoting.
+    qr : Decompose a matrix without pivoting.
 
     Notes
     -----
-    Cost: that of `qr` and half as much again, for the column norms. They are recomputed at every
-    step; LAPACK updates them, which is cheaper but needs a guard against cancellation. Guarantee:
+    Cost: 1.5 times that of `qr`, for the column norms. They are recomputed at every step; LAPACK
+    updates them, which is cheaper but needs a guard against cancellation. Guarantee:
     ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero means
     that all of them are spanned. In practice it follows the singular values within a small factor.
     Failure mode: on Kahan's matrix the last entry of the diagonal is larger than the smallest
@@ -195,9 +195,9 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
 
 @np.errstate(under="ignore")
 def svd(M: ArrayLike) -> SVD:
-    """``M = (U * s) @ Vh`` by one-sided Jacobi: turn pairs of columns until all are orthogonal.
+    """Return ``M = (U * s) @ Vh`` by one-sided Jacobi: rotate pairs of columns until orthogonal.
 
-    What the columns have become is ``U * s``; the turns, collected, are ``V``.
+    The final columns are ``U * s``, and the product of the rotations is ``V``.
 
     Parameters
     ----------
@@ -216,20 +216,20 @@ def svd(M: ArrayLike) -> SVD:
     ValueError
         If ``M`` is not a finite matrix.
     numpy.linalg.LinAlgError
-        If the norm of ``M`` overflows; or if the columns are not orthogonal after 60 sweeps, which
-        has not been seen.
+        If the norm of ``M`` overflows, or the columns are not orthogonal after 60 sweeps, which has
+        not been observed.
 
     See Also
     --------
-    truncated_svd : By LAPACK, for large matrices.
+    truncated_svd : Compute an SVD by LAPACK, for large matrices.
 
     Notes
     -----
-    Cost: some ``6 max(d, k) m^2`` operations a sweep, some ten sweeps: several times LAPACK's.
+    Cost: about ten sweeps of ``6 max(d, k) m^2`` operations, several times LAPACK's.
     Guarantee: if M is a well-conditioned matrix with scaled columns, even the smallest singular
-    values have nearly all digits. Bidiagonalisation, LAPACK's way, promises them only to eps times
-    the largest. Failure mode: convergence is proved for small angles in a fixed order, without a
-    bound on the sweeps.
+    values have nearly all digits. LAPACK's bidiagonalisation only guarantees an error of eps times
+    the largest singular value. Failure mode: convergence is proved for small angles in a fixed
+    order, without a bound on the sweeps.
 
     References
     ----------
@@ -261,7 +261,7 @@ def svd(M: ArrayLike) -> SVD:
 
 @np.errstate(under="ignore")
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
-    """Make M triangular by reflections, each of which maps the rest of a column onto its axis."""
+    """Make M triangular by reflections, each of which maps the rest of a column to its axis."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []
@@ -281,8 +281,8 @@ def _mirror(x: Array) -> Array:
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
-    v: Array = x / size  # so that squares neither overflow nor vanish
-    v[0] += np.copysign(np.linalg.norm(v), v[0])  # away from zero: no cancellation
+    v: Array = x / size  # squares must neither overflow nor underflow
+    v[0] += np.copysign(np.linalg.norm(v), v[0])  # this sign avoids cancellation
     v /= np.linalg.norm(v)
     return v
 
@@ -300,9 +300,9 @@ def _product(mirrors: list[Array], d: int) -> Array:
 
 
 def _sweep(columns: Array, V: Array) -> bool:
-    """Make each pair of columns orthogonal once, in place; return whether anything changed."""
+    """Make each pair of columns orthogonal once, in place; tell whether a pair was rotated."""
     k = columns.shape[1]
-    # above the rounding error of a product that is zero
+    # a bound on the rounding error of a product that is zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     turned = False
@@ -313,7 +313,7 @@ def _sweep(columns: Array, V: Array) -> bool:
             if min(xx, yy) <= smallest**2 or abs(xy) <= tolerance * np.sqrt(xx) * np.sqrt(yy):
                 continue
             turned = True
-            # The smaller root of t^2 + 2 zeta t - 1 = 0: the turn by at most 45 degrees.
+            # the smaller root of t^2 + 2 zeta t - 1 = 0, a rotation by at most 45 degrees
             zeta = (yy - xx) / (2 * xy)
             t = np.copysign(1, zeta) / (abs(zeta) + np.hypot(1, zeta))
             cosine = 1 / np.hypot(1, t)
@@ -324,7 +324,7 @@ def _sweep(columns: Array, V: Array) -> bool:
 
 
 def _directions(columns: Array, s: Array) -> Array:
-    """Return ``columns / s``; where s is too small, any completion to an orthonormal basis."""
+    """Return ``columns / s``; if s is too small, complete the others to an orthonormal basis."""
     good = int(np.count_nonzero(s > _smallest(columns.dtype)))
     U = columns[:, :good] / s[:good]
     if good < len(s):

@@ -1,4 +1,4 @@
-"""The best rank-r approximation of a matrix: its error against rank, and its factors, fast."""
+"""Compute best rank-r approximations fast: their errors, their factors, and sufficient ranks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, w
 Norm = Literal["fro", "spectral", "nuclear"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
-# The share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough.
+# The share of the squared norm that a sufficient rank keeps, by default.
 ENOUGH = 0.99
-# directions carried beyond the rank: they set the gap that convergence depends on
+# the directions beyond the rank, which determine the gap and so the speed of convergence
 OVERSAMPLING = 12
 
 
@@ -24,8 +24,7 @@ OVERSAMPLING = 12
 def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     """Return the ``rank`` largest singular triplets: the nearest matrix of that rank.
 
-    A large matrix (200 rows and columns) is met by iteration, from a random subspace that is always
-    the same.
+    Above 200 rows and columns, it is computed by iteration, always from the same random subspace.
 
     Parameters
     ----------
@@ -34,9 +33,9 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     rank : int
         ``1 <= rank <= min(d, k)``.
     tolerance : float
-        The iteration goes on until its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
-        smallest possible one by at most this fraction, or by what rounding hides. If that would
-        cost as much as the full SVD, the full SVD is returned.
+        The iteration ends when its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
+        smallest possible error by at most this fraction, or by rounding. If the iteration would
+        cost as much as a full SVD, the full SVD is computed instead.
 
     Returns
     -------
@@ -54,7 +53,7 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
 
     See Also
     --------
-    low_rank_factors : The same as two factors.
+    low_rank_factors : Return the approximation as two factors.
 
     Notes
     -----
@@ -91,8 +90,8 @@ def low_rank_factors(
 ) -> tuple[Array, Array]:
     """Return the best factors of rank ``rank``: ``B @ A`` minimises ``||M - B @ A||``.
 
-    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exact it is on large
-    matrices. Any other decomposition can be truncated as well, but is never better.
+    They are the best in the Frobenius and in the spectral norm; `truncated_svd` states the accuracy
+    for large matrices. Other decompositions can be truncated too, but are never better.
 
     Parameters
     ----------
@@ -101,8 +100,8 @@ def low_rank_factors(
     rank : int
         ``1 <= rank <= min(d, k)``.
     method : {"svd", "qr", "lu"}
-        What to truncate: the SVD, or, for comparison and on small matrices, `linalg.lu` or a
-        `linalg.qr` that takes the longest column first.
+        The decomposition to truncate: the SVD, or, for comparison and for small matrices,
+        `linalg.lu` or a `linalg.qr` that takes the longest column first.
 
     Returns
     -------
@@ -122,7 +121,7 @@ def low_rank_factors(
 
     See Also
     --------
-    truncated_svd : Singular values and vectors.
+    truncated_svd : Return singular values and vectors.
 
     Notes
     -----
@@ -156,21 +155,21 @@ def low_rank_factors(
 def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
     """Return ``||M - M_r||`` of the best rank-r approximation, for r from 0 to min(d, k).
 
-    No approximation is formed: the errors are sums over the singular values that were cut off.
+    No approximation is formed: the errors are sums over the truncated singular values.
 
     Parameters
     ----------
     M : array_like of shape (d, k)
         Finite real numbers.
     norm : {"fro", "spectral", "nuclear"}
-        ``sqrt(sum s**2)``, ``max s`` or ``sum s`` over the cut-off singular values.
+        The norm: ``sqrt(sum s**2)``, ``max s`` or ``sum s`` over the truncated singular values.
     relative : bool
         Divide by ``||M||`` in the same norm. A zero matrix has errors of 0.
 
     Returns
     -------
     ndarray of shape (min(d, k) + 1,)
-        Falls from ``||M||`` (or 1) to 0.
+        The errors, which fall from ``||M||`` (or 1) to 0.
 
     Raises
     ------
@@ -183,7 +182,7 @@ def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> 
 
     See Also
     --------
-    rank_for_error : The smallest rank within a tolerance.
+    rank_for_error : Find the smallest rank within a tolerance.
 
     References
     ----------
@@ -214,14 +213,14 @@ def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro")
     M : array_like of shape (d, k)
         Finite real numbers.
     tolerance : float
-        Between 0 and 1.
+        The relative error, between 0 and 1.
     norm : {"fro", "spectral", "nuclear"}
-        As in `rank_errors`.
+        The norm, as in `rank_errors`.
 
     Returns
     -------
     int
-        Between 0 and ``min(d, k)``.
+        The rank, between 0 and ``min(d, k)``.
 
     Raises
     ------
@@ -232,7 +231,7 @@ def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro")
 
     See Also
     --------
-    rank_errors : The errors of all ranks.
+    rank_errors : Return the errors of all ranks.
 
     Examples
     --------
@@ -255,7 +254,7 @@ def rank_for_energy(M: ArrayLike, *, energy: float = ENOUGH) -> int:
     Returns
     -------
     int
-        Between 0 and ``min(d, k)``.
+        The rank, between 0 and ``min(d, k)``.
 
     Raises
     ------
@@ -266,7 +265,7 @@ def rank_for_energy(M: ArrayLike, *, energy: float = ENOUGH) -> int:
 
     See Also
     --------
-    energy : The shares of all ranks.
+    energy : Return the shares of all ranks.
 
     Examples
     --------
@@ -288,23 +287,23 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     errors : array_like of shape (n,)
         Relative errors of ranks 0, 1, ..., as from `rank_errors`.
     tolerance : float
-        Between 0 and 1.
+        The relative error, between 0 and 1.
 
     Returns
     -------
     int
-        A rank; 0 if even rank 0 is good enough, as for a zero matrix, or if none is.
+        The rank; 0 if rank 0 is within the tolerance, as for a zero matrix, or if no rank is.
 
     Raises
     ------
     TypeError
         If ``tolerance`` is not a number, or ``errors`` is a masked array.
     ValueError
-        If it is out of range.
+        If ``tolerance`` is out of range.
 
     See Also
     --------
-    rank_for_error, rank_for_energy : From a matrix.
+    rank_for_error, rank_for_energy : Find the rank for a matrix.
 
     Notes
     -----
@@ -349,7 +348,7 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
 
     See Also
     --------
-    truncated_svd : Of a matrix that is not a product.
+    truncated_svd : Return the SVD of any matrix.
 
     Notes
     -----
@@ -373,8 +372,8 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     return SVD(Qb @ U, restored("B @ A", s, of_B * of_A, divide="B or A"), Vh @ Qa.T)
 
 
-# Mirsky: one approximation is best in every unitarily invariant norm, and its error is that norm of
-# the tail.
+# Mirsky's theorem: the truncated SVD is the best approximation in every unitarily invariant norm,
+# and its error is that norm of the truncated singular values.
 _TAIL_NORMS: dict[str, Callable[[Array], Array]] = {
     "fro": lambda s: np.sqrt(tail_sums(np.square(s))),
     "spectral": lambda s: np.append(s, 0.0),
@@ -387,29 +386,28 @@ def _rank(rank: int, M: Array) -> int:
 
 
 def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
-    """Iterate by block Golub-Kahan; None if the full SVD becomes as cheap before ``tolerance``.
+    """Iterate by block Golub-Kahan; return None if that becomes as expensive as a full SVD.
 
-    Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So
-    the SVD of the small ``T`` gives the best approximation within Q, and the part outside tells how
-    far off it is.
+    Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` except for the part outside Q.
+    So the SVD of the small ``T`` gives the best approximation within Q, and the part outside gives
+    an estimate of its error.
     """
     width = rank + OVERSAMPLING
     total = float(np.vdot(M, M))
     rounding = float(np.finfo(M.dtype).eps)
-    hidden = (10 * rounding) ** 2 * total  # what rounding alone may contribute to a squared error
-    start = np.random.default_rng(0).standard_normal((M.shape[1], width))
-    Q = np.linalg.qr(M @ start.astype(M.dtype))[0]
+    hidden = (10 * rounding) ** 2 * total  # the squared error that rounding alone may cause
+    sketch = np.random.default_rng(0).standard_normal((M.shape[1], width))
+    Q = np.linalg.qr(M @ sketch.astype(M.dtype))[0]
     P, T = np.linalg.qr(M.T @ Q)
     for _ in range(min(M.shape) // (2 * width)):
         image = M @ P[:, -width:]
         fresh, outside = _orthonormal_beyond(Q, image)
         V, s, Uh = np.linalg.svd(T.astype(np.float64))
         residuals = np.square(outside @ V[-width:, :rank]).sum(axis=0) - hidden
-        # Two lower bounds of the squared error: one is lost in rounding where the other has its
-        # digits.
+        # two lower bounds of the squared error, each of which is accurate where the other rounds
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
-        # The error grows by half its share of missing energy; the other half is for safety.
+        # the error grows by half the share of missing energy; the other half is a margin
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
             return SVD(U, s[:rank].astype(M.dtype), Vh)
@@ -421,11 +419,11 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
 def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
     """Return an orthonormal basis F of X outside the span of Q, and ``C = F.T @ X``."""
     F, C = np.linalg.qr(X - Q @ (Q.T @ X))
-    # Twice is enough (Kahan): once leaves rounding errors along Q, which loom large where little is
-    # left.
+    # Orthogonalise twice, which is enough (Kahan): rounding errors along Q would dominate if little
+    # of X is left.
     overlap = Q.T @ F
     F -= Q @ overlap
-    if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # else F is as orthonormal as it was
+    if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # otherwise F is still orthonormal
         F, again = np.linalg.qr(F)
         C = again @ C
     return F, C
@@ -445,10 +443,10 @@ def _grow(P: Array, T: Array, outside: Array, image: Array) -> tuple[Array, Arra
 def _missing_energy(s: Array, residuals: Array, rank: int) -> float:
     """Estimate ``sum(sigma[:rank]**2) - sum(s[:rank]**2)`` by perturbation.
 
-    ``s[i]**2`` is an eigenvalue of M M^T but for a coupling to what lies outside, of squared length
-    ``s[i]**2 * residuals[i]``. To second order the coupling adds its square over the gap to the
-    spectrum outside. The last value of the first block replaces the upper end of that: it is what
-    the iteration converges against.
+    ``s[i]**2`` would be an eigenvalue of M M^T without its coupling to the part outside Q, whose
+    squared length is ``s[i]**2 * residuals[i]``. To second order, the coupling adds its square
+    divided by the gap to the spectrum outside. The upper end of that spectrum is replaced by the
+    last value of the first block, which determines convergence.
     """
     squares = np.square(s[:rank])
     gaps = squares - np.square(s[rank + OVERSAMPLING - 1])

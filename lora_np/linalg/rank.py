@@ -1,4 +1,4 @@
-"""Rank by elimination, as on paper; by singular values, in floating point; and soft ranks."""
+"""Compute ranks by elimination, as on paper, by singular values, and as soft ranks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
 
     See Also
     --------
-    independent_columns : The pivots alone.
+    independent_columns : Return only the pivot columns.
 
     Notes
     -----
@@ -97,7 +97,7 @@ def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list
     Returns
     -------
     list of int
-        In rising order, counted from 0.
+        The indices of the columns, in rising order.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list
 
     See Also
     --------
-    row_echelon : The staircase that they come from.
+    row_echelon : Return the staircase form as well.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list
 
 
 def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
-    """Return an orthonormal basis of all ``M @ x``: the left singular vectors that the rank counts.
+    """Return an orthonormal basis of the column space: the leading left singular vectors.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
     Returns
     -------
     ndarray of shape (d, rank)
-        In the dtype of ``M``.
+        The basis, in the dtype of ``M``.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
 
     See Also
     --------
-    independent_columns : A basis made of columns of the matrix.
+    independent_columns : Find a basis of columns of the matrix.
 
     Examples
     --------
@@ -168,14 +168,14 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     M : array_like of shape (d, k)
         Finite real numbers.
     tolerance : float, optional
-        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone
-        can make of a zero. Measured data mostly have noise far above it, and with it full rank; use
-        `rank_for_error` or `effective_rank` instead.
+        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: the size to which
+        rounding can change a zero. Measured data usually have much larger noise, and so full rank;
+        use `rank_for_error` or `effective_rank` for them.
 
     Returns
     -------
     int
-        Between 0 and ``min(d, k)``.
+        The rank, between 0 and ``min(d, k)``.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
 
     See Also
     --------
-    rank_for_error : The rank of measured data.
+    rank_for_error : Find a rank of measured data.
 
     Examples
     --------
@@ -197,15 +197,14 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     2
     """
     M = matrix("M", M)
-    unit, s = singular_values(M)  # this works even if the norm would overflow
+    unit, s = singular_values(M)  # does not overflow, unlike the norm
     return _count(unit, s, M, tolerance)
 
 
 def stable_rank(M: ArrayLike) -> float:
-    """Return ``||M||_F^2 / ||M||_2^2``: the norm, counted in directions as strong as the strongest.
+    """Return ``||M||_F^2 / ||M||_2^2``, the number of equally strong directions with this norm.
 
-    Between 1 and the rank (0 for a zero matrix), and, unlike the rank, it hardly changes with small
-    noise.
+    Unlike the rank, it hardly changes with small noise.
 
     Parameters
     ----------
@@ -226,7 +225,7 @@ def stable_rank(M: ArrayLike) -> float:
 
     See Also
     --------
-    effective_rank : Another soft rank.
+    effective_rank : Compute another soft rank.
 
     References
     ----------
@@ -242,9 +241,7 @@ def stable_rank(M: ArrayLike) -> float:
 
 
 def effective_rank(M: ArrayLike) -> float:
-    """Return ``exp(entropy(s / sum(s)))``: the rank of an even spectrum that is as spread out.
-
-    Between 1 and the rank (0 for a zero matrix).
+    """Return ``exp(entropy(s / sum(s)))``, the rank of a flat spectrum with the same entropy.
 
     Parameters
     ----------
@@ -265,7 +262,7 @@ def effective_rank(M: ArrayLike) -> float:
 
     See Also
     --------
-    stable_rank : Another soft rank.
+    stable_rank : Compute another soft rank.
 
     References
     ----------
@@ -282,7 +279,7 @@ def effective_rank(M: ArrayLike) -> float:
 
 
 def energy(M: ArrayLike) -> Array:
-    """Return the share ``sum(s[:r]**2) / sum(s**2)`` that the best rank-r matrix keeps, for all r.
+    """Return the share ``sum(s[:r]**2) / sum(s**2)`` that the best matrix of each rank r keeps.
 
     It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all
     shares are 1.
@@ -295,7 +292,7 @@ def energy(M: ArrayLike) -> Array:
     Returns
     -------
     ndarray of shape (min(d, k) + 1,)
-        Rises from 0 to 1, in the dtype of ``M``.
+        The shares, which rise from 0 to 1, in the dtype of ``M``.
 
     Raises
     ------
@@ -306,7 +303,7 @@ def energy(M: ArrayLike) -> Array:
 
     See Also
     --------
-    rank_for_energy : The rank that keeps a share.
+    rank_for_energy : Find the rank that keeps a share.
 
     Examples
     --------
@@ -317,7 +314,7 @@ def energy(M: ArrayLike) -> Array:
 
 
 def _count(unit: float, s: Array, M: Array, tolerance: float | None) -> int:
-    """Count how many of ``unit * s`` are above the tolerance."""
+    """Count the values of ``unit * s`` above the tolerance."""
     if tolerance is None:
         limit = float(s[0] * max(M.shape) * np.finfo(M.dtype).eps)
     else:

@@ -1,4 +1,4 @@
-"""The best any LoRA can do: reduced-rank regression, in closed form.
+"""Compute the best possible LoRA of a linear layer by reduced-rank regression, in closed form.
 
 Inputs ``X`` (n, k), targets ``Y`` (n, d), a frozen ``W0`` (d, k), and an update ``D = B A`` of rank
 r. Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; this module computes the
@@ -6,12 +6,12 @@ minimum.
 
 With ``C = X^T X / n + ridge I`` the objective is a constant plus ``||(D - D*) C^(1/2)||_F^2``,
 where ``D*`` is the best update of any rank. So the best rank-r update is the truncated SVD **in
-whitened coordinates**, transformed back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. Only if ``C`` is a
-multiple of the identity (white inputs) is that the truncated SVD of ``D*`` itself.
+whitened coordinates**, transformed back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. It is the truncated SVD
+of ``D*`` itself only if ``C`` is a multiple of the identity (white inputs).
 
-``C`` is never formed, which would square the condition of X. With ``X = U S V^T`` and the residual
-``E = Y - X W0^T``, the whitened update is ``E^T U``: the residual in an orthonormal basis of the
-inputs.
+``C`` is never formed, because that would square the condition of X. With ``X = U S V^T`` and the
+residual ``E = Y - X W0^T``, the whitened update is ``E^T U``, the residual in an orthonormal basis
+of the inputs.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def reduced_rank_regression(
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
-        Added to every diagonal entry of the covariance ``X^T X / n``. It shrinks the update, never
-        ``W0``. With 0 and inputs that do not span all k directions, the update ignores the missing
-        ones.
+        A number to add to every diagonal entry of the covariance ``X^T X / n``. It shrinks the
+        update, never ``W0``. If it is 0 and inputs do not span all k directions, the update ignores
+        the missing ones.
 
     Returns
     -------
     B : ndarray of shape (d, rank)
-        Orthonormal columns.
+        A factor with orthonormal columns, in the dtype of the data.
     A : ndarray of shape (rank, k)
-        In the dtype of the data, as B.
+        The other factor, in the dtype of the data.
 
     Raises
     ------
@@ -66,16 +66,17 @@ def reduced_rank_regression(
 
     See Also
     --------
-    optimal_losses : The loss at the optimum of each rank.
+    optimal_losses : Return the loss at the optimum of each rank.
 
     Notes
     -----
     The optima are nested: ``B[:, :r], A[:r]`` of a larger rank is the optimum of rank r, so one
     call gives them all.
 
-    For the full rank, the error of ``B @ A`` relative to its norm is at most a small multiple of
-    ``eps * kappa * (1 + kappa * rho)``, as for any stable least squares: ``kappa`` is the condition
-    of X, ``rho`` the residual that remains, over ``||X|| ||D||``. See :ref:`accuracy`.
+    At full rank, the error of ``B @ A`` relative to its norm is at most a small multiple of ``eps *
+    kappa * (1 + kappa * rho)``, as for any stable least-squares method. ``kappa`` is the condition
+    of X, and ``rho`` is the norm of the remaining residual divided by ``||X|| ||D||``. See
+    :ref:`accuracy`.
 
     References
     ----------
@@ -121,16 +122,16 @@ def optimal_losses(
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
-        As in `reduced_rank_regression`. It affects the choice of the updates, not the errors
-        returned.
+        The ridge, as in `reduced_rank_regression`. It changes the updates, but is not part of the
+        returned losses.
     validation : pair of array_like of shapes (m, k) and (m, d), optional
-        Measure the same updates on these inputs and targets instead. There the curve may rise, and
-        a trained model may end a little below it.
+        Inputs and targets to measure the same updates on. There the losses may rise with the rank,
+        and a trained model may have a slightly lower loss.
 
     Returns
     -------
     ndarray of shape (min(d, k) + 1,)
-        In float64.
+        The losses, in float64.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def optimal_losses(
 
     See Also
     --------
-    reduced_rank_regression : The updates themselves.
+    reduced_rank_regression : Return the updates.
 
     Examples
     --------
@@ -172,7 +173,7 @@ def optimal_losses(
 
 
 def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, Array, Array, Array]:
-    """Return X, Y and W0, checked, and the residual of Y after ``X @ W0.T``."""
+    """Validate X, Y and W0, and return them with the residual ``Y - X @ W0.T``."""
     X, Y = matrix("X", X), matrix("Y", Y)
     if len(X) != len(Y):
         raise ValueError(f"X and Y must have as many rows, got shapes {X.shape} and {Y.shape}")
@@ -186,12 +187,12 @@ def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, A
 
 
 class _Optima:
-    """The optima of all ranks, of X and residual divided by powers of two to entries of about 1."""
+    """The optima of all ranks, for X and the residual scaled by powers of two to about 1."""
 
     def __init__(self, X: Array, residual: Array, ridge: float) -> None:
         n, k = X.shape
         X = X.astype(np.float64)
-        if ridge:  # more rows, so that X^T X becomes X^T X + n ridge I
+        if ridge:  # append rows, so that X^T X becomes X^T X + n ridge I
             X = np.concatenate([X, np.sqrt(n * ridge) * np.eye(k)])
         self.into, self.out = exponent(X), exponent(residual)
         U, s, Vh = np.linalg.svd(np.ldexp(X, -self.into), full_matrices=False)

@@ -1,4 +1,4 @@
-"""Singular values that neither overflow nor underflow, and sums over them."""
+"""Compute singular values without overflow or underflow, and sums over them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lora_np.checks import Array, overflow_allowed
 
 
 class SVD(NamedTuple):
-    """``M = (U * s) @ Vh``.
+    """A singular value decomposition ``M = (U * s) @ Vh``.
 
     Parameters
     ----------
     U : ndarray of shape (d, r)
-        Orthonormal columns.
+        The left singular vectors, in orthonormal columns.
     s : ndarray of shape (r,)
         The singular values, descending.
     Vh : ndarray of shape (r, k)
-        Orthonormal rows.
+        The right singular vectors, in orthonormal rows.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class SVD(NamedTuple):
     Vh: Array
 
     def significant(self) -> SVD:
-        """Drop the directions that rounding alone makes; one stays if there is no other."""
+        """Drop the directions that rounding alone can cause, but keep at least one."""
         smallest = max(len(self.U), self.Vh.shape[1]) * np.finfo(self.s.dtype).eps
         count = max(1, np.count_nonzero(self.s > self.s[0] * smallest))
         return SVD(self.U[:, :count], self.s[:count], self.Vh[:count])
@@ -52,9 +52,9 @@ def binary_unit(M: Array) -> float:
 
 
 def well_scaled(M: Array) -> tuple[float, Array]:
-    """Return ``(unit, M / unit)``, where fourth powers of entries neither overflow nor vanish.
+    """Return ``(unit, M / unit)``, so that fourth powers of entries neither overflow nor underflow.
 
-    The unit is a `binary_unit`, or 1 (with no copy) for everyday matrices.
+    The unit is a `binary_unit`; for usual matrices it is 1, and M is not copied.
     """
     unit = binary_unit(M)
     info = np.finfo(M.dtype)
@@ -64,13 +64,13 @@ def well_scaled(M: Array) -> tuple[float, Array]:
 
 
 def scaled_svd(M: Array) -> tuple[float, SVD]:
-    """Return ``(unit, F)`` with ``unit * F`` the SVD of ``M``, whose norm may overflow."""
+    """Return ``unit`` and the SVD of ``M / unit``, as the norm of ``M`` may overflow."""
     unit, M = well_scaled(M)
     return unit, SVD(*np.linalg.svd(M, full_matrices=False))
 
 
 def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
-    """Return ``unit * x`` in the dtype of x, or raise an error that says what to rescale."""
+    """Return ``unit * x`` in the dtype of x, or raise an error that advises to rescale."""
     with overflow_allowed():
         result: Array = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():
@@ -81,11 +81,11 @@ def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
 
 
 def singular_values(M: Array) -> tuple[float, Array]:
-    """Return ``(unit, s)`` with ``unit * s`` the singular values, descending, in float64."""
+    """Return ``unit`` and the singular values of ``M / unit``, descending, in float64."""
     unit, M = well_scaled(M)
     return unit, np.linalg.svdvals(M).astype(np.float64)
 
 
 def tail_sums(x: Array) -> Array:
-    """Return ``sum(x[r:])`` for every r, small terms first: short tails keep their digits."""
+    """Return ``sum(x[r:])`` for every r, adding small terms first, for accurate short tails."""
     return np.append(np.cumsum(x[::-1])[::-1], 0.0)

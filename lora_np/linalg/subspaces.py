@@ -1,4 +1,4 @@
-"""The subspaces of an update: how much two adapters share, and what fine-tuning adds."""
+"""Compare the subspaces of updates: the directions that adapters share, and new directions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
     Returns
     -------
     float
-        From 0 to 1.
+        The similarity, from 0 to 1.
 
     Raises
     ------
@@ -42,13 +42,13 @@ def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
 
     See Also
     --------
-    similarity_grid : All pairs of dimensions at once.
+    similarity_grid : Compute all pairs of dimensions at once.
 
     References
     ----------
     E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.2, equation
-    4. (The appendix says left singular vectors and prints another identity; equation 4 is what is
-    plotted.)
+    4. (The appendix says left singular vectors and prints another identity; the figures show
+    equation 4.)
 
     Examples
     --------
@@ -76,7 +76,7 @@ def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
     Returns
     -------
     ndarray of shape (min(r1, k), min(r2, k))
-        From 0 to 1.
+        The similarities, from 0 to 1.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
 
     See Also
     --------
-    subspace_similarity : One pair of dimensions.
+    subspace_similarity : Compute one pair of dimensions.
 
     References
     ----------
@@ -127,7 +127,7 @@ def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
     Returns
     -------
     ndarray of shape (min(rank1, rank2),)
-        Between 0 and pi / 2.
+        The angles, between 0 and pi / 2.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
 
     See Also
     --------
-    subspace_similarity : One number for two subspaces.
+    subspace_similarity : Compare two subspaces by one number.
 
     Notes
     -----
@@ -180,7 +180,7 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
     Returns
     -------
     float
-        Infinite if ``W0`` has nothing in those directions.
+        The factor; infinite if ``W0`` is zero in those directions.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
 
     See Also
     --------
-    intruder_dimensions : Directions that are new.
+    intruder_dimensions : Find new directions.
 
     References
     ----------
@@ -229,9 +229,9 @@ def intruder_dimensions(
     W : array_like of shape (d, k)
         The fine-tuned weight.
     top : int
-        How many leading singular vectors of ``W`` to look at: ``1 <= top <= min(d, k)``.
+        The number of leading singular vectors of ``W`` to examine: ``1 <= top <= min(d, k)``.
     threshold : float
-        Between 0 and 1.
+        The largest cosine of an intruder, between 0 and 1.
 
     Returns
     -------
@@ -247,13 +247,12 @@ def intruder_dimensions(
 
     See Also
     --------
-    amplification_factor : How much stronger known directions become.
+    amplification_factor : Measure how much an update amplifies its directions.
 
     Notes
     -----
-    All of ``W0``'s singular vectors are compared, so this takes two full SVDs. Where singular
-    values are equal, or nearly, the singular vectors are arbitrary within their span, and so is the
-    verdict.
+    All singular vectors of ``W0`` are compared, so this takes two full SVDs. If singular values are
+    (nearly) equal, their singular vectors are arbitrary within their span, and so is the result.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""LoRA: the layer and its variants, and how to put it into a model and merge it."""
+"""Define LoRA's layers and variants, inject them into a model, and merge them."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""Alpha and the learning rate where none is given, by the project's own data."""
+"""Choose alpha and the learning rate by default, based on this project's own experiments."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ ALPHA = 32.0
 def learning_rate(model: Any, variant: str = "lora") -> float:
     """Choose a peak learning rate for Adam: ``5 / (width max(sqrt(alpha), alpha / 12))``.
 
-    If only one layer has a LoRA, it is 2.5 times as much.
+    If only one layer has a LoRA, the rate is 2.5 times as high.
 
     Parameters
     ----------
     model : tree
-        An adapted model. Its width is min(d, k) of its widest layer with a LoRA, but at least 64;
-        its alpha is the largest, but at least 1.
+        An adapted model. Its width is the largest min(d, k) of the layers with a LoRA, but at least
+        64; its alpha is the largest, but at least 1.
     variant : str
-        The row of `VARIANTS` whose optimizer it is for: LoRA+ with ratio x takes the rate of x
-        times alpha, since it is LoRA with that alpha.
+        The row of `VARIANTS` whose optimizer will be used. LoRA+ with ratio x uses the rate for x
+        times alpha, since it is equivalent to LoRA with that alpha.
 
     Returns
     -------
     float
-        With two digits; 0.01 for a model without a LoRA.
+        The learning rate, rounded to two digits; 0.01 for a model without a LoRA.
 
     Notes
     -----
-    The rate is for runs in which it decays to zero, as in `fit`, `sweep` and `finetune`. With alpha
-    constant, one rate serves all ranks (the claims *one-knob* and *rate-and-rank*). Up to alpha
-    256, sqrt(alpha) times the best rate is constant: recorded runs of 24 to 300 steps had 0.064 at
-    width 64, 0.04 at 128 and 0.0085 at 576, about 5 / width. At larger alpha A hardly leaves its
-    initialisation, and the best rate falls as 1 / alpha. On digits and linear tasks, a layer
-    adapted alone was best at 2 to 6 times the rule of several layers.
+    The rate is for schedules that decay to zero, as in `fit`, `sweep` and `finetune`. With a
+    constant alpha, one rate works for all ranks (the claims *one-knob* and *rate-and-rank*). Up to
+    alpha 256, sqrt(alpha) times the best rate is constant: in recorded runs of 24 to 300 steps it
+    was 0.064 at width 64, 0.04 at 128 and 0.0085 at 576, about 5 / width. With a larger alpha, A
+    hardly leaves its initialisation, and the best rate falls as 1 / alpha. On digits and linear
+    tasks, the best rate for a single adapted layer was 2 to 6 times that of the rule for several.
 
-    ``claims/lab/defaults.py`` compares the default of `fit` with the best rate on tasks that the
-    rule was not made on, at ranks 1, 8 and 64: digits mirrored or inverted, permuted names, the
-    middle layer alone at widths 64 to 256, a regression and a text. It loses at most 0.05 nats (of
-    the regression, 5 % of the gain), with three exceptions in nats: on digits inverted, where some
-    networks end at chance, 0.11 at rank 1 and 0.09 at rank 64; and for the middle layer of width
-    256, whose best rate is 2.8 times as high, 0.053 at rank 8. On SmolLM2 with 135 million
-    parameters it loses at most 0.014; at alpha 256 and 512 the rate is still 1.6 times too high.
+    ``claims/lab/defaults.py`` compares the default of `fit` with the best rate on tasks that were
+    not used to derive the rule, at ranks 1, 8 and 64: digits mirrored or inverted, permuted names,
+    the middle layer alone at widths 64 to 256, a regression and a text. The default loses at most
+    0.05 nats (on the regression, 5 % of the gain), with three exceptions: 0.11 nats at rank 1 and
+    0.09 at rank 64 on inverted digits, where some networks end at chance; and 0.053 at rank 8 for
+    the middle layer of width 256, whose best rate is 2.8 times as high. On SmolLM2 with 135 million
+    parameters the default loses at most 0.014 nats; at alpha 256 and 512, the rate is still 1.6
+    times too high.
 
-    The best rate also depends on the batch: on digits, 1,200 batches of 16 wanted a third to half
-    of it, and 75 of 256 twice as much. All this is for Adam: plain descent, whose step goes with
-    alpha squared, needs a rate of its own.
+    The best rate also depends on the batch size: on digits, it was a third to half of the default
+    for 1,200 batches of 16, and twice the default for 75 batches of 256. All this applies to Adam;
+    plain gradient descent, whose steps grow with alpha squared, needs a different rate.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Put adapters into a model, or merge them: one rewrite of the tree each way."""
+"""Inject adapters into a model, or merge them, by one rewrite of the tree."""
 
 from __future__ import annotations
 
@@ -50,65 +50,66 @@ def inject(
     quantise: str | Quantiser | None = None,
     gradients: Mapping[str, Array] | None = None,
 ) -> T:
-    """Freeze a model and put ``(alpha/r) B A`` beside its linear layers; outputs stay the same.
+    """Freeze a model and add ``(alpha/r) B A`` to its linear layers, which keeps its outputs.
 
     Parameters
     ----------
     model : tree
-        Any model with `Linear` layers; it is not changed, and the new one shares its arrays.
+        Any model with `Linear` layers; it is not changed, and the new model shares its arrays.
     rank : int
-        r, at least 1. A rank above min(d, k) gives a warning: B A can then be any matrix.
+        The rank r, at least 1. A rank above min(d, k) causes a warning, since B A can then be any
+        matrix.
     rng : Generator or int
         Randomness for A.
     alpha : float
-        The update is scaled by ``alpha / r``. The default is the same at every rank, so that one
-        learning rate is: see `lora_np.lora.learning_rate`.
+        The update is scaled by ``alpha / r``. The default is the same at every rank, so the same
+        learning rate works for all: see `lora_np.lora.learning_rate`.
     dropout : float
-        Rate of dropout before A, in training only.
+        The rate of dropout before A, in training only.
     targets : str, iterable of str, or callable
-        Which `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
+        The `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
         ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every
         linear layer but the output layer (one called ``lm_head``, or one that shares the array of
-        an embedding); or a function of (path, layer). An embedding takes no dropout.
+        an embedding); or a function of (path, layer). Embeddings have no dropout.
     train : collection of str
-        Paths of parts that are trained in full instead (a new head, say): exceptions from freezing.
-        A tied weight can be named by any of its paths, is trained once, and stays tied.
+        The paths of parts that are trained in full instead of being frozen, such as a new head. A
+        tied weight can be named by any of its paths, is trained once, and stays tied.
     variant : str
         A row of `lora_np.lora.VARIANTS`. LoRA+ differs only in its optimizer: see
         `lora_np.lora.lora_plus`.
         "loftq" needs ``quantise``, "lora-ga" and "lora-one" need ``gradients``.
     bias : {"none", "lora_only", "all"}
-        Which b of the linear layers to train as well: those of adapted layers, or all. A merged
-        model keeps their trained values.
+        Whether to train the biases b of the linear layers as well: of adapted layers, or of all. A
+        merged model keeps their trained values.
     quantise : str or callable, optional
         Quantise the adapted linear weights (QLoRA): one of `lora_np.quantise.KINDS`, or a
         function of a matrix. The model then starts with the quantisation error, which the variant
-        "loftq" partly repairs. A model whose weights are already quantised does not need this.
+        "loftq" reduces. A model whose weights are already quantised does not need this.
     gradients : mapping of str to ndarray, optional
         The gradient of the loss with respect to each adapted W, by the path of its layer.
 
     Returns
     -------
     tree
-        The adapted model; its only Tensors are A, B and what ``train`` names.
+        The adapted model, whose only Tensors are A, B and the parts in ``train``.
 
     Raises
     ------
     ValueError
         If ``targets``, or one name in the list, selects no layer, the model already has adapters,
-        ``train`` names nothing in it, the variant or ``bias`` is unknown, or a weight does not fit
-        the variant or ``quantise``, or is already quantised.
+        ``train`` names a part that does not exist, the variant or ``bias`` is unknown, or a weight
+        does not fit the variant or ``quantise``, or is already quantised.
     TypeError
-        If ``rank`` is not a whole number, or ``rng`` or ``targets`` is of another type.
+        If ``rank`` is not a whole number, or ``rng`` or ``targets`` has the wrong type.
 
     See Also
     --------
     merge : The reverse.
-    lora_np.adapters.save : Write the trained adapter as PEFT does.
+    lora_np.adapters.save : Write the trained adapter in PEFT's format.
 
     Notes
     -----
-    A and B have the weight's dtype, but at least float32, in which training is safe (as in PEFT).
+    A and B have the weight's dtype, but at least float32, in which training is stable (as in PEFT).
 
     References
     ----------
@@ -121,7 +122,7 @@ def inject(
     >>> [(path, leaf.shape, type(leaf).__name__) for path, leaf in leaves(model)]
     [('base.W', (100, 120), 'ndarray'), ('A', (8, 120), 'Tensor'), ('B', (100, 8), 'Tensor')]
 
-    In four bits, and how far the start is from the original:
+    In four bits, with the initial error relative to the original:
 
     >>> base = Linear(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32))
     >>> for variant in ("lora", "loftq"):
@@ -149,7 +150,7 @@ def inject(
         else {path for path, node in nodes if isinstance(node, Linear)}
     )
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
-    # By identity: a tied weight has several paths, and is trained if any of them is named.
+    # By identity, since a tied weight has several paths and is trained if any of them is named.
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
     thawed = {id(weight) for path, weight in weights if under(path, trained)}
 
@@ -163,7 +164,7 @@ def inject(
             return layer
         if isinstance(layer, Embedding) and not VARIANTS[variant].embeds:
             raise TypeError(
-                f"{variant} is for Linear layers, got Embedding: leave it out of targets"
+                f"{variant} is for Linear layers, got Embedding: remove it from targets"
             )
         if quantised and isinstance(layer.W, Quantised):
             raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
@@ -177,10 +178,7 @@ def inject(
     result = replace(replace(model, (Tensor, np.ndarray), rewrite), (Linear, Embedding), adapt)
     full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
-        why = (
-            f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, with more"
-            " parameters than it has entries"
-        )
+        why = f"rank {rank} is above min(d, k) = {full}: B A has more parameters than entries"
         warnings.warn(why, stacklevel=3)
     return result
 
@@ -193,24 +191,24 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     model : tree
         An adapted model; it is not changed.
     quantise : str or callable, optional
-        Quantise each sum: "same" as its W0, where that is quantised; or as one of
-        `lora_np.quantise.KINDS`; or a function of a matrix. This loses part of what was learned,
-        often most of it, because an update is small compared with a quantisation step.
+        Quantise each merged weight: "same" uses the kind of a quantised W0; otherwise one of
+        `lora_np.quantise.KINDS`, or a function of a matrix. This loses part of the update, often
+        most of it, because an update is small compared with a quantisation step.
 
     Returns
     -------
     tree
-        The same model as ordinary NumPy, without any Tensor.
+        The merged model, in plain arrays without any Tensor.
 
     Raises
     ------
     ValueError
-        If a weight cannot have that kind, or none is quantised.
+        If a weight does not fit the kind, or no weight is quantised.
 
     Warns
     -----
     UserWarning
-        If rounding loses more than the update added, and where.
+        If rounding changes some weights more than their update does; it lists these layers.
 
     Examples
     --------
@@ -221,7 +219,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
     <nf4 matrix, 64 x 64, 4.5 bits per entry>
     """
-    # rounded layers, and whether rounding loses more than was learnt
+    # For each rounded layer, whether rounding changes it more than its update does.
     drowned: dict[str, bool] = {}
 
     def without(path: str, layer: Any) -> Any:
@@ -245,7 +243,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     result = freeze(replace(model, ADAPTED, without))
     if quantise is not None and not drowned:
         raise ValueError(
-            "the model has no adapter on a quantised layer; name a kind to quantise others"
+            "the model has no adapter on a quantised layer; pass a kind to quantise other layers"
         )
     if worse := [path for path, drowns in drowned.items() if drowns]:
         where = f"{len(worse)} of {len(drowned)} layers, the first {worse[0]}"
@@ -255,7 +253,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
 
 
 def like(Q: Quantised) -> Quantiser:
-    """Make a function that quantises to the kind, blocks and scales of ``Q``."""
+    """Return a function that quantises with the kind, blocks and scales of ``Q``."""
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):
@@ -266,7 +264,7 @@ def like(Q: Quantised) -> Quantiser:
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """List the adapters' arrays with their paths: A and B of each layer, c, and DoRA's m.
+    """List the adapters' arrays with their paths: A, B and c of each layer, and DoRA's m.
 
     Parameters
     ----------
@@ -276,7 +274,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     Returns
     -------
     list of (str, Tensor or ndarray)
-        Paths and arrays.
+        The path and the array of each.
 
     Examples
     --------
@@ -298,9 +296,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
 def selected(
     model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
 ) -> dict[str, Any]:
-    """Select the layers that ``targets`` match by any of their paths, except those trained in
-    full.
-    """
+    """Select the layers that ``targets`` match by any of their paths, except those in ``train``."""
     from lora_np.models import ModelSpec, select
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
@@ -310,7 +306,7 @@ def selected(
     adapted = select(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
     chosen = {id(layers[one.module.name]) for one in adapted if not under(one.module.name, train)}
     if not chosen:
-        raise ValueError(f"targets: all that they select is trained in full, by train={[*train]}")
+        raise ValueError(f"targets selects only layers that train={[*train]} trains in full")
     return {path: layer for path, layer in layers.items() if id(layer) in chosen}
 
 
@@ -320,6 +316,7 @@ def under(path: str, parts: Iterable[str]) -> bool:
 
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
+    """Refuse paths in ``train`` that are not in the model."""
     if isinstance(parts, str):
         raise TypeError(
             f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}"

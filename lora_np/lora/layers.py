@@ -1,4 +1,4 @@
-"""LoRA's layers: the linear one of the paper, embeddings, experts and trained rows."""
+"""Define LoRA's layers: the linear layer of the paper, embeddings, experts and trained rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
 class LowRank:
-    """The base of layers with two factors."""
+    """The base class of layers with two factors."""
 
     A: Tensor | Array
     B: Tensor | Array
@@ -24,7 +24,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         convert_arrays(self)
-        # A plain float: a NumPy scalar would lift float32 to float64 in every call.
+        # A plain float, since a NumPy scalar would turn float32 into float64 in every call.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
     @property
@@ -50,16 +50,15 @@ class LoRALinear(LowRank):
     Parameters
     ----------
     base : Linear
-        The layer that is adapted; frozen when its arrays are ndarrays.
+        The layer that is adapted; frozen if its arrays are ndarrays.
     A : Tensor or ndarray of shape (r, k)
-        Random at the start, which breaks the symmetry.
+        The input factor, which is random at the start to break the symmetry.
     B : Tensor or ndarray of shape (d, r)
-        Zero at the start, so that training starts at the base model.
+        The output factor, which is zero at the start, so that training starts at the base model.
     alpha : float
         The update is scaled by ``alpha / r``.
     dropout : float
-        Rate at which entries of x are dropped on their way to A, where the call is given an
-        ``rng``.
+        The rate of dropout on the input of A, if the call is given an ``rng``.
     c : Tensor or ndarray of shape (d,), optional
         A bias of B: ``(alpha/r) (B A x + c)``, PEFT's ``lora_bias``.
 
@@ -105,7 +104,7 @@ class LoRALinear(LowRank):
         return h if self.c is None else h + self.c * self.scale
 
     def merged(self) -> Linear:
-        """Build one frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
+        """Build one frozen `Linear` with the same outputs: ``W = W0 + (alpha/r) B A``."""
         b = self.base.b
         if self.c is not None:
             b = (0 if b is None else value(b)) + value(self.c) * self.scale
@@ -119,12 +118,11 @@ class LoRAEmbedding(LowRank):
     Parameters
     ----------
     base : Embedding or Linear
-        The layer that is adapted; or the head with the same W, which is then adapted by the same A
-        and B.
+        The embedding that is adapted; or the tied head, which is adapted by the same A and B.
     A : Tensor or ndarray of shape (r, vocab)
-        Zero at the start.
+        The factor of the tokens, which is zero at the start.
     B : Tensor or ndarray of shape (d, r)
-        Random at the start.
+        The factor of the features, which is random at the start.
     alpha : float
         The update is scaled by ``alpha / r``.
 
@@ -135,8 +133,8 @@ class LoRAEmbedding(LowRank):
 
     Notes
     -----
-    As in loralib and PEFT, the starting roles are swapped: A is zero and B is random, so that the
-    first steps change only the tokens that occur.
+    As in loralib and PEFT, A is zero and B is random at the start (a linear layer has the reverse),
+    so that the first steps change only the tokens that occur.
 
     Examples
     --------
@@ -158,7 +156,7 @@ class LoRAEmbedding(LowRank):
         check_factors(self.A, self.B, (d, vocab))
 
     def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
-        base = self.base(tokens)  # first, since it checks the tokens
+        base = self.base(tokens)  # checks the tokens
         if isinstance(self.base, Linear):
             return plus_low_rank(base, tokens, self.B.T, self.A.T, self.scale)
         return base + (self.A.T[tokens] * self.scale) @ self.B.T
@@ -168,7 +166,7 @@ class LoRAEmbedding(LowRank):
         return super().delta().T
 
     def merged(self) -> Embedding | Linear:
-        """Build one frozen layer that computes the same."""
+        """Build one frozen layer with the same outputs."""
         return freeze(replace(self.base, W=value(self.base.W) + self.delta()))
 
 
@@ -179,11 +177,11 @@ class TrainableTokens:
     Parameters
     ----------
     base : Embedding or Linear
-        The layer; frozen when its arrays are ndarrays.
+        The embedding or head; frozen if its arrays are ndarrays.
     tokens : tuple of int
-        Which rows.
+        The indices of the n trained rows.
     rows : Tensor or ndarray of shape (n, d)
-        A row for each of ``tokens``.
+        The trained rows.
 
     Examples
     --------
@@ -204,9 +202,8 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        place = np.arange(
-            self.base.W.shape[0]
-        )  # index of each row in the old rows followed by the new ones
+        # The index of each row in the old rows followed by the new ones.
+        place = np.arange(self.base.W.shape[0])
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):
             new = affine(x, self.rows, None if self.base.b is None else self.base.b[tokens])
@@ -215,7 +212,7 @@ class TrainableTokens:
         return np.where(at[..., None] < 0, old, self.rows[np.maximum(at, 0)])
 
     def merged(self) -> Embedding | Linear:
-        """Build one frozen layer that computes the same."""
+        """Build one frozen layer with the same outputs."""
         W = np.array(value(self.base.W))
         W[[*self.tokens]] = value(self.rows)
         return freeze(replace(self.base, W=W))
@@ -228,11 +225,11 @@ class LoRAExperts(LowRank):
     Parameters
     ----------
     base : Tensor or ndarray of shape (experts, d, k)
-        What is adapted.
+        The weights of the experts.
     A : Tensor or ndarray of shape (experts, r, k)
-        Of each expert.
+        The input factor of each expert.
     B : Tensor or ndarray of shape (experts, d, r)
-        Of each expert.
+        The output factor of each expert.
     alpha : float
         The update is scaled by ``alpha / r``.
 
@@ -253,12 +250,12 @@ class LoRAExperts(LowRank):
         return self.base[i] + self.B[i] @ self.A[i] * self.scale
 
     def merged(self) -> Array:
-        """Compute one frozen array with the same weights."""
+        """Compute the merged weights as one frozen array."""
         return value(self[:])
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
-    """Check that ``B A`` is defined and has the ``shape`` of the weight."""
+    """Refuse factors unless ``B A`` is defined and has the ``shape`` of the weight."""
     a, b = A.shape, B.shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")

@@ -1,9 +1,9 @@
-"""Methods that merge the LoRAs of one module: a row each, its formula on the factors.
+"""Merge the LoRAs of one module by the methods of a table, with formulas on the factors.
 
-PEFT's rules act on entries: some are dropped (`_largest`, `_dropped`), and those that are left are
-added up, perhaps only where they agree in sign. The same rules act on the As and the Bs, on the
-updates ``scale B A``, or on the updates in a basis that they share (KnOTS, Core Space). Where the
-algebra allows, no (d, k) matrix is formed.
+PEFT's rules act on entries: they drop some (`_largest`, `_dropped`) and add up the others, perhaps
+only those that agree in sign. A rule can act on the As and the Bs, on the updates ``scale B A``, or
+on the updates in a shared basis (KnOTS, Core Space). Where the algebra allows, no (d, k) matrix is
+formed.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ Tensors = Sequence[Array]
 Weights = Sequence[float]
 Rule = Callable[[Tensors, Weights], Array]
 
-_SHRUNK = 0.9  # RegMean: factor on a Gram matrix's off-diagonal entries
-_RIDGE = (
-    1e-6  # added to its diagonal, relative to the largest entry, so that unused directions average
-)
+# RegMean multiplies the off-diagonal entries of Gram matrices by this.
+_SHRUNK = 0.9
+# Added to their diagonal, relative to its largest entry: directions without inputs are averaged.
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class WeightedUpdate:
-    """One LoRA of a module, ``weight * scale * B @ A``.
+    """The weighted update of one LoRA of a module, ``weight * scale * B @ A``.
 
     Parameters
     ----------
     B : ndarray of shape (d, r)
-        The outputs' factor.
+        The output factor.
     A : ndarray of shape (r, k)
-        The inputs' factor.
+        The input factor.
     weight : float
-        Its part in the sum.
+        The weight of the update in the sum.
     scale : float
         ``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA.
     gram : ndarray of shape (k, k), optional
-        ``X.T @ X`` of the inputs X of its module on its own data, for "regmean".
+        For "regmean", ``X.T @ X`` of the module's inputs X on the adapter's own data.
 
     Examples
     --------
@@ -66,12 +66,12 @@ class WeightedUpdate:
 
     @property
     def weighted(self) -> Array:
-        """Return A times weight and scale."""
+        """A times weight and scale, (r, k)."""
         return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property
     def delta(self) -> Array:
-        """``scale * B @ A``."""
+        """The update ``scale * B @ A`` (d, k), without the weight."""
         update: Array = self.B @ self.A
         update *= update.dtype.type(self.scale)
         return update
@@ -82,27 +82,27 @@ Updates = Sequence[WeightedUpdate]
 
 @dataclass(frozen=True)
 class MergeMethod:
-    """A row of `MERGE_METHODS`: called with updates, it returns the factors of their merge.
+    """A row of `MERGE_METHODS`: a function of updates that returns the factors of their merge.
 
     Parameters
     ----------
     formula : callable
-        From updates, and a rule for entries if there is a ``mix``, to (B, A), or to a (d, k) array.
+        A function of the updates, and of a rule for entries if there is a ``mix``, that returns
+        (B, A) or a (d, k) array.
     mix : callable, optional
-        From tensors and their weights to one tensor.
+        A function of tensors and their weights that returns one tensor.
     prune : callable, optional
-        From a tensor and the share of entries to keep to the tensor with the others at zero.
+        A function of a tensor and the share of entries to keep that sets the others to zero.
     density : float, optional
-        That share, if the caller gives none.
+        The default share of entries to keep.
     chance : bool
-        Whether ``prune`` draws, and takes a Generator.
+        Whether ``prune`` is random, and takes a Generator.
     cut : bool
-        Whether the rank is by default the largest of the updates; otherwise it is whatever the
-        formula gives.
+        Whether to truncate to the largest rank of the updates by default.
     exact : bool
-        Whether the result is the weighted sum of the updates, but for a cut.
+        Whether the result, before truncation, is exactly the weighted sum of the updates.
     warning : str
-        What is wrong with it, after its name.
+        A warning about the method, which follows its name in messages.
 
     Examples
     --------
@@ -140,21 +140,21 @@ class MergeMethod:
         Parameters
         ----------
         updates : sequence of WeightedUpdate
-            One or more, of the same d and k.
+            One or more updates with the same d and k.
         density : float, optional
-            The share of entries that survive, for methods that drop some.
+            The share of entries to keep, for methods that drop some.
         rank : int, optional
-            Cut the result to this rank by an SVD.
+            Truncate the result to this rank by an SVD.
         rng : Generator or int
-            For methods that draw.
+            Randomness, for methods that drop entries at random.
 
         Raises
         ------
         TypeError
-            If ``rng`` is missing or of another kind.
+            If ``rng`` is missing or has the wrong type.
         ValueError
-            If an option is out of range or not for this method, ranks differ where factors are
-            added, or a Gram matrix is missing or of another shape.
+            If an option is out of range or does not apply to this method, ranks differ where
+            factors are added, or a Gram matrix is missing or has another shape.
         """
         density, rank, rng = self.checked(density=density, rank=rank, rng=rng)
 
@@ -178,7 +178,7 @@ class MergeMethod:
     def checked(
         self, *, density: float | None, rank: int | None, rng: Rng | int
     ) -> tuple[float, int | None, Rng]:
-        """Check the options; fill in the default density, and a Generator if it draws."""
+        """Return the options after checking them, with the default density and a Generator."""
         if density is not None and self.density is None:
             refuse(f"density is for methods that drop entries, such as 'ties', got {density!r}")
         share = (self.density or 1.0) if density is None else density
@@ -187,7 +187,7 @@ class MergeMethod:
         return share, rank, generator(rng) if self.chance else None
 
 
-# What is dropped
+# Which entries are dropped
 
 
 def _largest(T: Array, density: float) -> Array:
@@ -200,12 +200,12 @@ def _largest(T: Array, density: float) -> Array:
 
 
 def _dropped(T: Array, density: float, rng: np.random.Generator) -> Array:
-    """Keep each entry with this probability, and divide it by that (DARE)."""
+    """Keep each entry with probability ``density``, divided by ``density`` (DARE)."""
     return np.asarray(np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density))
 
 
 def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Array:
-    """Drop as DARE does, then restore the sum of absolute values, as in mergekit."""
+    """Drop entries like DARE, then restore the sum of absolute values, as in mergekit."""
     kept = np.where(rng.random(T.shape) < density, T, 0)
     before, after = np.abs(T).sum(), np.abs(kept).sum()
     if min(before, after) >= 1e-7:
@@ -213,7 +213,7 @@ def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Arra
     return kept
 
 
-# How the rest is added up
+# How the other entries are added up
 
 
 def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:
@@ -221,14 +221,14 @@ def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:
 
 
 def _added(tensors: Tensors, weights: Weights) -> Array:
-    """``sum_i w_i T_i``."""
+    """Compute ``sum_i w_i T_i``."""
     return sum(_weighted(tensors, weights))  # type: ignore[return-value]
 
 
 def _of_agreeing(
     tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Weights], Array]
 ) -> Array:
-    """Sum what has the majority's sign, over the ``divisor`` of the weights that agree (TIES)."""
+    """Add up entries with the majority's sign; divide by a function of their weights (TIES)."""
     votes = _weighted(tensors, weights) if weigh_votes else tensors
     agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
@@ -237,17 +237,18 @@ def _of_agreeing(
     return total
 
 
-# PEFT divides by how many agree, mergekit by their weights, or with DARE by nothing
+# PEFT divides by the number of entries that agree; mergekit by their weights, or, with DARE, not at
+# all.
 _peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
 _mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
 _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)
 
 
-# What the rules act on
+# What a rule acts on
 
 
 def _on_factors(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to the As and to the Bs, each times the root of its scale; A has the sign."""
+    """Apply the rule to the As and the Bs, each times the root of its scale; A takes the sign."""
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
@@ -269,20 +270,20 @@ def _weights(updates: Updates) -> Weights:
 
 
 def _shared(updates: Updates) -> tuple[Array, Array, list[Array]]:
-    """Compute U from the SVD of all Bs, V^T from the SVD of all As, and the ``U^T dW_i V``."""
+    """Compute U and V^T from the SVDs of all Bs and all As, and every ``U^T dW_i V``."""
     U = _svd(_wide(updates)).U
     Vh = _svd(np.vstack([update.A for update in updates])).Vh
     return U, Vh, [replace(update, B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]
 
 
 def _core(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to the updates in a basis that they share: no dW is formed."""
+    """Apply the rule to the updates in their shared basis, without forming any dW."""
     U, Vh, inner = _shared(updates)
     return U, rule(inner, _weights(updates)) @ Vh
 
 
 def _knots(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to ``S V_i`` of ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``; no dW is formed."""
+    """Apply the rule to the ``S V_i`` of ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, without any dW."""
     U, Vh, inner = _shared(updates)
     F = _svd(np.hstack(inner))
     parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(updates), axis=1)]
@@ -293,7 +294,7 @@ def _knots(updates: Updates, rule: Rule) -> Pair:
 
 
 def _sum(updates: Updates) -> Pair:
-    """``[B_1 .. B_n]`` on the stacked ``w_i s_i A_i``: the weighted sum of the updates."""
+    """Concatenate the factors: ``[B_1 .. B_n]`` times the stacked ``w_i s_i A_i`` is the sum."""
     return _wide(updates), np.vstack([update.weighted for update in updates])
 
 
@@ -308,7 +309,7 @@ def _iso(updates: Updates) -> Pair:
 
 
 def _tsv(updates: Updates) -> Pair:
-    """Sum the SVDs after making all Us together orthonormal, and all Vs."""
+    """Add up the SVDs after orthonormalising all their Us together, and all their Vs."""
     most = max(1, min(len(updates[0].B), updates[0].A.shape[1]) // len(updates))
     svds = [svd_of_product(update.B, update.weighted).significant() for update in updates]
     B = _orthonormal(np.hstack([svd.U[:, :most] for svd in svds]))
@@ -327,7 +328,7 @@ def _svd(M: Array) -> SVD:
 
 
 def _regmean(updates: Updates) -> Pair:
-    """``sum_i w_i dW_i G_i (sum_i G_i)^-1``: least squares on the outputs of all updates."""
+    """Compute ``sum_i w_i dW_i G_i (sum_i G_i)^-1``, a least-squares fit of all outputs."""
     grams = [_conditioned(update.gram, update.A.shape[1]) for update in updates]
     pairs = zip(grams, updates, strict=True)
     products = np.hstack([gram @ update.weighted.T for gram, update in pairs])
@@ -336,7 +337,7 @@ def _regmean(updates: Updates) -> Pair:
 
 
 def _conditioned(gram: Array | None, k: int) -> Array:
-    """Shrink the entries of a Gram matrix off the diagonal, as the paper does, to invert it."""
+    """Make a Gram matrix invertible by shrinking its off-diagonal entries, as in the paper."""
     if gram is None:
         raise ValueError("'regmean' needs a Gram matrix of each adapter's inputs (grams=)")
     G = matrix("a Gram matrix", gram).astype(np.float64)
@@ -364,11 +365,11 @@ def _dare(
 _exact = MergeMethod(_sum, exact=True)
 _factors = MergeMethod(
     _on_factors,
-    warning="adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
+    warning="adds factors, not updates, so it multiplies each B with every A: 'sum' is exact",
 )
 _updates = MergeMethod(_on_updates, cut=True)
 
-# By the names of PEFT's ``combination_type`` where it has them.
+# Names are those of PEFT's ``combination_type`` where PEFT has the method.
 MERGE_METHODS: dict[str, MergeMethod] = {
     "sum": _exact,
     "cat": _exact,

@@ -1,8 +1,8 @@
-"""PEFT's tuners in a table that serves reading, counting, merging and converting.
+"""Describe PEFT's tuners in one table for reading, counting, merging and converting.
 
-A formula takes tensors by their names in PEFT's file and settings by theirs; ``shape`` is ``(d,
-k)``. Only NumPy's functions are used, so the tensors may be those of `lora_np.autograd`. Source:
-PEFT 0.21.2, ``peft/tuners``.
+The parameters of a formula are tensors and settings by their names in PEFT; ``shape`` is ``(d,
+k)``. Formulas use only NumPy's functions, so they also accept tensors of `lora_np.autograd`.
+Source: PEFT 0.21.2, ``peft/tuners``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 Result = TypeVar("Result")
 
-# Settings by which modules are selected, and those that do not change what the saved parameters
-# compute.
+# Settings that select modules, and settings that have no effect on the saved parameters' update.
 _SELECTING = (
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
     "modules_to_save", "bias", "fan_in_fan_out",
@@ -39,35 +38,35 @@ _UNUSED = frozenset((
 
 @dataclass(frozen=True, eq=False)
 class Tuner:
-    """A row of `TUNERS`: what one of PEFT's tuners trains, and the weight that it computes.
+    """A row of `TUNERS`: the tensors that one of PEFT's tuners trains, and their update.
 
-    It has either ``factors`` or ``weight``. Their parameters are the tensors by their names in the
-    file, settings by theirs, and perhaps ``W`` or its ``shape``.
+    It has either ``factors`` or ``weight``. Their parameters are tensors and settings by their
+    names in the file, and perhaps ``W`` or its ``shape``.
 
     Parameters
     ----------
     name : str
-        As its authors write it.
+        The name of the method, as its authors write it.
     paper : str
-        Its number on arXiv.
+        The number of the paper on arXiv.
     prefix : str
-        Of its tensors' names in the file.
+        The prefix of its tensors' names in the file.
     shapes : callable
-        From d, k and settings to the shapes of what is trained for one matrix, by name.
+        A function from d, k and settings to the shapes of the trained tensors, by name.
     settings : mapping of str to float or bool
-        With PEFT's defaults.
+        The settings with PEFT's defaults.
     factors : callable, optional
-        B (d, R) and A (R, k) of the update.
+        A function that returns the factors B (d, R) and A (R, k) of the update.
     weight : callable, optional
-        The new weight, from ``W``.
+        A function of ``W`` that returns the new weight.
     size : callable, optional
-        From the tensors' shapes by name to (d, k), where they say it.
+        A function from the tensors' shapes by name to (d, k), if the shapes determine it.
     rank : str
-        R in words; empty if the update has no such factors.
+        A formula for R in words; empty if the update has no such factors.
     directions : callable
-        From d, k and settings to R.
+        A function from d, k and settings to R.
     outputs : bool
-        Whether the tuner acts on outputs, and so on the bias too.
+        Whether the tuner scales the outputs, and so the bias too.
 
     Examples
     --------
@@ -95,7 +94,7 @@ class Tuner:
     outputs: bool = False
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        # a row of the table by its key: its functions have no names
+        # Its lambdas cannot be pickled, so a row of the table is pickled by its key.
         for key, row in TUNERS.items():
             if row is self:
                 return row_of, (key,)
@@ -103,12 +102,12 @@ class Tuner:
 
     @property
     def formula(self) -> Callable[..., Pair | Array]:
-        """The function that defines the update."""
+        """The formula of the update: ``weight`` or ``factors``."""
         return self.weight or self.factors  # type: ignore[return-value]
 
     @cached_property
     def tensors(self) -> dict[str, bool]:
-        """List the names of the tensors, and whether each must be there."""
+        """The names of the tensors, and whether each is required."""
         others = (*self.settings, "W", "shape")
         parameters = signature(self.formula).parameters
         return {name: x.default is x.empty for name, x in parameters.items() if name not in others}
@@ -121,12 +120,12 @@ class Tuner:
         shape: Shape | None = None,
         **settings: float,
     ) -> Array:
-        """Compute the update (d, k), of a weight ``W`` or of one of this ``shape``."""
+        """Compute the update (d, k) of a weight ``W``, or of any weight of this ``shape``."""
         if self.weight is None:
             B, A = self.lora(tensors, shape=shape, **settings)
             return B @ A
         if W is None:
-            raise ValueError(f"{self.name} acts on the weight of the base: pass W")
+            raise ValueError(f"the update of {self.name} depends on the base weight: pass W")
         return self._call(self.weight, W=W, **settings, **tensors) - W
 
     def lora(
@@ -138,11 +137,11 @@ class Tuner:
         return self._call(self.factors, shape=shape, **settings, **tensors)
 
     def trained(self, d: int, k: int, /, **settings: float) -> Shapes:
-        """List the shapes of what is trained for one matrix; a ValueError if it cannot be."""
+        """Return the shapes of the tensors trained for a (d, k) matrix, by name."""
         return self._call(self.shapes, d=d, k=k, **settings)
 
     def count(self, d: int, k: int, /, **settings: float) -> int:
-        """Count the parameters that are trained for one matrix."""
+        """Count the parameters trained for a (d, k) matrix."""
         return sum(map(prod, self.trained(d, k, **settings).values()))
 
     def count_directions(self, d: int, k: int, /, **settings: float) -> int:
@@ -152,18 +151,18 @@ class Tuner:
     def _call(
         self, formula: Callable[..., Result], **values: Array | float | Shape | None
     ) -> Result:
-        """Call ``formula`` with those of the values, or of the default settings, that it takes."""
+        """Call ``formula`` with the values and default settings that are among its parameters."""
         known = {**self.settings, **values}
         return formula(
             **{name: known[name] for name in signature(formula).parameters if name in known}
         )
 
     def settings_by_module(self, raw: Mapping[str, Any]) -> Callable[[str], dict[str, float]]:
-        """Read the settings of each module, by its path, from a config; refuse unknown ones."""
+        """Return a function from a module's path to its settings; refuse unknown ones."""
         from lora_np.models import Patterns, peft
 
         general, patterns = dict(self.settings), {}
-        if "init_r" in self.settings:  # the pattern of AdaLoRA lists the directions that are left
+        if "init_r" in self.settings:  # AdaLoRA's rank_pattern lists which directions remain
             left = {
                 f"^{re.escape(path.removesuffix('.lora_E'))}": sum(kept)
                 for path, kept in (raw.get("rank_pattern") or {}).items()
@@ -186,6 +185,7 @@ class Tuner:
         )
 
     def _checked(self, key: str, given: Any) -> float:
+        """Return a setting after checking its type and range."""
         default = self.settings[key]
         if isinstance(default, bool):
             if given not in (True, False):
@@ -246,7 +246,7 @@ def lokr_factors(
 
 
 def thin(M: Array) -> Pair:
-    """Factor any matrix as itself and an identity."""
+    """Factor a matrix into itself and an identity of its smaller side."""
     d, k = M.shape
     return (M, np.eye(k, dtype=M.dtype)) if k < d else (np.eye(d, dtype=M.dtype), M)
 
@@ -278,7 +278,7 @@ def lokr_directions(d: int, k: int, *, r: int, decompose_factor: int) -> int:
 
 
 def vera_factors(lambda_b: Array, lambda_d: Array, A: Array, B: Array, *, shape: Shape) -> Pair:
-    """``dW = diag(b) B diag(d) A``; all modules share random A and B, cut to their shapes."""
+    """``dW = diag(b) B diag(d) A``; all modules share slices of random A and B."""
     d, k = shape
     return lambda_b[:, None] * B[:d], lambda_d[:, None] * A[:, :k]
 
@@ -291,15 +291,14 @@ def ia3(W: Array, l: Array) -> Array:
 def oft(
     W: Array, weight: Array, *, use_cayley_neumann: bool, num_cayley_neumann_terms: int
 ) -> Array:
-    """``W' = W R^T``, R block diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
+    """``W' = W R^T``, R block-diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
 
-    The series that PEFT takes by default belongs to the inverse, ``(I + Q) (I - Q)^-1``, and is cut
-    off.
+    By default, PEFT uses a truncated series of the inverse instead, ``(I + Q) (I - Q)^-1``.
     """
     Q = skew(weight)
     I = np.eye(Q.shape[-1], dtype=Q.dtype)
     R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else np.linalg.solve(I + Q, I - Q)
-    # R has blocks (n, b, b), or one for all (1, b, b)
+    # R has n blocks (n, b, b), or one block for all (1, b, b).
     pieces = W.reshape(len(W), -1, len(I)).swapaxes(0, 1)
     return (pieces @ R.swapaxes(-1, -2)).swapaxes(0, 1).reshape(W.shape)
 
@@ -312,7 +311,7 @@ def oft_shapes(k: int, *, r: int, oft_block_size: int) -> Shapes:
 
 
 def skew(upper: Array) -> Array:
-    """Build skew-symmetric (..., b, b) from the entries (..., b (b - 1) / 2) above the diagonal."""
+    """Build skew-symmetric (..., b, b) from the b (b - 1) / 2 entries above the diagonal."""
     n = upper.shape[-1]
     b = (1 + isqrt(1 + 8 * n)) // 2
     place = np.zeros((b, b), np.int64)
@@ -323,7 +322,7 @@ def skew(upper: Array) -> Array:
 
 
 def cayley(Q: Array, terms: int) -> Array:
-    """``I + 2 Q + 2 Q^2 + ...``, the last term once: the start of ``(I + Q) (I - Q)^-1``."""
+    """Compute ``I + 2 Q + 2 Q^2 + ... + Q^n``, which approximates ``(I + Q) (I - Q)^-1``."""
     coefficients = [2] * (max(terms, 4) - 2) + [1] if terms > 2 else [2] * (terms - 1)
     R = power = np.eye(Q.shape[-1], dtype=Q.dtype)
     for coefficient in coefficients:
@@ -336,7 +335,7 @@ def size_of_pair(shapes: Mapping[str, Shape]) -> tuple[int, int]:
     return shapes["B"][0], shapes["A"][1]
 
 
-# By PEFT's peft_type, and a setting where that decides.
+# Keys are values of PEFT's peft_type, followed by a setting where that selects the tuner.
 TUNERS: dict[str, Tuner] = {
     "LORA": Tuner(
         "LoRA", "2106.09685", "lora_", lambda d, k, r: {"A": (r, k), "B": (d, r)},
@@ -381,17 +380,17 @@ TUNERS: dict[str, Tuner] = {
 
 
 def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the config of a LoRA on the same modules, from that of any tuner.
+    """Convert the config of any tuner to the config of a LoRA on the same modules.
 
     Parameters
     ----------
     raw : mapping of str to object
-        As in ``adapter_config.json``.
+        The fields of ``adapter_config.json``.
 
     Returns
     -------
     dict
-        Without a rank.
+        The fields of the LoRA's config, without a rank.
 
     Examples
     --------
@@ -405,22 +404,22 @@ def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tuner_of(raw: Mapping[str, Any]) -> Tuner | None:
-    """Look up the row of a tuner other than LoRA.
+    """Look up the tuner of a config in `TUNERS`.
 
     Parameters
     ----------
     raw : mapping of str to object
-        As in ``adapter_config.json``.
+        The fields of ``adapter_config.json``.
 
     Returns
     -------
     Tuner or None
-        None for a LoRA.
+        The row of the tuner; None for a LoRA.
 
     Raises
     ------
     ValueError
-        If the tuner is not supported: the message names it, and those that are.
+        If the tuner is not supported; the message lists those that are.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Variants of LoRA: one row in a table and one small function each.
+"""Define the variants of LoRA, each by a row in a table and a small function.
 
-A variant says what replaces a layer (its ``adapt``), and may change how the optimizer moves it.
+A variant determines which layer replaces a layer (``adapt``), and may change its optimizer.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
     Parameters
     ----------
     rng : Generator or int
-        Randomness.
+        Randomness for A.
     r, k : int
         The shape of A.
 
     Returns
     -------
-    ndarray
-        A of shape (r, k).
+    ndarray of shape (r, k)
+        The initial A.
 
     References
     ----------
@@ -69,7 +69,7 @@ class Settings(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A row of `VARIANTS`: what replaces a layer, and how the optimizer changes."""
+    """A row of `VARIANTS`: how a layer is adapted, and how the optimizer changes."""
 
     adapt: Callable[..., Adapted]
     embeds: bool = False  # whether it supports embeddings
@@ -90,7 +90,7 @@ def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
 
 def lora_linear(layer: Linear, s: Settings) -> LoRALinear:
     A = kaiming(s.rng, s.rank, layer.d_in).astype(dtype_of(layer))
-    return beside(held(layer, s), np.zeros((layer.d_out, s.rank), A.dtype), A, s)
+    return beside(quantised_base(layer, s), np.zeros((layer.d_out, s.rank), A.dtype), A, s)
 
 
 def beside(base: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
@@ -104,17 +104,17 @@ def dtype_of(layer: Linear | Embedding) -> np.dtype[np.floating]:
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
-    """``W0 + (alpha/sqrt r) B A``: high ranks take no smaller steps (arXiv 2312.03732).
+    """``W0 + (alpha/sqrt r) B A``, so that steps are as large at high ranks (arXiv 2312.03732).
 
-    ``alpha / sqrt(r)`` is ``alpha sqrt(r) / r``: plain LoRA with another alpha.
+    Since ``alpha / sqrt(r) = alpha sqrt(r) / r``, it is plain LoRA with another alpha.
     """
     return lora(layer, s._replace(alpha=s.alpha * math.sqrt(s.rank)))
 
 
 def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
-    """Train B only, with A frozen (Zhang et al., arXiv 2308.03303).
+    """Train only B, with A frozen (LoRA-FA; Zhang et al., arXiv 2308.03303).
 
-    Half as many parameters to train, and only the activations ``x A^T`` are kept, not x.
+    This halves the trainable parameters, and the backward pass needs ``x A^T`` but not x.
     """
     adapted = lora_linear(layer, s)
     return changed(adapted, A=value(adapted.A))
@@ -128,10 +128,10 @@ def dora(layer: Linear, s: Settings) -> DoRALinear:
 
 
 def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
-    """Start B and A as W0's top r singular triplets (PiSSA; Meng et al., arXiv 2404.02948).
+    """Initialise B and A with W0's top r singular triplets (PiSSA; Meng et al., arXiv 2404.02948).
 
-    ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``;
-    the rest is frozen.
+    ``(alpha/r) B A = U_r S_r V_r^T``, with the root of the singular values in each factor; the rest
+    of W0 is frozen.
     """
     from lora_np.linalg import truncated_svd
 
@@ -141,7 +141,7 @@ def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
 
 def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
-    """Start B and A as columns of Q and rows of R in W0 = Q R (OLoRA; arXiv 2406.01775).
+    """Initialise B and A with columns of Q and rows of R in W0 = Q R (OLoRA; arXiv 2406.01775).
 
     The residual ``W0 - (alpha/r) B A`` is frozen.
     """
@@ -151,29 +151,29 @@ def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
 
 Start = Callable[[Array, int, float], tuple[Array, Array]]
-# B and A of the variants that start with a part of W, from it, the rank and the scale
+# Variants that initialise B and A with a part of W0: functions of W0, the rank and the scale.
 STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
 def with_part(start: Start, layer: Linear, s: Settings) -> LoRALinear:
-    """Put A and B, as ``start`` makes them of W0, beside the rest of W0."""
+    """Adapt a layer with the B and A that ``start`` takes out of W0, and freeze the rest of W0."""
     return around_residual(layer, *start(value(layer.W), s.rank, s.alpha / s.rank), s)
 
 
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
-    """Start A and B as a repair of the quantisation error: see `loftq`."""
+    """Initialise A and B to reduce the quantisation error: see `loftq`."""
     if s.quantise is None:
-        raise ValueError("loftq repairs a quantisation error: pass quantise=, such as 'nf4'")
+        raise ValueError("loftq reduces a quantisation error: pass quantise=, such as 'nf4'")
     repaired = loftq(value(layer.W), rank=s.rank, kind=s.quantise)
     root = math.sqrt(s.rank / s.alpha)
     return beside(Residual(repaired.Q, layer.b), root * repaired.B, root * repaired.A, s)
 
 
 def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
-    """Start A and B as singular vectors of the first gradient G (Wang et al., arXiv 2407.05000).
+    """Initialise A and B with singular vectors of the first gradient G (LoRA-GA; arXiv 2407.05000).
 
-    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken
-    off W0.
+    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the initial B A is
+    subtracted from W0.
     """
     U, _, Vh = np.linalg.svd(first_gradient(layer, s), full_matrices=False)
     r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
@@ -182,31 +182,31 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def lora_one(layer: Linear, s: Settings) -> LoRALinear:
-    """Start B A as the best rank-r step along the first gradient G (arXiv 2502.01235).
+    """Initialise B A with the best rank-r step along the first gradient G (arXiv 2502.01235).
 
-    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays,
-    so the model starts one step away from the base.
+    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, with the root of the singular values in each
+    factor. W0 does not change, so training starts one step away from the base.
     """
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(first_gradient(layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
-    return beside(held(layer, s), -U * root, root[:, None] * Vh, s)
+    return beside(quantised_base(layer, s), -U * root, root[:, None] * Vh, s)
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
-    """Train r^2 parameters between W0's top r singular vectors: see `XSLinear`."""
+    """Train an (r, r) matrix between W0's top r singular vectors: see `XSLinear`."""
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(value(layer.W), rank=s.rank)
     R = np.zeros((s.rank, s.rank), Vh.dtype)
-    return XSLinear(held(layer, s), Vh, Tensor(R), U * S * (s.alpha / s.rank))
+    return XSLinear(quantised_base(layer, s), Vh, Tensor(R), U * S * (s.alpha / s.rank))
 
 
 def hira(layer: Linear, s: Settings) -> HiRALinear:
-    """Make an update of high rank from two thin factors: see `HiRALinear`."""
-    start = lora_linear(layer, s)
-    return HiRALinear(start.base, start.A, start.B, s.alpha)
+    """Train a high-rank update made of two thin factors: see `HiRALinear`."""
+    adapted = lora_linear(layer, s)
+    return HiRALinear(adapted.base, adapted.A, adapted.B, s.alpha)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -232,12 +232,12 @@ class LoftQ(NamedTuple):
     Q : Quantised of shape (d, k)
         The quantised matrix.
     B : ndarray of shape (d, r)
-        Left factor of the repair.
+        The left factor of the low-rank matrix.
     A : ndarray of shape (r, k)
-        Right factor.
+        Its right factor.
     errors : tuple of float
-        ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone,
-        the smallest that of Q, B and A.
+        ``||W - Q - B A||_F / ||W||_F`` after each step. The first is the error of quantisation
+        alone, the smallest the error of the returned Q, B and A.
 
     Examples
     --------
@@ -254,27 +254,27 @@ class LoftQ(NamedTuple):
 
 
 def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: int = 5) -> LoftQ:
-    """Split W into a quantised and a low-rank matrix: quantise and truncate an SVD, in turn.
+    """Split W into a quantised and a low-rank matrix, by quantising and truncating an SVD in turn.
 
-    ``Q = quantised(W - B A)``, then ``B A`` = the best rank-r approximation of ``W - Q``, and
-    again. The second half of a step is optimal (Eckart-Young); the first is rounding, which may
-    make things worse. So the best step is kept.
+    Each step computes ``Q = quantised(W - B A)``, then ``B A`` as the best rank-r approximation of
+    ``W - Q``. The second half of a step is optimal (Eckart-Young), but the first is rounding, which
+    may increase the error. So the result is that of the best step.
 
     Parameters
     ----------
     W : array_like of shape (d, k)
         The matrix to approximate.
     rank : int
-        Of B A: ``1 <= rank <= min(d, k)``.
+        The rank of B A, ``1 <= rank <= min(d, k)``.
     kind : str or callable
         One of `lora_np.quantise.KINDS`, or a function that quantises a matrix.
     steps : int
-        At least 1.
+        The number of steps, at least 1.
 
     Returns
     -------
     LoftQ
-        With ``Q``, ``B``, ``A`` and the ``errors`` of the steps.
+        The matrices ``Q``, ``B``, ``A`` and the ``errors`` of the steps.
 
     Raises
     ------
@@ -313,7 +313,7 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
 
 def quantiser(kind: str | Quantiser) -> Quantiser:
-    """Make a function that quantises a matrix from the name of a kind."""
+    """Return a function that quantises matrices, from the name of a kind or a function."""
     from lora_np.quantise import quantise
 
     return kind if callable(kind) else partial(quantise, kind=kind)
@@ -323,8 +323,8 @@ def quantiser(kind: str | Quantiser) -> Quantiser:
 class DoRALinear:
     """``h = m (W0 + (alpha/r) B A) x / ||W0 + (alpha/r) B A|| + b``, the norm taken of each row.
 
-    The norm is a constant in the backward pass (section 4.3 of the paper): that costs little
-    accuracy and saves the memory of its graph.
+    The norm is treated as a constant in the backward pass (section 4.3 of the paper), which costs
+    little accuracy and saves the memory of its graph.
 
     Parameters
     ----------
@@ -377,7 +377,7 @@ class DoRALinear:
         return h if self.b is None else h + self.b
 
     def merged(self) -> Linear:
-        """Build one frozen `Linear` that computes the same."""
+        """Build one frozen `Linear` with the same outputs."""
         W = value(self.lora.merged().W)
         return freeze(Linear((value(self.m) / row_norms(W))[:, None] * W, self.b))
 
@@ -393,7 +393,7 @@ class XSLinear:
     A : ndarray of shape (r, k)
         The top right singular vectors of W0; frozen.
     R : Tensor or ndarray of shape (r, r)
-        Zero at the start.
+        The trained matrix, which is zero at the start.
     B : ndarray of shape (d, r)
         The top left singular vectors of W0 times its singular values and ``alpha / r``; frozen.
 
@@ -423,7 +423,7 @@ class XSLinear:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
 
     def merged(self) -> Linear:
-        """Build one frozen `Linear` that computes the same."""
+        """Build one frozen `Linear` with the same outputs."""
         return freeze(Linear(value(self.base.W) + self.B @ value(self.R) @ self.A, self.base.b))
 
 
@@ -431,16 +431,16 @@ class XSLinear:
 class HiRALinear(LowRank):
     """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: HiRA.
 
-    The update's rank is up to r times the rank of W0.
+    The rank of the update is up to r times the rank of W0.
 
     Parameters
     ----------
     base : Linear
         The layer that is adapted.
     A : Tensor or ndarray of shape (r, k)
-        Random at the start.
+        The input factor, which is random at the start.
     B : Tensor or ndarray of shape (d, r)
-        Zero at the start.
+        The output factor, which is zero at the start.
     alpha : float
         The product is scaled by ``alpha / r``.
 
@@ -466,35 +466,33 @@ class HiRALinear(LowRank):
         return Linear(W, self.base.b)(x)
 
     def merged(self) -> Linear:
-        """Build one frozen `Linear` that computes the same."""
+        """Build one frozen `Linear` with the same outputs."""
         return freeze(Linear(value(self.base.W) * (1 + self.delta()), self.base.b))
 
 
 Adapted = LoRALinear | LoRAEmbedding | DoRALinear | XSLinear | HiRALinear
-ADAPTED = (
-    *get_args(Adapted),
-    LoRAExperts,
-    TrainableTokens,
-)  # what replaces a layer, or its weights
+# The layers that replace a layer or its weights.
+ADAPTED = (*get_args(Adapted), LoRAExperts, TrainableTokens)
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
-    """Take larger steps for B: ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
+    """Give B a higher learning rate, ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
 
-    B starts at zero and A at random, so equal steps change them at unequal speeds; in wide layers B
-    is much too slow.
+    B is zero and A random at the start, so with equal steps they change at unequal speeds; in wide
+    layers, B is much too slow.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Used unchanged for everything but the adapters' B.
+        The optimizer of all parameters other than the adapters' B.
     ratio : float
-        Above 0; the paper recommends 16, but the best value depends on the task.
+        The ratio of the learning rates, above 0; the paper recommends 16, but the best value
+        depends on the task.
 
     Returns
     -------
     Groups
-        One rule for B, and one for the rest.
+        An optimizer with one rule for B, and one for all other parameters.
 
     Examples
     --------
@@ -509,13 +507,11 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
 
 
 def rebase(tuned: T, original: T) -> T:
-    """Turn adapters whose variant moved W0 (PiSSA, OLoRA) into adapters of the original weights.
+    """Rewrite adapters whose variant changed W0 (PiSSA, OLoRA) as adapters of the original W0.
 
-    The model computes the same.
-
-    ``W_res + s B A = W0 + s B A - (W0 - W_res)``, and the last term, which is ``s B A`` at the
-    start of training, has rank r. So the update against W0 has rank 2r: ``[B, -B_start] [A;
-    A_start]``.
+    The outputs of the model stay the same: ``W_res + s B A = W0 + s B A - (W0 - W_res)``, where the
+    last term is the initial ``s B A`` and has rank r. So the update of W0 has rank 2r:
+    ``[B, -B_start] [A; A_start]``.
 
     Parameters
     ----------
@@ -527,8 +523,8 @@ def rebase(tuned: T, original: T) -> T:
     Returns
     -------
     tree
-        Like ``tuned``, frozen, with the original weights as bases. It can be saved as an adapter
-        for them.
+        The model ``tuned``, frozen, with the original weights as bases, so that it can be saved as
+        an adapter for them.
 
     Raises
     ------
@@ -572,18 +568,18 @@ def rebase(tuned: T, original: T) -> T:
 
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
-    """Put B A beside ``W0 - (alpha/r) B A``, so that the layer computes the same as before."""
+    """Adapt a layer with B A and subtract it from W0, so that the outputs stay the same."""
     W = value(layer.W) - (s.alpha / s.rank) * (B @ A)
     return beside(Residual(W if s.quantise is None else s.quantise(W), layer.b), B, A, s)
 
 
 class Residual(Linear):
-    """The rest of a layer whose W0 was moved; A and B belong to it. See `rebase`.
+    """A layer whose W0 was changed to the rest that its initial A and B leave; see `rebase`.
 
     Parameters
     ----------
     W : ndarray or Quantised of shape (d, k)
-        ``W0 - (alpha/r) B A`` at the start, perhaps quantised.
+        ``W0 - (alpha/r) B A`` for the initial B and A, perhaps quantised.
     b : ndarray of shape (d,), optional
         The bias.
 
@@ -597,7 +593,7 @@ class Residual(Linear):
     """
 
 
-def held(layer: Linear, s: Settings) -> Linear:
+def quantised_base(layer: Linear, s: Settings) -> Linear:
     return layer if s.quantise is None else Linear(s.quantise(value(layer.W)), layer.b)
 
 

@@ -1,6 +1,4 @@
-"""Models as lists of modules: their kinds and names, which of them ``targets`` select, how they
-compute.
-"""
+"""Describe models as lists of modules: their kinds, names and shapes, and how they compute."""
 
 from lora_np.lazy import on_demand
 

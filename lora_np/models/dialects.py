@@ -1,10 +1,10 @@
-"""One table of names: from a name in any dialect to the module or parameter it means, and back.
+"""Translate a name in any dialect to the module or parameter that it means, and back.
 
-A tensor of a checkpoint and the parameter that transformers makes of it differ where transformers
-renames what it loads (vision-language models keep the names of older versions), and where it stacks
-the experts of a layer in one array. llama.cpp and mlx-lm have names of their own, in the families'
-data. And training leaves wrappers around names; ``data/_wrappers.json`` lists them, and the
-prefixes by which models differ, each with the place where it was seen.
+A checkpoint's tensor and the parameter that transformers loads it into have different names in two
+cases: transformers renames the tensor (vision-language models keep the names of older versions), or
+it stacks the experts of a layer in one array. llama.cpp and mlx-lm have their own names, which the
+families' data files list. Training tools add wrappers around names; ``data/_wrappers.json`` lists
+these wrappers and the prefixes in which models differ, and cites where each was seen.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from lora_np.models.names import Place, names_table
 
 Program = Literal["llama_cpp", "mlx"]
 
-# the paths of the parts of a composite model, after `model.` if it has a head
+# paths of the parts of a composite model; `model.` precedes them if the model has a head
 _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
 }
-# what transformers renames in models of any type
+# names that transformers changes in models of every type
 _LEGACY = (
     (r"LayerNorm\.gamma", "LayerNorm.weight"),
     (r"LayerNorm\.beta", "LayerNorm.bias"),
     (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
 )
-# what files for image models have before a path: kohya's and LyCORIS', whose paths have no dots,
-# and those of pipelines' parts
+# Prefixes in files for image models: those of kohya and LyCORIS, whose paths have no dots, and the
+# names of a pipeline's parts.
 KOHYA = re.compile(
     r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
 )
-# how paths in encoders of texts begin
+# first parts of the paths in text encoders
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
-_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
+_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # the number of a layer
 
 
 class Dialects:
-    """The names of one model's modules, in checkpoints and in other programs.
+    """Translate the names of one model's modules in checkpoints and in other programs.
 
     Parameters
     ----------
     config : mapping
         The fields of the checkpoint's ``config.json``.
     families : iterable of str
-        Model types that may have the names, if the config does not say which; the first that has a
-        name counts.
+        Model types to try in order if the config does not give one; the first that knows a name
+        translates it.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class Dialects:
         self._families = tuple(families) or (str(config.get("model_type")),)
         architectures = config.get("architectures")
         name = architectures[0] if isinstance(architectures, list) and architectures else ""
-        # a body saved without its head: its names begin one level deeper
+        # a model saved without its head: its names lack the first part, `model.`
         self._bare = str(name).endswith("Model") and "vision_config" in config
 
     @cached_property
@@ -83,10 +83,10 @@ class Dialects:
         return _rules_of(tuple(_types(self._config)))
 
     def place(self, name: str) -> Place | None:
-        """Find where the tensor ``name`` goes; None if transformers splits or permutes it."""
+        """Find where a checkpoint's tensor goes; None if transformers splits or permutes it."""
         place: Place | None = None
         for rule in self._rules:
-            home = next((start for start in rule.homes if name.startswith(start)), None)
+            home = next(filter(name.startswith, rule.homes), None)
             if home is None:
                 continue
             rest = name[len(home) :]
@@ -98,7 +98,7 @@ class Dialects:
                 return None
             to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
             name = home + rest[: match.start()] + to + rest[match.end() :]
-            if rule.kind != "rename":  # one stacking rule, after all renaming ones
+            if rule.kind != "rename":  # a tensor is stacked at most once, after it is renamed
                 stacked = (
                     (int(match[1]), part, len(rule.patterns)) if rule.kind == "experts" else ()
                 )
@@ -108,7 +108,7 @@ class Dialects:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
     def place_in(self, program: Program, name: str) -> Place | None:
-        """Find the module that a program calls ``name``, and which part of its outputs it is."""
+        """Find the module that a program calls ``name``, and the part of its outputs meant."""
         number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
         for family in self._families:
             if place := _places_in(program, family).get(pattern):
@@ -116,10 +116,10 @@ class Dialects:
         return None
 
     def names_in(self, program: Program, module: str) -> tuple[str, ...]:
-        """List a program's names of a module: one for each of the maps that are stacked here.
+        """List a program's names for a module: one for each of the maps that it stacks.
 
-        Empty if none is known. mlx-lm has those of transformers but for experts, and for a language
-        model inside a vision-language model.
+        The list is empty if no name is known. mlx-lm uses transformers' names, except for experts
+        and for the language model inside a vision-language model.
         """
         number, pattern = _NUMBER.search(module), _NUMBER.sub("{}", module, count=1)
         for family in self._families:
@@ -134,11 +134,11 @@ class _Rule(NamedTuple):
     kind: str
     patterns: tuple[re.Pattern[str], ...]
     to: str
-    homes: tuple[str, ...]  # what a name must start with; the rule is for what follows
+    homes: tuple[str, ...]  # prefixes that a name may have; the rule applies to the rest
 
 
 def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The types of a model and of its parts, and where the names of each begin."""
+    """Yield the types of a model and of its parts, with the prefixes of their names."""
     yield str(config.get("model_type")), ("",)
     for key, homes in _HOMES.items():
         inner = config.get(key)
@@ -167,13 +167,13 @@ def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ..
 
 @cache
 def _templates(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
-    """A program's names by ours, with ``{}`` for the layer; none if the family is not described."""
+    """Map our names to a program's, with ``{}`` for the layer; empty for an unknown family."""
     return names_in(program, family) if family in family_names() else {}
 
 
 @cache
 def _places_in(program: str, family: str) -> Mapping[str, Place]:
-    """The reverse."""
+    """Map a program's names, with ``{}`` for the layer, to our modules and their parts."""
     return {
         name: Place(path, None, part, len(names))
         for path, names in _templates(program, family).items()
@@ -182,12 +182,12 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
 
 
 def is_flat(name: str) -> bool:
-    """Tell whether a name is kohya's, in which dots and underscores look alike.
+    """Tell whether a name is in kohya's style, which writes underscores for dots.
 
     Parameters
     ----------
     name : str
-        Of a module.
+        The name of a module.
 
     Returns
     -------
@@ -203,17 +203,17 @@ def is_flat(name: str) -> bool:
 
 
 def flat(name: str) -> str:
-    """Write the name of a module as kohya does.
+    """Write the path of a module in kohya's style.
 
     Parameters
     ----------
     name : str
-        Its path.
+        The path of the module.
 
     Returns
     -------
     str
-        With underscores for dots.
+        The path with kohya's prefix, and underscores for dots.
 
     Examples
     --------
@@ -228,18 +228,18 @@ def flat(name: str) -> str:
 
 
 class Rewrite(NamedTuple):
-    """One thing that a key may have around the path of its module.
+    """Describe one wrapper that a key may have around the path of its module.
 
     Parameters
     ----------
     kind : str
-        What rules of programs call it.
+        Its name in the rules of programs.
     what : str
-        What it is, for messages.
+        A description for messages.
     pattern : str
-        An expression for it.
+        A regular expression that matches it.
     to : str
-        What takes its place.
+        The replacement.
     source : str
         Where it was seen.
     """
@@ -252,19 +252,19 @@ class Rewrite(NamedTuple):
 
 
 def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
-    """Write the name of an adapter's tensor as PEFT does, and list what was removed or added.
+    """Write the name of an adapter's tensor as PEFT does, and list the changes.
 
     Parameters
     ----------
     name : str
-        In a file.
+        The name in a file.
 
     Returns
     -------
     name : str
-        Without wrappers.
+        The name without wrappers.
     changes : list of Rewrite
-        Empty if it was right.
+        The rewrites that applied; empty if the name was already PEFT's.
 
     See Also
     --------
@@ -285,19 +285,19 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
 
 
 def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Find the names in a model that differ from others in nothing but a known prefix.
+    """Map unknown names to the model's names that differ from them only in a known prefix.
 
     Parameters
     ----------
     names : iterable of str
         Paths of modules.
     known : collection of str
-        Those of the model.
+        The names that the model has.
 
     Returns
     -------
     dict of str to str
-        For each name that is not known, and has just one counterpart, that counterpart.
+        From each unknown name that has exactly one counterpart to this counterpart.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""Regular expressions from files and users, in Python's syntax, that cannot backtrack endlessly.
+"""Match regular expressions from files and users in bounded time.
 
-Names are matched by Thompson's method (1968): all positions that the expression can have reached
-advance together, here as the bits of one integer. The work is bounded and counted; Python's own
-``re`` is used only if an expression leaves it almost no choices.
+The syntax is Python's. Names are matched by Thompson's method (1968): all positions that the
+expression can have reached advance together, here as the bits of one integer. The steps are counted
+and limited. Python's own ``re``, which may backtrack endlessly, is used only if an expression
+leaves it almost no choices.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from sys import maxsize
 from lora_np.checks import refuse
 
 _MAX_LENGTH = 4_000  # characters in an expression
-_MAX_DEPTH = 100  # groups in one another
-_MAX_STEPS = 1_000_000  # of one expression over all names that it is asked about: about a second
-_QUICK_NAME = 128  # characters in a name for which Python's re may be used
-_QUICK_STEPS = 20_000_000  # of it in the worst case, at most: some tenths of a second
+_MAX_DEPTH = 100  # nested groups
+_MAX_STEPS = 1_000_000  # of one expression over all names that it is matched with: about a second
+_QUICK_NAME = 128  # the longest name, in characters, that is matched by Python's re
+_QUICK_STEPS = 20_000_000  # the most steps that re may need: some tenths of a second
 
-Ends = Callable[[int], int]  # from where a part can start to where it can end: bits are positions
+# maps the positions where a part can begin to those where it can end; each bit is a position
+Ends = Callable[[int], int]
 _ANCHOR = r"[$^]|\\[AbBZ]"
 _REPEAT = re.compile(r"(?:([*+?])|\{(?!\})(\d*)(,?)(\d*)\})\??")
-# classes; escapes; groups; repeats; any other character
+# character classes; escapes; groups; repeats; any other character
 _TOKEN = re.compile(
     r"\[\^?\]?(?:\\.|[^\]\\])*\]"
     r"|\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|0[0-7]{0,2}|.)"
@@ -41,28 +43,28 @@ _UNSUPPORTED = {
 
 
 class Expression:
-    r"""Whether whole names match a regular expression, in bounded time.
+    r"""Match whole names with a regular expression, in bounded time.
 
     Parameters
     ----------
     text : str
-        In the syntax of Python's ``re``, at most 4,000 characters. If it has many repeats or
-        branches, or a repeated group, then flags, references to groups and possessive repeats are
-        not supported.
+        The expression in the syntax of Python's ``re``, with at most 4,000 characters. If it has
+        many repeats or branches, or a repeated group, then flags, references to groups and
+        possessive repeats are not supported.
     what : str
-        What messages call it.
+        The name of the expression in messages.
     end : bool
-        Whether to match only the end of a name, from its start or from a dot on, as in PEFT's
-        ``rank_pattern``.
+        Whether the expression may match only the end of a name: all of it, or the part after a
+        dot, as in PEFT's ``rank_pattern``.
 
     Raises
     ------
     ValueError
-        If it is not a regular expression, or not one that can be matched in bounded time.
+        If the text is not a regular expression, or cannot be matched in bounded time.
 
     See Also
     --------
-    matcher : Which modules the targets of an adapter mean.
+    matcher : Select the modules that the targets of an adapter mean.
 
     Examples
     --------
@@ -80,7 +82,7 @@ class Expression:
             )
         whole, starts = (rf"(?:.*\.)?(?:{text})", _QUICK_NAME + 2) if end else (text, 1)
         try:
-            re.compile(text)  # by itself: "a)(b" is none
+            re.compile(text)  # alone, because "a)(b" is invalid but "(?:a)(b)" is not
             self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
             refuse(f"{what} must be a regular expression, got {text!r} ({error})")
@@ -93,7 +95,7 @@ class Expression:
             self._parse()
 
     def matches(self, name: str) -> bool:
-        """Whether the whole of ``name`` matches.
+        """Tell whether the whole of ``name`` matches.
 
         Raises
         ------
@@ -105,10 +107,10 @@ class Expression:
         self._name, self._places = name, {}
         dots = [i + 1 for i, character in enumerate(name) if character == "."] if self._end else []
         ends = self._ends or self._parse()
-        return bool(ends(sum(1 << start for start in (0, *dots))) >> len(name))
+        return bool(ends(sum(1 << begin for begin in (0, *dots))) >> len(name))
 
     def _parse(self) -> Ends:
-        """Read the expression, of which ``re`` has found that it is one."""
+        """Parse the expression, whose syntax ``re`` has checked."""
         self._tokens = _TOKEN.findall(self.text)[::-1]
         self._ends = self._branches(0)
         return self._ends
@@ -149,8 +151,8 @@ class Expression:
         return ends
 
     def _item(self, token: str, depth: int) -> Ends:
-        """A group, a character or an anchor."""
-        unsupported = (what for start, what in _UNSUPPORTED.items() if re.match(start, token))
+        """Parse a group, a character or an anchor."""
+        unsupported = (what for pattern, what in _UNSUPPORTED.items() if re.match(pattern, token))
         if what := next(unsupported, ""):
             raise self._refused(f"has {what}")
         if token[0] != "(":
@@ -163,7 +165,7 @@ class Expression:
 
         def ends(starts: int) -> int:
             places = range(len(self._name) + 1)
-            if "<" in token:  # what ends there, from wherever it starts
+            if "<" in token:  # a match that ends here, wherever it begins
                 reached = inner((1 << len(places)) - 1)
             else:
                 reached = sum(1 << i for i in places if starts >> i & 1 and inner(1 << i))
@@ -177,7 +179,7 @@ class Expression:
         high = int(most) if most else low if least and not comma else 1 if sign == "?" else maxsize
 
         def ends(starts: int) -> int:
-            longest = len(self._name) + 1  # after that many, more change nothing
+            longest = len(self._name) + 1  # further repeats reach no new position
             for _ in range(min(low, longest)):
                 starts = item(self._counted(starts))
             reached = starts
@@ -191,7 +193,9 @@ class Expression:
         return ends
 
     def _where(self, token: str) -> int:
-        """Where a character or an anchor matches; it has no choices in it, so ``re`` may say."""
+        """Find where a character or an anchor matches; ``re`` is safe for these, as it has no
+        choice.
+        """
         if token not in self._places:
             match, places = _compiled(token).match, range(len(self._name) + 1)
             self._places[token] = sum(1 << i for i in places if match(self._name, i))
@@ -215,9 +219,10 @@ def _compiled(token: str) -> re.Pattern[str]:
 
 
 def _steps(text: str) -> float:
-    """Bound the steps that ``re`` may take: infinite if a group is, or may be, repeated."""
+    """Bound the steps that ``re`` may take; infinite if a group may be repeated."""
     text = re.sub(r"\\\D", "a", text)
-    if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):  # spaces and comments could hide it
+    # a comment, or the flag x with its spaces, could hide the repeat of a group
+    if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):
         return inf
     repeats = len(re.findall(r"\\\d|\(\?P=|(?<!\()[*+?{][?+]?", text))
     branches, groups = text.count("|") + 1, text.count("(")

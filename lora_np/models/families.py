@@ -1,8 +1,8 @@
-"""Real architectures: from the fields of a ``config.json`` to the modules that transformers builds.
+"""Derive the modules that transformers builds from the fields of a ``config.json``.
 
 Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` describes its
-contents. Names, shapes and defaults are those of transformers 5:
-``models/<family>/modeling_<family>.py`` there, and ``configuration_<family>.py``.
+contents. Names, shapes and defaults are those of transformers 5, in its files
+``models/<family>/modeling_<family>.py`` and ``configuration_<family>.py``.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from lora_np.checks import choice, number, shown, whole_number
 from lora_np.models.formulas import Config, Formulas
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of_family
 
-_LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
-_DEEPEST = 2**16  # layers of a stack
+_LARGEST = 2**40  # a larger number in a config is taken for a mistake
+_DEEPEST = 2**16  # the most layers in a stack
 _Table = Mapping[str, Any]
-_Variables = dict[str, Any]  # of a family, by their names
+_Variables = dict[str, Any]  # the variables of a family's formulas, by name
 _DATA = files("lora_np.models") / "data"
 
 
 def from_config(values: Config, *, name: str = "") -> ModelSpec:
-    """Describe the modules of a model, from the fields of its ``config.json``.
+    """Describe the modules of a model from the fields of its ``config.json``.
 
     Parameters
     ----------
     values : mapping
-        The fields. ``model_type`` is needed; any other that is absent takes its default in
+        The fields. ``model_type`` is required; any other missing field takes its default in
         transformers. The first of ``architectures`` is a class of transformers, such as
-        ``"LlamaForSequenceClassification"``; by default the family's usual one.
+        ``"LlamaForSequenceClassification"``; by default it is the family's usual class.
     name : str
-        For titles; the model type if empty.
+        The name in titles; by default the model type.
 
     Returns
     -------
@@ -57,9 +57,7 @@ def from_config(values: Config, *, name: str = "") -> ModelSpec:
     4178240
     """
     if values.get("model_type") is None:
-        raise ValueError(
-            "model_type is missing: it says which family a config.json is of, such as 'llama'"
-        )
+        raise ValueError("model_type is missing: it names the family of a config, such as 'llama'")
     family = family_of(str(values["model_type"]))
     names, task = values.get("architectures") or [""], family.tasks[0]
     if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
@@ -73,7 +71,7 @@ def from_config(values: Config, *, name: str = "") -> ModelSpec:
 def _evaluated(
     family: Family, values: Config, task: str, name: str
 ) -> tuple[ModelSpec, _Variables]:
-    """A model and its variables."""
+    """Describe a model, and return the variables of its family's formulas."""
     try:
         modules, layers, env = _build(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
@@ -92,7 +90,7 @@ def _evaluated(
 
 @cache
 def family_names() -> tuple[str, ...]:
-    """List the model types that are described.
+    """List the model types that a data file describes.
 
     Examples
     --------
@@ -110,15 +108,15 @@ NodeKind = Literal[
 
 
 class DecoderNode(NamedTuple):
-    """What the modules below one path of a decoder are together.
+    """Describe the block that the modules below one path of a decoder form.
 
     Parameters
     ----------
     kind : str
-        What computes there, such as ``"attention"``; a ``"list"`` computes nothing.
+        The kind of the block, such as ``"attention"``; a ``"list"`` only holds others.
     parts : mapping of str to str
-        From the roles of its parts to their names, in the order of the modules. In a list the two
-        are the same.
+        From the roles of its parts to their names, in the order of the modules. In a list, roles
+        and names are equal.
     """
 
     kind: NodeKind
@@ -126,7 +124,7 @@ class DecoderNode(NamedTuple):
 
 
 class LayerConfig(NamedTuple):
-    """How a layer of a decoder computes.
+    """Store the settings with which a layer of a decoder computes.
 
     Parameters
     ----------
@@ -135,7 +133,7 @@ class LayerConfig(NamedTuple):
     kind : str
         The kind of the layer, as in ``layer_types``.
     eps : float
-        What norms add to the variance.
+        The number that norms add to the variance.
     norm : {"rms", "layer"}
         The kind of the norms.
     from_one : bool
@@ -143,47 +141,48 @@ class LayerConfig(NamedTuple):
     parallel : bool
         Whether attention and MLP have the same input.
     scale, residual, logits : float
-        Factors on the embeddings, on what a block adds, and on the logits.
+        Factors on the embeddings, on the output of a block before it is added, and on the logits.
     logit_cap : float
         The soft cap of the logits; 0 for none.
     score, score_cap : float
         The factor on attention scores, and their soft cap.
     joined : {"parts", "heads"}
-        Whether a fused QKV projection has all queries first, or each head's parts together.
+        Whether the rows of a fused QKV projection are ordered by part (all queries first) or by
+        head.
     normed : {"heads", "whole"}
-        Whether norms of queries and keys, if there are any, see each head or all together.
+        Whether norms of queries and keys, if any, apply to each head or to all heads together.
     normed_first : bool
-        Whether these norms come before the rotary positions.
-    turned : bool
-        Whether the layer has rotary positions.
+        Whether these norms precede the rotary embedding.
+    uses_rotary : bool
+        Whether a rotary embedding turns the queries and keys of the layer.
     window : int
-        How many tokens back it sees; 0 for all.
+        The number of preceding tokens that a token sees; 0 for all.
     theta : float
-        The base of the rotary positions.
+        The base of the rotary embedding.
     pairs : {"halves", "neighbours"}
         Which entries of a head rotate together.
     part : float
-        Which part of a head rotates; false if a config cannot say it.
+        The fraction of a head that rotates; false if a config cannot set it.
     rope : mapping
-        The parameters of the rotary positions if the config has none.
+        The parameters of the rotary embedding if the config has none.
     rope_kinds : list of str
-        The kinds of rotary positions that the family has.
+        The kinds of rotary embeddings that the family knows.
     rope_each : bool
         Whether the config has parameters for each kind of layer.
     rotary_width : int
-        The width of a head as the rotary positions count it.
+        The width of a head that the rotary embedding assumes.
     original : int
-        The context before it was stretched, where the config says it beside their parameters.
+        The context length before it was extended, if a separate field gives it.
     constants : mapping of str to float
-        Numbers that a checkpoint has beside the weights, by name.
+        Numbers that a checkpoint stores besides the weights, by name.
     positions : int
-        How many learned positions there are; 0 for none.
+        The number of learned positions; 0 for none.
     routed_sum : bool
         Whether the weights of the chosen experts are scaled to a sum of one.
     chosen : int
-        How many experts see each token.
+        The number of experts that each token is routed to.
     heads, kv_heads, width : int
-        Heads of queries, heads of keys and values, and the width of a head.
+        The number of query heads, the number of key and value heads, and the width of a head.
     """
 
     activation: str
@@ -201,7 +200,7 @@ class LayerConfig(NamedTuple):
     joined: Literal["parts", "heads"]
     normed: Literal["heads", "whole"]
     normed_first: bool
-    turned: bool
+    uses_rotary: bool
     window: int
     theta: float
     pairs: Literal["halves", "neighbours"]
@@ -221,18 +220,18 @@ class LayerConfig(NamedTuple):
 
 
 class DecoderConfig(NamedTuple):
-    """How a decoder computes: see `decoder_of`.
+    """Store how a decoder computes; `decoder_of` makes it.
 
     Parameters
     ----------
     whole : LayerConfig
-        The entries that are the same for all layers, as in the first one.
+        The settings of the first layer, read for whatever is the same in all layers.
     layers : list of LayerConfig
-        Those of each layer.
+        The settings of each layer.
     nodes : mapping of str to DecoderNode
-        What stands at each path above a module; ``""`` is the whole.
+        The block at each path above a module; the path of the whole model is ``""``.
     fields : mapping of str to value
-        The fields of the config that were used, with the defaults of those that it lacks.
+        The fields of the config that were used, with defaults for the missing ones.
     spec : ModelSpec
         The modules.
     """
@@ -245,29 +244,29 @@ class DecoderConfig(NamedTuple):
 
 
 def decoder_of(values: Config) -> DecoderConfig:
-    """Describe how a decoder computes, from the fields of its ``config.json``.
+    """Describe how a decoder computes from the fields of its ``config.json``.
 
     Parameters
     ----------
     values : mapping
-        The fields; those that are absent take their defaults in transformers.
+        The fields; missing ones take their defaults in transformers.
 
     Returns
     -------
     DecoderConfig
-        Its nodes, and the settings of each layer.
+        The blocks of the decoder, and the settings of each layer.
 
     Raises
     ------
     ValueError
-        If the family's data do not say how it computes, or fields contradict one another.
+        If the family's data file does not describe a decoder, or fields contradict one another.
     TypeError
         If a field has the wrong type.
 
     Examples
     --------
     >>> small = decoder_of({"model_type": "smollm3", "num_hidden_layers": 4})
-    >>> [layer.turned for layer in small.layers]
+    >>> [layer.uses_rotary for layer in small.layers]
     [True, True, True, False]
     >>> small.nodes["model.layers.0.mlp"].parts
     {'gate': 'gate_proj', 'up': 'up_proj', 'down': 'down_proj'}
@@ -309,7 +308,7 @@ def decoder_of(values: Config) -> DecoderConfig:
 
 
 def _each_layer(field: _Table, entries: list[str], values: Config, layers: int) -> None:
-    """Refuse a list without an entry for each layer, or with one that is not known."""
+    """Check that a list has an entry for each layer, all of them among the field's choices."""
     name = field["from"][0]
     if entries and len(entries) < layers:
         raise ValueError(
@@ -325,7 +324,7 @@ _NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
 def _nodes(
     family: Family, spec: ModelSpec, kinds: Mapping[str, str], layers: list[_Variables]
 ) -> dict[str, DecoderNode]:
-    """What stands above the modules, from the kinds and roles in the family's data."""
+    """Build the blocks above the modules from the kinds and roles in the family's data."""
     base = family.tables["base"]
     nodes = {"": DecoderNode("model", {"model": base}), base: DecoderNode("decoder", {})}
 
@@ -351,26 +350,26 @@ def _nodes(
 
 
 class Family(NamedTuple):
-    """A data file, merged with those that it extends."""
+    """A family's data file, merged with the files that it extends."""
 
     name: str
-    all_classes: tuple[str, ...]  # what its class names start with: in transformers, or elsewhere
+    all_classes: tuple[str, ...]  # prefixes of its class names: in transformers, or elsewhere
     tasks: tuple[str, ...]  # the first is the default
     tables: _Table  # fields, let, stacks, modules, heads, parts and decoder
     formulas: Formulas
 
     @property
     def classes(self) -> str:
-        """What its class names start with in transformers."""
+        """Return the prefix of its class names in transformers."""
         return self.all_classes[0]
 
 
 @cache
 def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
-    """List what a program, "llama_cpp" or "mlx", calls the modules of a checkpoint.
+    """Map the modules of a family to their names in a program, "llama_cpp" or "mlx".
 
-    ``{}`` is a layer. A module has several names if the program keeps apart what is stacked here
-    along the outputs.
+    ``{}`` stands for the layer. A module has several names if the program stores separately the
+    matrices that the module stacks along the outputs.
     """
     tables, tasks = family_of(family).tables, family_of(family).tasks
     modules = {
@@ -386,18 +385,18 @@ def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """Return llama.cpp's architecture for a family, and which entries its rotary positions pair.
+    """Return llama.cpp's name for a family, and the entries that its rotary embedding pairs.
 
     Parameters
     ----------
     name : str
-        As in the field ``model_type``.
+        The family, as in the field ``model_type``.
 
     Returns
     -------
     (str, str) or None
-        The second is "neighbours", or "halves" as in transformers. None if adapters for the family
-        cannot be named for llama.cpp.
+        The architecture, and the pairs: "neighbours", or "halves" as in transformers. None if
+        llama.cpp's names for the family are unknown.
 
     Examples
     --------
@@ -410,17 +409,17 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
 
 @cache
 def family_of(name: str) -> Family:
-    """Read the family of a model type.
+    """Read the data file of a model type.
 
     Parameters
     ----------
     name : str
-        As in the field ``model_type``.
+        The model type, as in the field ``model_type``.
 
     Raises
     ------
     ValueError
-        If it is not described.
+        If no data file describes it.
 
     Examples
     --------
@@ -428,12 +427,9 @@ def family_of(name: str) -> Family:
     'Qwen2'
     """
     if name not in family_names():
-        other = (
-            "Others are counted from *.safetensors files, or an object with named_modules(), as in"
-            " torch"
-        )
         raise ValueError(
-            f"model_type must be one of lora-np count --list, got {shown(name)}. {other}"
+            f"model_type must be one of lora-np count --list, got {shown(name)}. Others are counted"
+            " from *.safetensors files, or an object with named_modules(), as in torch"
         )
     data = _read(name)
     fields = _fields(data["fields"])
@@ -447,7 +443,7 @@ def family_of(name: str) -> Family:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """The tables of a file, merged over those of the file that it extends."""
+    """Read the tables of a data file, merged over those of the file that it extends."""
     own = tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))
     not_inherited = {"runs": "decoder" in own, "in_gguf": "gguf" in own}
     own = {"llama_cpp": (), **own, **not_inherited}
@@ -460,7 +456,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _merged(below: _Table, above: _Table) -> dict[str, Any]:
-    """Merge tables; ``false`` removes an entry, and a name is a field or a value."""
+    """Merge tables; ``false`` removes an entry, and a name is either a field or a formula."""
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         both = {**below.get(key, {}), **above.get(key, {})}
@@ -472,7 +468,7 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
     kept = {
         name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}
     }
-    merged["let"] = {**let, **kept}  # a new value first: later ones may need it
+    merged["let"] = {**let, **kept}  # new formulas first: inherited ones may use their values
     for table, inner in (("decoder", ("fields", "nodes")), ("gguf", ("keys", "assumed"))):
         lower, upper = below.get(table, {}), above.get(table, {})
         both = {key: {**lower.get(key, {}), **upper.get(key, {})} for key in inner}
@@ -481,7 +477,7 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
 
 
 def _fields(entries: _Table) -> _Table:
-    """Fields with the defaults for what their entries omit."""
+    """Complete the descriptions of fields with defaults for the keys that they omit."""
     fields = {}
     for name, entry in entries.items():
         given = entry if isinstance(entry, dict) else {"default": entry}
@@ -498,7 +494,7 @@ def _fields(entries: _Table) -> _Table:
 
 
 def _build(family: Family, values: Config, task: str, path: str) -> _Found:
-    """The modules, the stacks and the variables of a model whose own name is ``path``."""
+    """Build the modules, the stacks and the variables of a model at ``path`` in a larger one."""
     tables, value = family.tables, family.formulas.value
     modules: list[ModuleSpec] = []
     layers: list[Layers] = []
@@ -538,7 +534,7 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     homes = {
         path: x if (x := path.partition(".*")[0]) in alike else "" for path in tables["modules"]
     }
-    for home in alike:  # the stack of a module, if its layers differ
+    for home in alike:  # modules of a stack whose layers differ are built for each kind of layer
         here = {path: tables["modules"][path] for path in homes if homes[path] == home}
         modules += _modules(family, here, alike[home], home, prefix, depths)
     modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)
@@ -548,8 +544,8 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
 def _part(
     family: Family, part: _Table, inner: object, values: Config, task: str, prefix: str
 ) -> _Found:
-    """A part of a model, such as its tower for images, from its config ``inner``."""
-    if inner is None:  # older configs have the fields of their language model among their own
+    """Build a part of a model, such as its vision tower, from its config ``inner``."""
+    if inner is None:  # older configs mix the fields of their language model with their own
         inner = values if part.get("flat") else part.get("defaults", {})
     if not isinstance(inner, Mapping):
         raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
@@ -565,12 +561,12 @@ _FACTS = {
     "dropout": "dropout > 0", "attention_dropout": "attention_dropout > 0",
 }  # fmt: skip
 _Found = tuple[list[ModuleSpec], list[Layers], _Variables]
-# layers that are alike: their variables, and their indices
+# groups of identical layers: their variables, and their indices
 _Alike = list[tuple[_Variables, list[int]]]
 
 
 def _alike(family: Family, formulas: Config, depth: int, env: _Variables) -> _Alike:
-    """The different layers of a stack."""
+    """Group the layers of a stack that have the same values of the formulas."""
     alike: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}
@@ -588,7 +584,7 @@ def _modules(
     prefix: str,
     depths: Mapping[str, Indices],
 ) -> list[ModuleSpec]:
-    """The modules that exist: identical ones together, with their indices."""
+    """Build the modules whose conditions hold: identical ones as one, with their indices."""
     value = family.formulas.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     groups: dict[tuple[Any, ...], list[int]] = {}
@@ -619,13 +615,13 @@ _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
 
 @cache
 def _stacks(path: str) -> tuple[str, ...]:
-    """The lists of layers that a path goes through."""
+    """Return the paths of the lists of layers that contain ``path``."""
     return tuple(path[: star.start() - 1] for star in re.finditer(r"\*", path))
 
 
 @cache
 def _kind(role: str) -> Kind:
-    """The kind of a module, if its entry does not give it."""
+    """Return the usual kind of a module with this role."""
     if role in get_args(Kind):
         return role  # type: ignore[return-value]
     if role == "position":
@@ -634,7 +630,7 @@ def _kind(role: str) -> Kind:
 
 
 def _field(family: Family, field: _Table, values: Config, env: _Variables) -> Any:
-    """Check the value of a field: the last of its names that the config has, as in transformers."""
+    """Return a field's value: the last of its names that the config has counts."""
     for name in reversed(field["from"]):
         if values.get(name) is not None:
             break
@@ -643,7 +639,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
-    if "spelt" in field:  # a text whose letters are entries, or entries in older words
+    if "spelt" in field:  # a text with one letter for each layer, or an older spelling
         letters = value if isinstance(value, str) else several
         several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))
@@ -670,7 +666,7 @@ _KINDS = {"flag": (bool, "true or false"), "text": (str, "text"), "texts": (str,
 
 
 def _labels(values: Config) -> int:
-    """Count the labels of a classifier."""
+    """Return the number of labels of a classifier."""
     names = values.get("id2label")
     if isinstance(names, (Mapping, list, tuple)):
         return len(names)
@@ -679,7 +675,7 @@ def _labels(values: Config) -> int:
 
 
 def _positions(values: Config, env: _Variables) -> int:
-    """Find the longest sequence: the number of learned positions, or what the config says."""
+    """Return the longest sequence: the number of learned positions, or the config's limit."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     positions = env.get("positions") or env.get("text.positions") or given

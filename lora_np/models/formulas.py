@@ -1,4 +1,4 @@
-"""Formulas in families' data files: shapes and conditions, from the fields of a config."""
+"""Evaluate the formulas in families' data files: shapes and conditions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Formula = Callable[[Config], Any]
 class Formulas:
     """Evaluate formulas over the variables of one family.
 
-    A formula holds names, numbers, ``'text'``, lists, ``+ - * / // % **``, a comparison, ``in``,
-    ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``, ``len``,
-    ``whole(x)``, which cuts off what stands behind the point, and ``at(x, key, default)``; with
-    commas it is a tuple. ``/`` must divide without a remainder, or the config is refused.
-    ``text.d`` is the variable ``d`` of the part ``text``.
+    A formula consists of names, numbers, ``'text'``, lists, ``+ - * / // % **``, a comparison,
+    ``in``, ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``,
+    ``len``, ``whole(x)``, which drops the fraction, and ``at(x, key, default)``; commas make a
+    tuple. ``/`` must divide without a remainder, or the config is rejected. ``text.d`` is the
+    variable ``d`` of the part ``text``.
 
     Parameters
     ----------
     fields : mapping of str to str
-        The field of the config that a variable was read from, for messages.
+        The config's field from which each variable was read, for messages.
 
     Examples
     --------
@@ -41,10 +41,7 @@ class Formulas:
         self._read: dict[str, Formula] = {}
 
     def value(self, entry: Json, variables: Config) -> Any:
-        """Evaluate an entry of a data file: a formula, or a value that stands for itself.
-
-        The file says what type it has.
-        """
+        """Evaluate a formula of a data file; return an entry that is no text unchanged."""
         if not isinstance(entry, str):
             return entry
         if entry not in self._read:
@@ -104,7 +101,7 @@ def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
 
 
 def _at(values: Json, key: int | str, default: Json) -> Json:
-    """An entry of an object in JSON, whose keys are text."""
+    """Look up an entry of a JSON object, whose keys are always text."""
     entry = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(entry, (int, list, Mapping)):
         return entry

@@ -1,8 +1,8 @@
-"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it.
+"""Convert the vocabulary of a GGUF file to a ``tokenizer.json``.
 
-llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means
-is in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come
-from.
+llama.cpp stores tokens, merges or scores, and names the rule that splits texts. The rules are
+defined in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that they are
+named after.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
-Contents = Mapping[str, Any]  # of a tokenizer.json, of its companion, or of a file's metadata
-Part = dict[str, Any]  # one of those, as it is made here
+Contents = Mapping[str, Any]  # a tokenizer.json, a tokenizer_config.json or a file's metadata
+Part = dict[str, Any]  # the whole or a part of one that is being built
 
-UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a usual one
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a normal token
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names
-SPACE = "\u2581"  # what SentencePiece writes for a space
+SPACE = "\u2581"  # SentencePiece's character for a space
 
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 STEPS = {"ByteLevel": GPT2, "Digits": {"type": "Digits", "individual_digits": True}}
@@ -33,16 +33,16 @@ CUT = {"type": "Split", "behavior": "Isolated", "invert": False}
 
 
 class Cuts(NamedTuple):
-    """How texts are cut before bytes are paired, and what llama.cpp takes to go with that."""
+    """One of llama.cpp's rules for splitting texts before byte pairs are merged."""
 
     names: list[str]
-    steps: list[str]  # expressions, and keys of `STEPS`
-    normal: str | None = None  # the Unicode form that texts are brought to first
-    whole: bool = False  # whether a piece that is a token is kept whole
-    bos: bool = False  # whether BOS precedes a text if the file does not say
+    steps: list[str]  # regular expressions, and keys of `STEPS`
+    normal: str | None = None  # the Unicode normal form that texts are converted to first
+    whole: bool = False  # whether a piece that is a token is never split
+    bos: bool = False  # whether BOS precedes a text unless the file says otherwise
 
     def pre_tokenizer(self) -> Part:
-        """Describe the steps, and then the writing of bytes as characters."""
+        """Build the pre-tokenizer: the splitting steps, then bytes written as characters."""
         steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
         bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
         return {"type": "Sequence", "pretokenizers": [*steps, *bytes_written]}
@@ -50,42 +50,42 @@ class Cuts(NamedTuple):
 
 @cache
 def table() -> Contents:
-    """Read what llama.cpp knows of vocabularies by their names."""
+    """Read the table of llama.cpp's rules for splitting texts."""
     text = (files("lora_np.models") / "data" / "_cuts.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
 @cache
 def cuts() -> dict[str, Cuts]:
-    """List the ways to cut texts, by llama.cpp's names."""
+    """Map llama.cpp's names to the rules for splitting texts."""
     known = [Cuts(**entry) for entry in table()["cuts"]]
     return {name: cut for cut in known for name in cut.names}
 
 
 def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
-    """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
+    """Build the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
     ----------
     metadata : mapping
-        All of the file's.
+        All metadata of the file.
     path : str or path
         The file, for messages.
 
     Returns
     -------
     dict or None
-        None if there is no vocabulary.
+        The contents of the ``tokenizer.json``; None if the file has no vocabulary.
 
     Raises
     ------
     ValueError
-        If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing
-        or does not make sense.
+        If the kind of the vocabulary or its rule for splitting texts is not known, or an entry is
+        missing or invalid.
 
     See Also
     --------
-    tokenizer_settings : The ``tokenizer_config.json``.
+    tokenizer_settings : Build the ``tokenizer_config.json``.
 
     Examples
     --------
@@ -109,12 +109,12 @@ def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
 
 
 def tokenizer_settings(metadata: Contents) -> Part:
-    """Write the ``tokenizer_config.json`` of the same vocabulary.
+    """Build the ``tokenizer_config.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
     ----------
     metadata : mapping
-        All of a GGUF file's.
+        All metadata of the file.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def tokenizer_settings(metadata: Contents) -> Part:
 
     See Also
     --------
-    gguf_tokenizer : The ``tokenizer.json``.
+    gguf_tokenizer : Build the ``tokenizer.json``.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def tokenizer_settings(metadata: Contents) -> Part:
 
 
 def described(fields: Contents) -> Part:
-    """Write the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
+    """Build the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = (
         fields["model"],
         texts(fields, "tokens"),
@@ -157,7 +157,7 @@ def described(fields: Contents) -> Part:
         raise ValueError("its tokens are not texts that differ")
     if types.shape != (len(tokens),):
         raise ValueError(f"it needs one type for each of its {len(tokens)} tokens")
-    if kind == "llama":  # some files have the marks of spaces in tokens that texts are searched for
+    if kind == "llama":  # some files write spaces of user-defined tokens as SentencePiece does
         own = types == USER_DEFINED
         tokens = [token.replace(SPACE, " ") if own[i] else token for i, token in enumerate(tokens)]
     parts, bos = byte_pairs(fields) if kind == "gpt2" else sentence_pieces(fields, tokens, types)
@@ -177,7 +177,7 @@ def described(fields: Contents) -> Part:
 
 
 def byte_pairs(fields: Contents) -> tuple[Part, bool]:
-    """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
+    """Describe byte-level BPE, whose file stores its merges, and tell whether BOS is implied."""
     pre, merges = fields.get("pre"), texts(fields, "merges")
     if not isinstance(pre, str) or pre not in cuts():
         why = f"{PREFIX}pre is not a name that is known here{close_names(str(pre), cuts())}"
@@ -195,7 +195,7 @@ def byte_pairs(fields: Contents) -> tuple[Part, bool]:
 
 
 def sentence_pieces(fields: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
-    """Describe SentencePiece's BPE, which joins neighbours whose union scores highest."""
+    """Describe SentencePiece's BPE, whose merges follow from the scores; BOS is implied."""
     scores = np.asarray(fields.get("scores", ()))
     if scores.shape != (len(tokens),):
         raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
@@ -238,7 +238,7 @@ def sentence_pieces(fields: Contents, tokens: list[str], types: Array) -> tuple[
 
 
 def texts(fields: Contents, name: str) -> list[str]:
-    """Read a list of texts that has to be there."""
+    """Return a required list of texts from the metadata."""
     listed = fields.get(name)
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise ValueError(f"its {name} are missing, or not texts")
@@ -258,7 +258,7 @@ def standing(fields: Contents, name: str, tokens: Sequence[str], *, default: boo
 
 
 def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> Part:
-    """Describe the post-processor that puts tokens before and after each text."""
+    """Build the post-processor that adds tokens before and after each text."""
     first, last = (
         [{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after)
     )

@@ -1,6 +1,4 @@
-"""A model's weights on disk, under the names of the live model, and the modules that headers
-tell.
-"""
+"""Open a base model: read weights under transformers' names, and derive modules from headers."""
 
 from __future__ import annotations
 
@@ -27,10 +25,10 @@ from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
-_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
-# of classes whose head has the embedding's numbers, by another name
+_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of classes with a head
+# ends of classes whose tied head has a name that depends on the family
 _MASKED = ("ForMaskedLM", "ForPreTraining")
-# the last names of tables that are looked up rather than multiplied
+# last names of matrices whose rows are looked up, not multiplied
 _EMBEDDINGS = (
     "wte",
     "wpe",
@@ -45,8 +43,8 @@ _ASSUMED = (
     " names are those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
-    "Counted from headers, as {} models are in transformers: PEFT counts this one otherwise if it"
-    " differs."
+    "Counted from headers, assuming the modules of {} models in transformers: PEFT may count"
+    " differently if this model has others."
 )
 MEMORY = "count the model in memory, on the meta device"
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
@@ -58,9 +56,9 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
-    """A base model, opened once: its config, modules, weights and names.
+    """Give access to a base model that is opened once: config, modules, weights and names.
 
-    Made by `open_model` and `open_base`. What is not asked for is not read: a base may be a config
+    `open_model` and `open_base` make it. Everything is read on demand, so a base may be a config
     alone.
 
     Parameters
@@ -70,9 +68,9 @@ class OpenModel(ModelDirectory):
     config : mapping
         The fields of ``config.json``; empty if there is none.
     title : str
-        For messages; by default the name of the file or directory.
+        The name in messages; by default that of the file or directory.
     on_disk : bool
-        Whether there are weights at the path; otherwise the config is all that is known.
+        Whether there are weights at the path; otherwise only the config is known.
     """
 
     title: str = ""
@@ -80,28 +78,28 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The model as its family describes it, or None."""
-        # there may be no such family, or it may lack the architecture or the fields
+        """The modules as the family describes them; None if it cannot."""
+        # the family or the architecture may be unknown, or the fields invalid
         with suppress(TypeError, ValueError):
             return self.by_family
         return None
 
     @cached_property
     def by_family(self) -> ModelSpec:
-        """The modules as the family describes them."""
+        """The modules as the family describes them, or an error."""
         name = self.title or self.path.name
         with errors_at(name or "config.json"):
             return from_config(self.config, name=name)
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The modules, as the family describes them or else from headers."""
+        """The modules as the family describes them, or else as headers show them."""
         kind = self.config.get("model_type")
         if not self.on_disk:
             return self.by_family
         if kind in family_names():
             if "quantization_config" in self.config:
-                with suppress(FileError, OSError):  # names need no weights: some may be missing
+                with suppress(FileError, OSError):  # the files of some weights may be missing
                     return replace(self.by_family, quantised=quantised_size(few_bits(self)))
             return self.by_family
         if not self.config:
@@ -115,20 +113,20 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def known(self) -> ModelSpec | None:
-        """The modules, if they can be told."""
+        """The modules; None if neither the family nor headers show them."""
         with suppress(ValueError, OSError):
             return self.spec
         return None
 
     @cached_property
     def modules(self) -> Mapping[str, ModuleSpec]:
-        """The modules by their names, here and in checkpoints."""
+        """The modules by their names, in transformers and in checkpoints."""
         modules = self.known.modules if self.known else ()
         return {name: module for module in modules for name in (module.alias, module.name) if name}
 
     @cached_property
     def quantised(self) -> Mapping[str, tuple[str, ...]]:
-        """The weights that bitsandbytes quantised, with the tensors of each."""
+        """The weights that bitsandbytes quantised, with the tensors that store each of them."""
         if not any(name.endswith(hub.BITSANDBYTES) for name in self.places):
             return {}
         parts = {name: hub.bitsandbytes_parts(self, name) for name in self.places}
@@ -137,7 +135,7 @@ class OpenModel(ModelDirectory):
     def module_of(self, parameter: str) -> ModuleSpec:
         """Find the module that a parameter of the live model belongs to.
 
-        As the model's family describes it, or otherwise by the rule for models without a family.
+        The family describes the module; for an unknown family, shapes and names decide.
         """
         if parameter in self._described_modules:
             return self._described_modules[parameter]
@@ -145,9 +143,8 @@ class OpenModel(ModelDirectory):
         near = {parameter, f"{owner}.weight", f"{owner}.bias"} & self.parameters.keys()
         shapes = {name: self.parameters[name].shape for name in near}
         shapes = shapes or {parameter: self.info(parameter).shape}
-        module = judged(
-            parameter, shapes, self._kinds, fused_names(str(self.config.get("model_type"))) or {}
-        )
+        fused = fused_names(str(self.config.get("model_type"))) or {}
+        module = module_from_shapes(parameter, shapes, self._kinds, fused)
         square = module.kind == "linear" and module.bias and len({*module.shape}) == 1
         return module._replace(transposed=True) if square and self._conv1d else module
 
@@ -158,19 +155,19 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def names(self) -> Collection[str]:
-        """What modules, single experts and their weights may be called, here and in checkpoints."""
+        """The names of modules, of single experts and of their weights, also in checkpoints."""
         apart = self.known.per_expert().modules if self.known else ()
         names = {*self.modules, *(name for x in apart for name in (x.name, x.alias) if name)}
         return names | {f"{name}.weight" for name in names}
 
     def counterparts(self, names: Iterable[str]) -> dict[str, str]:
-        """Find the base's names of modules that differ in nothing but a known prefix."""
+        """Map unknown names to the base's names that differ only in a known prefix."""
         strange = [name for name in names if name.removesuffix(".weight") not in self.modules]
         return renamed(strange, self.names) if strange and self.modules else {}
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
-        """The family's module of each parameter, by its name in this checkpoint."""
+        """The module of each parameter, as the family describes it, by the parameter's name."""
         modules = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
@@ -182,7 +179,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _conv1d(self) -> bool:
-        """Whether linear layers are stored as inputs by outputs, as the lengths of biases show."""
+        """Whether linear weights are stored as inputs by outputs, which a bias's length shows."""
         for name in self.places:
             shape, bias = self.info(name).shape, f"{name.removesuffix('weight')}bias"
             if len(shape) == 2 and bias in self and self.info(bias).shape == shape[1:] != shape[:1]:
@@ -191,7 +188,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
-        """The live parameters that the checkpoint lacks, and the tensors that they share."""
+        """Tied parameters of the live model that the checkpoint omits, and the tensors they use."""
         if self.table is None:
             return {}
         owners = {f"{name}.weight": self.table for name in self.sharing}
@@ -207,14 +204,14 @@ class OpenModel(ModelDirectory):
 
     @property
     def can_untie(self) -> bool:
-        """Whether a config can say that the `tied` parameters have their own values."""
+        """Whether the config has a setting that gives `tied` parameters values of their own."""
         if self.described is None:
             return "others" not in self.sharing
         return not any(module.tied for module in from_config(untied(self.config)).groups)
 
     @cached_property
     def table(self) -> str | None:
-        """The parameter of the live model that embeds tokens, if other modules may share it."""
+        """The parameter that embeds tokens, if other modules may share it."""
         order = {}
         for name in self.parameters:
             module = self.module_of(name)
@@ -228,14 +225,14 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def sharing(self) -> tuple[str, ...]:
-        """The names of the modules that share the weights of the `table`, or "others"."""
+        """The modules that share the weight of the `table`; "others" if their names are unknown."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
             tied = (module for module in self.described.modules if module.tied)
             return tuple(module.name for module in tied if module.shape == shape)
         names = [str(name) for name in self.config.get("architectures") or []]
         if self.config.get("is_encoder_decoder") or any(name.endswith(_MASKED) for name in names):
-            # by default they are tied
+            # such models tie their embeddings unless the config says otherwise
             return () if self.config.get("tie_word_embeddings") is False else ("others",)
         return ("lm_head",) if any(name.endswith(_HEADED) for name in names) else ()
 
@@ -251,7 +248,7 @@ class OpenModel(ModelDirectory):
         return {name: Parameter(self, name, places) for name, places in parameters.items()}
 
     def _is_live(self, parameter: str, shape: tuple[int, ...]) -> bool:
-        """Whether experts are stored as they compute: transformers turns no others."""
+        """Tell whether experts already have the live model's orientation, not transposed."""
         part = self.config.get("text_config")
         text = part if isinstance(part, Mapping) else self.config
         width, inner = text.get("hidden_size"), text.get("moe_intermediate_size") or 0
@@ -260,7 +257,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The tensors without a place: transformers splits, joins or permutes them on loading."""
+        """The tensors that transformers splits, joins or permutes on loading."""
         return tuple(name for name, place in self._located.items() if place is None)
 
     @cached_property
@@ -269,7 +266,7 @@ class OpenModel(ModelDirectory):
 
     @property
     def architecture(self) -> str:
-        """The name of its class in transformers, or of its type if no family describes it."""
+        """The model's class in transformers, or the model type if no family describes it."""
         if names := self.config.get("architectures"):
             return str(names[0])
         kind = str(self.config.get("model_type"))
@@ -278,36 +275,33 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def dialects(self) -> Dialects:
-        """What its modules are called in checkpoints and by other programs."""
+        """The names of its modules in checkpoints and in other programs."""
         return Dialects(self.config)
 
     def _stored(self, name: str) -> Parameter | None:
-        """The parameter of this name, or of its name in a checkpoint without a head."""
+        """Find the parameter ``name``; a checkpoint without a head omits the first part."""
         return self.parameters.get(name) or self.parameters.get(name.partition(".")[2])
 
     def tensors_of(self, name: str) -> Collection[str]:
-        """The tensors that a parameter of the live model takes, those of its scales too."""
+        """List the tensors that store a parameter of the live model, including its scales."""
         if parts := self.quantised.get(name):
             return parts
         found = self._stored(name)
         return found.places if found else ()
 
     def weight(self, name: str) -> Array | Quantised | None:
-        """Read one parameter of the live model; None if it is not there.
-
-        It is quantised if it is stored so.
-        """
+        """Read one parameter of the live model, quantised if it is stored so; None if absent."""
         if name in self.quantised:
             return hub.read_bitsandbytes(self, name)
         found = self._stored(name)
         return found.whole() if found else None
 
     def naming(self, wanted: Iterable[str]) -> Naming:
-        """Map an adapter's parameter names to this checkpoint's.
+        """Return a function from an adapter's parameter names to this checkpoint's tensor names.
 
-        They are those of the live model, or those of an older version. One may have been saved from
-        a model with a head and the other only from its body: then all names differ by one segment
-        at the front (``bert.encoder...`` and ``encoder...``).
+        The adapter uses the names of the live model, or those of an older version. If only one of
+        the two was saved from a model with a head, all names differ by one segment at the front
+        (``bert.encoder...`` and ``encoder...``).
         """
         names, parameters = self.dialects, self.parameters
 
@@ -321,23 +315,23 @@ class OpenModel(ModelDirectory):
         return _best(tensor, wanted, parameters, self.places)
 
 
-Base = StrPath | Config | OpenModel  # what a base model may be given as
+Base = StrPath | Config | OpenModel  # the types in which functions accept a base model
 
 
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """A parameter of the live model: one or more d x k matrices, handed out one by one.
+    """Read a parameter of the live model: one or more d x k matrices, one by one.
 
     Parameters
     ----------
     model : OpenModel
-        Whose it is.
+        The model that it belongs to.
     name : str
-        In the live model.
+        The name in the live model.
     places : mapping of str to Place
         The tensors that make it up, and where each goes.
     told : ModuleSpec, optional
-        The module that it belongs to, if another checkpoint tells it better.
+        The module that it belongs to, if another checkpoint describes it better.
 
     Examples
     --------
@@ -355,12 +349,12 @@ class Parameter:
 
     @property
     def tensor(self) -> str:
-        """The first of its tensors."""
+        """The name of its first tensor."""
         return next(iter(self.places))
 
     @property
     def dtype(self) -> str:
-        """The dtype in the file."""
+        """The dtype of its first tensor in the file."""
         return self.model.info(self.tensor).dtype
 
     @property
@@ -392,7 +386,7 @@ class Parameter:
         return experts, first.parts * shape[0], shape[1]
 
     def maps(self, read: Callable[[str], Array]) -> Iterator[Array]:
-        """Yield its matrices as the live model keeps them, from tensors as ``read`` gives them."""
+        """Yield its matrices in the live model's orientation; ``read`` returns a tensor by name."""
         experts: dict[int | None, dict[int, str]] = {}
         for name, place in self.places.items():
             experts.setdefault(place.expert, {})[place.part] = name
@@ -404,13 +398,13 @@ class Parameter:
                 yield np.concatenate([read(parts[part]) for part in sorted(parts)])
 
     def matrices(self, read: Callable[[str], Array] | None = None) -> Iterator[Array]:
-        """Yield its matrices, outputs by inputs, those of experts one by one."""
-        turned = self.module.transposed or self.module.kind == "embedding"
+        """Yield its matrices as outputs by inputs; each expert has its own."""
+        transposed = self.module.transposed or self.module.kind == "embedding"
         for W in self.maps(read or self.model.read):
-            yield W.T if turned else W
+            yield W.T if transposed else W
 
     def whole(self, read: Callable[[str], Array] | None = None) -> Array:
-        """Read all of it, as the live model keeps it."""
+        """Read the whole parameter, in the shape of the live model."""
         read = read or self.model.read
         if self.places[self.tensor].expert is not None:
             return np.stack([*self.maps(read)]).reshape(self.shape)
@@ -425,41 +419,42 @@ class Parameter:
         *,
         kernel: bool = False,
         embedding: bool = False,
-        turned: bool = False,
+        transposed: bool = False,
     ) -> Array:
-        """See a tensor as matrices of outputs by inputs, (d, k) or a stack: writing changes ``W``.
+        """View a tensor as matrices of outputs by inputs, (d, k) or a stack: writing changes ``W``.
 
-        ``shape`` is that of an update, of a convolution if it has a kernel. Embeddings are stored
-        as inputs by outputs. Whether other tensors are (GPT-2's Conv1D, the experts of gpt-oss)
-        follows from the module; of what no family describes, a config may say it (``turned``). It
-        may say so for all layers and mean some, so the shape decides if it can.
+        ``shape`` is the shape of an update, ``kernel`` says that the module is a convolution.
+        Embeddings are stored as inputs by outputs. The module tells whether other tensors are too
+        (GPT-2's Conv1D, the experts of gpt-oss). If no family describes the model, an adapter's
+        config may say so (``transposed``); as it says it for all layers even if it is true of
+        some, the shape decides where it can.
         """
         place = self.places[tensor]
         known = self.name in self.model.parameters
         stored = known and self.module.transposed
         if place.expert is not None:
-            turned = False
+            transposed = False
         elif kernel or len(shape) == 2 or shape[0] == 1:
-            turned = stored or (turned and self.model.described is None)
+            transposed = stored or (transposed and self.model.described is None)
         else:
-            turned = shape[-1] != shape[-2] or stored != place.transposed
+            transposed = shape[-1] != shape[-2] or stored != place.transposed
         W = W[:, None] if W.ndim == 1 else W
         swapped = shape if kernel else (*shape[:-2], shape[-1], shape[-2])
-        turned = embedding or (turned and W.shape == swapped)
-        if W.shape != (swapped if turned else shape) and W.shape != (1, *shape):
+        transposed = embedding or (transposed and W.shape == swapped)
+        if W.shape != (swapped if transposed else shape) and W.shape != (1, *shape):
             hint = "; it is stored transposed, which needs fan_in_fan_out" * (W.shape == swapped)
             raise FileError(
                 f"{self.model.path}: {tensor!r} of shape {W.shape} does not fit an update of shape "
                 f"{shape}{hint}"
             )
         maps = W.reshape(len(W), -1) if kernel else W.reshape(W.shape[-len(shape) :])
-        return maps.swapaxes(-1, -2) if turned else maps
+        return maps.swapaxes(-1, -2) if transposed else maps
 
 
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
-    """Choose among name changes (as is, one segment fewer or more) the one that matches most."""
+    """Choose how to change names (not, one segment fewer or one more) so that most are known."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 
@@ -483,11 +478,11 @@ def untied(config: Config) -> dict[str, Json]:
     Returns
     -------
     dict
-        The same with ``tie_word_embeddings`` false, in its ``text_config`` too.
+        A copy with ``tie_word_embeddings`` false, also in its ``text_config``.
 
     See Also
     --------
-    OpenModel : Which parameters share numbers.
+    OpenModel : Find the parameters that are tied.
 
     Examples
     --------
@@ -500,23 +495,23 @@ def untied(config: Config) -> dict[str, Json]:
 
 
 def resized(config: Config, tokens: int) -> dict[str, Json]:
-    """Change a config so that the model has a vocabulary of another size.
+    """Change the vocabulary size in a config.
 
     Parameters
     ----------
     config : mapping
         The fields of a ``config.json``.
     tokens : int
-        How many rows its embedding has.
+        The number of rows of the embedding.
 
     Returns
     -------
     dict
-        The same with this ``vocab_size``, in its ``text_config`` if it has one.
+        A copy with this ``vocab_size``, in its ``text_config`` if it has one.
 
     See Also
     --------
-    untied : Another change of a config.
+    untied : Change a config so that the head has its own weights.
 
     Examples
     --------
@@ -531,7 +526,7 @@ def resized(config: Config, tokens: int) -> dict[str, Json]:
 
 
 def open_model(path: StrPath) -> OpenModel:
-    """Open the model in a directory as `hub.open_directory` does; no tensor is read.
+    """Open a model on disk as `hub.open_directory` does, without reading a tensor.
 
     Parameters
     ----------
@@ -541,7 +536,7 @@ def open_model(path: StrPath) -> OpenModel:
     Returns
     -------
     OpenModel
-        Its names, dtypes and shapes, ``read`` for one tensor, and the parameters of the live model.
+        The model, with the names, dtypes and shapes of its tensors and the live parameters.
 
     Raises
     ------
@@ -556,17 +551,17 @@ def open_model(path: StrPath) -> OpenModel:
     """
     opened = hub.open_directory(path)
     model = OpenModel(opened.path, opened.config)
-    vars(model).update(vars(opened))  # the headers, which are read already
+    vars(model).update(vars(opened))  # includes the headers, which have been read
     return model
 
 
 def from_safetensors(source: str | Path) -> ModelSpec:
-    """Describe the modules of a safetensors file, an index or a directory, from headers only.
+    """Describe the modules of a safetensors file, an index or a directory from headers only.
 
-    A matrix called ``weight`` is a linear layer's, unless its name is that of an embedding; an
-    array of more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so
-    is a ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
-    transformers has language models of that type, names and kinds are as there.
+    A matrix called ``weight`` belongs to a linear layer, unless its name is that of an embedding.
+    An array of more axes belongs to a convolution, a vector to a norm. Anything else is a bare
+    parameter, and so is a ``weight`` whose bias does not fit it. If a ``config.json`` gives the
+    type of a language model in transformers, names and kinds are those of transformers.
 
     Parameters
     ----------
@@ -576,13 +571,13 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     Returns
     -------
     ModelSpec
-        Its field ``assumed`` says what was assumed.
+        The modules; its field ``assumed`` states the assumptions.
 
     Raises
     ------
     FileError
-        If there is no such model, `open_model` finds it damaged, or its modules cannot be told,
-        because transformers splits or joins tensors of it when it loads.
+        If the model does not exist or is damaged, or headers do not show its modules because
+        transformers splits or joins its tensors on loading.
 
     Examples
     --------
@@ -616,7 +611,7 @@ def from_headers(model: OpenModel) -> ModelSpec:
     few = few_bits(model)
     shapes = _shapes(model, known, few)
     fused = fused_names(family) or {}
-    modules = list(dict.fromkeys(judged(name, shapes, known, fused) for name in shapes))
+    modules = list(dict.fromkeys(module_from_shapes(name, shapes, known, fused) for name in shapes))
     head = _head(model, modules, known if listed is not None else None)
     modules = [
         module._replace(role="head") if module.name == head else module for module in modules
@@ -629,23 +624,23 @@ def from_headers(model: OpenModel) -> ModelSpec:
 def _shapes(
     model: OpenModel, known: Mapping[str, str], few: Mapping[str, tuple[tuple[int, ...], int]]
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of parameters, without buffers and the parts of quantised weights."""
+    """Return the shapes of parameters, except buffers and the scales of quantised weights."""
     parts = {part for own in model.quantised.values() for part in own} - few.keys()
     shapes = {}
     for name, parameter in model.parameters.items():
-        held = [tensor for tensor in parameter.places if tensor in few]
-        if held and len(parameter.places) > 1:
+        packed = [tensor for tensor in parameter.places if tensor in few]
+        if packed and len(parameter.places) > 1:
             raise FileError(
-                f"{model.path}: no header tells the shape of quantised experts, {held[0]!r};"
+                f"{model.path}: no header tells the shape of quantised experts, {packed[0]!r};"
                 f" {MEMORY}"
             )
         if parts.isdisjoint(parameter.places) and known.get(starred(name)) != "buffer":
-            shapes[name] = few[held[0]][0] if held else parameter.shape
+            shapes[name] = few[packed[0]][0] if packed else parameter.shape
     return shapes
 
 
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
-    """Name the head; a head that is the embedding, which no checkpoint holds, joins the modules."""
+    """Return the name of the head; a tied head, which no checkpoint stores, is added."""
     if known is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
         return heads[0] if len(heads) == 1 else ""
@@ -661,40 +656,40 @@ def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] 
 
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Find the weights that bitsandbytes quantised, with their shapes and bytes."""
+    """Return the shape and the number of bytes of each weight that bitsandbytes quantised."""
     return {name: hub.bitsandbytes_size(model, name) for name in model.quantised}
 
 
 def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:
-    """Add up the parameters and the bytes of all such weights."""
+    """Add up the parameters and the bytes of all quantised weights."""
     return sum(prod(shape) for shape, _ in few.values()), sum(size for _, size in few.values())
 
 
 @cache
 def kinds_by_type() -> dict[str, dict[str, str] | str]:
-    """Read, for each type of `docs._ext.causal`, where `guess` is wrong or why it is refused."""
+    """Read, by model type, the kinds where `guess` is wrong, or why headers do not suffice."""
     return read_json(Path(__file__).parent / "data" / "_kinds.json")
 
 
 def starred(name: str) -> str:
-    """Return what follows the last index in ``name``, which is the same in all layers."""
+    """Return the part of ``name`` after the last index, which is the same in all layers."""
     return re.split(r"(?:^|\.)\d+\.", name)[-1]
 
 
 def guess(name: str, shape: tuple[int, ...]) -> Kind:
-    """Guess the kind of a module with a ``weight`` of this shape.
+    """Guess the kind of a module from its name and the shape of its ``weight``.
 
     Parameters
     ----------
     name : str
-        Its path in the model.
+        The path of the module.
     shape : tuple of int
-        Of the weight.
+        The shape of the weight.
 
     Returns
     -------
     str
-        As in `ModuleSpec`.
+        A kind as in `ModuleSpec`.
 
     Examples
     --------
@@ -710,21 +705,21 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
     return "convolution" if len(shape) in (3, 4, 5) else "parameter"
 
 
-def judged(
+def module_from_shapes(
     name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]
 ) -> ModuleSpec:
-    """Describe the module of the parameter ``name`` if no family does.
+    """Describe the module of a parameter that no family describes.
 
     Parameters
     ----------
     name : str
-        In the live model.
+        The name in the live model.
     shapes : mapping of str to tuple of int
-        Of all parameters, by their names in the live model.
+        The shapes of all parameters, by their names in the live model.
     kinds : mapping of str to str
         An entry of `kinds_by_type`.
     fused : mapping of str to str
-        As `fused_names` gives it.
+        The names of fused experts, from `fused_names`.
     """
     owner, _, last = name.rpartition(".")
     if (kind := kinds.get(starred(name), "")) in _EXPERTS:
@@ -738,15 +733,15 @@ def judged(
         return ModuleSpec(name, "parameter", shapes[name])
     known = kinds.get(starred(owner), "")
     kind = known if known in get_args(Kind) else guess(owner, weight)
-    # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias reveals that
-    turned = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
-    weight = weight[::-1] if turned else weight
+    # GPT-2's Conv1D stores its weight as (d_in, d_out); the length of its bias reveals that
+    transposed = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
+    weight = weight[::-1] if transposed else weight
     fits = bias == weight[:1]
     if kind != known and bias is not None and not fits:
-        kind = "parameter"  # such as a norm of each head, or a transposed convolution
+        kind = "parameter"  # such as one norm for each head, or a transposed convolution
     if kind == "parameter" or (last == "bias" and not fits):
         return ModuleSpec(name, "parameter", shapes[name])
-    return ModuleSpec(owner, kind, weight, bias=fits, transposed=turned)  # type: ignore[arg-type]
+    return ModuleSpec(owner, kind, weight, bias=fits, transposed=transposed)  # type: ignore[arg-type]
 
 
 _EXPERTS = ("experts", "transposed experts")

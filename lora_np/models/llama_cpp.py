@@ -1,4 +1,4 @@
-"""llama.cpp's changes to a model in a GGUF file, made and undone: names, config, order of rows.
+"""Read a model from a GGUF file: undo llama.cpp's changes to names, config and order of rows.
 
 Sources: llama.cpp, ``conversion/*.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 """
@@ -33,9 +33,9 @@ __all__ = [
     "row_order",
 ]
 
-Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
-Made = dict[str, Any]  # those, as they are made here
-# by what the angles of each pair are divided: in all texts, or in short and in long ones
+Fields = Mapping[str, Any]  # the fields of a config, or the metadata of a file
+Made = dict[str, Any]  # fields that are built here
+# tensors with the divisor of each pair's angle: for all texts, or for short and for long ones
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NEEDED = (
     "hidden_size",
@@ -48,23 +48,23 @@ _NEEDED = (
 
 @dataclass(frozen=True, eq=False)
 class GGUFModel(OpenModel):
-    """A model in a GGUF file, with transformers' names and config.
+    """Give access to a model in a GGUF file under transformers' names and config.
 
     Parameters
     ----------
     path : Path
         The file.
     config : mapping
-        As in ``config.json``.
+        The fields that its ``config.json`` would have.
     title : str
-        For messages.
+        The name in messages.
     on_disk : bool
         Always true.
     file : GGUFFile
-        Its tensors by llama.cpp's names.
+        The file's tensors by llama.cpp's names.
     names : mapping of str to tuple of str
-        From the name of a parameter in transformers to the tensors in the file; several where
-        those are stacked along the outputs, as experts are.
+        From the name of a parameter in transformers to its tensors in the file. There are several
+        if transformers stacks them along the outputs, as it does for experts.
     """
 
     file: gguf.GGUFFile = field(kw_only=True)
@@ -72,17 +72,17 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The parameters, all in the one file."""
+        """The file of each parameter, which is the same for all."""
         return dict.fromkeys(self.names, self.path.name)
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
-        """No file that holds the parameters as they are read."""
+        """No safetensors file."""
         return {}
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The modules; quantised matrices are those not in 16 bits or more."""
+        """The modules; matrices in fewer than 16 bits count as quantised."""
         tensors = [self.file.info(name) for names in self.names.values() for name in names]
         few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
         if all(tensor.dtype in ("F16", "BF16") for tensor in few):
@@ -91,13 +91,13 @@ class GGUFModel(OpenModel):
         return replace(self.by_family, quantised=size)
 
     def info(self, name: str) -> TensorInfo:
-        """Return the shape of one parameter; numbers are float32."""
+        """Return the shape of one parameter, and its dtype when read, float32."""
         tensors = self.names[name]
         *stack, rows, columns = (1, 1, *(shape := self.file.tensors[tensors[0]].shape))
         return TensorInfo("float32", (*stack, rows * len(tensors), columns)[-len(shape) :])
 
     def read(self, name: str) -> Array:
-        """Read the numbers of one parameter, in float32, for the caller to change.
+        """Read one parameter as a new float32 array.
 
         Raises
         ------
@@ -107,18 +107,18 @@ class GGUFModel(OpenModel):
         return np.array(self.weight(name))
 
     def weight(self, name: str) -> Array | Quantised | None:
-        """Read one parameter by its name in transformers, as it is there.
+        """Read one parameter by its name in transformers, quantised if it is stored so.
 
         Parameters
         ----------
         name : str
-            Such as ``"model.layers.0.self_attn.q_proj.weight"``.
+            The name, such as ``"model.layers.0.self_attn.q_proj.weight"``.
 
         Returns
         -------
         ndarray, Quantised or None
-            float32 if the file stores that, and for all vectors and experts; other matrices in the
-            blocks of the file. None if no tensor has that name.
+            float32 for vectors, experts, and anything that the file stores in float32; for other
+            matrices, the blocks of the file. None if no tensor has that name.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class GGUFModel(OpenModel):
 
 
 def open_gguf(path: StrPath) -> GGUFModel:
-    """Open the model in a GGUF file; no weight is read yet.
+    """Open the model in a GGUF file without reading a weight.
 
     Parameters
     ----------
@@ -154,13 +154,13 @@ def open_gguf(path: StrPath) -> GGUFModel:
     Returns
     -------
     GGUFModel
-        With its config, its parameters and their numbers.
+        The model, with its config and its parameters.
 
     Raises
     ------
     FileError
-        If the file is damaged, llama.cpp's architecture is not one whose family is known here, or a
-        setting or a tensor is missing or not understood.
+        If the file is damaged, its architecture is not supported, or a setting or a tensor is
+        missing or invalid.
     OSError
         If the file cannot be read.
 
@@ -211,7 +211,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
 
 
 def check_complete(model: GGUFModel) -> None:
-    """Refuse a model that lacks the weight of a module; the message has llama.cpp's name too."""
+    """Raise an error if the weight of a module is missing; the message gives both its names."""
     for module in model.spec.modules:
         name = module.name if module.kind == "experts" else f"{module.name}.weight"
         if not module.tied and name not in model.names:
@@ -225,15 +225,15 @@ def gguf_families(names: Iterable[str] | None = None) -> list[str]:
 
 
 def family_in_gguf(architecture: object) -> str | None:
-    """Find the family that llama.cpp calls so, if its models are read."""
-    # only these are looked at: "gemma3" is gemma3_text, "qwen3moe" is qwen3_moe
+    """Find the family of a llama.cpp architecture; None if its models are not supported."""
+    # to read few data files: the names begin alike, as gemma3 and gemma3_text, qwen3moe, qwen3_moe
     near = (name for name in family_names() if name.replace("_", "").startswith(str(architecture)))
     tables = {name: family_of(name).tables for name in gguf_families(near)}
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)
 
 
 def config_in(metadata: Fields, family: str) -> Made:
-    """Read a config from the settings of a GGUF file, and what llama.cpp assumes of all of them."""
+    """Build a config from the settings of a GGUF file and the values that llama.cpp assumes."""
     architecture = family_of(family).tables["llama_cpp"][0]
     table = family_of(family).tables["gguf"]
     config: Made = {"model_type": family}
@@ -241,7 +241,7 @@ def config_in(metadata: Fields, family: str) -> Made:
     def setting(key: str, *, needed: bool = False) -> float | None:
         value = metadata.get(f"{architecture}.{key}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return value if needed else value or None  # 0 says that there is none
+            return value if needed else value or None  # 0 means that the feature is off
         if value is not None or needed:
             raise ValueError(f"{architecture}.{key} must be a number, got {value!r:.40}")
         return None
@@ -254,8 +254,8 @@ def config_in(metadata: Fields, family: str) -> Made:
     width = config.setdefault(
         "head_dim", config["hidden_size"] // max(1, config["num_attention_heads"])
     )
-    if (turned := setting("rope.dimension_count")) and turned != width:
-        config["partial_rotary_factor"] = turned / width
+    if (rotary := setting("rope.dimension_count")) and rotary != width:
+        config["partial_rotary_factor"] = rotary / width
     for ours, formula in table["assumed"].items():
         config[ours] = family_of(family).formulas.value(formula, config)
     for ours in ("bos_token_id", "eos_token_id"):
@@ -266,10 +266,10 @@ def config_in(metadata: Fields, family: str) -> Made:
 
 
 def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
-    """Read from a GGUF file how rotary positions are stretched."""
+    """Read the scaling of the rotary embedding from a GGUF file; None if there is none."""
     kind = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
     factors = [file.read(name).tolist() for name in _FACTORS if name in file.tensors]
-    if factors:  # one list for all texts, or one for short ones and one for long ones
+    if factors:  # one list for all texts, or two for short and for long texts
         parameters = {
             "rope_type": "longrope",
             "short_factor": factors[0],
@@ -287,25 +287,26 @@ def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
 
 
 def as_stored(config: Fields, name: str, W: Array) -> Array:
-    """Change a parameter to what llama.cpp's file has of it: the reverse of `GGUFModel.read`.
+    """Convert a parameter to llama.cpp's layout, the reverse of `GGUFModel.read`.
 
     Parameters
     ----------
     config : mapping
-        As in ``config.json``.
+        The fields of ``config.json``.
     name : str
-        As in transformers.
+        The parameter's name in transformers.
     W : ndarray
-        As there.
+        Its value in transformers.
 
     Returns
     -------
     ndarray
-        With its rows in llama.cpp's order; and ``1 + W`` of a norm that multiplies by that.
+        The value with its rows in llama.cpp's order, or ``1 + W`` for a norm that multiplies by
+        that.
 
     See Also
     --------
-    lora_np.models.Dialects : The names of the tensors in the file, of which there may be several.
+    lora_np.models.Dialects : Find the names of the tensors in the file.
 
     Examples
     --------
@@ -318,13 +319,13 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
 
 def from_one(config: Fields, name: str) -> bool:
-    """Tell whether the file stores ``1 + W`` of a norm that multiplies by ``1 + W``."""
+    """Tell whether a parameter is the ``W`` of a norm whose ``1 + W`` the file stores."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
 
 
 def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
-    """Compute where each row of a module is in llama.cpp's file; None if rows are not moved.
+    """Compute the row of llama.cpp's file for each row of a weight; None if the order is equal.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
     1)``.
@@ -332,21 +333,21 @@ def row_order(config: Fields, name: str, rows: int | None = None) -> Array | Non
     Parameters
     ----------
     config : mapping
-        As in ``config.json``.
+        The fields of ``config.json``.
     name : str
-        Of a module or a tensor, as in a checkpoint.
+        The name of a module or a tensor, as in a checkpoint.
     rows : int, optional
-        How many it has; by default as the config says.
+        The number of rows; by default it follows from the config.
 
     Returns
     -------
     ndarray of int or None
-        ``file[order]`` is in transformers' order.
+        An array ``order`` such that ``file[order]`` has transformers' order.
 
     Raises
     ------
     FileError
-        If the heads do not share the rows.
+        If the rows do not divide evenly among the heads.
 
     Examples
     --------

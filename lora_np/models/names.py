@@ -1,7 +1,7 @@
-"""What transformers and PEFT call modules of each type of model, and what they mean by it.
+"""Look up the names that transformers and PEFT give to the modules of each model type.
 
-``data/_names.json`` holds it; ``docs/_ext/names.py`` takes it from transformers 5,
-``conversion_mapping.py``.
+``docs/_ext/names.py`` extracts them from transformers 5, ``conversion_mapping.py``, and writes them
+to ``data/_names.json``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where in the live model a tensor of a checkpoint goes.
+    """Say where in the live model a tensor of a checkpoint goes.
 
     Parameters
     ----------
     parameter : str
-        The live parameter.
+        The name of the live parameter.
     expert : int or None
-        Which of its experts the tensor is; None for the whole of it.
+        The index of the expert that the tensor belongs to; None if the tensor is the whole
+        parameter.
     part : int
-        Which of the maps that are stacked along the outputs: gate is 0 and up is 1.
+        The index among the matrices stacked along the outputs: gate is 0 and up is 1.
     parts : int
-        How many those are.
+        The number of stacked matrices.
     transposed : bool
-        Whether the tensor has its last two axes exchanged.
+        Whether the tensor's last two axes are exchanged.
     """
 
     parameter: str
@@ -41,7 +42,7 @@ class Place(NamedTuple):
 
 
 def names_are_known(config: Config) -> bool:
-    """Tell whether `Dialects` knows those of a model: all but some with vision or audio.
+    """Tell whether `Dialects` can translate a model's names: not for some with vision or audio.
 
     Parameters
     ----------
@@ -51,12 +52,12 @@ def names_are_known(config: Config) -> bool:
     Returns
     -------
     bool
-        False if transformers renames the model's type in ways that are not in the file, or if a
-        vision or audio part has a type that is not in it.
+        False if transformers renames tensors of this model type in ways that the data file does
+        not list, or if the model has a vision or audio part and its type is not listed.
 
     See Also
     --------
-    fused_names : The same question of experts.
+    fused_names : Return PEFT's names of fused experts.
 
     Examples
     --------
@@ -73,22 +74,22 @@ def names_are_known(config: Config) -> bool:
 
 @cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """Return the names of separate experts that PEFT accepts for fused ones, and their meaning.
+    """Map the names of separate experts that PEFT still accepts to the parameters that fuse them.
 
     Parameters
     ----------
     model_type : str
-        As in a config.
+        The model type, as in a config.
 
     Returns
     -------
     mapping of str to str, or None
-        From a name to a parameter; empty where PEFT translates none; None for a type that is not
-        known here.
+        From the name of a linear layer to the fused parameter. Empty if PEFT translates no name;
+        None for an unknown model type.
 
     See Also
     --------
-    names_are_known : The same question of what transformers renames.
+    names_are_known : Tell whether a model's names can be translated.
 
     Examples
     --------
@@ -103,21 +104,21 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
 
 @cache
 def default_targets(model_type: str) -> tuple[str, ...] | str:
-    """Return what PEFT adapts by default in a model of this type; empty if it has no default.
+    """Return PEFT's default targets for a model type; empty if there are none.
 
     Parameters
     ----------
     model_type : str
-        As in a config.
+        The model type, as in a config.
 
     Returns
     -------
     tuple of str, or str
-        Ends of names, or an expression for whole ones.
+        Ends of names, or a regular expression for whole names.
 
     See Also
     --------
-    fused_names : What some of them mean.
+    fused_names : Return the meaning of names of experts.
 
     Examples
     --------
@@ -130,8 +131,8 @@ def default_targets(model_type: str) -> tuple[str, ...] | str:
 
 @cache
 def names_table() -> dict[str, Any]:
-    """Read the rules of transformers and PEFT, by model type."""
-    from lora_np.files import read_json  # late: who injects reads no file
+    """Read the naming rules of transformers and PEFT, by model type."""
+    from lora_np.files import read_json  # imported late: `inject` reads no file
 
     data = read_json(Path(__file__).parent / "data" / "_names.json")
     for key, what in (("rules", "rules"), ("fused", "names")):
@@ -140,9 +141,10 @@ def names_table() -> dict[str, Any]:
 
 
 def kinds_and_layers(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Find the name that a module shares with those in other layers, and its layer's number.
+    """Split each path into its layer's number and the name that all layers share.
 
-    The name is the last one in its path, or all of them if modules of another kind end in it too.
+    The shared name is the last part of the path, or the whole path without numbers if modules with
+    other paths have the same last part.
 
     Parameters
     ----------
@@ -152,7 +154,7 @@ def kinds_and_layers(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     Returns
     -------
     dict of str to (str, str)
-        For each path its kind and its layer, which is ``"none"`` outside of layers.
+        From each path to its shared name and its layer; the layer is ``"none"`` outside of layers.
 
     Examples
     --------

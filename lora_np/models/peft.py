@@ -1,6 +1,4 @@
-"""PEFT's ``adapter_config.json``: its settings for each module, and the settings that are
-refused.
-"""
+"""Read and write PEFT's ``adapter_config.json``, and reject the settings that are unsupported."""
 
 from __future__ import annotations
 
@@ -29,11 +27,11 @@ from lora_np.models.spec import ModelSpec
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
     "ConfigSource", "check_values", "checked_alpha", "compose", "fields_of", "heads_of", "on_model",
-    "parse", "start", "unknown",
+    "parse", "read", "start", "unknown",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
-# The first settings of every adapter made here.
+# The first settings in every config that is written.
 FRESH = {
     "peft_type": "LORA",
     "task_type": None,
@@ -41,15 +39,15 @@ FRESH = {
     "inference_mode": True,
 }
 
-# For a task, how transformers' class for it ends, and what PEFT trains in full where it is there.
+# For each task: the end of transformers' class name, and the heads that PEFT then trains in full.
 HEADS = {
     "SEQ_CLS": ("ForSequenceClassification", ("classifier", "score")),
     "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
     "QUESTION_ANS": ("ForQuestionAnswering", ("qa_outputs",)),
 }
-# What PEFT takes for embeddings that may be tied, by their last names.
+# Last names of the modules that PEFT regards as embeddings that may be tied.
 EMBEDDINGS = ("embed_tokens", "lm_head")
-# What else has a row for each token in models of transformers, by its last name.
+# Last names of all modules in transformers that have one row for each token.
 VOCABULARY = (*EMBEDDINGS, "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 
 _MAX_ALPHA = 2**63
@@ -58,7 +56,7 @@ _FILTERS = {
     "layers_pattern": "layers_pattern",
     "saved": "modules_to_save",
 }
-_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # of modules, and the usual value
+_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # and the settings they override
 
 
 def _are_names(value: Any) -> bool:
@@ -80,7 +78,7 @@ def _are_tokens(value: Any) -> bool:
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
 _SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying")
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
-# In words, the types allowed, and further conditions.
+# For each setting: a description of its values, the types allowed, and a further condition.
 SETTINGS: Mapping[str, _Wanted | None] = {
     "r": ("a whole number from 1 on", int, lambda x: type(x) is int and 1 <= x < 2**31),
     "lora_alpha": ("a finite number", (int, float),
@@ -98,7 +96,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
         "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
     ),
     **dict.fromkeys(_SWITCHES, ("true or false", bool, None)),
-    # settings that do not change what the saved numbers compute
+    # settings that do not change the output of a saved adapter
     **dict.fromkeys((
         "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
         "init_lora_weights", "loftq_config", "lora_ga_config", "megatron_core", "peft_type",
@@ -107,7 +105,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     )),
 }  # fmt: skip
 
-# Why some settings cannot be ignored if they are set.
+# Settings that change the output in ways that are not supported, and the reasons.
 _REFUSED = {
     "arrow_config": "Arrow mixes several adapters anew for each token",
     "kasa_config": (
@@ -120,13 +118,13 @@ _REFUSED = {
     "use_bdlora": "BD-LoRA stores factors as blocks, one below the other",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
-# The others take what A and B start with out of the base weight, so the saved factors belong to
-# another base.
+# Other initialisations subtract the initial B A from the base weight, so the saved factors fit only
+# that changed base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
 
 class HasFields(Protocol):
-    """A config such as PEFT's, that turns into a dictionary."""
+    """A config object such as PEFT's, which can be converted to a dictionary."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -136,16 +134,16 @@ ConfigSource: TypeAlias = str | Path | Mapping[str, Any] | HasFields
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The checked settings of one adapter, and those for each module; made by `parse`.
+    """Store the settings of one adapter, which `parse` has validated.
 
     Parameters
     ----------
     raw : mapping of str to object
-        As in the file.
+        The settings as in the file.
     ranks, alphas : Patterns
-        Those of single modules.
+        The ranks and alphas of modules that differ from the default.
     targets : callable
-        The modules that PEFT would adapt.
+        A function of a path that tells whether PEFT adapts the module there.
     """
 
     raw: Mapping[str, Any]
@@ -163,7 +161,7 @@ class AdapterConfig:
         return int(r), float(alpha)
 
     def saves(self, module: str) -> bool:
-        """Tell whether ``modules_to_save`` names the module, or one that it belongs to."""
+        """Tell whether ``modules_to_save`` names the module or one that contains it."""
         names = tuple(self.raw.get("modules_to_save") or ())
         return any(holder.endswith(names) for holder in holders(module))
 
@@ -174,7 +172,7 @@ class AdapterConfig:
         return sorted(name for name in names if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
-        """Return the rows of an embedding that are trained, by the end of its path."""
+        """Return the trained rows of an embedding, or None if single rows are not trained."""
         tokens = self.raw.get("trainable_token_indices")
         if isinstance(tokens, dict):
             tokens = next((ids for name, ids in tokens.items() if module.endswith(name)), None)
@@ -182,7 +180,7 @@ class AdapterConfig:
 
 
 def start(raw: Mapping[str, Json]) -> str | None:
-    """Name the initialisation if it took A and B out of the base weights; None otherwise.
+    """Return the initialisation if it subtracted the first B A from the base; None otherwise.
 
     Parameters
     ----------
@@ -192,7 +190,7 @@ def start(raw: Mapping[str, Json]) -> str | None:
     Returns
     -------
     str or None
-        In lower case.
+        The name of the initialisation in lower case.
 
     Examples
     --------
@@ -204,19 +202,19 @@ def start(raw: Mapping[str, Json]) -> str | None:
 
 
 def check_values(raw: Mapping[str, Any], at: str = "") -> None:
-    """Refuse values that PEFT's settings cannot have.
+    """Check that the values of PEFT's settings have the right types and ranges.
 
     Parameters
     ----------
     raw : mapping of str to object
         Settings by their names in PEFT.
     at : str
-        What messages begin with.
+        The beginning of messages.
 
     Raises
     ------
     FileError
-        If a value is of another kind, or out of range.
+        If a value has the wrong type or is out of range.
 
     Examples
     --------
@@ -225,7 +223,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
     lora_np.files.FileError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
     """
     entries: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
-    for name, rule, value in entries:  # what they say of single modules comes after them
+    for name, rule, value in entries:  # grows by the values for single modules
         wanted, kind, fits = SETTINGS.get(rule) or ("", object, None)
         if value is None and rule not in ("r", "lora_alpha"):
             continue
@@ -238,17 +236,17 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
 
 
 def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is set and is no setting of `SETTINGS`.
+    """Return the entries that are set but are not among `SETTINGS`.
 
     Parameters
     ----------
     raw : mapping of str to object
-        As in the file.
+        The settings as in the file.
 
     Returns
     -------
     dict of str to object
-        PEFT ignores it, unless it is of a newer version.
+        The entries that PEFT ignores, unless a newer version knows them.
 
     Examples
     --------
@@ -259,23 +257,50 @@ def unknown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: x for key, x in raw.items() if key not in SETTINGS and x not in unset}
 
 
-def fields_of(config: ConfigSource) -> dict[str, Any]:
-    """Read what is set in an ``adapter_config.json``, its directory, its fields or the object.
+def read(folder: Path) -> dict[str, Any]:
+    """Read the settings in the ``adapter_config.json`` of a directory, for `parse`.
 
     Parameters
     ----------
-    config : path, mapping or LoraConfig
-        Sets, tuples and enumeration members become what a file would hold.
+    folder : Path
+        The directory of an adapter.
 
     Returns
     -------
     dict of str to object
-        With a ``peft_type``.
+        The fields of the file, without checking their values.
+
+    Raises
+    ------
+    FileError
+        If there is no such file, or it is not a JSON object.
+
+    Examples
+    --------
+    >>> from lora_np.hub import shipped_paths
+    >>> read(shipped_paths("adapters")["king-james"])["peft_type"]
+    'LORA'
+    """
+    return dict(read_json(inside(folder, NAME)))
+
+
+def fields_of(config: ConfigSource) -> dict[str, Any]:
+    """Read the settings of a LoRA from a file, its directory, a mapping or PEFT's object.
+
+    Parameters
+    ----------
+    config : path, mapping or LoraConfig
+        The source. Sets, tuples and enumeration members are converted as in a JSON file.
+
+    Returns
+    -------
+    dict of str to object
+        The settings that are not empty, and ``peft_type``.
 
     Raises
     ------
     TypeError
-        If it is none of these.
+        If the source has another type.
 
     Examples
     --------
@@ -284,7 +309,7 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     """
     if isinstance(config, (str, Path)):
         path = Path(config)
-        config = read_json(inside(path, NAME) if path.is_dir() else path)
+        config = read(path) if path.is_dir() else read_json(path)
     elif not isinstance(config, Mapping):
         if not hasattr(config, "to_dict"):
             what = f"an {NAME}, its fields or a LoraConfig"
@@ -297,31 +322,33 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     return {"peft_type": "LORA", **fields}
 
 
-def _in_json(value: Any) -> Any:
+def _in_json(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the modules of a model that PEFT trains without being told: heads and tied weights.
+    """Add the modules that PEFT trains in a model although no setting names them.
+
+    These are the heads of classifiers, and weights that are tied.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     fields : mapping of str to object
-        Of a LoRA, as `fields_of` reads them.
+        The settings of a LoRA, from `fields_of`.
 
     Returns
     -------
     dict of str to object
-        The same fields, without those that are false.
+        The settings with these modules, without those that are false.
 
     Raises
     ------
     ValueError
-        If a setting is not known, so that it may train something else, or has a wrong value.
+        If a setting is unknown, so that it may train more parameters, or has a wrong value.
 
     Examples
     --------
@@ -344,7 +371,7 @@ def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Select the names that are heads of a model.
+    """Select the heads that a model has.
 
     Parameters
     ----------
@@ -356,7 +383,7 @@ def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
     Returns
     -------
     list of str
-        Those that end a part of a module's path.
+        The names with which a part of a module's path ends.
 
     Examples
     --------
@@ -369,9 +396,9 @@ def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add every module that shares an embedding, as PEFT's ``ensure_weight_tying`` does.
+    """Add every module tied to a selected embedding, as PEFT's ``ensure_weight_tying`` does.
 
-    It does so if one of them is named by a name that ends as `EMBEDDINGS` do.
+    PEFT adds them only if the last part of a name is among `EMBEDDINGS`.
     """
     tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
     tied = [module.name for module in spec.modules if module.tied]
@@ -394,25 +421,25 @@ def _names_one(ends: Iterable[str]) -> bool:
 
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
-    """Check every setting that PEFT knows; `unknown` ones are ignored, as by PEFT.
+    """Validate the settings of an adapter; like PEFT, ignore `unknown` ones.
 
     Parameters
     ----------
     path : Path
-        For messages.
+        The file, for messages.
     raw : mapping of str to object
-        As in the file.
+        The settings as in the file.
 
     Returns
     -------
     AdapterConfig
-        With ``rank_and_alpha(module)`` and ``targets(module)``.
+        The settings, with ``rank_and_alpha(module)`` and ``targets(module)``.
 
     Raises
     ------
     FileError
-        If a setting has a value that PEFT does not take, or one that cannot be ignored is not
-        supported, as one of a newer PEFT.
+        If PEFT would reject a value, or a setting changes the output and is not supported, as an
+        unknown one of a newer PEFT may.
 
     Examples
     --------
@@ -423,7 +450,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """
     if raw.get("peft_type") != "LORA":
         raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
-    # than the version whose settings are known
+    # newer than PEFT 0.21, whose settings are known
     newer = [*map(int, re.findall(r"\d+", str(raw.get("peft_version")))[:2])] > [0, 21]
     for key, content in unknown(raw).items():
         if key in _REFUSED or newer:
@@ -433,14 +460,14 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
-        targets = "(?!)"  # no module at all
+        targets = "(?!)"  # matches no module
     filters: dict[str, Any] = {"layers": () if layers is None else layers, "what": "target_modules"}
     for ours, theirs in _FILTERS.items():
         filters[ours] = raw.get(theirs) or ()
     try:
         ranks, alphas = (Patterns(raw.get(name) or {}, name) for name in _PATTERNS)
         wanted = matcher(ALL_LINEAR if targets is None else targets, **filters)
-    except ValueError as error:  # an expression
+    except ValueError as error:  # an invalid expression
         raise FileError(f"{path}: {error}") from None
     return AdapterConfig(dict(raw), ranks, alphas, wanted)
 
@@ -448,25 +475,25 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
     """Set r, lora_alpha and their patterns so that every module has its rank and alpha.
 
-    What ``raw`` already says is kept if it is right for every module. Otherwise the largest rank
-    and its most common alpha become the default, and each exception is listed by its full path.
+    Settings in ``raw`` are kept if they are right for every module. Otherwise the largest rank and
+    its most common alpha become the default, and each exception is listed by its full path.
 
     Parameters
     ----------
     raw : mapping of str to object
-        Other settings.
+        Other settings, and possibly old ranks and alphas.
     modules : mapping of str to (int, float)
         The rank and the alpha of each module.
 
     Returns
     -------
     AdapterConfig
-        Whose ``raw`` is what a file is to hold.
+        The new settings; write its ``raw`` to a file.
 
     Raises
     ------
     FileError
-        As `parse` does.
+        If a setting is invalid, as in `parse`.
 
     Examples
     --------
@@ -480,9 +507,9 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
         given and {name: config.rank_and_alpha(name) for name in modules} == modules
     ):
         return config
-    r = max(rank for rank, _ in modules.values())  # which those who limit it look at
+    r = max(rank for rank, _ in modules.values())  # servers compare r with their largest rank
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
-    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of several
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # if several are as common, the smallest
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {
         f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha
@@ -492,24 +519,24 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
 
 def checked_alpha(alpha: object) -> float:
-    """Check that a file may hold ``alpha``: a number of either sign, below 2**63.
+    """Check that ``alpha`` can be written to a file: a number of either sign, below 2**63.
 
     Parameters
     ----------
     alpha : float
-        Of an adapter's scale.
+        The alpha of an adapter.
 
     Returns
     -------
     float
-        The same.
+        The same number.
 
     Raises
     ------
     TypeError
-        If it is not a number.
+        If ``alpha`` is not a number.
     ValueError
-        If it is not finite, or too large.
+        If ``alpha`` is not finite, or too large.
 
     Examples
     --------

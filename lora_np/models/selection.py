@@ -1,5 +1,6 @@
-"""Which modules of a model a LoRA adapts: one selection for configs, checkpoints and models in
-memory.
+"""Select the modules of a model that a LoRA adapts, by PEFT's rules.
+
+The same selection serves configs, checkpoints and models in memory.
 
 Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py``
 (``_set_trainable``) and, for fused experts, ``utils/transformers_weight_conversion.py``
@@ -22,33 +23,33 @@ T = TypeVar("T")
 Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
-_MAX_PATTERNS = 1_000  # expressions, which are tried one after the other
-_PLAIN_PATTERNS = 200  # plain names that are read as expressions too; any number are read as names
+_MAX_PATTERNS = 1_000  # the most expressions, because they are tried one after the other
+_PLAIN_PATTERNS = 200  # beyond this number, plain names are looked up instead of matched
 _MAX_DIGITS = 18  # in the number of a layer
 
-_EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `adapters` writes it
+_EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `peft.compose` writes it
 _PLAIN = re.compile(r"[\w.-]+")
 ADAPTABLE = ("linear", "embedding", "convolution")
-# PEFT refuses modules that these models use without calling them
-# (``_check_lora_target_modules_mamba``)
+# PEFT rejects these modules of these models, because the models use their weights without calling
+# them (``_check_lora_target_modules_mamba``).
 _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 _UNCALLED = ("out_proj", "conv1d")
 
 
 class Selected(NamedTuple):
-    """Modules that are adapted: all of a group, or those of it that are named.
+    """Store the modules of a group that are adapted.
 
     Parameters
     ----------
     module : ModuleSpec
         The group.
     names : tuple of str, optional
-        Those that are adapted; all by default.
+        The names of the adapted modules; by default all of the group.
     times : int
-        Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
+        A factor on the rank: PEFT gives fused matrices the sum of their separate ranks.
     parameter : str
-        If a parameter is adapted instead of the module: its name in the module, or empty for a bare
-        one.
+        The name of the adapted parameter in the module, if a parameter is adapted instead of the
+        module; empty for a bare parameter.
 
     Examples
     --------
@@ -64,7 +65,7 @@ class Selected(NamedTuple):
     parameter: str | None = None
 
     def path(self, name: str) -> str:
-        """The text that patterns are matched against for the module ``name``."""
+        """Return the path that patterns are compared with for the module ``name``."""
         return f"{name}.{self.parameter}" if self.parameter else name
 
 
@@ -75,14 +76,14 @@ def select(
     target_parameters: Collection[str] = (),
     **filters: Any,
 ) -> list[Selected]:
-    """Select the modules that ``targets`` mean, less those that ``saved`` trains in full.
+    """Select the modules that match ``targets``, except those that ``saved`` trains in full.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     targets : str, iterable of str, callable or None
-        As PEFT reads them; None takes the family's default. A function is called with (name,
+        Targets as in PEFT; None takes the family's default. A function is called with (name,
         ModuleSpec).
     target_parameters : collection of str
         Ends of the names of parameters to adapt directly. With them ``targets`` may be empty.
@@ -92,12 +93,12 @@ def select(
     Returns
     -------
     list of Selected
-        In the order of the model.
+        The groups that have adapted modules, in the order of the model.
 
     Raises
     ------
     ValueError
-        If a target matches no module, or what LoRA cannot adapt, or nothing is left.
+        If a target matches no module or one that LoRA cannot adapt, or nothing is left.
 
     Examples
     --------
@@ -132,19 +133,19 @@ def select(
 
 
 def check_patterns(spec: ModelSpec, patterns: Patterns[T]) -> None:
-    """Refuse a pattern for names that no module has.
+    """Check that every pattern matches a module.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     patterns : Patterns
-        Values by expressions.
+        Values by regular expressions.
 
     Raises
     ------
     ValueError
-        If an expression matches no module.
+        If a pattern matches no module.
 
     Examples
     --------
@@ -164,19 +165,19 @@ def check_patterns(spec: ModelSpec, patterns: Patterns[T]) -> None:
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
-    """List the modules that ``saved`` trains in full, by the ends of their or their parents' names.
+    """Find the modules that are trained in full, as PEFT's ``modules_to_save`` selects them.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     saved : collection of str
-        Ends of names.
+        Ends of the names of modules, or of modules that contain them.
 
     Returns
     -------
     dict of str to ModuleSpec
-        By name.
+        From names to modules.
 
     Raises
     ------
@@ -204,7 +205,7 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
 
 
 def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Selected]:
-    """Select modules by ``targets``; LoRA must be able to adapt all that match."""
+    """Select the modules that match ``targets``; raise an error if LoRA cannot adapt one."""
     wanted = matcher(targets, **filters)
     listed = targets if isinstance(targets, list) else []
     groups = _told_apart(spec.groups, targets, filters)
@@ -217,7 +218,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
         match = matcher(targets)
         every = chosen or any(match(path, module) for path, module in paths.items())
         missing = [] if every else [targets]
-    for target in missing:  # perhaps by its name in checkpoints
+    for target in missing:  # it may be the name of a module in checkpoints
         is_named = matcher([target] if listed else target, **filters)
         stored = replace(spec, groups=groups).modules
         aliased = {
@@ -247,9 +248,9 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
 def _told_apart(
     groups: tuple[ModuleSpec, ...], targets: Targets, filters: Mapping[str, object]
 ) -> tuple[ModuleSpec, ...]:
-    """Let the first layer stand for all, unless ``targets`` or filters may tell layers apart.
+    """Reduce each group to its first layer, unless ``targets`` or filters can distinguish layers.
 
-    Layers differ in an index, which only patterns with an index see.
+    The paths of layers differ only in an index, so targets without an index match all or none.
     """
     listed = targets if isinstance(targets, list) else []
     if not (listed or is_all_linear(targets)) or filters.get("layers", ()) != ():
@@ -262,7 +263,7 @@ def _told_apart(
 
 
 def _candidates(groups: Sequence[ModuleSpec], targets: Targets) -> dict[str, ModuleSpec | None]:
-    """Return the paths that ``targets`` may mean, and their modules."""
+    """Return the paths that ``targets`` can select, and their modules."""
     paths, all_linear = _paths(groups), is_all_linear(targets)
     if not all_linear and not callable(targets):
         return paths
@@ -274,7 +275,7 @@ def _candidates(groups: Sequence[ModuleSpec], targets: Targets) -> dict[str, Mod
 def _check_adaptable(
     spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targets
 ) -> None:
-    """Refuse a target that means a container, or a kind of module that LoRA cannot adapt."""
+    """Raise an error if a target matches a container or a module that LoRA cannot adapt."""
     if module is not None and module.kind in ADAPTABLE:
         return
     listed = targets if isinstance(targets, list) else []
@@ -293,12 +294,12 @@ def _check_adaptable(
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """Split ``targets`` into those of modules and those of fused experts, with factors of the rank.
+    """Split ``targets`` into names of modules and of fused experts, with factors on the rank.
 
-    As PEFT does if transformers fuses experts: it looks for parameters under the names that were
-    fused. A string is first turned into last names, so a pattern cannot tell layers apart. The
-    fused names (``down_proj``) then mean experts only, even where dense layers have maps of the
-    same name.
+    If transformers fuses the experts of a family, PEFT adapts the fused parameters instead. It
+    first converts a pattern to the last names of modules, so a pattern cannot distinguish layers.
+    The names that were fused, such as ``down_proj``, then refer to experts only, even if dense
+    layers have modules of the same name.
     """
     fused = spec.fused
     if not fused or callable(targets):
@@ -321,7 +322,7 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
 
 
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
-    """Find the last names of the modules that a string means."""
+    """Return the last names of the modules that a pattern matches."""
     if is_all_linear(text):
         linear = [
             module for module in spec.groups if module.kind == "linear" and module.role != "head"
@@ -341,7 +342,7 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
 
 
 def _parameter(module: ModuleSpec) -> Selected:
-    """The module's weight alone; a bare parameter has no name in a module."""
+    """Select a module's weight as a parameter; a bare parameter is its own weight."""
     return Selected(module, parameter="" if module.kind in ("parameter", "experts") else "weight")
 
 
@@ -386,7 +387,7 @@ def _parameters(
 
 
 def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
-    """Every module by its path, and every container's path."""
+    """Map the paths of modules to the modules, and the paths of containers to None."""
     paths: dict[str, ModuleSpec | None] = {}
     for module in groups:
         for name in module.names():
@@ -399,19 +400,19 @@ def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
 
 
 def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], list[str]]:
-    """Split what a selection matches into modules that LoRA can adapt, and all others.
+    """Split the paths that a selection matches into modules that LoRA can adapt, and others.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     wanted : callable
-        A function of (path, module), as `matcher` makes it.
+        A function of (path, module), from `matcher`.
 
     Returns
     -------
     able, unable : list of str
-        Paths; of those that are unable, PEFT refuses the first.
+        Paths of modules that LoRA can adapt, and of those that PEFT would reject.
 
     Examples
     --------
@@ -427,7 +428,7 @@ def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], l
 
 
 def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
-    """Explain why a name in a list, a pattern or a function selects nothing."""
+    """Return an error that explains why a name, a pattern or a function selects nothing."""
     leaves = _leaf_names(spec)
     if not isinstance(target, str):
         return ValueError(f"targets: the function selected no module of {spec.name}")
@@ -450,31 +451,31 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
 
 
 def _leaf_names(spec: ModelSpec) -> list[str]:
-    """The last names of the modules that can be adapted, each once, in the model's order."""
+    """List the last names of the modules that LoRA can adapt, each once, in the model's order."""
     names = [module.name.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE]
     return list(dict.fromkeys(name for name in names if name != "{}"))
 
 
 def _homes(module: ModuleSpec) -> list[str]:
-    """The module's own path and those of all its parents; a bare parameter is not a module."""
+    """List the paths of a module and of all its parents; a bare parameter is not a module."""
     return list(holders(module.name))[module.kind in ("parameter", "experts") :]
 
 
-# PEFT's rules for names: for everything that has names
+# PEFT's rules for names, which apply to any tree of modules
 
 
 def is_all_linear(targets: Targets) -> bool:
-    """Tell whether ``targets`` are "all-linear", in any case.
+    """Tell whether ``targets`` is the word "all-linear", in upper or lower case.
 
     Parameters
     ----------
     targets : str, iterable of str, or callable
-        As `matcher` takes them.
+        Targets as in `matcher`.
 
     Returns
     -------
     bool
-        False for a list.
+        Whether it is this word; False for a list that holds it.
 
     Examples
     --------
@@ -493,7 +494,7 @@ def matcher(
     saved: Collection[str] = (),
     what: str = "targets",
 ) -> Callable[..., bool]:
-    """Which modules ``targets`` mean, as PEFT reads them.
+    """Return a function that tells whether ``targets`` select a module, as in PEFT.
 
     Parameters
     ----------
@@ -502,16 +503,17 @@ def matcher(
         regular expression for whole paths, or ``"all-linear"``. A function of (path, layer) returns
         whether to select it.
     exclude : str or sequence of str
-        What to leave out, in the same form: PEFT's ``exclude_modules``.
+        The modules to leave out, in the same form: PEFT's ``exclude_modules``.
     layers : int or sequence of int
-        Only layers of these numbers, of modules that a list names: PEFT's ``layers_to_transform``.
+        The numbers of the layers to select from, if ``targets`` is a list: PEFT's
+        ``layers_to_transform``.
     layers_pattern : str or sequence of str
-        The names of the lists of layers that ``layers`` counts; by default any.
+        The names of the lists of layers that ``layers`` numbers; by default any list.
     saved : collection of str
-        Modules trained in full, with everything in them, and never adapted: PEFT's
+        Modules that are trained in full with all their parts, and never adapted: PEFT's
         ``modules_to_save``.
     what : str
-        What messages call the targets.
+        The name of the targets in messages.
 
     Returns
     -------
@@ -521,13 +523,13 @@ def matcher(
     Raises
     ------
     ValueError
-        If a list is empty, or an expression cannot be read.
+        If a list is empty, or an expression is invalid.
     TypeError
-        If ``targets`` are of another kind.
+        If ``targets`` has another type.
 
     See Also
     --------
-    Patterns : Values for some modules by expressions for their names.
+    Patterns : Look up values by regular expressions for paths.
 
     Examples
     --------
@@ -556,7 +558,7 @@ def matcher(
     number_of = _numbering(layers_pattern)
 
     def selects(path: str, layer: Any = None) -> bool:
-        # a module that is named by its whole path is wanted for any layer number, as in PEFT
+        # as in PEFT, a module named by its whole path is selected whatever its layer
         named = path in names or (wanted(path, layer) and number_of(path) in numbers)
         return named and not any(drops(path) for drops in excluded)
 
@@ -564,28 +566,28 @@ def matcher(
 
 
 def checked_names(targets: Iterable[str]) -> list[str]:
-    """Check a list of ends of names.
+    """Check that targets are a list of names.
 
     Parameters
     ----------
     targets : iterable of str
-        As `matcher` takes them.
+        Ends of paths, as in `matcher`.
 
     Returns
     -------
     list of str
-        The same.
+        The names.
 
     Raises
     ------
     ValueError
-        If there are none.
+        If the list is empty.
     TypeError
-        If they are no names.
+        If ``targets`` is no list, or an entry is no name.
 
     See Also
     --------
-    matcher : Which modules they mean.
+    matcher : Select the modules that the names match.
     """
     if not isinstance(targets, Iterable):
         raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}")
@@ -604,14 +606,14 @@ def ends_with(path: str, target: str) -> bool:
     Parameters
     ----------
     path : str
-        Of a module or a parameter.
+        The path of a module or a parameter.
     target : str
-        The name to look for.
+        The end to look for.
 
     Returns
     -------
     bool
-        True if it is found there.
+        Whether the path is the target, or ends with a dot and the target.
 
     Examples
     --------
@@ -622,17 +624,17 @@ def ends_with(path: str, target: str) -> bool:
 
 
 def ends(path: str) -> Iterator[str]:
-    """Yield ``path`` and every end of it from a dot on.
+    """Yield ``path``, then the part after its first dot, after its second dot, and so on.
 
     Parameters
     ----------
     path : str
-        Of a module or a parameter.
+        The path of a module or a parameter.
 
     Yields
     ------
     str
-        The whole first.
+        The ends of the path, from the longest to the shortest.
 
     Examples
     --------
@@ -645,17 +647,17 @@ def ends(path: str) -> Iterator[str]:
 
 
 def holders(path: str) -> Iterator[str]:
-    """Yield ``path`` and the paths of all modules that it is part of.
+    """Yield ``path`` and the paths of all modules that contain it.
 
     Parameters
     ----------
     path : str
-        Of a module or parameter.
+        The path of a module or a parameter.
 
     Yields
     ------
     str
-        From the longest to the shortest.
+        The paths, from the longest to the shortest.
 
     Examples
     --------
@@ -668,22 +670,23 @@ def holders(path: str) -> Iterator[str]:
 
 
 class Patterns(Generic[T]):
-    r"""Values by expressions for the ends of module paths; the first that matches counts.
+    r"""Look up values by regular expressions for the ends of paths; the first match counts.
 
-    PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches where ``(.*\.)?(key)$`` does.
+    These are PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches if ``(.*\.)?(key)$``
+    does.
 
     Parameters
     ----------
     values : mapping of str to object
-        By the expressions.
+        From regular expressions to values.
     what : str
-        What messages call it.
+        The name of the mapping in messages.
 
     Raises
     ------
     ValueError
         If a key is not an expression that can be matched in bounded time, or there are more than
-        1,000 that leave a choice.
+        1,000 keys that are not plain names.
 
     Examples
     --------
@@ -694,11 +697,11 @@ class Patterns(Generic[T]):
 
     def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
-        self._places: dict[str, int] = {}  # of plain ends, and of ^whole paths
+        self._places: dict[str, int] = {}  # indices of keys: plain ends, and ^ before whole paths
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            # so many plain names must be those of modules: a dot is a dot
+            # so many plain names can only be paths, in which a dot is a dot
             if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
                 self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:
@@ -722,12 +725,12 @@ class Patterns(Generic[T]):
         return self._keys[place] if place < none else None
 
     def get(self, path: str, default: T) -> T:
-        """Look up the value of the first key that matches ``path``."""
+        """Return the value of the first key that matches ``path``, or the default."""
         key = self.key(path) if self._keys else None
         return default if key is None else self.values[key]
 
     def unused(self, paths: Iterable[str]) -> list[str]:
-        """List the keys that match none of ``paths``, even if another key comes first."""
+        """List the keys that match none of ``paths``."""
         paths = list(paths)
         known = {end for path in paths for end in (f"^{path}", *ends(path))}
         unused = {place for end, place in self._places.items() if end not in known}
@@ -738,7 +741,7 @@ class Patterns(Generic[T]):
 
 
 def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
-    """Whether a path, of any layer, ends with one of the names, or matches the one expression."""
+    """Return a function that compares a path with ends, or with one regular expression."""
     if isinstance(names, str):
         whole = Expression(names, what=what)
         return lambda path, layer=None: whole.matches(path)
@@ -748,15 +751,14 @@ def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
 
 
 def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
-    """The number of the layer that a path belongs to."""
+    """Return a function that finds the number of the layer in a path."""
     lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
-    # of all that comes before the number
+    # the expressions match the part of the path before the number
     named = [Expression(name, what="layers_pattern", end=True) for name in lists]
 
     def number(path: str) -> int | None:
         parts = path.split(".")
-        # the first number with a name before it, or with two where no pattern says which, as in
-        # PEFT
+        # as in PEFT: the first number that follows a name, or two names if there is no pattern
         places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
         matches = [
             place

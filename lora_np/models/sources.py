@@ -1,4 +1,4 @@
-"""Where a :class:`ModelSpec` comes from: configs, presets, checkpoints, and models in memory."""
+"""Describe models from configs, presets, checkpoints, and models in memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
-# how a copy is stored, who stored it, and words that all of Meta's names have
+# words about how a copy is stored and by whom, and words that all of Meta's names have
 _NOISE = (
     r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf"
     r"|qat|ud|bnb|unsloth|hf|meta)\b"
 )
 _OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
-# how a model was trained on, which leaves its shapes
+# words about further training, which does not change shapes
 _FREE = r"instruct|chat|it|pt|sft|dpo|base|coder|math|reasoning|think|thinking|preview|exp"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
-_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # no model's name
+_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # a mistyped matrix
 
 
 def describe(source: object) -> ModelSpec:
@@ -40,9 +40,9 @@ def describe(source: object) -> ModelSpec:
     Parameters
     ----------
     source : str, Path, mapping or model
-        ``"100x120"`` for one matrix, the name of a preset (ours, the hub's, or as people type it)
+        ``"100x120"`` for one matrix, the name of a preset (ours, the hub's, or a common spelling)
         or of a shipped model, a ``config.json``, a ``*.safetensors`` or ``*.gguf`` file, a
-        directory that holds a config or safetensors, the fields of a config, or any object with
+        directory with a config or safetensors, the fields of a config, or any object with
         ``named_modules()``.
 
     Returns
@@ -55,7 +55,7 @@ def describe(source: object) -> ModelSpec:
     FileNotFoundError
         If the file or preset does not exist.
     ValueError
-        If the file or the config cannot be understood.
+        If the file or the config is invalid.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def describe(source: object) -> ModelSpec:
     """
     if isinstance(source, Mapping):
         return from_config(source)
-    # readers of files are imported late: the name of a preset needs none of them
+    # readers of files are imported late, because presets do not need them
     if not isinstance(source, (str, Path)):
         return from_named_modules(source)
     path, text = Path(source), str(source)
@@ -92,12 +92,12 @@ def describe(source: object) -> ModelSpec:
 
 
 def open_base(source: Base) -> OpenModel:
-    """Open a base model once, for all that an operation asks of it.
+    """Open a base model, so that each of its files is read once.
 
     Parameters
     ----------
     source : str, path, mapping or OpenModel
-        Anything that `describe` takes but a matrix; nothing but a config is read yet.
+        Any source of `describe` except a matrix. At first only the config is read.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def open_base(source: Base) -> OpenModel:
     FileNotFoundError
         If the file or preset does not exist.
     ValueError
-        If the config or the file cannot be understood.
+        If the config or the file is invalid.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def open_base(source: Base) -> OpenModel:
     path = hub.located(source)
     if path.is_dir() or path.name.endswith((".safetensors", ".safetensors.index.json")):
         model = OpenModel.at(path)
-        return model if model.config else open_model(path)  # which says what is missing
+        return model if model.config else open_model(path)  # raises an error for missing files
     if path.suffix == ".json":
         name = path.parent.name if path.name == "config.json" else path.stem
         return OpenModel(Path(), read_json(path), name, on_disk=False)
@@ -140,12 +140,12 @@ def open_base(source: Base) -> OpenModel:
 
 
 def typed_names() -> Names:
-    """Return the presets by all their names: their own, the hub's, and those of ``aliases.json``.
+    """Collect all names of presets: their own, the hub's, and those in ``aliases.json``.
 
     Returns
     -------
     Names
-        From each name to its preset.
+        An index from each name to its preset.
 
     Examples
     --------
@@ -166,17 +166,17 @@ def matrix_size(text: str) -> tuple[int, int] | None:
     Parameters
     ----------
     text : str
-        As typed.
+        The text that a user typed.
 
     Returns
     -------
     (int, int) or None
-        Outputs and inputs.
+        The numbers of outputs and inputs, d and k.
 
     Raises
     ------
     ValueError
-        If either is zero.
+        If d or k is zero.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def preset(name: str) -> ModelSpec:
     Raises
     ------
     ValueError
-        If the preset does not exist; the message suggests the closest.
+        If the preset does not exist; the message suggests the closest name.
 
     Examples
     --------
@@ -214,7 +214,7 @@ def preset(name: str) -> ModelSpec:
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """Return the fields of a preset's config, to be changed and passed to :func:`from_config`.
+    """Return the fields of a preset's config, as a new dictionary that may be changed.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def preset_config(name: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields that count.
+        The fields that affect the modules, for `from_config`.
 
     Examples
     --------
@@ -241,7 +241,7 @@ def preset_names() -> list[str]:
     Returns
     -------
     list of str
-        In alphabetical order.
+        The names in alphabetical order.
 
     Examples
     --------
@@ -252,7 +252,7 @@ def preset_names() -> list[str]:
 
 
 def hub_name(preset: str) -> str:
-    """Return the name of a preset on the hub; empty if its config was not published there.
+    """Return the hub's name of a preset; empty if its config was not published there.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def hub_name(preset: str) -> str:
     Returns
     -------
     str
-        The owner and the name.
+        The owner and the name, with a slash between.
 
     Examples
     --------
@@ -275,14 +275,14 @@ def hub_name(preset: str) -> str:
 
 
 class Catalogue(NamedTuple):
-    """What can be counted by name: made by `catalogue`.
+    """Store the tables that `catalogue` makes.
 
     Parameters
     ----------
     presets : Table
-        With their families, parameters, default targets and where their configs were read.
+        The presets with their families, parameters, default targets, and sources of their configs.
     families : Table
-        Those whose ``config.json`` can be counted, with their classes and default targets.
+        The families whose ``config.json`` can be counted, with classes and default targets.
     """
 
     presets: Table
@@ -295,11 +295,11 @@ def catalogue() -> Catalogue:
     Returns
     -------
     Catalogue
-        Presets and families.
+        A table of presets and a table of families.
 
     See Also
     --------
-    preset : One of the presets.
+    preset : Describe the modules of one preset.
 
     Examples
     --------
@@ -332,13 +332,13 @@ _ASSUMED = "The experts of this family are not described: PEFT may adapt them un
 def from_named_modules(model: Any) -> ModelSpec:
     """Describe any object with ``named_modules()``, such as a torch model on the meta device.
 
-    torch is never imported here: modules only need ``named_parameters(recurse=False)`` with
-    shapes.
+    torch is never imported: modules only need ``named_parameters(recurse=False)``, and parameters
+    a ``shape``.
 
     Parameters
     ----------
     model : object
-        With ``named_modules()``.
+        An object with ``named_modules()``.
 
     Returns
     -------
@@ -362,7 +362,7 @@ def from_named_modules(model: Any) -> ModelSpec:
 def _torch_modules(
     name: str, module: Any, seen: set[int], fused: Mapping[str, str]
 ) -> Iterator[ModuleSpec]:
-    """A module's own parameters as one module if its kind is known, otherwise one by one."""
+    """Describe a module's own parameters: as one module if its kind is known, else one by one."""
     own = dict(module.named_parameters(recurse=False))
     shapes = {key: tuple(parameter.shape) for key, parameter in own.items()}
     tied = {key: id(parameter) in seen for key, parameter in own.items()}
@@ -391,7 +391,7 @@ def _torch_modules(
 def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | None:
     weight = shapes.get("weight", ())
     if weight and hasattr(module, "in_features") and hasattr(module, "out_features"):
-        # a quantized weight is packed: its own shape would mislead
+        # a quantised weight is packed, so its shape is not that of the layer
         return ModuleSpec("", "linear", (module.out_features, module.in_features))
     if len(weight) == 2 and type(module).__name__ == "Conv1D":
         return ModuleSpec("", "linear", (weight[1], weight[0]), transposed=True)

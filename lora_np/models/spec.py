@@ -1,4 +1,4 @@
-"""Whole models as lists of named modules, with the parameters that each owns."""
+"""Represent a model as a list of named modules with the shapes of their parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lora_np.table import Cell, Table, shape_text
 Indices = range | tuple[int, ...]
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
 
-# the roles of maps inside attention, in families' data files
+# roles of the linear layers inside attention, as in families' data files
 ATTENTION = (
     "query",
     "key",
@@ -31,7 +31,7 @@ ATTENTION = (
 
 
 class ModuleSpec(NamedTuple):
-    """A module that owns parameters, or many identical ones whose names differ only in an index.
+    """Describe a module with parameters, or identical modules whose names differ in an index.
 
     Names are those of transformers. ``{}`` in a name is an index, one for each entry of
     ``ranges``: ``model.layers.{}.self_attn.q_proj`` with ``(range(80),)`` is eighty modules.
@@ -39,34 +39,33 @@ class ModuleSpec(NamedTuple):
     Parameters
     ----------
     name : str
-        With ``{}`` for each index.
+        The path, with ``{}`` for each index.
     kind : str
         ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or
         ``"parameter"``.
     shape : tuple of int
-        (d_out, d_in) of a linear layer, followed by the kernel's of a convolution; (vocabulary,
+        (d_out, d_in) of a linear layer; (d_out, d_in, *kernel) of a convolution; (vocabulary,
         width) of an embedding; (experts, d_out, d_in) of experts.
     bias : bool
-        Whether there is one, of d_out numbers.
+        Whether there is a bias, of length d_out.
     tied : bool
         Whether the weight belongs to another module and is counted there.
     tied_bias : bool
-        The same for the bias.
+        Whether the bias belongs to another module and is counted there.
     groups : int
-        Of a convolution, whose shape then holds d_in / groups.
+        The groups of a convolution, whose shape then has d_in / groups.
     alias : str
-        The name in checkpoints, where it differs.
+        The name in checkpoints, if it differs.
     parts : tuple of str
-        The linear layers that were fused into experts, by their names in checkpoints.
+        The linear layers that experts fuse, by their names in checkpoints.
     ranges : tuple of range
-        Values of each index in the name.
+        The values of each index in the name.
     role : str
-        What it is for: query, key, up, down, head, ...; empty if unknown.
+        The purpose: query, key, up, down, head, ...; empty if unknown.
     transposed : bool
-        Whether the weight is kept as inputs by outputs: that of GPT-2's Conv1D, and of some
-        experts.
+        Whether the weight is stored as inputs by outputs, as in GPT-2's Conv1D and in some experts.
     called : bool
-        Whether the model calls the module as one of its kind. If it only uses the weight, a PEFT
+        Whether the model calls the module as one of its kind. If it only reads the weight, a PEFT
         adapter does nothing or fails.
 
     Examples
@@ -80,16 +79,15 @@ class ModuleSpec(NamedTuple):
     kind: Kind
     shape: tuple[int, ...]  # (d_out, d_in[, *kernel]); (vocabulary, width); (experts, d_out, d_in)
     bias: bool = False
-    tied: bool = False  # the weight belongs to another module and is counted there
+    tied: bool = False
     tied_bias: bool = False
-    groups: int = 1  # of a convolution, whose shape then holds d_in / groups
-    alias: str = ""  # the name in checkpoints, where it differs
-    # experts: the linear layers that were fused, by their names in checkpoints
+    groups: int = 1
+    alias: str = ""
     parts: tuple[str, ...] = ()
     ranges: tuple[Indices, ...] = ()
-    role: str = ""  # what it is for: query, key, up, down, head, ...; empty if unknown
-    transposed: bool = False  # whether the weight is kept as inputs by outputs
-    called: bool = True  # whether the model calls it as one of its kind
+    role: str = ""
+    transposed: bool = False
+    called: bool = True
 
     @property
     def copies(self) -> int:
@@ -103,7 +101,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """Matrices in one weight, and the outputs and inputs of each: the sides of B and A."""
+        """The number of matrices in one weight, and the outputs d and inputs k of each."""
         if self.kind == "convolution":
             return 1, self.shape[0], prod(self.shape[1:]) * self.groups
         *many, d_out, d_in = self.shape
@@ -116,78 +114,78 @@ class ModuleSpec(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """The parameters of all of these modules; tied weights are counted with their owner."""
+        """The number of parameters of all copies, without tied ones, which their owner counts."""
         own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
         return own * self.copies
 
     def names(self) -> list[str]:
-        """List the names of these modules."""
+        """List the names of the modules, one for each copy."""
         # a name without an index may contain braces
         return (
             list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
         )
 
     def at(self, *indices: int) -> ModuleSpec:
-        """Return the modules at the given first indices."""
+        """Return the modules whose first indices have the given values."""
         rest = ["{}"] * (len(self.ranges) - len(indices))
         name, alias = (text.format(*indices, *rest) for text in (self.name, self.alias))
         return self._replace(name=name, alias=alias, ranges=self.ranges[len(indices) :])
 
 
 class Layers(NamedTuple):
-    """Facts about a stack of transformer layers that do not follow from its parameters.
+    """Store facts about a stack of transformer layers that its parameters do not show.
 
     Parameters
     ----------
     prefix : str
-        The names of its modules start with it.
+        The prefix of its modules' names.
     depth : int
-        How many layers.
+        The number of layers.
     width : int
-        Of the hidden states.
+        The width of the hidden states.
     heads : int
-        Attention heads.
+        The number of attention heads.
     kv_heads : int
-        Heads of keys and values.
+        The number of heads of keys and values.
     head_width : int
-        Width of queries and keys in a head.
+        The width of queries and keys in a head.
     value_width : int
-        Width of values in a head.
+        The width of values in a head.
     activation : str
-        Of the MLP.
+        The activation function of the MLP.
     cross_attention : bool
         Whether each layer also attends to an encoder.
     dropout : bool
-        Whether hidden states are dropped in training.
+        Whether dropout is applied to hidden states in training.
     attention_dropout : bool
-        Whether attention weights are dropped in training.
+        Whether dropout is applied to attention weights in training.
     tokens : int
-        How many it sees of each sequence, if that is fixed (a vision tower); 0 if it sees the
-        sequence.
+        The number of tokens for each sequence if it is fixed, as in a vision tower; 0 if it is the
+        sequence length.
     float_norm : bool
         Whether its RMS norms multiply by their weight in float32.
     half_softmax : bool
-        Whether the softmax of eager attention has the type of the weights rather than float32.
+        Whether the softmax of eager attention has the dtype of the weights rather than float32.
     soft_cap : bool
-        Whether attention scores and logits go through a tanh.
+        Whether a tanh limits attention scores and logits.
     repeats : int
-        How many times in a row each layer is used.
+        How many times in a row each layer is applied.
     half_loss : bool
-        Whether the loss is computed in the type of the weights rather than in float32.
+        Whether the loss is computed in the dtype of the weights rather than in float32.
     """
 
-    prefix: str  # its modules' names start with it
-    depth: int  # how many
+    prefix: str
+    depth: int
     width: int
     heads: int
     kv_heads: int
-    head_width: int  # of queries and keys
-    value_width: int  # of values
+    head_width: int
+    value_width: int
     activation: str
     cross_attention: bool = False
-    dropout: bool = False  # on hidden states
+    dropout: bool = False
     attention_dropout: bool = False
-    tokens: int = 0  # of each sequence, where that is fixed
+    tokens: int = 0
     float_norm: bool = False
     half_softmax: bool = False
     soft_cap: bool = False
@@ -197,35 +195,35 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as a list of modules with names, kinds and shapes.
+    """Describe a model as a list of modules with names, kinds and shapes.
 
-    Built by `accounting.model_spec` from any description of a model, or by hand.
+    `accounting.model_spec` makes it from any description of a model; it can be written by hand.
 
     Parameters
     ----------
     name : str
-        For titles.
+        The name in titles.
     groups : tuple of ModuleSpec
-        Modules, alike ones together.
+        The modules; identical ones form one group.
     family : str
         The ``model_type`` of transformers, or empty.
     default_targets : tuple of str, or str
-        What PEFT adapts by default; empty where it has no default.
+        PEFT's default targets; empty if there are none.
     fused : mapping of str to str
-        For experts that transformers fuses: the names that PEFT translates, and into which
-        parameter.
+        For experts that transformers fuses: from the names that PEFT still accepts to the fused
+        parameters.
     layers : tuple of Layers
-        The stacks, for estimates of activations and FLOPs; empty if unknown.
+        The stacks of layers, for estimates of activations and FLOPs; empty if unknown.
     experts_per_token : int
-        How many routed experts see each token; 0 without experts.
+        The number of experts that each token is routed to; 0 without experts.
     positions : int
-        The longest sequence that the config allows; 0 if it does not say.
+        The longest sequence that the config allows; 0 if unknown.
     assumed : str
-        The assumptions because of which PEFT may count differently; empty if everything is known.
+        The assumptions under which PEFT counts the same; empty if there are none.
     quantised : (int, int)
-        The parameters in the quantised weights of a checkpoint, and the bytes that these take.
+        The number of parameters in quantised weights of a checkpoint, and their size in bytes.
     config : mapping
-        The fields that it was made from; empty if it was not.
+        The fields of its ``config.json``; empty if it has none.
 
     Examples
     --------
@@ -248,46 +246,44 @@ class ModelSpec:
 
     @cached_property
     def head(self) -> str:
-        """The module that ``"all-linear"`` leaves out: transformers' output embeddings."""
+        """The name of the output layer, which ``"all-linear"`` leaves out."""
         return next((module.name for module in self.groups if module.role == "head"), "")
 
     @cached_property
     def total(self) -> int:
-        """All parameters; a tied weight is counted once."""
+        """The number of parameters; a tied weight is counted once."""
         return sum([module.parameters for module in self.groups])
 
     @cached_property
     def modules(self) -> tuple[ModuleSpec, ...]:
-        """Every module by its own name, layer by layer."""
+        """The single modules, in the order of the layers."""
         return tuple(_expand(self.groups))
 
     def missing(
         self, what: str, name: str, known: Iterable[str], *, kind: str = "module"
     ) -> ValueError:
-        """The error for a name in ``what`` that nothing of the model has, with the closest that are
-        known.
-        """
+        """Return an error for a name that matches nothing, with the closest known names."""
         return ValueError(
             f"{what} {name!r} matches no {kind} of {self.name}{close_names(name, known)}"
         )
 
     def per_expert(self) -> ModelSpec:
-        """Separate every expert's linear layers, under their names in checkpoints."""
+        """Replace fused experts by single linear layers, named as in checkpoints."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property
     def table(self) -> Table:
-        """One row for each group of identical modules, with their parameters."""
-        rows: list[tuple[Cell, ...]] = []
+        """A table of the groups of identical modules, with their parameters."""
+        lines: list[tuple[Cell, ...]] = []
         for module in self.groups:
             name, shape = module.name.replace("{}", "*"), shape_text(module.shape)
-            rows.append((name, module.kind, shape, module.copies, module.parameters))
+            lines.append((name, module.kind, shape, module.copies, module.parameters))
         title = f"{self.name}: {self.total:,} parameters"
-        return Table(("module", "kind", "shape", "modules", "parameters"), rows, title=title)
+        return Table(("module", "kind", "shape", "modules", "parameters"), lines, title=title)
 
 
 def of_family(name: str, modules: Iterable[ModuleSpec], family: str, **facts: Any) -> ModelSpec:
-    """Describe a model, with its family's default targets and names of experts in PEFT."""
+    """Describe a model, adding PEFT's default targets and names of experts for its family."""
     known = default_targets(family), fused_names(family) or None
     return ModelSpec(name, tuple(modules), family, *known, **facts)
 
@@ -301,12 +297,12 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     Parameters
     ----------
     modules : iterable of ModuleSpec
-        One after the other.
+        The single modules.
 
     Yields
     ------
     ModuleSpec
-        A group, or a module that has no index.
+        A group of modules, or a single module.
 
     Examples
     --------
@@ -330,7 +326,7 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
 
 
 def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """Groups as single modules, in the order of the layers rather than of the groups."""
+    """Yield the single modules of groups, in the order of the layers."""
     for (_, ranges), block in groupby(
         groups, key=lambda x: (x.name.partition(".{}")[0], x.ranges[:1])
     ):

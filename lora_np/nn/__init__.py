@@ -1,4 +1,4 @@
-"""Layers, losses, optimizers, and the tree that a model is."""
+"""Build models as trees of layers, and train them with losses and optimizers."""
 
 from lora_np.lazy import on_demand
 

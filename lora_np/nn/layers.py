@@ -1,4 +1,4 @@
-"""Layers: frozen dataclasses whose call is their equation; ``rng`` in a call enables dropout."""
+"""Define layers as frozen dataclasses whose call is their equation; ``rng`` enables dropout."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Layer = Callable[..., Operand]  # called with an input and rng=
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear layer ``h = W x + b``, in rows ``h = x W^T + b``.
+    """A linear layer ``h = W x + b``, or ``h = x W^T + b`` for inputs in rows.
 
     Parameters
     ----------
     W : Tensor, ndarray or Quantised of shape (d, k)
-        A Tensor is trained, an ndarray is frozen, and so is a quantised weight, which is
-        dequantised only during a product.
+        The weight. A Tensor is trained, an ndarray is frozen, and so is a quantised weight, which
+        is dequantised only during a product.
     b : Tensor or ndarray of shape (d,), optional
         The bias, added to each row; none by default.
 
@@ -58,7 +58,7 @@ class Linear:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        if isinstance(self.W, int):  # the sizes, as in other libraries
+        if isinstance(self.W, int):  # a size, which other libraries expect
             sizes = f"d_in={self.W!r}, d_out={self.b if isinstance(self.b, int) else '...'}"
             raise TypeError(
                 f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)"
@@ -89,18 +89,18 @@ class Linear:
         Parameters
         ----------
         d_out, d_in : int
-            W has shape (d_out, d_in).
+            The numbers of outputs and inputs; W has shape (d_out, d_in).
         rng : Generator or int
-            Randomness for W.
+            Random seed of W.
         bias : bool
-            Whether to add b.
+            Whether the layer has a bias b.
         dtype : dtype
-            float64 or float32.
+            The dtype of W and b, float64 or float32.
 
         Raises
         ------
         ValueError
-            If a size is below 1, or ``dtype`` is another.
+            If a size is below 1, or ``dtype`` is neither of these.
         TypeError
             If ``rng`` is neither a Generator nor an int.
 
@@ -131,12 +131,14 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """A row of W for each token: ``h = W[i]``, which is ``W^T`` times a one-hot vector.
+    """A layer that looks up a row of W for each token, ``h = W[i]``.
+
+    This is ``W^T`` times a one-hot vector.
 
     Parameters
     ----------
     W : Tensor, ndarray or Quantised of shape (vocab, d)
-        A row for each token.
+        The weight, with a row for each token.
 
     Raises
     ------
@@ -179,7 +181,7 @@ class Activation:
     Parameters
     ----------
     function : callable
-        Of one array, such as ``np.tanh``.
+        A function of one array, such as ``np.tanh``.
 
     Examples
     --------
@@ -202,7 +204,7 @@ class Sequential:
     Parameters
     ----------
     layers : iterable of layers
-        Each is called as ``layer(x, rng=rng)``.
+        The layers, which are called as ``layer(x, rng=rng)``.
 
     Raises
     ------
@@ -231,7 +233,7 @@ class Sequential:
         return x
 
 
-# A few rows of W are dequantised at a time, and again in the backward pass.
+# Products with a quantised W dequantise a few rows at once, and again in the backward pass.
 def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Array:
     y = W.product(x.reshape(-1, *x.shape[-1:])).reshape(*x.shape[:-1], -1)
     return y if b is None else y + b
@@ -263,16 +265,16 @@ def relu(x: Operand) -> Operand:
     Parameters
     ----------
     x : Tensor or ndarray
-        Any shape.
+        The input, of any shape.
 
     Returns
     -------
     Tensor or ndarray
-        Of the same shape, and a Tensor if ``x`` is.
+        The result, of the same shape; a Tensor if ``x`` is one.
 
     See Also
     --------
-    gelu : A smooth version.
+    gelu : Compute a smooth version.
 
     Examples
     --------
@@ -280,7 +282,7 @@ def relu(x: Operand) -> Operand:
     array([0., 2.])
     """
     x = operand("x", x)
-    return np.where(x <= 0, 0, x)  # NaN stays NaN
+    return np.where(x <= 0, 0, x)  # this order keeps NaN
 
 
 def sigmoid(x: Operand) -> Operand:
@@ -289,16 +291,16 @@ def sigmoid(x: Operand) -> Operand:
     Parameters
     ----------
     x : Tensor or ndarray
-        Any shape.
+        The input, of any shape.
 
     Returns
     -------
     Tensor or ndarray
-        Of the same shape, and a Tensor if ``x`` is.
+        The result, of the same shape; a Tensor if ``x`` is one.
 
     See Also
     --------
-    softmax : For more than two classes.
+    softmax : Compute probabilities of more than two classes.
 
     Examples
     --------
@@ -316,16 +318,16 @@ def gelu(x: Operand) -> Operand:
     Parameters
     ----------
     x : Tensor or ndarray
-        Any shape.
+        The input, of any shape.
 
     Returns
     -------
     Tensor or ndarray
-        Of the same shape, and a Tensor if ``x`` is.
+        The result, of the same shape; a Tensor if ``x`` is one.
 
     See Also
     --------
-    relu : Its limit for large inputs.
+    relu : Compute its limit for large inputs.
 
     Examples
     --------
@@ -343,18 +345,18 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     Parameters
     ----------
     x : Tensor or ndarray
-        Any shape.
+        The input, of any shape.
     axis : int
-        Along which the results sum to 1.
+        The axis along which the results sum to 1.
 
     Returns
     -------
     Tensor or ndarray
-        Of the same shape, and a Tensor if ``x`` is.
+        The result, of the same shape; a Tensor if ``x`` is one.
 
     See Also
     --------
-    cross_entropy : Its logarithm in a loss.
+    cross_entropy : Compute a loss from its logarithm.
 
     Examples
     --------
@@ -362,7 +364,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
     array([0.5, 0.5])
     """
     x = operand("x", x)
-    # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
+    # a constant shift does not change the result, and this one keeps exp from overflowing
     with np.errstate(under="ignore"):
         e = np.exp(x - value(x).max(axis=axis, keepdims=True))
         y: Operand = e / e.sum(axis=axis, keepdims=True)
@@ -375,17 +377,17 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     Parameters
     ----------
     x : Tensor or ndarray
-        Any shape.
+        The input, of any shape.
     rate : float
-        Chance of each entry to be dropped, ``0 <= rate < 1``.
+        The probability that an entry is dropped, ``0 <= rate < 1``.
     rng : Generator or None
-        Randomness; ``None`` turns dropout off. An int is not accepted: each layer would drop the
-        same entries.
+        The source of randomness; ``None`` turns dropout off. An int is not accepted, because all
+        layers would drop the same entries.
 
     Returns
     -------
     Tensor or ndarray
-        Of the same shape, and a Tensor if ``x`` is.
+        The result, of the same shape; a Tensor if ``x`` is one.
 
     Raises
     ------

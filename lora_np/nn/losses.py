@@ -1,4 +1,4 @@
-"""Losses: one number from a model's output and the data."""
+"""Compute losses, which are one number, from a model's output and the data."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     Returns
     -------
     Tensor or float
-        A number, and a Tensor if the prediction is one.
+        The loss; a Tensor if the prediction is one.
 
     Raises
     ------
     ValueError
-        If the shapes differ (broadcasting here is usually a mistake).
+        If the shapes differ, because broadcasting would usually be a mistake.
 
     See Also
     --------
-    lora_np.nn.cross_entropy : For classes.
+    lora_np.nn.cross_entropy : Compute a loss for classes.
 
     Examples
     --------
@@ -42,9 +42,9 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     """
     residual = residual_of(prediction, target)
     flat = residual.ravel("K")
-    if flat.dtype == np.float16:  # whose sums would overflow at 65504
+    if flat.dtype == np.float16:  # sums of float16 would overflow at 65504
         flat = flat.astype(np.float32)
-    # a product with itself needs no array of squares
+    # a dot product needs no array of squares
     return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # as keeps=True wants
 
 
@@ -61,13 +61,13 @@ def squared_gradients(
 ) -> Callable[[Array], tuple[Array, Array | None]]:
     def pull(g: Array) -> tuple[Array, Array | None]:
         gradient = residual
-        gradient *= 2 * float(g) / gradient.size  # no other reference to it exists
+        gradient *= 2 * float(g) / gradient.size  # in place, because nothing else refers to it
         return gradient, -gradient if wanted[1] else None
 
     return pull
 
 
-# In one step: its parts would need four more arrays of that size in the backward pass.
+# A primitive, because the composed loss would keep four more such arrays for the backward pass.
 mean_squared_error = primitive(
     mean_squared_error,
     joint=squared_gradients,
@@ -89,7 +89,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     Returns
     -------
     Tensor or float
-        A number, and a Tensor if the prediction is one.
+        The loss; a Tensor if the logits are one.
 
     Raises
     ------
@@ -100,8 +100,8 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
 
     See Also
     --------
-    mean_squared_error : For numbers.
-    accuracy : The share that is right.
+    mean_squared_error : Compute a loss for numbers.
+    accuracy : Compute the share of right predictions.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
             f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}"
         )
     labels = numbers_below("labels", labels, shape[1])
-    # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
+    # a constant shift does not change the loss, and this one keeps exp from overflowing
     shifted = logits - value(logits).max(axis=1, keepdims=True)
     with np.errstate(under="ignore"):
         total = np.sum(np.exp(shifted), axis=1)
@@ -124,7 +124,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
 
 
 def accuracy(logits: Operand, labels: Array) -> float:
-    """Return the share of rows whose largest logit is the label's.
+    """Compute the share of rows whose largest logit is that of the label.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def accuracy(logits: Operand, labels: Array) -> float:
     Returns
     -------
     float
-        From 0 to 1.
+        The share, from 0 to 1.
 
     Examples
     --------
@@ -148,5 +148,5 @@ def accuracy(logits: Operand, labels: Array) -> float:
 
 
 def operand(name: str, x: Operand) -> Operand:
-    """Convert all but a Tensor to an array of floats."""
+    """Convert anything but a Tensor to an array of floats."""
     return x if isinstance(x, Tensor) else real(name, x)

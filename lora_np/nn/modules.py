@@ -1,4 +1,4 @@
-"""The layers of a tree, in the form that selects modules by name."""
+"""List the layers of a tree as `ModuleSpec`, to select modules by name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def layer_specs(model: Any) -> Iterator[ModuleSpec]:
     Yields
     ------
     ModuleSpec
-        The role is ``"head"`` for the output layer: one called ``lm_head``, or one that shares the
-        array of an embedding.
+        A layer. Its role is ``"head"`` for the output layer, which is called ``lm_head`` or shares
+        the array of an embedding.
 
     See Also
     --------
-    walk : Every node of a tree.
+    walk : List all nodes of a tree.
 
     Examples
     --------

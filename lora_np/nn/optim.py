@@ -1,7 +1,7 @@
-"""Optimizers hold settings; ``training_run`` makes the state of a run, in flat vectors.
+"""Define optimizers, which are settings, and the state of a run, which `training_run` makes.
 
-All trainable arrays of a model are moved into one vector (one for each dtype), so that a step is a
-handful of ufunc calls for any number of arrays, and nothing is allocated.
+All trainable arrays of a model are moved into one vector for each dtype. So a step takes a few
+ufunc calls for any number of arrays, and allocates nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LearningRate = float | Callable[[int], float]
 
 
 class Optimizer:
-    """What `training_run` needs from an optimizer: settings, and how they move a flat vector.
+    """The base class of optimizers: settings, and a method that updates a flat vector.
 
-    A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or delegates
-    leaves to other optimizers in ``of``.
+    A subclass has a field ``lr``. It overrides ``vectors`` and ``update``, or delegates leaves to
+    other optimizers in ``of``.
 
     Examples
     --------
@@ -50,13 +50,13 @@ class Optimizer:
 
     @property
     def vectors(self) -> int:
-        """The number of vectors of state that an update needs."""
+        """The number of state vectors that an update needs."""
         return 0
 
     def update(
         self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
     ) -> None:
-        """Move ``p`` in place along the gradient ``g``."""
+        """Update ``p`` in place from the gradient ``g``."""
         raise NotImplementedError
 
     def of(self, path: str) -> Optimizer:
@@ -64,7 +64,7 @@ class Optimizer:
         return self
 
     def times(self, factor: float) -> Optimizer:
-        """Return the same optimizer with ``factor`` times the learning rate."""
+        """Return the optimizer with ``factor`` times the learning rate."""
         return dataclasses.replace(self, lr=scaled(self.lr, factor))  # type: ignore[type-var]
 
 
@@ -121,7 +121,7 @@ class Adam(Optimizer):
     beta1, beta2 : float
         Decay of the first and second moment, ``0 <= beta < 1``.
     eps : float
-        Keeps the quotient finite.
+        A small number that keeps the quotient finite.
 
     Examples
     --------
@@ -147,14 +147,14 @@ class Adam(Optimizer):
     def update(
         self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
     ) -> None:
-        """One step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
+        """Take a step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
 
             m = beta1 m + (1 - beta1) g
             v = beta2 v + (1 - beta2) g^2
             p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-        In place, with m and v stored without their factors (1 - beta): these and both bias
-        corrections go into two scalars, which saves four passes over the vectors.
+        It is computed in place. The vectors m and v are stored without their factors (1 - beta);
+        these and both bias corrections are combined in two scalars, which saves four passes.
         """
         m, v = state
         b1, b2 = self.beta1, self.beta2
@@ -178,13 +178,13 @@ class AdamW(Adam):
     Parameters
     ----------
     lr : float or callable
-        As for `Adam`.
+        Learning rate, or a schedule such as `cosine_schedule`.
     beta1, beta2 : float
-        As for `Adam`.
+        Decay of the first and second moment, as in `Adam`.
     eps : float
-        As for `Adam`.
+        A small number that keeps the quotient finite.
     weight_decay : float
-        At least 0.
+        The weight decay, at least 0.
 
     Examples
     --------
@@ -210,20 +210,20 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class Groups(Optimizer):
-    """Different optimizers for different parts of a model: the first matching pattern decides.
+    """Different optimizers for different parts of a model.
 
     Parameters
     ----------
     rules : mapping of str to Optimizer
-        Targets as in `lora_np.inject`, and what moves them: the end of a path (``"B"`` is every B,
-        ``"q_proj.A"`` those of a layer), or a regular expression for whole paths
-        (``"layers[.]0[.].*"`` is all of the first layer, ``".*"`` the rest). The first that fits
-        decides.
+        From patterns to optimizers; the first pattern that matches a leaf counts. A pattern is the
+        end of a path (``"B"`` is every B, ``"q_proj.A"`` the A of those layers), or a regular
+        expression for whole paths (``"layers[.]0[.].*"`` is the first layer, ``".*"`` the rest), as
+        in the targets of `lora_np.inject`.
 
     Raises
     ------
     ValueError
-        In `training_run`: if a trainable leaf fits no pattern, or a pattern decides about no leaf.
+        In `training_run`, if a trainable leaf matches no pattern, or a pattern is used for no leaf.
 
     Examples
     --------
@@ -246,15 +246,15 @@ class Groups(Optimizer):
         return self.rules[self.pattern(path)].of(path)
 
     def pattern(self, path: str) -> str:
-        """Return the pattern whose optimizer moves the leaf at ``path``."""
+        """Return the pattern whose optimizer updates the leaf at ``path``."""
         for pattern in self.rules:
-            # A tied weight has several paths.
+            # a tied weight has several paths, any of which may match
             if any(fits(pattern, place) for place in path.split(" = ")):
                 return pattern
         raise ValueError(f"no pattern of Groups fits {path!r}: add it, or '.*' for the rest")
 
     def times(self, factor: float) -> Groups:
-        """Return the same groups with ``factor`` times every learning rate."""
+        """Return the groups with ``factor`` times every learning rate."""
         return Groups(
             {pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()}
         )
@@ -267,7 +267,7 @@ for kind in (SGD, Adam, AdamW):
 
 
 def fits(pattern: str, path: str) -> bool:
-    from lora_np.models import matcher  # only Groups need it
+    from lora_np.models import matcher  # imported late, because only Groups need it
 
     return matcher([pattern])(path) or matcher(pattern)(path)
 
@@ -287,7 +287,7 @@ def check_rate(lr: LearningRate) -> None:
 
 
 class Bank:
-    """All leaves of one dtype and one optimizer as views into one vector, with its state."""
+    """All leaves of one dtype and one optimizer, as views of one vector, with its state."""
 
     def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
         self.optimizer = optimizer
@@ -297,24 +297,22 @@ class Bank:
         self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
         # each leaf, with views of its values and gradient
         self.views: list[tuple[Tensor, Array, Array]] = []
-        start = 0
+        begin = 0
         for leaf, array in zip(leaves, arrays, strict=True):
-            cut = slice(start, start := start + array.size)
+            cut = slice(begin, begin := begin + array.size)
             leaf.data = self.values[cut].reshape(array.shape)
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # rebuilt from the leaves, since a copied view is no longer a view
+        # copies and pickles rebuild the bank from its leaves, because a copied view is not a view
         leaves = [leaf for leaf, *_ in self.views]
         return Bank, (self.optimizer, leaves), {"state": self.state}
 
     def gather(self) -> bool:
-        """Collect the gradients and clear them; return whether there were any. None counts as
-        zero.
-        """
+        """Collect the gradients (None counts as zero), clear them, and tell if there were any."""
         any_gradient = False
         for leaf, values, gradient in self.views:
-            if leaf.data is not values:  # the leaf has been given another array meanwhile
+            if leaf.data is not values:  # somebody has assigned another array to the leaf
                 values[...] = leaf.data
                 leaf.data = values
             any_gradient |= leaf.grad is not None
@@ -324,12 +322,12 @@ class Bank:
 
 
 class Run:
-    """The state of one run of an optimizer on one model: see `training_run`.
+    """The state of a run of an optimizer on a model, made by `training_run`.
 
     Parameters
     ----------
     optimizer : Optimizer
-        What moves the weights.
+        The optimizer.
     model : object
         A tree with Tensors.
     clip : float or None
@@ -375,17 +373,17 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the optimizer's state: for Adam, two numbers per trained parameter."""
+        """The bytes of the optimizer's state: for Adam, two numbers per trained parameter."""
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
-        """Update the parameters from the gradients that ``backward`` left, and clear these."""
+        """Update the parameters from the gradients that ``backward`` computed, and clear these."""
         gathered = [bank.gather() for bank in self.banks]
         if not any(gathered):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             length = math.sqrt(sum(float(bank.gradient.dot(bank.gradient)) for bank in self.banks))
-            if length > self.clip:  # one factor for all of them
+            if length > self.clip:  # scale all gradients by the same factor
                 for bank in self.banks:
                     bank.gradient *= self.clip / length
         for bank in self.banks:
@@ -397,22 +395,23 @@ class Run:
 
 
 def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
-    """Begin a run of ``optimizer`` on the Tensors of ``model``, which it will move in place.
+    """Begin a run of ``optimizer`` on the Tensors of ``model``, which it will update in place.
 
     Parameters
     ----------
     optimizer : Optimizer
-        The settings (`SGD`, `Adam`, `AdamW`, `Groups`, ...); they can serve many runs.
+        The optimizer (`SGD`, `Adam`, `AdamW`, `Groups`, ...), which can be used for many runs.
     model : tree
-        Its Tensors are trained, its ndarrays are not touched.
+        The model, whose Tensors are trained and whose ndarrays are not changed.
     clip : float, optional
-        The largest norm that the gradient of all leaves together may have (Pascanu et al., arXiv
-        1211.5063); a larger one is scaled down.
+        The largest norm of the gradient of all leaves together (Pascanu et al., arXiv 1211.5063); a
+        longer gradient is scaled down.
 
     Returns
     -------
     Run
-        ``step()`` after each ``backward()``; ``nbytes`` of state; ``steps`` taken so far.
+        The run. Call its ``step()`` after each ``backward()``; it counts ``steps``, and ``nbytes``
+        is the size of its state.
 
     Raises
     ------
@@ -432,7 +431,7 @@ def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None)
     return Run(optimizer, model, clip)
 
 
-# Learning rates that change during training: a schedule is called with the step (0, 1, ...)
+# Schedules: functions from the step (0, 1, ...) to the learning rate
 
 
 @dataclass(frozen=True)
@@ -443,7 +442,7 @@ class Schedule:
     steps: int
     warmup: int
     final: float
-    cosine: bool  # otherwise a straight line
+    cosine: bool  # whether the decay is half a cosine, or else a straight line
 
     def __post_init__(self) -> None:
         number("peak", self.peak, open_minimum=True)
@@ -477,11 +476,11 @@ def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
     Returns
     -------
     Schedule
-        Called with the step, it returns the rate.
+        A function from the step to the rate.
 
     See Also
     --------
-    linear_schedule : A straight line.
+    linear_schedule : Decay along a straight line.
 
     References
     ----------
@@ -513,11 +512,11 @@ def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
     Returns
     -------
     Schedule
-        Called with the step, it returns the rate.
+        A function from the step to the rate.
 
     See Also
     --------
-    cosine_schedule : Half a cosine.
+    cosine_schedule : Decay along half a cosine.
 
     Examples
     --------
@@ -544,7 +543,7 @@ def rate_at(lr: LearningRate, step: int) -> float:
     lr : float or callable
         A rate, or a schedule.
     step : int
-        From 0.
+        The step, from 0.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A model is a tree of frozen dataclasses; one walk and one rewrite serve every operation on it.
+"""Walk and rewrite models, which are trees of frozen dataclasses.
 
 A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen).
 Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a
@@ -32,8 +32,9 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     Returns
     -------
     list of (str, Tensor, ndarray or Quantised)
-        A path joins field names and positions by dots: ``"layers.0.W"``. An array in several places
-        (a tied weight) is listed once, under all its paths: ``"embedding.W = head.W"``.
+        Paths and arrays. A path consists of field names and indices with dots between them, as in
+        ``"layers.0.W"``. An array at several paths (a tied weight) is listed once, under all of
+        them: ``"embedding.W = head.W"``.
 
     Examples
     --------
@@ -51,7 +52,7 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
 
 
 def trainable(tree: Any) -> list[tuple[str, Tensor]]:
-    """List the leaves that are Tensors: what an optimizer may move.
+    """List the leaves that are Tensors, which optimizers update.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 
     See Also
     --------
-    leaves : All arrays.
-    freeze : Turns them into arrays.
+    leaves : List all arrays.
+    freeze : Replace Tensors by arrays.
 
     Examples
     --------
@@ -80,17 +81,17 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]) -> T:
     """Replace every node of type ``kind`` by ``f(path, node)``; share all else with ``tree``.
 
-    A node in several places is rewritten once, so what was tied stays tied. ``f`` sees a
-    node before its children, and what it returns is not entered again.
+    A node at several paths is replaced once, so tied weights stay tied. A node is visited before
+    its children, and a replacement is not visited.
 
     Parameters
     ----------
     tree : object
         A model, or any nest of dataclasses, tuples, lists and dicts. It is not changed.
     kind : type or tuple of types
-        What to look for: a leaf type or a layer type.
+        The type of nodes to replace: a leaf type or a layer type.
     f : callable
-        Receives the path and the node, returns the replacement.
+        A function of path and node that returns the replacement.
 
     Returns
     -------
@@ -129,7 +130,7 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
 
 
 def freeze(tree: T) -> T:
-    """Return the same model without Tensors: plain NumPy that computes the same.
+    """Return the model with arrays instead of Tensors, which computes the same in plain NumPy.
 
     The arrays are shared with ``tree``, not copied.
 
@@ -145,7 +146,7 @@ def freeze(tree: T) -> T:
 
     See Also
     --------
-    trainable : The Tensors of a tree.
+    trainable : List the Tensors of a tree.
 
     Examples
     --------
@@ -171,7 +172,7 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
 
     See Also
     --------
-    leaves : Only the arrays.
+    leaves : List only the arrays.
 
     Examples
     --------
@@ -200,7 +201,7 @@ def outline(node: Any) -> str:
     Returns
     -------
     str
-        One line, or if that is too long, one for each field.
+        The description in one line, or if that is too long, in one line for each field.
 
     Examples
     --------
@@ -238,8 +239,8 @@ class Named:
     Parameters
     ----------
     names : mapping of str to str
-        From fields to names, in the order of the tree; several fields may hold the part of one
-        name.
+        From fields to names, in the order of the tree; several fields may have the same name if
+        they are the same part.
 
     Examples
     --------
@@ -263,13 +264,14 @@ class Named:
 
 
 LEAVES = (Tensor, np.ndarray, Quantised)
-SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
+SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of settings
 FIELDS: dict[type, tuple[str, ...]] = {}  # field names of dataclasses; empty for every other type
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """List the named children of a node; a setting has none. It is fast, since every node calls
-    it.
+    """List the named children of a node; a setting has none.
+
+    It is written for speed, because it runs for every node.
     """
     kind = type(node)
     if kind not in FIELDS:
@@ -277,8 +279,8 @@ def children(node: Any) -> list[tuple[str, Any]]:
         FIELDS[kind] = tuple(field.name for field in fields)
     if issubclass(kind, Named):
         names = {name: name for name in FIELDS[kind][1:] if name not in node.names} | node.names
-        held = {name: getattr(node, field) for field, name in names.items()}
-        return [(name, child) for name, child in held.items() if child is not None]
+        parts = {name: getattr(node, field) for field, name in names.items()}
+        return [(name, child) for name, child in parts.items() if child is not None]
     if names := FIELDS[kind]:
         return list(zip(names, map(getattr, repeat(node), names), strict=True))
     if isinstance(node, (tuple, list)):
@@ -306,14 +308,14 @@ def join(path: str, name: str) -> str:
     Parameters
     ----------
     path : str
-        Empty for the root.
+        The path of the node; empty for the root.
     name : str
-        A field name, a position or a key.
+        A field name, an index or a key.
 
     Returns
     -------
     str
-        Both with a dot between.
+        The path of the field: both with a dot between them.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Draw figures used in several places, from arrays and an optional ``ax=``.
+"""Draw the figures that several packages use, from arrays and an optional ``ax=``.
 
 Their building blocks are public too: `axes`, `label_line` and the colours, each with its
 meaning.

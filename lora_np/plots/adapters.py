@@ -1,4 +1,4 @@
-"""Figures of an adapter: where it is strong, and which rank is enough."""
+"""Draw figures of an adapter: the size of its updates, and the sufficient ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_np.plots.pictures import heatmap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FEW = 12  # up to so many columns, tiles have room for numbers
+_FEW = 12  # the most columns for which tiles have room for numbers
 
 
 def adapter_overview(
@@ -23,30 +23,30 @@ def adapter_overview(
     energy: float = 0.99,
     title: str = "",
 ) -> Figure:
-    """Draw how strong each update is and which rank is enough, a row for each kind of module.
+    """Draw the norm and the sufficient rank of each update, with a row for each kind of module.
 
     Parameters
     ----------
     spectra : mapping of str to ndarray
-        The singular values of each module's update, by its path: ``Inspection.spectra``.
+        The singular values of each module's update, by its path, from ``Inspection.spectra``.
     needed : mapping of str to int
-        The rank that is enough for each.
+        The sufficient rank of each module.
     places : mapping of str to (str, str)
-        The kind and the layer of each, as `lora_np.models.kinds_and_layers` tells them.
+        The kind and the layer of each module, from `lora_np.models.kinds_and_layers`.
     energy : float
-        The share of the squared norm that it keeps.
+        The share of the squared norm that the sufficient rank keeps.
     title : str
-        Above all; none by default.
+        The title of the figure; none by default.
 
     Returns
     -------
     Figure
-        Two maps, of ``||dW||_F`` and of the ranks. Where several modules of a kind are in one
-        layer, such as experts, each tile has their median.
+        Two heat maps, of ``||dW||_F`` and of the ranks. If a layer has several modules of a kind,
+        such as experts, the tile shows their median.
 
     See Also
     --------
-    singular_spectrum : The singular values themselves.
+    singular_spectrum : Draw the singular values.
 
     Examples
     --------
@@ -95,18 +95,18 @@ def short_name(name: str, longest: int) -> str:
     Parameters
     ----------
     name : str
-        Of a tensor, a module or a file.
+        The name of a tensor, a module or a file.
     longest : int
-        How many characters there is room for.
+        The largest number of characters.
 
     Returns
     -------
     str
-        At most ``longest`` characters.
+        A name of at most ``longest`` characters.
 
     See Also
     --------
-    adapter_overview : A figure with such names.
+    adapter_overview : Draw a figure with such names.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Draw lines with their names on them: spectra, errors and energy against rank."""
+"""Draw lines that are labelled directly: spectra, errors and energy against rank."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ def lines(
 ) -> Axes:
     """Draw one line for each name, labelled where it is farthest from the others.
 
-    A name that begins with "full" has the colour of full updates.
+    A line whose name begins with "full" has the colour of full updates.
 
     Parameters
     ----------
     curves : mapping of str to ndarray or (ndarray, ndarray)
-        Name and heights, at 1, 2, 3, ..., or places and heights.
+        From a name to y values, at x = 1, 2, 3, ..., or to x and y values.
     xlabel, ylabel : str
-        What the axes show, with units.
+        The labels of the axes, with units.
     logarithmic : {"", "x", "y", "xy"}
-        Axes with a logarithmic scale. Values that are not above zero are not drawn on one.
+        The axes with a logarithmic scale, on which only values above zero are drawn.
     dashed : str, optional
-        A name in ``curves``: a reference, drawn in dashes and muted.
+        The name of a curve that is a reference, drawn dashed and in a muted colour.
     level : float, optional
-        Draw this height, and mark on each line the first point that reaches it, from above or
-        below.
+        A y value to draw as a line; the first point of each curve that reaches it, from above or
+        below, is marked.
     ax : Axes, optional
-        Where to draw; by default a new figure.
+        The axes to draw in; by default those of a new figure.
 
     Returns
     -------
     Axes
-        For more: points, limits, a title.
+        The axes, to which points, limits or a title can be added.
 
     See Also
     --------
-    singular_spectrum : Singular values against their index.
+    singular_spectrum : Draw singular values against their index.
 
     Examples
     --------
@@ -103,16 +103,16 @@ def lines(
 def singular_spectrum(
     spectra: Mapping[str, Array], *, rank: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw singular values on a logarithmic scale: where a line falls off, its rank ends.
+    """Draw singular values on a logarithmic scale, on which the rank of a matrix is visible.
 
     Parameters
     ----------
     spectra : mapping of str to ndarray
-        Name and descending singular values of each matrix. Zeros have no place on the scale.
+        From the name of a matrix to its descending singular values. Zeros cannot be drawn.
     rank : int, optional
         Shade the values that a matrix of this rank keeps.
     ax : Axes, optional
-        Where to draw; by default a new figure.
+        The axes to draw in; by default those of a new figure.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def singular_spectrum(
 
     See Also
     --------
-    lines : Any lines with their names.
+    lines : Draw any lines with their names.
 
     Examples
     --------
@@ -145,17 +145,17 @@ def singular_spectrum(
 def rank_error_curves(
     curves: Mapping[str, Array], *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw relative error against rank, and the smallest ranks that are enough.
+    """Draw relative errors against rank, and mark the smallest sufficient ranks.
 
     Parameters
     ----------
     curves : mapping of str to ndarray
-        Name and relative errors at rank 0, 1, ...; what is rounding relative to the first is left
+        From a name to relative errors at rank 0, 1, ...; errors that are only rounding are left
         out.
     tolerance : float, optional
-        Draw this error, and mark on each line the smallest rank that meets it.
+        An error to draw as a line; the smallest rank of each curve that meets it is marked.
     ax : Axes, optional
-        Where to draw; by default a new figure.
+        The axes to draw in; by default those of a new figure.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def rank_error_curves(
 
     See Also
     --------
-    lines : Any lines with their names.
+    lines : Draw any lines with their names.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def _free_place(
     """Choose the point of a line to label, whether above it, and whether to its right."""
 
     def unit(axis: int) -> dict[str, Array]:
-        """Scale positions to 0 to 1, as far apart as they are drawn."""
+        """Scale values to the range from 0 to 1 as the axis does."""
         scale = np.log if (ax.get_xscale, ax.get_yscale)[axis]() == "log" else np.asarray
         places = {key: scale(line[axis]) for key, line in lines.items()}
         every = np.concatenate(list(places.values()))
@@ -201,13 +201,13 @@ def _free_place(
     gaps, free = np.ones((1, len(x))), np.ones(len(x))
     for key, other in xs.items():
         order = np.argsort(other)
-        # labels of equal lines: the first above
+        # if two lines are equal, the label of the first is above them
         tie = 1e-9 if list(lines).index(key) > list(lines).index(name) else -1e-9
         gaps = np.concatenate([gaps, [y - np.interp(x, other[order], ys[key][order]) + tie]])
         free = np.minimum(free, np.hypot(x[:, None] - other, y[:, None] - ys[key]).min(axis=1))
     above = np.take_along_axis(gaps, np.abs(gaps).argmin(axis=0)[None], axis=0)[0] >= 0
-    right = above == (y[-1] < y[0])  # the free corner of a falling line is at its upper right
-    width = 0.012 * len(name)  # estimated width of a name, as a share of the axes
+    right = above == (y[-1] < y[0])  # there is free space at the upper right of a falling line
+    width = 0.012 * len(name)  # the estimated width of the name, as a share of the axes
     fits = np.where(right, x + width <= 1, x >= width)
     margin = len(x) // 10
     fits[:margin] = fits[len(x) - margin :] = False

@@ -1,4 +1,4 @@
-"""Draw matrices as pictures: side by side, as tiles, with approximations, as a heat map."""
+"""Draw matrices as tiles, images, approximations and heat maps."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def matrix_tiles(
     Parameters
     ----------
     matrices : mapping of str to ndarray
-        Heading and matrix, of few entries: each shows its number.
+        From a heading to a matrix with few entries, which are written in the tiles.
     between : sequence of str
-        Signs between neighbours, as in ``["times", "="]``; none by default.
+        Signs between neighbours, such as ``["times", "="]``; none by default.
     figure : Figure, optional
-        Where to draw; by default a new pyplot figure.
+        The figure to draw in; by default a new pyplot figure.
     width : float
-        Inches.
+        The width of the figure in inches.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def matrix_tiles(
 
     See Also
     --------
-    gallery : Pictures instead of numbers.
+    gallery : Draw images without numbers.
 
     Examples
     --------
@@ -61,8 +61,7 @@ def matrix_tiles(
     grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
     limit = max(np.abs(M).max() for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
-        # Every panel is as tall as the tallest matrix, so that tiles are equal and matrices
-        # centred.
+        # every panel has the height of the tallest matrix, so that all tiles have the same size
         ax.imshow(M, cmap=signed(), vmin=-1.5 * limit, vmax=1.5 * limit, interpolation="nearest")
         ax.set_ylim((M.shape[0] + tall) / 2 - 0.5, (M.shape[0] - tall) / 2 - 0.5)
         ax.set_axis_off()
@@ -89,13 +88,13 @@ def gallery(
     Parameters
     ----------
     images : mapping of str to ndarray
-        Heading and image.
+        From a heading to an image.
     stacked : bool
-        Under each other, which suits wide ones.
+        Draw the images under each other, which is better for wide ones.
     figure : Figure, optional
-        Where to draw; by default a new pyplot figure.
+        The figure to draw in; by default a new pyplot figure.
     width : float
-        Inches.
+        The width of the figure in inches.
 
     Returns
     -------
@@ -104,7 +103,7 @@ def gallery(
 
     See Also
     --------
-    image_approximations : Of one picture at several ranks.
+    image_approximations : Draw approximations of one image.
 
     Examples
     --------
@@ -124,7 +123,7 @@ def gallery(
         ax.imshow(image, cmap="gray")
         ax.set_title(heading, fontsize=9, color=INK)
         ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_color(MUTED)  # a frame, so that a white panel has visible edges
+        ax.spines[:].set_color(MUTED)  # a frame shows the edges of a white image
     return figure
 
 
@@ -135,18 +134,18 @@ def image_approximations(
     figure: Figure | None = None,
     width: float = 9.0,
 ) -> Figure:
-    """Draw an image, its low-rank approximations, and below each what it lacks, on one scale.
+    """Draw an image, its low-rank approximations, and the residuals below them, on one scale.
 
     Parameters
     ----------
     image : ndarray of shape (d, k)
-        In grey.
+        The image, in grey values.
     approximations : mapping of str to ndarray
-        Heading (rank, size, error) and approximation.
+        From a heading (rank, size, error) to an approximation.
     figure : Figure, optional
-        Where to draw; by default a new pyplot figure.
+        The figure to draw in; by default a new pyplot figure.
     width : float
-        Inches.
+        The width of the figure in inches.
 
     Returns
     -------
@@ -155,7 +154,7 @@ def image_approximations(
 
     See Also
     --------
-    gallery : Any pictures.
+    gallery : Draw any images.
 
     Examples
     --------
@@ -199,25 +198,25 @@ def heatmap(
     numbers: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw ``values`` as a heat map, the first row at the bottom: bright is low.
+    """Draw a matrix as a heat map, with the first row at the bottom; low values are bright.
 
     Parameters
     ----------
     values : ndarray of shape (n, m)
-        What is not finite is left out.
+        The matrix; values that are not finite are left out.
     xlabel, ylabel : str
-        What changes along a row, and along a column.
+        The quantities that change along a row, and along a column.
     rows, columns : array_like of shape (n,) and (m,), optional
-        The places of the rows and columns, evenly spaced, or their names; by default 1, 2, 3, ...
+        The values of these quantities, evenly spaced, or names; by default 1, 2, 3, ...
     label : str
-        What the values are: next to the colour bar.
+        The quantity that is drawn, for the colour bar.
     limits : (float, float), optional
         The values that are brightest and darkest; by default the least and the largest.
     numbers : str
-        A format such as ``".3f"``: write each value into its tile instead of drawing a colour bar;
-        then rows and columns need not be evenly spaced.
+        A format such as ``".3f"``: write each value into its tile instead of drawing a colour bar.
+        Rows and columns then need not be evenly spaced.
     ax : Axes, optional
-        Where to draw; by default a new figure.
+        The axes to draw in; by default those of a new figure.
 
     Returns
     -------
@@ -226,7 +225,7 @@ def heatmap(
 
     See Also
     --------
-    lines : One quantity at a time.
+    lines : Draw curves.
 
     Examples
     --------

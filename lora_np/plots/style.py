@@ -1,4 +1,4 @@
-"""Give every figure one look: the colours of tokens.json, each with one meaning, and quiet axes."""
+"""Style all figures: the colours of tokens.json, each with one meaning, and plain axes."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-# The pages read the same file. A line has a contrast of 3:1 on white and, inverted, on a dark page;
-# its label, which is darker, has 4.5:1.
+# The site reads the same file. Lines have a contrast of 3:1 on white and, inverted, on a dark page;
+# their labels, which are darker, have 4.5:1.
 _COLOURS = json.loads(Path(__file__).with_name("tokens.json").read_bytes())["light"]
-INK = _COLOURS["ink"]  # text, the data itself, the optimum by a theorem
+INK = _COLOURS["ink"]  # text, the data, the theoretical optimum
 FULL = _COLOURS["full"]  # an update of all weights
 LORA = _COLOURS["lora"]  # a low-rank update
 SKY = _COLOURS["minus"]  # a second low-rank update; entries below zero
-ACCENT = _COLOURS["good"]  # a choice: the rank that was picked
+ACCENT = _COLOURS["good"]  # a choice, such as the rank that was selected
 MUTED = _COLOURS["base"]  # the frozen base, reference lines and notes
 CYCLE = (LORA, SKY, INK, ACCENT, _COLOURS["not"], _COLOURS["tight"], MUTED)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
-    """Return ``ax``, or the axes of a new pyplot figure, without frame and clutter.
+    """Return ``ax``, or the axes of a new pyplot figure, with a plain style.
 
     Parameters
     ----------
     ax : Axes, optional
-        By default those of a new figure.
+        The axes to style; by default those of a new figure.
     size : (float, float)
-        Of a new figure, in inches.
+        The size of a new figure, in inches.
 
     Returns
     -------
     Axes
-        With a light grid.
+        The axes without a frame, with a light grid.
 
     See Also
     --------
-    lines : Several lines on such axes.
+    lines : Draw several lines on such axes.
 
     Examples
     --------
@@ -61,14 +61,14 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
 
 
 def signed() -> LinearSegmentedColormap:
-    """Make the colours of signed entries: blue below zero, white at zero, orange above."""
+    """Build the colour map of signed entries: blue below zero, white at zero, orange above."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [SKY, "white", LORA])
 
 
 def sized_figure(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
-    """Size ``figure`` or a new pyplot figure, in inches, and lay it out without overlap."""
+    """Return ``figure``, or a new pyplot figure, of this size in inches, without overlaps."""
     if figure is None:
         import matplotlib.pyplot as plt
 
@@ -79,24 +79,24 @@ def sized_figure(figure: Figure | None, width: float, height: float, **pads: flo
 
 
 def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: Any) -> None:
-    """Write ``text`` next to (x, y) in the colour of its line, darker: a label instead of a legend.
+    """Label a line directly: write text next to (x, y) in a darker tone of the line's colour.
 
     Parameters
     ----------
     ax : Axes
-        Where to write.
+        The axes to write in.
     x, y : float
-        In the units of the axes.
+        The point, in the units of the axes.
     text : str
-        What to write.
+        The text of the label.
     color : str
-        One of the palette's.
+        The colour of the line.
     **options : Any
-        As for matplotlib's ``annotate``.
+        Options of matplotlib's ``annotate``.
 
     See Also
     --------
-    lines : Lines that are labelled.
+    lines : Draw lines with labels.
 
     Examples
     --------

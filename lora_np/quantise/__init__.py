@@ -1,4 +1,4 @@
-"""Quantised matrices: levels, blocks, and the error relative to W0."""
+"""Quantise matrices to a few levels per block, and measure the error."""
 
 from lora_np.lazy import on_demand
 

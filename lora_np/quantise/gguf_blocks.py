@@ -1,9 +1,9 @@
-"""The blocks of GGUF: pieces of a row of up to 256 entries, each with scales and codes.
+"""Encode and decode GGUF's blocks: up to 256 entries of a row, with scales and codes.
 
-A NumPy structured dtype is the layout of a block; its decoder is the equation of its entries. All
-arithmetic is in float32, in the order of ggml's reference, so that the entries are the same to the
-bit. The table is at the end: what ggml keeps in files, but for Q1_0; Q8_1 and Q8_K are for
-activations and in no file.
+The layout of a block is a structured dtype of NumPy, and its decoder is the equation of its
+entries. All arithmetic is in float32 and in the order of ggml's reference, so that every bit of the
+entries agrees. The table at the end has every kind that ggml stores in files, except Q1_0; Q8_1 and
+Q8_K are for activations only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lora_np.quantise.weight import PIECE, Quantised
 
 Block = np.dtype[Any]
 Parts = tuple[Array, ...]  # scale, codes, and perhaps an offset to subtract
-FEW = 8  # up to so many rows of x, multiplying by codes is faster
+FEW = 8  # for at most this many rows of x, multiplying by the codes is faster
 
 
 class Layout(NamedTuple):
@@ -29,16 +29,15 @@ class Layout(NamedTuple):
     Parameters
     ----------
     entries : int
-        Entries of the matrix in a block.
+        The number of entries of the matrix in a block.
     block : dtype
-        The bytes of a block.
+        The structured dtype of a block.
     decode : callable
-        From blocks (n,) to what makes their entries: scales (n, runs), codes (n, `entries`), and
-        perhaps what is taken away in each run (n, runs); see ``runs``. For plain floats, the
-        entries themselves.
+        A function from blocks (n,) to scales (n, runs), codes (n, `entries`), and perhaps an offset
+        to subtract in each run (n, runs); see ``runs``. For plain floats, it returns the entries.
     encode : callable or None
-        The inverse, from entries (n, `entries`), `block`, and what is added to each code before it
-        is cut off to a whole number: a half, or random numbers. None for kinds that are read only.
+        The inverse: a function of entries (n, `entries`), `block`, and the amount to add to each
+        code before truncating it, which is a half or random. None for kinds that are only read.
     """
 
     entries: int
@@ -56,9 +55,9 @@ class Blocks(Quantised):
     kind : str
         A key of `LAYOUTS`: "Q4_0", "Q6_K", "F16", ...
     data : ndarray of shape (d, k // entries)
-        Structured; each entry is a block.
+        A structured array, each entry of which is a block.
     shape : tuple of int
-        (d, k); k is a multiple of the entries in a block.
+        The shape (d, k) of the matrix; k is a multiple of the entries in a block.
 
     Raises
     ------
@@ -90,20 +89,20 @@ class Blocks(Quantised):
             )
 
     def rows(self, index: Array | slice) -> Array:
-        """Return some rows of ``dequantised``."""
+        """Dequantise some rows only."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         W = np.empty((flat.size, layout.entries), np.float32)
-        # in pieces, so that intermediate codes and scales stay small
-        # a damaged file's scales may be anything
+        # In pieces, so that intermediate codes and scales stay small. The scales of a damaged file
+        # may overflow.
         with overflow_allowed():
-            for start in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
-                W[start : start + step] = decoded(layout, flat[start : start + step])
+            for first in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
+                W[first : first + step] = decoded(layout, flat[first : first + step])
         shape = (*data.shape[:-1], data.shape[-1] * layout.entries)
         return W.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
-        """Return the same matrix with a byte per code and float32 scales: larger, faster to use."""
+        """Return the same matrix with a byte per code and float32 scales: larger, but faster."""
         layout = LAYOUTS[self.kind]
         if layout.block.names is None:
             return self
@@ -125,11 +124,11 @@ class Codes(Quantised):
     Parameters
     ----------
     kind : str
-        Of the blocks that it was made from.
+        The kind of the blocks from which it was made.
     codes : ndarray of shape (d, k)
-        int8.
+        The codes, int8.
     scales : ndarray of shape (1, d, runs) or (2, d, runs)
-        The scale of each run, and perhaps what is taken away there; float32.
+        The scale of each run, and perhaps its least value, float32.
     """
 
     kind: str
@@ -141,18 +140,18 @@ class Codes(Quantised):
         return self.codes.shape
 
     def rows(self, index: Array | slice) -> Array:
-        """Return some rows of ``dequantised``."""
+        """Dequantise some rows only."""
         codes, (scale, *least) = self.codes[index], self.scales[:, index]
         flat = (field.reshape(-1, field.shape[-1]) for field in (scale, codes, *least))
         return runs(*flat).reshape(codes.shape)
 
     def product(self, x: Array) -> Array:
-        """Return ``x W^T``; for a few rows of x, scales multiply the products of codes with x."""
+        """Compute ``x W^T``; for few rows of x, multiply x by the codes first, then by scales."""
         if len(x) > FEW:
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
         by_run = np.ascontiguousarray(x.T).reshape(self.scales.shape[2], -1, len(x))
-        # each piece is used once, so fewer calls matter more than the cache
+        # Each piece is used only once, so fewer calls matter more than fitting the cache.
         for part in self.pieces(4 * PIECE):
             codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
             products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)
@@ -164,7 +163,7 @@ class Codes(Quantised):
 
 
 def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
-    """Encode W, float32 with rows of whole blocks; with ``rng`` codes are rounded at random."""
+    """Encode W (float32, with rows of whole blocks); with ``rng``, round codes at random."""
     layout = LAYOUTS[kind]
     assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.entries:
@@ -175,13 +174,13 @@ def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
     data = np.empty(len(entries), layout.block)
     step = max(1, PIECE // layout.entries)
     with overflow_allowed(divide="ignore"):
-        for start in range(0, len(entries), step):
-            x = entries[start : start + step]
+        for first in range(0, len(entries), step):
+            x = entries[first : first + step]
             half = np.full_like(x, 0.5) if rng is None else rng.random(x.shape, np.float32)
-            data[start : start + step] = layout.encode(x, layout.block, half)
+            data[first : first + step] = layout.encode(x, layout.block, half)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
-    for held in floats or [decoded(layout, data)]:
-        if not np.isfinite(held).all():
+    for array in floats or [decoded(layout, data)]:
+        if not np.isfinite(array).all():
             raise ValueError(
                 f"W is too large for {kind}: its largest magnitude is {np.abs(W).max():g}"
             )
@@ -189,15 +188,15 @@ def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
 
 
 def column(b: Array, name: str = "d") -> Array:
-    """Return a float16 of each block as float32 of shape (n, 1)."""
+    """Return a float16 field of each block as float32 of shape (n, 1)."""
     return b[name].astype(np.float32)[:, None]
 
 
 def fields(q: Array, bits: int, group: int = 1) -> Array:
-    """Unpack codes of ``bits`` bits: of each group of words first the lowest bits of all."""
+    """Unpack codes of ``bits`` bits; in each group of words, the lowest bits of all come first."""
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
-    q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
+    q = np.ascontiguousarray(q)  # passes over the whole array are faster than one per group
     for i, shift in enumerate(shifts):
         part = parts[:, :, i]
         part[:] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(part.shape)
@@ -205,13 +204,13 @@ def fields(q: Array, bits: int, group: int = 1) -> Array:
 
 
 def decoded(layout: Layout, b: Array) -> Array:
-    """Return the entries that blocks encode."""
+    """Decode blocks (n,) to their entries (n, entries)."""
     parts = layout.decode(b)
     return runs(*parts) if isinstance(parts, tuple) else parts
 
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
-    """Return ``scale q - least``; each scale and least value (n, m) belongs to a run of codes."""
+    """Compute ``scale q - least``; each scale and least value (n, m) applies to a run of codes."""
     length = q.shape[1] // scale.shape[1]
     W: Array = scale[:, :, None] * q.reshape(*scale.shape, length)
     if least is not None:
@@ -220,18 +219,18 @@ def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
 
 
 def over(x: ArrayLike, d: Array) -> Array:
-    """Return ``x / d``, and zero where d is less than any float16."""
+    """Compute ``x / d``, with zeros where d is nearly zero."""
     result = np.zeros(np.broadcast_shapes(np.shape(x), d.shape), np.float32)
     return np.divide(x, d, out=result, where=np.abs(d) > np.float32(1e-38))
 
 
 def extreme(x: Array) -> Array:
-    """Return the number of largest magnitude in each row, with its sign."""
+    """Return the entry of largest magnitude in each row (n, 1), with its sign."""
     return np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
 
 
 def joined(q: Array, bits: int, group: int) -> Array:
-    """Invert ``fields`` for bytes; higher bits of the codes are left out."""
+    """Pack codes into bytes, the inverse of ``fields``; higher bits of the codes are dropped."""
     parts = (q & ((1 << bits) - 1)).astype(np.uint8).reshape(len(q), -1, 8 // bits, group)
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     whole: Array = np.bitwise_or.reduce(parts << shifts, axis=2)
@@ -239,7 +238,7 @@ def joined(q: Array, bits: int, group: int) -> Array:
 
 
 def record(dtype: Block, **parts: Array) -> Array:
-    """Make blocks of these parts; scales are (n, 1)."""
+    """Make blocks from their fields; scales are (n, 1)."""
     block = np.empty(len(parts["d"]), dtype)
     for name, values in parts.items():
         block[name] = values.reshape(block[name].shape)
@@ -247,7 +246,7 @@ def record(dtype: Block, **parts: Array) -> Array:
 
 
 def encode_whole(x: Array, block: Block, half: Array) -> Array:
-    """Make whole numbers from -127 to 127 of each row, halves rounded away from 0."""
+    """Encode Q8_0: integers from -127 to 127 times a scale, with halves rounded away from 0."""
     d = np.abs(x).max(axis=1, keepdims=True) / 127
     size = np.abs(y := x * over(1, d))
     q = np.floor(size) + (size - np.floor(size) >= 1 - half)
@@ -260,13 +259,12 @@ def encode_float(x: Array, block: Block, half: Array) -> Array:
 
 def encode_bf16(x: Array, block: Block, half: Array) -> Array:
     bits = x[:, 0].view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(
-        block
-    )  # round to nearest, ties to even
+    # Rounds to nearest, ties to even.
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)
 
 
-# Codes of four bits, with a fifth that lies apart: d q + m, from the least number of a block to its
-# largest; or d (q - middle), where the number of largest magnitude, with its sign, gets code 0.
+# Codes of four bits, with a fifth bit stored separately: d q + m, from the least entry of a block
+# to the largest; or d (q - middle), where the entry of largest magnitude gets code 0.
 
 
 def decode_codes(b: Array) -> Parts:
@@ -292,7 +290,7 @@ def encode_codes(x: Array, block: Block, half: Array) -> Array:
     return record(block, **{name: parts[name] for name in names})
 
 
-# The K kinds: 256 entries in runs of 16 or 32, whose scales are quantised themselves.
+# The K kinds: 256 entries in runs of 16 or 32, whose scales are quantised too.
 
 
 def decode_q3_k(b: Array) -> Parts:
@@ -327,7 +325,7 @@ def encode_q45_k(x: Array, block: Block, half: Array) -> Array:
 
 
 def six_bits(a: Array) -> tuple[Array, Array, Array]:
-    """Quantise the scales of runs: a unit for each block, codes up to 63, and their products."""
+    """Quantise the scales of runs; return a unit per block, codes up to 63, and their products."""
     most = a.max(axis=1, keepdims=True)
     codes = np.rint(over(63, most) * a)
     unit = (most / 63).astype(np.float16)
@@ -335,9 +333,9 @@ def six_bits(a: Array) -> tuple[Array, Array, Array]:
 
 
 def fit_line(x: Array, top: int, tries: Array) -> tuple[Array, Array]:
-    """Fit ``scale q - least`` to each row, by weighted least squares on one grid after another.
+    """Fit ``scale q - least`` to each row, by weighted least squares for each of several grids.
 
-    After ggml's make_qkx2_quants: each grid begins at the least number that was best so far.
+    Like ggml's make_qkx2_quants, each grid begins at the least value that was best so far.
     """
     weight = np.sqrt(np.mean(x * x, axis=1, keepdims=True)) + np.abs(x)
     total = partial(np.sum, axis=1, keepdims=True)
@@ -376,7 +374,7 @@ def encode_q6_k(x: Array, block: Block, half: Array) -> Array:
 
 
 def fit_scale(x: Array) -> Array:
-    """Fit ``scale q`` to each row, q from -32 to 31, with weights x^2: ggml's make_qx_quants."""
+    """Fit ``scale q`` to each row, q from -32 to 31, with weights x^2 (ggml's make_qx_quants)."""
     total = partial(np.sum, axis=1, keepdims=True)
     _, exponent = np.frexp(extreme(x))
     x = np.ldexp(x, -exponent)  # so that products of four neither overflow nor vanish
@@ -390,7 +388,7 @@ def fit_scale(x: Array) -> Array:
     return np.ldexp(scale, exponent)
 
 
-# Codes that name levels: floats of four bits, twice their value; and levels fitted to weights.
+# Codes that stand for levels: twice the value of a float of four bits, or levels fitted to weights.
 
 E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
 FITTED = np.array(
@@ -421,9 +419,7 @@ def kind(
     decode: Callable[[Array], Parts],
     encode: Callable[[Array, Block, Array], Array] | None = None,
 ) -> Layout:
-    """Make a row of the table from entries per block, the fields' names and types, and
-    equations.
-    """
+    """Make a row of the table from entries per block, fields with their types, and equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(entries, np.dtype(forms), decode, encode)
 

@@ -1,8 +1,8 @@
-"""Absmax quantisation: the largest magnitude scales a block; codes name levels from -1 to 1.
+"""Quantise by absmax: each block is scaled by its largest magnitude, to levels from -1 to 1.
 
-``W[i] = scale[block of i] * level[code[i]]``. With one block for a row and 255 even levels this is
-int8; in blocks of 64 along the flattened matrix with levels at quantiles of the normal distribution
-it is nf4.
+``W[i] = scale[block of i] * level[code[i]]``. With a block for each row and 255 even levels, this
+is int8. With blocks of 64 along the flattened matrix, and levels at quantiles of the normal
+distribution, it is nf4.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from lora_np.checks import (
 from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
-_SCALES_BLOCK = 256  # scales that share a scale, in double quantisation
+_SCALES_BLOCK = 256  # the number of scales that share a scale in double quantisation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Int8(Quantised):
-    """A matrix ``codes * scales / 127``, one scale per row, as bitsandbytes keeps int8 weights.
+    """A matrix ``codes * scales / 127`` with one scale per row, as in bitsandbytes' int8.
 
     Parameters
     ----------
     codes : ndarray of shape (d, k)
-        Whole numbers from -127 to 127, int8.
+        Integers from -127 to 127, int8.
     scales : ndarray of shape (d,)
         The largest magnitude of each row, float32 (bitsandbytes' ``SCB``).
 
@@ -55,31 +55,31 @@ class Int8(Quantised):
         return self.codes.shape
 
     def rows(self, index: Array | slice) -> Array:
-        """Return some rows of ``dequantised``: ``codes * scales / 127``."""
-        # roundings in the order of bitsandbytes: the row's scale times the code, over 127
+        """Dequantise some rows only: ``codes * scales / 127``."""
+        # In bitsandbytes' order, so that rounding agrees: code times scale, then over 127.
         values: Array = self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
         return values
 
 
 @dataclass(frozen=True, eq=False)
 class BlockScales:
-    """Scales that are quantised themselves, to 8 bits in blocks of 256: double quantisation.
+    """Scales that are quantised too, to 8 bits in blocks of 256 (double quantisation).
 
     ``scale = levels[code] * scale of scales + offset``, where the offset is the mean of the scales.
-    It saves 0.373 bits per entry in blocks of 64.
+    It saves 0.373 bits per entry for blocks of 64.
 
     Parameters
     ----------
     codes : ndarray of shape (n,)
-        Places in `levels`, uint8.
+        Indices into `levels`, uint8.
     scales : ndarray of shape (ceil(n / 256),)
         The largest magnitude in each block, float32.
     offset : float
-        What is added to all.
+        The mean, which is added to all scales.
     levels : ndarray of shape (256,)
-        Those of ``dynamic_levels``, unless a file says otherwise.
+        The levels, which are ``dynamic_levels`` unless a file has others.
     block : int
-        How many scales share one.
+        The number of scales that share a scale.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class BlockScales:
         return int(self.codes.nbytes + self.scales.nbytes + 4)
 
     def dequantised(self) -> Array:
-        """Return the scales, float32."""
+        """Return the scales (n,) in float32."""
         repeated = np.repeat(self.scales, self.block)[: len(self.codes)]
         values: Array = self.levels[self.codes] * repeated + self.offset
         return values
@@ -115,15 +115,15 @@ class FourBit(Quantised):
     Parameters
     ----------
     kind : {"nf4", "int4"}
-        Which levels.
+        The kind of levels.
     packed : ndarray of shape (ceil(d k / 2),)
-        Two codes to a byte, the first in the upper half; uint8.
+        Two codes per byte, uint8, with the first code in the upper half.
     scales : ndarray of shape (ceil(d k / block),) or BlockScales
         The largest magnitude in each block.
     shape : tuple of int
-        Of the matrix, (d, k).
+        The shape (d, k) of the matrix.
     block : int
-        Numbers that share a scale; the last block may be shorter.
+        The number of entries that share a scale; the last block may be shorter.
 
     Examples
     --------
@@ -139,17 +139,17 @@ class FourBit(Quantised):
     block: int = 64
 
     def rows(self, index: Array | slice) -> Array:
-        """Return some rows of ``dequantised``: ``level[code] * scale``."""
+        """Dequantise some rows only: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
-        # consecutive entries: decode from their first block
+        # Consecutive rows are decoded from the first block that they touch.
         if isinstance(index, slice) and index.step in (None, 1):
-            start, stop, _ = index.indices(self.size // k)
-            first, last = start * k // self.block * self.block, max(start, stop) * k
+            top, bottom, _ = index.indices(self.size // k)
+            first, last = top * k // self.block * self.block, max(top, bottom) * k
             codes = unpacked(self.packed[first // 2 : (last + 1) // 2])[first % 2 :]
             values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
-            return values[start * k - first :].reshape(-1, k)
+            return values[top * k - first :].reshape(-1, k)
         flat: Array = np.arange(self.size // k)[index][..., None] * k + np.arange(k)
         byte = self.packed[flat // 2]
         values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
@@ -157,8 +157,8 @@ class FourBit(Quantised):
         return values
 
 
-# The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 +
-# 1/32) / 2, with the digits that bitsandbytes keeps.
+# The outermost quantile is half a step from the end, averaged over 15 and 16 levels: 1 - (1/30 +
+# 1/32) / 2, with as many digits as in bitsandbytes.
 _NF4_END = 0.9677083
 
 
@@ -173,7 +173,7 @@ def normal_quantile(p: ArrayLike) -> Array:
     Returns
     -------
     ndarray
-        float64, of the shape of p.
+        The quantiles in float64, in the shape of p.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def normal_quantile(p: ArrayLike) -> Array:
 
     See Also
     --------
-    nf4_levels : 16 of these quantiles, scaled to [-1, 1].
+    nf4_levels : Use 16 of these quantiles, scaled to [-1, 1].
 
     Examples
     --------
@@ -203,16 +203,17 @@ def uniform_levels(bits: int = 4) -> Array:
     Parameters
     ----------
     bits : int
-        From 2 to 8. One of the ``2**bits`` codes is not used, so that zero is a level.
+        A number of bits from 2 to 8. One of the ``2**bits`` codes is not used, so that zero is a
+        level.
 
     Returns
     -------
     ndarray of shape (2**bits - 1,)
-        float32, ascending.
+        The levels in float32, ascending.
 
     See Also
     --------
-    nf4_levels : As many levels, close together where weights are.
+    nf4_levels : Levels that are denser where most weights are.
 
     Examples
     --------
@@ -227,18 +228,18 @@ def uniform_levels(bits: int = 4) -> Array:
 def nf4_levels() -> Array:
     """Return the 16 levels of NormalFloat: normal quantiles, scaled to [-1, 1].
 
-    Weights are close to normal. If each level is to be used equally often, levels belong at
+    Weights are nearly normally distributed. For each level to be used equally often, levels must be
     quantiles with equal probability between them. Zero should be a level too, so the two sides are
-    taken apart: eight steps above zero, seven below.
+    computed separately: eight steps above zero, seven below.
 
     Returns
     -------
     ndarray of shape (16,)
-        float32, ascending, read-only; to the bit the table in bitsandbytes.
+        The levels in float32, ascending and read-only; every bit agrees with bitsandbytes' table.
 
     See Also
     --------
-    normal_quantile : The quantiles.
+    normal_quantile : Compute the quantiles.
     uniform_levels : Evenly spaced levels, for comparison.
 
     References
@@ -260,16 +261,16 @@ def nf4_levels() -> Array:
 
 @cache
 def dynamic_levels() -> Array:
-    """Return 256 levels for the scales of scales, in seven decades of rising density.
+    """Return 256 levels for quantising scales, with more levels in higher decades.
 
-    Small numbers are coded with few digits but over a wide range: between ``10**(i - 7)`` and
-    ``10**(i - 6)``, ``2**i`` evenly spaced levels, for i from 0 to 6; the same with a minus sign;
-    0; and 1.
+    Small values have low precision but a wide range: there are ``2**i`` evenly spaced levels
+    between ``10**(i - 7)`` and ``10**(i - 6)``, for i from 0 to 6, their negatives, 0, and 1.
 
     Returns
     -------
     ndarray of shape (256,)
-        float32, ascending, read-only; to the bit what bitsandbytes' ``create_dynamic_map`` gives.
+        The levels in float32, ascending and read-only; every bit agrees with bitsandbytes'
+        ``create_dynamic_map``.
 
     See Also
     --------
@@ -295,9 +296,9 @@ def dynamic_levels() -> Array:
     )
 
 
-def _spaced(start: float, stop: float, number: int) -> Array:
-    """Return ``np.linspace`` in float32 as torch computes it, from both ends, rounded once."""
-    first, last = np.float64(np.float32(start)), np.float64(np.float32(stop))
+def _spaced(low: float, high: float, number: int) -> Array:
+    """Compute ``np.linspace`` in float32 as torch does: from both ends, with one rounding."""
+    first, last = np.float64(np.float32(low)), np.float64(np.float32(high))
     step = np.float64(np.float32(last - first) / np.float32(number - 1))
     i = np.arange(number)
     return np.where(i < number // 2, first + step * i, last - step * (number - 1 - i)).astype(
@@ -319,7 +320,7 @@ def int8(W: Array) -> Int8:
     for size in scales[(scales > most / 127) | ((scales > 0) & (scales <= 127 / most))][:1]:
         wrong = "large" if size > 1 else "small"
         raise ValueError(f"a row of W is too {wrong} for int8: its largest magnitude is {size:g}")
-    # a row of zeros has scale zero, and codes of zero
+    # A row of zeros has a scale of zero and codes of zero.
     factor = np.divide(np.float32(127), scales, out=np.zeros_like(scales), where=scales > 0)
     return Int8(np.rint(W * factor[:, None]).astype(np.int8), scales)
 
@@ -328,14 +329,14 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block, kind)
     even = np.pad(values, (0, W.size % 2))  # padded with a zero, as in bitsandbytes
-    # the nearest level
+    # Comparing with the midpoints between levels finds the nearest level.
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
     packed = codes[::2] << 4 | codes[1::2]
     return FourBit(kind, packed, double_quantised(scales) if double else scales, W.shape, block)
 
 
 def double_quantised(scales: Array) -> BlockScales:
-    """Quantise the scales' differences from their mean to 8-bit codes."""
+    """Quantise scales (n,) to 8 bits, after subtracting their mean."""
     with np.errstate(over="ignore"):
         offset = mean_as_torch(scales)
     if not np.isfinite(offset):
@@ -347,7 +348,7 @@ def double_quantised(scales: Array) -> BlockScales:
     with overflow_allowed():  # the reciprocal of a denormal number is infinite
         values = rest * np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
     values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
-    # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels
+    # bitsandbytes first rounds to a grid of 65,536 points, then looks up the nearest level.
     point = ((values + 1) * np.float32(0.5) * np.float32(65535) + np.float32(0.5)).astype(np.int64)
     codes = _nearest_on_grid()[point]
     codes[wide == 0] = 0
@@ -355,11 +356,11 @@ def double_quantised(scales: Array) -> BlockScales:
 
 
 def mean_as_torch(x: Array) -> np.float32:
-    """Return the mean of float32, added in torch's order, which decides the last digit.
+    """Compute a float32 mean in torch's order of addition, which decides the last digit.
 
-    Torch adds four vectors of eight numbers at once: 16 of these, then 16 such sums, and again;
-    what is left over is added to the first vector, and at last comes one number after the other.
-    (From 32,768 numbers on the order depends on how many threads there are; this is that of one.)
+    Torch adds four vectors of eight numbers at a time: 16 of these, then 16 such sums, and so on.
+    It adds the remaining vectors to the first one, and the remaining numbers one by one. (From
+    32,768 numbers on, torch's order depends on the number of threads; this is the order for one.)
     """
     width = 8 if x.size >= 8 else 1
     rows = x[: x.size // width * width].reshape(-1, width)
@@ -382,7 +383,7 @@ def _nearest_on_grid() -> Array:
 
 
 def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
-    """Divide the entries of each block by its largest magnitude; return both."""
+    """Divide each block's entries by its largest magnitude; return quotients and magnitudes."""
     tops = np.maximum.reduceat(np.abs(flat), np.arange(0, flat.size, block))
     least = np.float32(1e-38)  # as in bitsandbytes: zero divided by this is zero
     for size in tops[(tops > 0) & (tops < least)][:1]:
@@ -391,14 +392,14 @@ def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
     scale_blocks(values[:whole], inverse[: whole // block], block)
-    if whole < flat.size:  # the last block is divided, and its scale is never zero: again as there
+    if whole < flat.size:  # bitsandbytes divides a shorter last block, and its scale is never zero
         tops[-1:] = np.maximum(tops[-1:], least)
         values[whole:] = flat[whole:] / tops[-1]
     return np.clip(values, -1, 1, out=values), tops
 
 
 def scale_blocks(values: Array, scales: Array, block: int) -> None:
-    """Multiply ``values`` in place by the scales of their blocks; the last may be shorter."""
+    """Multiply ``values`` in place by their blocks' scales; the last block may be shorter."""
     whole = values.size - values.size % block
     blocks = values[:whole].reshape(-1, block)
     blocks *= scales[: whole // block, None]
@@ -430,47 +431,47 @@ def quantise(
     Parameters
     ----------
     W : array_like of shape (d, k)
-        Converted to float32.
+        The matrix, which is converted to float32.
     kind : str
         One of `KINDS`:
 
-        - "int8": 255 even levels, one scale for each row (as bitsandbytes);
+        - "int8": 255 even levels, one scale per row (as in bitsandbytes);
         - "int4": 15 even levels, blocks of the flattened matrix;
-        - "nf4": 16 levels at quantiles of the normal distribution, the same blocks (as
+        - "nf4": 16 levels at quantiles of the normal distribution, the same blocks (as in
           bitsandbytes);
-        - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale,
-          or a scale and a least value;
-        - "Q4_K", "Q5_K", "Q6_K": blocks of 256 (as GGUF), in runs of 32 or 16 whose scales are
+        - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as in GGUF), with a
+          scale, or a scale and a least value;
+        - "Q4_K", "Q5_K", "Q6_K": blocks of 256 (as in GGUF), in runs of 32 or 16 whose scales are
           quantised too;
-        - "MXFP4": blocks of 32, with floats of four bits and a power of two (as GGUF);
+        - "MXFP4": blocks of 32, with floats of four bits and a power of two (as in GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
-        For int4 and nf4, how many entries share a scale.
+        For int4 and nf4, the number of entries that share a scale.
     double : bool
-        For int4 and nf4, quantise the scales too.
+        For int4 and nf4, whether to quantise the scales too.
     rng : Generator, optional
-        For the kinds that begin with Q, round codes up or down at random, with chances that make
-        the mean right: an update much smaller than a step is then kept, with noise.
+        For the kinds that begin with Q, round codes up or down at random, so that the expected
+        value is exact: an update much smaller than a step is then kept, with noise.
 
     Returns
     -------
     Quantised
-        With ``dequantised()``, ``error(W)``, ``nbytes`` and ``bits``.
+        The matrix, with ``dequantised()``, ``error(W)``, ``nbytes`` and ``bits``.
 
     Raises
     ------
     ValueError
         If W is not a finite matrix, is too large for float32 or for the scales, has rows too small
         for int8 or blocks too small for int4 and nf4, or its rows are not whole blocks; or the kind
-        is not known, or takes no options.
+        is unknown, or an option does not apply to it.
     TypeError
-        If W does not hold real numbers.
+        If the entries of W are not real numbers.
 
     Notes
     -----
-    With even levels the error of a number is at most half a step: ``scale / 254`` for int8, ``scale
-    / 14`` for int4. Smaller blocks have smaller scales, but cost more bits: 32 / 64 = 0.5 a number
-    in blocks of 64, or 0.127 with double quantisation.
+    With even levels, the error of an entry is at most half a step: ``scale / 254`` for int8,
+    ``scale / 14`` for int4. Smaller blocks have smaller scales, but cost more bits: 32 / 64 = 0.5
+    per entry for blocks of 64, or 0.127 with double quantisation.
 
     References
     ----------

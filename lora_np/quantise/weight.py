@@ -1,4 +1,4 @@
-"""The interface of every kind of quantised matrix."""
+"""Define the interface of every kind of quantised matrix."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, ArrayLike, real
 
-PIECE = 2**18  # entries of a matrix at a time
+PIECE = 2**18  # entries of a matrix that are dequantised at a time
 
 
 class Quantised:
     """A frozen quantised matrix, made by `quantise` or read from a file.
 
-    It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its
-    entries are read as a matrix or a few rows at a time.
+    It is a leaf of a model's tree, but neither a Tensor nor an ndarray: it is never trained, and it
+    is read as a whole matrix or a few rows at a time.
 
     Attributes
     ----------
     kind : str
-        One of `KINDS`.
+        The kind of quantisation, one of `KINDS`.
     shape : tuple of int
-        Of the matrix, (d, k).
+        The shape of the matrix, (d, k).
 
     Examples
     --------
@@ -40,39 +40,42 @@ class Quantised:
     shape: tuple[int, ...]
 
     def dequantised(self) -> Array:
-        """Return the matrix that the bits encode.
+        """Return the matrix that the codes and scales encode.
 
         Returns
         -------
         ndarray of shape (d, k)
-            float32, and new with each call.
+            A new float32 array.
         """
         return self.rows(slice(None))
 
     def rows(self, index: Array | slice) -> Array:
-        """Return some rows of ``dequantised``, without the others.
+        """Dequantise some rows only.
 
         Parameters
         ----------
         index : array_like of int or slice
-            Of any shape; entries from 0 to d - 1.
+            The indices of the rows, an array of any shape or a slice.
 
         Returns
         -------
         ndarray of shape (*index.shape, k)
+            The rows in float32.
         """
         raise NotImplementedError
 
     def product(self, x: Array) -> Array:
-        """Return ``x W^T``, dequantising only some rows of W at a time.
+        """Compute ``x W^T``, dequantising only some rows of W at a time.
 
         Parameters
         ----------
         x : ndarray of shape (n, k)
+            The inputs.
 
         Returns
         -------
         ndarray of shape (n, d)
+            The outputs.
         """
         y = np.empty((len(x), self.shape[0]), np.result_type(x, np.float32))
         for part in self.pieces():
@@ -80,25 +83,25 @@ class Quantised:
         return y
 
     def pulled(self, g: Array) -> Array:
-        """Return ``g W`` for g of shape (n, d): the gradient of `product`."""
+        """Compute ``g W`` (n, k) for g of shape (n, d), the backward pass of `product`."""
         total = np.zeros((len(g), self.shape[1]), np.result_type(g, np.float32))
         for part in self.pieces():
             total += g[:, part] @ self.rows(part)
         return total
 
     def pieces(self, entries: int = PIECE) -> Iterator[slice]:
-        """Yield slices of rows, each as many as have so many entries, which fit the cache."""
+        """Return slices of rows with about this many entries each, which fit the cache."""
         step = max(1, entries // self.shape[1])
         return (slice(i, min(i + step, self.shape[0])) for i in range(0, self.shape[0], step))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        """Return `dequantised` for NumPy's functions: ``np.asarray(Q)``."""
+        """Convert to an ndarray for NumPy's functions, as in ``np.asarray(Q)``."""
         return self.dequantised().astype(dtype or self.dtype, copy=False)
 
     @property
     def nbytes(self) -> int:
-        """The bytes that codes and scales take."""
-        return sum(int(held.nbytes) for held in vars(self).values() if hasattr(held, "nbytes"))
+        """The number of bytes of the codes and scales."""
+        return sum(int(array.nbytes) for array in vars(self).values() if hasattr(array, "nbytes"))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -107,7 +110,7 @@ class Quantised:
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
+        """The number of axes."""
         return len(self.shape)
 
     @property
@@ -117,21 +120,23 @@ class Quantised:
 
     @property
     def bits(self) -> float:
-        """Bits per entry, scales included."""
+        """The number of bits per entry, including scales."""
         return 8 * self.nbytes / self.size
 
     def error(self, W: ArrayLike, *, relative: bool = False) -> float:
-        """Return ``||W - Q||_F``, the error relative to the matrix that was quantised.
+        """Compute the quantisation error ``||W - Q||_F``.
 
         Parameters
         ----------
         W : array_like of shape (d, k)
+            The matrix that was quantised.
         relative : bool
-            Divide by ``||W||_F``. A zero matrix has an error of 0.
+            Whether to divide by ``||W||_F``. A zero matrix has an error of 0.
 
         Returns
         -------
         float
+            The error in the Frobenius norm.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Training loops, what theory says about them, and sweeps of them."""
+"""Train models, compare them with the theoretical optimum, and sweep over settings."""
 
 from lora_np.lazy import on_demand
 

@@ -1,6 +1,7 @@
-"""A run of `fit` on disk: all that the next step depends on, written completely or not at all.
+"""Save a run of `fit` to a file and restore it, completely or not at all.
 
-A file fits a run of the same `identity`: everything that it computes with, in words, or its name.
+A file belongs to runs of the same `identity`, which describes everything that a run computes with,
+or is the name of the run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lora_np.training.identity import derivatives, describe, digest, versions
 
 
 class Checkpoint:
-    """A file that a run saves itself to, and continues from if ``resume`` asks for it."""
+    """The file to which a run is saved, and from which it continues if ``resume`` is set."""
 
     def __init__(self, path: StrPath, training: Any) -> None:
         self.path, self.training, self.identity = target_path(path), training, identity(training)
@@ -39,16 +40,16 @@ class Checkpoint:
             theirs = str(facts["identity"].get(name))
             if theirs != ours:
                 why = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
-                if name.startswith("the "):  # too long to show
+                if name.startswith("the "):  # these values are too long to show
                     why = f"what differs is {name}"
                 raise ValueError(f"{self.path} belongs to another run: {why}")
         try:
             self.restore(arrays, facts)
-        except Exception as error:  # any deviation from what `save` writes
+        except Exception as error:  # a damaged file may cause any error
             raise self.damaged(error) from None
 
     def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
-        """Restore what was saved, once all of it has been checked: completely or not at all."""
+        """Validate the whole file, and then restore the run."""
         training = self.training
         for name, current in moved_by(training).items():
             fits(name, arrays[name], current)
@@ -57,7 +58,7 @@ class Checkpoint:
             fits("lowest", saved, bank.values)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
-        size = order.size and len(getattr(training.data, "x", ()))  # 0 before the first draw
+        size = order.size and len(getattr(training.data, "x", ()))  # no order before a first draw
         fits("order", np.sort(order), np.arange(size, dtype=training.data.order.dtype))
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):
             raise ValueError(
@@ -96,7 +97,7 @@ class Checkpoint:
                 raise ValueError("it does not say which run it is of")
             if facts["sum"] != digest(*arrays.values()):
                 raise ValueError("its sum does not match its content")
-        except Exception as error:  # whatever zipfile, zlib and NumPy raise for arbitrary bytes
+        except Exception as error:  # zipfile, zlib and NumPy may raise any error for invalid bytes
             raise self.damaged(error) from None
         return arrays, facts
 
@@ -129,7 +130,7 @@ class Checkpoint:
 
 
 def identity(training: Any) -> dict[str, str]:
-    """Describe everything that must match for a checkpoint to fit, or return the run's name."""
+    """Describe everything that must be equal when a run continues, or return the run's name."""
     s = training.settings
     title = {"versions": versions(), "name": s.identity or "not given"}
     if s.identity is not None:
@@ -174,6 +175,6 @@ def fits(name: str, saved: Array, current: Array) -> None:
 
 def short(text: str, other: str) -> str:
     """Shorten ``text`` to the part that differs from ``other``, with a few words around it."""
-    start = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
-    part = brief(text[start : start + 100], 100)
-    return f"{'... ' * (start > 0)}{part}{' ...' * (len(text) > start + 100)}"
+    begin = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
+    part = brief(text[begin : begin + 100], 100)
+    return f"{'... ' * (begin > 0)}{part}{' ...' * (len(text) > begin + 100)}"

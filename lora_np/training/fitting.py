@@ -1,4 +1,4 @@
-"""Training: forward, loss, backward, step, and progress on the way."""
+"""Train a model: forward pass, loss, backward pass, step, validation and progress."""
 
 from __future__ import annotations
 
@@ -55,14 +55,15 @@ class History:
     Attributes
     ----------
     loss : ndarray of shape (steps,)
-        The training loss before each step, on its batch.
+        The training loss of each step, on its batch, before the update.
     validation_steps : ndarray of int, shape (m,)
-        Steps already taken at each validation.
+        The number of steps before each validation.
     validation_loss : ndarray of shape (m,)
+        The loss at each validation.
     seconds : float
-        Time spent in training, validation included; in a resumed run, since it was resumed.
+        The duration of training and validation; in a resumed run, since it was resumed.
     samples : tuple of (int, str)
-        Steps already taken, and the text that ``sample`` returned then.
+        Each text that ``sample`` returned, with the number of steps before it.
     """
 
     loss: Array
@@ -79,9 +80,10 @@ class Fit(Generic[T]):
     Attributes
     ----------
     model : tree
-        The trained model. Its trained arrays are still Tensors; `lora_np.freeze` and
-        `lora_np.merge` make them plain.
+        The trained model. Its trained arrays are still Tensors, which `lora_np.freeze` and
+        `lora_np.merge` replace by arrays.
     history : History
+        The losses.
     interrupted : bool
         Whether Ctrl-C ended the run early; model and history are then those of the last step.
     """
@@ -98,7 +100,7 @@ class RunSettings:
     Parameters
     ----------
     **settings
-        Those of `fit` that do not depend on the kind of data.
+        The settings of `fit` that do not depend on the kind of data.
 
     Examples
     --------
@@ -136,7 +138,7 @@ class RunSettings:
 
 @dataclass(frozen=True, eq=False)
 class FitSettings(RunSettings):
-    """Settings of `fit`, and the targets."""
+    """Settings of `fit`, with the targets y."""
 
     y: npt.ArrayLike | None = None
     _: KW_ONLY
@@ -154,70 +156,70 @@ class FitSettings(RunSettings):
     epochs="steps=",
 )
 def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
-    """Train copies of the model's Tensors to lower a loss.
+    """Train a model by minimising a loss, and return a trained copy.
 
     Parameters
     ----------
     model : tree
-        Its Tensors are copied and trained, its ndarrays are shared and stay fixed; the model itself
-        is not changed.
+        The model, which is not changed: its Tensors are copied and trained, its ndarrays are shared
+        and stay fixed.
     x : array_like of shape (n, ...), or batches
         The data, one row per example; or, without ``y``, batches of any kind: a function of the
         step (0, 1, ...) that returns a batch, or a sequence of batches, which is repeated.
     y : array_like of shape (n, ...), optional
         The targets, if ``x`` is an array.
     optimizer : Optimizer, optional
-        `SGD`, `Adam`, `AdamW`, `Groups` of them, ...: it keeps the learning rate, or the schedule,
-        that you gave it. By default `Adam`, whose rate decays along half a cosine from
+        The optimizer: `SGD`, `Adam`, `AdamW`, `Groups` of them, ..., with its own learning rate or
+        schedule. By default `Adam`, whose rate decays along half a cosine from
         `lora_np.lora.learning_rate` (1e-2 without a LoRA) to zero at the end of ``steps``.
     loss : callable, optional
-        ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is
-        required, and called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model,
-        batch)``.
+        The loss ``loss(model(x), y)``, one number; by default `mean_squared_error`. For batches it
+        is required, and called as ``loss(model, batch, rng=rng)``, or in validation as
+        ``loss(model, batch)``.
     validation : (array_like, array_like) or sequence of batches, optional
         Held-out x and y; or held-out batches, over which the loss is averaged.
     goal : float, optional
-        Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only
-        for the full batch: a mini-batch loss can fall below the optimum.
+        Stop when the loss is at most this, for example 1.001 times `lora_np.training.optimum`. It
+        needs the full batch, because a mini-batch loss can fall below the optimum.
     steps : int
         Number of training steps. The default optimizer decays over all of them, even if ``goal`` or
         ``patience`` ends the run earlier.
     batch_size : int, optional
-        Rows in a batch, drawn without replacement until too few are left; by default all, the full
-        batch.
+        Rows in a batch, drawn without replacement until too few are left; by default all rows.
     accumulate : int
-        Batches whose gradients are averaged in one step: it takes the memory of one batch.
+        Batches whose gradients are averaged in one step, in the memory of one batch.
     clip : float, optional
-        Largest norm of the gradient: that of all leaves together is scaled down to it.
+        Largest norm of the gradient of all leaves together; a longer gradient is scaled down.
     validate_every : int, optional
         Steps between validations, by default a twentieth of ``steps``. The first is before any
         training, and the last after it.
     patience : int, optional
         Stop after this many validations without a new lowest loss, and keep that model.
     watch : callable, optional
-        ``watch(step, model)`` is called in every step when the gradients are known but nothing has
-        moved yet.
+        ``watch(step, model)`` is called in every step after the gradients are computed and before
+        the update.
     sample : callable, optional
-        ``sample(step, model)`` is called at each validation, with the model frozen; text that it
-        returns is printed above the progress bar, and kept in the history.
+        ``sample(step, model)`` is called at each validation, with the frozen model; text that it
+        returns is printed above the progress bar, and stored in the history.
     checkpoint : path, optional
-        A file that is written every twentieth of ``steps`` and at the end; it is always complete.
-        It may be deleted when the run is over.
+        A file to save the run in, at every twentieth of ``steps`` and at the end. The file is
+        always complete, and may be deleted when the run is over.
     resume : bool
-        Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit
-        for bit as without the interruption. To go on for more ``steps`` than at first, pass an
-        optimizer: the default one depends on them.
+        Continue from ``checkpoint`` if it exists. With the same call, the result is the same bit
+        for bit as without the interruption. To train for more ``steps`` than at first, pass an
+        optimizer, because the default one depends on the number of steps.
     identity : str, optional
-        A name of the run, which its checkpoint then belongs to, instead of all it computes with.
+        A name of the run. A checkpoint then belongs to runs of this name, instead of runs that
+        compute with the same data, model and settings.
     rng : Generator or int
         Random seed of the batches and of dropout.
     progress : bool or str
-        Show a progress bar, in a terminal or a notebook; a string is written before it.
+        Show a progress bar, in a terminal or a notebook; a string is its label.
 
     Returns
     -------
     Fit
-        The trained model as ``result.model``, the losses as ``result.history``.
+        The trained model in ``model``, and the losses in ``history``.
 
     Raises
     ------
@@ -225,8 +227,9 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         If the data do not match or are not finite, a setting is out of range, or the checkpoint is
         damaged or belongs to another run.
     TypeError
-        If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a
-        checkpoint is asked for and something that the run depends on cannot be recognised later.
+        If the data is neither two arrays nor batches with a loss, the optimizer is not an
+        `Optimizer`, or a checkpoint is requested and something that the run depends on could not be
+        recognised later.
     FileExistsError
         If a checkpoint already exists and ``resume`` is False.
     FloatingPointError
@@ -235,8 +238,8 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 
     See Also
     --------
-    sweep : Many runs at once.
-    lora_np.nn.training_run : Take the steps yourself.
+    sweep : Train at many combinations of settings.
+    lora_np.nn.training_run : Take single steps.
 
     Examples
     --------
@@ -249,7 +252,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     >>> result.model.W.data.round(3)
     array([[ 1., -2.,  3.]])
 
-    The same from batches, each a function of its step:
+    Train on batches that a function returns for each step:
 
     >>> def batch(step):
     ...     x = np.random.default_rng(step).normal(size=(10, 3))
@@ -267,13 +270,13 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 
         store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
-    # batches of text count in tokens
+    # progress on batches of text is shown in tokens
     tokens = getattr(x, "tokens", None)
     unit = {"unit": "token", "scale": tokens} if tokens else {"unit": "step"}
     done = training.run.steps
     bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with bar, overflow_allowed():  # overflow is reported together with the step
+        with bar, overflow_allowed():  # `go_on` reports overflow with the step
             training.go_on(bar, store)
         interrupted = False
     except KeyboardInterrupt:
@@ -289,13 +292,13 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 def decaying(peak: float, steps: int) -> Adam:
     """Return the default optimizer of a run.
 
-    There is no warm-up: on digits, ten steps of it raised the loss by 0.04 to 0.21 nats.
+    It has no warm-up: on digits, ten steps of warm-up raised the loss by 0.04 to 0.21 nats.
     """
     return Adam(lr=cosine_schedule(peak, steps=steps))
 
 
 class Training:
-    """A run of `fit`: what is trained, and how far it has come."""
+    """The state of a run of `fit`."""
 
     def __init__(self, model: Any, x: Any, settings: FitSettings) -> None:
         s, self.settings, self.rng = settings, settings, generator(settings.rng)
@@ -327,12 +330,12 @@ class Training:
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         self.samples: list[tuple[int, str]] = []
-        # the values of each bank at the lowest held-out loss, if there is patience
+        # with patience, the values of each bank at the lowest held-out loss
         self.lowest: list[Array] = []
 
     @property
     def waited(self) -> int:
-        """Count the validations since the one with the lowest loss."""
+        """The number of validations since the one with the lowest loss."""
         errors = [error for _, error in self.validated]
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
@@ -360,9 +363,9 @@ class Training:
             bank.values[...] = values
 
     def gradients(self) -> float:
-        """Compute the gradients of the next step, leave them in the leaves, and return its loss.
+        """Compute the gradients of the next step in the leaves, and return the step's loss.
 
-        If the loss is not finite or reaches the goal, no gradient is computed.
+        If the loss is not finite or reaches the goal, the gradients are not computed.
         """
         parts = self.settings.accumulate
         total, first = 0.0, self.run.steps * parts
@@ -378,7 +381,7 @@ class Training:
         return total
 
     def validate(self, bar: tqdm) -> None:
-        """Validate once for each step, however often it is called, also in a resumed run."""
+        """Validate unless this step has been validated, perhaps before the run was resumed."""
         sample, step = self.settings.sample, self.run.steps
         if self.data.validation is None and sample is None:
             return
@@ -398,17 +401,17 @@ class Training:
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
-    """Return the result of a run that must be complete, or raise Ctrl-C again.
+    """Return the result of a run, or raise KeyboardInterrupt if Ctrl-C ended the run.
 
     Parameters
     ----------
     result : Fit
-        What `fit` returned.
+        The result of `fit`.
 
     Returns
     -------
     Fit
-        The same, if it is complete.
+        The same result.
 
     Raises
     ------
@@ -429,7 +432,7 @@ def uninterrupted(result: Fit[T]) -> Fit[T]:
 
 
 def diagnosis(training: Training) -> str:
-    """Write the message for a loss that is not finite: what is known, and what to do."""
+    """Write the message for a loss that is not finite, with the likely cause and advice."""
     run, losses = training.run, training.loss
     message = f"the loss is {losses[-1]} at step {run.steps}"
     largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
@@ -451,9 +454,9 @@ def diagnosis(training: Training) -> str:
 
 
 class Stream:
-    """Batches of any kind: a function of the step, or a sequence, which is repeated."""
+    """Batches of any kind, from a function of the step, or from a sequence, which is repeated."""
 
-    whole = False  # whether a batch is all of the data
+    whole = False  # whether a batch contains all data
     order, position = np.arange(0), 0
 
     def __init__(self, batches: Any, settings: FitSettings) -> None:
@@ -481,7 +484,7 @@ class Stream:
 
     @property
     def identity(self) -> dict[str, Any]:
-        # what made the batches, by names that a person knows, is compared before what it led to
+        # settings come first, so that a message about a difference names a setting if it can
         settings = getattr(self.batches, "settings", {})
         return {**settings, "loss": self.loss, "data": self.batches}
 
@@ -500,7 +503,7 @@ class Stream:
 
 
 class Rows(Stream):
-    """Rows of x and y: drawn without replacement until too few are left."""
+    """Batches of rows of x and y, drawn without replacement until too few are left."""
 
     def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
         self.x, self.y = rows("", x, settings.y)
@@ -523,7 +526,7 @@ class Rows(Stream):
         return {"loss": self.loss, "batch size": self.batch_size, "data": (self.x, self.y)}
 
     def batch(self, step: int) -> tuple[Array, Array]:
-        """Draw the rows of the next step."""
+        """Draw the rows of the next batch."""
         if self.whole:
             return self.x, self.y
         if self.position + self.batch_size > len(self.order):
@@ -537,7 +540,7 @@ class Rows(Stream):
 
 
 def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
-    """Check that x and y are arrays with equally many rows; ``what`` precedes their names."""
+    """Convert x and y to finite arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
         array = numbers(name, given)

@@ -1,9 +1,9 @@
-"""Describe what a run computes with, in words that are the same in every process.
+"""Describe everything that a run computes with by a text that is the same in every process.
 
-Arrays are told apart by their values, dataclasses by their fields and methods, functions by their
-code, defaults and closure, derivatives by their rules. Not seen is what a function finds in its
-module when it is called: other functions, classes and values. If you edit one of these, name the
-run (``identity=``), or delete the checkpoint.
+Arrays are described by their values, dataclasses by their fields and methods, functions by their
+code, defaults and closure, derivatives by their rules. Other functions, classes and values that a
+function finds in its module are not included. If you edit one of these, name the run
+(``identity=``), or delete the checkpoint.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from lora_np.version import __version__
 
 # types whose repr distinguishes all values
 ATOMS = (type(None), type(...), bool, int, float, complex, str, bytes, slice, np.dtype)
-OURS = ("lora_np", "numpy", "builtins")  # their versions stand for their code
+OURS = ("lora_np", "numpy", "builtins")  # packages whose code is described by a version
 
 
 def versions() -> str:
-    """Name the versions of the software that computes.
+    """Return the versions of the software that computes.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def versions() -> str:
 
 
 def derivatives() -> str:
-    """Describe the rules that were added to the tables of derivatives, sorted."""
+    """Describe the rules that users added to the tables of derivatives, sorted."""
     return ", ".join(sorted({describe(row) for row in added_rows()}))
 
 
@@ -54,20 +54,20 @@ def digest(*arrays: Array) -> str:
 
 
 def describe(thing: Any, apart: Collection[int] = ()) -> str:
-    """Describe ``thing`` in words: the same in every process, different if its content differs.
+    """Describe an object by a text that is the same in every process, and depends on its content.
 
     Parameters
     ----------
     thing : object
-        Plain values, arrays, functions, dataclasses, and lists, dicts and sets of them; or an
-        object whose attribute ``identity``, a string, describes it.
+        A plain value, an array, a function, a dataclass, or a list, dict or set of these; or an
+        object whose attribute ``identity`` is a string that describes it.
     apart : collection of int
         The ids of Tensors whose values are left out.
 
     Raises
     ------
     TypeError
-        If it holds anything else.
+        If it contains any other object.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def describe(thing: Any, apart: Collection[int] = ()) -> str:
 
 
 class Description:
-    """Describes things, some inside others; one that holds itself is known by how far up it is."""
+    """Describe nested objects; a reference to an enclosing object is described by its depth."""
 
     def __init__(self, apart: Collection[int]) -> None:
         self.apart = apart
@@ -113,7 +113,7 @@ class Description:
         if kind is Tensor:
             values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
             return f"trained {thing.dtype} {thing.shape}{values}"
-        if kind in (set, frozenset):  # their order depends on the process
+        if kind in (set, frozenset):  # sorted, because their order depends on the process
             return f"{kind.__name__}[{', '.join(sorted(map(self.of, thing)))}]"
         if isinstance(thing, tuple) or kind is list:
             return f"{kind.__name__}[{self.all(thing)}]"
@@ -136,7 +136,7 @@ class Description:
             ours = title.partition(".")[0] in OURS
             return title if ours else f"{title}({self.named(members(thing))})"
         if dataclasses.is_dataclass(thing):
-            return f"{self.of(kind)}({self.named(held(thing))})"
+            return f"{self.of(kind)}({self.named(attributes(thing))})"
         name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "")
         for home in (getattr(thing, "__module__", None) or "numpy", "numpy"):
             if name and getattr(sys.modules.get(home), name, None) is thing:
@@ -152,7 +152,7 @@ def refusal(thing: Any, why: str) -> TypeError:
     )
 
 
-def held(thing: Any) -> Iterator[tuple[str, Any]]:
+def attributes(thing: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fields of a dataclass, and attributes that were added to the instance."""
     names = dict.fromkeys(field.name for field in dataclasses.fields(thing))
     for name in names | dict.fromkeys(getattr(thing, "__dict__", ())):
@@ -161,7 +161,7 @@ def held(thing: Any) -> Iterator[tuple[str, Any]]:
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
-    """Yield the bases, methods and values of a class, without what Python and dataclasses add."""
+    """Yield the bases, methods and values of a class, except those that Python has generated."""
     yield "bases", cls.__bases__
     for name, member in sorted(vars(cls).items()):
         part = getattr(member, "fget", None) or getattr(member, "func", member)

@@ -1,4 +1,4 @@
-"""Many runs at once, over ranks, alphas, learning rates, variants and random seeds."""
+"""Train at all combinations of ranks, alphas, learning rates, variants and random seeds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from lora_np.work import one_thread, progress_bar
 
 SETTINGS = ("variant", "rank", "alpha", "lr", "rng")
 COLUMNS = (*SETTINGS, "trainable", "loss", "validation_loss", "optimum", "diverged_at")
-# variants that need neither quantisation nor gradients
+# variants whose initialisation needs neither quantisation nor gradients
 SWEPT = [name for name in VARIANTS if name not in ("loftq", "lora-ga", "lora-one")]
 
 
 @dataclass(eq=False)
 class Problem:
-    """What a sweep adapts: a base model, data, and a loss.
+    """The base model, the data and the loss of a sweep.
 
     Parameters
     ----------
     model : tree
-        Without adapters: each run injects its own.
+        The base model without adapters, because each run injects its own.
     x : ndarray of shape (n, ...)
         Inputs.
     y : ndarray of shape (n, ...)
@@ -39,7 +39,7 @@ class Problem:
     validation : (ndarray, ndarray), optional
         Held-out x and y.
     loss : callable
-        A function in a module, not a lambda: worker processes must be able to find it.
+        The loss: a function in a module, not a lambda, because worker processes import it.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class Problem:
     loss: Callable[[Any, Array], Any] = mean_squared_error
 
     def optimum(self, rank: int) -> float | None:
-        """The best training loss of a rank, if there is a closed form."""
+        """Return the best training loss of a rank, or None if there is no closed form."""
         if self.loss is not mean_squared_error or not isinstance(self.model, Linear):
             return None
         rng = np.random.default_rng(0)
@@ -72,17 +72,17 @@ class Sweep(Shown):
     Attributes
     ----------
     records : list of dict
-        With the keys variant, rank, alpha, lr, rng, trainable (numbers that were
-        trained), loss (of all training data after the last step), validation_loss, optimum (the
-        best training loss of the rank; None where it is not known, or the variant can go beyond it)
-        and diverged_at (the step whose loss was not finite, else None).
+        The runs, with the keys variant, rank, alpha, lr, rng, trainable (the number of trainable
+        parameters), loss (on all training data after the last step), validation_loss, optimum (the
+        best training loss of the rank; None if it is unknown, or the variant can go below it) and
+        diverged_at (the step whose loss was not finite, or None).
     """
 
     records: list[dict[str, Any]]
 
     @property
     def table(self) -> Table:
-        """Show the records for people: it prints, and renders in a notebook."""
+        """The records as a table."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
@@ -117,43 +117,44 @@ def sweep(
     Parameters
     ----------
     problem : Problem
-        What is adapted.
+        The base model, the data and the loss.
     ranks : sequence of int
         Ranks of the adapters.
     alphas : sequence of float
-        Each update is scaled by ``alpha / r``.
+        Values of alpha: each update is scaled by ``alpha / r``.
     lr : sequence of float or None
-        Learning rates; None is that of `lora_np.lora.learning_rate`. By default each is the peak
-        from which the rate decays, as in `fit`.
+        Learning rates; None takes `lora_np.lora.learning_rate`. By default each is the peak from
+        which the rate decays, as in `fit`.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
-        Rows of `lora_np.lora.VARIANTS`, except "loftq", "lora-ga" and "lora-one".
+        Keys of `lora_np.lora.VARIANTS`, except "loftq", "lora-ga" and "lora-one".
     optimizer : callable, optional
-        ``optimizer(lr)``, such as the class `Adam`, which keeps the rate constant. By default
-        `Adam` with the decay of `fit`: to train at the best rate that a sweep found, pass
-        ``Adam(lr=cosine_schedule(rate, steps=steps))`` to `fit`.
+        ``optimizer(lr)`` returns the optimizer; the class `Adam`, for example, keeps the rate
+        constant. By default `Adam` with the decay of `fit`: to train at the best rate that a sweep
+        found, pass ``Adam(lr=cosine_schedule(rate, steps=steps))`` to `fit`.
     steps : int
-        Steps of each run.
+        The number of steps of each run.
     batch_size : int, optional
-        Rows of each step; by default all of them.
+        The rows in a batch; by default all rows.
     jobs : int, optional
-        Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else
-        one.
+        The number of worker processes; -1 for all cores. By default the setting of
+        ``joblib.parallel_config``, or else one.
     progress : bool
         Show a progress bar, in a terminal or a notebook.
 
     Returns
     -------
     Sweep
-        The same, bit for bit, for any number of jobs: each run uses one thread.
+        The records of all runs. They are the same, bit for bit, for any number of jobs, because
+        each run uses one thread.
 
     Raises
     ------
     TypeError
-        If a setting is of the wrong type.
+        If a setting has the wrong type.
     ValueError
-        If a setting is out of range or not known, or there is none of a kind.
+        If a setting is out of range or unknown, or a sequence of settings is empty.
 
     Notes
     -----
@@ -190,7 +191,7 @@ def grid(
     lr: Sequence[float | None],
     rngs: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """List every combination of settings once, checked."""
+    """Validate the settings, and list each combination of them once."""
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     given = {"variants": variants, "ranks": ranks, "alphas": alphas, "lr": lr, "rngs": rngs}
@@ -214,7 +215,7 @@ def run(
     optimizer: Callable[[float], Optimizer] | None,
     options: Any,
 ) -> dict[str, Any]:
-    """Run one setting on one thread, since the number of threads changes the last bits."""
+    """Do one run on one thread, because the number of threads changes the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
     rng = np.random.default_rng(seed)
     with one_thread():
@@ -223,7 +224,8 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings, "lr": rate}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # variants that train W0 + B A from W0; others start elsewhere or train something else
+            # only for variants that train W0 + B A from W0: others change the initial weight, or
+            # train other parameters
             record["optimum"] = problem.optimum(rank)
         chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []
@@ -246,13 +248,15 @@ def run(
 
 
 def optimum(model: Any, x: Array, y: Array) -> float:
-    """The smallest mean squared error that training can reach: the best update of the model's rank.
+    """Compute the smallest mean squared error that training the model can reach.
+
+    For LoRA, this is the loss of reduced-rank regression. If A is frozen (LoRA-FA), or all of W is
+    trained, it is that of least squares.
 
     Parameters
     ----------
     model : Linear or LoRALinear
-        Its Tensors count as free, its ndarrays as given. For plain LoRA this is reduced-rank
-        regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
+        The model. Its Tensors are optimised, its ndarrays are fixed.
     x : ndarray of shape (n, k)
         Inputs.
     y : ndarray of shape (n, d)
@@ -261,12 +265,12 @@ def optimum(model: Any, x: Array, y: Array) -> float:
     Returns
     -------
     float
-        In float64. Dropout is not taken into account: it changes what is minimised.
+        The loss without dropout, which would change it.
 
     Raises
     ------
     TypeError
-        If the optimum of such a model is not known in closed form.
+        If the optimum of such a model has no closed form.
     ValueError
         If the data do not fit the model.
 
@@ -293,7 +297,7 @@ def optimum(model: Any, x: Array, y: Array) -> float:
         )
     fixed = layer if isinstance(A, Tensor) or isinstance(B, Tensor) else model
     residual = Y - value(fixed(X))
-    if isinstance(layer.b, Tensor):  # a trained b absorbs the means
+    if isinstance(layer.b, Tensor):  # a trained bias fits the means exactly
         X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
     if isinstance(layer.W, Tensor):
         return float(optimal_losses(X, residual)[-1])

@@ -155,8 +155,8 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %%
-def walk(root, start):
-    arrived = {root.node or root: start}
+def walk(root, gradient):
+    arrived = {root.node or root: gradient}
     latest_first = [] if root.node is None else [(-root.node.order, root.node)]
     while latest_first:
         node = heapq.heappop(latest_first)[1]
@@ -177,7 +177,7 @@ def walk(root, start):
                 arrived[target] = pulled
                 heapq.heappush(latest_first, (-target.order, target))
             else:
-                # A copy of what is not its own: addition hands one array to both of its inputs.
+                # A copy if the array is shared: addition passes one array to both of its inputs.
                 shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
                 arrived[target] = pulled.copy() if shared else pulled
         node.targets = ()

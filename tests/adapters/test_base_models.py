@@ -51,7 +51,7 @@ def test_names_that_cannot_be_told_are_refused(tmp_path):
     base, tuned = (
         checkpoint(tmp_path / name, i + 1.0, **config) for i, name in enumerate(("base", "tuned"))
     )
-    with pytest.raises(FileError, match="modules of a 'unheard_of' model is not known here"):
+    with pytest.raises(FileError, match="module names of a 'unheard_of' model are not known here"):
         adapters.extract(base, tuned, tmp_path / "out", rank=1)
 
 

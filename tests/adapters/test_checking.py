@@ -13,7 +13,7 @@ import pytest
 
 from lora_np import adapters, hub
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import TokenRows, held
+from lora_np.adapters.adapter import TokenRows, in_memory
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.adapters.rules import FEATURES, runtimes
 from lora_np.adapters.runtimes import write_mlx
@@ -48,8 +48,8 @@ def made(
         for name, r, alpha in zip((Q, K), ranks, alphas, strict=True)
     }  # fmt: skip
     raw = {**peft.FRESH, "target_modules": [Q, K], **settings, **(raw or {})}
-    tensors = {name: held(np.ones((2, 16))) for name in full}
-    tokens = {name: TokenRows((0, 1), held(np.ones((2, 16)))) for name in rows}
+    tensors = {name: in_memory(np.ones((2, 16))) for name in full}
+    tokens = {name: TokenRows((0, 1), in_memory(np.ones((2, 16)))) for name in rows}
     return Adapter(modules, tensors, raw, None, tokens)
 
 
@@ -159,9 +159,11 @@ def test_a_list_of_saved_modules_that_are_not_in_the_file_is_noticed():
     adapter = made(raw={"modules_to_save": ["lm_head"]})
     for runtime in ("peft", "vllm", "sglang"):
         assert findings(adapter, runtime)["(all)"].status == "absent"
-    assert "the file has nothing of modules_to_save, 'lm_head'" in adapters.inspect(adapter).notes
+    assert (
+        "the file has no tensor of 'lm_head' in modules_to_save" in adapters.inspect(adapter).notes
+    )
     whole = made(raw={"modules_to_save": ["lm_head"]}, full=["lm_head.weight"])
-    assert not any("nothing of modules_to_save" in note for note in adapters.inspect(whole).notes)
+    assert not any("in modules_to_save" in note for note in adapters.inspect(whole).notes)
 
 
 def test_what_is_portable_is_fine_everywhere_or_one_command_away(tmp_path):
@@ -204,7 +206,7 @@ def test_a_feature_without_a_rule_is_never_fine(monkeypatch, runtime, feature):
     monkeypatch.setattr("lora_np.adapters.rules.runtimes", lambda: {runtime: rules})
     monkeypatch.setattr("lora_np.adapters.rules._features", lambda *_: {feature: {K}})
     row = findings(made(), runtime)[K]
-    assert (row.status, row.why) == ("not known", f"no rule for this: {feature}")
+    assert (row.status, row.why) == ("not known", f"there is no rule for: {feature}")
 
 
 def renaming(adapter, change):
@@ -442,6 +444,6 @@ def test_what_peft_ignores_is_warned_of_once(tmp_path):
     config = tmp_path / "a" / "adapter_config.json"
     fields = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps({**fields, "future": True}), encoding="utf-8")
-    with pytest.warns(UserWarning, match="future = True is no setting of PEFT") as warned:
+    with pytest.warns(UserWarning, match="future = True is not a setting of PEFT") as warned:
         adapters.check(tmp_path / "a")
     assert len(warned) == 1

@@ -66,7 +66,7 @@ def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
         assert row.difference == pytest.approx(
             np.linalg.norm(B @ A - total) / np.linalg.norm(total), abs=1e-7
         )
-    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(
+    assert ("adds factors, not updates" in " ".join(made.notes)) == bool(
         MERGE_METHODS[method].warning
     )
 
@@ -156,7 +156,7 @@ def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp
 
 def test_doras_need_their_base(make_adapter, tmp_path):
     paths = [dora(tmp_path / "d", 1), make_adapter("plain", dtype="float64")]
-    with pytest.raises(FileError, match=r"DoRA's magnitudes have no weighted sum without the base"):
+    with pytest.raises(FileError, match=r"adding DoRA's magnitudes needs the base weights"):
         adapters.combine(paths, tmp_path / "out")
 
 
@@ -237,13 +237,13 @@ WRONG = {
     ),
     "inputs of a sum": (
         {"grams": [{}, {}]},
-        "'regmean' alone takes grams .--data., one for each adapter",
+        "'regmean', and no other method, needs grams .--data. for each of",
     ),
     "no inputs": (
         {"method": "regmean"},
-        "'regmean' alone takes grams .--data., one for each adapter, got 0",
+        "'regmean', and no other method, needs grams .--data. for each of 2 adapters, got 0",
     ),
-    "too few inputs": ({"method": "regmean", "grams": [{}]}, "one for each adapter"),
+    "too few inputs": ({"method": "regmean", "grams": [{}]}, "for each of 2 adapters"),
     "no inputs of a module": (
         {"method": "regmean", "grams": [{}, {}]},
         "model.layers.0.q_proj: 'regmean' needs a Gram matrix of each adapter's inputs",
@@ -344,7 +344,7 @@ def test_overlap_does_not_depend_on_factors_ranks_or_order(three, tmp_path):
 def test_overlap_is_refused_for_one_or_for_other_shapes(three, make_adapter):
     with pytest.raises(ValueError, match="overlap compares two adapters or more, got 1"):
         adapters.overlap(three[:1])
-    with pytest.raises(FileError, match=r"is of shape \(5, 4\), not \(6, 4\)"):
+    with pytest.raises(FileError, match=r"has shape \(5, 4\), not \(6, 4\)"):
         adapters.overlap([three[0], make_adapter("c", shapes={"model.layers.0.q_proj": (5, 4)})])
 
 
@@ -380,7 +380,7 @@ def test_resize_by_inputs_has_the_smallest_error_of_outputs(make_adapter, tmp_pa
         assert row.error == pytest.approx(best, rel=1e-6)
         assert error == pytest.approx(best, rel=1e-6)
         assert other > best * 1.01
-    assert any("outputs on the inputs" in note for note in found.notes)
+    assert any("outputs on the given inputs" in note for note in found.notes)
     white = {name: 3 * np.eye(k) for name, (_, k) in SHAPES.items()}
     adapters.resize(path, tmp_path / "white", rank=1, grams=white)
     for name, module in adapters.load(tmp_path / "white").items():
@@ -440,9 +440,7 @@ def test_inputs_of_a_module_that_are_missing_are_named(
         if call is adapters.extract
         else (make_adapter("a"),)
     )
-    with pytest.raises(
-        FileError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"
-    ):
+    with pytest.raises(FileError, match=r"grams= has no Gram matrix for 'model.layers.0.v_proj'"):
         call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
     other = {name: np.eye(3) for name in SHAPES}
     with pytest.raises(

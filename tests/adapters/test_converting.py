@@ -96,7 +96,7 @@ def test_tied_weights_are_not_written_for_mlx(name, tmp_path):
 def test_an_update_of_zero_is_told(tmp_path):
     zero = AdapterModule.of(A=np.ones((1, 4)), B=np.zeros((4, 1)), alpha=1.0)
     told = adapters.convert(adapters.Adapter({"q": zero}), tmp_path / "zero", to="portable")
-    assert "it changes nothing" in told.notes[0]
+    assert "the adapter changes nothing" in told.notes[0]
     both = adapters.Adapter({"q": zero, "k": module()})
     assert not adapters.convert(both, tmp_path / "both", to="portable").notes
     base = tmp_path / "base"
@@ -107,7 +107,7 @@ def test_an_update_of_zero_is_told(tmp_path):
 
 
 def test_combinations_that_cancel_are_told_and_equal_copies_are_no_conflict(tmp_path):
-    copy = adapters.adapter.held(np.eye(4, dtype=np.float32))
+    copy = adapters.adapter.in_memory(np.eye(4, dtype=np.float32))
     raw = {"peft_type": "LORA", "modules_to_save": ["norm"]}
     one = adapters.Adapter({"q": module()}, {"norm.weight": copy}, raw)
     other = adapters.Adapter({"q": module()}, {"norm.weight": copy}, raw)
@@ -117,10 +117,10 @@ def test_combinations_that_cancel_are_told_and_equal_copies_are_no_conflict(tmp_
     for method in ("sum", "svd", "linear"):
         plain = [adapters.Adapter({"q": module(), "k": module(seed=1)}) for _ in range(2)]
         told = adapters.combine(plain, tmp_path / method, weights=[1, -1], method=method)
-        assert any("it changes nothing" in note for note in told.notes), method
+        assert any("the adapter changes nothing" in note for note in told.notes), method
         told = adapters.combine(plain, tmp_path / f"{method}2", weights=[1, -0.5], method=method)
-        assert not any("it changes nothing" in note for note in told.notes), method
-    changed = adapters.adapter.held(2 * np.eye(4, dtype=np.float32))
+        assert not any("the adapter changes nothing" in note for note in told.notes), method
+    changed = adapters.adapter.in_memory(2 * np.eye(4, dtype=np.float32))
     third = adapters.Adapter({"q": module()}, {"norm.weight": changed}, raw)
     with pytest.raises(FileError, match=r"replaces 'norm\.weight', as an earlier adapter does"):
         adapters.combine([one, third], tmp_path / "conflict")

@@ -171,7 +171,7 @@ def test_a_head_that_is_the_embedding_follows_it(tmp_path):
     adapter = adapters.load(tmp_path / "out")
     assert_near(adapter.delta("lm_head"), update)
     assert_near(adapter.delta("model.embed_tokens"), update.T)
-    assert any("lm_head shares its weight with the embedding" in note for note in found.notes)
+    assert any("lm_head shares the embedding's weight" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

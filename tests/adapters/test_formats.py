@@ -8,7 +8,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.formats import format_of
 from lora_np.adapters.peft_format import targeting
 from lora_np.files import FileError
@@ -157,8 +157,8 @@ def test_dora_goes_to_mlx_and_back(tmp_path):
 @pytest.mark.parametrize(
     ("to", "options", "message"),
     [
-        *((to, {"parts": ["bias"]}, r"'model.layers.0.self_attn.q_proj' has a bias of B, for which \w+") for to in ("gguf", "mlx", "portable", "kohya")),
-        *((to, {"parts": ["magnitude"]}, r"has a magnitude \(DoRA\), for which") for to in ("gguf", "portable")),
+        *((to, {"parts": ["bias"]}, r"'model.layers.0.self_attn.q_proj' has a bias of B, which .+ cannot express") for to in ("gguf", "mlx", "portable", "kohya")),
+        *((to, {"parts": ["magnitude"]}, r"has a magnitude \(DoRA\), which") for to in ("gguf", "portable")),
         ("mlx", {"parts": ["magnitude"], "roles": ["linear", "embedding"]}, "'model.embed_tokens' has an embedding"),
         ("kohya", {"roles": ["embedding"]}, "'model.embed_tokens' has an embedding"),
     ],
@@ -255,8 +255,8 @@ def test_parts_of_experts_may_differ_or_be_missing(tmp_path):
 def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
     rng = np.random.default_rng(0)
     factors = {
-        "A": held(rng.standard_normal((2, 3 * 9)).astype(np.float32)),
-        "B": held(rng.standard_normal((4, 2)).astype(np.float32)),
+        "A": in_memory(rng.standard_normal((2, 3 * 9)).astype(np.float32)),
+        "B": in_memory(rng.standard_normal((4, 2)).astype(np.float32)),
     }
     modules = {
         "down_blocks.0.to_out.0": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((4, 1)), alpha=0.5, dtype="float32"),
@@ -291,7 +291,9 @@ def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
     ):
         adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors")
     twice = Adapter(dict.fromkeys(("a.b_c", "a_b.c"), modules["text_model.q_proj"]))
-    with pytest.raises(FileError, match=r"'a_b.c' and another module are both 'lora_unet_a_b_c'"):
+    with pytest.raises(
+        FileError, match=r"'a_b.c' and another module both become 'lora_unet_a_b_c'"
+    ):
         adapters.convert(twice, tmp_path / "c.safetensors", to="kohya")
 
 
@@ -299,22 +301,22 @@ DAMAGED = {
     "gguf": [
         (lambda t, m: m.update({"general.type": "model"}), "general.type is 'model', not 'adapter'"),
         (lambda t, m: m.update({"adapter.type": "control"}), "adapter.type is 'control', not 'lora'"),
-        (lambda t, m: m.update({"general.architecture": "gpt9"}), "the architecture 'gpt9' are not known"),
+        (lambda t, m: m.update({"general.architecture": "gpt9"}), "the architecture 'gpt9' are unknown"),
         (lambda t, m: m.update({"adapter.alora.invocation_tokens": [1, 2]}), "aLoRA"),
         (lambda t, m: t.pop("output.weight.lora_a"), "'output' has only one factor"),
-        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "'blk.0.attn_norm.weight' of F32 is no part of a LoRA"),
-        (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' has no place"),
+        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "'blk.0.attn_norm.weight' of F32 is not part of a LoRA"),
+        (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' is not a module"),
         (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'lm_head' must fit"),
         (lambda t, m: m.update({"llama.attention.head_count": 5}), "16 outputs, which 5 heads do not share"),
-        (lambda t, m: m.update({"general.architecture": ""}), "the architecture '' are not known"),
+        (lambda t, m: m.update({"general.architecture": ""}), "the architecture '' are unknown"),
         (lambda t, m: m.update({"adapter.lora.alpha": "16"}), "adapter.lora.alpha must be a number, got '16'"),
         (lambda t, m: m.update({"adapter.lora.alpha": [1, 2]}), "adapter.lora.alpha must be a number, got"),
         (lambda t, m: m.update({"adapter.lora.alpha": np.nan}), "adapter.lora.alpha must be finite, got nan"),
-        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has only one factor, or one that is no matrix"),
+        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has only one factor, or a factor that is not a matrix"),
     ],
     "kohya": [
         (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), r"magnitude of 'lora_te_lm_head' must have shape \(20,\), got \(4,\)"),
-        (lambda t, m: t.update({"lora_te_lm_head.scale": np.ones(4)}), "'lora_te_lm_head.scale' of float64 is no part of a LoRA"),
+        (lambda t, m: t.update({"lora_te_lm_head.scale": np.ones(4)}), "'lora_te_lm_head.scale' of float64 is not part of a LoRA"),
         (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' has only one factor"),
         (lambda t, m: t.clear(), "holds no LoRA"),
         (lambda t, m: t.update({"lora_te_lm_head.alpha": np.array(np.nan)}), "alpha of 'lora_te_lm_head' must be finite, got nan"),
@@ -324,10 +326,10 @@ DAMAGED = {
         (lambda t, m: m["lora_parameters"].pop("scale"), r"lora_parameters\.scale must be a number, got"),
         (lambda t, m: m["lora_parameters"].update(scale="2"), r"lora_parameters\.scale must be a number, got"),
         (lambda t, m: t.pop("lm_head.lora_b"), "'lm_head' has only one factor"),
-        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if it is a dora"),
-        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is no part of a LoRA"),
+        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if fine_tune_type is 'dora'"),
+        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is not part of a LoRA"),
         (lambda t, m: t.update({"lm_head.lora_a": np.ones((16, 9))}), "of 'lm_head' must fit"),
-        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has only one factor, or one that is no matrix"),
+        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has only one factor, or a factor that is not a matrix"),
         (lambda t, m: m["lora_parameters"].update(scale=1e308), r"lora_parameters\.scale must be at least .* and at most"),
         (lambda t, m: m.update(lora_parameters=[2.0]), r"lora_parameters\.scale must be a number, got None"),
     ],
@@ -369,11 +371,11 @@ def test_a_base_of_another_kind_is_refused(tmp_path):
         FileError, match=r"llama.cpp's names are known for models of .*, not of 'bert'"
     ):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf", base={"model_type": "bert"})
-    with pytest.raises(FileError, match="names none that is on this disk: convert"):
+    with pytest.raises(FileError, match="names no base that is on this disk: convert"):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf")
     experts = drawn({"model_type": "mixtral", **SMALL}, roles=["experts"])
     with pytest.raises(
-        FileError, match=r"what mlx-lm calls 'model.layers.0.mlp.experts.gate_up_proj' depends on"
+        FileError, match=r"mlx-lm's name for 'model.layers.0.mlp.experts.gate_up_proj' depends on"
     ):
         adapters.convert(experts, tmp_path / "mlx", to="mlx")
     tied = {**LLAMA, "tie_word_embeddings": True}
@@ -391,7 +393,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
         adapters.convert(adapter, path, to="gguf", base=LLAMA)
     with pytest.raises(ValueError, match="is an input itself"):
         adapters.convert(path, path, to="gguf", base=LLAMA, force=True)
-    with pytest.raises(FileError, match=r"for which llama.cpp has no place"):
+    with pytest.raises(FileError, match=r"which llama.cpp cannot express"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), path, to="gguf", base=LLAMA, force=True)
     assert path.read_bytes() == old
     adapters.convert(adapter, path, to="gguf", base=LLAMA, dtype="float16", force=True)
@@ -405,7 +407,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
         assert other.stat().st_size
     with pytest.raises(ValueError, match=r"must end in \.gguf"):
         adapters.convert(adapter, tmp_path / "a", to="gguf", base=LLAMA)
-    with pytest.raises(ValueError, match="must not be called like a file"):
+    with pytest.raises(ValueError, match="must not have the extension of a file"):
         adapters.convert(adapter, tmp_path / "b.gguf", to="peft")
     assert {each.name for each in tmp_path.iterdir()} == {"a.gguf", "model.gguf", "notes.gguf"}
 
@@ -481,7 +483,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
     (tmp_path / "base").mkdir()
     safetensors.save(weights, tmp_path / "base" / "model.safetensors")
     (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
-    full = {name: held(weight) for name, weight in weights.items()}
+    full = {name: in_memory(weight) for name, weight in weights.items()}
     adapters.save(replace(adapter, full=full), tmp_path / "a")
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
@@ -496,7 +498,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
         "ignored",
     }
     assert adapters.check(tmp_path / "a", runtime="llama.cpp", base=tmp_path / "base").fine
-    full["lm_head.weight"] = held(weights["lm_head.weight"] + 1)
+    full["lm_head.weight"] = in_memory(weights["lm_head.weight"] + 1)
     adapters.save(replace(adapter, full=full), tmp_path / "b")
     with pytest.raises(FileError, match=r"'lm_head.weight' is replaced in full"):
         adapters.convert(tmp_path / "b", tmp_path / "b.gguf", to="gguf", base=tmp_path / "base")
@@ -518,7 +520,7 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
             FileError,
-            match="init_lora_weights = 'pissa' takes what A and B start with out of the base",
+            match="init_lora_weights = 'pissa' takes the first B A out of the base",
         ):
             adapters.convert(adapter, out, to=to, base=LLAMA)
         adapters.convert(adapter, out, to=to, base=tmp_path / "base")
@@ -579,7 +581,7 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
     rows = adapters.check(other).rows
     assert {row.runtime for row in rows if row.status == "fine"} == {"peft"}
     assert {row.fix for row in rows if row.status != "fine"} == {"lora-np convert --to lora"}
-    with pytest.raises(FileError, match="DoRA is not exact as a LoRA of fewer parameters"):
+    with pytest.raises(FileError, match="DoRA has no exact LoRA with fewer parameters"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), tmp_path / "dora", to="lora")
 
 

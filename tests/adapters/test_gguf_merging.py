@@ -58,7 +58,7 @@ def test_all_else_is_kept_byte_for_byte(tmp_path, kind):
     info = gguf.open(tmp_path / "base.gguf").info(
         open_gguf(tmp_path / "base.gguf").names[f"{module[0]}.weight"][0]
     )
-    outside = slice(0, info.start), slice(info.start + info.nbytes, None)
+    outside = slice(0, info.begin), slice(info.begin + info.nbytes, None)
     assert all(before[part] == after[part] for part in outside)
     assert before != after
 
@@ -145,7 +145,10 @@ def test_a_modelfile_names_the_new_file(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dtype": "Q4_K"}, r"'blk\.0\.attn_q\.weight' has rows of 32, no whole blocks of Q4_K"),
+        (
+            {"dtype": "Q4_K"},
+            r"'blk\.0\.attn_q\.weight' has rows of 32, which are not whole blocks of Q4_K",
+        ),
         ({"dtype": "Q2_K"}, "dtype must be one of 'F32', .*, got 'Q2_K'"),
         ({"dtype": "IQ4_NL"}, "dtype must be one of"),
         ({"rounding": "up"}, "rounding must be one of 'nearest', 'random', got 'up'"),
@@ -170,7 +173,7 @@ def test_a_kind_that_is_only_read_is_refused_by_the_name_of_its_tensor(tmp_path)
         metadata={key: file.packed(key) for key in file.metadata},
     )  # fmt: skip
     adapter = weak(open_gguf(tmp_path / "odd.gguf").config, 0.1)
-    with pytest.raises(FileError, match=rf"'{name}' is IQ4_NL, which is only read: .*Q8_0"):
+    with pytest.raises(FileError, match=rf"'{name}' is IQ4_NL, which cannot be written: .*Q8_0"):
         adapters.merge_gguf(tmp_path / "odd.gguf", adapter, tmp_path / "new.gguf", any_base=True)
     adapters.merge_gguf(
         tmp_path / "odd.gguf", adapter, tmp_path / "new.gguf", any_base=True, dtype="Q8_0"

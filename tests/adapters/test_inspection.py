@@ -9,7 +9,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.peft_format import WEIGHTS
 
 
@@ -36,7 +36,7 @@ def made(tmp_path):
         "lora_alpha": 8, "rank_pattern": {"v_proj": 2}, "target_modules": ["q_proj", "v_proj"],
         "modules_to_save": ["lm_head"], "peft_version": "0.21.2",
     }  # fmt: skip
-    full = {"lm_head.weight": held(rng.standard_normal((9, 6)), "float32")}
+    full = {"lm_head.weight": in_memory(rng.standard_normal((9, 6)), "float32")}
     adapters.save(Adapter(modules, full, raw), tmp_path / "a")
     return tmp_path / "a"
 

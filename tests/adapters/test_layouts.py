@@ -76,7 +76,7 @@ def test_projections_are_fused_and_taken_apart_again(seed, tmp_path):
     parts = of_linear(rng, LLAMA, ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "o_proj"))
     adapters.save(parts, tmp_path / "parts")
     told = adapters.convert(tmp_path / "parts", tmp_path / "whole", to="peft", base=PHI)
-    assert told.notes[0] == "12 modules of the adapter are 6 of phi3"
+    assert told.notes[0] == "12 modules of the adapter became 6 of phi3"
     whole = adapters.load(tmp_path / "whole", base=PHI)
     for name, joined in (("self_attn.qkv", "qkv"), ("mlp.gate_up", ("gate", "up"))):
         at = f"model.layers.1.{name.partition('.')[0]}"
@@ -208,14 +208,14 @@ def test_files_of_stacked_experts_are_read_and_written_as_peft_has_them(layout, 
     config = config or {"target_parameters": [f"experts.{end}" for end in ENDS]}
     folder = by_peft(tmp_path / "given", tensors, **config)
     assert not adapters.check(folder, runtime="peft", base=MIXTRAL).fine
-    with pytest.warns(UserWarning, match="experts as another program has them"):
+    with pytest.warns(UserWarning, match="experts stacked as in another program"):
         read = adapters.load(folder)
     for name, delta in wanted.items():
         np.testing.assert_allclose(read.delta(name), delta, rtol=1e-5, atol=1e-5)
     if command == "repair":
         adapters.repair(folder, tmp_path / "new", base=MIXTRAL)
     else:
-        with pytest.warns(UserWarning, match="experts as another program has them"):
+        with pytest.warns(UserWarning, match="experts stacked as in another program"):
             adapters.convert(folder, tmp_path / "new", to="peft")
     again = adapters.load(tmp_path / "new")  # without a warning
     assert {*again} == {*wanted}
@@ -254,31 +254,31 @@ def with_bias(parts):
 
 
 def replaced(parts):
-    copy = adapters.adapter.held(np.ones(8, np.float32))
+    copy = adapters.adapter.in_memory(np.ones(8, np.float32))
     raw = {"peft_type": "LORA", "bias": "lora_only"}
     return adapters.Adapter({**parts}, {f"{min(parts)}.bias": copy}, raw)
 
 
 REFUSED = {
     # what is not exact, why, and the command that comes next
-    "a magnitude": (dora, "has a magnitude (DoRA), which is not joined or split",
+    "a magnitude": (dora, "has a magnitude (DoRA), which cannot be joined or split",
                     "lora-np convert --to lora --tolerance 0.01 --base MODEL"),
-    "a bias of B": (with_bias, "has a bias of B, which is not joined or split", "lora-np merge"),
+    "a bias of B": (with_bias, "has a bias of B, which cannot be joined or split", "lora-np merge"),
     "a trained bias": (replaced, "is also replaced", "lora-np merge"),
     "another shape": (
         lambda parts: changed(parts, A=np.ones((1, 16)), B=np.ones((9, 1)), alpha=1.0),
-        "has 32 rows, and its parts [16, 9, 8]", "for the same base",
+        "has 32 rows, but its parts have [16, 9, 8]", "use the right base",
     ),
     "other inputs": (
         lambda parts: changed(parts, A=np.ones((1, 9)), B=np.ones((8, 1)), alpha=1.0),
         "a part is 8 x 9, not 8 x 16", "not the same base",
     ),
     "PiSSA": (lambda parts: adapters.Adapter({**parts}, raw={**parts.raw, "init_lora_weights": "pissa"}),
-              "takes what A and B start with out of the base", "lora-np convert --to lora --base MODEL"),
+              "takes the first B A out of the base", "lora-np convert --to lora --base MODEL"),
     "both": (
         lambda parts: adapters.Adapter({**parts, "model.layers.0.self_attn.qkv_proj": update(
             np.random.default_rng(0), 32, 16)}),
-        "is adapted as a whole and in parts", "of which programs take one",
+        "is adapted both as a whole and in parts", "programs allow only one",
     ),
 }  # fmt: skip
 
@@ -299,13 +299,15 @@ def test_what_is_not_exact_is_refused_with_the_next_command(case, tmp_path):
 def test_parts_of_unknown_size_are_refused():
     at = "model.layers.0.linear_attn"
     adapter = adapters.Adapter({f"{at}.in_proj_q": update(np.random.default_rng(0), 8, 16)})
-    with pytest.raises(FileError, match=r"has 28 rows, and its parts .*: give all of its parts"):
+    with pytest.raises(
+        FileError, match=r"has 28 rows, but its parts have .*: adapt all of its parts"
+    ):
         laid_out(adapter, open_base(DELTA))
 
 
 def test_experts_for_vllm_need_a_base(tmp_path):
     fused, _ = laid_out(of_experts(np.random.default_rng(0), QWEN), open_base(QWEN), apart=False)
-    with pytest.raises(FileError, match="depends on the base: --base MODEL"):
+    with pytest.raises(FileError, match="depend on the base: pass --base MODEL"):
         adapters.convert(fused, tmp_path / "new", to="vllm")
 
 

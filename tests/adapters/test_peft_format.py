@@ -79,7 +79,9 @@ def test_keys_with_something_around_them_are_read_and_it_is_said(adapter, wrap, 
         tensors.update(new)
 
     change_tensors(adapter, change)
-    with pytest.warns(UserWarning, match="names are read without what is around them in the file"):
+    with pytest.warns(
+        UserWarning, match="names are read without their wrappers or prefixes in the file"
+    ):
         after = adapters.load(adapter)
     assert [*after] == [*before]
     assert [*after.full] == ["head.weight"] * saved
@@ -91,7 +93,7 @@ def test_keys_with_something_around_them_are_read_and_it_is_said(adapter, wrap, 
 def test_one_module_under_two_keys_is_refused(adapter):
     key = f"{Q}.lora_A.weight"
     change_tensors(adapter, lambda t: t.update({f"_orig_mod.{key}": t[key]}))
-    with pytest.raises(FileError, match=r"another key are both 'base.*' without wrappers"):
+    with pytest.raises(FileError, match=r"another key both become 'base.*' without wrappers"):
         adapters.load(adapter)
 
 
@@ -129,7 +131,9 @@ def test_factors_that_zero_3_emptied_are_refused_with_their_cause(adapter, shape
 def test_a_setting_that_peft_does_not_know_is_ignored_with_a_warning(adapter, content, version):
     before = adapters.load(adapter).delta("model.layers.0.q_proj")
     change_config(adapter, use_xlora=content, **version)
-    with pytest.warns(UserWarning, match="use_xlora = .* is no setting of PEFT, which ignores it"):
+    with pytest.warns(
+        UserWarning, match="use_xlora = .* is not a setting of PEFT, which ignores it"
+    ):
         read = adapters.load(adapter)
     np.testing.assert_array_equal(read.delta("model.layers.0.q_proj"), before)
 
@@ -334,7 +338,7 @@ def test_missing_files_and_directories_are_named(adapter, tmp_path):
 )
 def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, name, kind):
     (tmp_path / name).write_bytes(b"\x89PNG")
-    said = f"{name}: a {kind} file is not an adapter; that is a directory, or a .safetensors or"
+    said = f"{name}: a {kind} file is not an adapter: it must be a directory, or a .safetensors or"
     for of_adapters in (adapters.load, adapters.inspect, adapters.check):
         with pytest.raises(FileError, match=re.escape(said)):
             of_adapters(tmp_path / name)
@@ -409,7 +413,7 @@ INDEXES = {
     ),
     "a pickle": (
         lambda i: i["weight_map"].update(x="x.bin"),
-        "'x.bin', which is not a safetensors file",
+        "'x.bin' has tensors, but only safetensors can",
     ),
     "a missing shard": (
         lambda i: i["weight_map"].update(x="x.safetensors"),
@@ -417,7 +421,7 @@ INDEXES = {
     ),
     "a tensor that is not there": (
         lambda i: i["weight_map"].update(x="model-00001-of-00002.safetensors"),
-        "places 'x' in model-00001-of-00002.safetensors, which does not hold it",
+        "says that 'x' is in model-00001-of-00002.safetensors, but it is not",
     ),
 }
 

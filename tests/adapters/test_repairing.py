@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.cli import run
 from lora_np.files import FileError
@@ -94,8 +94,8 @@ def test_an_adapter_of_a_model_without_its_head(tmp_path):
 def test_saved_modules_and_token_rows_are_renamed_too(tmp_path):
     adapter = drawn(TEXT, roles=["linear"], scales=(1.0,), ranks=(2,))
     layers = {name: module for name, module in adapter.items() if name != "lm_head"}
-    full = {"lm_head.weight": held(np.ones((TEXT["vocab_size"], 16))),
-            "model.norm.weight": held(np.ones(16))}  # fmt: skip
+    full = {"lm_head.weight": in_memory(np.ones((TEXT["vocab_size"], 16))),
+            "model.norm.weight": in_memory(np.ones(16))}  # fmt: skip
     raw = {
         "peft_type": "LORA",
         "target_modules": sorted(layers),
@@ -113,7 +113,7 @@ def test_a_target_that_matches_a_container_is_replaced(tmp_path, what):
     ends = sorted({name.rpartition(".")[2] for name in deltas})
     change(tmp_path / "a", target_modules=[*ends, what])
     found = assert_repaired(tmp_path / "a", tmp_path / "new", deltas, LLAMA)
-    assert "target_modules by whole paths, because they matched" in found.notes[-1]
+    assert "target_modules are whole paths now, because they matched" in found.notes[-1]
 
 
 @pytest.mark.parametrize("targets", [["q_prj"], "encoder.*", ["q_proj"]])
@@ -134,7 +134,7 @@ def test_a_pattern_that_matches_nothing_is_left_out(tmp_path, key):
     alphas = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["alpha_pattern"]
     change(tmp_path / "a", alpha_pattern={key: 100, **alphas})
     found = assert_repaired(tmp_path / "a", tmp_path / "new", deltas, LLAMA)
-    assert f"alpha_pattern without what matches no module: {key}" in found.notes
+    assert f"removed from alpha_pattern, since no module matches: {key}" in found.notes
     assert adapters.load(tmp_path / "new").raw["alpha_pattern"] == alphas
 
 
@@ -174,7 +174,7 @@ def test_what_is_not_certain_is_refused(tmp_path):
     saved(tmp_path / "a")
     fewer = {**LLAMA, "num_hidden_layers": 1}
     with pytest.raises(
-        FileError, match=r"layers\.1\..*is no module of .*nearest are '.*' and '.*'"
+        FileError, match=r"layers\.1\..*is not a module of .*nearest are '.*' and '.*'"
     ):
         adapters.repair(tmp_path / "a", tmp_path / "new", base=fewer)
     wider = {**LLAMA, "intermediate_size": 40}
@@ -214,4 +214,4 @@ def test_the_command(tmp_path, capsys):
     assert run(["inspect", words[0]]) == 0
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert "names are read without what is around them" in captured.err
+    assert "names are read without their wrappers" in captured.err

@@ -120,7 +120,7 @@ def test_bytes_for_less_than_one_direction(tmp_path):
     with pytest.raises(ValueError, match=r"budget must be at least \d+, got 100"):
         adapters.resize(located_adapter("king-james"), tmp_path / "a", budget=100, portable=True)
     with pytest.raises(
-        ValueError, match=r"budget is the size of PEFT's file, and a.gguf is of another format"
+        ValueError, match=r"budget is the size of PEFT's file, but a.gguf has another format"
     ):
         adapters.resize(located_adapter("king-james"), tmp_path / "a.gguf", budget=100_000)
     assert not list(tmp_path.iterdir())

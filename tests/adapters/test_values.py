@@ -227,7 +227,7 @@ DAMAGES = {
     "alpha pattern 0": (setting(alpha_pattern={"v_proj": 0}), ["v_proj", "alpha is 0"]),
     "wrong dtype, integers": (integers, ["layers.0.self_attn.q_proj", "int32"]),
     "underflow in half precision": (underflow, [f"{B} is zero", "too small for float16"]),
-    "A and B miss each other": (disjoint, [f"where columns of {B} are not zero, rows of {A} are"]),
+    "A and B miss each other": (disjoint, [f"wherever a column of {B} is not zero, the row of {A} is"]),
     "one module NaN": (one_nan, ["layers.1.self_attn.v_proj", f"{B} holds NaN"]),
     "all NaN after divergence": (all_nan, [f"{A} holds NaN"]),
     "a single infinity": (infinity, ["layers.0.self_attn.q_proj", f"{A} holds an infinite value"]),
@@ -379,7 +379,7 @@ def test_inspect_says_the_same_as_check(tmp_path):
 
 def test_a_nan_in_what_is_saved_in_full_is_named():
     """An embedding, say: its own name, not that of a module."""
-    full = {"lm_head.weight": adapters.adapter.held(np.array([[np.nan]]))}
+    full = {"lm_head.weight": adapters.adapter.in_memory(np.array([[np.nan]]))}
     adapter = Adapter(dict(drawn(LLAMA)), full)
     with pytest.raises(FileError, match=r"'lm_head\.weight' is not finite: it holds NaN"):
         check_finite(adapter)

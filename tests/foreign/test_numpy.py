@@ -38,7 +38,7 @@ REFUSALS = {
     "a mode, or a choice of result, without a derivative":
         r"np\.pad has no derivative for mode|np\.linalg\.norm has a derivative for the root",
     "subscripts of an Einstein sum in lists": r"np\.einsum has a derivative for subscripts in a string",
-    "an array made of Tensors": r"a Tensor turned into an ndarray",
+    "an array made of Tensors": r"a Tensor converted to an ndarray",
 }  # fmt: skip
 
 

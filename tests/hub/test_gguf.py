@@ -84,7 +84,7 @@ def test_any_alignment(tmp_path, alignment):
     place = tmp_path / "model.gguf"
     save_gguf(tensors(), place, metadata={"general.alignment": alignment})
     file = gguf.open(place)
-    assert all(tensor.start % alignment == 0 for tensor in file.tensors.values())
+    assert all(tensor.begin % alignment == 0 for tensor in file.tensors.values())
     np.testing.assert_array_equal(file.read("norm"), tensors()["norm"])
 
 
@@ -136,7 +136,7 @@ def test_a_header_has_a_budget_of_texts(tmp_path):
 
 LIES = {
     "begins with b'GGML'": b"GGML" + bytes(60),
-    "the magic number takes 4 bytes, but the file ends 2 further": b"GG",
+    "the magic number takes 4 bytes, but the file ends after 2 more": b"GG",
     "its version is 1, not 2 or 3": header(version=1),
     "not 2 or 3 in little-endian order": struct.pack(">4sIQQ", b"GGUF", 3, 0, 0),
     "the number of tensors is 9223372036854775808": header(counts=(2**63, 0)),
@@ -146,7 +146,7 @@ LIES = {
     "two entries 'k'": header(fields=[text("k") + U32 + bytes(4)] * 2),
     "not UTF-8": header(fields=[text(b"\xff\xfe") + U32 + bytes(4)]),
     "'k' has type 13": header(fields=[text("k") + struct.pack("<I", 13) + bytes(8)]),
-    "'k' has type 9, which is not read": header(fields=[text("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(16)]),
+    "'k' has type 9, which is unknown": header(fields=[text("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(16)]),
     "number of entries of 'k' is 4294967296": header(fields=[text("k") + struct.pack("<IIQ", 9, 0, 2**32)]),
     "number of entries of 'k' is 100": header(fields=[text("k") + struct.pack("<IIQ", 9, 8, 100)]),
     "the value of 'k' takes 80 bytes": header(fields=[text("k") + struct.pack("<IIQ", 9, 10, 10) + bytes(50)]),
@@ -157,11 +157,11 @@ LIES = {
     "two tensors 'W'": header(tensors=[("W", (8,), 0, 0), ("W", (8,), 0, 32)], tail=bytes(64)),
     "'W' has 0 axes": header(tensors=[("W", (), 0, 0)], tail=bytes(64)),
     "'W' has 5 axes": header(tensors=[("W", (1,) * 5, 0, 0)], tail=bytes(64)),
-    "of kind 4, which is not known": header(tensors=[("W", (32,), 4, 0)], tail=bytes(64)),
+    "has kind 4, which is unknown": header(tensors=[("W", (32,), 4, 0)], tail=bytes(64)),
     "which no file can hold": header(tensors=[("W", (2**32, 2**32), 0, 0)], tail=bytes(64)),
     "has shape (3, 0)": header(tensors=[("W", (0, 3), 0, 0)], tail=bytes(64)),
     "has rows of 33; Q4_0 needs whole blocks of 32": header(tensors=[("W", (33,), 2, 0)], tail=bytes(64)),
-    "begins at 64; after the one before, 32": header(tensors=[("V", (8,), 0, 0), ("W", (8,), 0, 64)], tail=bytes(128)),
+    "begins at 64, but must begin at 32": header(tensors=[("V", (8,), 0, 0), ("W", (8,), 0, 64)], tail=bytes(128)),
     "ends at byte": header(tensors=[("W", (64,), 0, 0)], tail=bytes(64)),
 }  # fmt: skip
 
@@ -187,7 +187,7 @@ def test_the_name_in_a_message_is_short(tmp_path):
 def test_every_cut_is_refused(path, tmp_path):
     content = path.read_bytes()
     place = tmp_path / "cut.gguf"
-    end = max(tensor.start + tensor.nbytes for tensor in gguf.open(path).tensors.values())
+    end = max(tensor.begin + tensor.nbytes for tensor in gguf.open(path).tensors.values())
     for length in [*range(0, 2000, 7), end - 1]:
         place.write_bytes(content[:length])
         with pytest.raises(FileError):
@@ -202,7 +202,7 @@ def test_requests_that_do_not_fit(path, tmp_path):
     place.write_bytes(header(tensors=[("W", (256,), 24, 0)], tail=bytes(256)))
     assert gguf.open(place).tensors["W"].nbytes == 256
     with pytest.raises(
-        FileError, match="'W' is stored as I8, which is not read; those that are: F32"
+        FileError, match="'W' is stored as I8, which cannot be read; these can: F32"
     ):
         gguf.open(place).read("W")
     save_gguf({"W": np.ones(64, np.float32)}, place)
@@ -272,7 +272,7 @@ def run(folder, examples, compare):
     }
     save_gguf(chosen, source, metadata=small)
     content = source.read_bytes()
-    header_size = gguf.open(source).tensors["Q4_1"].start
+    header_size = gguf.open(source).tensors["Q4_1"].begin
     rng = np.random.default_rng(0)
     resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -322,7 +322,7 @@ def as_the_package_reads_it(place, file, numbers):
         ours = file.tensors[tensor.name]
         assert ours.dtype == tensor.tensor_type.name
         assert ours.shape == tuple(tensor.shape[::-1].tolist())
-        assert (ours.start, ours.nbytes) == (tensor.data_offset, tensor.n_bytes)
+        assert (ours.begin, ours.nbytes) == (tensor.data_offset, tensor.n_bytes)
         if tensor.name in numbers:
             theirs = peer.dequantize(tensor.data, tensor.tensor_type)
             np.testing.assert_array_equal(numbers[tensor.name], theirs.reshape(ours.shape))
@@ -373,5 +373,5 @@ def test_of_kinds_that_are_not_read_the_size_is_known(kind, tmp_path):
     path.write_bytes(header(tensors=[("W", (2 * numbers, 3), number, 0)], tail=bytes(6 * size)))
     file = gguf.open(path)
     assert file.tensors["W"].nbytes == 6 * size
-    with pytest.raises(FileError, match=f"'W' is stored as {kind}, which is not read"):
+    with pytest.raises(FileError, match=f"'W' is stored as {kind}, which cannot be read"):
         file.read("W")

@@ -131,7 +131,7 @@ def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
         ]
         for result in results:
             assert result.saved == len(prompt)
-            assert len(result.held.rows) == 4
+            assert len(result.answers.rows) == 4
         means[name] = {
             key: np.mean([np.concatenate(result.divergences[key]).mean() for result in results])
             for key in results[0].divergences

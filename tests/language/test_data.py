@@ -128,8 +128,8 @@ WRONG = {
         "",
         r"prompt must be text, got \[\]",
     ),
-    "messages as text": ('{"messages": "hi"}', "", "messages must be a list of them, got 'hi'"),
-    "no messages": (chat(), "", r"messages must be a list of them, got \[\]"),
+    "messages as text": ('{"messages": "hi"}', "", "messages must be a list of messages, got 'hi'"),
+    "no messages": (chat(), "", r"messages must be a list of messages, got \[\]"),
     "a message as text": (
         chat(said(), "hello"),
         "",

@@ -92,7 +92,7 @@ def test_experts_are_counted_one_by_one_if_asked(tmp_path: Path) -> None:
 
 def test_an_adapter_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="an adapter, not a model: its base belongs here"):
+    with pytest.raises(ValueError, match="an adapter, not a model: give its base instead"):
         model_spec(tmp_path)
 
 

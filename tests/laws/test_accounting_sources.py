@@ -222,13 +222,13 @@ def test_a_sharded_directory(tmp_path: Path) -> None:
     ("file", "message"),
     [
         ("../a.safetensors", "must be a plain name inside the directory"),
-        ("/etc/passwd", "is not a safetensors file"),
+        ("/etc/passwd", "has tensors, but only safetensors can"),
         ("sub/a.safetensors", "must be a plain name inside the directory"),
         ("..\\\\a.safetensors", "must be a plain name inside the directory"),
-        ("..", "is not a safetensors file"),
-        ("", "is not a safetensors file"),
+        ("..", "has tensors, but only safetensors can"),
+        ("", "has tensors, but only safetensors can"),
         ("c.safetensors", "no such file"),
-        ("b.safetensors", "places 'x.weight' in b.safetensors, which does not hold it"),
+        ("b.safetensors", "says that 'x.weight' is in b.safetensors, but it is not"),
     ],
 )
 def test_an_index_is_not_believed(tmp_path: Path, file: str, message: str) -> None:

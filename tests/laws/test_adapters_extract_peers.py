@@ -220,7 +220,7 @@ def test_a_complete_extraction_is_the_fine_tuned_model(case, changes, tmp_path):
     assert abs(sum(row["share of change"] for row in parts) - 1) < 1e-9
     assert sum(row["held"] for row in parts) > 1 - 1e-6
     file = safetensors.open(tmp_path / "adapter" / "adapter_model.safetensors")
-    idle = any("an update of zero" in note for note in made.notes)
+    idle = any("a zero update" in note for note in made.notes)
     assert idle == all(row.kept != "LoRA" for row in made.rows)
     zeros = sum(np.prod(x.shape) for key, x in file.tensors.items() if "lora_" in key) * idle
     numbers = sum(np.prod(x.shape) for x in file.tensors.values())

@@ -269,7 +269,7 @@ LARGE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*is no setting of PEFT")
+@pytest.mark.filterwarnings("ignore:.*is not a setting of PEFT")
 @pytest.mark.parametrize("large", LARGE)
 def test_the_time_of_a_config_grows_with_its_size(tmp_path, large):
     header, body = build(tmp_path)

@@ -78,7 +78,7 @@ def test_a_larger_vocabulary_merges_over_the_smaller_base(case, way, tmp_path):
         ours = model(input_ids=ids).logits.numpy()
     np.testing.assert_allclose(ours, logits, atol=1e-4)
     assert model.config.vocab_size == 67
-    assert any("67 tokens now, 61 in the base" in note for note in merged.notes)
+    assert any("now has 67 tokens (61 in the base)" in note for note in merged.notes)
     again = adapters.convert(tmp_path / "adapter", tmp_path / "copy", to="peft")
     assert len(again.rows) == len(adapters.load(tmp_path / "adapter"))
     adapters.merge(tmp_path / "base", tmp_path / "copy", tmp_path / "both")
@@ -224,12 +224,12 @@ def test_stacked_experts_are_turned_as_transformers_turns_them(inner, tmp_path):
         assert np.abs(wanted - before).max() > 0.1
         if inner != 8:  # as the first checkpoints have them
             file = safetensors.open(tmp_path / "base" / "model.safetensors")
-            turned = {
+            transposed = {
                 name: file.read(name).swapaxes(1, 2) if ".experts." in name else file.read(name)
                 for name in file.tensors
             }
             safetensors.save(
-                turned, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"}
+                transposed, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"}
             )
             adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "old")
             ours = kind.from_pretrained(tmp_path / "old").eval()(input_ids=ids).logits.numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.cli import run
 from lora_np.files import FileError
 from lora_np.hub import safetensors
@@ -88,7 +88,7 @@ def test_arrays_of_an_adapter_in_memory_are_never_changed(make_checkpoint, tmp_p
     kept = [array.copy() for array in (A, B, W)]
     name = "model.layers.0.q_proj"
     module = adapters.AdapterModule.of(A=A, B=B, alpha=2)
-    made = adapters.Adapter({name: module}, full={f"{name}.weight": held(W)})
+    made = adapters.Adapter({name: module}, full={f"{name}.weight": in_memory(W)})
     adapters.merge(base, made, tmp_path / "merged")
     for array, before in zip((A, B, W), kept, strict=True):
         np.testing.assert_array_equal(array, before)

@@ -104,7 +104,8 @@ def test_a_module_of_zeros_is_left_out_beside_others(tmp_path):
     found = adapters.resize(tmp_path / "a", tmp_path / "out", energy=0.99)
     assert [row.rank for row in found.rows] == [1, 0]
     assert (
-        "left out, because they do nothing or the budget serves better elsewhere: v" in found.notes
+        "left out, because they have no effect or the budget is better spent elsewhere: v"
+        in found.notes
     )
 
 

@@ -205,7 +205,7 @@ def test_layouts_of_other_programs_become_what_peft_loads(mixture, layout):
         config.write_text(
             json.dumps({**said, "target_parameters": None, "target_modules": ["q_proj", "experts"]})
         )
-    with pytest.warns(UserWarning, match="experts as another program has them"):
+    with pytest.warns(UserWarning, match="experts stacked as in another program"):
         adapters.load(folder / "fused")
     assert not adapters.check(folder / "fused", runtime="peft", base=folder / "base").fine
     adapters.repair(folder / "fused", folder / "new", base=folder / "base")

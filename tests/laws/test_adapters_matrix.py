@@ -221,11 +221,11 @@ CASES = list(product(BASES, _WAYS))
 # What is refused, or is not what PEFT's forward pass gives: base, way, what is said, and why.
 KNOWN = [
     (
-        ".*", "lora_bias.*", "merge: .*to add the bias of B to",
+        ".*", "lora_bias.*", "merge: .*to which the bias of B could be added",
         "the merged checkpoint would need biases that the model does not have; PEFT refuses to merge as well",
     ),
     (
-        "t5", ".*(table|head|tying|tokens).*", "merge: .*the same numbers in all of them",
+        "t5", ".*(table|head|tying|tokens).*", "merge: .*this type always share them",
         "transformers ties all four embeddings of a T5, whatever the config says",
     ),
     (
@@ -366,7 +366,7 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
 
     def resized() -> str:
         ordinary = adapters.load(folder / "adapter")
-        if ordinary.start:  # PiSSA and OLoRA
+        if ordinary.init:  # PiSSA and OLoRA
             ordinary = adapters.to_lora(ordinary, base=folder / "base", any_base=True)
         adapters.resize(ordinary, folder / "small", rank=2)
         small = reloaded(model, folder / "small")

@@ -182,7 +182,7 @@ def test_peft_does_what_check_says_and_finds_what_repair_writes(
         assert statuses <= {"not known", "ignored", "absent", "fine"}
     parts = any(re.search(r"\.(visual|vision_tower)\.|^cls\.", row.module) for row in rows)
     if parts and loaded != name and "vision_config" not in CONFIGS[loaded][1]:
-        with pytest.raises(FileError, match="is no module of"):
+        with pytest.raises(FileError, match="is not a module of"):
             adapters.repair(tmp_path / "a", tmp_path / "new", base=base)
         return
     adapters.repair(tmp_path / "a", tmp_path / "new", base=base)

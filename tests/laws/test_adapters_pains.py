@@ -9,7 +9,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.formats import opened
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
 from lora_np.cli import run
@@ -54,7 +54,7 @@ def with_module(folder, full=(), **settings):
     A, B = np.ones((rank, 16)), np.ones((16, rank))
     parts = settings.pop("parts", {})
     module = AdapterModule.of(A=A, B=B, alpha=2.0, **parts)
-    tensors = {name: held(np.ones(shape)) for name, shape in full}
+    tensors = {name: in_memory(np.ones(shape)) for name, shape in full}
     adapters.save(
         Adapter({Q: module}, tensors, {**peft.FRESH, "target_modules": [Q], **settings}), folder
     )
@@ -191,7 +191,9 @@ def test_copies_of_the_base_are_left_out(tmp_path, capsys):
     module = AdapterModule.of(A=np.ones((2, 9)), B=np.ones((16, 2)), alpha=2.0, embedding=True)
     name = "model.embed_tokens"
     raw = {**peft.FRESH, "target_modules": ["embed_tokens"]}
-    adapters.save(Adapter({name: module}, {f"{name}.weight": held(table)}, raw), tmp_path / "a")
+    adapters.save(
+        Adapter({name: module}, {f"{name}.weight": in_memory(table)}, raw), tmp_path / "a"
+    )
     assert "refused" in command(["check", tmp_path / "a", "--for", "vllm"], capsys)[1]
     base = checkpoint(
         tmp_path / "base", {f"{name}.weight": table}, {**LLAMA, "vocab_size": len(table)}

@@ -11,7 +11,7 @@ from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import Stored
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.rules import judged, placed, places
+from lora_np.adapters.rules import placed, places, predictions
 from lora_np.models import open_base, peft
 from recipes import places as recipe
 from tests.adapters.test_formats import LLAMA, drawn
@@ -47,7 +47,7 @@ def all_linear(base):
 
 
 def fine_for(program, adapter, base):
-    rows = judged(adapter, "mlx" if program == "mlx" else "peft", base, [program])
+    rows = predictions(adapter, "mlx" if program == "mlx" else "peft", base, [program])
     assert {row.module for row in rows} >= {*adapter} or {row.module for row in rows} == {"(all)"}
     return all(row.status == "fine" for row in rows)
 
@@ -131,9 +131,9 @@ def test_a_made_up_name_is_never_fine(tmp_path, base, name):
 def test_an_architecture_without_a_list_is_not_known():
     base = {**LLAMA, "architectures": ["LlamaForTokenClassification"]}
     adapter = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(2,))
-    rows = judged(adapter, "peft", open_base(base), ["vllm", "sglang"])
+    rows = predictions(adapter, "peft", open_base(base), ["vllm", "sglang"])
     assert {(row.status, row.why) for row in rows if ".layers." in row.module} == {
-        ("not known", "no list of the places in LlamaForTokenClassification")
+        ("not known", "its modules of LlamaForTokenClassification are not listed here")
     }
 
 

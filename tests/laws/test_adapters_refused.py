@@ -129,7 +129,7 @@ def test_at_most_six_of_nineteen_kinds_are_refused():
     assert sum(isinstance(after, tuple) for _, after in KINDS.values()) <= 6
 
 
-@pytest.mark.filterwarnings("ignore:.*(no setting of PEFT|another program):UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(not a setting of PEFT|another program):UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_read_or_refused_with_the_next_command(kind, tmp_path):
     write, after = KINDS[kind]

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import Stored, held
+from lora_np.adapters.adapter import Stored, in_memory
 from lora_np.files import FileError
 from tests.drawing import examples
 
@@ -105,7 +105,7 @@ def check(parts, full, raw):
 full_names = (
     st.sampled_from(["embed_tokens.weight", "m.lm_head.weight", "q.weight", "1.bias"]) | names
 )
-fulls = st.just({}) | st.dictionaries(full_names, st.just(held(np.arange(3.0))), max_size=2)
+fulls = st.just({}) | st.dictionaries(full_names, st.just(in_memory(np.arange(3.0))), max_size=2)
 
 
 @settings(deadline=None, max_examples=examples(300))
@@ -191,14 +191,14 @@ def test_lists_become_arrays():
 PLAIN = AdapterModule.of(A=A, B=B, alpha=1)
 ADAPTERS = {
     "no module": ({}, {}, "an adapter needs at least one module, got none"),
-    "a module with PEFT's own name": ({"lora_A": PLAIN}, {}, "without lora_A and the like; got 'lora_A'"),
+    "a module with PEFT's own name": ({"lora_A": PLAIN}, {}, "without parts such as lora_A; got 'lora_A'"),
     "a path through such a name": ({"m.lora_B.q": PLAIN}, {}, "got 'm.lora_B.q'"),
     "a name that is a number": ({1: PLAIN}, {}, "got 1"),
     "a name that is no text": ({"\ud800": PLAIN}, {}, "(?i)utf-8"),
     "a module without factors": ({"q": AdapterModule({}, 1.0)}, {}, "'q' has no A"),
     "alpha that is text": ({"q": AdapterModule(PLAIN.parts, "x")}, {}, "must be real number, not str"),
     "factors that do not fit": (
-        {"q": AdapterModule({**PLAIN.parts, "B": held(np.ones((4, 3)))}, 1.0)}, {}, "of 'q' must fit, got",
+        {"q": AdapterModule({**PLAIN.parts, "B": in_memory(np.ones((4, 3)))}, 1.0)}, {}, "of 'q' must fit, got",
     ),
     "whole numbers": (
         {"q": AdapterModule({**PLAIN.parts, "A": Stored("I64", (2, 3), lambda: np.ones((2, 3), int))}, 1.0)}, {},
@@ -211,7 +211,7 @@ ADAPTERS = {
         {"q": AdapterModule.of(A=A, B=B, alpha=1, magnitude=np.ones(4))}, {}, "has a magnitude, but use_dora is false",
     ),
     "an embedding with a bias": (
-        {"q": AdapterModule.of(A=A, B=B, alpha=1, bias=np.ones(4), embedding=True)}, {}, "'q' has a bias, for which PEFT",
+        {"q": AdapterModule.of(A=A, B=B, alpha=1, bias=np.ones(4), embedding=True)}, {}, "'q' has a bias, which PEFT",
     ),
     "targets that leave a module out": ({"q": PLAIN}, {"target_modules": ["v"]}, "not among the config's target_mod"),
     "a setting that is not finite": ({"q": PLAIN}, {"revision": np.nan}, "the settings are not JSON"),
@@ -228,11 +228,11 @@ def test_adapters_that_would_not_be_read_are_not_written(tmp_path, parts, raw, m
 
 
 def test_parameters_in_full_that_would_not_be_read_are_not_written(tmp_path):
-    full = {"q.lora_A.weight": held(np.ones((2, 3)))}
-    with pytest.raises(FileError, match=r"a name that would not be read: 'q.lora_A.weight'"):
+    full = {"q.lora_A.weight": in_memory(np.ones((2, 3)))}
+    with pytest.raises(FileError, match=r"names that would not be read: 'q.lora_A.weight'"):
         adapters.save(Adapter({"q": PLAIN}, full), tmp_path / "a")
     with pytest.raises(FileError, match="belongs to no LoRA, modules_to_save or trained bias"):
-        adapters.save(Adapter({"q": PLAIN}, {"head.weight": held(np.ones(3))}), tmp_path / "a")
+        adapters.save(Adapter({"q": PLAIN}, {"head.weight": in_memory(np.ones(3))}), tmp_path / "a")
     assert os.listdir(tmp_path) == []
 
 

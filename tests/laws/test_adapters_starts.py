@@ -62,7 +62,7 @@ def test_rebased_they_are_ordinary_and_of_twice_the_rank(case):
     adapters.save(ordinary, folder / "ordinary")
     back = adapters.load(folder / "ordinary")
     assert {module.rank for module in back.values()} == {4}
-    assert back.start is None
+    assert back.init is None
     found = merged(folder, back)
     for name, W in wanted.items():
         np.testing.assert_allclose(found[f"{name}.weight"], W, atol=1e-12)

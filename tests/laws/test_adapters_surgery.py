@@ -10,7 +10,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import held
+from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.files import FileError
 from lora_np.hub import safetensors
@@ -163,7 +163,7 @@ def test_linear_says_how_far_it_is_from_the_sum(make_adapter, tmp_path):
     paths = [make_adapter("a", dtype="float64"), make_adapter("b", seed=5, dtype="float64")]
     table = adapters.combine(paths, tmp_path / "out", method="linear").table
     first, second, out = (adapters.load(path) for path in (*paths, tmp_path / "out"))
-    assert "adds up factors, not updates" in table.notes[0]
+    assert "adds factors, not updates" in table.notes[0]
     for name, row in zip(out, table.records, strict=True):
         total = first.delta(name) + second.delta(name)
         off = np.linalg.norm(out.delta(name) - total) / np.linalg.norm(total)
@@ -242,9 +242,9 @@ COMBINATIONS = {
         ["a", "c"],
         {},
         FileError,
-        r"'model.layers.0.q_proj' is of shape \(5, 4\), not \(6, 4\)",
+        r"'model.layers.0.q_proj' has shape \(5, 4\), not \(6, 4\)",
     ),
-    "different storage": (["a", "d"], {}, FileError, "fan_in_fan_out differs"),
+    "different storage": (["a", "d"], {}, FileError, "fan_in_fan_out is not the same"),
 }
 
 
@@ -311,11 +311,11 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
     adapters.save(
         Adapter({"q": dora}, raw={"peft_type": "LORA", "use_dora": True}), tmp_path / "dora"
     )
-    with pytest.raises(FileError, match=r"DoRA's magnitudes have no weighted sum"):
+    with pytest.raises(FileError, match=r"adding DoRA's magnitudes needs the base weights"):
         adapters.combine([tmp_path / "dora"] * 2, tmp_path / "out")
     plain = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
     for i in (1, 2):
-        full = {"head.weight": adapters.adapter.held(np.full((1, 3), float(i)))}
+        full = {"head.weight": adapters.adapter.in_memory(np.full((1, 3), float(i)))}
         raw = {"peft_type": "LORA", "modules_to_save": ["head"]}
         adapters.save(Adapter({"q": plain}, full, raw), tmp_path / f"head{i}")
     with pytest.raises(FileError, match=r"replaces 'head.weight', as an earlier adapter does"):
@@ -412,7 +412,7 @@ def test_a_result_that_is_not_finite_is_refused(make_checkpoint, tmp_path):
     adapters.save(Adapter({"model.layers.0.q_proj": module}), tmp_path / "a")
     with pytest.raises(
         FileError,
-        match=r"'model.layers.0.q_proj.weight' is not finite when it is merged; its dtype is float16",
+        match=r"'model.layers.0.q_proj.weight' is not finite after merging in dtype float16",
     ):
         adapters.merge(make_checkpoint("base", dtype="float16"), tmp_path / "a", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -466,7 +466,7 @@ def test_whole_numbers_take_no_update(make_adapter, tmp_path):
         {"q.weight": np.ones((6, 4), np.int8)}, tmp_path / "base" / "model.safetensors"
     )
     with pytest.raises(
-        FileError, match=r"'q.weight' is stored as int8, into which nothing can be merged"
+        FileError, match=r"'q.weight' is stored as int8; only floats can be merged into"
     ):
         adapters.merge(tmp_path / "base", make_adapter("a", shapes={"q": (6, 4)}), tmp_path / "out")
 
@@ -474,9 +474,9 @@ def test_whole_numbers_take_no_update(make_adapter, tmp_path):
 def test_parameters_that_are_replaced_replace_and_must_fit(make_checkpoint, tmp_path):
     module = AdapterModule.of(A=np.ones((1, 4)), B=np.ones((6, 1)), alpha=1)
     raw = {"peft_type": "LORA", "modules_to_save": ["norm", "head"]}
-    fits = {"model.norm.weight": held(np.arange(4.0)), "head.weight": held(np.eye(2))}
+    fits = {"model.norm.weight": in_memory(np.arange(4.0)), "head.weight": in_memory(np.eye(2))}
     adapters.save(Adapter({"model.layers.0.q_proj": module}, fits, raw), tmp_path / "fits")
-    misfit = {"model.norm.weight": held(np.ones(5))}
+    misfit = {"model.norm.weight": in_memory(np.ones(5))}
     adapters.save(Adapter({"model.layers.0.q_proj": module}, misfit, raw), tmp_path / "misfit")
     base = make_checkpoint("base")
     table = adapters.merge(base, tmp_path / "fits", tmp_path / "out").table

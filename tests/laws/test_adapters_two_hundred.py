@@ -383,7 +383,7 @@ def test_what_a_library_writes_is_read_as_it_reads_it(file: Written, tmp_path: P
     judge = WRITE[file.library](file, tmp_path)
     found = outcome(place_of(file, tmp_path), judge, tmp_path)
     if file.way in NEEDS_THE_WEIGHT and file.library == "lycoris":
-        assert re.search("refused: .* acts on the weights of the base", found)
+        assert re.search("refused: .* needs the base weights", found)
     else:
         assert found == "right"
 

@@ -93,14 +93,14 @@ def complaints(name, thing):
     checks = CHECKS_OF_METHODS if name in METHODS else CHECKS
     fields = {field.name for field in document["Attributes"]}
     settings_elsewhere = any(
-        field.name == "**settings" and field.desc[0].startswith("Those of")
+        field.name == "**settings" and field.desc[0].startswith("The settings of `")
         for field in document["Parameters"]
     )
     for code, words in validate(document)["errors"]:
         # The fields of a result may be listed as attributes, since nobody passes them in.
         as_attributes = code == "PR01" and set(re.findall(r"'(\w+)'", words)) <= fields
         inherited = code == "GL08" and inspect.getdoc(thing)
-        # Settings that another function explains are "Those of" it.
+        # Settings that another function explains are "The settings of" it.
         elsewhere = code in ("PR01", "PR02") and settings_elsewhere
         if code in checks and not as_attributes and not inherited and not elsewhere:
             yield f"{code}: {words}"

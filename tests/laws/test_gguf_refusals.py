@@ -36,9 +36,9 @@ def rewritten(path, *, without="", kinds=None, **said):
 FILES = [
     ("a missing tensor", lambda base: rewritten(base, without=UP), [], "no tensor model.layers.1.mlp.up_proj.weight (llama.cpp's blk.1.ffn_up)"),
     ("an unknown architecture", lambda base: rewritten(base, **{"general.architecture": "mamba"}), [], "family 'mamba' is not read; those that are: gemma2, gemma3, granite, llama"),
-    ("a kind without an encoder", lambda base: rewritten(base, kinds=[UP]), [], f"'{UP}' is IQ4_NL, which is only read: take --dtype Q8_0"),
+    ("a kind without an encoder", lambda base: rewritten(base, kinds=[UP]), [], f"'{UP}' is IQ4_NL, which cannot be written: take --dtype Q8_0"),
     ("a kind that is only read", lambda base: base, ["--dtype", "q2_k"], "dtype must be one of 'F32', 'F16'"),
-    ("rows that are no blocks", lambda base: base, ["--dtype", "q4_k"], "has rows of 32, no whole blocks of Q4_K: take --dtype Q8_0"),
+    ("rows that are no blocks", lambda base: base, ["--dtype", "q4_k"], "has rows of 32, which are not whole blocks of Q4_K: take --dtype Q8_0"),
     ("stretched positions", lambda base: rewritten(base, **{"llama.rope.scaling.type": "yarn"}), [], "scaled by 'yarn' are not read"),
 ]  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_swapped_arguments_are_named(tmp_path, capsys, good):
     for one, other, message in (
         (adapter, base, "adapter: an adapter, not a model: give the base first"),
         (tmp_path / "a.gguf", base, "general.type is 'adapter', not 'model'"),
-        (base, base, "not 'adapter': no LoRA for llama.cpp"),
+        (base, base, "not 'adapter': not a LoRA for llama.cpp"),
         (base, located("austen"), "a model, not an adapter"),
         (adapter, located("austen"), "adapter: an adapter, not a model: give the base first"),
     ):
@@ -95,7 +95,7 @@ def test_a_vocabulary_that_grew_is_refused(tmp_path, capsys, good):
     adapter = Adapter({"model.layers.0.self_attn.k_proj": module}, full=full)
     adapters.save(adapter, tmp_path / "grown")
     words = ["merge", base, tmp_path / "grown", "-o", tmp_path / "new.gguf", "--any-base"]
-    refused(words, capsys, tmp_path, "has other tokens: merge it into a directory first")
+    refused(words, capsys, tmp_path, "changes the vocabulary: merge it into a directory first")
 
 
 def test_cuts_of_texts_that_are_not_known_are_named_where_texts_are_cut(tmp_path, capsys, good):

@@ -169,7 +169,11 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
         ("nf4", {f"{NAME}.absmax": None}, "absmax', which is missing"),
         ("nf4", {f"{NAME}.absmax": np.ones(8, np.float32)}, r"must have shape \(9,\), got \(8,\)"),
         ("nf4", {f"{NAME}.absmax": np.ones(9)}, "must be float32, got float64"),
-        ("nf4", {f"{NAME}.quant_map": np.ones(16, np.float32)}, "other levels than those of nf4"),
+        (
+            "nf4",
+            {f"{NAME}.quant_map": np.ones(16, np.float32)},
+            "its quant_map does not have the levels of nf4",
+        ),
         ("nf4", {NAME: np.ones((7, 1), np.uint8)}, "needs 288 bytes, got 7"),
         ("nf4", {STATE: np.frombuffer(b"{", np.uint8)}, "not valid JSON"),
         ("nf4", {STATE: note(quant_type="fp4")}, "does not describe nf4"),
@@ -181,7 +185,7 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
             {STATE: note(nested_offset="x", nested_blocksize=256)},
             "nested_offset must be a number",
         ),
-        ("int8", {NAME.replace("weight", "SCB"): np.ones(3, np.float32)}, "with scales of shape"),
+        ("int8", {NAME.replace("weight", "SCB"): np.ones(3, np.float32)}, "have scales of shape"),
         ("int8", {NAME: np.ones((24, 24), np.uint8)}, "must be int8, got uint8"),
     ],
 )
@@ -281,7 +285,9 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
     assert all(
         row.dtype == "float32" and row.change > 0.01 and row.rounding < 1e-6 for row in found.rows
     )
-    assert "in float32 now, adapted or not: 14 weights that bitsandbytes quantised" in found.notes
+    assert (
+        "14 weights that bitsandbytes quantised are now in float32, adapted or not" in found.notes
+    )
     written = open_model(tmp_path / "out")
     assert set(written.places) == set(dense())
     assert written.config["dtype"] == "float32"
@@ -296,7 +302,7 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
 def test_fp4_is_refused_by_its_name(tmp_path):
     raw = note(quant_type="fp4")
     write(tmp_path, change={STATE: None, f"{NAME}.quant_state.bitsandbytes__fp4": raw})
-    with pytest.raises(FileError, match="is fp4 of bitsandbytes: only its nf4 and int8 are read"):
+    with pytest.raises(FileError, match="is in bitsandbytes' fp4: only nf4 and int8 are supported"):
         language.load(tmp_path)
     module = adapters.AdapterModule.of(A=np.ones((1, 24)), B=np.ones((24, 1)), alpha=1)
     made = adapters.Adapter({NAME.removesuffix(".weight"): module})
@@ -305,7 +311,7 @@ def test_fp4_is_refused_by_its_name(tmp_path):
         lambda: adapters.merge(tmp_path, tmp_path / "adapter", tmp_path / "out"),
         lambda: adapters.inspect(tmp_path / "adapter", base=tmp_path),
     ):
-        with pytest.raises(FileError, match="is fp4 of bitsandbytes"):
+        with pytest.raises(FileError, match="is in bitsandbytes' fp4"):
             run()
 
 

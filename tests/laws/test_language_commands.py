@@ -348,7 +348,7 @@ def test_a_text_that_is_too_long_is_refused(place, capsys, monkeypatch, source):
     assert run(TUNE.replace("text.txt", source).split()) == 1
     name = "standard input" if source == "-" else source
     assert capsys.readouterr().err == (
-        f"lora-np: {name} is more than 3,000 bytes; use a part of it\n"
+        f"lora-np: {name} has more than 3,000 bytes; use a part of it\n"
     )
 
 

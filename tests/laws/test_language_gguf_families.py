@@ -82,9 +82,9 @@ def converted(model, path, *, metadata=()):
     for name, W in model.state_dict().items():
         W = W.numpy()
         heads = {"q_proj": size.num_attention_heads, "k_proj": size.num_key_value_heads}
-        turned = next((heads[part] for part in heads if f".{part}." in name), 0)
-        if permuted and turned:
-            halves = W.reshape(turned, 2, len(W) // turned // 2, *W.shape[1:])
+        rotated = next((heads[part] for part in heads if f".{part}." in name), 0)
+        if permuted and rotated:
+            halves = W.reshape(rotated, 2, len(W) // rotated // 2, *W.shape[1:])
             W = halves.swapaxes(1, 2).reshape(W.shape)
         if from_one and name.endswith("norm.weight"):
             W = W + 1

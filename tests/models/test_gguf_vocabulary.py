@@ -386,9 +386,9 @@ def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):
     base = language.load(path)
     with pytest.raises(ValueError, match="no LoRA adapters to save"):
         adapters.save(base, out)
-    with pytest.raises(ValueError, match=r"q_proj' has a magnitude \(DoRA\), for which llama.cpp"):
+    with pytest.raises(ValueError, match=r"q_proj' has a magnitude \(DoRA\), which llama"):
         adapters.save(inject(base, rank=1, alpha=1, targets=q_and_v, rng=0, variant="dora"), out)
-    with pytest.raises(ValueError, match="no longer W0"):
+    with pytest.raises(ValueError, match="is not W0 any more"):
         adapters.save(inject(base, rank=1, alpha=1, targets=q_and_v, rng=0, variant="pissa"), out)
     with pytest.raises(ValueError, match="dtype must be 'float32', not 'f32'"):
         adapters.save(inject(base, rank=1, alpha=1, targets=q_and_v, rng=0), out, dtype="f32")

@@ -58,8 +58,8 @@ def apart(colors):
 def in_the_dark(color):
     """As site.css draws it: invert(1) hue-rotate(180deg), then screened onto the page."""
     inverted = 1 - np.array(color)
-    turned = np.clip(2 * WEIGHTS @ inverted - inverted, 0, 1)
-    return 1 - (1 - turned) * (1 - PAGE)
+    rotated = np.clip(2 * WEIGHTS @ inverted - inverted, 0, 1)
+    return 1 - (1 - rotated) * (1 - PAGE)
 
 
 def contrasts(color):

@@ -68,7 +68,7 @@ def project_lora(draw: Draw, answer: Answer, key: str) -> None:
         shapes = A.shape, B.shape, (len(x), len(W0))
         return parts("A B h", answer(x, W0, len(A), alpha, rng, A, B), *shapes)
 
-    def start(d: int, k: int, r: int, rng: int) -> tuple[Array, ...]:
+    def initial(d: int, k: int, r: int, rng: int) -> tuple[Array, ...]:
         W0, A, B = np.zeros((d, k)), np.ones((r, k)), np.ones((d, r))
         A, B, _ = built(W0[:1], W0, A, B, 1.0, rng)
         same("B at the start", B, np.zeros_like(B))
@@ -77,7 +77,7 @@ def project_lora(draw: Draw, answer: Answer, key: str) -> None:
     if key == "forward":
         lora_forward_sum(draw, lambda x, W0, A, B, alpha: built(x, W0, A, B, alpha, 0)[2])
     if key == "start":
-        lora_start(draw, start, draw.pick("of the start", ("moves", "rng")))
+        lora_start(draw, initial, draw.pick("of the start", ("moves", "rng")))
 
 
 def project_training_finds(draw: Draw, answer: Answer) -> None:

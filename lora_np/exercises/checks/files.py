@@ -16,7 +16,7 @@ from lora_np.exercises.values import Value
 # Count parameters
 
 
-ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if a target has as many rows as the model is wide
+ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if the target's rows are as many as the model's width
 
 
 def lora_count_entries(draw: Draw, answer: Answer) -> None:
@@ -39,7 +39,7 @@ def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
     a, b = draw.sizes("ab", high=9)
-    # d k, or d k - 1, is a multiple of d + k, also of matrices that are not square
+    # draw matrices, also not square ones, with d k or d k - 1 a multiple of d + k
     tie = draw.pick("tie", ("", "d k", "d k - 1"))
     if tie:
         d, k = (a * (a + b), b * (a + b)) if tie == "d k" else (a + 1, a * (a + 1) + 1)
@@ -53,7 +53,7 @@ def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
 
 
 def multiple_or_not(draw: Draw, name: str, one: int) -> int:
-    """Draw up to ten times ``one``: often a multiple of it, or one less."""
+    """Draw a number below ten times ``one``, often a multiple of ``one``, or one less."""
     number = draw.whole(name, 0, 10 * one - 1)
     beside = draw.pick("beside a multiple", (None, None, 0, -1))
     return number if beside is None else max(0, number - number % one + beside)
@@ -118,7 +118,7 @@ PATHS = (
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
-    """Draw B and A for each path, of rank ``r`` or any, also as PEFT's tensors."""
+    """Draw B and A for each path, of rank ``r`` or any; return them also as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Check the lessons on rank, factors, the SVD and what is in an update."""
+"""Check the lessons on rank, factors, the SVD and updates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lora_np.exercises.samples import (
     scale,
     spectrum,
     terms,
-    turned,
+    with_singular_values,
 )
 from lora_np.exercises.testing import Answer
 
@@ -25,11 +25,10 @@ from lora_np.exercises.testing import Answer
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
-    if shape == "large":  # what else is computed is seen by its memory,
+    if shape == "large":  # an answer that computes other columns takes too much memory
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    # or, in a loop that keeps one column, by its steps, whose count takes memory
-    if shape == "wide":
+    if shape == "wide":  # a loop over the columns takes too many steps; counting takes memory
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
     # in the middle, so that many columns precede and follow it
@@ -54,7 +53,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # large enough to produce fractions
+    whole = draw.pick("whole", (False, True))  # large enough for elimination to produce fractions
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -69,7 +68,7 @@ def as_typed(M: Array) -> Array:
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # small pivots magnify rounding, from the left and from the right
+    # small pivots magnify rounding, whether elimination begins at the left or at the right
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -85,13 +84,13 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # such that sqrt d + sqrt k is closer to one root than to twice that root
+    if long:  # so long that sqrt d + sqrt k is closer to the larger root than to twice that root
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # noise may have lowered a singular value
-    M = turned(
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # above the threshold by a margin
+    M = with_singular_values(
         draw,
         "M",
         d,
@@ -126,12 +125,12 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
     else:
         r, faint = draw.whole("r", 1, min(d, k)), draw.pick("faint", (0.0, 1e-7, 1e-3))
         s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
-        M = scale(draw) * turned(draw, "M", d, k, s)
+        M = scale(draw) * with_singular_values(draw, "M", d, k, s)
         unit = np.abs(M).max()
         large, all_pivots = (
             linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4)
         )
-        draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots spread errors
+        draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots magnify rounding
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
 
@@ -156,7 +155,7 @@ def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
-    """Check L and U of a matrix with large multipliers, where an answer that pivots swaps rows."""
+    """Check L and U of a matrix with large multipliers, for which pivoting would swap rows."""
     n = draw.whole("n", 1, 4)
     right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
@@ -187,7 +186,7 @@ def gram_schmidt(draw: Draw, answer: Answer, key: str) -> None:
 def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
     k = draw.whole("k", 1, 4)
     d, sizes = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
-    M = scale(draw) * turned(draw, "M", d, k, sizes)
+    M = scale(draw) * with_singular_values(draw, "M", d, k, sizes)
     U, s, Vh = parts("U s Vh", answer(M), (d, k), (k,), (k, k))
     falls = (np.diff(s) <= 1e-4 * np.abs(s).max()).all()
     if key == "values":
@@ -234,7 +233,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    # values for which a sum without squares gives another rank
+    # shares at which a sum without squares gives another rank
     if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
@@ -266,11 +265,11 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # if they were far apart, all vectors would turn towards the first
+    # if they were far apart, iteration would turn all vectors towards the first direction
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
-    M = turned(draw, "M", d, k, s)
-    # orthogonal to the first columns of M and of an identity
+    M = with_singular_values(draw, "M", d, k, s)
+    # top directions that are orthogonal to the first columns of M and of an identity
     if draw.pick("last", (False, True)):
         M = np.zeros((d, k))
         np.fill_diagonal(M, s)
@@ -293,7 +292,7 @@ def chance_similarity_share(draw: Draw, answer: Answer) -> None:
 
 def similarity_turned(draw: Draw, answer: Answer) -> None:
     r, k = draw.sizes("rk", high=6)
-    A = turned(draw, "A", r, k, spectrum(draw, "s", min(r, k)))
+    A = with_singular_values(draw, "A", r, k, spectrum(draw, "s", min(r, k)))
     i = draw.whole("i", 1, min(r, k))
     other = scale(draw) * mirror(draw.array("turn", r)) @ A
     why = "mixing the rows of A does not change its input directions"
@@ -303,7 +302,10 @@ def similarity_turned(draw: Draw, answer: Answer) -> None:
 def similarity_phi(draw: Draw, answer: Answer) -> None:
     r, k = draw.sizes("rk", high=6)
     m = min(r, k)
-    A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
+    A1, A2 = (
+        with_singular_values(draw, name, r, k, spectrum(draw, f"s of {name}", m))
+        for name in ("A1", "A2")
+    )
     i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
     same(
         "phi", answer(A1, scale(draw) * A2, i, j), linalg.subspace_similarity(A1, A2, i, j), size=1
@@ -312,7 +314,9 @@ def similarity_phi(draw: Draw, answer: Answer) -> None:
 
 def amplification(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    dW = turned(draw, "dW", d, k, spectrum(draw, "s", draw.whole("rank", r, min(d, k))))
+    dW = with_singular_values(
+        draw, "dW", d, k, spectrum(draw, "s", draw.whole("rank", r, min(d, k)))
+    )
     if key == "multiple":
         W0, why = (
             dW / (draw.number("times", 0.5, 8) * scale(draw)),
@@ -322,7 +326,7 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     if key == "directions":
         W0 = draw.array("W0", d, k)
         right = linalg.amplification_factor(W0, dW, rank=r)
-        # otherwise W0 would have almost nothing in its directions
+        # W0 must not be nearly zero in the update's directions
         draw.assume(right < 10 * np.linalg.norm(dW))
         same("the factor", answer(W0, dW, r), right)
 
@@ -350,7 +354,8 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
     d = draw.whole("d", 1, 4)
     k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
     W0, W = (
-        turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3) for name in ("W0", "W")
+        with_singular_values(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3)
+        for name in ("W0", "W")
     )
     W = np.roll(W, 1, axis=0)  # otherwise the cosines would form a symmetric matrix
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)

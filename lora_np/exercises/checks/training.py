@@ -28,7 +28,7 @@ from lora_np.exercises.samples import (
     scale,
     spectrum,
     terms,
-    turned,
+    with_singular_values,
 )
 from lora_np.exercises.testing import Answer, literal
 from lora_np.exercises.values import Source, Value
@@ -135,7 +135,7 @@ def layer(draw: Draw) -> tuple[Array, ...]:
 
 
 def forward(x: Array, W0: Array, A: Array, B: Array, alpha: float) -> tuple[Array, Array]:
-    """Compute h, and the size of the terms that it is the sum of."""
+    """Compute h, and the sums of the absolute values of its terms."""
     s, of = alpha / len(A), np.abs
     return x @ (W0 + s * B @ A).T, of(x) @ (of(W0) + s * of(B) @ of(A)).T
 
@@ -190,7 +190,7 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Draw inputs, targets, W0 and a rank, with the losses of the best updates of all ranks."""
-    # one direction is often nearly enough
+    # mostly ranks from 2 on, because rank 1 often comes close to the best loss
     least = draw.pick("least", (2, 1, 2, 2))
     d, k = draw.sizes("dk", low=least, high=3)
     r = draw.whole("r", least, min(d, k))
@@ -203,8 +203,8 @@ def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, A
     return x, y, W0, r, losses
 
 
-def near_best(loss: float, start: float, best: float) -> None:
-    enough = best + 0.02 * (start - best)
+def near_best(loss: float, initial: float, best: float) -> None:
+    enough = best + 0.02 * (initial - best)
     law(
         loss <= enough,
         f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}",
@@ -231,13 +231,13 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
     same("the share", answer(unit * (full + gain), unit * full, unit * lora), right, size=1)
 
 
-def widened(draw: Draw, key: str) -> tuple[float, float]:
-    """Draw how large the numbers may be, with the tolerance for them."""
+def reach_and_tolerance(draw: Draw, key: str) -> tuple[float, float]:
+    """Draw a factor on the numbers, and return it with the tolerance for numbers of that size."""
     return (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
 
 
 def cross_entropy(draw: Draw, answer: Answer, key: str) -> None:
-    reach, tolerance = widened(draw, key)
+    reach, tolerance = reach_and_tolerance(draw, key)
     n, classes = draw.sizes("n classes", high=4)
     logits = reach * draw.array("logits", n, classes)
     labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
@@ -249,7 +249,9 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
     k = draw.whole("k", 2, 5)
     known = draw.whole("known", 1, min(k - 1, 3))
     turn = mirror(draw.array("directions", k))
-    mix = turned(draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1))
+    mix = with_singular_values(
+        draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1)
+    )
     # free directions are orthogonal to all inputs
     X, free = scale(draw) * mix @ turn[:known], turn[known:].T
     if key == "mixtures":
@@ -268,7 +270,11 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
     n = draw.whole("n", k, 7)
     s = np.sort(draw.array("sizes", k, low=1, high=1 if key == "white" else 20))[::-1]
-    X, W0, Y = turned(draw, "X", n, k, s), draw.array("W0", d, k), draw.array("Y", n, d)
+    X, W0, Y = (
+        with_singular_values(draw, "X", n, k, s),
+        draw.array("W0", d, k),
+        draw.array("Y", n, d),
+    )
     B, A = parts("B A", answer(X, Y, W0, r), (d, r), (r, k))
     losses = optimal_losses(X, Y, W0=W0)
     loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
@@ -279,7 +285,9 @@ def frozen_a_least(draw: Draw, answer: Answer) -> None:
     r, d, k = rank_and_sides(draw)
     n = draw.whole("n", r, 6)
     X, A = (
-        turned(draw, name, side, k, draw.array(f"sizes of {name}", min(side, k), low=1, high=2))
+        with_singular_values(
+            draw, name, side, k, draw.array(f"sizes of {name}", min(side, k), low=1, high=2)
+        )
         for name, side in (("X", n), ("A", r))
     )
     W0, Y = draw.array("W0", d, k), draw.array("Y", n, d)
@@ -337,7 +345,7 @@ def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def attention_weights(draw: Draw, answer: Answer, key: str) -> None:
-    reach, tolerance = widened(draw, key)
+    reach, tolerance = reach_and_tolerance(draw, key)
     n, d = draw.sizes("nd", high=4)
     q, k = reach * draw.array("q", n, d), draw.array("k", n, d)
     right = nn.softmax(np.where(np.tri(n, dtype=bool), q @ k.T / np.sqrt(d), -np.inf))
