@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("diagram", ROOT / "docs" / "diagram.py")
+SPEC = importlib.util.spec_from_file_location("diagram", ROOT / "docs" / "_ext" / "diagram.py")
 diagram = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(diagram)
 
@@ -42,7 +42,7 @@ def test_a_package_imports_only_from_lower_layers(packages):
 
 def test_the_picture_is_drawn_from_the_code(packages):
     committed = diagram.PICTURE.read_text(encoding="utf-8")
-    assert committed == diagram.svg(packages), "python docs/diagram.py draws it anew"
+    assert committed == diagram.svg(packages), "python docs/_ext/diagram.py draws it anew"
 
 
 def test_imports_are_found_in_every_form(tmp_path):

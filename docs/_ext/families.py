@@ -1,4 +1,4 @@
-"""Write a family's data file from its class in transformers: ``python -m docs.families TYPE``.
+"""Write a family's data file from its class in transformers: ``python -m docs._ext.families TYPE``.
 
 The model is built on the meta device, many times, from small configs that differ in one or several
 fields. The numbers of a config remember the expressions that they went through, so the constructor
@@ -8,8 +8,8 @@ build. The file is written as the difference from the nearest family that is des
 What could not be determined is printed, and stands in the file as a comment that starts with TO DO.
 The file is a draft: its reader adds what counting does not need (memory, llama.cpp's names), gives
 variables their names, and judges it as tests/laws/test_models_published.py does.
-``python -m docs.families +TYPE`` writes nothing: it judges the file that is there by fresh configs.
-Needs the extra ``peers``; takes some seconds for each type.
+``python -m docs._ext.families +TYPE`` writes nothing: it judges the file that is there by fresh
+configs. Needs the extra ``peers``; takes some seconds for each type.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from docs.causal import FIELDS
 from lora_np.models import families
 from lora_np.models.formulas import Formulas
 from lora_np.models.sources import from_named_modules
 from lora_np.models.spec import ModuleSpec
+
+sys.path.insert(0, str(Path(__file__).parent))  # where it is, for whoever imports this file
+
+from causal import FIELDS
 
 DATA = Path(families.__file__).parent / "data"
 _IGNORED = re.compile(
@@ -1014,7 +1017,7 @@ class Writer:
         named = [draft.task, *(["Model"] if draft.base else [])]
         if self.below:
             named = [t for t in self.tables["tasks"] if hasattr(transformers, draft.classes + t)]
-        lines = [f"# {draft.classes}: written by docs/families.py from transformers; read it."]
+        lines = [f"# {draft.classes}: written by docs/_ext/families.py from transformers; read it."]
         lines += [f"# TO DO: {text}" for text in dict.fromkeys(draft.learner.missing)]
         lines += [f'extends = "{self.below}"'] if self.below else []
         lines.append(f'classes = "{draft.classes}"')

@@ -1,4 +1,4 @@
-"""The diagram of the packages, drawn from what the code imports: python docs/diagram.py
+"""The diagram of the packages, drawn from what the code imports: python docs/_ext/diagram.py
 
 An arrow leads from a package to one that it imports; arrows that follow from others are left out. A
 test compares the picture with the code, and the code with the layers.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lora_np"
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 TOKENS = json.loads((PACKAGE / "plots" / "tokens.json").read_text(encoding="utf-8"))["light"]

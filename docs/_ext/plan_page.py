@@ -1,5 +1,5 @@
 """Run what docs/use/plan.md shows, and compare our figures with published ones: python
-docs/plan_page.py
+docs/_ext/plan_page.py
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from lora_np.accounting import count_model, gpus, training_memory
 from lora_np.cli import run
 from lora_np.models import from_config, preset
 
-PAGE = Path(__file__).parent / "use" / "plan.md"
+PAGE = Path(__file__).parents[1] / "use" / "plan.md"
 # figures of sources that state all settings, with what was measured
 LISTED = tomllib.loads(
     (PAGE.parents[2] / "tests" / "accounting" / "published_memory.toml").read_text("utf-8")

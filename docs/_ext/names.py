@@ -1,8 +1,8 @@
-"""Which tensors transformers renames or fuses when it loads, as data: ``python -m docs.names``.
+"""Which tensors transformers renames or fuses when it loads, as data.
 
-Writes ``models/data/_names.json`` from the table of the installed transformers
-(``conversion_mapping.py``, Apache License 2.0) for all language models, models with a vision part,
-and families that are described.
+``python -m docs._ext.names`` writes ``models/data/_names.json`` from the table of the installed
+transformers (``conversion_mapping.py``, Apache License 2.0) for all language models, models with a
+vision part, and families that are described.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parent.parent / "lora_np" / "models" / "data" / "_names.json"
+TARGET = Path(__file__).parents[2] / "lora_np" / "models" / "data" / "_names.json"
 # that may have rules without their type
 _CLASSES = ("ForConditionalGeneration", "ForCausalLM", "Model")
 

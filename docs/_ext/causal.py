@@ -1,9 +1,10 @@
-"""How every causal language model of transformers is counted, as a page: ``python -m docs.causal``.
+"""How every causal language model of transformers is counted, as a page.
 
-Builds a model of each type on the meta device, with the defaults of its config, and holds the count
-against it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what
-headers do not say about the types that no file describes. Needs the extra ``peers``; takes some
-minutes; ``python -m docs.causal TYPE`` renews the row of a type.
+``python -m docs._ext.causal`` builds a model of each type on the meta device, with the defaults of
+its config, and holds the count against it and against PEFT. It writes ``docs/reference/causal.md``,
+and ``models/data/_kinds.json``: what headers do not say about the types that no file describes. It
+needs the extra ``peers`` and takes some minutes; ``python -m docs._ext.causal TYPE`` renews the row
+of a type.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent / "causal.md"
-KINDS = Path(__file__).parent.parent / "lora_np" / "models" / "data" / "_kinds.json"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "causal.md"
+KINDS = ROOT / "lora_np" / "models" / "data" / "_kinds.json"
 _LAYERS = 8  # where a config takes a number of them; more would only take longer
 _ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
 _INDEXER = {
@@ -281,8 +283,8 @@ def page(rows: dict[str, tuple[str, str]]) -> str:
         "",
         (
             "A model in memory or on the meta device is counted exactly, whatever its type."
-            " `python -m docs.causal` makes these tables with the default config of each type, and"
-            " a test fails if they no longer hold."
+            " `python -m docs._ext.causal` makes these tables with the default config of each type,"
+            " and a test fails if they no longer hold."
         ),
     ]
     for auto, title in ((_CAUSAL, "Causal language models"), (_SEEING, "Vision-language models")):

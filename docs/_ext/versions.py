@@ -1,9 +1,12 @@
 """The site with all its versions in one folder. Each is built once, from its own sources, and then
 kept.
 
-python docs/versions.py build VERSION FOLDER      this checkout's site as FOLDER/VERSION; main is
-"latest" python docs/versions.py collect FOLDER ARCHIVES   unpack ARCHIVES/site-VERSION.tar.gz; list
-and forward python docs/versions.py notes VERSION             what CHANGELOG.md says of a version
+python docs/_ext/versions.py build VERSION FOLDER
+    this checkout's site as FOLDER/VERSION; main is "latest"
+python docs/_ext/versions.py collect FOLDER ARCHIVES
+    unpack ARCHIVES/site-VERSION.tar.gz; list and forward
+python docs/_ext/versions.py notes VERSION
+    what CHANGELOG.md says of a version
 """
 
 import json
@@ -16,7 +19,7 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FORWARD = """\
 <!DOCTYPE html>
 <html lang="en">

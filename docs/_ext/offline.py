@@ -1,5 +1,5 @@
 """The site as a zip that opens by a double click, without a server or a network: python
-docs/offline.py VERSION FOLDER
+docs/_ext/offline.py VERSION FOLDER
 
 Builds the site of this checkout in FOLDER/VERSION with a Pyodide of its own (that of PYODIDE_DIST,
 or its public files, whose hashes are checked) unless that is there, and writes
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
 HASHES = DOCS / "browser" / "pyodide.sha256"
 DRAWS = ("numpy", "matplotlib")  # packages of Pyodide that pages load
@@ -120,7 +120,13 @@ def offline(page: str, name: str) -> str:
 def main(version: str, folder: Path) -> None:
     if not (folder / version / "index.html").is_file():
         given = os.environ.get("PYODIDE_DIST") or runtime(DOCS / "_build" / "pyodide")
-        command = [sys.executable, str(DOCS / "versions.py"), "build", version, str(folder)]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("versions.py")),
+            "build",
+            version,
+            str(folder),
+        ]
         subprocess.run(command, check=True, env=os.environ | {"PYODIDE_DIST": str(given)})
     pack(folder / version, folder / "lora_np-offline.zip")
 

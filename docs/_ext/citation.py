@@ -1,12 +1,12 @@
 """Write version and addresses into CITATION.cff, how to install into README.md: python
-docs/citation.py
+docs/_ext/citation.py
 """
 
 import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hatch_build import installable, package, publication  # noqa: E402
