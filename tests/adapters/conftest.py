@@ -59,6 +59,16 @@ def write_checkpoint(path, *, seed=1, dtype="float32", shards=2, shapes=SHAPES, 
     return path
 
 
+def directory(path):
+    """The bytes of each file."""
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def truncated(M, rank):
+    U, s, Vh = np.linalg.svd(M, full_matrices=False)
+    return (U[:, :rank] * s[:rank]) @ Vh[:rank]
+
+
 @pytest.fixture
 def adapter(tmp_path):
     return write_adapter(tmp_path / "adapter")

@@ -3,7 +3,9 @@ refused.
 """
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.lora import MERGE_METHODS, WeightedUpdate
 from lora_np.models import open_model
-from tests.adapters.conftest import SHAPES
+from tests.adapters.conftest import SHAPES, truncated
 
 
 @pytest.fixture
@@ -453,3 +455,183 @@ def test_adapters_of_one_name_are_told_apart_by_their_paths(three, tmp_path):
     shutil.copytree(three[0], tmp_path / "other" / Path(three[1]).name)
     twins = [three[1], tmp_path / "other" / Path(three[1]).name]
     assert adapters.overlap(twins).names == tuple(map(str, twins))
+
+
+@pytest.mark.parametrize("method", ["cat", "svd"])
+def test_the_sum_is_that_of_the_updates(make_adapter, tmp_path, method):
+    paths = [
+        make_adapter("a", rank=2, dtype="float64"),
+        make_adapter("b", rank=1, seed=5, use_rslora=True, dtype="float64"),
+    ]
+    adapters.combine(paths, tmp_path / "out", weights=[0.5, -2.0], method=method)
+    first, second, out = (adapters.load(path) for path in (*paths, tmp_path / "out"))
+    for name in first:
+        total = 0.5 * first.delta(name) - 2 * second.delta(name)
+        expected = total if method == "cat" else truncated(total, 2)
+        np.testing.assert_allclose(out.delta(name), expected, atol=1e-12)
+        assert out[name].rank == (3 if method == "cat" else 2)
+
+
+def test_linear_says_how_far_it_is_from_the_sum(make_adapter, tmp_path):
+    paths = [make_adapter("a", dtype="float64"), make_adapter("b", seed=5, dtype="float64")]
+    table = adapters.combine(paths, tmp_path / "out", method="linear").table
+    first, second, out = (adapters.load(path) for path in (*paths, tmp_path / "out"))
+    assert "adds factors, not updates" in table.notes[0]
+    for name, row in zip(out, table.records, strict=True):
+        total = first.delta(name) + second.delta(name)
+        off = np.linalg.norm(out.delta(name) - total) / np.linalg.norm(total)
+        assert row["relative difference"] == pytest.approx(off)
+        assert off > 0.1
+
+
+def test_an_adapter_may_be_added_to_itself_and_taken_away(make_adapter, tmp_path):
+    path = make_adapter("a", dtype="float64")
+    adapters.combine([path, path], tmp_path / "out", weights=[1, -1], method="cat")
+    for module in adapters.load(tmp_path / "out").values():
+        np.testing.assert_allclose(module.delta(), 0, atol=1e-14)
+
+
+def test_biases_of_b_are_added_up(tmp_path):
+    for name, bias in (("a", [1.0, 2.0]), ("b", [10.0, 0.0])):
+        module = AdapterModule.of(
+            A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, bias=np.array(bias)
+        )
+        adapters.save(
+            Adapter({"q": module}, raw={"peft_type": "LORA", "lora_bias": True}), tmp_path / name
+        )
+    adapters.combine(
+        [tmp_path / "a", tmp_path / "b"], tmp_path / "out", weights=[1, 3], method="cat"
+    )
+    module = adapters.load(tmp_path / "out")["q"]
+    np.testing.assert_allclose(module.scale * module.bias, [62.0, 4.0])
+
+
+COMBINATIONS = {
+    "no adapter": ([], {}, ValueError, "each adapter needs one weight, got 0 for 0"),
+    "a weight too few": (["a", "b"], {"weights": [1.0]}, ValueError, "got 1 for 2 adapters"),
+    "an unknown method": (
+        ["a"],
+        {"method": "tie"},
+        ValueError,
+        "method must be one of 'sum', .*got 'tie'",
+    ),
+    "a weight that is not finite": (
+        ["a"],
+        {"weights": [float("nan")]},
+        ValueError,
+        "the weight of .*a must be finite, got nan",
+    ),
+    "an infinite weight": (
+        ["a"],
+        {"weights": [np.inf]},
+        ValueError,
+        "the weight of .*a must be finite, got inf",
+    ),
+    "a weight beyond floats": (
+        ["a"],
+        {"weights": [10**400]},
+        ValueError,
+        "must be finite, got 1000",
+    ),
+    "a sum that overflows": (
+        ["a", "a"],
+        {"weights": [1e300, 1e300]},
+        FileError,
+        "model.layers.0.q_proj: the result is not finite",
+    ),
+    "factors whose sum overflows": (
+        ["a"],
+        {"weights": [1e300], "method": "linear"},
+        FileError,
+        "model.layers.0.q_proj: the result is not finite",
+    ),
+    "different ranks": (
+        ["a", "b"],
+        {"method": "linear"},
+        FileError,
+        r"q_proj: ranks are \[1, 2\]; a method that adds factors needs equal ones, unlike 'sum'",
+    ),
+    "different shapes": (
+        ["a", "c"],
+        {},
+        FileError,
+        r"'model.layers.0.q_proj' has shape \(5, 4\), not \(6, 4\)",
+    ),
+    "different storage": (["a", "d"], {}, FileError, "fan_in_fan_out is not the same"),
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "error", "message"), COMBINATIONS.values(), ids=COMBINATIONS
+)
+def test_what_can_not_be_combined_is_refused(
+    make_adapter, tmp_path, names, options, error, message
+):
+    make_adapter("a", rank=2)
+    make_adapter("b", rank=1)
+    make_adapter("c", shapes={"model.layers.0.q_proj": (5, 4)})
+    make_adapter("d", fan_in_fan_out=True)
+    with pytest.raises(error, match=message):
+        adapters.combine([tmp_path / name for name in names], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("adapters_", ["a", Path("a"), {"a": 0.5}, None], ids=repr)
+def test_what_is_no_sequence_of_paths_is_refused(make_adapter, tmp_path, monkeypatch, adapters_):
+    make_adapter("a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=r"adapters must be a sequence of paths, .*got"):
+        adapters.combine(adapters_, "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 3e38), ("float64", 1e300)])
+def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size):
+    if dtype == "float32" and sys.platform == "emscripten":
+        pytest.skip("norms are float64 there, which does not overflow")
+    huge = AdapterModule.of(A=np.full((2, 3), size, dtype), B=np.full((4, 2), size, dtype), alpha=1)
+    adapters.save(Adapter({"q": huge}), tmp_path / "huge")
+    half = AdapterModule.of(
+        A=np.full((2, 3), size / 2, dtype), B=np.full((4, 2), size, dtype), alpha=1
+    )
+    adapters.save(Adapter({"q": half}), tmp_path / "half")
+    message = "q.*: the result is not finite"
+    for method in ("cat", "linear", "svd"):
+        with pytest.raises(FileError, match=message):
+            adapters.combine([tmp_path / "huge"], tmp_path / "out", method=method)
+    with pytest.raises(FileError, match=message):
+        adapters.resize(tmp_path / "huge", tmp_path / "out", rank=1)
+    with pytest.raises(FileError, match=message):
+        adapters.diff(tmp_path / "huge", tmp_path / "half")
+    assert [row.status for row in adapters.inspect(tmp_path / "huge").rows] == ["NOT FINITE"]
+    assert sorted(os.listdir(tmp_path)) == ["half", "huge"]
+
+
+def test_large_numbers_that_do_not_overflow_are_combined(tmp_path):
+    large = AdapterModule.of(
+        A=np.eye(2, 3, dtype="f4") * 1e10, B=np.eye(4, 2, dtype="f4") * 1e10, alpha=2
+    )
+    adapters.save(Adapter({"q": large}), tmp_path / "large")
+    for method in ("cat", "linear", "svd"):
+        table = adapters.combine([tmp_path / "large"], tmp_path / method, method=method).table
+        assert table.records[0]["relative difference"] < 1e-6
+        assert adapters.diff(tmp_path / "large", tmp_path / method).same
+
+
+def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
+    dora = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, magnitude=np.ones(2))
+    adapters.save(
+        Adapter({"q": dora}, raw={"peft_type": "LORA", "use_dora": True}), tmp_path / "dora"
+    )
+    with pytest.raises(FileError, match=r"adding DoRA's magnitudes needs the base weights"):
+        adapters.combine([tmp_path / "dora"] * 2, tmp_path / "out")
+    plain = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
+    for i in (1, 2):
+        full = {"head.weight": adapters.adapter.in_memory(np.full((1, 3), float(i)))}
+        raw = {"peft_type": "LORA", "modules_to_save": ["head"]}
+        adapters.save(Adapter({"q": plain}, full, raw), tmp_path / f"head{i}")
+    with pytest.raises(FileError, match=r"replaces 'head.weight', as an earlier adapter does"):
+        adapters.combine([tmp_path / "head1", tmp_path / "head2"], tmp_path / "out")
+    adapters.combine([tmp_path / "head1"] * 2, tmp_path / "same")  # equal copies contradict nothing
+    assert list(adapters.load(tmp_path / "same").full) == ["head.weight"]

@@ -7,6 +7,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import extraction
+from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.cli import run
 from lora_np.files import FileError
 from lora_np.hub import safetensors
@@ -237,3 +238,135 @@ def test_every_goal_of_resize_is_one_of_the_command(pair, tmp_path, capsys, goal
     if goal[0] == "--budget":
         assert (out / "adapter_model.safetensors").stat().st_size <= 6000
     assert sum(module.rank for module in adapter.values()) == sum(ranks)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_extracting_what_was_merged_gives_it_back(make_adapter, make_checkpoint, tmp_path, dtype):
+    path, base = make_adapter("a"), make_checkpoint("base", dtype=dtype)
+    adapters.merge(base, path, tmp_path / "tuned")
+    table = adapters.extract(base, tmp_path / "tuned", tmp_path / "out", rank=2).table
+    before, after = adapters.load(path), adapters.load(tmp_path / "out")
+    assert {*before} == {*after}
+    rounding = {"float32": 1e-6, "bfloat16": 0.02}[dtype]
+    for name in before:
+        np.testing.assert_allclose(
+            after.delta(name), before.delta(name), atol=rounding * np.abs(before.delta(name)).max()
+        )
+        assert {part.dtype for part in after[name].parts.values()} == {dtype}
+    assert all(row["relative error"] < rounding for row in table.records)
+
+
+def test_the_error_left_and_the_rank_for_an_energy_are_those_of_the_svd(tmp_path):
+    rng = np.random.default_rng(1)
+    base, tuned = rng.standard_normal((2, 60, 50))
+    for name, weight in (("base", base), ("tuned", tuned)):
+        (tmp_path / name).mkdir()
+        safetensors.save({"q.weight": weight}, tmp_path / name / "model.safetensors")
+    squares = np.square(np.linalg.svdvals(tuned - base))
+    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "rank", rank=7).table
+    assert table.records[0]["relative error"] == pytest.approx(
+        (squares[7:].sum() / squares.sum()) ** 0.5
+    )
+    assert table.records[0]["norm"] == pytest.approx(squares.sum() ** 0.5)
+    table = adapters.extract(
+        tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8
+    ).table
+    assert table.records[0]["rank"] == 1 + int(np.argmax(squares.cumsum() >= 0.8 * squares.sum()))
+    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", budget=9_000)
+    assert 8_000 < (tmp_path / "bytes" / WEIGHTS).stat().st_size <= 9_000
+
+
+@pytest.mark.parametrize(
+    ("true_rank", "energy"), [(40, 1 - 1e-9), (40, 0.5), (320, 0.9), (320, 1.0)]
+)
+def test_an_energy_is_kept_by_as_few_directions_as_the_svd_says(tmp_path, true_rank, energy):
+    rng = np.random.default_rng(2)  # 40 directions are searched for, many more take a whole SVD
+    change = rng.standard_normal((400, true_rank)) @ rng.standard_normal((true_rank, 320))
+    for name, weight in (("base", np.zeros((400, 320))), ("tuned", change)):
+        (tmp_path / name).mkdir()
+        safetensors.save(
+            {"q.weight": weight.astype(np.float32)}, tmp_path / name / "model.safetensors"
+        )
+    table = adapters.extract(
+        tmp_path / "base", tmp_path / "tuned", tmp_path / "out", energy=energy
+    ).table
+    squares = np.square(np.linalg.svdvals(change))
+    lost = np.maximum(squares.sum() - squares.cumsum(), 0) / squares.sum()
+    hidden = 4 * 321**0.5 * float(np.finfo(np.float32).eps)  # see rank_within
+    enough = np.sqrt(lost) <= (1 - energy) ** 0.5 + hidden
+    assert table.records[0]["rank"] == 1 + int(np.argmax(enough))
+    error = np.linalg.norm(adapters.load(tmp_path / "out").delta("q") - change) / np.linalg.norm(
+        change
+    )
+    assert table.records[0]["relative error"] == pytest.approx(error, rel=1e-4, abs=3e-6)
+    assert error <= (1 - energy) ** 0.5 + hidden
+
+
+def test_what_differs_but_carries_no_lora_is_listed_and_kept_when_asked(
+    make_adapter, make_checkpoint, tmp_path
+):
+    base, tuned = make_checkpoint("base"), make_checkpoint("tuned", seed=2)
+    table = adapters.extract(base, tuned, tmp_path / "out", rank=1).table
+    kept = {row["tensor"]: row["kept as"] for row in table.records}
+    assert kept["model.norm.weight"] == kept["model.layers.0.q_proj.bias"] == "not kept"
+    assert kept["model.layers.0.q_proj.weight"] == "LoRA"
+    assert "save_others" in table.notes[1]
+    made = adapters.extract(base, tuned, tmp_path / "full", rank=1, save_others=True)
+    for name in kept:
+        if kept[name] == "not kept":
+            kept[name] = "bias" if name.endswith("bias") else "in full"
+    assert {row["tensor"]: row["kept as"] for row in made.table.records} == kept
+    assert {row["kept as"] for row in made.parts.records} == {"LoRA", "bias", "in full"}
+
+
+def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
+    base, tuned = make_checkpoint("base", shards=1), make_checkpoint("tuned", shards=1)
+    file = safetensors.open(tuned / "model.safetensors")
+    tensors = {name: file.read(name) for name in file.tensors}
+    tensors["model.norm.weight"] += 1
+    tensors["model.layers.0.q_proj.weight"] += np.outer(np.ones(6), [1, 2, 3, 4]).astype(np.float32)
+    safetensors.save(tensors, tuned / "model.safetensors")
+    table = adapters.extract(base, tuned, tmp_path / "out", energy=0.99, save_others=True).table
+    assert [(row["tensor"], row["kept as"], row["rank"]) for row in table.records] == [
+        ("model.layers.0.q_proj.weight", "LoRA", 1),
+        ("model.norm.weight", "in full", None),
+    ]
+    adapters.merge(base, tmp_path / "out", tmp_path / "merged")
+    merged = open_model(tmp_path / "merged")
+    for name in tensors:
+        np.testing.assert_allclose(merged.read(name), tensors[name], atol=1e-5)
+
+
+def test_one_goal_is_wanted_and_all_are_named(tmp_path):
+    with pytest.raises(
+        ValueError,
+        match=r"give one of rank, energy, tolerance, budget, total_rank, got none of them",
+    ):
+        adapters.extract(tmp_path, tmp_path, tmp_path / "out")
+    with pytest.raises(
+        ValueError,
+        match=r"one of rank, energy, tolerance, budget, total_rank, got rank and tolerance",
+    ):
+        adapters.resize(tmp_path, tmp_path / "out", rank=1, tolerance=0.1)
+
+
+def test_equal_or_unrelated_checkpoints_are_refused(make_checkpoint, tmp_path):
+    base = make_checkpoint("base")
+    with pytest.raises(FileError, match="no weight matrix differs"):
+        adapters.extract(base, make_checkpoint("same"), tmp_path / "out", rank=1)
+    (tmp_path / "other").mkdir()
+    safetensors.save({"x": np.ones(1)}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(FileError, match="has no tensor in common"):
+        adapters.extract(base, tmp_path / "other", tmp_path / "out", rank=1)
+
+
+def test_a_difference_that_is_not_finite_is_refused_by_name(make_checkpoint, tmp_path):
+    base, tuned = make_checkpoint("base", shards=1), make_checkpoint("tuned", shards=1)
+    file = safetensors.open(tuned / "model.safetensors")
+    tensors = {name: file.read(name) for name in file.tensors}
+    tensors["model.layers.0.q_proj.weight"][0, 0] = np.inf
+    safetensors.save(tensors, tuned / "model.safetensors")
+    with pytest.raises(
+        FileError, match=r"the change of 'model.layers.0.q_proj.weight': M must be finite, got inf"
+    ):
+        adapters.extract(base, tuned, tmp_path / "out", rank=1)

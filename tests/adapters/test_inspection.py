@@ -11,6 +11,7 @@ from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import in_memory
 from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.models import open_model
 
 
 def module(rng, d, k, rank, *, alpha=8.0, dtype="float32", **options):
@@ -156,3 +157,110 @@ def test_the_page_has_the_figure_and_all_tables(made):
     assert "http" not in page.replace("http://www.w3.org", "").replace(
         "https://matplotlib.org", ""
     ).replace("http://purl.org", "").replace("http://creativecommons.org", "")  # nothing is fetched
+
+
+RNG = np.random.default_rng(0)
+
+
+def test_an_inspection_shows_each_module_as_its_formed_product_would(make_adapter):
+    path = make_adapter("a", rank=3, dtype="float64")
+    found, adapter = adapters.inspect(path), adapters.load(path)
+    total = sum(np.linalg.norm(adapter.delta(name)) ** 2 for name in adapter)
+    for row in found.table.records:
+        s = np.linalg.svdvals(adapter.delta(row["module"]))[: row["rank"]]
+        np.testing.assert_allclose(found.spectra[row["module"]], s)
+        share = np.square(s) / np.square(s).sum()
+        assert row["norm"] == pytest.approx(np.linalg.norm(s))
+        assert row["share"] == pytest.approx(np.square(s).sum() / total)
+        assert row["stable rank"] == pytest.approx(np.square(s / s[0]).sum())
+        assert row["rank for 99 %"] == 1 + int(np.argmax(share.cumsum() >= 0.99))
+        assert row["excess rank"] == row["rank"] - row["rank for 99 %"]
+
+
+def test_dead_modules_and_nan_are_called_out(tmp_path):
+    A = np.ones((2, 3))
+    modules = {
+        "fine": AdapterModule.of(A=A, B=np.ones((4, 2)), alpha=1),
+        "dead": AdapterModule.of(A=A, B=np.zeros((4, 2)), alpha=1),
+        "nan": AdapterModule.of(A=A, B=np.full((4, 2), np.nan), alpha=1),
+    }
+    adapters.save(Adapter(modules), tmp_path / "a")
+    table = adapters.inspect(tmp_path / "a").table
+    assert {row["module"]: row["status"] for row in table.records} == {
+        "fine": "ok",
+        "dead": "DEAD",
+        "nan": "NOT FINITE",
+    }
+    assert "DEAD: dead: lora_B.weight is zero, as without training" in table.notes
+    assert "NOT FINITE: nan: lora_B.weight holds NaN" in table.notes
+    assert json.loads(table.to_json())
+
+
+def test_with_a_base_updates_are_held_against_it(make_checkpoint, tmp_path):
+    base = make_checkpoint("base", dtype="float64")
+    W0 = open_model(base).read("model.layers.0.q_proj.weight")
+    U, s, Vh = np.linalg.svd(W0, full_matrices=False)
+    module = AdapterModule.of(
+        A=Vh[3:], B=2 * s[3] * U[:, 3:], alpha=1
+    )  # three times as loud in W0's weakest direction
+    adapters.save(Adapter({"model.layers.0.q_proj": module}), tmp_path / "a")
+    row = adapters.inspect(tmp_path / "a", base=base).table.records[0]
+    assert row["amplification"] == pytest.approx(2.0)
+    assert row["relative"] == pytest.approx(2 * s[3] / np.linalg.norm(W0))
+    assert row["intruders"] == 0
+    new = AdapterModule.of(
+        A=np.array([[1.0, -1.0, 1.0, -1.0]]), B=50 * (U @ np.ones((4, 1))), alpha=1
+    )
+    adapters.save(Adapter({"model.layers.0.q_proj": new}), tmp_path / "b")
+    assert adapters.inspect(tmp_path / "b", base=base).table.records[0]["intruders"] >= 1
+
+
+def test_the_same_map_from_other_factors_is_the_same(make_adapter, tmp_path):
+    adapter = adapters.load(make_adapter("a", rank=2, dtype="float64"))
+    mixed = {}
+    for name, module in adapter.items():
+        M = RNG.standard_normal((2, 2))
+        B = np.hstack([module.B @ M, np.zeros((module.shape[0], 1))])
+        A = np.vstack([np.linalg.solve(M, module.A), RNG.standard_normal((1, module.shape[1]))])
+        mixed[name] = AdapterModule.of(A=A, B=B, alpha=module.scale * 3)
+    adapters.save(Adapter(mixed), tmp_path / "b")
+    found = adapters.diff(tmp_path / "a", tmp_path / "b")
+    assert found.same
+    assert all(row["cosine"] == pytest.approx(1) for row in found.table.records)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_the_very_same_factors_differ_by_nothing(make_adapter, tmp_path, dtype):
+    path = make_adapter("a", dtype=dtype, rank=3)
+    adapters.save(adapters.load(path), tmp_path / "copy")
+    found = adapters.diff(path, tmp_path / "copy", tolerance=0)
+    assert found.same
+    assert all((row["relative difference"], row["cosine"]) == (0, 1) for row in found.table.records)
+
+
+def test_differences_are_those_of_the_formed_products(make_adapter, tmp_path):
+    paths = make_adapter("a", dtype="float64"), make_adapter("b", seed=4, alpha=3, dtype="float64")
+    one, two = (adapters.load(path) for path in paths)
+    found = adapters.diff(*paths)
+    assert not found.same
+    for row in found.table.records:
+        x, y = one.delta(row["module"]), two.delta(row["module"])
+        norms = np.linalg.norm(x), np.linalg.norm(y)
+        assert row["relative difference"] == pytest.approx(np.linalg.norm(x - y) / max(norms))
+        assert row["cosine"] == pytest.approx(np.vdot(x, y) / np.prod(norms))
+
+
+def test_what_only_one_adapter_has_differs_altogether(make_adapter):
+    one = make_adapter("a")
+    two = make_adapter("b", shapes={"model.layers.0.q_proj": (6, 4)})
+    found = adapters.diff(one, two)
+    assert [row["relative difference"] for row in found.table.records][1:] == [1.0, 1.0]
+    assert not found.same
+
+
+def test_dead_modules_are_the_same_as_each_other_only(tmp_path):
+    A = np.ones((2, 3))
+    for name, B in (("dead", np.zeros((4, 2))), ("alive", np.ones((4, 2)))):
+        adapters.save(Adapter({"q": AdapterModule.of(A=A, B=B, alpha=1)}), tmp_path / name)
+    assert adapters.diff(tmp_path / "dead", tmp_path / "dead").same
+    assert not adapters.diff(tmp_path / "dead", tmp_path / "alive").same

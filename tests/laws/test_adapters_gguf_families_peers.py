@@ -10,7 +10,7 @@ from lora_np.models import open_gguf
 from tests.adapters.test_gguf_merging import weak
 from tests.language.gguf_cases import FAMILIES
 from tests.laws.test_adapters_gguf_peers import judge
-from tests.laws.test_language_gguf_families import converted, model_of
+from tests.models.test_llama_cpp import converted, model_of
 
 pytestmark = pytest.mark.peers
 

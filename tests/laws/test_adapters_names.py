@@ -208,7 +208,7 @@ MLX = [
 @pytest.mark.parametrize(("name", "way", "wrapper"), few(MLX, 8))
 def test_mlx_does_what_check_says(tmp_path, name, way, wrapper):
     pytest.importorskip("mlx.core")
-    from tests.laws.test_adapters_mlx import by_mlx
+    from tests.adapters.test_runtimes import by_mlx
 
     folder, _ = trained(name, way)
     served = name.removesuffix(" without head")

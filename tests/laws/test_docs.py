@@ -41,7 +41,7 @@ NOT_HERE = {
     "lora-np capacity my-model": "needs a language model: tests/accounting/test_bits.py",
     "lora-np lab": "opens JupyterLab: tests/browser",
     "lora-np tour": "the main job: tests/course/test_guided_tour.py",
-    "lora-np exercises nbgrader": "a course for nbgrader: tests/laws/test_grading_nbgrader.py",
+    "lora-np exercises nbgrader": "a course for nbgrader: tests/grading/test_assignments.py",
     "lora-np exercises grade": "processes of students: tests/grading/test_classroom.py",
 }
 # Python that is shown without being a doctest, and where it runs.

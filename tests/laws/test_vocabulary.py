@@ -321,7 +321,13 @@ OWN_WORDS = {
 }
 
 
+@functools.cache
 def prose():
+    """The lines, read once for all words."""
+    return [*read_prose()]
+
+
+def read_prose():
     """Every line of README and the pages, without code, commands and addresses."""
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         name = path.relative_to(ROOT).as_posix()
@@ -341,7 +347,13 @@ def test_pages_use_the_words_of_the_field(private):
     assert not found, f"{(PRIVATE | TURNS)[private]}, not {private}"
 
 
+@functools.cache
 def taught():
+    """The same of lessons and exercises."""
+    return [*read_taught()]
+
+
+def read_taught():
     """Every line of the lessons and exercises: their code too, which prints and labels figures."""
     for path in sorted((ROOT / "notebooks" / "src").glob("*.py")) + sorted(
         (ROOT / "lora_np" / "exercises" / "data").glob("*.md")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lora_np import language
+from lora_np.language.blocks import sequences
 from lora_np.language.decoder import decoder_settings
 from lora_np.language.generation import Reader, padded
 from tests.drawing import every, few
@@ -160,3 +161,17 @@ def test_text_goes_on_where_the_positions_are_stretched():
     assert reach["llama", "yarn"] == 64
     assert reach["llama", "linear"] == 3 * SIZE["max_position_embeddings"]
     assert Reader(random_model(*ROTARY[2][::2])).read([row]).shape == (1, 24)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_token_is_counted_from_the_beginning_of_its_own_text(seed):
+    """Whatever the order of the texts, and with a cache of those before."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 12))
+    texts = rng.integers(0, 3, (int(rng.integers(1, 4)), n))
+    expected = [[sum(row[:i] == row[i]) for i in range(n)] for row in texts]
+    np.testing.assert_array_equal(sequences(texts, 0).positions, expected)
+    before = int(rng.integers(0, n))
+    np.testing.assert_array_equal(
+        sequences(texts, before).positions, np.array(expected)[:, before:]
+    )

@@ -2,7 +2,6 @@
 float64.
 """
 
-import math
 import tracemalloc
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import lora_np as lnp
 from lora_np import language
 from lora_np.language import composed, fused
-from lora_np.language.blocks import Cache, sequences
+from lora_np.language.blocks import Cache
 from lora_np.language.rotary import Rotary
 from tests.drawing import every
 from tests.language.conftest import random_model
@@ -209,86 +208,10 @@ def test_distillation_is_zero_at_the_teacher_and_positive_elsewhere(dtype):
     assert 0 < found == pytest.approx(expected, rel=1e-10 if dtype == np.float64 else 1e-5)
 
 
-def test_rotation_depends_on_the_distance_only():
-    """A query and a key, both moved by the same number of tokens, have the same product."""
-    rng = np.random.default_rng(0)
-    rotary = rotary_by(50.0, 8)
-    q, k = rng.normal(size=(2, 1, 8))
-
-    def turned(x, i):
-        return composed.rotate(x, *rotary.turns(i, i + 1, np.dtype(float)))
-
-    products = [float(np.vdot(turned(q, start + 3), turned(k, start))) for start in (0, 5, 31)]
-    np.testing.assert_allclose(products, products[0])
-
-
-@every(
-    ("d", "width", "neighbours"),
-    [(6, 6, True), (2, 8, False), (4, 6, False), (4, 10, False), (8, 8, False)],
-)
-def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
-    """As complex numbers: pair i times exp(i angle), and the rest as it is; up to the order of
-    entries.
-    """
-    rng = np.random.default_rng(d)
-    rotary = rotary_by(50.0, d, width=width, neighbours=neighbours)
-    x = rng.normal(size=(1, 5, 3, width))  # (batch, tokens, heads, width)
-    pairs = (
-        x[..., :d].reshape(1, 5, 3, d // 2, 2)
-        if neighbours
-        else np.stack([x[..., : d // 2], x[..., d // 2 : d]], -1)
-    )
-    angles = np.arange(5)[:, np.newaxis] * 50.0 ** -(np.arange(0, d, 2) / d)
-    z = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angles)[:, np.newaxis]
-    expected = x.copy()
-    if neighbours:
-        expected[..., :d:2], expected[..., 1:d:2] = z.real, z.imag
-    else:
-        expected[..., : d // 2], expected[..., d // 2 : d] = z.real, z.imag
-    cos, sin = rotary.turns(slice(5), 5, np.dtype(float))
-    found = composed.rotate(rotary.halves(x), cos, sin)
-    np.testing.assert_allclose(found, rotary.halves(expected), atol=1e-12)
-
-
-@pytest.mark.parametrize(("dtype", "limit"), [(np.float64, 1e-14), (np.float32, 2e-7)])
-def test_the_exact_gelu_is_that_of_erf(dtype, limit):
-    x = np.concatenate(
-        [
-            np.linspace(-60, 60, 2001),
-            [1e300, -1e300] if dtype == np.float64 else [1e30, -1e30],
-            [0.0],
-        ]
-    )
-    x = x.astype(dtype)
-    expected = [each * 0.5 * math.erfc(-each / 2**0.5) for each in x.astype(float)]
-    y = composed.exact_gelu(x)
-    assert y.dtype == dtype
-    np.testing.assert_allclose(y, expected, rtol=limit, atol=limit)
-    t = lnp.Tensor(np.linspace(-5, 5, 101))
-    np.sum(composed.exact_gelu(t)).backward()
-    step = 1e-5
-    slope = (composed.exact_gelu(t.data + step) - composed.exact_gelu(t.data - step)) / (2 * step)
-    np.testing.assert_allclose(t.grad, slope, atol=1e-9)
-
-
 def test_a_loss_of_nothing(model):
     tokens = np.zeros((1, 4), int)
     with pytest.raises(ValueError, match="all 4 labels are -100"):
         language.token_loss(model, tokens, np.full((1, 4), -100))
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_a_token_is_counted_from_the_beginning_of_its_own_text(seed):
-    """Whatever the order of the texts, and with a cache of those before."""
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, 12))
-    texts = rng.integers(0, 3, (int(rng.integers(1, 4)), n))
-    expected = [[sum(row[:i] == row[i]) for i in range(n)] for row in texts]
-    np.testing.assert_array_equal(sequences(texts, 0).positions, expected)
-    before = int(rng.integers(0, n))
-    np.testing.assert_array_equal(
-        sequences(texts, before).positions, np.array(expected)[:, before:]
-    )
 
 
 LONG = {

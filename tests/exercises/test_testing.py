@@ -1,7 +1,7 @@
 """No mutant that an independent judge finds wrong is accepted by a check.
 
 The judge compares with the solution on 1,000 large inputs from `tests.exercises.inputs`, which
-shares no code with the checks. ``python -m tests.laws.test_exercises_judged`` prints the counts.
+shares no code with the checks. ``python -m tests.exercises.test_testing`` prints the counts.
 """
 
 import contextlib
