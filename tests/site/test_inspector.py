@@ -127,7 +127,46 @@ def every_kind(folder):
     adapters.save(experts, folder / "experts")
     wide = AdapterModule.of(A=np.eye(600, 40), B=np.eye(30, 600), alpha=600.0)
     adapters.save(Adapter({Q: wide}), folder / "wide")
-    return [*found, folder / "experts", folder / "wide"]
+    adapters.save(Adapter({Q: high(np.float32)}), folder / "high")
+    return [*found, folder / "experts", folder / "wide", folder / "high"]
+
+
+def high(dtype, rank=96, d=200, k=130):
+    """A module of a high rank, which seven columns of zeros and a row that is there twice reduce."""
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(rank, k)), rng.normal(size=(d, rank)) / 8
+    A[-1], B[:, :7] = A[0], 0
+    return AdapterModule.of(A=A.astype(dtype), B=B.astype(dtype), alpha=rank)
+
+
+MEASURE = """async (content) => {
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+  const data = new Blob([bytes]), tensors = await loraSafetensors.header(data);
+  const modules = loraSafetensors.modules(tensors.map((tensor) => ({...tensor, data})));
+  const worker = await loraPage.worker(["_static/safetensors.js", "_static/spectra.js"]);
+  return new Promise((done) => {
+    worker.onmessage = ({data: {found}}) =>
+      found && done(found.map(([name, s]) => [name, Array.from(s)]));
+    worker.postMessage([...modules]);
+  });
+}"""
+
+
+def test_what_is_measured_before_python_is_there_is_what_numpy_says(inspector, tmp_path):
+    adapters.convert(located_adapter("king-james"), tmp_path / "mlx", to="mlx")
+    paths = [located_adapter("king-james"), tmp_path / "mlx"]
+    for dtype in (np.float16, np.float32, np.float64):
+        adapters.save(Adapter({Q: high(dtype)}), tmp_path / dtype.__name__)
+        paths.append(tmp_path / dtype.__name__)
+    for path in paths:
+        (file,) = path.glob("*.safetensors")
+        found = inspector.evaluate(MEASURE, base64.b64encode(file.read_bytes()).decode())
+        expected = adapters.inspect(path)
+        assert {name for name, _ in found} == {*expected.spectra}
+        for name, s in found:
+            scale = next(row.scale for row in expected.rows if row.name == name)
+            theirs = expected.spectra[name] / scale
+            np.testing.assert_allclose(s, theirs, rtol=1e-5, atol=1e-6 * theirs[0])
 
 
 def test_the_page_answers_as_the_package(inspector, tmp_path):
