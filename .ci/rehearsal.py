@@ -32,7 +32,7 @@ FIRST = re.search(VERSION, (ROOT / "lora_np" / "version.py").read_text(encoding=
 SECOND = f"{int(FIRST.split('.')[0]) + 1}.0.0"
 DATE = "(2030-01-31)"
 QUIET = ("-c", "advice.detachedHead=false")
-LEFT_OUT = ("[docs]", "pytest", "docs/offline.py")  # in the commands of a step
+LEFT_OUT = ("[docs]", "pytest", "docs/_ext/offline.py")  # in the commands of a step
 # GitHub's command line: a release is a folder; a workflow that is started is a line in a file.
 GH = """\
 #!{python}
@@ -250,7 +250,7 @@ def edit(path: Path, pattern: str, new: str) -> None:
 def release(github: GitHub, folder: Path, version: str) -> None:
     """What publishing.md says to do for each version, and what the workflows then do."""
     edit(folder / "lora_np" / "version.py", VERSION, f'__version__ = "{version}"')
-    run(sys.executable, "docs/citation.py", at=folder)
+    run(sys.executable, "docs/_ext/citation.py", at=folder)
     run("git", "add", "--all", at=folder)
     run("git", "commit", "--quiet", "--message", f"Release {version}", at=folder)
     steps = (ROOT / "docs" / "develop" / "publishing.md").read_text(encoding="utf-8")

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from claims import suites
-from claims.protocol import compact
-from claims.rules import Figure
+from claims.lab import suites
+from claims.lab.recording import compact
+from claims.lab.rules import Figure
 from lora_np.files import write_whole
 from lora_np.lora import MERGE_METHODS
 from lora_np.table import Cell, Table

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from claims import setups, suites
-from claims.protocol import compact
+from claims.lab import setups, suites
+from claims.lab.recording import compact
 from lora_np import adapters, hub, language, merge
 from lora_np.files import write_whole
 from lora_np.table import Cell, Table

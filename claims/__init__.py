@@ -1,5 +1,8 @@
 """Published claims about LoRA, tested in minutes: a file for each, one protocol, results as data.
 
+Each module here is a claim, except the two studies, whose rule was committed before their runs. What
+they share is in `claims.lab`.
+
 Commands::
 
     python -m claims list
@@ -24,17 +27,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claims import reach, refutations
-from claims.protocol import Claim
+from claims.lab import reach, refutations
+from claims.lab.committed import Card
+from claims.lab.protocol import Claim
 from lora_np import course
 
 FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Every claim, by its file."""
-    files = (path for path in FOLDER.glob("*.py") if "\nCLAIM = Claim(" in path.read_text("utf-8"))
-    return sorted(path.stem.replace("_", "-") for path in files)
+    """Name every claim, which is every module here that belongs to no study."""
+    others = ("--", *(f"{study}-" for study in studies()))
+    stems = (path.stem.replace("_", "-") for path in FOLDER.glob("*.py"))
+    return sorted(stem for stem in stems if not stem.startswith(others))
 
 
 def claim(name: str) -> Claim:
@@ -49,8 +54,20 @@ def claim(name: str) -> Claim:
     return replace(found, rule=rule(found, "small"), at_scale=large)
 
 
+def studies() -> list[str]:
+    """Name every study, by the file with its runs."""
+    stems = (path.stem for path in FOLDER.glob("*_runs.py"))
+    return sorted(stem.removesuffix("_runs").replace("_", "-") for stem in stems)
+
+
+def study(name: str) -> Card:
+    """Return what a study says of itself."""
+    found: Card = importlib.import_module(f"claims.{name.replace('-', '_')}_runs").STUDY
+    return found
+
+
 def records() -> dict[str, dict[str, Any]]:
-    """What is recorded of every claim; studies (`claims.committed`) are left out."""
+    """What is recorded of every claim; studies (`claims.lab.committed`) are left out."""
     return {name: one for name, one in course.claims().items() if "study" not in one}
 
 

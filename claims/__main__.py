@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import claims
-from claims import base_line, committed, defaults, protocol, reach, redrawn, tasks
+from claims.lab import base_line, defaults, protocol, reach, recording, redrawn, tasks
+from claims.lab.trial import read
 
 
 def main() -> None:
@@ -42,9 +43,9 @@ def main() -> None:
         for setup in args.name or sorted(setups):
             defaults.sweep() if setup == "defaults" else redrawn.sweep(setup)
         return
-    asked = {*args.name} & {*committed.names()}
+    asked = {*args.name} & {*claims.studies()}
     if args.command == "list" and not args.name:
-        args.name, asked = [*committed.names(), *claims.names()], {*committed.names()}
+        args.name, asked = [*claims.studies(), *claims.names()], {*claims.studies()}
     if unknown := {*args.name} - {*claims.names()} - asked:
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
     for name in [one for one in args.name if one in asked]:
@@ -81,9 +82,9 @@ def run(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
     """Train a claim with seeds of the reader's own."""
     begin = time.process_time()
     seeds = range(args.first, args.first + args.seeds)
-    found = protocol.train(claim, seeds, args.out)
+    found = recording.train(claim, seeds, args.out)
     path = args.out / f"{name}.json"
-    path.write_text(protocol.compact(json.dumps(found, ensure_ascii=False, indent=1)), "utf-8")
+    path.write_text(recording.compact(json.dumps(found, ensure_ascii=False, indent=1)), "utf-8")
     seconds = time.process_time() - begin
     said(name, found, f"{seconds:.1f} CPU seconds; {path}")
     print(f"    {compared(claim, found, recorded(name))}", flush=True)
@@ -91,7 +92,7 @@ def run(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
 
 def of_study(name: str, args: argparse.Namespace) -> None:
     """Show a study, or train its quick subset in memory."""
-    study = committed.study(name)
+    study = claims.study(name)
     if args.command == "list":
         print(f"{name:26} {study.title}")
     elif args.command == "run" and args.quick:
@@ -116,7 +117,7 @@ def compared(claim: protocol.Claim, found: Mapping[str, Any], known: Mapping[str
     if found["verdict"] == alone or count >= len(known["seeds"]):
         return text
     firsts = range(0, len(known["seeds"]) - count + 1, count)
-    figures = protocol.read(claim, known["figures"])
+    figures = read(claim, known["figures"])
     cut = lambda one, first: one._replace(values=one.values[first : first + count] or one.values)
     verdicts = [
         claim.rule.verdict({name: cut(one, first) for name, one in figures.items()})
@@ -128,18 +129,18 @@ def compared(claim: protocol.Claim, found: Mapping[str, Any], known: Mapping[str
 
 def recorded(name: str) -> dict[str, Any]:
     """The file of a claim."""
-    known: dict[str, Any] = json.loads((protocol.RESULTS / f"{name}.json").read_text("utf-8"))
+    known: dict[str, Any] = json.loads((recording.RESULTS / f"{name}.json").read_text("utf-8"))
     return known
 
 
 def show(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
     """Figures and verdict, from the runs that are recorded."""
-    said(name, protocol.show(name, claim), "from the recorded runs")
+    said(name, recording.show(name, claim), "from the recorded runs")
 
 
 def record(name: str, claim: protocol.Claim, args: argparse.Namespace) -> None:
     """Write the file of a claim."""
-    found = protocol.record(name, claim, quick=args.quick, again=args.again)
+    found = recording.record(name, claim, quick=args.quick, again=args.again)
     said(name, found, f"{found['seconds']:.0f} s")
 
 
@@ -154,7 +155,7 @@ def said(name: str, found: Mapping[str, Any], how: str) -> None:
 def check(name: str, claim: protocol.Claim, args: argparse.Namespace | None = None) -> list[str]:
     """What is not as it is recorded: the quick verdict, or a figure outside its interval."""
     before = recorded(name)
-    found = protocol.tried(claim, protocol.Lab(quick=True, recorded=before))
+    found = recording.tried(claim, protocol.Lab(quick=True, recorded=before))
     expected = before["quick"]
     wrong = []
     # a quick run that is too short to agree with the full one shows nothing, and is not held to it
@@ -190,7 +191,7 @@ COMMANDS: dict[str, Command] = {
     "show": show,
     "record": record,
     "check": check,
-    "reword": lambda name, claim, args: protocol.reword(name, claim),
+    "reword": lambda name, claim, args: recording.reword(name, claim),
 }
 
 

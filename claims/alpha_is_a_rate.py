@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -21,16 +21,16 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="With Adam, tuning alpha is roughly the same as tuning the learning rate.",
     paper="Hu et al., arXiv 2106.09685, section 4.1",
-    finding="The loss with alpha 16 was {less:lower} below the loss with alpha 2. With alpha 128 it was another {more:lower} lower. Each alpha ran at its best learning rate.",
+    finding="The loss with alpha 16 was {less:lower} below the loss with alpha 2. With alpha 128 it was another {more:lower} lower. Each alpha was run at its best learning rate.",
     topic="scale",
     refuted_by="Alphas whose best losses differ, each at its own rate.",
     setup="digits",
     varied="alpha and the learning rate",
-    setting="The optimizer is Adam, as in the paper. We compare alpha 2, 16 and 128 at rank 8. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="The optimizer is Adam, as in the paper. We compare alpha 2, 16 and 128 at rank 8. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "less": "test loss at alpha 2 over that at alpha 16, rank 8, digits, each at its best learning rate",
         "more": "test loss at alpha 16 over that at alpha 128, rank 8, digits, each at its best learning rate",
-        "fixed": "test loss at alpha 2, at its best learning rate, over that at alpha 128 at alpha 16's",
+        "fixed": "test loss at alpha 2 and its best learning rate over test loss at alpha 128 and alpha 16's best learning rate",
         "rates": "best learning rate at alpha 2 over best learning rate at alpha 128",
     },
     measure=measure,

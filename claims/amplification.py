@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -28,18 +28,18 @@ CLAIM = Claim(
     varied="the rank",
     setting="As in the paper, we project W onto the update's directions, at ranks 4 and 64. The figures are means over all linear layers.",
     figures={
-        "r4": "norm of the update over what W has in the update's directions, rank 4",
-        "r64": "norm of the update over what W has in the update's directions, rank 64",
-        "random": "what W has in the update's directions over what it has in random ones, rank 4",
-        "top": "what W has in its own top directions over what it has in the update's, rank 4",
-        "slow": "norm of the update over what W has in its directions, rank 4 at half its best learning rate",
+        "r4": "norm of the update over the norm of W in the update's directions, rank 4",
+        "r64": "norm of the update over the norm of W in the update's directions, rank 64",
+        "random": "norm of W in the update's directions over its norm in random directions, rank 4",
+        "top": "norm of W in its own top directions over its norm in the update's directions, rank 4",
+        "slow": "norm of the update over the norm of W in the update's directions, rank 4, half its best learning rate",
     },
     measure=measure,
     ratios=("r4", "r64", "random", "top", "slow"),
     rule=Rule((Part("random", above=1), Part("top", above=1), Part("r4", above=10))),
-    published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
+    published="The factor is 21.5 at rank 4 (6.91 / 0.32) and 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
     headline="r4",
-    words="size of the update ÷ what W has there, rank 4",
-    limits="A matrix of 128 columns has 128 directions, so 64 directions are half of them. The factor grows with the learning rate. At half of rank 4's best learning rate, the factor is below 10, and the loss is 1 % higher. A coarser grid once chose such a low learning rate.",
+    words="norm of the update ÷ norm of W there, rank 4",
+    limits="A matrix of 128 columns has 128 directions, so 64 directions are half of them. The factor grows with the learning rate. At half of rank 4's best learning rate, the factor is below 10, and the loss is 1 % higher. An earlier, coarser grid had led us to such a low learning rate.",
     advice="`lora-np inspect --base` prints the factor for an adapter. If the factor is very large, check the adapter more closely.",
 )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import lora_np as lnp
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import shipped
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import shipped
 
 
 def measure(lab: Lab) -> Values:
@@ -26,7 +26,7 @@ def parameters(method: Mapping[str, Any]) -> int:
 CLAIM = Claim(
     title="A LoRA on attention alone learns less than one on the MLP alone, also with as many parameters.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
-    finding="With equally many parameters, a LoRA on the MLP alone ended {gap} nats per character below a LoRA on attention alone.",
+    finding="With equally many parameters, the loss with a LoRA on the MLP alone was {gap} nats per character lower than on attention alone.",
     topic="modules",
     refuted_by="Attention alone with the same loss, or a lower one, with as many trainable parameters.",
     setup="language",
@@ -39,16 +39,16 @@ CLAIM = Claim(
     measure=measure,
     counted=("numbers",),
     rule=Rule((Part("gap", above=0, worth=0.014),)),
-    published="Attention alone behind the MLP alone, also with matched parameter counts; no better on top of it.",
+    published="Attention alone ended behind the MLP alone, also with matched parameter counts. Adding attention to the MLP did not help.",
     headline="gap",
-    words="attention's loss − MLP's, nats, as many parameters",
+    words="attention's loss − the MLP's, nats, equal parameter counts",
     beats={"gap": ("language", "attention, r = 8")},
     limits="The model has four layers, and 61 % of its weights are in the MLP.",
     advice="Adapt all linear layers. If you can afford only few parameters, adapt the MLP before attention.",
     at_scale=AtScale(
         title="A LoRA on attention alone learns less than one on the MLP alone, with about as many parameters.",
         finding="With attention adapted, the loss was {gap:than} the loss with the MLP adapted. Both adapters have about the same number of parameters.",
-        setting="Rank 8 on attention has 921,600 parameters. Rank 5 on the MLP has 950,400 parameters. Alpha is 32.",
+        setting="The adapter of rank 8 on attention has 921,600 parameters. The adapter of rank 5 on the MLP has 950,400. Alpha is 32.",
         figures={
             "gap": "loss with attention adapted over loss with the MLP adapted, each at its best learning rate"
         },
@@ -56,8 +56,8 @@ CLAIM = Claim(
         ratios=("gap",),
         rule=Rule((Part("gap", above=1, worth=1.01),)),
         headline="gap",
-        words="attention's loss ÷ MLP's, about as many parameters",
+        words="attention's loss ÷ the MLP's, about equal parameter counts",
         beats={"gap": ("attention, r = 8",)},
-        limits="There is one base and one text, and training takes 60 steps. The adapter on the MLP has 3 % more parameters.",
+        limits="We used one base and one text, and trained for 60 steps. The adapter on the MLP has 3 % more parameters.",
     ),
 )

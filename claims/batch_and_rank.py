@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 RANKS = (1, 8, 64)
@@ -29,20 +29,20 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="What a large batch costs LoRA at equal examples does not depend on the rank, and at equal steps it costs nothing.",
     paper="LoRA Without Regret, on batch size; Beware of the Batch Size, arXiv 2602.09492, finds that the best batch size depends on the rank",
-    finding="At an equal number of examples, batch 256 had {examples1} times the loss of batch 16 at rank 1 and {examples64} times at rank 64. At an equal number of steps, it had {steps64} times.",
+    finding="At an equal number of examples, batch 256 had {examples1} times the loss of batch 16 at rank 1 and {examples64} times at rank 64. At an equal number of steps, it had {steps64} times the loss of batch 16 at rank 64.",
     topic="rate",
     refuted_by="Costs of a large batch that differ by more than a quarter at ranks 1 and 64, or a large batch that ends worse after as many steps.",
     setup="digits",
     varied="batch size, rank and number of steps",
     setting=(
-        "The batch sizes are 16 and 256, each with its own best learning rate. Alpha is 32. At an equal number of examples (19,200), batch 16 trains for 1,200 steps and "
-        "batch 256 for 75. At an equal number of steps, both train for 300. Sixteen seeds draw the base, the data split, the initialisation of A and B, and the order of "
-        "the batches."
+        "The batch sizes are 16 and 256, each with its own best learning rate. Alpha is 32. At an equal number of examples (19,200), training takes 1,200 steps with "
+        "batch 16 and 75 steps with batch 256. At an equal number of steps, it takes 300 steps with either. The base, the data split, the initialisation of A and B, and "
+        "the order of the batches are drawn anew for each of 16 seeds."
     ),
     figures={
-        **{f"examples{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many examples" for rank in RANKS},
-        **{f"steps{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many steps" for rank in RANKS},
-        "apart": "larger over smaller factor of growth of the loss with the batch, equal examples, ranks 1 and 64",
+        **{f"examples{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, equal number of examples" for rank in RANKS},
+        **{f"steps{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, equal number of steps" for rank in RANKS},
+        "apart": "larger over smaller growth of the loss with the batch size, ranks 1 and 64, equal number of examples",
     },
     measure=measure,
     ratios=[*(f"{kind}{rank}" for kind in ("examples", "steps") for rank in RANKS), "apart"],
@@ -50,9 +50,9 @@ CLAIM = Claim(
     headline="apart",
     words="what a large batch costs at rank 64 ÷ at rank 1",
     limits=(
-        "At first, the rule required the cost at rank 64 over the cost at rank 1 to lie between 0.8 and 1.25. After the run, we replaced this by a bound of 1.25 on the "
-        "larger cost over the smaller. There is one task, with 1,000 training images. In 300 steps of batch 256, each image is seen 77 times. There are two batch sizes. "
-        "We did not vary weight decay and warm-up."
+        "At first, the rule required the cost at rank 64 to be 0.8 to 1.25 times the cost at rank 1. After the run, we replaced this range by one bound: the larger cost is "
+        "at most 1.25 times the smaller. We tried two batch sizes on one task with 1,000 training images. In 300 steps of batch 256, each image is used 77 times. "
+        "We did not vary weight decay or warm-up."
     ),
     advice="If compute matters, compare batch sizes at an equal number of examples. Tune the learning rate for each batch size.",
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -24,8 +24,8 @@ CLAIM = Claim(
     topic="rate",
     refuted_by="A full update that loses as much from a large batch.",
     setup="digits, linear",
-    varied="the batch at equal examples",
-    setting="The batch sizes are 16 and 256, with equally many examples in all. The learning rate is tuned for each batch size. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    varied="the batch size, at an equal number of examples",
+    setting="The batch sizes are 16 and 256, with the same total number of examples. The learning rate is tuned for each batch size. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits": "factor by which LoRA's loss grows from batch 16 to 256, over the full update's factor, digits",
         "digits_lora": "factor by which LoRA's loss grows from batch 16 to 256, digits",
@@ -36,7 +36,7 @@ CLAIM = Claim(
     ratios=("digits", "digits_lora", "linear", "linear_lora"),
     rule=Rule((Part("digits", above=1, worth=1.1), Part("linear", above=1, worth=1.1))),
     headline="digits",
-    words="growth of LoRA's loss with the batch ÷ the full update's",
-    limits="At an equal number of examples, a large batch means few steps: here 75 on digits and 38 on the linear task. We have not compared LoRA with the full update at an equal number of steps yet.",
+    words="growth of LoRA's loss with the batch size ÷ the full update's",
+    limits="At an equal number of examples, a large batch means few steps: here 75 on digits and 38 on the linear task. We have not yet compared LoRA with the full update at an equal number of steps.",
     advice="Keep LoRA's batch small (32 or less) unless the hardware needs a larger one. Tune the learning rate for each batch size.",
 )

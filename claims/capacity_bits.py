@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import Memory
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Memory
 
 ASKED = (1.0, 2.0, 3.0)
 
@@ -29,7 +29,7 @@ CLAIM = Claim(
     topic="capacity",
     refuted_by="A LoRA that holds far more or far less for each trained parameter.",
     setup="memory",
-    varied="the rank, and the bits asked",
+    varied="the rank, and the number of bits to memorise",
     setting="We count bits as Morris et al. do, but for a LoRA. The labels are uniform and random, so there is nothing to generalise from.",
     figures={
         "little": "bits held per trainable parameter at rank 1 where 1 is asked",
@@ -39,7 +39,7 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=Rule(tuple(Part(rank, above=1.5, lower_bound=True) for rank in ("r1", "r4", "r8"))),
-    published="2 bits, even in int8 (whole models trained for long); 3.6 bits for GPT-like models.",
+    published="A parameter holds 2 bits, even in int8 (whole models trained for long), or 3.6 bits (GPT-like models).",
     headline="r4",
     words="most bits held per trained parameter, rank 4",
     limits="Training stops after 400 steps of Adam, so each figure is a lower bound on what a LoRA can hold. A low figure therefore shows nothing. With four times the steps, rank 8 holds 1.95 bits per parameter instead of 1.6.",

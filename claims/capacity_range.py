@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from claims.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
-from claims.protocol import Claim, Lab, Values, rate
-from claims.rules import Part, Rule
+from claims.lab.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
+from claims.lab.protocol import Claim, Lab, Values, rate
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -54,9 +54,9 @@ CLAIM = Claim(
     finding="Averaged over seeds, the number of trainable parameters predicted the bits held in {inside} of six settings that were not used to fit the range.",
     topic="capacity",
     refuted_by="Settings that were not fitted, with bits per parameter outside the range that the others predict.",
-    setup="memory, and language: random labels of a network 32 to 128 wide; random keys and values in the shipped model",
-    varied="rank, width, layer, classes, steps, the optimizer, and the bits in which the adapter is stored",
-    setting="We count bits as Morris et al. do, on uniform random labels. The labels contain three bits per trainable parameter. Six settings are predicted, and were not used to fit the range.",
+    setup="memory, and language: random labels for a network 32 to 128 wide; random pairs of a key and a value for the shipped model",
+    varied="rank, width, layer, number of classes, steps, optimizer, and the bits per stored parameter",
+    setting="We count bits as Morris et al. do, on uniform random labels. The labels contain three bits per trainable parameter. Six settings were not used to fit the range; the range has to predict them.",
     figures={
         "r2": "bits per trainable parameter, rank 2, network 32-64-16, first layer, 1,000 steps of Adam",
         "r4": "bits per trainable parameter, rank 4, network 32-64-16",
@@ -69,35 +69,35 @@ CLAIM = Claim(
         "short": "bits per trainable parameter, rank 4 in 250 steps",
         "long": "bits per trainable parameter, rank 4 in 2,500 steps",
         "sgd": "bits per trainable parameter, rank 4 by plain gradient descent",
-        "text_mlp": "bits per trainable parameter, keys and values in the shipped model, 150 steps, rank 2 on an up_proj",
-        "text_attention": "bits per trainable parameter, keys and values in the shipped model, 150 steps, rank 2 on a v_proj",
+        "text_mlp": "bits per trainable parameter, random pairs learned by the shipped model, 150 steps, rank 2 on an up_proj",
+        "text_attention": "bits per trainable parameter, random pairs learned by the shipped model, 150 steps, rank 2 on a v_proj",
         "spread_bits": "standard deviation over mean of the first six, bits per trainable parameter",
         "spread_free": "standard deviation over mean of the first six, bits per degree of freedom, r (d + k - r)",
-        "stored_8": "share of the bits at rank 4 that survives with 8 bits per parameter",
-        "stored_4": "share of the bits at rank 4 that survives with 4 bits per parameter",
-        "stored_3": "share of the bits at rank 4 that survives with 3 bits per parameter",
-        "stored_2": "share of the bits at rank 4 that survives with 2 bits per parameter",
-        "text_stored_8": "share of the bits of the up_proj that survives with 8 bits per parameter",
-        "text_stored_4": "share of the bits of the up_proj that survives with 4 bits per parameter",
-        "text_stored_3": "share of the bits of the up_proj that survives with 3 bits per parameter",
-        "text_stored_2": "share of the bits of the up_proj that survives with 2 bits per parameter",
+        "stored_8": "share of the bits at rank 4 that survives if each parameter is stored in 8 bits",
+        "stored_4": "share of the bits at rank 4 that survives if each parameter is stored in 4 bits",
+        "stored_3": "share of the bits at rank 4 that survives if each parameter is stored in 3 bits",
+        "stored_2": "share of the bits at rank 4 that survives if each parameter is stored in 2 bits",
+        "text_stored_8": "share of the up_proj's bits that survives if each parameter is stored in 8 bits",
+        "text_stored_4": "share of the up_proj's bits that survives if each parameter is stored in 4 bits",
+        "text_stored_3": "share of the up_proj's bits that survives if each parameter is stored in 3 bits",
+        "text_stored_2": "share of the up_proj's bits that survives if each parameter is stored in 2 bits",
         "u_r3": "bits per trainable parameter, not fitted: rank 3, network 48-96-8",
         "u_r6": "bits per trainable parameter, not fitted: rank 6, network 48-64-16",
         "u_both": "bits per trainable parameter, not fitted: rank 2, both layers of 48-48-16",
         "u_many": "bits per trainable parameter, not fitted: rank 5, network 64-64-32",
         "u_r12": "bits per trainable parameter, not fitted: rank 12, network 64-64-16",
         "u_r1": "bits per trainable parameter, not fitted: rank 1, network 48-80-16",
-        "inside": "settings out of six that were not fitted and lie inside the range predicted from the others",
+        "inside": "number of unfitted settings, of six, inside the range that the other settings predict",
     },
     measure=measure,
     rule=Rule((Part("inside", above=4),)),
-    published="2 bits (whole models trained for long), 3.6 bits (GPT-like models).",
+    published="A parameter holds 2 bits (whole models trained for long) or 3.6 bits (GPT-like models).",
     headline="inside",
-    words="settings of six whose capacity was predicted",
+    words="how many of six settings the range predicted",
     limits=(
-        "The range holds for small layers, full batches, and random labels of independent inputs. It predicts nothing else. In a language model, a LoRA stored 0.22 to "
-        "0.56 bits of keys and values per parameter within the steps that it was given. For images with random labels it stored 1.5. If the data fill an adapter "
-        "completely, they are lost when the adapter is stored in four bits. If the data leave room, they are not lost."
+        "The range holds for small layers, full batches, and independent inputs with random labels. It predicts nothing else. In a language model, a LoRA learned random "
+        "pairs of a key and a value. In the steps that it was given, it stored 0.22 to 0.56 bits per parameter. For images with random labels, it stored 1.5 bits. "
+        "Data that fill an adapter completely are lost if the adapter is stored in four bits. Data that leave room in the adapter survive."
     ),
     advice="`lora-np capacity` gives a range. For texts, plan with the lower end of the range.",
 )

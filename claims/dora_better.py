@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -23,7 +23,7 @@ CLAIM = Claim(
     refuted_by="LoRA with a loss as low at the same rank and at its own best learning rate.",
     setup="digits",
     varied="the rank and the learning rate",
-    setting="We use the paper's layer. As in its section 4.3, the norm is held constant in the backward pass. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We use the paper's layer. As in its section 4.3, the norm is held constant in the backward pass. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits1": "LoRA's test loss over DoRA's on digits, each at its best learning rate, rank 1",
         "fixed1": "LoRA's test loss over DoRA's on digits, both at LoRA's best learning rate, rank 1",

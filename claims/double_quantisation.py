@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import mean_loss, texts
-from claims.text import BASES, loaded
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import mean_loss, texts
+from claims.lab.text import BASES, loaded
 from lora_np.checks import Array
 from lora_np.quantise import quantise
 
@@ -50,16 +50,16 @@ CLAIM = Claim(
     varied="the base",
     setting="The blocks are as in the paper: 64 weights share a scale, and 256 scales share a second scale. There are four bases, trained in the same way from different seeds.",
     figures={
-        "saved": "bits saved per parameter, 1,024 x 1,024",
+        "saved": "bits saved per parameter of a 1,024 x 1,024 matrix",
         "error": "share by which the error of the weights grows",
-        "loss": "what it costs on unseen text, nats per character",
+        "loss": "increase in the loss on unseen text, nats per character",
     },
     measure=measure,
     counted=("saved",),
     rule=Rule((Part("saved", above=0.36), Part("loss", below=0.005))),
-    published="0.373 bits per parameter: 0.5 bits of scales become 0.127.",
+    published="The saving is 0.373 bits per parameter: 0.5 bits of scales become 0.127.",
     headline="saved",
     words="bits saved per parameter by quantising the scales",
-    limits="The four bases are small and come from one recipe. The saving in bits follows from arithmetic. A first version of this claim used only the shipped base. Its figures were known when we added the other bases.",
+    limits="The four bases are small and were trained with the same recipe. The saving in bits follows from arithmetic. A first version of this claim used only the shipped base. The figures of this base were known when we added the others.",
     advice="Enable double quantisation.",
 )

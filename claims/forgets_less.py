@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.at_scale import between
-from claims.protocol import Claim, Lab, Values
-from claims.redrawn import Redrawn
-from claims.rules import Part, Rule
+from claims.lab.at_scale import between
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.redrawn import Redrawn
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 SHARES = (60, 80, 95)  # per cent of LoRA's gain on the new text, where both are compared
@@ -43,15 +43,15 @@ def old_at(method: Redrawn, levels: Array) -> Array:
 CLAIM = Claim(
     title="LoRA learns less and forgets less than full fine-tuning.",
     paper="Biderman et al., arXiv 2405.09673",
-    finding="When both had reached 95 % of LoRA's gain, LoRA had forgotten {kept95:minus} nats more than the full update. At 60 % of the gain, it had forgotten {kept60:minus} more.",
+    finding="When both methods had reached 95 % of LoRA's gain, LoRA had forgotten {kept95:minus} nats more than the full update. At 60 % of the gain, it had forgotten {kept60:minus} nats more.",
     topic="forgetting",
     refuted_by="A full update that has learned as much and forgotten no more.",
     setup="language",
     varied="the learning rate",
     setting=(
-        "We compare LoRA of rank 16 on all linear layers with a full update of every weight. The paper uses ranks 16 to 256 on 7B models. The comparison is made where "
-        "both methods have learned equally much: at 60, 80 and 95 % of LoRA's gain at its best learning rate. Learning rates lie a factor of 2 apart, and losses between "
-        "two learning rates are interpolated on a line. A level counts only if both methods have a higher loss on the old text there than the untrained model."
+        "We compare LoRA of rank 16 on all linear layers with a full update of every weight. The paper uses ranks 16 to 256 on 7B models. We compare the two methods where "
+        "both have learned the same amount: at 60, 80 and 95 % of LoRA's gain at its best learning rate. Learning rates lie a factor of 2 apart, and losses between "
+        "two learning rates are interpolated linearly. A level counts only if both methods' losses on the old text are higher there than the untrained model's."
     ),
     figures={
         "learns": "LoRA's loss on the new text minus the full update's, nats per character",
@@ -76,6 +76,6 @@ CLAIM = Claim(
     headline="kept95",
     words="full update's old loss − LoRA's, nats, at equal new loss",
     beats={"learns": ("language", "LoRA, r = 16")},
-    limits="We tried one style of text and 100 steps. The bases are small, so training changes them easily. How much is forgotten depends on the learning rate. If a method does not reach a level with a seed, that seed is not counted at that level. We chose the levels when the losses near both best learning rates were known.",
+    limits="We tried one style of text, and trained for 100 steps. The bases are small, so training changes them easily. How much is forgotten depends on the learning rate. If a method does not reach a level with a seed, that seed is not counted at that level. When we chose the levels, we already knew the losses near both best learning rates.",
     advice="If the old task matters, measure its loss, and lower the learning rate first. You can remove a LoRA again, which restores the base exactly.",
 )

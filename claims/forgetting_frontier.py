@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims import batched, redrawn
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.studies import Both, frontier, untrained
+from claims.lab import batched, redrawn
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.studies import Both, frontier, untrained
 
 LEVELS = {"some": 1.0, "half": 0.5, "most": 0.25}  # loss on the new task, of some 7.2 untrained
 RATES = {"LoRA, r = 8": range(-5, 2), "LoRA, r = 64": range(-5, 2), "full": range(-8, -1)}
@@ -66,20 +66,20 @@ CLAIM = Claim(
     topic="forgetting",
     refuted_by="A full update that forgets no more than LoRA where both have learned as much.",
     setup="digits",
-    varied="learning rate and the step at which training stops",
+    varied="the learning rate, and the step at which training stops",
     setting=(
-        "The old task is upright digits, and the new task is digits on their side. Each method runs at seven learning rates, and each run is measured 15 times. A level is "
-        "a loss on the new task of at most 1, 0.5 or 0.25; the loss of the untrained network is some 7.2. Of all learning rates and stopping points that reach a level, we "
-        "choose the one with the smallest loss on the old task. One half of the test images makes this choice, and the loss is measured on the other half. If one of the "
-        "three methods does not reach a level with a seed, that seed is not counted at that level. A level counts only if all three methods have a higher loss on the old "
-        "task there than the untrained network."
+        "The old task is upright digits, and the new task is digits on their side. Each method is run at seven learning rates, and both losses are measured 15 times in each run. "
+        "A level is a loss on the new task of at most 1, 0.5 or 0.25; the untrained network's loss is about 7.2. Of all learning rates and stopping points that reach a level, we "
+        "choose the one with the smallest loss on the old task. We make this choice on one half of the test images, and measure the loss on the other half. If one of the "
+        "three methods does not reach a level with a seed, that seed is not counted at that level. A level counts only if the losses of all three methods on the old "
+        "task are higher there than the untrained network's."
     ),
     figures={
-        f"lost_{level}": f"old loss, the lowest of the three methods' over the untrained network's, at a new loss up to {loss}"
+        f"lost_{level}": f"lowest old loss of the three methods over the untrained network's old loss, at a new loss of at most {loss}"
         for level, loss in LEVELS.items()
     }
     | {
-        f"{level}{rank}": f"loss on the old task, the full update's over LoRA's, rank {rank}, at a new loss up to {loss}"
+        f"{level}{rank}": f"full update's loss on the old task over LoRA's, rank {rank}, at a new loss of at most {loss}"
         for level, loss in LEVELS.items() for rank in (8, 64)
     },
     measure=measure,
@@ -90,32 +90,32 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(f"{level}{rank}", above=1, worth=1.1, needs=f"lost_{level}") for level in LEVELS for rank in (8, 64))),
     headline="half8",
     words="full update's old loss ÷ LoRA's at equal new loss",
-    limits="After the run, we decided to leave out seeds that do not reach a level (5 of 64 at the level 0.25). There is one small network, and both tasks need the same layers. No old data are replayed. For text, see forgets-less.",
+    limits="After the run, we decided to leave out seeds that do not reach a level (5 of 64 at the level 0.25). We used one small network, in which both tasks need the same layers. No old data are replayed. For text, see forgets-less.",
     advice="Compare forgetting at an equal loss on the new task, with the best learning rate and stopping point of each method.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
-        finding="At rank 8 and equal new loss, the lower old loss was {lost8:than} the untrained model's ({lostfar8:than} on the far text). The full update's was {old8:than} LoRA's.",
+        finding="At rank 8 and equal loss on the new text, the lower of the two old losses was {lost8:than} the untrained model's. On the far text, it was {lostfar8:than} the untrained model's. The full update's old loss was {old8:than} LoRA's.",
         setting=(
-            "The old text is Austen; the far one is a list of facts about chemical elements in modern English, and three of the six seeds ran with it. Of LoRA and the full update, the one that ends higher on the new text runs at its best learning rate. The other one is interpolated "
-            "between its learning rates, up to its best, to the same new loss. For the far text there are two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. There the lines begin at the untrained model. A seed that is not brought to a level is not counted there."
+            "The old text is Austen. The far text is a list of facts about chemical elements in modern English, and three of the six seeds ran with it. Of LoRA and the full update, one ends with a higher loss on the new text; we take it at its best learning rate. For the other one, "
+            "we interpolate between its learning rates, up to its best, to the same new loss. The far text has two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. For these levels, the interpolation begins at the untrained model. A seed that does not reach a level is not counted there."
         ),
         figures={
-            f"old{rank}": f"loss on the old text, the full update's over LoRA's at rank {rank}, both at the higher of their best losses on the new text"
+            f"old{rank}": f"full update's loss on the old text over LoRA's at rank {rank}, both at the higher of their best losses on the new text"
             for rank in (8, 64)
         } | {
-            f"lost{rank}": f"loss on the old text, the lower of the full update's and LoRA's at rank {rank} over the untrained model's, both at the higher of their best losses on the new text"
+            f"lost{rank}": f"lower old loss of the full update and LoRA at rank {rank} over the untrained model's old loss, both at the higher of their best losses on the new text"
             for rank in (8, 64)
         } | {
-            f"gained{rank}": f"loss of the untrained model on the new text over LoRA's at rank {rank} and its best learning rate"
+            f"gained{rank}": f"untrained model's loss on the new text over LoRA's at rank {rank} and its best learning rate"
             for rank in (8, 64)
         } | {
-            name: f"loss on the far text, the full update's over LoRA's at rank {rank}, both at the higher of their new losses {at}"
+            name: f"full update's loss on the far text over LoRA's at rank {rank}, both at the higher of their new losses {at}"
             for name, (rank, _, at) in FAR.items()
         } | {
-            f"lost{name}": f"loss on the far text, the lower of the full update's and LoRA's at rank {rank} over the untrained model's, both at the higher of their new losses {at}"
+            f"lost{name}": f"lower loss on the far text of the full update and LoRA at rank {rank} over the untrained model's, both at the higher of their new losses {at}"
             for name, (rank, _, at) in FAR.items()
         } | {
-            f"new{rank}": f"loss on the new text, the full update's over LoRA's at rank {rank}, each at its best learning rate"
+            f"new{rank}": f"full update's loss on the new text over LoRA's at rank {rank}, each at its best learning rate"
             for rank in (8, 64)
         },
         measure=lambda runs: {f"old{rank}": runs.frontier("full", f"LoRA, r = {rank}") for rank in (8, 64)}
@@ -128,6 +128,6 @@ CLAIM = Claim(
         rule=Rule(tuple(Part(name, above=1, worth=1.01, needs=f"lost{name.removeprefix('old')}") for name in ("old8", "old64", *FAR))),
         headline="old8",
         words="full update's old loss ÷ LoRA's at equal new loss",
-        limits="The untrained model's loss was measured after the verdict *supported* had been published: on this old text both methods end below it, so nothing was forgotten that could be kept. The far text was added after that, and its three levels of learning when its first seed was known. On the first text there is one level. One base, one new text, 60 steps, and a line between rates a factor of 2 apart. The comparison was to be at LoRA's new loss. Since the full update did not reach it, either of the two may be the one that ends higher. That was decided when the full update's runs of four seeds were known, and LoRA's at half of its best learning rate for two seeds of six.",
+        limits="We measured the untrained model's loss after the verdict *supported* had been published. On Austen, both methods end below this loss, so nothing was forgotten that LoRA could have kept. We then added the far text, and chose its three levels of learning when we knew its first seed. For Austen, there is one level. We used one base, one new text and 60 steps, and interpolated linearly between learning rates a factor of 2 apart. We had planned to compare at LoRA's new loss. The full update did not reach this loss, so either method may now be the one that ends higher. When we decided this, we knew the full update's runs of four seeds. For two seeds of six, we also knew LoRA's runs at half of its best learning rate.",
     ),
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -20,16 +20,16 @@ CLAIM = Claim(
     refuted_by="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
     setup="digits",
     varied="the learning rate",
-    setting="We run the paper's method at rank 8. It has half as many trainable parameters as LoRA of the same rank. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We run the paper's method at rank 8. The method has half as many trainable parameters as LoRA of the same rank. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits": "LoRA's test loss over LoRA-FA's on digits, each at its best learning rate, rank 8",
-        "kept": "activations kept for the backward pass by a layer of 64 inputs, LoRA-FA over LoRA",
+        "kept": "activations that a layer of 64 inputs keeps for the backward pass, LoRA-FA over LoRA",
     },
     measure=measure,
     ratios=("digits",),
     counted=("kept",),
     rule=Rule((Part("digits", above=1 / 1.05), Part("kept", below=0.5))),
-    published="A total memory up to 1.4 times smaller than LoRA's, at a close accuracy.",
+    published="The total memory is up to 1.4 times smaller than LoRA's, at a similar accuracy.",
     headline="digits",
     words="LoRA's loss ÷ loss with A frozen, rank 8",
     limits="The task changes which features the layer must look at. If the base already looks at the right features, A matters less. A linear task cannot test this claim, because the best loss with a random, frozen A follows from arithmetic there.",

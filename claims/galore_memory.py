@@ -7,10 +7,10 @@ import functools
 import numpy as np
 
 import lora_np as lnp
-from claims import methods
-from claims.protocol import Claim, Lab, Values, gain
-from claims.rules import Part, Rule
-from claims.setups import Digits, reader
+from claims.lab import methods
+from claims.lab.protocol import Claim, Lab, Values, gain
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Digits, reader
 
 
 def measure(lab: Lab) -> Values:
@@ -54,8 +54,8 @@ CLAIM = Claim(
     topic="memory",
     refuted_by="A gradient that is spread over many directions, or a loss above that of full tuning.",
     setup="digits",
-    varied="how long training has gone on",
-    setting="As in the paper, the gradient is projected onto its left singular vectors. The projection is renewed every 25 steps, in runs of 300 steps.",
+    varied="the number of steps taken so far",
+    setting="As in the paper, the gradient is projected onto its left singular vectors. The projection is renewed every 25 steps, and a run has 300 steps.",
     figures={
         "gain": "relative reduction in full fine-tuning's test loss by GaLore, each at its best learning rate",
         "lora": "relative reduction in the test loss of LoRA at rank 8 by GaLore",
@@ -66,9 +66,9 @@ CLAIM = Claim(
     measure=measure,
     counted=("memory",),
     rule=Rule((Part("start", above=0.9), Part("end", above=0.9), Part("gain", above=-0.05))),
-    published="Up to 65.5 % of the optimizer's memory saved, at the loss of full training.",
+    published="GaLore saves up to 65.5 % of the optimizer's memory, at the same loss as full-rank training.",
     headline="gain",
     words="share of full fine-tuning's loss that GaLore saves",
-    limits="The network is 64 columns wide and has ten classes, so the gradient of its last layer has a rank of at most ten. Seeds draw only the initialisation and the order of the batches. The base has seen the test images upright.",
+    limits="The network is 64 columns wide and has ten classes, so the gradient of its last layer has a rank of at most ten. Only the initialisation and the order of the batches are drawn anew for each seed. The base was trained on the test images too, in their upright form.",
     advice="GaLore works like a LoRA whose B is chosen from the gradient again and again. Use it if W0 itself must change.",
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -24,7 +24,7 @@ CLAIM = Claim(
     refuted_by="Plain LoRA that is as far after the same steps, at its own best learning rate.",
     setup="digits, linear",
     varied="the setup and the learning rate",
-    setting="Both initialisations are computed from one batch, with the equations of the papers. LoRA-One runs without its preconditioner. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="Both initialisations are computed from one batch, with the equations of the papers. We run LoRA-One without its preconditioner. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",
         "digits_ga_early": "LoRA's test loss over LoRA-GA's after a quarter of the steps, digits",
@@ -59,7 +59,7 @@ CLAIM = Claim(
             )
         )
     ),
-    published="LoRA-GA: two to four times as fast. Here speed is read off the loss after a quarter of the steps.",
+    published="LoRA-GA is two to four times as fast. Here we judge the speed by the loss after a quarter of the steps.",
     headline="digits_ga",
     words="LoRA's loss ÷ LoRA-GA's at the end, rank 8",
     beats={
@@ -71,7 +71,7 @@ CLAIM = Claim(
         "linear_one_early": ("linear", "LoRA, r = 8", "early"),
     },
     limits="At the end of the linear task, LoRA's loss is less than 1 % above the best possible loss at its rank. So no initialisation can gain much there, and no rule uses that figure. LoRA-GA subtracts its initialisation from W0, so its update can have twice the rank of LoRA's update.",
-    advice="Try LoRA-GA if you can compute one gradient of the full model. On digits, it ended below LoRA.",
+    advice="Try LoRA-GA if you can compute one gradient of the full model. On digits, its loss ended below LoRA's.",
     at_scale=AtScale(
         title="Starting along the first gradient of the full update ends better.",
         finding="LoRA's loss was {end:than} LoRA-GA's, each at its best learning rate.",
@@ -83,6 +83,6 @@ CLAIM = Claim(
         headline="end",
         words="LoRA's loss ÷ LoRA-GA's at the end, rank 8",
         beats={"end": ("LoRA, r = 8",)},
-        limits="There is one base and one text, and training takes 60 steps.",
+        limits="We used one base and one text, and trained for 60 steps.",
     ),
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import Memory
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Memory
 
 
 def measure(lab: Lab) -> Values:
@@ -29,14 +29,14 @@ CLAIM = Claim(
     topic="capacity",
     refuted_by="LoRA that holds as many bits per parameter as updates of high rank.",
     setup="memory",
-    varied="the rank of the update, with as many parameters",
+    varied="the rank of the update, at an equal number of parameters",
     setting="MoRA's own test uses pairs of random identifiers. We use random labels, and two other updates of high rank.",
     figures={
         "lora": "bits held per trainable parameter, LoRA at rank 4",
         "hira": "bits held per trainable parameter, HiRA at rank 4",
         "sparse": "bits held per trainable parameter, 896 random entries of W, an update of nearly full rank",
-        "hira_more": "bits per trainable parameter that HiRA holds more than LoRA",
-        "sparse_more": "bits per trainable parameter that the sparse update holds more than LoRA",
+        "hira_more": "bits held per trainable parameter, HiRA's minus LoRA's",
+        "sparse_more": "bits held per trainable parameter, the sparse update's minus LoRA's",
     },
     measure=measure,
     rule=Rule((Part("hira_more", above=0, worth=0.1), Part("sparse_more", above=0, worth=0.1))),

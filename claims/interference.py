@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.suites import Merging
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.suites import Merging
 from lora_np.checks import Array
 
 BETTER = {"ties": "ties_svd", "dare": "dare_linear_svd", "knots": "knots", "tsv": "tsv"}
@@ -33,7 +33,7 @@ def measure(lab: Lab) -> Values:
 def meanings() -> Iterator[tuple[str, str]]:
     """What each figure is."""
     for kind in ("mild", "hard"):
-        alone = "as a share of what the single adapters read right"
+        alone = "as a share of the single adapters' accuracy"
         yield f"none_{kind}", f"accuracy without an adapter, {alone}, {kind} changes"
         yield f"untuned_{kind}", f"accuracy of the sum of the updates, {alone}, {kind} changes"
         yield f"sum_{kind}", f"accuracy of the sum, its scale tuned, {alone}, {kind} changes"
@@ -44,11 +44,11 @@ def meanings() -> Iterator[tuple[str, str]]:
             )
         yield (
             f"linear_{kind}",
-            f"accuracy of PEFT's linear, its scale tuned, minus that without an adapter, {kind} changes",
+            f"accuracy of PEFT's linear method, its scale tuned, minus accuracy without an adapter, {kind} changes",
         )
         yield (
             f"inputs_{kind}",
-            f"accuracy of RegMean with 200 inputs a task minus that of the tuned sum, {kind} changes",
+            f"accuracy of RegMean with 200 inputs per task minus that of the tuned sum, {kind} changes",
         )
 
 
@@ -71,9 +71,9 @@ CLAIM = Claim(
             for kind in ("mild", "hard")
         )
     ),
-    published="KnOTS: up to 4.3 % better than merging without it, in its abstract.",
+    published="According to its abstract, KnOTS is up to 4.3 % better than merging without it.",
     headline="ties_mild",
-    words="accuracy of TIES − that of the tuned sum",
+    words="accuracy of TIES − accuracy of the tuned sum",
     limits="The networks are small, and the tasks share all ten classes. The densities of TIES and DARE are the defaults of the package.",
     advice="Add the updates, and tune one scale on validation data. If tasks conflict, RegMean with a few inputs of each task may help more than any of these methods.",
 )

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import redrawn
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import maps, mean_loss
-from claims.text import LOSSES
+from claims.lab import redrawn
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import maps, mean_loss
+from claims.lab.text import LOSSES
 from lora_np.checks import Array
 
 
@@ -72,8 +72,8 @@ CLAIM = Claim(
         "r64": "intruders in the first ten directions of a matrix, LoRA of rank 64",
         "full": "intruders in the first ten directions of a matrix, a full update at its best learning rate",
         "fast": "intruders in the first ten directions of a matrix, a full update at twice its best learning rate",
-        "learned": "what is lost on the new text when the intruders of rank 16 shrink to 0.7, nats per character",
-        "kept": "what is won on the old text when the intruders of rank 16 shrink to 0.7, nats per character",
+        "learned": "increase in the loss on the new text when the intruders of rank 16 shrink to 0.7 times their size, nats per character",
+        "kept": "reduction in the loss on the old text when the intruders of rank 16 shrink to 0.7 times their size, nats per character",
     },
     measure=measure,
     rule=Rule(
@@ -86,6 +86,6 @@ CLAIM = Claim(
     ),
     headline="r16",
     words="new directions in the first ten, LoRA of rank 16",
-    limits="The matrices have 64 to 352 rows and 128 columns, and training takes 100 steps. The threshold is a choice: a lower threshold finds fewer intruders.",
+    limits="The matrices have 64 to 352 rows and 128 columns. We trained for 100 steps. The threshold is a choice: a lower threshold finds fewer intruders.",
     advice="If the old task matters, use a lower learning rate or a higher rank. As a cheap repair, you can try to shrink the intruders.",
 )

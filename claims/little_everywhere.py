@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -23,12 +23,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A little in every layer is worth more than much in one.",
     paper="Hu et al., arXiv 2106.09685, section 7.1, table 5; and a lesson of this course",
-    finding="With equally many parameters, the first layer alone ended {first:less} below all three layers. The last layer alone ended {last:higher} above all three.",
+    finding="With equally many parameters, adapting the first layer alone gave a loss {first:less} below that of adapting all three layers. Adapting the last layer alone gave a loss {last:higher} above it.",
     topic="modules",
     refuted_by="A single layer that does better with as many parameters.",
     setup="digits",
     varied="which layers are adapted",
-    setting="Each method trains about 650 parameters: 660 in all three layers, or 640 in a single layer. In the last layer, these 640 are its whole W. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="Each method trains about 650 parameters: 660 in all three layers, or 640 in a single layer. In the last layer, 640 parameters are the whole W. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "first": "test loss with the first layer alone, rank 5, over that with all three, rank 2, digits",
         "second": "test loss with the second layer alone, rank 5, over that with all three, rank 2, digits",
@@ -37,9 +37,9 @@ CLAIM = Claim(
     measure=measure,
     ratios=("first", "second", "last"),
     rule=Rule(tuple(Part(name, above=1, worth=1.1) for name in ("first", "second", "last"))),
-    published="WikiSQL: 73.7 with q and v at rank 4, 70.4 with q alone at rank 8, 73.0 with v alone at rank 8.",
+    published="Accuracy on WikiSQL is 73.7 with q and v at rank 4, 70.4 with q alone at rank 8, and 73.0 with v alone at rank 8.",
     headline="first",
-    words="first layer alone ÷ all three, as many parameters",
+    words="loss, first layer alone ÷ all three, equal parameter counts",
     beats={
         "first": ("digits", "first layer, r = 5"),
         "second": ("digits", "second layer, r = 5"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 RANKS = (1, 4, 16, 64)
 
@@ -24,7 +24,7 @@ def measure(lab: Lab) -> Values:
     return found | {"rates": np.exp(peaks[order[-1]] - peaks[order[0]])}
 
 
-ADAM = {"alpha": "Adam's with alpha 16 at every rank", "kappa": "Adam's with alpha 16 r"}
+ADAM = {"alpha": "Adam with alpha 16 at every rank", "kappa": "Adam with alpha 16 r"}
 CLAIM = Claim(
     title="LoRA-Muon ends better than Adam, and its best learning rate is the same at every rank.",
     paper="Cesista et al., LoRA-Muon, arXiv 2606.12921",
@@ -35,11 +35,11 @@ CLAIM = Claim(
     varied="rank, and alpha under Adam",
     setting=(
         "The steps are `B -= lr / 2 polar(m_B R_A) R_A` and `A -= lr / 2 R_B polar(R_B m_A)`, with `R_A = (A A^T)^-1/2` and `R_B = (B^T B)^-1/2`. Momentum is 0.9, polar "
-        "factors are exact, the scale is 1, and there is no weight decay. Adam runs with alpha fixed at 16, and with alpha 16 r (kappa 16). Both runs of Adam come from "
-        "the study of kappa. Sixteen seeds draw the base, the data split, the initialisation of A and B, and the order of the batches."
+        "factors are exact, the scale is 1, and there is no weight decay. We run Adam with alpha fixed at 16, and with alpha 16 r (kappa 16). Both of these runs come from "
+        "the study of kappa. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each of 16 seeds."
     ),
     figures={
-        **{f"{name}{rank}": f"test loss, {adam}, over LoRA-Muon's, rank {rank}, each at its best learning rate" for name, adam in ADAM.items() for rank in RANKS},
+        **{f"{name}{rank}": f"test loss of {adam} over LoRA-Muon's, rank {rank}, each at its best learning rate" for name, adam in ADAM.items() for rank in RANKS},
         "rates": "largest best learning rate of LoRA-Muon over the smallest, ranks 1 to 64",
     },
     measure=measure,
@@ -47,6 +47,6 @@ CLAIM = Claim(
     rule=Rule((*(Part(f"{name}{rank}", above=1, worth=1.1) for name in ADAM for rank in (4, 16, 64)), Part("rates", below=2))),
     headline="kappa16",
     words="Adam's loss with a good alpha ÷ LoRA-Muon's, rank 16",
-    limits="There is one task, of width 64, with 300 steps. B starts at zero, and there is no weight decay. Adam's test losses come from the study of kappa, whose speeds lie a factor of 2 apart. LoRA-Muon's learning rates lie a factor of 2 apart too.",
+    limits="We tried one task at width 64, and trained for 300 steps. B starts at zero, and there is no weight decay. Adam's test losses come from the study of kappa, whose speeds lie a factor of 2 apart. LoRA-Muon's learning rates lie a factor of 2 apart too.",
     advice="If your framework has spectral steps, compare them with Adam at a good alpha, from rank 4 on. Tune the learning rate at each rank, because it does not carry over from rank 1.",
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -28,7 +28,7 @@ CLAIM = Claim(
     refuted_by="One rate for both that does as well once it is tuned.",
     setup="digits, linear",
     varied="the width, and A's learning rate, with B's 16 times as large",
-    setting="The ratio is 16, as in the paper's code. The widths are 64 and 256, and alpha is 16 at rank 8. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="The ratio is 16, as in the paper's code. The widths are 64 and 256, and alpha is 16 at rank 8. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits": "LoRA's test loss over LoRA+'s at the end, each at its best learning rate, digits",
         "digits_early": "LoRA's test loss over LoRA+'s after a quarter of the steps, each at its best learning rate, digits",
@@ -45,7 +45,7 @@ CLAIM = Claim(
             for name in ("digits", "wide", "digits_early", "wide_early")
         ),
     ),
-    published="1 to 2 % better, up to 2 times faster.",
+    published="LoRA+ is 1 to 2 % better, and up to 2 times faster.",
     headline="digits",
     words="LoRA's loss ÷ LoRA+'s at the end, digits",
     beats={
@@ -55,8 +55,8 @@ CLAIM = Claim(
         "wide_early": ("linear", "width 256, LoRA", "early"),
     },
     limits=(
-        "LoRA+ with ratio x is LoRA with x times alpha (one-knob). So it gains what a larger alpha gains at this alpha, rank and width. Runs agree to the last bit if x is "
-        "a power of two and no gradient is clipped. Adam's epsilon for B must also be divided by x. Here we use the usual epsilon of 1e-8. With it, the logits on digits "
+        "LoRA+ with ratio x is LoRA with x times alpha (one-knob). So LoRA+ gains as much as a larger alpha does at this alpha, rank and width. Runs agree to the last bit if x is "
+        "a power of two and no gradient is clipped. Adam's epsilon for B must also be divided by x. Here we use the usual epsilon of 1e-8. With this epsilon, the logits on digits "
         "differ by 0.005 after 100 steps, and by as much as 5 after 300. If the norm of gradients is clipped, LoRA+ and LoRA with a larger alpha are different methods."
     ),
     advice="Raise alpha instead. LoRA+ with ratio 16 is LoRA with 16 times alpha, so it is enough to tune one learning rate and alpha.",

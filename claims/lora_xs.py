@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -16,12 +16,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A trained r x r matrix between frozen singular vectors beats LoRA with as many parameters.",
     paper="Balazy et al., LoRA-XS, arXiv 2405.17604",
-    finding="With about 250 parameters each, LoRA-XS ended {equal:lower} below LoRA. With 2,048 parameters each, it ended {more:lower} below LoRA.",
+    finding="With about 250 parameters each, LoRA-XS's loss was {equal:lower} below LoRA's. With 2,048 parameters each, it was {more:lower} below LoRA's.",
     topic="few parameters",
     refuted_by="LoRA with a lower loss from as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="As in the paper, U S and V come from the SVD of W0 and are frozen, and R starts at zero. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="As in the paper, U S and V come from the SVD of W0 and are frozen, and R starts at zero. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "equal": "test loss of LoRA at rank 1 (256 parameters) over that of LoRA-XS at rank 11 (242), digits",
         "more": "test loss of LoRA at rank 8 over that of LoRA-XS at rank 32 (2,048 parameters each), digits",

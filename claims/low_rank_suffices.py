@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import Linear
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Linear
 
 
 def measure(lab: Lab) -> Values:
@@ -33,7 +33,7 @@ CLAIM = Claim(
     refuted_by="A task on which rank 4, at its own rate, is clearly behind rank 64.",
     setup="language, linear",
     varied="the rank, and the decay of the update's singular values",
-    setting="We use the paper's ranks 1, 4 and 64, on four models of one kind and one text. We adapt all linear layers instead of q and v.",
+    setting="We use the paper's ranks 1, 4 and 64, on one text and four models that were trained in the same way. We adapt all linear layers instead of q and v.",
     figures={
         "share1": "share of rank 64's gain that rank 1 achieves, on text",
         "share4": "share of rank 64's gain that rank 4 achieves, on text",
@@ -43,14 +43,14 @@ CLAIM = Claim(
     measure=measure,
     counted=("steep",),
     rule=Rule((Part("share1", above=0.98), Part("share4", above=0.98), Part("steep", above=0.98))),
-    published="WikiSQL accuracy with q and v adapted: 73.4 at rank 1, 73.7 at rank 4, 73.5 at rank 64.",
+    published="With q and v adapted, accuracy on WikiSQL is 73.4 at rank 1, 73.7 at rank 4 and 73.5 at rank 64.",
     headline="share4",
     words="share of rank 64's gain that rank 4 achieves, text",
-    limits="We tried one text and 100 steps. The paper itself names an exception in footnote 6: a task far from the base. If all 48 singular values are equal, rank 4 can find only a twelfth of the update, by arithmetic. No rule uses that figure.",
+    limits="We tried one text, and trained for 100 steps. The paper itself names an exception in footnote 6: a task far from the base. If all 48 singular values are equal, rank 4 can find only a twelfth of the update, by arithmetic. No rule uses that figure.",
     at_scale=AtScale(
         title="A very low rank suffices: ranks 1 and 8 do as well as rank 64.",
         finding="Rank 1 achieved {share1:percent} of rank 64's gain, and rank 8 achieved {share8:percent}.",
-        setting="Ranks 1, 8 and 64 adapt all linear layers, with alpha 32. The gain is the improvement over the untrained model on the same windows.",
+        setting="All linear layers are adapted at ranks 1, 8 and 64, with alpha 32. The gain is the improvement over the untrained model on the same windows.",
         figures={
             "share1": "share of rank 64's gain over the untrained model that rank 1 achieves",
             "share8": "share of rank 64's gain over the untrained model that rank 8 achieves",
@@ -61,7 +61,7 @@ CLAIM = Claim(
         rule=Rule((Part("share1", above=0.98), Part("share8", above=0.98))),
         headline="share8",
         words="share of rank 64's gain that rank 8 achieves",
-        limits="There is one base and one text, and training takes 60 steps. Rank 4 was not run. The bound is the same as in the small setups. The losses were known when we applied the bound here.",
+        limits="We used one base and one text, and trained for 60 steps. Rank 4 was not run. The bound is that of the small setups. We knew the losses when we applied the bound here.",
     ),
     advice="Start at rank 4 to 16. Raise the rank only if the loss stays high, as it does for random labels and flat spectra.",
 )

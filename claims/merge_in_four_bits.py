@@ -7,9 +7,9 @@ import warnings
 from typing import Any
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import mean_loss
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import mean_loss
 
 LEFT = {"rounded": (1.0, "same"), "tenth": (0.1, "same"), "exact": (1.0, None)}
 
@@ -47,14 +47,14 @@ def on(coarse: Any, tuned: Any, scale: float) -> Any:
 CLAIM = Claim(
     title="Merging an adapter into a four-bit base and rounding again loses part of what was learned.",
     paper="Xu et al., QA-LoRA, arXiv 2309.14717, which sets out to avoid it",
-    finding="Rounding the merged weights to nf4 left {rounded:percent} of the adapter's gain. At a tenth of the adapter's scale, it left {tenth:percent} of the gain.",
+    finding="Rounding the merged weights to nf4 left {rounded:percent} of the adapter's gain. At a tenth of the adapter's scale, rounding left {tenth:percent} of the gain.",
     topic="four bits",
     refuted_by="A merged and rounded model as good as base and adapter apart.",
     setup="language",
-    varied="the strength of the adapter, the base, split, start and order",
-    setting="Weights are quantised to nf4 in blocks of 64. Eight seeds train adapters of rank 16 on Genesis, on four bases.",
+    varied="the scale of the adapter, and base, split, start and order",
+    setting="Weights are quantised to nf4 in blocks of 64. Adapters of rank 16 are trained on Genesis with eight seeds, on four bases.",
     figures={
-        "gain": "what the adapter gains on its text on the four-bit base, nats per character",
+        "gain": "reduction in the loss by the adapter on its text, four-bit base, nats per character",
         "rounded": "share of the adapter's gain that is left after merging and rounding to nf4",
         "tenth": "share of the adapter's gain at a tenth of its scale that is left after rounding to nf4",
         "exact": "share of the adapter's gain that is left after merging in float32",
@@ -63,6 +63,6 @@ CLAIM = Claim(
     rule=Rule((Part("rounded", below=0.98), Part("tenth", below=0.98))),
     headline="rounded",
     words="share of the gain left after merging and rounding",
-    limits="The update is large compared with a step of nf4. A first run used only the full scale of the adapter, and left more of the gain than the 98 % of the rule. So we varied the scale. Eight adapters replaced one adapter whose figures were known.",
+    limits="The update is large compared with a step of nf4. A first run used only the full scale of the adapter. It left more of the gain than the rule's 98 %, so we varied the scale. Later we replaced the one adapter, whose figures were known, by eight adapters.",
     advice="Serve the base and the adapter separately, or merge into weights in 16 bits. `lora-np merge` warns if rounding loses much of the update.",
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -27,21 +27,21 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="Methods that learn more forget more.",
     paper="a common reading of Biderman et al., arXiv 2405.09673, and of an earlier version of this course",
-    finding="At best learning rates, adapting all linear layers forgot {forgets} nats more than adapting queries and values. At others, it forgot {forgets_aside:minus} nats less.",
+    finding="At their best learning rates, adapting all linear layers forgot {forgets} nats more than adapting queries and values. At other learning rates, it forgot {forgets_aside:minus} nats less.",
     topic="forgetting",
     refuted_by="Two methods, of which one learned more and forgot less.",
     setup="language",
     varied="which modules are adapted, and the learning rate",
-    setting="Both methods train at rank 16, each at its own best learning rate. Forgetting is judged only where both methods have a higher loss on the old text than the untrained model.",
+    setting="Both methods have rank 16, and each is run at its own best learning rate. Forgetting is judged only where both methods have a higher loss on the old text than the untrained model.",
     figures={
         "lost": "the lower of both methods' losses on the old text minus the untrained model's, best learning rates",
-        "lost_aside": "lower of both methods' losses on the old text minus the untrained model's, at the learning rates aside",
-        "learns": "loss on the new text with queries and values adapted minus with all linear layers, nats per character",
-        "forgets": "loss on the old text with all linear layers adapted minus with queries and values, best learning rates",
+        "lost_aside": "lower of both methods' losses on the old text minus the untrained model's, at the other learning rates",
+        "learns": "loss on the new text with queries and values adapted minus loss with all linear layers, nats per character",
+        "forgets": "loss on the old text with all linear layers adapted minus loss with queries and values, best learning rates",
         "learns_aside": "new loss, queries and values (above their best learning rate) minus all linear layers (below their best)",
         "forgets_aside": "old loss, all linear layers (below their best learning rate) minus queries and values (above their best)",
-        "cost_wide": "loss on the new text at half of the best learning rate minus at the best, all linear layers",
-        "cost_narrow": "loss on the new text at twice the best learning rate minus at the best, queries and values",
+        "cost_wide": "loss on the new text at half the best learning rate minus loss at the best, all linear layers",
+        "cost_narrow": "loss on the new text at twice the best learning rate minus loss at the best, queries and values",
     },
     measure=measure,
     rule=Rule(
@@ -53,5 +53,5 @@ CLAIM = Claim(
     headline="forgets",
     words="old loss, all layers − queries and values, nats",
     limits="Two methods on one text are enough to contradict a general rule, but not to establish one. A first run used only the best learning rates, and the claim held there. We added the other learning rates after that run.",
-    advice="Look at the losses on the old and the new text at several learning rates. One step of the learning rate changes forgetting more than the choice of method does.",
+    advice="Look at the losses on the old and the new text at several learning rates. Moving the learning rate by one place of the grid, a factor of two, changes forgetting more than the choice of method does.",
 )

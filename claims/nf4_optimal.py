@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 from lora_np.quantise import nf4_levels
 
@@ -49,7 +49,7 @@ def fitted(x: Array, levels: Array, middle: Callable[[Array], float]) -> Array:
 CLAIM = Claim(
     title="nf4 is information-theoretically optimal for normally distributed weights.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
-    finding="The squared error of nf4 is {squares:percent} above the error of levels fitted to other blocks. Its absolute error is {absolute:percent} above.",
+    finding="The squared error of nf4 is {squares:percent} above the error of levels fitted to other blocks. Its absolute error is {absolute:percent} above theirs.",
     topic="four bits",
     refuted_by="Sixteen other levels with a smaller error on normal weights.",
     setup="files",
@@ -58,13 +58,13 @@ CLAIM = Claim(
     figures={
         "squares": "relative excess of nf4's mean square error over that of levels fitted to other blocks",
         "absolute": "relative excess of nf4's mean absolute error over that of levels fitted to other blocks",
-        "use": "how often the level that is used most is used, over the one that is used least",
+        "use": "uses of the most frequent level over uses of the least frequent level",
     },
     measure=measure,
     ratios=("use",),
     rule=Rule((Part("squares", below=0.01), Part("absolute", below=0.01))),
     headline="squares",
     words="nf4's square error above that of fitted levels",
-    limits="We tried only normal weights. A quantile code would use all levels equally often. After the division by the largest value, nf4 does not.",
+    limits="We tried only normal weights. A quantile code would use all levels equally often. After the division by the largest value, nf4 does not do so.",
     advice="You can use nf4 freely, because it is close to the best code. But do not expect nf4 to be exactly optimal, whichever error you measure.",
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims import redrawn
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab import redrawn
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -41,8 +41,8 @@ CLAIM = Claim(
         "the same too if the learning rates become a eta_A and b eta_B, and eps becomes eps / a and eps / b. So the four knobs s, sigma, eta_A and eta_B have two "
         "invariants: `speed = sqrt(s eta_A eta_B)` and `kappa = s sigma^2 eta_B / eta_A`. It follows that LoRA+ with ratio x is LoRA with x times alpha, and rsLoRA is "
         "LoRA with sqrt(r) times alpha. Multiplying alpha by 16 at a quarter of the learning rate is the same as multiplying A's initial size by 4. A test checks this to "
-        "the last bit, for factors that are powers of two, with eps scaled and no gradient clipped. The study runs eight kappas at ranks 1 to 64, each at its best speed. "
-        "Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image."
+        "the last bit, for factors that are powers of two, with eps scaled and no gradient clipped. The study tries eight kappas at ranks 1 to 64, each at its best speed. "
+        "The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image."
     ),
     figures={
         f"gain{rank}": f"test loss at kappa 1 (alpha = r) over that at kappa 16, rank {rank}, each at its best speed"
@@ -77,15 +77,15 @@ CLAIM = Claim(
     headline="gain16",
     words="loss at kappa 1 ÷ loss at kappa 16, rank 16",
     limits=(
-        "The study has one task, width 64 and 300 steps. On text (width 128, 100 steps, rank 16), the mean losses of alpha 2, 32 and 512 lie within 1 % of each other. No "
-        "rule uses these figures. On the second setup, the mean losses also lie within 1 % of each other. With Kaiming initialisation, kappa is alpha / (3 r width), so "
+        "The study covers one task, at width 64 and with 300 steps. On text (width 128, 100 steps, rank 16), the mean losses of alpha 2, 32 and 512 lie within 1 % of each other. No "
+        "rule uses these figures. In the second setup, the mean losses also lie within 1 % of each other. With Kaiming initialisation, kappa is alpha / (3 r width), so "
         "alpha = r gives another kappa at another width."
     ),
     advice="Tune two settings: the learning rate and alpha. At each rank, the best learning rate falls as 1 / sqrt(alpha). With alpha constant, it does not fall with the rank. Here alpha = 16 r was best. We do not know which alpha is best for your task.",
     at_scale=AtScale(
         title="A larger kappa ends at a lower loss: 16 times from alpha 2 to 32, and again from 32 to 512.",
-        finding="At rank 8, the loss at alpha 2 was {smaller:than} the loss at alpha 32. The loss at alpha 32 was {larger:than} the loss at alpha 512. Each alpha ran at its best learning rate.",
-        setting="Rank 8 runs with alpha 2, 32 and 512. In units of alpha = r, these are kappa 1/4, 4 and 64. LoRA+ with ratio 16 at alpha 32 is LoRA at alpha 512.",
+        finding="At rank 8, the loss at alpha 2 was {smaller:than} the loss at alpha 32. The loss at alpha 32 was {larger:than} the loss at alpha 512. Each alpha was run at its best learning rate.",
+        setting="We run rank 8 with alpha 2, 32 and 512. In units of alpha = r, these alphas are kappa 1/4, 4 and 64. LoRA+ with ratio 16 at alpha 32 is LoRA at alpha 512.",
         figures={
             "smaller": "loss at alpha 2 over loss at alpha 32, rank 8, each at its best learning rate",
             "larger": "loss at alpha 32 over loss at alpha 512, rank 8, each at its best learning rate",
@@ -99,6 +99,6 @@ CLAIM = Claim(
         headline="smaller",
         words="loss at alpha 2 ÷ loss at alpha 32, rank 8",
         beats={"smaller": ("LoRA, r = 8, kappa / 16",), "larger": ("LoRA, r = 8",)},
-        limits="There is one base, one text and one rank, and training takes 60 steps.",
+        limits="We used one base, one text and one rank, and trained for 60 steps.",
     ),
 )

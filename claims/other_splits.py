@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -32,9 +32,9 @@ CLAIM = Claim(
     setup="language",
     varied="base, split, start and order",
     setting=(
-        "The order was found on the shipped base, with the last two tenths of the text held back. Adapting the MLP learns more than adapting attention. Adapting all "
-        "linear layers learns more than adapting queries and values. Rank 64 learns more than rank 4, and the full update learns more than LoRA. LoRA forgets more than "
-        "the full update."
+        "The order was found on the shipped base, with the last two tenths of the text held back. A LoRA on the MLP learns more than a LoRA on "
+        "attention. A LoRA on all linear layers learns more than a LoRA on queries and values. Rank 64 learns more than rank 4, and the full update learns more than "
+        "LoRA. LoRA forgets more than the full update."
     ),
     figures={
         "lost": "lower of the old losses of LoRA at rank 16 and the full update, over the untrained model's",
@@ -42,7 +42,7 @@ CLAIM = Claim(
         "all": "loss with queries and values adapted over loss with all linear layers, rank 16, text",
         "rank": "loss of LoRA at rank 4 over loss of LoRA at rank 64, text",
         "full": "loss of LoRA at rank 16 over loss of the full update, text",
-        "old": "loss on the old text, LoRA's at rank 16 over the full update's, each at its best learning rate",
+        "old": "LoRA's loss on the old text at rank 16 over the full update's, each at its best learning rate",
     },
     measure=measure,
     ratios=("lost", "mlp", "all", "rank", "full", "old"),
@@ -53,6 +53,6 @@ CLAIM = Claim(
     headline="mlp",
     words="attention's loss ÷ MLP's, other bases and splits",
     beats={"mlp": ("language", "attention, r = 8"), "all": ("language", "q and v, r = 16"), "rank": ("language", "LoRA, r = 4"), "full": ("language", "LoRA, r = 16")},
-    limits="There are four bases of one recipe, each with two splits of one text, and training takes 100 steps. Two seeds use the shipped base; without these seeds the verdict is the same. Other claims on text use the same runs.",
+    limits="We used four bases that were trained with the same recipe, and two splits of one text for each base. Training takes 100 steps. Two seeds use the shipped base; excluding these seeds does not change the verdict. Other claims on text use the same runs.",
     advice="Before you trust a small difference, hold back several pieces of the text in turn.",
 )  # fmt: skip

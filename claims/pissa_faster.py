@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -27,11 +27,11 @@ CLAIM = Claim(
     refuted_by="Plain LoRA with a loss as low at a rate of its own.",
     setup="digits, linear",
     varied="the learning rate",
-    setting="PiSSA is initialised as in the paper, with alpha = r as in its code. We compare it with plain LoRA with alpha = r. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="PiSSA is initialised as in the paper, with alpha = r as in its code. We compare it with plain LoRA, also with alpha = r. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits": "LoRA's test loss over PiSSA's on digits, each at its best learning rate",
         "digits_early": "LoRA's test loss over PiSSA's on digits after a quarter of the steps, each at its best learning rate",
-        "fixed": "LoRA's test loss over PiSSA's on digits, both at a learning rate 4 times below LoRA's best",
+        "fixed": "LoRA's test loss over PiSSA's on digits, both at a quarter of LoRA's best learning rate",
         "linear": "LoRA's test loss over PiSSA's, linear task whose update is unrelated to W0",
         "linear_early": "LoRA's test loss over PiSSA's after a quarter of the steps, linear task whose update is unrelated to W0",
     },
@@ -64,6 +64,6 @@ CLAIM = Claim(
         headline="end",
         words="LoRA's loss ÷ PiSSA's at the end, rank 8",
         beats={"end": ("LoRA, r = 8",)},
-        limits="There is one base and one text, and training takes 60 steps.",
+        limits="We used one base and one text, and trained for 60 steps.",
     ),
 )

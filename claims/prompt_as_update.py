@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.redrawn import FOLDER, Book
-from claims.rules import Part, Rule
-from claims.text import BASES, loaded
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.redrawn import FOLDER, Book
+from claims.lab.rules import Part, Rule
+from claims.lab.text import BASES, loaded
 from lora_np import adapters, language
 from lora_np.checks import Array
 from recipes import base as recipe
@@ -170,28 +170,28 @@ def main() -> None:
 
 
 OF = {
-    "random": "12 models of random weights",
+    "random": "12 models with random weights",
     "tiny": "4 models of two layers trained on Genesis",
     "trained": "4 models trained on Austen",
 }
 CLAIM = Claim(
     title="A prompt acts on the tokens after it as an update of rank one to the weights.",
     paper="Dherin et al., Learning without training, arXiv 2507.16003",
-    finding="One token later, the divergence from the prompted model was {second_random} times that without an update, for random weights. For models trained on Austen, it was {second_trained} times.",
+    finding="In models with random weights, the divergence from the prompted model one token later was {second_random} times the divergence without an update. In models trained on Austen, it was {second_trained} times.",
     topic="what an update is like",
     refuted_by="An update of rank one that serves the tokens after the one that it was made for no better than no prompt does.",
     setup="files: twenty models of characters, with random weights, trained on Genesis or trained on Austen",
     varied="the model and the prompt",
     setting=(
         "Each prompt is 64 tokens of Genesis. In each layer, the output projection of attention gets `B = W (z' - z)` and `A = z / (z z)`. The input of this projection is z' with the prompt and z without it. Two lines of algebra show that the update is exact for the token that it was made for. For the eight tokens after it, we measure the divergence from the prompted model. All models in the rule are character models. "
-        "Twelve have random weights, 1 to 4 layers and widths of 32 to 128. Four were trained on Genesis for 600 steps, and get prompts from its last fifth. Four were trained on Austen for 11,000 steps. Each figure of a model is the mean over 8 prompts (32 for the models trained on Austen)."
+        "Twelve have random weights, 1 to 4 layers and widths of 32 to 128. Four were trained on Genesis for 600 steps, and get prompts from the last fifth of Genesis. Four were trained on Austen for 11,000 steps. Each figure of a model is the mean over 8 prompts (32 for the models trained on Austen)."
     ),
-    figures={f"exact_{kind}": f"largest difference of a log probability from the prompted model, at the update's token, {of}" for kind, of in OF.items()}
-    | {f"second_{kind}": f"divergence from the prompted model one token later, update over no update, {of}" for kind, of in OF.items()}
-    | {f"later_{kind}": f"divergence from the prompted model, mean of eight tokens after, update over no update, {of}" for kind, of in OF.items()}
+    figures={f"exact_{kind}": f"largest difference of a log probability from the prompted model's, at the update's token, {of}" for kind, of in OF.items()}
+    | {f"second_{kind}": f"divergence from the prompted model one token later, with the update over without it, {of}" for kind, of in OF.items()}
+    | {f"later_{kind}": f"divergence from the prompted model, mean of the next eight tokens, with the update over without it, {of}" for kind, of in OF.items()}
     | {
-        "second_large": "divergence from the prompted model one token later, update over no update, 8 prompts of SmolLM2-135M",
-        "later_large": "divergence from the prompted model, mean of eight tokens after, update over no update, 8 prompts of SmolLM2-135M",
+        "second_large": "divergence from the prompted model one token later, with the update over without it, 8 prompts of SmolLM2-135M",
+        "later_large": "divergence from the prompted model, mean of the next eight tokens, with the update over without it, 8 prompts of SmolLM2-135M",
     },
     measure=measure,
     ratios=[f"{figure}_{kind}" for figure in FIGURES[1:] for kind in (*OF, "large")],
@@ -200,7 +200,7 @@ CLAIM = Claim(
     headline="second_random",
     words="divergence one token later, with the update ÷ without, random models",
     limits=(
-        "The paper updates the MLP after attention. We update the output projection of attention, for which two lines of algebra are enough. The models are small character models. The large model is only one model, and no rule uses its figures. The update is made for one token. An update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*)."
+        "The paper updates the MLP after attention. We update the output projection of attention, for which two lines of algebra are enough. The models in the rule are small character models. There is only one large model, and no rule uses its figures. The update is made for one token. An update that is fitted to many tokens serves them better (lesson *A prompt is an update of rank one*)."
     ),
     advice="Do not write a prompt into the weights with an update that was made from one token. Fit an update to many tokens with `lora_np.language.bake`.",
 )  # fmt: skip

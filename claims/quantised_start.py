@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.setups import maps, mean_loss, texts
-from claims.text import BASES, loaded
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import maps, mean_loss, texts
+from claims.lab.text import BASES, loaded
 
 
 def measure(lab: Lab) -> Values:
@@ -48,9 +48,9 @@ CLAIM = Claim(
     figures={
         "loftq": "error of all linear layers with LoftQ's start over that of nf4 alone",
         "pissa": "error of all linear layers with PiSSA's start over that of nf4 alone",
-        "plain_loss": "what nf4 alone loses on unseen text, nats per character",
-        "loftq_saved": "what nf4 alone loses on unseen text minus what LoftQ's start loses, nats per character",
-        "pissa_saved": "what nf4 alone loses on unseen text minus what PiSSA's start loses, nats per character",
+        "plain_loss": "increase in the loss on unseen text with nf4 alone, nats per character",
+        "loftq_saved": "increase in the loss on unseen text with nf4 alone minus the increase with LoftQ's start, nats per character",
+        "pissa_saved": "increase in the loss on unseen text with nf4 alone minus the increase with PiSSA's start, nats per character",
     },
     measure=measure,
     ratios=("loftq", "pissa"),
@@ -64,6 +64,6 @@ CLAIM = Claim(
     ),
     headline="loftq",
     words="error of LoftQ's start ÷ error of nf4 alone",
-    limits="The four bases are small and come from one recipe. Their matrices have ranks of 64 and 128, so rank 16 repairs a larger part of them than of large matrices. A first version of this claim used only the shipped base. Its figures were known when we added the other bases.",
+    limits="The four bases are small and were trained with the same recipe. Their matrices have ranks of 64 and 128, so rank 16 repairs a larger part of them than it would of large matrices. A first version of this claim used only the shipped base. The figures of this base were known when we added the others.",
     advice="Use LoftQ if you start from a base in four bits and the first steps matter. Check the loss, not the norm of the error.",
 )

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from claims import batched, redrawn
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
-from claims.studies import AGAIN, PER, SOURCES, OneApart
-from claims.suites import rank_correlation
+from claims.lab import batched, redrawn
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
+from claims.lab.studies import AGAIN, PER, SOURCES, OneApart
+from claims.lab.suites import rank_correlation
 
 GROUPS, QUICK = 8, 2
 NAMES = ("LoRA", "rsLoRA", "LoRA+ 16", "DoRA", "PiSSA", "OLoRA", "LoRA-GA", "LoRA-One")
@@ -64,26 +64,26 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A ranking of LoRA variants on one base and split holds on another, and base and split matter less than start and order.",
     paper="What comparisons on one base and split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="Rankings of eight methods on two bases and splits correlate by {rank}. The variance of a gain over bases and splits is {ratio} times its variance over starts and orders.",
+    finding="Rankings of eight methods on two bases and splits have a correlation of {rank}. The variance of a gain over bases and splits is {ratio} times its variance over starts and orders.",
     topic="variants",
     refuted_by="Rankings that change with base and split, or gains that vary more with base and split than with start and order.",
     setup="digits",
     varied="base, split, start and order, each alone",
     setting=(
-        "We compare LoRA and seven variants at rank 8, each at its recorded best learning rate. Each group has a first draw and twelve draws that differ from the first in "
-        "one thing only. Three have another base, three another split, three another initialisation of A and B, and three another order of the batches. If the split is "
+        "We compare LoRA and seven variants at rank 8, each at its recorded best learning rate. Each group of draws has a first one and twelve others, which differ from the first in "
+        "one thing only. Three draws have another base, three another split, three another initialisation of A and B, and three another order of the batches. If the split is "
         "drawn again, the base is trained again as well."
     ),
     figures={
         "rank": "rank correlation of eight methods' losses on two bases and splits, each a mean of seven starts and orders",
-        "ratio": "variance of a log gain over LoRA with base and split, over its variance with start and order",
-        **{source: f"standard deviation of a log gain over LoRA where the {source} alone is drawn again" for source in SOURCES},
+        "ratio": "variance of a log gain over LoRA across bases and splits, over its variance across starts and orders",
+        **{source: f"standard deviation of a log gain over LoRA when only the {source} is drawn again" for source in SOURCES},
     },
     measure=measure,
     ratios=("ratio", *SOURCES),
     rule=Rule((Part("rank", above=0.8), Part("ratio", below=1))),
     headline="rank",
     words="rank correlation of eight methods on two bases",
-    limits="There is one task of 1,797 images, with one width and 300 steps. The learning rates are not chosen again for each draw.",
+    limits="We tried one task of 1,797 images, at one width and with 300 steps. The learning rates are not chosen again for each draw.",
     advice="Draw the base and the split again as well as the seed. Otherwise, say that your interval holds for one base and one split.",
 )  # fmt: skip

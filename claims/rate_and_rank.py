@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from claims.protocol import AtScale, Claim, Lab, Sweep, Values
-from claims.redrawn import Redrawn
-from claims.rules import Part, Rule
-from claims.setups import Digits
+from claims.lab.protocol import AtScale, Claim, Lab, Sweep, Values
+from claims.lab.redrawn import Redrawn
+from claims.lab.rules import Part, Rule
+from claims.lab.setups import Digits
 from lora_np.checks import Array
 
 RANKS = (1, 4, 16, 64)
@@ -67,7 +67,7 @@ CLAIM = Claim(
     headline="spread",
     words="largest best rate ÷ smallest, ranks 1 to 64, text",
     limits="The runs are short, and ranks go up to half the width. The ratio of the largest to the smallest of four learning rates exceeds 1 by chance, even if all are alike. The cost of using rank 4's learning rate at other ranks depends on the grid, so no rule uses that figure.",
-    advice="Keep alpha fixed. Then the best learning rate changes little with the rank, and one step of a sweep finds it again.",
+    advice="Keep alpha fixed. Then the best learning rate changes little with the rank. After a change of rank, it is enough to try the neighbouring learning rates.",
     at_scale=AtScale(
         title="With alpha fixed, the best learning rate of rank 8 serves ranks 1 and 64 as well.",
         finding="At rank 8's best learning rate, the loss of rank 1 was {lost1:than} its own best loss. The loss of rank 64 was {lost64:than} its own best loss.",
@@ -86,6 +86,6 @@ CLAIM = Claim(
         rule=Rule((Part("lost1", below=1.01), Part("lost64", below=1.01))),
         headline="lost1",
         words="rank 1's loss at rank 8's rate ÷ at its own",
-        limits="There is one base and one text, and training takes 60 steps. If two ranks have the same best learning rate on the grid, the ratio of losses is 1 for each seed. The spread of the best learning rates comes from the two seeds that search for them. No rule uses it.",
+        limits="We used one base and one text, and trained for 60 steps. If two ranks have the same best learning rate on the grid, the ratio of losses is 1 for each seed. The spread of the best learning rates comes from the two seeds that search for them. No rule uses this spread.",
     ),
 )

@@ -4,14 +4,14 @@
 
 It takes the seeds and learning rates around the best one that ours has recorded, and appends lines to
 ``runs/rate-law.peft.jsonl``. Start, windows, order and schedule are the same; see
-`claims.peft_runs`.
+`claims.lab.peft_runs`.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from claims.peft_runs import PeftText
+from claims.lab.peft_runs import PeftText
 from claims.rate_law_runs import AGAIN, agreement
 
 

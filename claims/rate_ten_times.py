@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -32,15 +32,15 @@ CLAIM = Claim(
     measure=measure,
     ratios=("language", "digits", "linear"),
     rule=Rule(tuple(Part(name, above=5) for name in ("language", "digits", "linear"))),
-    published="About 10, in short runs about 15.",
+    published="The factor is about 10, and about 15 in short runs.",
     headline="language",
     words="LoRA's best rate ÷ the full update's, text",
     limits="The widths are 48 to 128. The models of the source are 10 to 60 times as wide, and train for longer.",
-    advice="Sweep the learning rate again for each base and each alpha. Here the ratio grew with the width. For a model of hundreds of columns, ten times is a first guess. For a small network it is not.",
+    advice="Sweep the learning rate again for each base and each alpha. Here the ratio grew with the width. For a model that is hundreds of columns wide, a factor of ten is a good first guess. For a small network, it is not.",
     at_scale=AtScale(
         title="LoRA's best learning rate is about ten times that of full fine-tuning.",
         finding="LoRA's best learning rate was {r1} times the full update's at rank 1, {r8} times at rank 8 and {r64} times at rank 64.",
-        setting="Alpha is 32 at ranks 1, 8 and 64, and the width is 576. Two seeds search for the best learning rate. For each seed, it is the vertex of a parabola through the losses at three learning rates.",
+        setting="Alpha is 32 at ranks 1, 8 and 64, and the width is 576. We search for the best learning rate with two seeds. For each seed, the best learning rate is the vertex of a parabola through the losses at three learning rates.",
         figures={
             f"r{r}": f"LoRA's best learning rate at rank {r} over the full update's, alpha 32"
             for r in (1, 8, 64)
@@ -52,6 +52,6 @@ CLAIM = Claim(
         rule=Rule(tuple(Part(f"r{r}", above=5) for r in (1, 8, 64))),
         headline="r8",
         words="LoRA's best rate ÷ the full update's, rank 8",
-        limits="There is one base and one text, with 60 steps and two seeds. The bound is the same as in the small setups. These figures were known when we applied the bound here.",
+        limits="We used one base, one text and two seeds, and trained for 60 steps. The bound is that of the small setups. We knew these figures when we applied the bound here.",
     ),
 )

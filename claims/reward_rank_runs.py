@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import batched, methods, reward_rank_rule as rule
-from claims.committed import Card, Found, write
-from claims.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
-from claims.text import BASES, loaded
+from claims import reward_rank_rule as rule
+from claims.lab import batched, methods
+from claims.lab.committed import Card, Found, write
+from claims.lab.kept import HERE, RUNS, Kept, OutOfTimeError, share, write_page
+from claims.lab.text import BASES, loaded
 from lora_np import language
 from lora_np.checks import Array
 
@@ -576,7 +577,7 @@ def main() -> None:
     if args.page:
         known = Study(minutes=0)
         write_page(PAGE, {"bandit": report(known), "language": language_report(known)})
-        write("reward-rank")
+        write("reward-rank", STUDY)
         return
     if args.quick:
         quickly()
@@ -598,26 +599,26 @@ STUDY = Card(
     title="A reward needs little rank, because it gives few bits.",
     paper="Schulman and others, LoRA Without Regret (2025), on policy gradients",
     topic="rank",
-    setup="A bandit on features of digits: 64 actions, one module of 64 x 64, rewards only. Tasks have 22 or 512 bits, and an exact solution of rank 1 or 16. Two rewards of a language model of 750,720 parameters stand beside it.",
-    setting="REINFORCE with a KL penalty, 150 and 600 steps, each rank at the best learning rate of a closed grid, with linear decay.",
+    setup="The main setup is a bandit on features of digits. It has 64 actions, one module of 64 x 64, and learns from rewards only. Tasks have 22 or 512 bits, and an exact solution of rank 1 or 16. A language model of 750,720 parameters has two rewards of its own.",
+    setting="We train by REINFORCE with a KL penalty, for 150 and for 600 steps, with linear decay. Each rank is run at the best learning rate of its grid, which is extended until the best is at neither end.",
     rule="Committed before the runs. Supported if rank 1 keeps up with the full update on both tasks of 22 bits, within 2 % of the gap, and bits explain where it falls behind. Contradicted here if it falls behind on a task of 22 bits.",
-    published="rank 1 learns as well as the full update from policy gradients on mathematics",
+    published="On mathematics, rank 1 learns as well from policy gradients as the full update.",
     limits="The bandit's features are white and its tasks linear, so all directions of a solution matter equally. In a network, many modules of rank 1 act together. The runs on the language model are not finished.",
     advice="Choose the rank for a reward as for any task: raise it until the reward stops rising. Counting the bits of the rewards does not tell you the rank.",
     study="understand/reward-rank",
     meaning={
-        "geometry": "what a solution of rank 16 instead of 1 costs rank 1, in shares of the gap",
-        "bits": "what 512 bits instead of 22 cost rank 1, in shares of the gap",
-        "steps": "what 150 steps instead of 600 cost rank 1, in shares of the gap",
-        "rank1": "rank 1 behind the full update, 22 bits, solution of rank 1, in shares of the gap",
-        "rank16": "rank 1 behind the full update, 22 bits, solution of rank 16, in shares of the gap",
+        "geometry": "cost to rank 1 of a solution of rank 16 instead of rank 1, in shares of the gap",
+        "bits": "cost to rank 1 of 512 bits instead of 22, in shares of the gap",
+        "steps": "cost to rank 1 of 150 steps instead of 600, in shares of the gap",
+        "rank1": "how far rank 1 is behind the full update, 22 bits, solution of rank 1, in shares of the gap",
+        "rank16": "how far rank 1 is behind the full update, 22 bits, solution of rank 16, in shares of the gap",
         "smallest": "smallest effect that four of five such studies would have seen",
         "few": "share of the gap that rank 1 closed, 22 bits, solution of rank 16",
         "many": "share of the gap that rank 1 closed, 512 bits, solution of rank 1",
-        "lipogram full": "J of rank 1 minus that of the full update, lipogram, in shares of the gap",
-        "lipogram rank 16": "J of rank 1 minus that of rank 16, lipogram, in shares of the gap",
-        "s words full": "J of rank 1 minus that of the full update, words in s, in shares of the gap",
-        "s words rank 16": "J of rank 1 minus that of rank 16, words in s, in shares of the gap",
+        "lipogram full": "J of rank 1 minus J of the full update, lipogram, in shares of the gap",
+        "lipogram rank 16": "J of rank 1 minus J of rank 16, lipogram, in shares of the gap",
+        "s words full": "J of rank 1 minus J of the full update, words that begin with s, in shares of the gap",
+        "s words rank 16": "J of rank 1 minus J of rank 16, words that begin with s, in shares of the gap",
     },
     headline="rank16",
     words="rank 1 behind the full update on 22 bits",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import AtScale, Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import AtScale, Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -45,18 +45,18 @@ def steepness(kind: str, seed: int) -> float:
 CLAIM = Claim(
     title="alpha / r makes high ranks learn too slowly; alpha / sqrt(r) does not.",
     paper="Kalajdzievski, arXiv 2312.03732",
-    finding="At rank 64, LoRA's loss was {tuned} times rsLoRA's, each at its best learning rate. At the best learning rate of LoRA at rank 4, it was {fixed:than} rsLoRA's.",
+    finding="At rank 64, LoRA's loss was {tuned} times rsLoRA's, each at its best learning rate. At rank 4's best learning rate, it was {fixed:than} rsLoRA's.",
     topic="scale",
     refuted_by="A high rank with alpha / r that does as well as with alpha / sqrt(r), at a rate of its own.",
     setup="digits",
     varied="the rank and the learning rate",
-    setting="Both methods have alpha 16, and run at ranks 4 and 64 on the same task. We also measure the size of the first step up to rank 512. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="Both methods have alpha 16, and we run them at ranks 4 and 64 on the same task. We also measure the size of the first step up to rank 512. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "tuned": "LoRA's test loss over rsLoRA's at rank 64 on digits, each at its best learning rate",
         "early": "LoRA's test loss over rsLoRA's at rank 64 on digits after a quarter of the steps, at best learning rates",
         "fixed": "LoRA's test loss over rsLoRA's at rank 64 on digits, both at rank 4's best learning rate",
-        "gradient": "what a first step of gradient descent does to B A with alpha / r: rank 512 over rank 4",
-        "stable": "what a first step of gradient descent does to B A with alpha / sqrt(r): rank 512 over rank 4",
+        "gradient": "size of the first step that gradient descent takes in B A with alpha / r, rank 512 over rank 4",
+        "stable": "size of the first step that gradient descent takes in B A with alpha / sqrt(r), rank 512 over rank 4",
     },
     measure=measure,
     ratios=("tuned", "early", "fixed", "gradient", "stable"),
@@ -64,7 +64,7 @@ CLAIM = Claim(
     headline="tuned",
     words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
     beats={"tuned": ("digits", "LoRA, r = 64, alpha = 16")},
-    limits="rsLoRA is LoRA with sqrt(r) times alpha (one-knob); at rank 64, this is 8 times alpha. So it gains what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup. At first, the rule had only the first of its three parts. That part says nothing about speed.",
+    limits="rsLoRA is LoRA with sqrt(r) times alpha (one-knob); at rank 64, this is 8 times alpha. So rsLoRA gains as much as a larger alpha does at this alpha, rank and width. Rank 64 is the full rank of this setup. At first, the rule had only the first of its three parts. That part says nothing about speed.",
     advice="If you tune alpha, try a larger one. Using rsLoRA is the same as setting a larger alpha by hand. Tune the learning rate in either case.",
     at_scale=AtScale(
         title="At rank 64, alpha / r makes LoRA learn too slowly; alpha / sqrt(r) does not.",
@@ -85,6 +85,6 @@ CLAIM = Claim(
         headline="tuned",
         words="LoRA's loss ÷ rsLoRA's, rank 64, best rates",
         beats={"tuned": ("LoRA, r = 64",)},
-        limits="There is one base and one text, and training takes 60 steps.",
+        limits="We used one base and one text, and trained for 60 steps.",
     ),
 )

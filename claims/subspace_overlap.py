@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -43,7 +43,7 @@ CLAIM = Claim(
     refuted_by="Top directions of two ranks that share no more than random ones.",
     setup="language",
     varied="the rank",
-    setting="We compute the paper's measure phi(A, A', 1, 1) for queries and values, from two seeds on one base. Rank 4 takes the place of the paper's rank 8.",
+    setting="We compute the paper's measure phi(A, A', 1, 1) for queries and values, and run two seeds on one base. Rank 4 takes the place of the paper's rank 8.",
     figures={
         "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",
         "rest": "overlap of A's next three directions at ranks 4 and 64, mean over all queries and values",
@@ -53,7 +53,7 @@ CLAIM = Claim(
         (Part("first", above=0.5),),
         scale="It needs runs that are long enough for A to leave its random start.",
     ),
-    published="phi(1, 1) above 0.5 for queries and values of GPT-3's layer 48.",
+    published="phi(1, 1) is above 0.5 for queries and values of GPT-3's layer 48.",
     headline="first",
     words="overlap of the top directions of ranks 4 and 64",
     limits="In 100 steps, A does not move far from its random initialisation. So this setup cannot tell whether the claim holds.",

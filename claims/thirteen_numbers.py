@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -34,6 +34,6 @@ CLAIM = Claim(
     ),
     headline="n28",
     words="share of rank 64's gain that 28 parameters achieve",
-    limits="The paper's setup cannot be reproduced here. It needs reinforcement learning, and a model of billions of weights that can almost do the task already. For supervised learning, the paper itself requires far more parameters.",
+    limits="The paper's setup cannot be reproduced here. It needs reinforcement learning, and a model with billions of weights that can almost do the task already. For supervised learning, the paper itself requires far more parameters.",
     advice="Do not expect so few parameters to be enough in supervised training, or for a small model.",
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -25,12 +25,12 @@ CLAIM = Claim(
         "full": "directions that hold 90 % of a full update's energy, mean over the linear layers",
         "r16": "directions that hold 90 % of the energy of LoRA's update, rank 16, mean over the linear layers",
         "r64": "directions that hold 90 % of the energy of LoRA's update, rank 64, mean over the linear layers",
-        "ratio": "directions of the full update over those of LoRA at rank 16",
+        "ratio": "directions of the full update over directions of LoRA's update, rank 16",
     },
     measure=measure,
     ratios=("ratio",),
     rule=Rule((Part("ratio", above=10),)),
-    published="10 to 100 times the rank of typical LoRA configurations.",
+    published="The rank is 10 to 100 times that of typical LoRA configurations.",
     headline="ratio",
     words="directions of the full update ÷ LoRA's, rank 16",
     beats={"ratio": ("language", "LoRA, r = 16", "rank 90")},

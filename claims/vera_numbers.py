@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 
 
 def measure(lab: Lab) -> Values:
@@ -19,7 +19,7 @@ CLAIM = Claim(
     refuted_by="A task on which VeRA is behind LoRA with as many parameters.",
     setup="digits",
     varied="how many parameters are trained",
-    setting="We use the paper's equation. As in the paper, the inner vector starts at 0.1 and the outer vector at 0. A and B have Kaiming initialisation, and the rank is 64. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="We use the paper's equation. As in the paper, the inner vector starts at 0.1 and the outer vector at 0. A and B have Kaiming initialisation, and the rank is 64. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "large": "test loss of LoRA at rank 8 over that of VeRA with an eighth of the parameters, digits",
         "equal": "test loss of LoRA at rank 1 over that of VeRA with as many parameters, digits",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim, Lab, Values
-from claims.rules import Part, Rule
+from claims.lab.protocol import Claim, Lab, Values
+from claims.lab.rules import Part, Rule
 from lora_np.checks import Array
 
 
@@ -19,12 +19,12 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="B at zero and A at random beats A at zero and B at random: it allows larger rates.",
     paper="Hayou, Ghosh, Yu, arXiv 2406.08447",
-    finding="On digits, starting A at zero ended {digits:less} below starting B at zero. On the linear task, it ended {wide:higher} above starting B at zero.",
+    finding="On digits, the loss with A at zero was {digits:less} below the loss with B at zero. On the linear task, it was {wide:higher} above the loss with B at zero.",
     topic="start",
     refuted_by="A at zero with the same loss at a rate of its own.",
     setup="digits, linear",
     varied="the width",
-    setting="In both cases, the other factor is drawn by the same rule: uniformly, with a bound of one over the root of the fan-in. The widths are 64 and 256. Each seed draws the base, the data split, the initialisation of A and B, and the order of the batches. The base never sees a test image.",
+    setting="In both cases, the other factor is drawn by the same rule: uniformly, with a bound of one over the root of the fan-in. The widths are 64 and 256. The base, the data split, the initialisation of A and B, and the order of the batches are drawn anew for each seed. The base is never trained on a test image.",
     figures={
         "digits": "test loss with A at zero over that with B at zero, digits, each at its best learning rate",
         "digits_rate": "best learning rate with B at zero over best learning rate with A at zero, digits",

@@ -69,8 +69,8 @@ STYLES = {
 
 BEGIN = """# Twenty samples, before and after
 
-This page shows how each shipped adapter changes what the shipped model writes. It has twenty prompts per adapter, and 200 characters after each prompt,
-without and with the adapter. The random seed is the number of the sample; no sample was left out. Samples are drawn at the adapter's best
+This page shows how each shipped adapter changes what the shipped model writes. For each of twenty prompts per adapter, it shows the next 200 characters,
+without and with the adapter. The random seed is the number of the sample minus one. No sample was left out. Samples are drawn at the adapter's best
 temperature: the lowest at which samples repeat at most a tenth of their word pairs on average. At lower temperatures the model repeats itself (at 0 always); at higher
 temperatures it invents more words. `python -m recipes.samples` writes this page and counts the words.
 """

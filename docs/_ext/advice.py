@@ -11,14 +11,14 @@ from forest import shown
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from claims import regularising
+from claims.lab import regularising
 from lora_np import course
 
 FILE = Path(__file__).parents[1] / "understand" / "advice.toml"
 
 
 class Knob(TypedDict):
-    """An entry of advice.toml; ``study`` names a knob of `claims.regularising` that is tried."""
+    """An entry of advice.toml; ``study`` names a knob that `claims.lab.regularising` tries."""
 
     advice: str
     data: list[str]

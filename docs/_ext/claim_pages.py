@@ -15,7 +15,8 @@ from forest import shown
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from claims import records, rules, study_records
+from claims import records, study_records
+from claims.lab import rules
 
 MEANING = {
     "supported": "every figure's whole interval lies on the claimed side, and so do the means of both halves of the seeds, from eight seeds on",

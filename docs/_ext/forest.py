@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from claims import rules
+from claims.lab import rules
 
 SOFT, EDGE = 0.01, math.log(12.5)  # what lies further out is drawn at the edge
 TICKS = {0.1: "÷10", 0.5: "÷2", 0.9: "−10 %", 0.99: "−1 %", 1.0: "0", 1.01: "+1 %", 1.1: "+10 %",

@@ -23,8 +23,8 @@ SHORT = {
 }
 # A body links to each of these: tests/site/test_pages.py.
 OUTSIDE = re.compile(
-    r"practice/|claims/(?!index$)|develop/|learn/(placement|statements)$|use/language-samples$"
-    r"|(architecture|causal|teaching-threats|vocabulary)$"
+    r"practice/|claims/(?!index$)|develop/|learn/(placement|statements|teaching-threats)$"
+    r"|use/language-samples$|reference/causal$"
 )
 
 

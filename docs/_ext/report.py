@@ -1,7 +1,7 @@
 """The report: numbers of claims in sentences, the table of all, their studies, how to cite.
 
 ``{found}`rslora: tuned:lower``` is a figure with its interval and its claim, in one of the phrases
-of `claims.protocol`; ``{fact}`seeds``` is a number of the protocol, from its code.
+of `claims.lab.protocol`; ``{fact}`seeds``` is a number of the protocol, from its code.
 """
 
 import math
@@ -16,9 +16,9 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import claims
 import lora_np as lnp
-from claims import at_scale, batched, protocol, redrawn, rules, setups
-from claims.protocol import PHRASES, Number
-from claims.text import Text
+from claims.lab import at_scale, batched, protocol, redrawn, rules, setups
+from claims.lab.text import Text
+from claims.lab.trial import PHRASES, Number, read
 from lora_np.version import __version__
 
 KNOWN = claims.records()
@@ -137,7 +137,7 @@ def sets(name: str) -> str:
     claim, record = claims.claim(name), KNOWN[name]
     if "other seeds" in record:
         return f"{record['verdict']} / {record['other seeds']['verdict']}"
-    figures = protocol.read(claim, record["figures"])
+    figures = read(claim, record["figures"])
     if not any(one.halves for one in figures.values()):
         return "one set"
     parts = (

@@ -215,7 +215,7 @@ window.searchKeywords = {
   ],
   "use/evaluate": ["evaluate", "evaluation", "perplexity", "benchmark", "compare models", "eval"],
   "use/bake": ["prompt", "system prompt", "bake", "prompt distillation", "context distillation"],
-  counting: [
+  "use/counting": [
     "count",
     "trainable parameters",
     "number of parameters",
@@ -226,7 +226,14 @@ window.searchKeywords = {
     "all linear",
   ],
   "lessons/03-count-parameters": ["count parameters"],
-  training: ["fit function", "sweep", "dask", "checkpoint", "resume", "hyperparameter search"],
+  "use/training": [
+    "fit function",
+    "sweep",
+    "dask",
+    "checkpoint",
+    "resume",
+    "hyperparameter search",
+  ],
   "understand/alpha": [
     "alpha",
     "lora alpha",
@@ -287,7 +294,7 @@ window.searchKeywords = {
   "claims/pissa-faster": ["pissa"],
   "claims/attention-or-mlp": ["attention or mlp", "attention only", "mlp", "which layers"],
   "claims/lora-plus": ["lora plus", "lora+", "loraplus"],
-  teaching: [
+  "learn/teaching": [
     "teach",
     "teaching",
     "grade",
@@ -299,5 +306,5 @@ window.searchKeywords = {
   ],
   "reference/exercises": ["exercises", "exercise"],
   "reference/glossary": ["glossary", "terms", "definitions"],
-  adapters: ["adapter files", "adapters", "safetensors", "command line tools"],
+  "use/adapters": ["adapter files", "adapters", "safetensors", "command line tools"],
 };

@@ -8,9 +8,9 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   // What is to be used or learned from goes before functions, exercises and what is said to developers.
   const KINDS = [
     [/^develop\/changelog$/, 0.3], // which has all words
-    [/^(practice\/|develop\/|causal$|vocabulary$|architecture$|use\/language-samples$|404$)/, 0.55],
-    [/^(use\/|adapters$|counting$|training$|teaching$)/, 1.25],
-    [/^(understand\/|linear_algebra$)/, 1.2],
+    [/^(practice\/|develop\/|reference\/causal$|use\/language-samples$|404$)/, 0.55],
+    [/^(use\/|learn\/teaching$)/, 1.25],
+    [/^understand\//, 1.2],
     [/^(learn|lessons)\//, 1.1],
     [/^claims\//, 0.95],
     [/^reference\//, 0.85],

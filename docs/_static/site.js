@@ -41,7 +41,7 @@
       .catch(() => {});
   }
 
-  // What a page needs that is opened so, and is not of the zip for it (docs/offline.py)
+  // What a page needs that is opened so, and is not of the zip for it (docs/_ext/offline.py)
   if (opened && !window.loraOffline && document.querySelector(".python-loading, #speaker")) {
     const note = Object.assign(document.createElement("p"), { className: "admonition" });
     note.textContent =

@@ -1,5 +1,5 @@
 // Pages that are opened from files: a browser starts no worker from a file and fetches none. What a page
-// fetches lies in scripts instead (docs/offline.py packs them), each loaded once, when it is asked for.
+// fetches lies in scripts instead (docs/_ext/offline.py packs them), each loaded once, when it is asked for.
 (() => {
   "use strict";
 

@@ -97,7 +97,7 @@ def claims() -> dict[str, dict[str, Any]]:
 
     Notes
     -----
-    ``python -m claims record`` in the repository makes them; ``claims/protocol.py`` says how.
+    ``python -m claims record`` in the repository makes them; ``claims/lab/protocol.py`` says how.
 
     Examples
     --------

@@ -40,10 +40,10 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
     initialisation, and the best rate falls as 1 / alpha. On digits and linear tasks, a layer
     adapted alone was best at 2 to 6 times the rule of several layers.
 
-    ``claims/defaults.py`` compares the default of `fit` with the best rate on tasks that the rule
-    was not made on, at ranks 1, 8 and 64: digits mirrored or inverted, permuted names, the middle
-    layer alone at widths 64 to 256, a regression and a text. It loses at most 0.05 nats (of the
-    regression, 5 % of the gain), with three exceptions in nats: on digits inverted, where some
+    ``claims/lab/defaults.py`` compares the default of `fit` with the best rate on tasks that the
+    rule was not made on, at ranks 1, 8 and 64: digits mirrored or inverted, permuted names, the
+    middle layer alone at widths 64 to 256, a regression and a text. It loses at most 0.05 nats (of
+    the regression, 5 % of the gain), with three exceptions in nats: on digits inverted, where some
     networks end at chance, 0.11 at rank 1 and 0.09 at rank 64; and for the middle layer of width
     256, whose best rate is 2.8 times as high, 0.053 at rank 8. On SmolLM2 with 135 million
     parameters it loses at most 0.014; at alpha 256 and 512 the rate is still 1.6 times too high.

@@ -672,7 +672,7 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 
 @cache
 def kinds_by_type() -> dict[str, dict[str, str] | str]:
-    """Read, for each model type of `docs.causal`, where `guess` is wrong or why it is refused."""
+    """Read, for each type of `docs._ext.causal`, where `guess` is wrong or why it is refused."""
     return read_json(Path(__file__).parent / "data" / "_kinds.json")
 
 

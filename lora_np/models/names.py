@@ -1,6 +1,6 @@
 """What transformers and PEFT call modules of each type of model, and what they mean by it.
 
-``data/_names.json`` holds it; ``docs/names.py`` takes it from transformers 5,
+``data/_names.json`` holds it; ``docs/_ext/names.py`` takes it from transformers 5,
 ``conversion_mapping.py``.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims.memorising import TEXTS, UNSEEN, foretold
+from claims.lab.memorising import TEXTS, UNSEEN, foretold
 from lora_np import accounting, language
 from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.cli import run

@@ -437,13 +437,13 @@ def test_memory_takes_the_same_options_and_never_costs_the_count(
 
 
 def test_the_page_shows_what_the_commands_print() -> None:
-    path = Path(__file__).parents[2] / "docs" / "plan_page.py"
+    path = Path(__file__).parents[2] / "docs" / "_ext" / "plan_page.py"
     spec = importlib.util.spec_from_file_location("plan_page", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.page() == module.PAGE.read_text(encoding="utf-8"), "python docs/plan_page.py"
+    assert module.page() == module.PAGE.read_text(encoding="utf-8"), "python docs/_ext/plan_page.py"
 
 
 def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

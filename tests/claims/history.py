@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from claims import kept
+from claims.lab import kept
 
 
 def need_history():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import regularising
+from claims.lab import regularising
 
 ROOT = Path(__file__).parents[2]
 READ = (
@@ -20,7 +20,7 @@ READ = (
     "lora_np/**/*.json",
     "lora_np/**/*.toml",
     "lora_np/**/*.html",
-    "claims/*.py",
+    "claims/**/*.py",
     "exercises/*.*",
     "notebooks/src/*.py",
     "recipes/*.py",

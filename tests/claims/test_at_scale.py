@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import claims
-from claims import at_scale, protocol
-from claims.at_scale import METHODS, SEEDS, Runs, between
-from claims.redrawn import rate
-from claims.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, SCALE, STRENGTH, SUPPORTED, Figure
+from claims.lab import at_scale
+from claims.lab.at_scale import METHODS, SEEDS, Runs, between
+from claims.lab.redrawn import rate
+from claims.lab.rules import CONTRADICTED, NOT_RUN, NOT_SHOWN, SCALE, STRENGTH, SUPPORTED, Figure
+from claims.lab.trial import Number, compared
 from tests.drawing import every
 
 RECORDED = claims.records()
@@ -21,7 +22,7 @@ SPREAD = 0.0034  # of a paired log ratio: 0.013 nats of some 3.85
 
 
 def write(folder, runs, name="smollm2"):
-    """Lines as `claims.longer` writes them: (method, place, seed, losses)."""
+    """Lines as `claims.lab.longer` writes them: (method, place, seed, losses)."""
     with (folder / f"{name}.0.jsonl").open("a", encoding="utf-8") as file:
         for name, place, seed, losses in runs:
             run = {"method": name, "rate": rate(place), "seeds": seed}
@@ -315,12 +316,12 @@ def test_sets_are_halves_of_what_ran():
 
 
 def test_a_ratio_in_words_says_on_which_side_it_is():
-    assert protocol.compared(1.05) == "5 % above"
-    assert protocol.compared(0.95) == "5 % below"
-    assert protocol.compared(1) == "the same as"
-    assert protocol.compared(1.0004) == protocol.compared(0.9996) == "within 0.05 % of"
-    assert protocol.compared(0.9993) == "0.07 % below"
-    assert f"{protocol.Number(0.9876):than}" == "1.2 % below"
+    assert compared(1.05) == "5 % above"
+    assert compared(0.95) == "5 % below"
+    assert compared(1) == "the same as"
+    assert compared(1.0004) == compared(0.9996) == "within 0.05 % of"
+    assert compared(0.9993) == "0.07 % below"
+    assert f"{Number(0.9876):than}" == "1.2 % below"
 
 
 def test_few_seeds_show_nothing_of_a_small_effect(folder):

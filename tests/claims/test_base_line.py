@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import claims
-from claims import base_line, redrawn, setups
+from claims.lab import base_line, redrawn, setups
 
 RECORDED = claims.records()
 TRAINED = [name for name, record in RECORDED.items() if record.get("methods")]

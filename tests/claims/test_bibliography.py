@@ -9,7 +9,13 @@ import pytest
 import claims
 
 ROOT = Path(__file__).parents[2]
-READ = ("claims/*.py", "docs/**/*.md", "notebooks/src/*.py", "lora_np/**/*.py", "lora_np/**/*.md")
+READ = (
+    "claims/**/*.py",
+    "docs/**/*.md",
+    "notebooks/src/*.py",
+    "lora_np/**/*.py",
+    "lora_np/**/*.md",
+)
 NUMBER = re.compile(r"\b\d{4}\.\d{5}\b")
 
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import claims
-from claims import protocol, redrawn, tasks
 from claims.__main__ import check, compared, main
-from claims.protocol import FACTOR, RESULTS, Lab, judged
-from claims.rules import CONTRADICTED, NOT_SHOWN, SCALE, SUPPORTED, VERDICTS
+from claims.lab import recording, redrawn, tasks
+from claims.lab.protocol import FACTOR, Claim, Lab
+from claims.lab.recording import RESULTS
+from claims.lab.rules import CONTRADICTED, NOT_SHOWN, SCALE, SUPPORTED, VERDICTS
+from claims.lab.trial import figures_of, judged, read
 from lora_np.cli import run
 from tests.drawing import every
 
@@ -28,6 +30,22 @@ LONGEST = 15 * 60  # seconds of a core
 def test_there_are_two_dozen_claims_all_recorded():
     assert len(NAMES) >= 24
     assert sorted(RECORDED) == NAMES
+
+
+def test_every_module_beside_the_two_studies_is_a_claim():
+    """Tools are in claims/lab; the studies keep their files, whose order of commits others check."""
+    studies = {
+        f"{study}_{kind}" for study in ("rate_law", "reward_rank") for kind in ("rule", "runs")
+    }
+    files = {path.stem for path in RESULTS.parent.glob("*.py")}
+    own = files - {"__init__", "__main__", "rate_law_peft"} - studies
+    assert own == {name.replace("-", "_") for name in NAMES}
+    for name in own:
+        module = importlib.import_module(f"claims.{name}")
+        assert isinstance(module.CLAIM, Claim), f"claims/{name}.py is a tool: move it to claims/lab"
+    for path in RESULTS.parent.joinpath("lab").glob("*.py"):
+        tool = importlib.import_module(f"claims.lab.{path.stem}")
+        assert not hasattr(tool, "CLAIM"), f"{path.name} is a claim: move it out of claims/lab"
 
 
 @every("name", NAMES)
@@ -56,10 +74,10 @@ def test_a_claim_is_short_complete_and_public(name):
 @every("name", NAMES)
 def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
     claim, record = claims.claim(name), RECORDED[name]
-    assert protocol.words(claim).items() <= record.items()
+    assert recording.words(claim).items() <= record.items()
     first = record.get("alone", record["verdict"])
-    assert first == claim.rule.verdict(protocol.read(claim, record["figures"]))
-    assert record["quick"] == protocol.quickly(record["quick"], first)
+    assert first == claim.rule.verdict(read(claim, record["figures"]))
+    assert record["quick"] == recording.quickly(record["quick"], first)
     for part in (record, record["quick"], record.get("other seeds", record)):
         assert part["figures"].keys() == claim.figures.keys()
         found = judged(claim, part["figures"])
@@ -68,11 +86,11 @@ def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
         assert part["parts"] == found["parts"]
         own = found["verdict"]
         if part is record:
-            own = tasks.verdict(name, own, protocol.failed(record))
+            own = tasks.verdict(name, own, recording.failed(record))
         assert part.get("found", part["verdict"]) == own
         values = {figure: numbers["values"] for figure, numbers in part["figures"].items()}
         choices = {figure: one.get("choice", 0.0) for figure, one in part["figures"].items()}
-        assert part["figures"] == protocol.figures_of(claim, values, choices)
+        assert part["figures"] == figures_of(claim, values, choices)
 
 
 @every("name", NAMES)
@@ -149,10 +167,7 @@ def moved(move, figure):
 @every("name", NAMES)
 def test_other_numbers_turn_the_verdict(name):
     claim, record = claims.claim(name), RECORDED[name]
-    reached = {
-        claim.rule.verdict(protocol.read(claim, figures))
-        for figures in mutations(record["figures"])
-    }
+    reached = {claim.rule.verdict(read(claim, figures)) for figures in mutations(record["figures"])}
     assert len(reached | {record["verdict"]}) >= 2
     assert reached - {record["verdict"]}
     assert reached <= {*VERDICTS}
@@ -267,7 +282,7 @@ def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdic
     tmp_path, monkeypatch
 ):
     name = "nf4-optimal"
-    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
+    monkeypatch.setattr(recording, "RESULTS", tmp_path)
     for moved, verdict_then, in_full, found in [
         (0, None, None, 0), (1, None, None, 1), (0, SUPPORTED, SUPPORTED, 1), (0, SUPPORTED, None, 0),
     ]:  # fmt: skip
@@ -276,7 +291,7 @@ def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdic
         figure.update(low=figure["low"] + 9 * moved, high=figure["high"] + 9 * moved)
         record["quick"]["found"] = verdict_then or record["quick"]["found"]
         record["verdict"] = in_full or record["verdict"]
-        protocol.write(name, record)
+        recording.write(name, record)
         assert len(check(name, claims.claim(name))) == found
 
 
@@ -284,11 +299,11 @@ def test_a_quick_run_is_held_to_its_own_verdict_and_not_to_that_of_the_full_run(
     tmp_path, monkeypatch
 ):
     name = "vera-numbers"  # mixed, and so in small
-    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
+    monkeypatch.setattr(recording, "RESULTS", tmp_path)
     record = copy.deepcopy(RECORDED[name]) | {"verdict": NOT_SHOWN}
-    record["quick"] = protocol.quickly(record["quick"], NOT_SHOWN)
+    record["quick"] = recording.quickly(record["quick"], NOT_SHOWN)
     assert record["quick"]["verdict"] == NOT_SHOWN
-    protocol.write(name, record)
+    recording.write(name, record)
     assert not check(name, claims.claim(name))
 
 

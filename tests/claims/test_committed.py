@@ -8,8 +8,8 @@ import pytest
 
 import claims
 import lora_np as lnp
-from claims import committed, protocol
 from claims.__main__ import main
+from claims.lab import protocol
 from lora_np.cli import run
 
 KNOWN = claims.study_records()
@@ -21,7 +21,7 @@ def commanded(monkeypatch, *arguments):
 
 
 def test_studies_stand_beside_the_claims_and_are_not_counted_with_them():
-    assert sorted(KNOWN) == committed.names() == ["rate-law", "reward-rank"]
+    assert sorted(KNOWN) == claims.studies() == ["rate-law", "reward-rank"]
     assert not {*KNOWN} & {*claims.names(), *claims.records()}
     assert {*KNOWN} | {*claims.records()} == {*lnp.course.claims()}
     for record in KNOWN.values():
@@ -31,7 +31,7 @@ def test_studies_stand_beside_the_claims_and_are_not_counted_with_them():
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_a_card_says_what_is_recorded(name):
     """python -m claims.NAME_runs --page writes it."""
-    found = committed.study(name).record(name)
+    found = claims.study(name).record(name)
     assert found == KNOWN[name]
     assert found["headline"] in found["figures"]
     assert found["meaning"].keys() == found["figures"].keys()
@@ -57,9 +57,9 @@ def test_the_command_lists_and_shows_studies(capsys):
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_a_quick_run_says_what_its_subset_can_and_cannot_tell(name, monkeypatch, capsys):
-    study, ran = committed.study(name), []
+    study, ran = claims.study(name), []
     quick = replace(study, run_quickly=lambda: ran.append(name))
-    monkeypatch.setattr(committed, "study", {name: quick}.__getitem__)
+    monkeypatch.setattr(claims, "study", {name: quick}.__getitem__)
     commanded(monkeypatch, "run", name, "--quick")
     assert ran == [name]
     assert study.quick in capsys.readouterr().out
@@ -71,14 +71,14 @@ def test_a_quick_run_says_what_its_subset_can_and_cannot_tell(name, monkeypatch,
 def test_the_list_and_show_have_studies_too(monkeypatch, capsys):
     commanded(monkeypatch, "list")
     said = capsys.readouterr().out
-    assert all(name in said for name in (*committed.names(), *claims.names()))
+    assert all(name in said for name in (*claims.studies(), *claims.names()))
     commanded(monkeypatch, "show", "reward-rank")
     assert KNOWN["reward-rank"]["sentence"] in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_the_quick_runs_of_both_studies_take_three_minutes_of_two_cores(monkeypatch, capsys):
-    commanded(monkeypatch, "run", *committed.names(), "--quick")
+    commanded(monkeypatch, "run", *claims.studies(), "--quick")
     said = capsys.readouterr().out
     seconds = [float(number) for number in re.findall(r"([\d.]+) CPU seconds", said)]
     assert len(seconds) == 2

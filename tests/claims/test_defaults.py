@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import at_scale, defaults
+from claims.lab import at_scale, defaults
 from lora_np import language
 from lora_np.lora import ALPHA, VARIANTS, learning_rate
 from lora_np.nn import Adam, Linear, Sequential, trainable

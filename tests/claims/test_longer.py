@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import claims
-from claims import longer
-from claims.at_scale import METHODS
 from claims.forgetting_frontier import FAR
-from claims.redrawn import Book, Sweep, rate
-from claims.text import Text
+from claims.lab import longer
+from claims.lab.at_scale import METHODS
+from claims.lab.redrawn import Book, Sweep, rate
+from claims.lab.text import Text
 
 SMALL = Text(("austen",), steps=2, batch=2, length=16, rows=4)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import methods, setups
+from claims.lab import methods, setups
 from lora_np.lora import VARIANTS
 
 D, K, R = 12, 8, 2

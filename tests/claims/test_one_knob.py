@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import batched, methods, setups
+from claims.lab import batched, methods, setups
 
 STEPS = 25
 

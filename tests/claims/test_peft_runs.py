@@ -2,9 +2,9 @@
 
 import pytest
 
-from claims import peft_runs
-from claims.at_scale import METHODS
-from claims.text import Text
+from claims.lab import peft_runs
+from claims.lab.at_scale import METHODS
+from claims.lab.text import Text
 
 SMALL = {"bases": ("austen",), "steps": 12, "batch": 2, "length": 24, "rows": 6}
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import batched, kept, rate_law_rule as rule, rate_law_runs as runs
+from claims import rate_law_rule as rule, rate_law_runs as runs
+from claims.lab import batched, kept
+from claims.lab.text import adapted
 from claims.rate_law_rule import Measured, Point
-from claims.text import adapted
 from tests.claims.history import follows, need_history, on_page
 from tests.drawing import few
 
@@ -119,7 +120,7 @@ def test_gains_leave_the_function_and_the_full_update_trains_w_alone():
 
 
 def test_text_with_nothing_changed_is_the_text_of_the_other_claims():
-    from claims import text
+    from claims.lab import text
 
     small = {"steps": 8, "batch": 2, "length": 16, "rows": 4}
     for method in (adapted(2), {"kind": "full", "targets": "all-linear"}):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import batched, methods, regularising
-from claims.batched import HALVES
-from claims.regularising import KEYS, KNOBS, RANKS, STUDIES, Regularised, cells, sweep
-from claims.rules import Figure
+from claims.lab import batched, methods, regularising
+from claims.lab.batched import HALVES
+from claims.lab.regularising import KEYS, KNOBS, RANKS, STUDIES, Regularised, cells, sweep
+from claims.lab.rules import Figure
 
 
 def loss_of(setup, model, batch, rng=None):

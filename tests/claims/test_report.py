@@ -10,8 +10,8 @@ import pytest
 
 import claims
 import lora_np as lnp
-from claims import protocol, rules
-from claims.protocol import PHRASES, Number
+from claims.lab import rules
+from claims.lab.trial import PHRASES, Number, read
 from tests.drawing import every
 
 ROOT = Path(__file__).parents[2]
@@ -234,7 +234,7 @@ def test_the_abstract_has_the_sizes_in_150_words(report):
 @every("name", claims.names())
 def test_a_finding_is_one_line_from_the_figures_with_positive_numbers(name):
     claim, record = claims.claim(name), KNOWN[name]
-    figures = protocol.read(claim, record["figures"])
+    figures = read(claim, record["figures"])
     assert record["finding"] == claim.found(figures)
     assert 20 <= len(record["finding"]) <= 170
     assert not re.search(r"(?<![\w])-\d", record["finding"])

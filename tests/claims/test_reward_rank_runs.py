@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import kept, reward_rank_rule as rule, reward_rank_runs as runs
+from claims import reward_rank_rule as rule, reward_rank_runs as runs
+from claims.lab import kept
 from claims.reward_rank_runs import Bandit, Study, Writer, advantages, surrogate, to_go
 from lora_np import language
 from tests.claims.history import follows, on_page

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import claims
-from claims import chance, protocol, reach, refutations
-from claims.rules import (
+from claims.lab import chance, reach, refutations
+from claims.lab.rules import (
     CONTRADICTED,
     COUNTED,
     MIXED,
@@ -27,6 +27,7 @@ from claims.rules import (
     shown,
     student,
 )
+from claims.lab.trial import read
 from tests.drawing import every
 
 NAMES = claims.names()
@@ -200,7 +201,7 @@ def simulated(label, truth):
     claim, record = TRIALS[label]
     # a card may name both sides, as that of alphas whose best losses differ
     claim = replace(claim, rule=replace(claim.rule, refuted=None))
-    return chance.simulated(claim, protocol.read(claim, record["figures"]), truth, DRAWS)
+    return chance.simulated(claim, read(claim, record["figures"]), truth, DRAWS)
 
 
 def far(side, only=None):
@@ -243,7 +244,7 @@ def test_a_claim_without_any_effect_is_rarely_supported_or_mixed(label):
     assert odds["null"][SUPPORTED] <= 0.02
     assert odds["null"][MIXED] <= 0.05
     assert odds["power"] == (odds["seen"] >= 0.8)
-    again = chance.odds(claim, protocol.read(claim, record["figures"]), DRAWS)
+    again = chance.odds(claim, read(claim, record["figures"]), DRAWS)
     for ours, theirs in (
         *((again["null"][verdict], odds["null"][verdict]) for verdict in (SUPPORTED, MIXED)),
         (again["seen"], odds["seen"]),
@@ -325,7 +326,7 @@ def test_a_verdict_does_what_its_frozen_card_says(name):
         if entry is None or trial is None:
             continue
         against = refutations.parsed(entry["conditions"])
-        figures = protocol.read(trial, known["figures"])
+        figures = read(trial, known["figures"])
         holds = None if against is None else against.holds(figures)
         verdict = trial.rule.verdict(figures)  # of the first task
         assert known["verdict"] in (verdict, TASK)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import batched, redrawn, studies
-from claims.studies import AGAIN, PER, SOURCES, Both, OneApart, frontier
+from claims.lab import batched, redrawn, studies
+from claims.lab.studies import AGAIN, PER, SOURCES, Both, OneApart, frontier
 
 SHORT = {"steps": 30}
 

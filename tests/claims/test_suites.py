@@ -9,7 +9,7 @@ import pytest
 
 import lora_np as lnp
 from benchmarks import merging, weighted
-from claims import memorising, suites
+from claims.lab import memorising, suites
 from recipes.pages import markdown
 
 

@@ -5,9 +5,10 @@ import pytest
 
 import claims
 import lora_np as lnp
-from claims import batched, protocol, redrawn, tasks
-from claims.batched import HALVES, Digits
-from claims.rules import CONTRADICTED, NOT_SHOWN, SUPPORTED, TASK
+from claims.lab import batched, protocol, redrawn, tasks
+from claims.lab.batched import HALVES, Digits
+from claims.lab.rules import CONTRADICTED, NOT_SHOWN, SUPPORTED, TASK
+from claims.lab.trial import read
 
 
 def test_names_change_and_images_stay():
@@ -101,5 +102,5 @@ def test_a_lab_of_another_task_sweeps_it_in_the_place_of_digits():
 
 @pytest.mark.parametrize("name", ["asymmetry", "lora-xs"])
 def test_what_is_recorded_follows_from_the_lines(name):
-    figures = protocol.read(claims.claim(name), lnp.course.claims()[name]["figures"])
+    figures = read(claims.claim(name), lnp.course.claims()[name]["figures"])
     assert tasks.measured_on_each(claims.claim(name), figures) == tasks.recorded()[name]

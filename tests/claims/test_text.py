@@ -7,12 +7,14 @@ import pytest
 
 import claims
 import lora_np as lnp
-from claims import intruder_dimensions, protocol, redrawn, setups, text
-from claims.at_scale import between
-from claims.batched import HALVES
-from claims.redrawn import Book, Sweep
-from claims.rules import NOT_SHOWN
-from claims.text import BASES, LOOKED, LOSSES, METHODS, Text, loaded
+from claims import intruder_dimensions
+from claims.lab import redrawn, setups, text
+from claims.lab.at_scale import between
+from claims.lab.batched import HALVES
+from claims.lab.redrawn import Book, Sweep
+from claims.lab.rules import NOT_SHOWN
+from claims.lab.text import BASES, LOOKED, LOSSES, METHODS, Text, loaded
+from claims.lab.trial import read
 from recipes import base as recipe
 
 RECORDED = claims.records()
@@ -114,7 +116,7 @@ ON_TEXT = [name for name, record in RECORDED.items()
 @pytest.mark.parametrize("name", ON_TEXT)
 def test_one_verdict_changes_if_the_two_seeds_of_a_base_count_as_one(name):
     claim, record = claims.claim(name), RECORDED[name]
-    figures = protocol.read(claim, record["figures"])
+    figures = read(claim, record["figures"])
     for key, figure in figures.items():
         if len(figure.values) == redrawn.DRAWN["language"]:
             means = np.mean(np.reshape(figure.numbers, (2, len(BASES))), axis=0)
@@ -163,7 +165,7 @@ def test_the_full_update_is_matched_where_it_has_learned_as_much():
 
 def test_other_splits_has_the_same_verdict_without_the_shipped_base():
     claim, record = claims.claim("other-splits"), RECORDED["other-splits"]
-    figures = protocol.read(claim, record["figures"])
+    figures = read(claim, record["figures"])
     others = [seed for seed in range(8) if seed % len(BASES)]
     kept = {
         key: one._replace(values=tuple(one.values[seed] for seed in others))

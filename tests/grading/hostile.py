@@ -4,7 +4,7 @@ Each defines ``attack(M, given)``. It returns the singular values of ``M`` if it
 function that the exercise forbids (``SVD``), else True if it did what it must not do. ``given`` has
 the targets: files to read and to write, a process, a port, a variable.
 ``tests/laws/test_grading_hostile.py`` runs all of them against `forbids` alone and in the sandbox, and holds
-docs/teaching-threats.md to the result.
+docs/learn/teaching-threats.md to the result.
 """
 
 from typing import NamedTuple

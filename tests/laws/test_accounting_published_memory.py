@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "plan_page.py"
+PAGE = Path(__file__).parents[2] / "docs" / "_ext" / "plan_page.py"
 TRAINABLE = {"phi-1.5": 1_572_864, "stablelm-alpha-3b": 2_097_152, "llama-2-7b": 4_194_304,
              "llama-2-13b": 6_553_600}  # fmt: skip
 

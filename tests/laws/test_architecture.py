@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("diagram", ROOT / "docs" / "diagram.py")
+SPEC = importlib.util.spec_from_file_location("diagram", ROOT / "docs" / "_ext" / "diagram.py")
 diagram = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(diagram)
 
@@ -42,7 +42,7 @@ def test_a_package_imports_only_from_lower_layers(packages):
 
 def test_the_picture_is_drawn_from_the_code(packages):
     committed = diagram.PICTURE.read_text(encoding="utf-8")
-    assert committed == diagram.svg(packages), "python docs/diagram.py draws it anew"
+    assert committed == diagram.svg(packages), "python docs/_ext/diagram.py draws it anew"
 
 
 def test_imports_are_found_in_every_form(tmp_path):
@@ -153,28 +153,30 @@ ABOVE = ("recipes", "claims", "benchmarks")  # each may import from those before
 
 
 def imports_above(path):
-    """Which modules of `ABOVE` a file imports, early or late, as ``folder.module``."""
+    """Which modules of `ABOVE` a file imports: early, late or for type checkers only."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {".".join(name.split(".")[:2]) for name in found if name.split(".")[0] in ABOVE}
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.split(".")[0] in ABOVE}
 
 
 def test_recipes_claims_and_benchmarks_import_downwards():
     graph = {
-        f"{folder}.{path.stem}": imports_above(path)
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): imports_above(path)
         for folder in ABOVE
-        for path in sorted((ROOT / folder).glob("*.py"))
+        for path in sorted((ROOT / folder).rglob("*.py"))
     }
     for file, imported in graph.items():
         layer = ABOVE.index(file.partition(".")[0])
         assert all(ABOVE.index(name.partition(".")[0]) <= layer for name in imported), file
-    assert any(name.startswith("claims.") for name in graph["benchmarks.weighted"])
-    alone = [file for file in graph if not file.startswith("claims.")]
-    assert not diagram.circles({file: graph[file] & {*alone} - {file} for file in alone})
+        tools = {name for name in imported if name.startswith("claims.lab")}
+        if file.startswith("claims.lab."):
+            assert {name for name in imported if name.startswith("claims")} == tools, file
+    assert "claims.lab.suites" in graph["benchmarks.weighted"]
+    assert not diagram.circles({file: graph[file] & {*graph} - {file} for file in graph})
 
 
 def test_types_are_checked_in_all_code_that_is_no_test():

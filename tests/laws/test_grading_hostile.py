@@ -21,7 +21,7 @@ from lora_np.grading.sandbox import Sandbox
 from tests.grading.hostile import HOSTILE, POINTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all limits hold on Linux only")
-PAGE = Path(__file__).parents[2] / "docs" / "teaching-threats.md"
+PAGE = Path(__file__).parents[2] / "docs" / "learn" / "teaching-threats.md"
 M = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 0.0, 1.0]])
 RIGHT = np.linalg.svd(M)[1]
 LIMITS = Limits(seconds=3.0, memory=512 * 2**20)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from docs import causal
+from docs._ext import causal
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import from_safetensors
@@ -63,7 +63,7 @@ def save(folder: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> None:
 
 @pytest.mark.peers
 def test_the_page_has_every_type() -> None:
-    assert ROWS.keys() == causal.types().keys(), "run python -m docs.causal"
+    assert ROWS.keys() == causal.types().keys(), "run python -m docs._ext.causal"
 
 
 @pytest.mark.peers
@@ -74,6 +74,6 @@ def test_a_row_of_the_page_holds(kind: str) -> None:
         model = causal.build(kind)
     except Exception as error:
         model = error
-    assert causal.row(kind, model) == ROWS[kind], "run python -m docs.causal"
+    assert causal.row(kind, model) == ROWS[kind], "run python -m docs._ext.causal"
     if kind in kinds_by_type() and ROWS[kind][0] == causal.HEADERS:
         assert causal.kinds_of(model) == kinds_by_type()[kind]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from docs.causal import save_headers
+from docs._ext.causal import save_headers
 from lora_np.models import open_model
 from lora_np.models.sources import from_named_modules
 from tests.drawing import twentieth

@@ -67,7 +67,7 @@ def of_type(entry: Mapping[str, str]) -> Any:
     import torch
     import transformers
 
-    from docs.causal import FIELDS
+    from docs._ext.causal import FIELDS
 
     kind, fields = entry["model_type"], FIELDS.get(entry["model_type"], {})
     with warnings.catch_warnings(), torch.device("meta"):
@@ -84,8 +84,8 @@ def of_type(entry: Mapping[str, str]) -> Any:
 
 def wrong_with(model: Any, config: Mapping[str, Any] | None = None) -> str:
     """In what the data of a type, or PEFT's count for all linear layers, differ from a model."""
-    from docs.causal import differences
-    from docs.families import differences as of_modules
+    from docs._ext.causal import differences
+    from docs._ext.families import differences as of_modules
 
     kind, name = model.config.model_type, type(model).__name__
     given = dict(config or model.config.to_dict())
@@ -137,7 +137,7 @@ def test_published_configs_count_as_transformers_does_or_are_refused(name: str) 
                 from_config(config)
             return
         config = {**config, "architectures": ["Kimi_K25ForConditionalGeneration"]}
-    from docs.families import differences
+    from docs._ext.families import differences
 
     assert not differences(config["model_type"], config["architectures"][0], config, built(config))
 
@@ -160,7 +160,7 @@ COMPOSITE = (
 @pytest.mark.peers
 @pytest.mark.parametrize("kind", twentieth(GENERATED))
 def test_fresh_configs_count_as_transformers_builds_them(kind: str) -> None:
-    from docs.families import Model, judged
+    from docs._ext.families import Model, judged
 
     count, found = judged(Model(kind), random.Random(kind).randrange(100), joint=6)
     assert count > 12
@@ -193,7 +193,7 @@ def swaps(name: str, seed: int) -> Iterator[tuple[str, str, str]]:
 
 @pytest.mark.peers
 def test_a_formula_that_is_right_by_accident_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from docs.families import Model, Samples, differences
+    from docs._ext.families import Model, Samples, differences
 
     swapped = noticed = 0
     for name in twentieth(GENERATED):

@@ -41,7 +41,7 @@ def hook():
 def citation():
     before = list(sys.path)
     try:
-        return load(ROOT / "docs" / "citation.py")
+        return load(ROOT / "docs" / "_ext" / "citation.py")
     finally:
         sys.path[:] = before
 
@@ -271,7 +271,7 @@ def test_actions_are_pinned():
 
 @pytest.fixture(scope="module")
 def versions():
-    return load(ROOT / "docs" / "versions.py")
+    return load(ROOT / "docs" / "_ext" / "versions.py")
 
 
 def test_released_sites_are_kept_as_they_were_built(versions, tmp_path):

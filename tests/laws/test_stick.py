@@ -14,7 +14,7 @@ from lora_np import exercises
 from recipes import launcher, stick
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs" / "teaching.md"
+DOCS = ROOT / "docs" / "learn" / "teaching.md"
 
 
 def run(folder, *words, cwd, status=0):

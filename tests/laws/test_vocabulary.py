@@ -1,4 +1,4 @@
-"""One word for each concept, in Python and on the command line: docs/vocabulary.md says which.
+"""One word for each concept, in Python and on the command line: docs/develop/vocabulary.md says which.
 
 Help, errors and first lines of docstrings use the words of the field.
 """
@@ -314,7 +314,11 @@ def test_texts_use_the_words_of_the_field(private):
 
 
 # Pages that may use them: they name words that are not ours, or say what becomes of the old ones.
-OWN_WORDS = {"docs/vocabulary.md", "docs/develop/changelog.md", "docs/architecture.md"}
+OWN_WORDS = {
+    "docs/develop/vocabulary.md",
+    "docs/develop/changelog.md",
+    "docs/develop/architecture.md",
+}
 
 
 def prose():
@@ -368,7 +372,7 @@ def test_summary_fits_its_line(words, command):
 
 
 def test_the_page_names_every_word():
-    page = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "develop" / "vocabulary.md").read_text(encoding="utf-8")
     for word in {*FORBIDDEN.values(), "dtype", "save(what, path)", ".table"}:
         assert word in page
 

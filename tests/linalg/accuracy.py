@@ -1,7 +1,7 @@
 """The error of every function of linalg against 60 digits.
 
     python tests/linalg/accuracy.py SEEDS      the largest error found for each function, as JSON
-    python tests/linalg/accuracy.py --write    write the table in docs/linear_algebra.md: 200 seeds,
+    python tests/linalg/accuracy.py --write    write the table in docs/understand/low-rank.md: 200 seeds,
     two kernels
 
 An error is measured as the table says, in units of eps, the rounding unit of the dtype. Each seed
@@ -23,7 +23,7 @@ from lora_np import linalg
 from lora_np.linalg.decompositions import qr_pivoted
 
 mp.dps = 60
-PAGE = Path(__file__).parents[2] / "docs" / "linear_algebra.md"
+PAGE = Path(__file__).parents[2] / "docs" / "understand" / "low-rank.md"
 KERNELS = ("Haswell", "Prescott")  # of OpenBLAS: with fused multiply-add and without
 ALL = 200  # seeds
 
@@ -43,14 +43,14 @@ BOUNDS = {
     "matrix_rank": ("change of the tolerance that makes the rank right, over `s[0]`", 50),
     "row_echelon": ("distance of the rows of M from the span of the form's, over the norm of M", 200),
     "independent_columns": ("distance of the columns of M from the span of the chosen, over the norm of M", 200),
-    "column_space": ("norm of what M has outside the basis, over that of M", 50),
+    "column_space": ("norm of the part of M outside the basis, over that of M", 50),
     "stable_rank": ("relative error", 50),
     "effective_rank": ("relative error", 200),
     "energy": ("error", 50),
     "similarity_grid": ("error, times the smaller gap: of the singular values at i or j, over the largest", 50),
     "subspace_similarity": ("as `similarity_grid`", 50),
     "principal_angles": ("error, times the smaller gap: of the singular values at the rank, over the largest", 50),
-    "amplification_factor": ("relative error, times the gap, and times what is heard over the norm of W0", 50),
+    "amplification_factor": ("relative error, times the gap, and times the share of W0's norm in the directions of dW", 50),
     "intruder_dimensions": ("change of the threshold that makes a verdict right, times the smallest gap", 50),
     "reduced_rank_regression": (
         "norm of `E - X @ (B @ A).T` beyond the smallest, over `e + norm(X) norm(A)`; relative error of the full "

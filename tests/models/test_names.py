@@ -79,9 +79,9 @@ def test_types_whose_names_cannot_be_told() -> None:
 
 @pytest.mark.peers
 def test_the_rules_are_those_of_transformers() -> None:
-    from docs.names import TARGET, text
+    from docs._ext.names import TARGET, text
 
-    assert TARGET.read_text(encoding="utf-8") == text(), "run python -m docs.names"
+    assert TARGET.read_text(encoding="utf-8") == text(), "run python -m docs._ext.names"
 
 
 def live_values(places: dict[str, Place], read: Any) -> Any:

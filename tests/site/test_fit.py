@@ -1007,7 +1007,7 @@ def test_the_page_and_all_that_others_do_not_load_are_under_130_kB_compressed(op
         }
 
     # text alone: with the theme's files and nothing else but itself
-    everywhere = loaded("vocabulary.html")
+    everywhere = loaded("develop/vocabulary.html")
     own = {url: size for url, size in loaded("use/fit.html").items() if url not in everywhere}
     assert any("fit-data.js" in url for url in own)
     assert sum(own.values()) < 130_000  # as hosts send them

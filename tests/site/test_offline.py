@@ -39,7 +39,7 @@ def unpacked(site, tmp_path_factory):
     if not (site / "_static" / "python" / "pyodide" / "pyodide.js").is_file():
         pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
     folder = tmp_path_factory.mktemp("offline")
-    sys.path.append(str(ROOT / "docs"))
+    sys.path.append(str(ROOT / "docs" / "_ext"))
     import offline
 
     offline.pack(site, folder / "lora_np-offline.zip")

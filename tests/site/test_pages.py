@@ -26,7 +26,7 @@ FRONT_PAGE = 400_000  # bytes
 SITE = 60_000_000  # bytes, without the runtime
 KINDS = {
     "front page": "index.html",
-    "prose with code": "linear_algebra.html",
+    "prose with code": "understand/low-rank.html",
     "formulas": "understand/optimum.html",
     "lessons": "learn/index.html",
     "lesson": "lessons/03-count-parameters.html",
@@ -38,7 +38,7 @@ KINDS = {
     "inspector": "use/inspector.html",
     "speaker": "learn/speaking.html",
     "live training": "learn/training.html",
-    "picture": "architecture.html",
+    "picture": "develop/architecture.html",
     "index": "genindex.html",
     "search": "search.html?q=rank",
     "explorer": "learn/explorer.html",
@@ -362,7 +362,7 @@ THING = "article :is(img, svg, canvas, table, textarea, select, input, label):no
         "claims/index",
         "use/fit",
         "use/inspector",
-        "adapters",
+        "use/adapters",
     ],
 )
 def test_a_page_begins_with_its_thing(open_page, path):
@@ -405,7 +405,8 @@ def test_what_is_there_is_seen_at_once(open_page):
 
 
 @pytest.mark.parametrize(
-    "path", ["lessons/03-count-parameters.html", "lessons/13-differentiate.html", "adapters.html"]
+    "path",
+    ["lessons/03-count-parameters.html", "lessons/13-differentiate.html", "use/adapters.html"],
 )
 def test_the_menu_is_short(open_page, path):
     page = open_page(path)
@@ -468,7 +469,7 @@ def test_a_page_in_the_menu_lists_its_children(site):
 def test_i_have_and_i_want_come_first(open_page):
     from lora_np.cli import app
 
-    page = open_page("adapters.html")
+    page = open_page("use/adapters.html")
     table = page.locator("article table").first
     assert table.locator("th").all_inner_texts() == ["I have", "I want", "page", "command"]
     assert table.bounding_box()["y"] < page.locator("article pre").first.bounding_box()["y"]

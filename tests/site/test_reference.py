@@ -176,7 +176,7 @@ ASKED = {
     "QLoRA": ("lessons/16-four-bits", "use/quantise"),
     "DoRA": ("claims/dora-better", "understand/family"),
     "PEFT": ("use/peft",),
-    "target modules": ("counting", "understand/questions"),
+    "target modules": ("use/counting", "understand/questions"),
     "GGUF": ("use/convert", "use/merge", "use/quantise"),
     "learning rate": (
         "lessons/22-is-a-lora-enough",
