@@ -43,7 +43,7 @@ def runs(site):
 
 @pytest.fixture
 def inspector(open_page, runs):
-    return open_page("use/inspector.html")
+    return open_page("use/inspect.html")
 
 
 def contents(path):
@@ -391,7 +391,7 @@ def renderer_memory():
 
 
 def test_where_python_cannot_be_fetched_the_header_and_the_command_stand(open_page):
-    page = open_page("use/inspector.html")
+    page = open_page("use/inspect.html")
     page.route("**/pyodide.js", lambda route: route.fulfill(body="throw new Error('no network')"))
     chosen(page, located_adapter("king-james"))
     message = page.locator("[data-show=message]")
@@ -439,7 +439,7 @@ SCREENS = [("light", 1280), ("dark", 390)]
 @pytest.mark.parametrize(("scheme", "width"), SCREENS if FULL else SCREENS[1:])
 def test_no_barrier_where_all_is_open(open_page, axe, runs, scheme, width):
     screen = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
-    page = open_page("use/inspector.html", **screen)
+    page = open_page("use/inspect.html", **screen)
     page.get_by_role("button", name="Open an example").press("Enter")
     page.locator(".inspector-found").wait_for()
     page.get_by_role("button", name="With an example").press("Enter")

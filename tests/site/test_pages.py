@@ -35,7 +35,7 @@ KINDS = {
     "reference": "reference/adapters.html",
     "command line": "reference/cli.html",
     "fit": "use/fit.html",
-    "inspector": "use/inspector.html",
+    "inspector": "use/inspect.html",
     "speaker": "learn/speaking.html",
     "live training": "learn/training.html",
     "picture": "develop/architecture.html",
@@ -361,7 +361,7 @@ THING = "article :is(img, svg, canvas, table, textarea, select, input, label):no
         "understand/report",
         "claims/index",
         "use/fit",
-        "use/inspector",
+        "use/inspect",
         "use/adapters",
     ],
 )
@@ -446,7 +446,7 @@ def test_every_page_has_a_link_from_the_body_of_another(site):
     }  # for an address that leads nowhere; the field of every page
     missing = {path.relative_to(site.resolve()).as_posix() for path in {*leads} - reached}
     assert missing <= alone
-    assert (site / "use" / "inspector.html").resolve() in leads[(site / "index.html").resolve()]
+    assert (site / "use" / "inspect.html").resolve() in leads[(site / "index.html").resolve()]
 
 
 def test_a_page_in_the_menu_lists_its_children(site):

@@ -220,7 +220,7 @@ def test_without_script_there_are_figures(open_page, path):
     assert page.locator("article img:visible, article svg:visible").count() >= 1
 
 
-EXPLORABLES = ["learn/explorer", "learn/training", "learn/speaking", "use/fit", "use/inspector"]
+EXPLORABLES = ["learn/explorer", "learn/training", "learn/speaking", "use/fit", "use/inspect"]
 
 
 @pytest.mark.parametrize("path", EXPLORABLES)
