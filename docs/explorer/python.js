@@ -21,6 +21,7 @@
     there: false,
     life: 0,
     size: megabytes(bytes + compiled),
+    drawing: megabytes(drawing), // for code that draws
     start,
     stop,
     ask,

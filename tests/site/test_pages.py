@@ -310,6 +310,15 @@ def test_every_command_is_documented(site):
             assert option in text, f"{name} {option}"
 
 
+def test_pages_load_one_python_and_say_its_size(site):
+    text = (site / "_static" / "python-data.js").read_text()
+    loaded = json.loads(text[text.index("{") : text.rindex(";")])
+    said = r"Python[^.]{0,30}about (?:<span[^>]*>)?(\d+)(?:</span>)? MB"
+    found = [size for path in site.rglob("*.html") for size in re.findall(said, path.read_text())]
+    assert len(found) > 9
+    assert {*found} == {f"{(loaded['bytes'] + loaded['compiled']) / 1e6:.0f}"}
+
+
 def test_the_site_is_small(site):
     apart = {site / "_static" / "python" / "pyodide", site / ".doctrees"}
     sizes = [p.stat().st_size for p in site.rglob("*") if p.is_file() and not apart & {*p.parents}]
