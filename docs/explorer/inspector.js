@@ -78,6 +78,7 @@
       ? ask(slot, { kind: "inspect", place: "first" }, { first })
       : ask(slot, { kind: "compare" }, { first, second }));
     if (!answer) return;
+    if (slot === "first" && !answer.stopped) measured();
     if (answer.stopped) say(`${answer.text} The command above does the same.`);
     else if (answer.refused) say(`Refused: ${answer.refused.replace(/\.$/, "")}.`);
     else {
@@ -108,7 +109,8 @@
           ? `; ${whole(modules.size)} modules of rank ${range([...modules.values()].map(({ A }) => A.r))}.`
           : ".");
       box.hidden = false;
-      if (modules.size) measure(mine, modules);
+      if (modules.size && types.every((type) => /^B?F16$|^F(32|64)$/.test(type)))
+        await measure(mine, modules);
     } catch {
       /* the package says what is wrong with it */
     }
@@ -120,6 +122,7 @@
     measuring = worker;
     const bar = find(".inspector-measuring");
     bar.hidden = false;
+    bar.querySelector("progress").value = 0;
     worker.addEventListener("error", measured);
     worker.addEventListener("message", ({ data: { done, found } }) => {
       if (!found) return (bar.querySelector("progress").value = done);
@@ -127,6 +130,7 @@
       const rows = found
         .filter(([, s]) => s[0] > 0)
         .map(([name, s]) => ({ name, s, status: "ok", rank_for_99: enough(s) }));
+      if (!rows.length) return;
       figure(rows, Object.fromEntries(found));
       const ranks = range(rows.map((row) => row.rank_for_99));
       find(".inspector-glance").append(` Rank ${ranks} keeps 99 % of the squared norm.`);
@@ -153,7 +157,6 @@
   // ---- one adapter
 
   function draw() {
-    measured();
     const { rows, contents, format, words, notes, warned, spectra } = opened.first,
       ranks = rows.map(({ rank }) => rank);
     const known = rows.filter((row) => row.rank_for_99 !== null).map((row) => row.rank_for_99);
@@ -232,6 +235,7 @@
         const share = tag === "td" && headings[i] === "share" && typeof x === "number";
         const cell = make(tag, share ? `${(100 * x).toFixed(1)} %` : shown(x));
         if (tag === "th") cell.scope = "col";
+        else cell.dataset.heading = headings[i];
         if (rows.some((row) => typeof row[i] === "number" || /°$/.test(row[i])))
           cell.className = "number";
         tr.append(cell);
