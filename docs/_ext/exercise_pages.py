@@ -56,7 +56,7 @@ OPENING = """\
 function, in
 this page, on inputs from small to large, and shows the smallest that it finds wrong. Hints unfold
 below{}.
-Python is fetched once, about 20 MB, when you begin to write. What you write stays on this
+Python is fetched once, about 11 MB, when you begin to write. What you write stays on this
 machine."""
 
 

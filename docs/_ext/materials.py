@@ -232,7 +232,7 @@ def for_the_browser(wheel: Path) -> None:
         parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM)
     )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
-    for name in ("page.py", "scenes.py", "given.py", "terms.py"):
+    for name in ("page.py", "scenes.py", "given.py", "quick.py", "terms.py"):
         parts[f"lora_np_browser/{name}"] = (DOCS / "browser" / name).read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()

@@ -27,11 +27,13 @@ DRAWS = ("numpy", "matplotlib")  # packages of Pyodide that pages load
 MOST = 45_000_000  # bytes of the zip
 # what pages fetch, and of these what Python opens without waiting
 FETCHED = re.compile(
-    r"_static/(python/|data/|austen/|example-adapter/|fit-parts\.json|python-worker\.js"
+    r"_static/(python/|data/|austen/|example-adapter/|fit-parts\.json"
+    r"|(python-worker|safetensors|spectra)\.js"
     r"|[\w-]+/.*\.safetensors)"
 )
 FIRST = "_static/data/"
 THREADS = ("_static/svd.js",)  # scripts that are workers as they are
+SCRIPTS = ("_static/safetensors.js",)  # which a page has, and which is fetched for a worker
 LEFT_OUT = re.compile(
     r"\.doctrees/|_sources/|404\.html|sitemap\.xml|\.buildinfo|objects\.inv|_static/card[^/]*\.png"
 )
@@ -87,9 +89,9 @@ def pack(site: Path, archive: Path) -> None:
             if name in fetched:
                 text = base64.b64encode(path.read_bytes()).decode("ascii")
                 packed.writestr(f"{folder}/{name}.js", f'loraOffline.put("{name}", "{text}");\n')
-            elif name.endswith(".html"):
+            if name.endswith(".html"):
                 packed.writestr(f"{folder}/{name}", offline(path.read_text("utf-8"), name))
-            else:
+            elif name not in fetched or name in SCRIPTS:
                 packed.write(path, f"{folder}/{name}")
     if (size := archive.stat().st_size) > MOST:
         raise SystemExit(f"{archive} must have at most {MOST:,} bytes, got {size:,}")

@@ -30,9 +30,7 @@
     return shown(title, "", null, "title");
   }
 
-  Search._performSearch = (query) => {
-    // the last is shown first
-    document.getElementById("search-progress")?.replaceChildren();
+  const rank = () => {
     const stemmer = new Stemmer();
     ranked ??= searchRanker(
       Search._index,
@@ -40,6 +38,20 @@
       (word) => stemmer.stemWord(word),
       stopwords,
     );
+  };
+
+  // The ranker is made in one task and asked in another, so that neither keeps a phone from answering a finger.
+  const plainQuery = Search.query;
+  Search.query = (query) =>
+    setTimeout(() => {
+      rank();
+      setTimeout(() => plainQuery(query));
+    });
+
+  Search._performSearch = (query) => {
+    // the last is shown first
+    document.getElementById("search-progress")?.replaceChildren();
+    rank();
     return ranked(query).slice(0, MOST).map(result).reverse();
   };
 

@@ -9,15 +9,16 @@
       .match(/\w\w/g)
       .map((pair) => parseInt(pair, 16));
 
-  // Code, tables and formulas that are wider than the page scroll by themselves: let the keyboard reach those that do.
-  const reach = () => {
-    for (const box of document.querySelectorAll("article pre, .table-wrapper, .math-wrapper")) {
+  // Code, tables and formulas that are wider than the page scroll by themselves: let the keyboard reach those that do. An
+  // observer is told once they are laid out, so that nothing is laid out for the question.
+  const reach = new ResizeObserver((boxes) => {
+    for (const { target: box } of boxes) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
-  };
-  addEventListener("load", reach);
-  addEventListener("resize", reach);
+  });
+  for (const box of document.querySelectorAll("article pre, .table-wrapper, .math-wrapper"))
+    reach.observe(box);
 
   // Versions that came after this page was built: the list lies beside the folder of each version.
   const versions = document.querySelector("nav.versions");

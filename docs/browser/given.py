@@ -1,7 +1,8 @@
 """What the package says of a reader's files, which lie below `ROOT` while a question is answered.
 
 They are read where they lie, tensor by tensor. A refusal is a line without the names of folders
-that exist only here.
+that exist only here. Adapters of a high rank are measured by ``spectra.js``, since NumPy's LAPACK
+takes minutes there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ made = b""  # the file of the last answer that has one
 
 def answer(asked: Asked) -> Said:
     """What the page shows of ``asked["kind"]``, or why it is refused; and what was warned of."""
+    if asked["kind"] != "fit":
+        import_module("lora_np_browser.quick")
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:

@@ -16,10 +16,6 @@
     made.addEventListener("click", click);
     return made;
   };
-  const megabytes = (
-    (window.loraPython.bytes + window.loraPython.compiled + window.loraPython.drawing) /
-    1e6
-  ).toFixed(0);
 
   // What was edited, by the number of its cell, with the code that it was edited from: a lesson may change.
   const KEY = `lora_np:cells:${location.pathname.split("/").at(-1)}`;
@@ -45,7 +41,7 @@
     "p",
     "cell-note",
     "The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. " +
-      `Python is fetched once, about ${megabytes} MB. `,
+      `Python is fetched once, about ${python.size} MB; the first figure takes ${python.drawing} MB more. `,
   );
   note.append(
     button("Run all cells", "Run all cells", () => run(cells.length - 1, { anew: true })),

@@ -354,7 +354,7 @@
       });
       if (!two) put(48, top + 92, cut(could, 66), 22);
       bar(way, gpu, y, height);
-      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${sold(gpu)}`, 19, {
+      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${short(gpu)}, ${sold(gpu)}`, 19, {
         color: SOFT,
         anchor: end > 560 ? "end" : "start",
       });

@@ -1,6 +1,6 @@
 // The front page: B and A learn to draw threes at the rank under the reader's hand; an adapter cut to lower
 // ranks writes; and a model fits on a GPU, or does not.
-(() => {
+(async () => {
   "use strict";
 
   const root = document.getElementById("front");
@@ -23,6 +23,8 @@
   const whole = (n) => n.toLocaleString("en-US"),
     still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const stage = part("stage");
+  // Between parts of what is computed at the start, so that no task keeps a phone from answering a finger
+  const rest = () => new Promise((goOn) => setTimeout(goOn));
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const W0 = Float64Array.from(
     new Int8Array(bytes(layer.W0).buffer),
@@ -59,6 +61,7 @@
   }
   const x = Array.from({ length: N }, (_, n) => resized(n, 4, 10, 12)),
     y = Array.from({ length: N }, (_, n) => resized(n, 8, 10, 10));
+  await rest();
 
   // C = E[x x'], with the noise of the inputs, and G = E[(y - W0 x) x']: all that the loss needs.
   function moments(from, to) {
@@ -82,8 +85,10 @@
     }
     return { C, G };
   }
-  const training = moments(0, TRAIN),
-    heldOut = moments(TRAIN, N);
+  const training = moments(0, TRAIN);
+  await rest();
+  const heldOut = moments(TRAIN, N);
+  await rest();
 
   const inner = (u, v) => {
     let sum = 0;
@@ -309,7 +314,9 @@
     30,
     FROZEN,
   );
+  await rest();
   answers("frozen", FROZEN, false);
+  await rest();
   find("#front-rank").disabled = false;
   find("#front-rank").value = START;
   find("#front-rank").addEventListener("input", ({ target }) => {

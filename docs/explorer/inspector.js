@@ -9,6 +9,7 @@
   const { loraPage: python, loraSafetensors: safetensors } = window;
   const ROW = 16,
     BAR = 70;
+  const LEVELS = 16; // of opacity
   const SQUARES = 64; // of singular values in a row, at most
   const EXAMPLES = { first: "example-adapter", second: "austen/genesis-by-peft" };
   const PLACES = { first: "message", second: "compared" };
@@ -38,7 +39,8 @@
 
   const given = {},
     opened = {}; // files, and what the package says of them, by place
-  const working = { first: new AbortController(), second: new AbortController() };
+  const working = {}; // what stops the work, by place; of another rank, "cut"
+  let measuring; // the worker that measures before Python is there
 
   // ---- opening
 
@@ -53,18 +55,21 @@
   }
 
   function stop(slot) {
-    for (const each of slot === "first" ? ["first", "second"] : ["second"]) working[each].abort();
+    for (const each of slot === "first" ? ["first", "second", "cut"] : ["second", "cut"])
+      working[each]?.abort();
   }
 
   async function open(files, slot) {
     stop(slot);
+    if (slot === "first") measured();
     const say = (text) => show(PLACES[slot], text);
     given[slot] = files.map((file) => ({
       name: file.name.replace(/ ?\(\d+\)(?=\.\w+$)/, ""),
       data: file,
     }));
     opened[slot] = opened.second = undefined;
-    if (slot === "first") find(".inspector-found").hidden = true;
+    if (slot === "first")
+      for (const name of ["picture", "found"]) find(`.inspector-${name}`).hidden = true;
     find(".inspector-both").hidden = true; // of an earlier pair
     say(python.there ? "Reading …" : "Waiting for Python …");
     if (slot === "first") glance();
@@ -73,6 +78,7 @@
       ? ask(slot, { kind: "inspect", place: "first" }, { first })
       : ask(slot, { kind: "compare" }, { first, second }));
     if (!answer) return;
+    if (slot === "first" && !answer.stopped) measured();
     if (answer.stopped) say(`${answer.text} The command above does the same.`);
     else if (answer.refused) say(`Refused: ${answer.refused.replace(/\.$/, "")}.`);
     else {
@@ -82,14 +88,17 @@
     }
   }
 
-  // What the headers say, at once
+  // What the headers say, at once; and the singular values, before Python is there
   async function glance() {
     const mine = given.first,
       box = find(".inspector-glance");
     box.hidden = true;
     const files = mine.filter(({ name }) => name.endsWith(".safetensors"));
     try {
-      const tensors = (await Promise.all(files.map(({ data }) => safetensors.header(data)))).flat();
+      const headers = files.map(async ({ data }) =>
+        (await safetensors.header(data)).map((tensor) => ({ ...tensor, data })),
+      );
+      const tensors = (await Promise.all(headers)).flat();
       if (mine !== given.first || !tensors.length) return;
       const modules = safetensors.modules(tensors),
         types = [...new Set(tensors.map(({ dtype }) => dtype))];
@@ -97,12 +106,52 @@
       box.textContent =
         `Its header: ${whole(tensors.length)} tensors of ${types.join(", ")}, ${bytes(size)}` +
         (modules.size
-          ? `; ${whole(modules.size)} modules of rank ${range(modules.values())}.`
+          ? `; ${whole(modules.size)} modules of rank ${range([...modules.values()].map(({ A }) => A.r))}.`
           : ".");
       box.hidden = false;
+      if (modules.size && types.every((type) => /^B?F16$|^F(32|64)$/.test(type)))
+        await measure(mine, modules);
     } catch {
       /* the package says what is wrong with it */
     }
+  }
+
+  async function measure(mine, modules) {
+    const worker = await python.worker(["_static/safetensors.js", "_static/spectra.js"]);
+    if (mine !== given.first || opened.first) return worker.terminate();
+    measuring = worker;
+    const bar = find(".inspector-measuring");
+    bar.hidden = false;
+    bar.querySelector("progress").value = 0;
+    worker.addEventListener("error", measured);
+    worker.addEventListener("message", ({ data: { done, found } }) => {
+      if (!found) return (bar.querySelector("progress").value = done);
+      measured();
+      const rows = found
+        .filter(([, s]) => s[0] > 0)
+        .map(([name, s]) => ({ name, s, status: "ok", rank_for_99: enough(s) }));
+      if (!rows.length) return;
+      figure(rows, Object.fromEntries(found));
+      const ranks = range(rows.map((row) => row.rank_for_99));
+      find(".inspector-glance").append(` Rank ${ranks} keeps 99 % of the squared norm.`);
+    });
+    const order = new Intl.Collator("en", { numeric: true });
+    worker.postMessage([...modules].sort(([one], [other]) => order.compare(one, other)));
+  }
+
+  // How many values hold all but 1 % of the sum of squares
+  function enough(s) {
+    const all = s.reduce((sum, x) => sum + x * x, 0);
+    let rest = all,
+      count = 0;
+    while (rest > all / 100) rest -= s[count++] ** 2;
+    return count;
+  }
+
+  function measured() {
+    measuring?.terminate();
+    measuring = undefined;
+    find(".inspector-measuring").hidden = true;
   }
 
   // ---- one adapter
@@ -141,54 +190,41 @@
     cut();
   }
 
+  // Squares of about the same strength are one path.
   function figure(rows, spectra) {
-    const picture = find(".inspector-figure");
-    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34],
+    const picture = find(".inspector-figure"),
+      [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34],
       right = 5.6 * letters,
-      left = right + BAR + 12;
+      left = right + BAR + 12,
+      strongest = Math.max(...rows.map((row) => Number(row.norm) || 0)) || 1,
+      squares = Array(LEVELS + 1).fill("");
+    const box = (x, y, w) =>
+      `M${x.toFixed(1)} ${y + 3}h${w.toFixed(2)}v${ROW - 6}h${(-w).toFixed(2)}z`;
+    let norms = "",
+      marks = "";
+    const texts = rows.flatMap(({ name, status, norm, rank_for_99: mark }, i) => {
+      const y = i * ROW + 2,
+        said = (x, text, end) => svg("text", { x, y: y + 11, "text-anchor": end }, text);
+      const named = said(right, tail(name, letters), "end"),
+        s = spectra[name].map(Number);
+      if (status !== "ok" || !s.length) return [named, said(right + 6, status, "start")];
+      const step = Math.min(12, (width - left - 4) / s.length),
+        each = Math.ceil(s.length / SQUARES);
+      if (norm) norms += box(right + 6, y, (BAR * norm) / strongest);
+      for (let j = 0; j < s.length; j += each)
+        squares[Math.ceil((LEVELS * s[j]) / s[0])] += box(left + j * step, y, each * step * 0.85);
+      marks += `M${(left + (mark - 0.08) * step).toFixed(1)} ${y + 1}v${ROW - 2}`;
+      return [named];
+    });
+    const path = (name, d, opacity = 1) => svg("path", { class: name, d, opacity });
     picture.setAttribute("viewBox", `0 0 ${width} ${ROW * rows.length + 4}`);
-    const strongest = Math.max(...rows.map((row) => Number(row.norm) || 0)) || 1;
     picture.replaceChildren(
-      ...rows.flatMap((row, i) => {
-        const y = i * ROW + 2,
-          found = [
-            svg("text", { x: right, y: y + 11, "text-anchor": "end" }, tail(row.name, letters)),
-          ];
-        const s = spectra[row.name].map(Number);
-        if (row.status !== "ok" || !s.length)
-          return [...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
-        found.push(
-          svg("rect", {
-            class: "norm",
-            x: right + 6,
-            y: y + 3,
-            width: (BAR * row.norm) / strongest,
-            height: ROW - 6,
-          }),
-        );
-        const step = Math.min(12, (width - left - 4) / s.length),
-          each = Math.ceil(s.length / SQUARES);
-        s.forEach(
-          (x, j) =>
-            j % each ||
-            found.push(
-              svg("rect", {
-                class: "value",
-                x: left + j * step,
-                y: y + 3,
-                width: each * step * 0.85,
-                height: ROW - 6,
-                opacity: Math.max(0.06, x / s[0]),
-              }),
-            ),
-        );
-        const mark = left + row.rank_for_99 * step - step * 0.08;
-        found.push(
-          svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }),
-        );
-        return found;
-      }),
+      ...texts,
+      path("norm", norms),
+      ...squares.map((d, level) => path("value", d, Math.max(0.06, level / LEVELS))),
+      path("enough", marks),
     );
+    find(".inspector-picture").hidden = !rows.length;
   }
 
   // Headings and rows of what a cell shows: text, or a number; `dress` may change a row of the page.
@@ -199,6 +235,7 @@
         const share = tag === "td" && headings[i] === "share" && typeof x === "number";
         const cell = make(tag, share ? `${(100 * x).toFixed(1)} %` : shown(x));
         if (tag === "th") cell.scope = "col";
+        else cell.dataset.heading = headings[i];
         if (rows.some((row) => typeof row[i] === "number" || /°$/.test(row[i])))
           cell.className = "number";
         tr.append(cell);
@@ -277,7 +314,9 @@
     for (let rank; rank !== slider.value && opened.first && first === given.first;) {
       rank = slider.value;
       made = undefined;
-      const answer = await python.ask({ kind: "cut", rank: Number(rank), files: { first } });
+      working.cut = new AbortController();
+      const what = { kind: "cut", rank: Number(rank), files: { first } };
+      const answer = await python.ask(what, working.cut);
       if (first !== given.first) break;
       made = answer.file && answer;
       show("error", made ? `${(100 * made.error).toPrecision(3)} %` : "not to be had");

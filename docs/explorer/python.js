@@ -21,9 +21,11 @@
     there: false,
     life: 0,
     size: megabytes(bytes + compiled),
+    drawing: megabytes(drawing), // for code that draws
     start,
     stop,
     ask,
+    worker: workerOf,
     field,
     address,
     download,
@@ -32,7 +34,11 @@
   function start() {
     // a stop begins another life
     if (worker) return;
-    const begun = (worker = launched());
+    const begun = (worker = workerOf([
+      ...scripts,
+      "_static/spectra.js",
+      "_static/python-worker.js",
+    ]));
     const ours = (what) => begun === worker && what();
     begun
       .then((started) => {
@@ -61,8 +67,7 @@
 
   // The worker is made of texts whose hashes are right, and has the policy of this page, which a worker
   // with an address of its own would not have.
-  async function launched() {
-    const parts = [...scripts, "_static/python-worker.js"];
+  async function workerOf(parts) {
     const texts = await Promise.all(parts.map(address).map(script));
     return new Worker(URL.createObjectURL(new Blob(texts, { type: "text/javascript" })));
   }

@@ -76,7 +76,7 @@ def test_from_files_the_tools_answer_and_all_puzzles_are_solved(visit, unpacked)
     assert said == "15 of 15 solved"
 
 
-@pytest.mark.parametrize("page", ["learn/puzzles.html", "use/fit.html", "use/inspector.html"])
+@pytest.mark.parametrize("page", ["learn/puzzles.html", "use/fit.html", "use/inspect.html"])
 def test_without_the_zip_a_page_opened_from_a_file_says_what_it_needs(chromium, site, page):
     opened = chromium.new_page()
     opened.goto((site / page).as_uri())

@@ -33,7 +33,7 @@ KINDS = {
     "reference": "reference/adapters.html",
     "command line": "reference/cli.html",
     "fit": "use/fit.html",
-    "inspector": "use/inspector.html",
+    "inspector": "use/inspect.html",
     "speaker": "learn/explorer.html#generate-text",
     "live training": "learn/explorer.html#train-b-a",
     "picture": "develop/architecture.html",
@@ -306,6 +306,15 @@ def test_every_command_is_documented(site):
             assert option in text, f"{name} {option}"
 
 
+def test_pages_load_one_python_and_say_its_size(site):
+    text = (site / "_static" / "python-data.js").read_text()
+    loaded = json.loads(text[text.index("{") : text.rindex(";")])
+    said = r"Python[^.]{0,30}about (?:<span[^>]*>)?(\d+)(?:</span>)? MB"
+    found = [size for path in site.rglob("*.html") for size in re.findall(said, path.read_text())]
+    assert len(found) > 9
+    assert {*found} == {f"{(loaded['bytes'] + loaded['compiled']) / 1e6:.0f}"}
+
+
 def test_the_site_is_small(site):
     apart = {site / "_static" / "python" / "pyodide", site / ".doctrees"}
     sizes = [p.stat().st_size for p in site.rglob("*") if p.is_file() and not apart & {*p.parents}]
@@ -358,7 +367,7 @@ THING = "article :is(img, svg, canvas, table, textarea, select, input, label):no
         "understand/report",
         "claims/index",
         "use/fit",
-        "use/inspector",
+        "use/inspect",
         "use/adapters",
     ],
 )
@@ -443,7 +452,7 @@ def test_every_page_has_a_link_from_the_body_of_another(site):
     }  # for an address that leads nowhere; the field of every page
     missing = {path.relative_to(site.resolve()).as_posix() for path in {*leads} - reached}
     assert missing <= alone
-    assert (site / "use" / "inspector.html").resolve() in leads[(site / "index.html").resolve()]
+    assert (site / "use" / "inspect.html").resolve() in leads[(site / "index.html").resolve()]
 
 
 def test_a_page_in_the_menu_lists_its_children(site):

@@ -216,7 +216,7 @@ def test_without_script_there_are_figures(open_page, path):
 
 
 EXPLORABLES = [f"learn/explorer.html#{name}" for name in ("rank-explorer", "training", "speaker")]
-EXPLORABLES += ["use/fit.html#fit", "use/inspector.html#inspector"]
+EXPLORABLES += ["use/fit.html#fit", "use/inspect.html#inspector"]
 
 
 @pytest.mark.parametrize("path", EXPLORABLES)
