@@ -29,7 +29,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="What a large batch costs LoRA at equal examples does not depend on the rank, and at equal steps it costs nothing.",
     paper="LoRA Without Regret, on batch size; Beware of the Batch Size, arXiv 2602.09492, finds that the best batch size depends on the rank",
-    finding="At an equal number of examples, batch 256 had {examples1} times the loss of batch 16 at rank 1 and {examples64} times at rank 64. At an equal number of steps, it had {steps64} times the loss of batch 16 at rank 64.",
+    finding="For equal examples, batch 256 had {examples1} times batch 16's loss at rank 1 and {examples64} times at rank 64. For equal steps, it had {steps64} times the loss at rank 64.",
     topic="rate",
     refuted_by="Costs of a large batch that differ by more than a quarter at ranks 1 and 64, or a large batch that ends worse after as many steps.",
     setup="digits",

@@ -332,14 +332,14 @@ class Rule:
         found = f"{label}: {measured(label, figure)}"
         if verdict == SUPPORTED and part.bound not in (0, 1):
             found += f", {'above' if part.sign > 0 else 'below'} {shown(label, part.bound)}"
-        more, most = ("more", "At least") if part.sign > 0 else ("less", "At most")
+        more, most = ("more", "at least") if part.sign > 0 else ("less", "at most")
         if verdict == NOT_SHOWN:
             seen = shown(label, figure.seen(part.bound, part.sign, self.outside))
             found += f". An effect of {seen} or {more} would have been seen"
         if verdict == CONTRADICTED:
-            found += f". {most} {shown(label, part.least)} was asked"
+            found += f". The rule asks for {most} {shown(label, part.least)}"
         if verdict == SCALE and reach is not None and not part.needs:
-            found += f". {most} {shown(label, part.least)} was asked, and the best of all methods has {shown(label, reach)}"
+            found += f". The rule asks for {most} {shown(label, part.least)}; the best of all methods reaches {shown(label, reach)}"
         return found
 
 
