@@ -47,6 +47,11 @@ def check(name, source):
         return judge(exercise(name), local_caller(names[name]), SEEDS)
 
 
+# Iterations converge slowly where two singular values nearly meet: there a student's 100 steps give
+# other directions than the 30 of a known mistake that does the same.
+ITERATED = {"top_directions": 0.05}
+
+
 def test_every_name_of_a_wrong_answer_is_true_and_most_get_one():
     """Of the answers that readers have written: a name is compared on 1,000 larger inputs in a full run.
 
@@ -69,7 +74,8 @@ def test_every_name_of_a_wrong_answer_is_true_and_most_get_one():
                         one, laws[verdict.law], function_of(read), verdict.mistake, count
                     )
                 # where two singular values nearly meet, rounding may decide
-                assert share < 0.01, (read.exercise, read.told, verdict.mistake, share)
+                most = ITERATED.get(read.exercise, 0.01)
+                assert share < most, (read.exercise, read.told, verdict.mistake, share)
                 assert inputs >= count / 20
     assert named >= (0.7 if FULL else 0.4) * can > 0
 
