@@ -291,7 +291,7 @@ class AdapterModule:
 
     @property
     def extras(self) -> set[str]:
-        """The keys of `EXTRAS` that apply to the module."""
+        """The keys of ``EXTRAS`` that apply to the module."""
         return {what for what in EXTRAS if what in self.parts or getattr(self, what)}
 
     @property

@@ -44,7 +44,7 @@ class ModuleSpec(NamedTuple):
         ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or
         ``"parameter"``.
     shape : tuple of int
-        (d_out, d_in) of a linear layer; (d_out, d_in, *kernel) of a convolution; (vocabulary,
+        (d_out, d_in) of a linear layer; ``(d_out, d_in, *kernel)`` of a convolution; (vocabulary,
         width) of an embedding; (experts, d_out, d_in) of experts.
     bias : bool
         Whether there is a bias, of length d_out.
