@@ -46,5 +46,5 @@ CLAIM = Claim(
         "last": ("digits", "last layer in full"),
     },
     limits="The new task is the old task with its pixels in another order. The first layer alone could undo this change. If the classes get other names instead, adapting the last layer alone is best. If the digits are shifted, adapting the first layer alone is best. So the best layer depends on the task.",
-    advice="Adapt every layer unless you know which layer has to change. If you know it, put the parameters there. On each of three tasks, some single layer did better than all three together.",
+    advice="Adapt every layer unless you know which layer has to change. If you know it, put the parameters there. On each of three tasks, some single layer did better alone than all three layers together.",
 )

@@ -63,6 +63,6 @@ CLAIM = Claim(
     rule=Rule((Part("rounded", below=0.98), Part("tenth", below=0.98))),
     headline="rounded",
     words="share of the gain left after merging and rounding",
-    limits="The update is large compared with a step of nf4. A first run used only the full scale of the adapter. It left more of the gain than the rule's 98 %, so we varied the scale. Later we replaced the one adapter, whose figures were known, by eight adapters.",
+    limits="The update is large compared with a step of nf4. A first run used only the full scale of one adapter. More of the gain survived than the 98 % that the rule allows, so we varied the scale. Later we used eight new adapters, because the figures of the first one were already known.",
     advice="Serve the base and the adapter separately, or merge into weights in 16 bits. `lora-np merge` warns if rounding loses much of the update.",
 )

@@ -546,8 +546,8 @@ def report(measured: Sequence[Measured]) -> str:
                   f"law B's at {above} of {len(held)} points."]  # fmt: skip
     frozen = [one.lora / one.predicted for one in measured if one.point.lora.get("frozen")]
     if frozen:
-        lines += ["", f"With A frozen, LoRA's best learning rate is {min(frozen):.2f} to {max(frozen):.2f} of what the "
-                  f"first term alone says, at {len(frozen)} points."]  # fmt: skip
+        lines += ["", f"With A frozen, law B has only its first term. LoRA's best learning rate is {min(frozen):.2f} to "
+                  f"{max(frozen):.2f} times the one that this term predicts, at {len(frozen)} points."]  # fmt: skip
     lines += ["", "| grid | slope by law B | slope found |", "|-|-|-|"]
     for name, slope in slopes(measured).items():
         lines.append(f"| {name} | {rule.SLOPES[name]:.2f} | {slope:.2f} |")
