@@ -94,7 +94,7 @@ CLAIM = Claim(
     advice="Compare forgetting at an equal loss on the new task, with the best learning rate and stopping point of each method.",
     at_scale=AtScale(
         title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
-        finding="At rank 8 and equal loss on the new text, the lower of the two old losses was {lost8:than} the untrained model's. On the far text, it was {lostfar8:than} the untrained model's. The full update's old loss was {old8:than} LoRA's.",
+        finding="At rank 8 and equal new loss, the lower old loss was {lost8:than} the untrained model's, and {lostfar8:than} it on the far text. The full update's old loss was {old8:than} LoRA's.",
         setting=(
             "The old text is Austen. The far text is a list of facts about chemical elements in modern English, and three of the six seeds ran with it. Of LoRA and the full update, one ends with a higher loss on the new text; we take it at its best learning rate. For the other one, "
             "we interpolate between its learning rates, up to its best, to the same new loss. The far text has two more levels of learning: the higher of the new losses at half and at a quarter of the best learning rates. For these levels, the interpolation begins at the untrained model. A seed that does not reach a level is not counted there."

@@ -23,7 +23,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A little in every layer is worth more than much in one.",
     paper="Hu et al., arXiv 2106.09685, section 7.1, table 5; and a lesson of this course",
-    finding="With equally many parameters, adapting the first layer alone gave a loss {first:less} below that of adapting all three layers. Adapting the last layer alone gave a loss {last:higher} above it.",
+    finding="With equally many parameters, adapting the first layer alone gave a loss {first:less} below that of all three layers; the last layer alone, {last:higher} above it.",
     topic="modules",
     refuted_by="A single layer that does better with as many parameters.",
     setup="digits",

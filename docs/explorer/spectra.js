@@ -125,7 +125,9 @@
       }
       const half = (d[l + 1] - d[l]) / (2 * e[l]);
       let g = d[m] - d[l] + e[l] / (half + (half < 0 ? -1 : 1) * Math.hypot(half, 1));
-      let [s, c, p] = [1, 1, 0];
+      let s = 1,
+        c = 1,
+        p = 0;
       for (let i = m - 1; i >= l; i--) {
         const f = s * e[i],
           b = c * e[i],

@@ -43,9 +43,9 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
     ``claims/lab/defaults.py`` compares the default of `fit` with the best rate on tasks that were
     not used to derive the rule, at ranks 1, 8 and 64: digits mirrored or inverted, permuted names,
     the middle layer alone at widths 64 to 256, a regression and a text. The default loses at most
-    0.05 nats (on the regression, 5 % of the gain), with three exceptions: 0.11 nats at rank 1 and
-    0.09 at rank 64 on inverted digits, where some networks end at chance; and 0.053 at rank 8 for
-    the middle layer of width 256, whose best rate is 2.8 times as high. On SmolLM2 with 135 million
+    0.05 nats (on the regression, 5 % of the gain), with three exceptions: 0.11 at rank 1 and 0.09
+    at rank 64 on inverted digits, where some networks end at chance; and 0.053 at rank 8 for the
+    middle layer of width 256, whose best rate is 2.8 times as high. On SmolLM2 with 135 million
     parameters the default loses at most 0.014 nats; at alpha 256 and 512, the rate is still 1.6
     times too high.
 
