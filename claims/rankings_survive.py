@@ -64,7 +64,7 @@ def measure(lab: Lab) -> Values:
 CLAIM = Claim(
     title="A ranking of LoRA variants on one base and split holds on another, and base and split matter less than start and order.",
     paper="What comparisons on one base and split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="Rankings of eight methods on two bases and splits have a correlation of {rank}. The variance of a gain over bases and splits is {ratio} times its variance over starts and orders.",
+    finding="On two bases and splits, rankings of eight methods correlate by {rank}. The variance of a gain over bases and splits is {ratio} times its variance over starts and orders.",
     topic="variants",
     refuted_by="Rankings that change with base and split, or gains that vary more with base and split than with start and order.",
     setup="digits",

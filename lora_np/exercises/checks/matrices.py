@@ -134,6 +134,14 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
 
+def true_rank_rounding(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 20, 40)  # in so long a matrix, rounding makes more than one digit uncertain
+    M = np.zeros((2, k))
+    M[0] = np.rint(draw.array("row", k, low=1, high=9))
+    M[1, 0] = 2e-15 * np.linalg.norm(M)
+    exactly("the rank", answer(M), 1)
+
+
 # Factor a matrix
 
 
