@@ -133,7 +133,7 @@
       if (!rows.length) return;
       figure(rows, Object.fromEntries(found));
       const ranks = range(rows.map((row) => row.rank_for_99));
-      find(".inspector-glance").append(` Rank ${ranks} keeps 99 % of the squared norm.`);
+      find(".inspector-glance").append(` A rank of ${ranks} keeps 99 % of the squared norm.`);
     });
     const order = new Intl.Collator("en", { numeric: true });
     worker.postMessage([...modules].sort(([one], [other]) => order.compare(one, other)));
