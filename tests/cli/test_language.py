@@ -467,7 +467,7 @@ def test_ctrl_c_keeps_what_was_reached(place, model, text):
     wait_for((place / "run.npz").exists, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     steps = int(re.search(r"Stopped after (\d+) steps", err).group(1))
     assert 250 <= steps < 5000
     assert re.search(rf"^ +[\d,]+ +{steps} ", out, re.MULTILINE)
