@@ -218,7 +218,7 @@ def test_a_complete_extraction_is_the_fine_tuned_model(case, changes, tmp_path):
     assert not [row for row in made.rows if row.kept == "not kept"]
     parts = made.parts.records
     assert abs(sum(row["share of change"] for row in parts) - 1) < 1e-9
-    assert sum(row["held"] for row in parts) > 1 - 1e-6
+    assert sum(row["share kept"] for row in parts) > 1 - 1e-6
     file = safetensors.open(tmp_path / "adapter" / "adapter_model.safetensors")
     idle = any("a zero update" in note for note in made.notes)
     assert idle == all(row.kept != "LoRA" for row in made.rows)
