@@ -365,7 +365,7 @@ class _Kept:
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # kept: the gradient of the head's input; briefly: a part of about the same size
+            # the gradient of the head's input is kept; a part of its size is added for a moment
             return width * item, width * (item + 4)
         # Kept: log-probabilities, and the tanh of a soft cap. Briefly: the logits, and their
         # float32 copy or their gradient.

@@ -385,7 +385,7 @@ def _state_bytes(
 
 
 def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, int]]:
-    """Yield the size, rows plus columns (or length) and copies of each trained tensor."""
+    """Yield each trained tensor's size, rows plus columns (or length), and number of copies."""
     if isinstance(model, LoraCount):
         for one in model.adapters:
             many, outputs, inputs = one.module.sides

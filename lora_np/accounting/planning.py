@@ -583,7 +583,7 @@ class Flops(Shown):
 
     @property
     def table(self) -> Table:
-        """The products of both passes; a LoRA is shown next to full fine-tuning."""
+        """The matrix products of both passes, with a LoRA next to full fine-tuning."""
         kinds = {"full": self.full, "LoRA": self} if self.full else {"FLOPs": self}
         lines = [
             (direction, name, *(getattr(flops, direction).get(name, 0) for flops in kinds.values()))

@@ -323,7 +323,7 @@ def _trained_in_full(
                 f"{path}: PEFT's format cannot express a weight that is both adapted and trained"
             )
         else:
-            # PEFT expects every parameter of a module in modules_to_save, trained or not.
+            # For a module in modules_to_save, PEFT expects every parameter, trained or not.
             sharing = {id(nodes[holder]): holder for holder, _ in reversed(places)}
             ties = ties or len(sharing) > 1
             for holder in sharing.values():

@@ -1,4 +1,4 @@
-"""Check that checkpoints and adapters have the same base; a wrong one may load and do nothing."""
+"""Check that checkpoints and adapters share a base; another adapter may load without effect."""
 
 from __future__ import annotations
 

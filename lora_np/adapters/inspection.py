@@ -177,7 +177,7 @@ class Inspection(Findings[InspectedModule]):
 
     @property
     def kinds_table(self) -> Table:
-        """The totals of each kind of module, of parameters saved in full, and of all."""
+        """The totals of each kind of module, of parameters saved in full, and of the adapter."""
         return Table(InspectedKind._fields, self.kinds, title="Totals by kind", formats=_FORMATS)
 
     @property

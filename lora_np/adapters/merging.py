@@ -185,7 +185,7 @@ def merge(
         try:
             measured = plan.write(stage, seed, jobs, progress)
         except FileError:
-            check_finite(update)  # naming the adapter's tensor is the more helpful error
+            check_finite(update)  # an error that names the adapter's tensor helps more
             raise
     records = [
         MergedTensor(

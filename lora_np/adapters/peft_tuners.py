@@ -16,7 +16,7 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-_MOST = 2**32  # the largest number of parameters of a weight, which a small file could exceed
+_MOST = 2**32  # the most parameters of a weight: even a small file can declare more
 
 
 def read_tuner(

@@ -16,7 +16,7 @@ from lora_np.work import parallel_map
 
 
 class ResizedModule(NamedTuple):
-    """A resized module.
+    """What resizing did to one module.
 
     Parameters
     ----------

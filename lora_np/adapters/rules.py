@@ -389,7 +389,7 @@ def _compare(
 
 
 def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
-    """Compute the factor by which a program's scale of each module is too large."""
+    """Compute, for each module, the factor by which a program's scale is too large."""
     config, errors = adapter.config, {}
     for name, module in adapter.items():
         alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]

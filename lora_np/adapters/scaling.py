@@ -39,7 +39,7 @@ def usual(numbers: Iterable[float]) -> float:
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
-    """Fold a scale into B so that ``scale`` remains; B becomes float32 if 16 bits would round."""
+    """Set the scale to ``scale``, multiply B to compensate, in float32 if 16 bits would round."""
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two

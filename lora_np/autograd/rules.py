@@ -348,7 +348,7 @@ def einsum_rule(
 
 
 def reaches(size: int, letter: str, labelled: list[tuple[str, Array]]) -> bool:
-    """Tell whether an array has the axis ``letter`` with ``size`` entries, rather than one."""
+    """Tell whether any array has ``size`` entries along the axis ``letter``, not just one."""
     lengths = {
         n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter
     }

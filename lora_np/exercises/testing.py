@@ -447,7 +447,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # few attempts if the cost is too high, which only large inputs show
+        # excess cost shows on large inputs only, which are slow: few attempts
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None

@@ -614,7 +614,7 @@ def questions_of(
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose validation interval, count and rows, so that validation takes a tenth of the work.
+    """Choose when to validate and on which rows, so that it takes a tenth of the work.
 
     A trained token costs as much as two others: it goes through the model and back. At least one
     row is validated, at least twice.

@@ -23,7 +23,7 @@ from lora_np.quantise import Quantised
 Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # queries that attention processes at once
 HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums vanish
-# the most attention weights of a layer to keep; others are recomputed in the backward pass
+# keep at most this many attention weights of a layer; recompute others in the backward pass
 KEPT = 2**22
 TILE = 512  # keys that attention processes at once if it keeps no weights
 PIECE = 2**15  # entries that stay in the cache from one pass to the next

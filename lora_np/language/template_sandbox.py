@@ -1,4 +1,4 @@
-"""A sandbox for chat templates that limits their work, because a template is a stranger's program.
+"""Render chat templates in a sandbox with limits on their work: a template is untrusted code.
 
 jinja2's own sandbox keeps a template away from Python's objects, but does not stop an endless loop
 or a string of a terabyte. Here each operation that can produce or repeat something first pays for

@@ -202,7 +202,7 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        # The index of each row in the old rows followed by the new ones.
+        # For each row, its index among the old rows followed by the new ones.
         place = np.arange(self.base.W.shape[0])
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):
