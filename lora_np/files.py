@@ -531,8 +531,13 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
                 raise ValueError(
                     f"{target}: holds {relative}, which would be lost, and so is not replaced"
                 )
+    before = target.stat()
     names = os.listdir(target)
     if names and not {*names} & {*marks}:
+        after = target.stat()
+        if (before.st_ino, before.st_ctime_ns) != (after.st_ino, after.st_ctime_ns):
+            # another run has replaced the directory, and was removing what was listed
+            return _check_directory(target, writes, marks)
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
 
 

@@ -377,3 +377,23 @@ def test_of_many_writers_of_one_directory_the_last_wins(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(writing, range(400))) == {None}
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_directory_that_is_exchanged_while_it_is_listed_is_listed_again(tmp_path, monkeypatch):
+    target, listing = tmp_path / "target", os.listdir
+    for name in ("target", "other"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+
+    def interrupted(path):
+        if Path(path) == target and (tmp_path / "other").exists():
+            old = target.rename(tmp_path / "old")
+            (tmp_path / "other").rename(target)
+            (old / "adapter_config.json").unlink()  # as its owner does next
+            return listing(old)
+        return listing(path)
+
+    monkeypatch.setattr(os, "listdir", interrupted)
+    with replacing(target, force=True, writes=OURS.__contains__) as stage:
+        write(stage)
+    assert sorted(listing(tmp_path)) == ["old", "target"]
