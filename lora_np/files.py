@@ -533,12 +533,13 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
                 )
     before = target.stat()
     names = os.listdir(target)
-    if names and not {*names} & {*marks}:
-        after = target.stat()
-        if (before.st_ino, before.st_ctime_ns) != (after.st_ino, after.st_ctime_ns):
-            # another run has replaced the directory, and was removing what was listed
-            return _check_directory(target, writes, marks)
+    if not names or {*names} & {*marks}:
+        return
+    after = target.stat()
+    if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
+    # again, because another run has replaced the directory, and was removing what was listed
+    _check_directory(target, writes, marks)
 
 
 def _put(new: Path, target: Path, force: bool) -> None:

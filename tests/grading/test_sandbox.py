@@ -492,12 +492,17 @@ def test_an_answer_that_aborts_is_told_so(box):
 
 
 @linux
-def test_time_without_a_processor_does_not_count(box, monkeypatch):
-    process = box.running()
-    before = process.clock()
-    content = Path(f"/proc/{process.process.pid}/schedstat").read_text().split()
-    waited = f"{content[0]} {int(content[1]) + 10**12} {content[2]}"
-    monkeypatch.setattr(Path, "read_text", lambda *args, **options: waited)
+@pytest.mark.parametrize("whose", [0, 1])  # the process's, and the waiting thread's
+def test_time_without_a_processor_does_not_count(box, monkeypatch, whose):
+    process, read = box.running(), Path.read_text
+    before, file = process.clock(), Path([*process.waiters][whose], "schedstat")
+    assert process.clock() >= before
+
+    def later(path, *encoding):
+        ran, waited, *rest = read(path, *encoding).split()
+        return " ".join([ran, str(int(waited) + 10**12 * (path == file)), *rest])
+
+    monkeypatch.setattr(Path, "read_text", later)
     assert process.clock() < before - 900
 
 
