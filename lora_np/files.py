@@ -316,7 +316,7 @@ def _stage(target: Path) -> Path:
 
 @contextmanager
 def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
-    """Clean up at the end of the block, or when the process exits if Ctrl-C interrupts that."""
+    """Call ``clean`` at the end of the block, or when the process exits if Ctrl-C interrupts it."""
     atexit.register(clean)
     try:
         yield
@@ -614,7 +614,7 @@ def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flush written data to the disk, so that after a power cut no rename comes before it."""
+    """Flush written data to the disk, so that a later rename never reaches it before the data."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
         return  # Windows has no handle on a directory to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

@@ -107,17 +107,17 @@ class TrainingOptions:
 
     @property
     def item(self) -> int:
-        """The bytes of one number in an activation."""
+        """The bytes per entry of an activation."""
         return ITEMSIZE.get(self.dtype, 2)
 
     @property
     def hidden_item(self) -> int:
-        """The bytes of one number in a hidden state, and in the head's weight."""
+        """The bytes per entry of a hidden state, and of the head's weight."""
         return ITEMSIZE[self.dtype if self.dtype in ITEMSIZE else self.unquantised_dtype]
 
     @property
     def adapter_item(self) -> int:
-        """The bytes of one parameter of the adapter."""
+        """The bytes per parameter of the adapter."""
         return ITEMSIZE[self.adapter_dtype]
 
 
@@ -130,18 +130,18 @@ class Growth(NamedTuple):
     pair: int = 0
 
     def plus(self, other: Growth) -> Growth:
-        """Add another growth."""
+        """Return the sum of this growth and another."""
         return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, max_length: int) -> int:
-        """Return the bytes for a batch of sequences of this length."""
+        """Return the bytes for a batch of ``batch_size`` sequences of ``max_length`` tokens."""
         return self.fixed + batch_size * (
             self.sample + max_length * (self.token + max_length * self.pair)
         )
 
 
 class Moment(NamedTuple):
-    """The memory in use at one moment of a step, besides weights, gradients and state."""
+    """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
     kept: Growth  # kept by all layers until the end of the backward pass
     again: Growth  # kept by one stack of layers if checkpointing recomputed all of it
@@ -157,7 +157,7 @@ class Moment(NamedTuple):
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """List the moments at which memory may peak, the loss first; none if layers are unknown.
+    """List the moments at which memory may peak, the loss first; none if the layers are unknown.
 
     `training_memory` states the formulas.
     """
@@ -231,17 +231,17 @@ class _Kept:
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
-        """Compute the bytes of W0 x and B A x, which DoRA keeps to train their magnitude."""
+        """Compute the bytes of W0 x and B A x, which DoRA keeps to train its magnitudes."""
         item = self.item + self.training.adapter_item
         return self.dora * item * adapted.module.sides[1] * adapted.copies
 
     def _matrix(self) -> int:
-        """Compute the bytes of the largest quantised matrix when it is dequantised to 16 bits."""
+        """Compute the bytes of the largest quantised matrix once it is dequantised to 16 bits."""
         few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Compute the bytes for DoRA's norms: PEFT multiplies an identity by A and B, adds W0."""
+        """Compute the bytes of DoRA's norms: PEFT forms B A from an identity matrix and adds W0."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -253,7 +253,7 @@ class _Kept:
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """Count the layers whose attention, and whose MLP, needs gradients of its inputs.
+        """Count the layers whose attention needs input gradients, and likewise for the MLP.
 
         The backward pass stops at the lowest adapter, so nothing is kept for layers below it.
         """
@@ -293,7 +293,7 @@ class _Kept:
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Compute the bytes that activation functions and experts keep, without layers' inputs."""
+        """Compute the bytes that activation functions and experts keep besides layers' inputs."""
         # a router keeps its softmax, and its input for the gradient of its weight
         if module.kind == "router":
             return (
@@ -308,7 +308,7 @@ class _Kept:
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Compute the bytes of the inputs of trained or adapted layers; shared ones count once."""
+        """Compute the bytes of the inputs of trained or adapted layers, shared inputs only once."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -332,7 +332,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> Growth:
-        """Compute the growth outside layers: last norm, head, and a vision tower's projector."""
+        """Compute the growth outside layers: the final norm, the head, and a vision projector."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
         total = Growth()
@@ -358,7 +358,7 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Compute the bytes that cross-entropy keeps, and needs briefly, per token."""
+        """Compute the bytes per token that cross-entropy keeps, and those it needs temporarily."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0

@@ -131,7 +131,7 @@ def capacity(
 
 
 def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
-    """Count the LoRA; raise an error if no such LoRA was measured."""
+    """Count the LoRA; raise an error if the measurements do not cover this kind of LoRA."""
     lora = count_adapter(model, {**options, "rank": rank})
     if lora.dora or lora.tuner or lora.saved or lora.biases:
         raise ValueError(
@@ -148,6 +148,6 @@ def _highest(lora: LoraCount) -> int:
 
 
 def estimated(lora: LoraCount, content: str) -> tuple[float, float]:
-    """Return the low and the high estimate in bits."""
+    """Return the low and the high estimate of the capacity in bits."""
     low, high = MEASURED.get(f"{content}, rank {lora.rank}", MEASURED[content])
     return low * lora.trainable, high * lora.trainable

@@ -147,7 +147,7 @@ class TunedUpdate:
         return self.tuner.factors is not None and self.directions < min(self.shape)
 
     def factors(self) -> tuple[Array, Array]:
-        """Compute exact ``(B, A)`` if there are any; otherwise the update and an identity."""
+        """Compute exact factors ``(B, A)`` if they exist, otherwise the update and an identity."""
         if self.exact:
             B, A = self._computed(self.tuner.lora)
             d, k = self.shape
@@ -231,7 +231,7 @@ class AdapterModule:
         embedding: bool = False,
         dtype: str | None = None,
     ) -> AdapterModule:
-        """Make a module from arrays, to be stored as ``dtype`` or else in their own dtypes.
+        """Make a module from arrays; files store them as ``dtype``, by default in their own dtypes.
 
         Raises
         ------
@@ -257,21 +257,21 @@ class AdapterModule:
 
     @cached_property
     def directions(self) -> int:
-        """The rank of each of the stacked matrices, or of the only one."""
+        """The rank of the update, or of each matrix of a stack."""
         if self.tuned:
             return self.tuned.directions
         return self.parts["A"].shape[-2]
 
     @cached_property
     def maps(self) -> int:
-        """The number of stacked matrices."""
+        """The number of stacked matrices; 1 if the update is a single matrix."""
         if self.tuned:
             return 1
         return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
 
     @cached_property
     def groups(self) -> int:
-        """The number of a convolution's groups, which share its rank; experts do not share it."""
+        """The number of groups of a convolution: groups share its rank, whereas experts do not."""
         return self.maps if self.kernel else 1
 
     @cached_property
@@ -280,7 +280,7 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or that of a convolution."""
+        """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or a convolution's shape."""
         if not self.tuned:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
         else:
@@ -444,7 +444,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def around(self) -> list[str]:
-        """The wrappers and prefixes that names have in the file, in words."""
+        """A description of the wrappers and prefixes that names have in the file."""
         return sorted({change.what for changes in self.renamed.values() for change in changes})
 
     @cached_property
@@ -469,11 +469,11 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def has_magnitudes(self) -> bool:
-        """Whether any module is a DoRA."""
+        """Whether any module has DoRA's magnitude."""
         return any("magnitude" in module.parts for module in self.modules.values())
 
     def delta(self, name: str) -> Array:
-        """Compute the update ``scale * B @ A`` of one module: outputs by inputs, in any base.
+        """Compute the update ``scale * B @ A`` of one module, always as outputs by inputs.
 
         With DoRA it is the update of the direction, before rows are scaled to their magnitudes.
         """

@@ -1,4 +1,4 @@
-"""Write the adapters of our own models to disk, and attach adapters to them: `save`, `attach`."""
+"""Save the adapters of our own models, and attach adapters to such models: `save`, `attach`."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
 
 def _arrays(node: Any) -> dict[str, str]:
-    """Map the fields of a layer that are arrays to torch's names of them."""
+    """Map each field of a layer that holds an array to torch's name for the array."""
     own = vars(node) if is_dataclass(node) else {}
     names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {

@@ -45,7 +45,7 @@ ON_CONFLICT = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
-    """A module of the combined adapter.
+    """What combining did to one module.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def combine(
 
 
 def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
-    """Return a weight for each adapter, after checking them; by default 1."""
+    """Check the adapters' weights and return them; by default each is 1."""
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
@@ -332,7 +332,7 @@ def _by_map(
     combine_maps: Callable[[list[WeightedUpdate]], tuple[Array, Array]],
     updates: list[WeightedUpdate],
 ) -> tuple[Array, Array]:
-    """Combine the updates, or each matrix if they are stacked."""
+    """Combine the updates, matrix by matrix if they are stacked."""
     if updates[0].B.ndim == 2:
         return combine_maps(updates)
     maps = range(len(updates[0].B))

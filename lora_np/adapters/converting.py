@@ -179,7 +179,7 @@ def convert(
 
 
 def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
-    """Give the adapter the base's modules, with experts as the target needs them, and a note."""
+    """Return the adapter with the base's modules, experts as the target needs them, and notes."""
     if to == "lora" or before.pipeline:
         return before, []
     if base is None:
@@ -195,7 +195,7 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
 
 
 def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
-    """Yield the rank and scale of each module in both files; zero modules may be left out."""
+    """Yield the rank and scale of each module in both files; a zero update may be in only one."""
     for name, old in before.items():
         mlx = Dialects({}).names_in("mlx", name)[0]
         if new := after.get(name) or after.get(flat(name)) or after.get(mlx):

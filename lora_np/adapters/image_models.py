@@ -162,7 +162,7 @@ def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig
 
 
 def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
-    """Make a module of its tensors; a missing alpha, or an alpha of 0, means the rank."""
+    """Make a module from its tensors; a missing alpha, or an alpha of 0, means the rank."""
     rank, alpha, rslora = 0, 0.0, False
     model, _, name = place.partition(".")
     if given := parts.pop("alpha", None):

@@ -206,7 +206,7 @@ def _modules(
     wraps: Mapping[str, int],
     config: peft.AdapterConfig,
 ) -> dict[str, AdapterModule]:
-    """Make the modules of these factors, by name, and check that the config fits."""
+    """Make modules from factors, by name, and check that they fit the config."""
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}

@@ -240,7 +240,7 @@ def _by_program(
 def _by_features(
     rules: Runtime, form: Format, having: Mapping[str, set[str]], refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Apply each rule to the modules with its features; without a rule, nothing is known."""
+    """Yield each rule's prediction for the modules with its features, or "not known"."""
     ruled = {*rules["fine"]}
     for rule in rules["rules"]:
         ruled |= {*rule["has"]}
@@ -263,7 +263,7 @@ def _by_features(
 def _by_place(
     runtime: str, adapter: Adapter, form: Format, base: OpenModel | None, refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Yield the modules that the program cannot adapt, or of which this is not known."""
+    """Yield a prediction for each module that the program cannot, or perhaps cannot, adapt."""
     unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
     if base is None:
         why = "without a base, only the names of a Llama are known"

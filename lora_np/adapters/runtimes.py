@@ -58,7 +58,7 @@ _MLX_NAMES = Dialects({})  # the names of models that are called alike in transf
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
-    """Group the tensors of a file by module and part, which the ends of their keys tell."""
+    """Group the tensors of a file by module and part, according to the ends of their keys."""
     groups: dict[str, dict[str, Stored]] = {}
     for key, info in file.tensors.items():
         end = next((end for end in ends if key.endswith(end)), None)
@@ -193,7 +193,7 @@ def real(name: str, value: object) -> float:
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
-    """Guess the base's config from an adapter's file: a family with such names, perhaps heads."""
+    """Guess the base's config from an adapter's file: its family, and head counts if it has any."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
@@ -295,7 +295,7 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
 def read_mlx(
     settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
-    """Read the modules of a folder of mlx-lm; their kinds follow from the base, or their names."""
+    """Read the modules of mlx-lm's folder; the base, or their names, determine their kinds."""
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(

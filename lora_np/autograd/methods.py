@@ -133,7 +133,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
 
 def value(x: Any) -> Array:
-    """Return the array of a Tensor or of anything array-like, which stops gradients.
+    """Return the array of a Tensor or array-like; no gradient flows back through it.
 
     Parameters
     ----------

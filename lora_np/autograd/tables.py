@@ -358,7 +358,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
 
 
 def each_of(rule: Rule) -> Joint:
-    """Return the joint rule of the items of a sequence."""
+    """Make a joint rule for all items of a sequence from the rule for one item."""
 
     def joint(y: Array, *arrays: Array, wanted: Wanted, **settings: Any) -> Pulls:
         pull = rule(y, arrays, **settings)
@@ -376,7 +376,7 @@ def holds_tensor(a: Any) -> bool:
 
 
 def constants(a: Any) -> Any:
-    """Replace Tensors by their arrays, also in a list or tuple, but not scalars."""
+    """Replace each Tensor, also in lists and tuples, by its array, which is then read-only."""
     if isinstance(a, Tensor):
         a = value(a).view()
         a.flags.writeable = False  # functions with out= must not write to it
@@ -430,7 +430,7 @@ def snapshot(setting: Any) -> Any:
 
 
 def is_simple(setting: Any) -> bool:
-    """Tell whether a setting or an index consists of immutable values, as numbers and slices."""
+    """Tell whether a setting or an index has only immutable values, such as numbers or slices."""
     parts = setting if isinstance(setting, tuple) else (setting,)
     return all(isinstance(part, SIMPLE) for part in parts)
 

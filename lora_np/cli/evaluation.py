@@ -1,4 +1,4 @@
-"""``evaluate``: compare models and adapters on one's own data."""
+"""``evaluate``: compare models and adapters on your own data."""
 
 from __future__ import annotations
 

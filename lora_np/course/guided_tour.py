@@ -58,7 +58,7 @@ A matrix W0 stays as it is; two thin matrices beside it are trained, and the fil
 
 @dataclass(frozen=True)
 class Update:
-    """A trained update, compared with the update of its rank that is best on the training data.
+    """A trained update, compared with the best update of its rank on the training data.
 
     Parameters
     ----------
@@ -396,7 +396,7 @@ def sample_text() -> Sample:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """Draw the share of the full update's improvement that each rank misses."""
+    """Draw the share of the full update's improvement that is still missing at each rank."""
     from matplotlib.figure import Figure
 
     full, *trained = updates

@@ -36,7 +36,7 @@ SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅�
 
 @dataclass(frozen=True)
 class Scene:
-    """Show what a line does, or what is wrong with it; a terminal draws it with characters.
+    """A picture of the effect of a line, or of its mistake; a terminal draws it with characters.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Puzzle(Exercise):
-    """Describe an exercise of one line; its stub is the function that laws call.
+    """An exercise of one line; its stub is the function that laws call.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class Puzzle(Exercise):
 
     @property
     def heading(self) -> str:
-        """The number and the title."""
+        """The number and the title of the puzzle."""
         return f"{self.number}. {self.title}"
 
     @property

@@ -145,7 +145,7 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """Return what shrinking reduces: sizes, then fractional, nonzero, large, negative entries."""
+    """Return the numbers to shrink: sizes, then fractional, nonzero, large and negative entries."""
     sizes, arrays = 0.0, [np.empty(0)]
     for one in drawn.values():
         if isinstance(one.value, int):

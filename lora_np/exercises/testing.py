@@ -148,7 +148,7 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, such as ``"easy, 5 minutes"``, and whether it is beyond the path."""
+        """Difficulty and time, such as ``"easy, 5 minutes"``, and whether the path omits it."""
         effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
         return effort + ", more: beyond the path" * self.more
 
@@ -182,7 +182,7 @@ class Lesson:
 
     @property
     def stem(self) -> str:
-        """The name of its files without an extension, such as ``01-see-rank``."""
+        """The name of the lesson's files without an extension, such as ``01-see-rank``."""
         return f"{self.number:02d}-{self.slug}"
 
     @property
@@ -255,7 +255,7 @@ class Outcome:
 
     @property
     def broken(self) -> list[Verdict]:
-        """The broken laws; each message once, with the call of the first."""
+        """The broken laws; of laws with the same message, only the first."""
         by_message: dict[str, Verdict] = {}
         for verdict in self.verdicts:
             if not verdict.passed:
@@ -505,7 +505,7 @@ def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | N
 
 @cache
 def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
-    """Draw inputs that distinguish mistakes from all regions, with the arguments of each call."""
+    """Draw inputs from all regions that distinguish mistakes, with the arguments of each call."""
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
@@ -519,13 +519,13 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
 
 
 def by(code: str, one: Exercise) -> Answer:
-    """Wrap the function that ``code`` defines, without rules."""
+    """Wrap the function that ``code`` defines as an `Answer` whose calls have no rules."""
     return Answer(one, lambda arguments, _: call(written(code, one.name, one.answer), arguments))
 
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Return how the function that ``code`` defines breaks the law on a telling input."""
+    """Return how the function that ``code`` defines breaks the law on one `telling` input."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 
@@ -575,7 +575,7 @@ def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
 
 
 def cut(text: str) -> str:
-    """Cut a text to a length that people read.
+    """Shorten a text to a length that people read.
 
     Examples
     --------

@@ -77,7 +77,7 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Return the seconds so far, except (on Linux) those spent waiting for a processor.
+        """Return the seconds since the start, on Linux without time spent waiting for a processor.
 
         On a busy machine, both the process and the thread that awaits its messages wait.
         """

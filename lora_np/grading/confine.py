@@ -112,7 +112,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; yield those that did not hold, and the step that sets them."""
+    """Try to exceed each limit; yield each that failed, the reason, and the step that sets it."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",

@@ -83,7 +83,7 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Channel:
-        """Return the process, starting it if necessary; a cell that ends it is cut."""
+        """Return the process, starting it if necessary; cut a cell if it ends the process."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(

@@ -604,7 +604,7 @@ def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
 def questions_of(
     model: LanguageModel, held_out: Sequence[packing.Document], asked: int | Sequence[str]
 ) -> list[Question]:
-    """Take some held-out documents as questions, or texts to continue."""
+    """Make questions from the first ``asked`` held-out documents, or from given texts."""
     if isinstance(asked, int):
         return [*map(question, held_out[:asked])]
     texts = map(vocabulary_of(model).encode, asked)

@@ -1,4 +1,4 @@
-"""Compute each operation of `composed` by one primitive: training spends its time there.
+"""Compute each operation of `composed` by one primitive, because they take most of the time.
 
 The primitives save passes over memory. Attention never normalises its weights and skips the keys
 that no query sees; the head computes logits for a few rows at a time; and shared work is done once.
@@ -121,7 +121,7 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
-    """Rotate x by angles with these cosines and sines; ``-sin`` gives the transposed map."""
+    """Rotate x by angles with these cosines and sines; pass ``-sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
     # for many sequences, tables repeated for all heads save passes
@@ -305,7 +305,7 @@ def by_group(x: Array, kv: int) -> Array:
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """Invert `by_group`; the result has a shape (batch, tokens, ...)."""
+    """Undo `by_group`, and reshape the result to ``shape``, which is (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
@@ -316,7 +316,7 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Expected:
-    """Compute the softmax-weighted mean of ``values`` over parts of the vocabulary."""
+    """The softmax-weighted mean of ``values``, computed from parts of the vocabulary in turn."""
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self.largest = np.full((n, 1), -np.inf, dtype)

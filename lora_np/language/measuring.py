@@ -51,7 +51,7 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """``exp(loss)``: the number of equally likely tokens among which choosing is as hard."""
+        """``exp(loss)``: a choice among this many equally likely tokens would be as uncertain."""
         return math.exp(self.loss)
 
 

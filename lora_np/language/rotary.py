@@ -1,4 +1,4 @@
-"""Compute the angles of rotary embeddings, by which pairs of entries rotate, from configs."""
+"""Compute from configs the angles by which rotary embeddings rotate pairs of entries."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class RopeParameters(NamedTuple):
     frequencies: Array  # pair i rotates by theta^(-2i/d) a token
 
     def stretched(self, kept: Array) -> Array:
-        """Interpolate between unchanged frequencies (1) and those divided by the factor (0)."""
+        """Divide frequencies by the factor where ``kept`` is 0, keep them at 1, and interpolate."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 

@@ -239,7 +239,7 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 
 
 def as_count(value: Any) -> int:
-    """Bound how often an argument can repeat another: the value of a number, else the size."""
+    """Return an upper bound on how often an argument can repeat another: its value or size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 

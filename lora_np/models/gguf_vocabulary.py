@@ -246,7 +246,7 @@ def texts(fields: Contents, name: str) -> list[str]:
 
 
 def standing(fields: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
-    """Find the token before ("bos") or after ("eos") each text, if there is one."""
+    """List the token before ("bos") or after ("eos") each text, if there is one."""
     number = fields.get(f"{name}_token_id")
     if not fields.get(f"add_{name}_token", default and number is not None):
         return []

@@ -78,7 +78,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The modules as the family describes them; None if it cannot."""
+        """The modules as the family describes them; None if no family does."""
         # the family or the architecture may be unknown, or the fields invalid
         with suppress(TypeError, ValueError):
             return self.by_family
@@ -349,22 +349,22 @@ class Parameter:
 
     @property
     def tensor(self) -> str:
-        """The name of its first tensor."""
+        """The name of the parameter's first tensor."""
         return next(iter(self.places))
 
     @property
     def dtype(self) -> str:
-        """The dtype of its first tensor in the file."""
+        """The dtype of the parameter's first tensor in the file."""
         return self.model.info(self.tensor).dtype
 
     @property
     def holder(self) -> str:
-        """The name of the module that it is a parameter of."""
+        """The name of the module that the parameter belongs to."""
         return self.name.rpartition(".")[0]
 
     @cached_property
     def module(self) -> ModuleSpec:
-        """The module that it belongs to."""
+        """The module that the parameter belongs to."""
         return self.told or self.model.module_of(self.name)
 
     @cached_property
@@ -386,7 +386,7 @@ class Parameter:
         return experts, first.parts * shape[0], shape[1]
 
     def maps(self, read: Callable[[str], Array]) -> Iterator[Array]:
-        """Yield its matrices in the live model's orientation; ``read`` returns a tensor by name."""
+        """Yield the matrices in the live model's orientation; ``read`` returns a tensor by name."""
         experts: dict[int | None, dict[int, str]] = {}
         for name, place in self.places.items():
             experts.setdefault(place.expert, {})[place.part] = name
@@ -398,7 +398,7 @@ class Parameter:
                 yield np.concatenate([read(parts[part]) for part in sorted(parts)])
 
     def matrices(self, read: Callable[[str], Array] | None = None) -> Iterator[Array]:
-        """Yield its matrices as outputs by inputs; each expert has its own."""
+        """Yield the matrices as outputs by inputs; each expert has its own."""
         transposed = self.module.transposed or self.module.kind == "embedding"
         for W in self.maps(read or self.model.read):
             yield W.T if transposed else W
@@ -454,7 +454,7 @@ class Parameter:
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
-    """Choose how to change names (not, one segment fewer or one more) so that most are known."""
+    """Keep names, remove one segment or add one, so that as many as possible are known."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 

@@ -77,7 +77,7 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
-        """No safetensors file."""
+        """The model's safetensors files: none."""
         return {}
 
     @cached_property
@@ -325,7 +325,7 @@ def from_one(config: Fields, name: str) -> bool:
 
 
 def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
-    """Compute the row of llama.cpp's file for each row of a weight; None if the order is equal.
+    """Compute the row of llama.cpp's file for each row of a weight; None if it is the same.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
     1)``.

@@ -130,7 +130,7 @@ class Checkpoint:
 
 
 def identity(training: Any) -> dict[str, str]:
-    """Describe everything that must be equal when a run continues, or return the run's name."""
+    """Describe everything that must be equal when a run continues, unless the run has a name."""
     s = training.settings
     title = {"versions": versions(), "name": s.identity or "not given"}
     if s.identity is not None:

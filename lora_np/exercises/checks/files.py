@@ -25,7 +25,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
 
 
 def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
-    """Require a rank that fits a budget at ``one`` parameters per unit, or the largest such."""
+    """Require that a rank fits a budget at ``one`` parameters each, or that the next does not."""
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
     if fits:
@@ -53,7 +53,7 @@ def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
 
 
 def multiple_or_not(draw: Draw, name: str, one: int) -> int:
-    """Draw a number below ten times ``one``, often a multiple of ``one``, or one less."""
+    """Draw a number below ten times ``one``, often a multiple of ``one`` or a multiple minus 1."""
     number = draw.whole(name, 0, 10 * one - 1)
     beside = draw.pick("beside a multiple", (None, None, 0, -1))
     return number if beside is None else max(0, number - number % one + beside)
@@ -118,7 +118,7 @@ PATHS = (
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
-    """Draw B and A for each path, of rank ``r`` or any; return them also as PEFT's tensors."""
+    """Draw B and A for each path, by default of any rank; return them also as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
     for path in paths:

@@ -93,7 +93,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """Check gradients in a graph of numbers: any, a chain, or one that repeats parents."""
+    """Check gradients in a graph of numbers: any graph, a chain, or one with repeated parents."""
     repeats = key == "repeats"
     # a deep graph has too many paths to follow one by one, which shows in the steps
     deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
@@ -232,7 +232,7 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
 
 
 def reach_and_tolerance(draw: Draw, key: str) -> tuple[float, float]:
-    """Draw a factor on the numbers, and return it with the tolerance for numbers of that size."""
+    """Draw a factor by which to scale inputs, and return it with the tolerance that it needs."""
     return (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
 
 
