@@ -27,7 +27,7 @@ Settings = TypeVar("Settings")
 if TYPE_CHECKING:
     Array = npt.NDArray[Any]
     ArrayLike = npt.ArrayLike
-else:  # commands that only count do not import NumPy
+else:  # commands that only count parameters do not import NumPy
     Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
 # The source of randomness in a layer's call, for dropout; quoted, as numpy.random is slow to load.

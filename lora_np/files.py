@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few MiB
-# the most items of lists and objects; the largest vocabularies have two million, with merges
+
+# the most items in all lists and objects; the largest vocabularies have two million with merges
 MAX_ITEMS = 3_000_000
 
 
@@ -538,7 +539,7 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
     after = target.stat()
     if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
-    # again, because another run has replaced the directory, and was removing what was listed
+    # check again: another run has replaced the directory, and was removing the listed files
     _check_directory(target, writes, marks)
 
 
@@ -564,7 +565,7 @@ def _put(new: Path, target: Path, force: bool) -> None:
     except OSError:
         if not (force and new.is_dir() and target.is_dir()):
             raise
-        _put(new, target, force)  # again, because another run has just made the target
+        _put(new, target, force)  # try again, because another run has just made the target
 
 
 def _exchanged(one: Path, other: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 
-# Gradients: a tensor remembers from what it was made, and the chain rule walks back.
+# Gradients: a tensor records how it was computed; the chain rule goes back from there.
 class Tensor:
     """An array with edges: each is an input, and a function (our gradient -> its)."""
 
@@ -78,7 +78,7 @@ def train(parameters, loss, *, lr, steps):
             p.value = p.value - lr * p.grad
 
 
-# What a Llama computes beside products, each with its gradient.
+# The operations of a Llama besides products, each with its gradient.
 def gated(gate, up):
     """Return silu(gate) * up, where silu(a) = a p with p = 1 / (1 + exp(-a))."""
     a, b = array(gate), array(up)
@@ -106,7 +106,7 @@ def attention(q, k, v, *, n, width, theta):
 
     Q, K, V = (heads(array(x)) for x in (q, k, v))
     Q, K = turned(Q, theta) * width**-0.5, turned(K, theta)
-    later = np.triu(np.full((n, n), -np.inf, Q.dtype), k=1)  # what no token sees
+    later = np.triu(np.full((n, n), -np.inf, Q.dtype), k=1)  # hides later tokens
     to_q = lambda g: rows(turned(g @ K, theta, back=True)) * width**-0.5
     to_k = lambda g: rows(turned(g.mT @ Q, theta, back=True), shared=True)
     scores = Tensor(Q @ K.mT + later, (q, to_q), (k, to_k))
@@ -135,7 +135,7 @@ def tensors(path):
     for name, entry in json.loads(file[8:begin]).items():
         if name != "__metadata__":
             first, last = (begin + offset for offset in entry["data_offsets"])
-            upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # of a float32
+            upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # of float32
             values = (upper << 16).view("<f4").reshape(entry["shape"])
             found[name.removesuffix(".weight")] = values
     return found
@@ -148,7 +148,7 @@ class Llama:
         read = lambda name: json.loads(Path(folder, name).read_bytes())
         self.config, tokenizer = read("config.json"), read("tokenizer.json")
         self.weights = tensors(Path(folder, "model.safetensors"))
-        self.ids = tokenizer["model"]["vocab"]  # of each character
+        self.ids = tokenizer["model"]["vocab"]  # by character
         self.characters = {number: character for character, number in self.ids.items()}
         self.layers = {}  # a LoRA by the name of its linear layer
 

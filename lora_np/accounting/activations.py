@@ -22,10 +22,11 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-# arrays that an activation function keeps; the default is 1, but gelu_new is computed in steps
+# arrays that an activation function keeps, by default 1; gelu_new is computed in four steps
 _KEPT = {"gelu_new": 4}
 _EXPANDING = ("gate", "up", "gate_up")  # the linear layers before the activation function
-# the most inputs of layers on their way to the host, as in TRL and torchtune
+
+# how many layers' inputs may be on their way to the host at once, as in TRL and torchtune
 _IN_FLIGHT = 5
 
 
@@ -144,10 +145,10 @@ class Moment(NamedTuple):
     """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
     kept: Growth  # kept by all layers until the end of the backward pass
-    again: Growth  # kept by one stack of layers if checkpointing recomputed all of it
+    again: Growth  # kept by one stack of layers if checkpointing recomputed the whole stack
     layers: int  # the number of layers in that stack
     logits: Growth  # kept by the loss until its gradient is computed
-    work: Growth  # needed briefly for the loss and its gradient, or for one matrix
+    work: Growth  # needed temporarily for the loss and its gradient, or for one matrix
 
     def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Return the bytes of activations, logits and workspace."""
@@ -276,7 +277,7 @@ class _Kept:
         if not keeps_weights:
             return token, 0
         # A softmax in float32 is kept before and after rounding. Dropout also keeps its mask and
-        # its result, a soft cap its tanh.
+        # its result, and a soft cap keeps its tanh.
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -342,7 +343,8 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            if module.role == "linear":  # an activation function follows, and keeps the output
+            # an activation function follows, and keeps this layer's output
+            if module.role == "linear":
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
@@ -365,10 +367,10 @@ class _Kept:
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # the gradient of the head's input is kept; a part of its size is added for a moment
+            # the gradient of the head's input is kept; a temporary array is about as large
             return width * item, width * (item + 4)
-        # Kept: log-probabilities, and the tanh of a soft cap. Briefly: the logits, and their
-        # float32 copy or their gradient.
+        # Log-probabilities and the tanh of a soft cap are kept. The logits, and their float32
+        # copy or their gradient, are needed temporarily.
         capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
         loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
         return vocabulary * (loss + capped), vocabulary * (item + loss)

@@ -541,7 +541,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # PEFT's B has the groups of the base's convolution, A has none
+    # in PEFT, B has as many groups as the base's convolution, and A has none
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(

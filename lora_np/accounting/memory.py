@@ -38,8 +38,9 @@ _UNKNOWN = (
     " config."
 )
 _LARGEST = 2**31 - 1  # the largest batch size, and the longest sequence if the model has no limit
-# bitsandbytes: the sizes from which a tensor's state is kept in 8 bits, and may be paged, and the
-# number of parameters that share a constant
+
+# Constants of bitsandbytes: the smallest tensor whose optimizer state is kept in 8 bits, the
+# smallest one whose state may be paged, and the number of parameters that share a scale.
 IN_8_BITS, PAGED, BLOCK = 4096, 100_000, 256
 _GROWING = ("activations", "logits", "workspace")
 PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
@@ -460,8 +461,8 @@ def rank_that_fits(
 
     one, two = counted_at(1), counted_at(2)
     limit = max(adapted.limit for adapted in one.adapters)
-    # Memory grows with the rank except where a tensor becomes large enough for a state in 8 bits,
-    # or for paging: search between these ranks.
+    # Memory grows with the rank, except where a tensor becomes large enough for an 8-bit or a
+    # paged state. Search separately between these ranks.
     falls = {1, limit + 1}
     sizes = (
         IN_8_BITS * training.optimizer.endswith("8bit"),

@@ -233,7 +233,7 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
         "some per cent more time, and host memory",
     ),
 }
-# all combinations of switches in the order to try them, the fewest first
+# all combinations of switches in the order in which to try them, the smallest first
 TRIALS = [*chain.from_iterable(combinations(SWITCHES, n + 1) for n in range(len(SWITCHES)))]
 SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
@@ -514,7 +514,7 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
             chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
-    # a shorter sequence or smaller batch, together with all switches if they did not suffice
+    # try a shorter sequence or a smaller batch, with all switches if the switches did not suffice
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]

@@ -26,9 +26,10 @@ Format = Literal["peft", "gguf", "mlx", "kohya"]
 # The formats that are a single file, by its extension; every other format is a directory.
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this one
-# What a module may have besides the factors of a linear layer, by the name of its attribute or
-# part, in the words of messages.
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
+
+# Features that a module may have besides the factors of a linear layer, by the name of the
+# attribute or part, in the words of error messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -42,7 +43,7 @@ class Stored:
 
     dtype: str  # the dtype in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
-    read: Callable[[], Array]  # gives bfloat16 as float32
+    read: Callable[[], Array]  # returns bfloat16 as float32
     key: str = ""  # the name of the tensor in the file
 
     @property
@@ -64,7 +65,7 @@ class Stored:
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
         """Return a tensor that applies ``view`` (a reshape, selection or padding) when read."""
-        # A broadcast zero has the full shape but takes no memory.
+        # A broadcast zero has the full shape, but needs no memory.
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
 

@@ -136,7 +136,7 @@ def _families(config: Mapping[str, Any]) -> set[str]:
     )
     if str(kind) in family_names():
         families.add(_family(f"{family_of(str(kind)).classes}Model"))
-    if kind == "llama" and not architectures:  # llama.cpp's name for Mistral's models too
+    if kind == "llama" and not architectures:  # llama.cpp uses this name for Mistral's models too
         families.add("Mistral")
     return families - {""}
 

@@ -76,10 +76,11 @@ class Change:
     initial: Stored  # in the dtype that the result will have
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # the parameter that the module changes, and the tensor of it that is this one
+    # the parameter that the module changes, and the name of this tensor among the parameter's
     parameter: Parameter | None = None
     tensor: str = ""
-    fan_in_fan_out: bool = False  # what the adapter says of its base
+    fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
+
     # the initialisation that subtracted the module's first factors from the weight
     init: str | None = None
 

@@ -38,7 +38,7 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALL = "all"  # stands for all modules together
+ALL = "all"  # the name of the row for all modules together
 _Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, a Gram matrix of inputs
 _Work = tuple[str, list[_Given], Path, np.random.Generator]
 ON_CONFLICT = ("refuse", "first", "mean")
@@ -337,7 +337,7 @@ def _by_map(
         return combine_maps(updates)
     maps = range(len(updates[0].B))
     made = [combine_maps([replace(x, B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
-    rank = max(len(A) for _, A in made)  # smaller ones are padded with zeros
+    rank = max(len(A) for _, A in made)  # updates of smaller rank are padded with zeros
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
 

@@ -34,7 +34,8 @@ from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
-# Whether a target has a module for each expert (True), or one parameter for all (by default).
+# Whether a target has a module for each expert (True), one parameter for all experts (False, by
+# default), or accepts either (None).
 _APART = {"vllm": True, "portable": None}
 
 
@@ -314,7 +315,7 @@ def to_lora(
         }
         alpha = float(len(A))
         modules[name] = replace(module, parts=stored, alpha=alpha, rslora=False, tuned=None)
-    modules = {name: module for name, module in modules.items() if module.rank}  # zero updates go
+    modules = {name: module for name, module in modules.items() if module.rank}  # drop zero updates
     if not modules:
         raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: in_memory(read()[0]) for name, read in known.biases.items()}}

@@ -308,7 +308,7 @@ def _notes(
 class _Pair:
     """A parameter of the loaded model in both checkpoints."""
 
-    target: str  # the module's name for PEFT, or, if that is no linear layer, the parameter's
+    target: str  # the name of the module for PEFT, or of the parameter if the module is not linear
     old: Parameter | None  # the base's parameter, if there is one
     new: Parameter
 

@@ -151,7 +151,7 @@ def merge_gguf(
         try:
             gguf.write(merged.tensors, merged.read, stage, metadata=metadata)
         except FileError:
-            check_finite(update)  # naming the adapter's tensor is the more helpful error
+            check_finite(update)  # an error that names the adapter's tensor helps more
             raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
@@ -199,7 +199,8 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
     if dtype:
-        metadata.pop("general.file_type", None)  # llama.cpp then finds it from the tensors
+        # llama.cpp then derives the file type from the tensors
+        metadata.pop("general.file_type", None)
     return metadata
 
 

@@ -18,8 +18,9 @@ from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
 CLOSE = 1e-6  # the largest relative error of a scale that counts as right
-ALL = "(all)"  # stands for the adapter as a whole in place of a module's name
-# The features of adapters that need a rule for each program; without a rule, it is not known.
+ALL = "(all)"  # the "module" of predictions for the adapter as a whole
+
+# The features of adapters that need a rule for each program; without one, nothing is known.
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
@@ -38,7 +39,9 @@ _WORST = (
     "not known",
     "fine",
 )
-_OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}  # a format's program
+# a format's own program
+_OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
+
 # A name that begins with a block of a language model, without the model's prefix.
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 # Families whose routers are linear layers in mlx-lm.

@@ -54,7 +54,8 @@ _HEADS = {
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
 # These two families together have every name of experts: transformers uses one, mlx-lm does not.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-_MLX_NAMES = Dialects({})  # the names of models that are called alike in transformers and mlx-lm
+# names of models whose modules have the same names in transformers and mlx-lm
+_MLX_NAMES = Dialects({})
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
@@ -136,7 +137,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
-        # llama.cpp takes them from the base, but `read_gguf` may have only this file.
+        # llama.cpp takes the head counts from the base, but `read_gguf` may have only this file.
         **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
     infos = {
@@ -259,7 +260,8 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
         for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
             parts = _transposed(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
-    wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # mlx has it only on CPUs
+    # mlx supports float64 only on CPUs
+    wide = any(tensor.dtype == "float64" for tensor in tensors.values())
     infos = header(tensors, dtype or ("float32" if wide else None))
     metadata = {"format": "mlx"}
     safetensors.write(

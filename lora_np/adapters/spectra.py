@@ -224,7 +224,7 @@ class Goal(NamedTuple):
         if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
             return largest(budget, equal, range(1, most + 1), size, name=self.name)
-        # A magnitude or a bias has an effect even without directions, but PEFT needs a rank.
+        # A magnitude or a bias has an effect even at rank 0, but PEFT requires at least rank 1.
         at_least = {
             name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
         }
@@ -253,7 +253,7 @@ def cut(
         raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # Without these, r becomes the largest rank, which programs compare with their limit.
+        # Without these keys, r becomes the largest rank, which programs compare with their limit.
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):

@@ -13,7 +13,7 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None if the law holds
-OFTEN = 5  # the inputs that prove a mistake, and the inputs of each region that a law must see
+OFTEN = 5  # how many inputs prove a mistake, and how many of each region a law must be tested on
 
 
 def alike(a: Broken, b: Broken) -> bool:

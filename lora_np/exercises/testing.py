@@ -35,7 +35,7 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs that students see
 LARGEST = 200  # the most characters of a counterexample, and of its message
-PATIENCE = 150  # draws in a row without an input of a missing region, after which a law gives up
+PATIENCE = 150  # give up after this many draws in a row without an input of a missing region
 ATTEMPTS = 15  # attempts to shrink an input, for each case of the exercise
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -294,6 +294,7 @@ class Answer:
     exercise: Exercise
     caller: Caller
     last: Exchange = ((), {})  # the arguments of the last call, and the reply
+
     # tells whether a call with these arguments is needed
     wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
     named: bool = False  # whether a law has already named the answer's mistake
@@ -447,7 +448,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # excess cost shows on large inputs only, which are slow: few attempts
+        # only large inputs show that the cost is too high, and these are slow, so try few
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
@@ -531,7 +532,7 @@ def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
     """Test the law on these inputs again."""
-    # nothing is drawn, so no generator is needed, which is slow to create
+    # nothing is drawn, so do not create a generator, which is slow
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
 
@@ -544,7 +545,7 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
         return None
     except LawBroken as broken:
         why = broken
-    # laws should not crash on an answer, but if one does, the others must still run
+    # a law should not crash on an answer, but if it does, the other laws must still run
     except Exception as error:
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")

@@ -94,7 +94,7 @@ class Channel:
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # after the deadline, ignore even messages that have arrived, as there may be endless ones
+        # after the deadline, ignore messages that have arrived too, as there may be no end of them
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:

@@ -344,7 +344,7 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
     readable: dict[str, list[Path]] = {}
     for name, files in students.items():
         shown = readable_name(name)
-        while shown in readable:  # names that differ on disk may look the same
+        while shown in readable:  # different names on disk may look the same
             shown += "'"
         readable[shown] = files
     return readable

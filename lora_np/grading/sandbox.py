@@ -17,7 +17,7 @@ from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
-DROPPED = 5  # after so many cells that hang or end the process, later cells do not run
+DROPPED = 5  # after this many cells that hang or end the process, later cells do not run
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 

@@ -23,6 +23,7 @@ from lora_np.quantise import Quantised
 Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # queries that attention processes at once
 HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums vanish
+
 # keep at most this many attention weights of a layer; recompute others in the backward pass
 KEPT = 2**22
 TILE = 512  # keys that attention processes at once if it keeps no weights
@@ -132,7 +133,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
-        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # this mode avoids a buffer
+        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # in this mode, NumPy needs no buffer
         out *= sin[i] if by_row else sin
         out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)

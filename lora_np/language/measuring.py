@@ -142,7 +142,7 @@ def grams(
     """
     rows = rows_of(model, data, max_length)
     grams: dict[str, Array] = {}
-    owners: dict[str, str] = {}  # from each layer to the first one with the same input
+    owners: dict[str, str] = {}  # maps each layer to the first layer with the same input
     latest: tuple[str, Array | None] = "", None
     counts = np.empty(0, bool)
 

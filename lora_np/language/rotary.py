@@ -19,6 +19,7 @@ from lora_np.models import LayerConfig
 Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
 KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
+
 # the known parameters of rotary embeddings
 ROPE = {
     "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
@@ -249,7 +250,7 @@ def yarn(rope: RopeParameters) -> Made:
     """Slow down the pairs that rotate rarely within the old context, and scale the scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
-    # the pairs that rotate n times within the old context
+    # the pairs that rotate a given number of times within the old context
     first, last = (
         math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
         for n in (fast, slow)

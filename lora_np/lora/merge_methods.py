@@ -25,7 +25,8 @@ Rule = Callable[[Tensors, Weights], Array]
 
 # RegMean multiplies the off-diagonal entries of Gram matrices by this.
 _SHRUNK = 0.9
-# Added to their diagonal, relative to its largest entry: directions without inputs are averaged.
+# RegMean adds this share of a Gram matrix's largest entry to its diagonal, so that updates are
+# averaged in directions without inputs.
 _RIDGE = 1e-6
 
 

@@ -26,6 +26,7 @@ from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of classes with a head
+
 # ends of classes whose tied head has a name that depends on the family
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # last names of matrices whose rows are looked up, not multiplied
@@ -232,7 +233,7 @@ class OpenModel(ModelDirectory):
             return tuple(module.name for module in tied if module.shape == shape)
         names = [str(name) for name in self.config.get("architectures") or []]
         if self.config.get("is_encoder_decoder") or any(name.endswith(_MASKED) for name in names):
-            # such models tie their embeddings unless the config says otherwise
+            # encoder-decoders and masked models tie embeddings unless the config says otherwise
             return () if self.config.get("tie_word_embeddings") is False else ("others",)
         return ("lm_head",) if any(name.endswith(_HEADED) for name in names) else ()
 
@@ -391,7 +392,7 @@ class Parameter:
         for name, place in self.places.items():
             experts.setdefault(place.expert, {})[place.part] = name
         for expert, parts in sorted(experts.items(), key=lambda entry: entry[0] or 0):
-            if expert is None:  # one tensor is all of it
+            if expert is None:  # one tensor is the whole parameter
                 W = self.whole(read)
                 yield from W if W.ndim == 3 else [W]
             else:

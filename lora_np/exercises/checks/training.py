@@ -95,7 +95,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 def backward(draw: Draw, answer: Answer, key: str) -> None:
     """Check gradients in a graph of numbers: any graph, a chain, or one with repeated parents."""
     repeats = key == "repeats"
-    # a deep graph has too many paths to follow one by one, which shows in the steps
+    # following the paths of a deep graph one by one exceeds the limit on steps
     deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
@@ -331,7 +331,7 @@ def prompt_update(draw: Draw, answer: Answer, key: str) -> None:
 
 def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 5)
-    least = -5 if key == "ignored" else 0  # a label drawn below zero does not count
+    least = -5 if key == "ignored" else 0  # a label below zero is not in the loss
     nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
     counts = labels >= 0
     draw.assume(counts.any())
