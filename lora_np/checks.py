@@ -27,7 +27,7 @@ Settings = TypeVar("Settings")
 if TYPE_CHECKING:
     Array = npt.NDArray[Any]
     ArrayLike = npt.ArrayLike
-else:  # commands that only count do not import NumPy
+else:  # commands that only count parameters do not import NumPy
     Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
 # The source of randomness in a layer's call, for dropout; quoted, as numpy.random is slow to load.
@@ -35,7 +35,7 @@ Rng: TypeAlias = "np.random.Generator | None"
 
 
 def refuse(message: str) -> NoReturn:
-    """Raise a ValueError about an argument, for which a command exits with status 2."""
+    """Raise a ValueError about an argument; a command then exits with status 2."""
     raise ValueError(message)
 
 
@@ -289,7 +289,7 @@ class Names:
     free: str = "(?!)"
 
     def find(self, text: str) -> str:
-        """Return the meaning of ``text``, or None if no name matches or matches disagree.
+        """Return the meaning of ``text``, or "" if no name matches or the matches disagree.
 
         These names are tried in order: the same name; the same words in any order; the same words
         written apart or together; names with additional words that are optional. The last two are
@@ -363,7 +363,7 @@ def _alike(first: list[str], second: list[str]) -> float:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the names closest to ``name``, or twelve if none is close.
+    """Return the end of a message: the names closest to ``name``, or up to twelve known names.
 
     Parameters
     ----------

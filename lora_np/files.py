@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few MiB
-# the most items of lists and objects; the largest vocabularies have two million, with merges
+
+# the most items in all lists and objects; the largest vocabularies have two million with merges
 MAX_ITEMS = 3_000_000
 
 
@@ -316,7 +317,7 @@ def _stage(target: Path) -> Path:
 
 @contextmanager
 def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
-    """Clean up at the end of the block, or when the process exits if Ctrl-C interrupts that."""
+    """Call ``clean`` at the end of the block, or when the process exits if Ctrl-C interrupts it."""
     atexit.register(clean)
     try:
         yield
@@ -538,7 +539,7 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
     after = target.stat()
     if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
-    # again, because another run has replaced the directory, and was removing what was listed
+    # check again: another run has replaced the directory, and was removing the listed files
     _check_directory(target, writes, marks)
 
 
@@ -564,7 +565,7 @@ def _put(new: Path, target: Path, force: bool) -> None:
     except OSError:
         if not (force and new.is_dir() and target.is_dir()):
             raise
-        _put(new, target, force)  # again, because another run has just made the target
+        _put(new, target, force)  # try again, because another run has just made the target
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -614,7 +615,7 @@ def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flush written data to the disk, so that after a power cut no rename comes before it."""
+    """Flush written data to the disk, so that a later rename never reaches it before the data."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
         return  # Windows has no handle on a directory to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

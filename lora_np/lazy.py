@@ -6,7 +6,7 @@ written once. ``from lora_np.lazy import numpy as np`` is NumPy, imported on fir
 """
 
 import builtins
-from _thread import RLock  # like functools, because threading takes a millisecond to load
+from _thread import RLock  # as functools imports it, because threading takes a millisecond to load
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is

@@ -28,7 +28,7 @@ class LoRA:
 
 
 class Tensor:
-    """An array that remembers from what it was made, and when: gradients flow back."""
+    """An array that records how and when it was computed, so gradients can go back."""
 
     clock, __array_ufunc__ = count(), None  # None: array + tensor asks the tensor
 
@@ -62,7 +62,7 @@ class Tensor:
         return Tensor(np.mean(a * a), (self, lambda g: g * 2 * a / a.size))
 
     def history(self):
-        """All that it was computed from, and itself, in the order of creation."""
+        """List this tensor and all that it was computed from, in order of creation."""
         found, new = {self}, {self}
         while new:
             new = {source for tensor in new for source, _ in tensor.edges} - found
@@ -70,7 +70,7 @@ class Tensor:
         return sorted(found, key=lambda one: one.order)
 
     def backward(self):
-        """The chain rule: each tensor once, after all that used it."""
+        """Apply the chain rule to each tensor once, after all tensors that used it."""
         made, grads = self.history(), {self: np.ones_like(self.value)}
         while grads:
             tensor = made.pop()
@@ -98,19 +98,19 @@ def train(parameters, loss, *, lr, steps):  # loss() is a tensor of one number
 
 
 def rank(M):
-    """The number of singular values that are more than rounding."""
+    """Count the singular values that are more than rounding errors."""
     s = np.linalg.svd(np.asarray(M, float), compute_uv=False)
     return int(np.sum(s > s[0] * max(M.shape) * np.finfo(float).eps))
 
 
 def best(M, r):
-    """B (d, r), A (r, k) with the least ||M - B A||: the truncated SVD."""
+    """Return B (d, r), A (r, k) with the least ||M - B A||: the truncated SVD."""
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r] * s[:r], Vh[:r]
 
 
 def save(layers, folder):  # layers: a LoRA by the name of its module
-    """Write what PEFT opens: a config, and a file of length, header and numbers."""
+    """Write PEFT's two files: a config, and tensors as length, header and numbers."""
     header, numbers = {}, b""
     for name, layer in layers.items():
         for part, p in [("lora_A", layer.A), ("lora_B", layer.B)]:
@@ -127,7 +127,7 @@ def save(layers, folder):  # layers: a LoRA by the name of its module
 
 
 def load(folder):
-    """A (r, k), B (d, r) and alpha of the one layer that `save` has written."""
+    """Read A (r, k), B (d, r) and alpha of the one layer that `save` has written."""
     config = json.loads(Path(folder, "adapter_config.json").read_bytes())
     file = Path(folder, "adapter_model.safetensors").read_bytes()
     begin, factors = 8 + int.from_bytes(file[:8], "little"), []

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 
-# Gradients: a tensor remembers from what it was made, and the chain rule walks back.
+# Gradients: a tensor records how it was computed; the chain rule goes back from there.
 class Tensor:
-    """An array; each edge is an input, and a function from our gradient to its own."""
+    """An array with edges: each is an input, and a function (our gradient -> its)."""
 
     clock, __array_ufunc__ = count(), None  # None: array + tensor asks the tensor
 
@@ -39,7 +39,7 @@ class Tensor:
     __rmatmul__ = lambda self, other: (self.T @ other.T).T  # A B is (B.T A.T).T
 
     def backward(self):
-        """Visit each tensor once, the last that was made first."""
+        """Visit each tensor once, the most recent first, and pass its gradient on."""
         found, new, grads = {self}, {self}, {self: np.ones_like(self.value)}
         while new:
             new = {source for tensor in new for source, _ in tensor.edges} - found
@@ -78,9 +78,9 @@ def train(parameters, loss, *, lr, steps):
             p.value = p.value - lr * p.grad
 
 
-# What a Llama computes beside products, each with its gradient.
+# The operations of a Llama besides products, each with its gradient.
 def gated(gate, up):
-    """The function silu(gate) * up, where silu(a) = a p with p = 1 / (1 + exp(-a))."""
+    """Return silu(gate) * up, where silu(a) = a p with p = 1 / (1 + exp(-a))."""
     a, b = array(gate), array(up)
     p = 1 / (1 + np.exp(-a))
     d_gate, d_up = b * p * (1 + a * (1 - p)), a * p
@@ -93,7 +93,7 @@ def softmax(x):
 
 
 def attention(q, k, v, *, n, width, theta):
-    """Each token takes a weighted mean of the values of those before it and its own."""
+    """Give each token a weighted mean of its value and the values of earlier tokens."""
     few = array(k).shape[1] // width  # heads of k and v, each shared by heads of q
 
     def heads(x):  # (texts * n, heads * width) -> (texts, few, heads / few, n, width)
@@ -106,7 +106,7 @@ def attention(q, k, v, *, n, width, theta):
 
     Q, K, V = (heads(array(x)) for x in (q, k, v))
     Q, K = turned(Q, theta) * width**-0.5, turned(K, theta)
-    later = np.triu(np.full((n, n), -np.inf, Q.dtype), k=1)  # what no token sees
+    later = np.triu(np.full((n, n), -np.inf, Q.dtype), k=1)  # hides later tokens
     to_q = lambda g: rows(turned(g @ K, theta, back=True)) * width**-0.5
     to_k = lambda g: rows(turned(g.mT @ Q, theta, back=True), shared=True)
     scores = Tensor(Q @ K.mT + later, (q, to_q), (k, to_k))
@@ -118,7 +118,7 @@ def attention(q, k, v, *, n, width, theta):
 
 
 def turned(x, theta, back=False):
-    """Rotary positions: entries i and i + half turn by an angle that grows with n."""
+    """Rotate entries i and i + half by angles proportional to the position."""
     n, half = x.shape[-2], x.shape[-1] // 2
     positions = np.arange(n) * (-1 if back else 1)
     angles = np.outer(positions, theta ** (-np.arange(half) / half))
@@ -129,31 +129,31 @@ def turned(x, theta, back=False):
 
 # The model: its files as Hugging Face lays them out.
 def tensors(path):
-    """The tensors of a safetensors file: a length, a header in JSON, the numbers."""
+    """Read the tensors of a safetensors file: a length, a JSON header, the numbers."""
     file, found = Path(path).read_bytes(), {}
     begin = 8 + int.from_bytes(file[:8], "little")
     for name, entry in json.loads(file[8:begin]).items():
         if name != "__metadata__":
             first, last = (begin + offset for offset in entry["data_offsets"])
-            upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # of a float32
+            upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # of float32
             values = (upper << 16).view("<f4").reshape(entry["shape"])
             found[name.removesuffix(".weight")] = values
     return found
 
 
 class Llama:
-    """The logits of the next token, for every position of some texts."""
+    """A Llama: it computes the logits of the next token at every position of texts."""
 
     def __init__(self, folder):
         read = lambda name: json.loads(Path(folder, name).read_bytes())
         self.config, tokenizer = read("config.json"), read("tokenizer.json")
         self.weights = tensors(Path(folder, "model.safetensors"))
-        self.ids = tokenizer["model"]["vocab"]  # of each character
+        self.ids = tokenizer["model"]["vocab"]  # by character
         self.characters = {number: character for character, number in self.ids.items()}
         self.layers = {}  # a LoRA by the name of its linear layer
 
     def adapt(self, *, r, alpha, rng):
-        """Put a LoRA beside each linear layer; return what is trained."""
+        """Put a LoRA beside each linear layer; return the trainable tensors."""
         for name, W in self.weights.items():
             if name.endswith("_proj"):
                 self.layers[name] = LoRA(W, r=r, alpha=alpha, rng=rng)
@@ -185,7 +185,7 @@ class Llama:
         return Tensor(h * w, (x, back))
 
     def loss(self, ids):
-        """Minus the logarithm of the probability of what comes next, on average."""
+        """Return the mean negative log-probability of the next characters."""
         logits, targets = self(ids[:, :-1]), ids[:, 1:].reshape(-1)
         p, at = softmax(logits.value), (np.arange(len(targets)), targets)
         error = p - np.eye(len(p[0]), dtype=p.dtype)[targets]

@@ -185,7 +185,7 @@ class Shown:
 
 
 def one_line(cell: Cell) -> str:
-    """Join the lines of a text for a cell."""
+    """Join the lines of a text into one line, for a cell."""
     return " ".join(str(cell).split())
 
 

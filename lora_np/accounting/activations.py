@@ -22,10 +22,11 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-# arrays that an activation function keeps; the default is 1, but gelu_new is computed in steps
+# arrays that an activation function keeps, by default 1; gelu_new is computed in four steps
 _KEPT = {"gelu_new": 4}
 _EXPANDING = ("gate", "up", "gate_up")  # the linear layers before the activation function
-# the most inputs of layers on their way to the host, as in TRL and torchtune
+
+# how many layers' inputs may be on their way to the host at once, as in TRL and torchtune
 _IN_FLIGHT = 5
 
 
@@ -107,17 +108,17 @@ class TrainingOptions:
 
     @property
     def item(self) -> int:
-        """The bytes of one number in an activation."""
+        """The bytes per entry of an activation."""
         return ITEMSIZE.get(self.dtype, 2)
 
     @property
     def hidden_item(self) -> int:
-        """The bytes of one number in a hidden state, and in the head's weight."""
+        """The bytes per entry of a hidden state, and of the head's weight."""
         return ITEMSIZE[self.dtype if self.dtype in ITEMSIZE else self.unquantised_dtype]
 
     @property
     def adapter_item(self) -> int:
-        """The bytes of one parameter of the adapter."""
+        """The bytes per parameter of the adapter."""
         return ITEMSIZE[self.adapter_dtype]
 
 
@@ -130,24 +131,24 @@ class Growth(NamedTuple):
     pair: int = 0
 
     def plus(self, other: Growth) -> Growth:
-        """Add another growth."""
+        """Return the sum of this growth and another."""
         return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, max_length: int) -> int:
-        """Return the bytes for a batch of sequences of this length."""
+        """Return the bytes for a batch of ``batch_size`` sequences of ``max_length`` tokens."""
         return self.fixed + batch_size * (
             self.sample + max_length * (self.token + max_length * self.pair)
         )
 
 
 class Moment(NamedTuple):
-    """The memory in use at one moment of a step, besides weights, gradients and state."""
+    """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
     kept: Growth  # kept by all layers until the end of the backward pass
-    again: Growth  # kept by one stack of layers if checkpointing recomputed all of it
+    again: Growth  # kept by one stack of layers if checkpointing recomputed the whole stack
     layers: int  # the number of layers in that stack
     logits: Growth  # kept by the loss until its gradient is computed
-    work: Growth  # needed briefly for the loss and its gradient, or for one matrix
+    work: Growth  # needed temporarily for the loss and its gradient, or for one matrix
 
     def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Return the bytes of activations, logits and workspace."""
@@ -157,7 +158,7 @@ class Moment(NamedTuple):
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """List the moments at which memory may peak, the loss first; none if layers are unknown.
+    """List the moments at which memory may peak, the loss first; none if the layers are unknown.
 
     `training_memory` states the formulas.
     """
@@ -231,17 +232,17 @@ class _Kept:
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
-        """Compute the bytes of W0 x and B A x, which DoRA keeps to train their magnitude."""
+        """Compute the bytes of W0 x and B A x, which DoRA keeps to train its magnitudes."""
         item = self.item + self.training.adapter_item
         return self.dora * item * adapted.module.sides[1] * adapted.copies
 
     def _matrix(self) -> int:
-        """Compute the bytes of the largest quantised matrix when it is dequantised to 16 bits."""
+        """Compute the bytes of the largest quantised matrix once it is dequantised to 16 bits."""
         few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Compute the bytes for DoRA's norms: PEFT multiplies an identity by A and B, adds W0."""
+        """Compute the bytes of DoRA's norms: PEFT forms B A from an identity matrix and adds W0."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -253,7 +254,7 @@ class _Kept:
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """Count the layers whose attention, and whose MLP, needs gradients of its inputs.
+        """Count the layers whose attention needs input gradients, and likewise for the MLP.
 
         The backward pass stops at the lowest adapter, so nothing is kept for layers below it.
         """
@@ -276,7 +277,7 @@ class _Kept:
         if not keeps_weights:
             return token, 0
         # A softmax in float32 is kept before and after rounding. Dropout also keeps its mask and
-        # its result, a soft cap its tanh.
+        # its result, and a soft cap keeps its tanh.
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -293,7 +294,7 @@ class _Kept:
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Compute the bytes that activation functions and experts keep, without layers' inputs."""
+        """Compute the bytes that activation functions and experts keep besides layers' inputs."""
         # a router keeps its softmax, and its input for the gradient of its weight
         if module.kind == "router":
             return (
@@ -308,7 +309,7 @@ class _Kept:
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Compute the bytes of the inputs of trained or adapted layers; shared ones count once."""
+        """Compute the bytes of the inputs of trained or adapted layers, shared inputs only once."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -332,7 +333,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> Growth:
-        """Compute the growth outside layers: last norm, head, and a vision tower's projector."""
+        """Compute the growth outside layers: the final norm, the head, and a vision projector."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
         total = Growth()
@@ -342,7 +343,8 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            if module.role == "linear":  # an activation function follows, and keeps the output
+            # an activation function follows, and keeps this layer's output
+            if module.role == "linear":
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
@@ -358,17 +360,17 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Compute the bytes that cross-entropy keeps, and needs briefly, per token."""
+        """Compute the bytes per token that cross-entropy keeps, and those it needs temporarily."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # the gradient of the head's input is kept; a part of its size is added for a moment
+            # the gradient of the head's input is kept; a temporary array is about as large
             return width * item, width * (item + 4)
-        # Kept: log-probabilities, and the tanh of a soft cap. Briefly: the logits, and their
-        # float32 copy or their gradient.
+        # Log-probabilities and the tanh of a soft cap are kept. The logits, and their float32
+        # copy or their gradient, are needed temporarily.
         capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
         loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
         return vocabulary * (loss + capped), vocabulary * (item + loss)

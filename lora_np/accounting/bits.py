@@ -15,7 +15,7 @@ from lora_np.table import Cell, Shown, Table
 if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
-# The range of bits per trainable parameter that the claim capacity-range measured; a test compares.
+# The range of bits per trainable parameter that the claim capacity-range measured.
 MEASURED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"labels": (1.86, 2.78), "labels, rank 1": (0.92, 1.38), "text": (0.07, 0.61)}
 )
@@ -131,7 +131,7 @@ def capacity(
 
 
 def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
-    """Count the LoRA; raise an error if no such LoRA was measured."""
+    """Count the LoRA; raise an error if the measurements do not cover this kind of LoRA."""
     lora = count_adapter(model, {**options, "rank": rank})
     if lora.dora or lora.tuner or lora.saved or lora.biases:
         raise ValueError(
@@ -148,6 +148,6 @@ def _highest(lora: LoraCount) -> int:
 
 
 def estimated(lora: LoraCount, content: str) -> tuple[float, float]:
-    """Return the low and the high estimate in bits."""
+    """Return the low and the high estimate of the capacity in bits."""
     low, high = MEASURED.get(f"{content}, rank {lora.rank}", MEASURED[content])
     return low * lora.trainable, high * lora.trainable

@@ -63,7 +63,7 @@ def _no_model(model: Model) -> TypeError:
 
 
 def _modules(model: Model) -> Iterator[ModuleSpec]:
-    """List layers, and every array outside them as a bare parameter."""
+    """Yield a module for each layer, and one for each array that belongs to no layer."""
     paths = dict(walk(model))
     seen: set[int] = set()
     for module in layer_specs(model):

@@ -41,7 +41,7 @@ class AdaptedModules(NamedTuple):
 
     @property
     def trainable(self) -> int:
-        """The trainable parameters on all of these modules."""
+        """The number of trainable parameters in all of these modules."""
         return self.size * self.copies
 
     @property
@@ -111,7 +111,7 @@ class LoraCount(Shown):
 
     @cached_property
     def base(self) -> int:
-        """The parameters of the model alone."""
+        """The parameters of the model without the adapter."""
         return self.spec.total
 
     @property
@@ -170,7 +170,7 @@ class LoraCount(Shown):
 
     @property
     def by_module(self) -> Table:
-        """The single modules that are trained."""
+        """The trained modules, one per line."""
         lines: list[tuple[Cell, ...]] = [
             (
                 name,
@@ -301,7 +301,7 @@ def count(
 
 
 def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource]) -> LoraCount:
-    """Count the adapter of a whole config, or of the options of `count_model`."""
+    """Count the adapter that a whole config, or the options of `count_model`, describe."""
     own = {"rank": None, **options}
     config = own.pop("config", None)
     if config is None:
@@ -480,7 +480,7 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
 
 
 def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tuple[ModelSpec, str]:
-    """Apply the convention for experts; return the model, and the convention if there are any."""
+    """Apply the convention for experts; return the model, and the convention if it has experts."""
     choice("experts", experts, ("peft", "per-expert"))
     has_experts = "experts" in [module.kind for module in spec.groups]
     named = any("experts" in module.name.split(".") for module in spec.groups)
@@ -541,7 +541,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # PEFT's B has the groups of the base's convolution, A has none
+    # in PEFT, B has as many groups as the base's convolution, and A has none
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(
@@ -642,7 +642,7 @@ _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_mo
 
 
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
-    """Change the model to have the head of the adapter's task and its file's vocabulary size."""
+    """Give the model the head of the adapter's task and the vocabulary size of its file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
     if task in peft.HEADS and not peft.heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:
@@ -703,5 +703,5 @@ def model_spec(model: Model) -> ModelSpec:
 
 
 def is_described(model: Model) -> bool:
-    """Tell whether `lora_np.models` describes ``model``: it is no tree of lora_np's layers."""
+    """Tell whether `lora_np.models` can describe ``model``, unlike a tree of our own layers."""
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

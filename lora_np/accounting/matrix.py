@@ -1,4 +1,4 @@
-"""Count the parameters of one adapted matrix, ``r (d + k)``, for the whole package."""
+"""Count the parameters of one adapted matrix: ``r (d + k)`` instead of ``d k``."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
 
 
 def pair_size(d: int, k: int, rank: int) -> int:
-    """Compute ``r (d + k)`` from valid sizes."""
+    """Compute ``r (d + k)`` without checking the sizes."""
     return rank * (d + k)
 
 

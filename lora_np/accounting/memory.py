@@ -38,8 +38,9 @@ _UNKNOWN = (
     " config."
 )
 _LARGEST = 2**31 - 1  # the largest batch size, and the longest sequence if the model has no limit
-# bitsandbytes: the sizes from which a tensor's state is kept in 8 bits, and may be paged, and the
-# number of parameters that share a constant
+
+# Constants of bitsandbytes: the smallest tensor whose optimizer state is kept in 8 bits, the
+# smallest one whose state may be paged, and the number of parameters that share a scale.
 IN_8_BITS, PAGED, BLOCK = 4096, 100_000, 256
 _GROWING = ("activations", "logits", "workspace")
 PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
@@ -209,7 +210,7 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> TrainingOptions:
-    """Complete the training options; the default length is at most the model's positions."""
+    """Complete the training options; the default length is at most the model's context."""
     training = TrainingOptions(**options)  # type: ignore[arg-type]
     if not spec.positions or training.max_length <= spec.positions:
         return training
@@ -259,7 +260,7 @@ class MemoryTerms(NamedTuple):
 
     @property
     def memory(self) -> Memory:
-        """The estimate: constants, the optimizer's state, and the moment that needs most."""
+        """The estimate: constants, optimizer state, and activations at the peak of a step."""
         training = self.training
         size = training.batch_size, training.max_length
         master = 4 * self.trained if training.master_copy and self.itemsize < 4 else 0
@@ -272,7 +273,7 @@ class MemoryTerms(NamedTuple):
         return Memory(title, *fixed, kept, logits, work, state[1])
 
     def most(self, name: str, room: int) -> int | None:
-        """Find the largest ``"batch_size"`` or ``"max_length"`` that fits, the other unchanged.
+        """Find the largest ``"batch_size"`` or ``"max_length"`` that fits, keeping the other.
 
         Return None if memory does not depend on it, as if all tokens come from pictures.
         """
@@ -322,7 +323,7 @@ def memory_terms(model: Model, **options: Option) -> MemoryTerms:
 
 
 def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryTerms:
-    """Return the quantities for a model or a counted LoRA."""
+    """Return the quantities behind the estimate for a model or a counted LoRA."""
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
         own, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
@@ -460,8 +461,8 @@ def rank_that_fits(
 
     one, two = counted_at(1), counted_at(2)
     limit = max(adapted.limit for adapted in one.adapters)
-    # Memory grows with the rank except where a tensor becomes large enough for a state in 8 bits,
-    # or for paging: search between these ranks.
+    # Memory grows with the rank, except where a tensor becomes large enough for an 8-bit or a
+    # paged state. Search separately between these ranks.
     falls = {1, limit + 1}
     sizes = (
         IN_8_BITS * training.optimizer.endswith("8bit"),

@@ -51,7 +51,7 @@ _RESERVED = 0.1  # the share of memory that is left for CUDA and the allocator
 
 @dataclass(frozen=True)
 class GPU:
-    """The memory and abilities of a GPU, from the file ``gpus.json``, which cites sources.
+    """The memory and features of a GPU, from the file ``gpus.json``, which cites its sources.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class GPU:
 
     @property
     def title(self) -> str:
-        """The name with the memory as sold."""
+        """The name of the GPU with its advertised memory."""
         if self.name.endswith("GB"):
             return self.name
         return f"{self.name}, {f'{self.sold} GB' if self.sold else size_text(self.memory)}"
@@ -151,7 +151,7 @@ def _in_gb(text: str) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """A method on a GPU with its memory, one of the choices in a `Plan`. Sizes are in bytes.
+    """One choice in a `Plan`: a training method with its memory on a GPU, in bytes.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
         "some per cent more time, and host memory",
     ),
 }
-# all combinations of switches in the order to try them, the fewest first
+# all combinations of switches in the order in which to try them, the smallest first
 TRIALS = [*chain.from_iterable(combinations(SWITCHES, n + 1) for n in range(len(SWITCHES)))]
 SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
@@ -430,7 +430,7 @@ def _notes(
     settings: Mapping[str, TrainingOptions],
     counts: Iterable[LoraCount],
 ) -> tuple[str, ...]:
-    """List the assumptions behind the numbers."""
+    """List the assumptions behind the estimates."""
     dtypes = {own.dtype for own in settings.values()}
     notes = [
         _in_gb(assumptions(spec, settings)),
@@ -445,7 +445,7 @@ def _notes(
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
-    """Raise an error for an option that no method uses: LoRA's in full fine-tuning, or a dtype."""
+    """Raise an error for an option that no method uses, such as LoRA's in full fine-tuning."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and {*settings} == {"full"}:
         refuse(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
@@ -514,7 +514,7 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
             chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
-    # a shorter sequence or smaller batch, together with all switches if they did not suffice
+    # try a shorter sequence or a smaller batch, with all switches if the switches did not suffice
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
@@ -528,7 +528,7 @@ def _remedies(
 
 
 def larger(gpu: GPU) -> list[GPU]:
-    """List the GPUs in the order to suggest them instead of ``gpu``."""
+    """List GPUs of the same maker as ``gpu`` in the order in which to suggest them."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
         key=lambda other: (  # an RTX or GTX if ``gpu`` is one; laptops last

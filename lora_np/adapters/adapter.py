@@ -26,9 +26,10 @@ Format = Literal["peft", "gguf", "mlx", "kohya"]
 # The formats that are a single file, by its extension; every other format is a directory.
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this one
-# What a module may have besides the factors of a linear layer, by the name of its attribute or
-# part, in the words of messages.
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
+
+# Features that a module may have besides the factors of a linear layer, by the name of the
+# attribute or part, in the words of error messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -42,7 +43,7 @@ class Stored:
 
     dtype: str  # the dtype in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
-    read: Callable[[], Array]  # gives bfloat16 as float32
+    read: Callable[[], Array]  # returns bfloat16 as float32
     key: str = ""  # the name of the tensor in the file
 
     @property
@@ -64,7 +65,7 @@ class Stored:
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
         """Return a tensor that applies ``view`` (a reshape, selection or padding) when read."""
-        # A broadcast zero has the full shape but takes no memory.
+        # A broadcast zero has the full shape, but needs no memory.
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
@@ -147,7 +148,7 @@ class TunedUpdate:
         return self.tuner.factors is not None and self.directions < min(self.shape)
 
     def factors(self) -> tuple[Array, Array]:
-        """Compute exact ``(B, A)`` if there are any; otherwise the update and an identity."""
+        """Compute exact factors ``(B, A)`` if they exist, otherwise the update and an identity."""
         if self.exact:
             B, A = self._computed(self.tuner.lora)
             d, k = self.shape
@@ -231,7 +232,7 @@ class AdapterModule:
         embedding: bool = False,
         dtype: str | None = None,
     ) -> AdapterModule:
-        """Make a module from arrays, to be stored as ``dtype`` or else in their own dtypes.
+        """Make a module from arrays; files store them as ``dtype``, by default in their own dtypes.
 
         Raises
         ------
@@ -257,21 +258,21 @@ class AdapterModule:
 
     @cached_property
     def directions(self) -> int:
-        """The rank of each of the stacked matrices, or of the only one."""
+        """The rank of the update, or of each matrix of a stack."""
         if self.tuned:
             return self.tuned.directions
         return self.parts["A"].shape[-2]
 
     @cached_property
     def maps(self) -> int:
-        """The number of stacked matrices."""
+        """The number of stacked matrices; 1 if the update is a single matrix."""
         if self.tuned:
             return 1
         return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
 
     @cached_property
     def groups(self) -> int:
-        """The number of a convolution's groups, which share its rank; experts do not share it."""
+        """The number of groups of a convolution: groups share its rank, whereas experts do not."""
         return self.maps if self.kernel else 1
 
     @cached_property
@@ -280,7 +281,7 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or that of a convolution."""
+        """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or a convolution's shape."""
         if not self.tuned:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
         else:
@@ -444,7 +445,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def around(self) -> list[str]:
-        """The wrappers and prefixes that names have in the file, in words."""
+        """A description of the wrappers and prefixes that names have in the file."""
         return sorted({change.what for changes in self.renamed.values() for change in changes})
 
     @cached_property
@@ -469,11 +470,11 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def has_magnitudes(self) -> bool:
-        """Whether any module is a DoRA."""
+        """Whether any module has DoRA's magnitude."""
         return any("magnitude" in module.parts for module in self.modules.values())
 
     def delta(self, name: str) -> Array:
-        """Compute the update ``scale * B @ A`` of one module: outputs by inputs, in any base.
+        """Compute the update ``scale * B @ A`` of one module, always as outputs by inputs.
 
         With DoRA it is the update of the direction, before rows are scaled to their magnitudes.
         """

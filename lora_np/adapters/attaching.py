@@ -1,4 +1,4 @@
-"""Write the adapters of our own models to disk, and attach adapters to them: `save`, `attach`."""
+"""Save the adapters of our own models, and attach adapters to such models: `save`, `attach`."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def save(
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    if Path(path).suffix in FILES:  # their programs read the base's weights from the base itself
+    # programs that read a single file take the base's weights from the base itself
+    if Path(path).suffix in FILES:
         full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
@@ -198,7 +199,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
 
 def _arrays(node: Any) -> dict[str, str]:
-    """Map the fields of a layer that are arrays to torch's names of them."""
+    """Map each field of a layer that holds an array to torch's name for the array."""
     own = vars(node) if is_dataclass(node) else {}
     names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {
@@ -229,7 +230,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     if not layers:
         raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    # By identity, since a tied head shares the rows of its embedding, which comes first.
+    # Keyed by identity, because a tied head shares the rows of its embedding, which comes first.
     rows: dict[int, tuple[str, TokenRows]] = {}
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
@@ -250,7 +251,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
         if isinstance(layer, lora.LoRAExperts):
             continue
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(core.base.W, np.ndarray):
-            # PEFT does so too, since the vocabulary may have grown.
+            # Save the base weight too, as PEFT does, since the vocabulary may have grown.
             full[f"{name}.weight"] = in_memory(core.base.W)
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = any("magnitude" in module.parts for module in modules.values())
@@ -279,8 +280,9 @@ def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModu
     A, B, c = value(core.A), value(core.B), None
     embedding = isinstance(core.base, Embedding)
     if isinstance(layer, lora.LoRAEmbedding) and not embedding:
-        A, B = B.T, A.T  # a tied head, which has the embedding's factors
-    # In PEFT, either all layers have a bias of B or none.
+        A, B = B.T, A.T  # a tied head has the embedding's factors
+
+    # In PEFT, either all layers or no layers have a bias of B.
     elif biased and isinstance(layer, lora.LoRALinear):
         c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
     return AdapterModule.of(A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding)
@@ -397,7 +399,7 @@ class _Building:
             raise FileError(
                 f"{name!r} adapts {kind} of shape {module.shape}, which does not fit {here}"
             )
-        alpha = module.scale * module.rank  # the scale of our layers is always alpha / r
+        alpha = module.scale * module.rank  # our layers always have the scale alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:

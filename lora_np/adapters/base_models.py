@@ -57,7 +57,7 @@ def check_pair(
 
 
 def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
-    """Refuse a base of another kind than the adapter's; return a note if that is unknown.
+    """Refuse a base of another kind than the adapter's; return a note if its kind is unknown.
 
     The adapter may give the path of its base, if that is on this disk, or the class that PEFT
     recorded. The name of a model on the hub proves nothing either way.
@@ -114,7 +114,7 @@ def _base_of(adapter: Adapter) -> str | None:
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:
-    """Return the base's class, which PEFT records if it is given no task, and its family."""
+    """Return the base's class and family, if PEFT recorded the class, as it does without a task."""
     mapping = adapter.raw.get("auto_mapping")
     mapping = mapping if isinstance(mapping, Mapping) else {}
     name, library = str(mapping.get("base_model_class")), str(mapping.get("parent_library"))
@@ -123,7 +123,7 @@ def _class_of(adapter: Adapter) -> tuple[str, str] | None:
 
 
 def _family(name: str) -> str:
-    """Return the family in a class name of transformers, or "" if it has another form."""
+    """Return the model family in a class name of transformers, or "" if there is none."""
     task = _TASK.search(name)
     return name[: task.start()] if task and not name.startswith("Auto") else ""
 
@@ -136,7 +136,7 @@ def _families(config: Mapping[str, Any]) -> set[str]:
     )
     if str(kind) in family_names():
         families.add(_family(f"{family_of(str(kind)).classes}Model"))
-    if kind == "llama" and not architectures:  # llama.cpp's name for Mistral's models too
+    if kind == "llama" and not architectures:  # llama.cpp uses this name for Mistral's models too
         families.add("Mistral")
     return families - {""}
 

@@ -64,7 +64,7 @@ class MergeLoss(NamedTuple):
 
     @property
     def shares(self) -> tuple[float, float]:
-        """The share of the update that rounding left, and the share of unchanged entries."""
+        """The share of the update that survived rounding, and the share of unchanged entries."""
         kept = self.kept / self.update if self.update else 1.0
         return kept, self.unmoved / max(1, self.parameters)
 
@@ -76,10 +76,11 @@ class Change:
     initial: Stored  # in the dtype that the result will have
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # the parameter that the module changes, and the tensor of it that is this one
+    # the parameter that the module changes, and the name of this tensor among the parameter's
     parameter: Parameter | None = None
     tensor: str = ""
-    fan_in_fan_out: bool = False  # what the adapter says of its base
+    fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
+
     # the initialisation that subtracted the module's first factors from the weight
     init: str | None = None
 
@@ -147,7 +148,7 @@ class Merging:
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """The base's tensor for each adapted module."""
+        """The name of the base's tensor for each adapted module."""
         modules = self.update.modules
         wanted = [weight_name(*item) for item in modules.items()]
         return dict(zip(modules, map(self.named, wanted), strict=True))
@@ -290,7 +291,7 @@ class Merging:
         return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
-        """Describe a tensor of the base that stays as it is; bitsandbytes' become float32."""
+        """Describe a tensor of the base that stays as it is; bitsandbytes' codes become float32."""
         source = self.source
         if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
@@ -375,7 +376,7 @@ def add_update(
 
 
 def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
-    """Describe how much of the update rounding left; ``offer`` says what to do if it is little."""
+    """Describe how much of the update survived rounding; ``offer`` is the advice if little did."""
     every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
@@ -415,7 +416,7 @@ class Based(NamedTuple):
 
 
 def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: bool = False) -> Based:
-    """Give an adapter the weights of its base, a directory; without a base, it stays as it is."""
+    """Combine an adapter with the weights in its base's directory, or return it without a base."""
     if base is None:
         return Based(adapter, {}, {}, ())
     source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))

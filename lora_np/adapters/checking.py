@@ -132,7 +132,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     programs = {
         name: rules
         for name, rules in runtimes().items()
-        # "all" means the programs for image models, or those for language models.
+        # "all" means all programs for image models, or all programs for language models.
         if runtime == name
         or (
             runtime == "all" and rules["reads"] and ("kohya" in rules["reads"]) == (form == "kohya")

@@ -38,14 +38,14 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALL = "all"  # stands for all modules together
+ALL = "all"  # the name of the row for all modules together
 _Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, a Gram matrix of inputs
 _Work = tuple[str, list[_Given], Path, np.random.Generator]
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
-    """A module of the combined adapter.
+    """What combining did to one module.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def combine(
 
 
 def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
-    """Return a weight for each adapter, after checking them; by default 1."""
+    """Check the adapters' weights and return them; by default each is 1."""
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
@@ -332,12 +332,12 @@ def _by_map(
     combine_maps: Callable[[list[WeightedUpdate]], tuple[Array, Array]],
     updates: list[WeightedUpdate],
 ) -> tuple[Array, Array]:
-    """Combine the updates, or each matrix if they are stacked."""
+    """Combine the updates, matrix by matrix if they are stacked."""
     if updates[0].B.ndim == 2:
         return combine_maps(updates)
     maps = range(len(updates[0].B))
     made = [combine_maps([replace(x, B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
-    rank = max(len(A) for _, A in made)  # smaller ones are padded with zeros
+    rank = max(len(A) for _, A in made)  # updates of smaller rank are padded with zeros
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
 

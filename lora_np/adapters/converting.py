@@ -34,7 +34,8 @@ from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
-# Whether a target has a module for each expert (True), or one parameter for all (by default).
+# Whether a target has a module for each expert (True), one parameter for all experts (False, by
+# default), or accepts either (None).
 _APART = {"vllm": True, "portable": None}
 
 
@@ -179,7 +180,7 @@ def convert(
 
 
 def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
-    """Give the adapter the base's modules, with experts as the target needs them, and a note."""
+    """Return the adapter with the base's modules, experts as the target needs them, and notes."""
     if to == "lora" or before.pipeline:
         return before, []
     if base is None:
@@ -195,7 +196,7 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
 
 
 def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
-    """Yield the rank and scale of each module in both files; zero modules may be left out."""
+    """Yield the rank and scale of each module in both files; a zero update may be in only one."""
     for name, old in before.items():
         mlx = Dialects({}).names_in("mlx", name)[0]
         if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
@@ -314,7 +315,7 @@ def to_lora(
         }
         alpha = float(len(A))
         modules[name] = replace(module, parts=stored, alpha=alpha, rslora=False, tuned=None)
-    modules = {name: module for name, module in modules.items() if module.rank}  # zero updates go
+    modules = {name: module for name, module in modules.items() if module.rank}  # drop zero updates
     if not modules:
         raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: in_memory(read()[0]) for name, read in known.biases.items()}}

@@ -267,7 +267,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """Map parameters to check to their pairs and largest errors; None if they are saved whole."""
+    """Map each parameter to check to its pair and its largest error, None if saved in full."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised: dict[str, tuple[_Pair, float | None]] = {
         pair.name: (pair, line.error) for pair, line in adapted if line.rank
@@ -308,7 +308,7 @@ def _notes(
 class _Pair:
     """A parameter of the loaded model in both checkpoints."""
 
-    target: str  # the module's name for PEFT, or, if that is no linear layer, the parameter's
+    target: str  # the name of the module for PEFT, or of the parameter if the module is not linear
     old: Parameter | None  # the base's parameter, if there is one
     new: Parameter
 
@@ -347,7 +347,7 @@ class _Pair:
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
     def kept_as(self, tokens: tuple[int, ...], holders: Collection[str]) -> str:
-        """Choose the form in which to save it without a LoRA; PEFT saves only whole modules."""
+        """Choose how to save the parameter without a LoRA; PEFT saves only whole modules."""
         if tokens:
             return "rows"
         if self.name.endswith(".bias") and self.old_shape == self.new.shape:
@@ -357,7 +357,7 @@ class _Pair:
         return "in full" if savable else "not kept"
 
     def new_rows(self, most: int | float) -> tuple[int, ...]:
-        """List the tokens whose rows differ, if these are smaller than a LoRA of rank ``most``."""
+        """List the tokens whose rows differ, if the rows save parameters against rank ``most``."""
         shape = self.new.shape
         if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(shape) == 2):
             return ()
@@ -481,7 +481,7 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 
 def _norm(pair: _Pair) -> float | None:
-    """Compute the norm of the difference, with missing base rows as zeros; None if equal."""
+    """Compute the norm of the difference, with zeros for missing base rows; None if equal."""
     base = pair.old.matrices() if pair.old else iter(())
     squares, differs = 0.0, pair.old_shape != pair.new.shape
     for W in pair.new.matrices():
@@ -575,7 +575,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
 
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
-    """Return the difference, or with a Gram matrix ``D R^T``, whose norm is that of the outputs."""
+    """Return the difference D, or, with a Gram matrix, ``D R^T``, which has the outputs' norm."""
     root = root_of(pair.target, grams, D.shape[1])
     return D if root is None else D @ root.T.astype(D.dtype)
 

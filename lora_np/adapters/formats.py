@@ -100,7 +100,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
 
 
 def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = True) -> Adapter:
-    """Open an adapter as `load` does, without wrappers in its names, but not yet renamed."""
+    """Open an adapter as `load` does: remove wrappers from its names, but do not rename it yet."""
     if isinstance(adapter, Adapter):
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
@@ -169,7 +169,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Open the tensors of PEFT's directory; return them without wrappers in keys, and these."""
+    """Open the tensors of PEFT's directory; return them with clean keys, and the wrappers."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -179,7 +179,7 @@ def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
 def cleaned(
     file: safetensors.SafetensorsFile, prefix: str
 ) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Remove wrappers from a file's keys; return the file, and the wrappers by the new key."""
+    """Remove wrappers from a file's keys; return the file, and each new key's wrappers."""
     tensors: dict[str, TensorInfo] = {}
     changes: Changes = {}
     for key, info in file.tensors.items():

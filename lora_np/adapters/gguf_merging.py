@@ -27,7 +27,7 @@ HEADINGS = ("tensors", "parameters", "update / weight", "share kept", "unmoved")
 
 
 class MergedKind(NamedTuple):
-    """The changed tensors with one kind of blocks, or of one parameter.
+    """The changed tensors that have the same kind of blocks, or belong to one parameter.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def merge_gguf(
         try:
             gguf.write(merged.tensors, merged.read, stage, metadata=metadata)
         except FileError:
-            check_finite(update)  # naming the adapter's tensor is the more helpful error
+            check_finite(update)  # an error that names the adapter's tensor helps more
             raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
@@ -179,7 +179,7 @@ def merge_gguf(
 
 
 def opened(base: Path) -> GGUFModel:
-    """Open the model in a GGUF file; for a directory, explain which program makes one of it."""
+    """Open the model in a GGUF file; for a directory, name the program that converts it."""
     if (folder := located(base)).is_dir():
         if (folder / "adapter_config.json").is_file():
             raise FileError(
@@ -199,7 +199,8 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
     if dtype:
-        metadata.pop("general.file_type", None)  # llama.cpp then finds it from the tensors
+        # llama.cpp then derives the file type from the tensors
+        metadata.pop("general.file_type", None)
     return metadata
 
 
@@ -253,14 +254,14 @@ class MergedFile:
         return Q
 
     def _part(self, place: str, W: Array) -> Array:
-        """Cut a tensor of llama.cpp's out of a parameter, with rows in llama.cpp's order."""
+        """Extract llama.cpp's tensor from a parameter, with the rows in llama.cpp's order."""
         name, part, parts = self.parts[place]
         W = as_stored(self.source.config, name, W)
         return W if parts == 1 else np.split(W, parts, axis=-2)[part]
 
 
 def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, ...]:
-    """List llama.cpp's names of the tensors that a parameter becomes."""
+    """List llama.cpp's names of the tensors into which it splits a parameter."""
     module, _, part = parameter.rpartition(".")
     experts = dialects.names_in("llama_cpp", parameter)
     names = experts or dialects.names_in("llama_cpp", module)

@@ -128,7 +128,7 @@ def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
     """Return the tensors of a module by the ends of their keys."""
     parts, alpha = dict(module.parts), module.alpha
     if not module.tuned:
-        if dotted or not module.scale:  # an alpha of 0 would mean r
+        if dotted or not module.scale:  # programs would read an alpha of 0 as r
             module = scaling.rescaled(module, 1.0)
         alpha = module.scale * module.rank
         ends = {"lora_A": "A", "lora_B": "B"} if dotted else {"lora_down": "A", "lora_up": "B"}
@@ -162,7 +162,7 @@ def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig
 
 
 def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
-    """Make a module of its tensors; a missing alpha, or an alpha of 0, means the rank."""
+    """Make a module from its tensors; a missing alpha, or an alpha of 0, means the rank."""
     rank, alpha, rslora = 0, 0.0, False
     model, _, name = place.partition(".")
     if given := parts.pop("alpha", None):

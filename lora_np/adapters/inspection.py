@@ -295,7 +295,7 @@ def inspect(
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Make the sort key of a name, by which layer 10 comes after layer 9."""
+    """Return a name's sort key, which puts layer 10 after layer 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
@@ -431,7 +431,7 @@ def _counts(values: Iterable[object]) -> dict[str, int]:
 
 
 def _totals(adapter: Adapter, records: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
-    """Yield the totals of each kind of module, of replaced parameters, and of all."""
+    """Yield the totals of each kind of module, of replaced parameters, and of the adapter."""
     kinds = kinds_and_layers(row.name for row in records)
     for kind in dict.fromkeys(kind for kind, _ in kinds.values()):
         members = [row for row in records if kinds[row.name][0] == kind]

@@ -84,7 +84,7 @@ def laid_out(
 
 
 def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
-    """Map the names that parts of fused projections may have to the projection and an index."""
+    """Map each possible name of a fused projection's part to the projection and an index."""
     return {
         part: (module.name, i)
         for module in base.modules.values()
@@ -179,7 +179,7 @@ def _stack(base: OpenModel, name: str) -> Layers | None:
 def _experts(
     known: ModuleSpec, module: AdapterModule, base: OpenModel
 ) -> Iterator[tuple[str, AdapterModule]]:
-    """Yield each expert's parts by their names, if checkpoints store experts one by one."""
+    """Yield each expert's parts with their names, if checkpoints store experts one by one."""
     path = (known.alias or known.name).rpartition(".")[0]
     for e in range(known.shape[0]):
         parts = scaling.parted(module.expert(e), len(known.parts))

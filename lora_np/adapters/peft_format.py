@@ -179,13 +179,14 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            # A head that is not named is tied to the embedding, and shares its rows.
+            # A head that the config does not name is tied to the embedding, and shares its rows.
             if config.tokens_of(name) or name + _TABLE not in others:
                 rows[f"{name}.weight"] = _token_rows(name, config, tensor)
             continue
         key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
         if (own := _COPIES.sub("", key)) != key and own in others:
-            continue  # PEFT also saves the original of a resized embedding, and biases
+            # skip the originals of resized embeddings and of biases, which PEFT also saves
+            continue
         name = full_name(PREFIX + key, config, wraps)
         if name in full:
             raise FileError(f"{PREFIX + key!r} is a second tensor for {name!r}")
@@ -206,7 +207,7 @@ def _modules(
     wraps: Mapping[str, int],
     config: peft.AdapterConfig,
 ) -> dict[str, AdapterModule]:
-    """Make the modules of these factors, by name, and check that the config fits."""
+    """Make modules from factors, by name, and check that they fit the config."""
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}
@@ -261,13 +262,14 @@ def nested(names: Collection[str]) -> list[str]:
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
     """Find the parameter of a module that the factors at this depth adapt, or the module itself."""
     names = nested(config.parameters_of(holder))
-    if not names and config.targets(holder):  # vLLM adapts both parameters of a layer's experts
+    # in vLLM's files, an adapted expert layer means both of its parameters
+    if not names and config.targets(holder):
         names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
     if len(names) > wraps:  # a name without a path may be meant for other modules only
         ends = [end for end in config.raw["target_parameters"] if "." in end]
         names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
     if not names:
-        # A tied head is adapted with its embedding, even if it is not named.
+        # A tied head is adapted with its embedding, even if the config does not name the head.
         if config.raw.get("ensure_weight_tying"):
             return holder
         raise FileError(

@@ -60,7 +60,7 @@ def read_tuner(
 def _module(
     name: str, tuner: Tuner, own: Tensors, shared: Tensors, settings: Mapping[str, float]
 ) -> AdapterModule:
-    """Make a module of its own and the shared tensors, after checking their names and shapes."""
+    """Make a module from its own and the shared tensors, after checking their names and shapes."""
     if unread := sorted(own.keys() - tuner.tensors.keys()):
         raise FileError(
             f"{name!r} has {tuner.prefix}{unread[0]}, which is not a tensor of {tuner.name}"

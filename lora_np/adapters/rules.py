@@ -18,8 +18,9 @@ from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
 CLOSE = 1e-6  # the largest relative error of a scale that counts as right
-ALL = "(all)"  # stands for the adapter as a whole in place of a module's name
-# The features of adapters that need a rule for each program; without a rule, it is not known.
+ALL = "(all)"  # the "module" of predictions for the adapter as a whole
+
+# The features of adapters that need a rule for each program; without one, nothing is known.
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
@@ -38,7 +39,9 @@ _WORST = (
     "not known",
     "fine",
 )
-_OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}  # a format's program
+# a format's own program
+_OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
+
 # A name that begins with a block of a language model, without the model's prefix.
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 # Families whose routers are linear layers in mlx-lm.
@@ -240,7 +243,7 @@ def _by_program(
 def _by_features(
     rules: Runtime, form: Format, having: Mapping[str, set[str]], refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Apply each rule to the modules with its features; without a rule, nothing is known."""
+    """Yield each rule's prediction for the modules with its features, or "not known"."""
     ruled = {*rules["fine"]}
     for rule in rules["rules"]:
         ruled |= {*rule["has"]}
@@ -263,7 +266,7 @@ def _by_features(
 def _by_place(
     runtime: str, adapter: Adapter, form: Format, base: OpenModel | None, refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Yield the modules that the program cannot adapt, or of which this is not known."""
+    """Yield a prediction for each module that the program cannot, or perhaps cannot, adapt."""
     unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
     if base is None:
         why = "without a base, only the names of a Llama are known"

@@ -54,11 +54,12 @@ _HEADS = {
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
 # These two families together have every name of experts: transformers uses one, mlx-lm does not.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-_MLX_NAMES = Dialects({})  # the names of models that are called alike in transformers and mlx-lm
+# names of models whose modules have the same names in transformers and mlx-lm
+_MLX_NAMES = Dialects({})
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
-    """Group the tensors of a file by module and part, which the ends of their keys tell."""
+    """Group the tensors of a file by module and part, according to the ends of their keys."""
     groups: dict[str, dict[str, Stored]] = {}
     for key, info in file.tensors.items():
         end = next((end for end in ends if key.endswith(end)), None)
@@ -136,7 +137,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
-        # llama.cpp takes them from the base, but `read_gguf` may have only this file.
+        # llama.cpp takes the head counts from the base, but `read_gguf` may have only this file.
         **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
     infos = {
@@ -193,7 +194,7 @@ def real(name: str, value: object) -> float:
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
-    """Guess the base's config from an adapter's file: a family with such names, perhaps heads."""
+    """Guess the base's config from an adapter's file: its family, and head counts if it has any."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
@@ -259,7 +260,8 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
         for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
             parts = _transposed(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
-    wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # mlx has it only on CPUs
+    # mlx supports float64 only on CPUs
+    wide = any(tensor.dtype == "float64" for tensor in tensors.values())
     infos = header(tensors, dtype or ("float32" if wide else None))
     metadata = {"format": "mlx"}
     safetensors.write(
@@ -295,7 +297,7 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
 def read_mlx(
     settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
-    """Read the modules of a folder of mlx-lm; their kinds follow from the base, or their names."""
+    """Read the modules of mlx-lm's folder; the base, or their names, determine their kinds."""
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(

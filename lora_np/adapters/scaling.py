@@ -84,7 +84,7 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
 
 
 def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -> AdapterModule:
-    """Stack modules along the outputs, the reverse of `parted`; None is one without an update."""
+    """Stack modules along the outputs, the reverse of `parted`; None means a zero update."""
     known = next(part for part in parts if part is not None)
     outputs = outputs or [known.parts["B"].shape[-2]] * len(parts)
     modules = [part or _silent(known, d) for part, d in zip(parts, outputs, strict=True)]
@@ -101,7 +101,7 @@ def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -
 
 
 def stacked(maps: Sequence[AdapterModule | None]) -> AdapterModule:
-    """Stack modules of one shape, such as experts; None is one without an update."""
+    """Stack modules of one shape, such as experts; None means a zero update."""
     known = next(module for module in maps if module is not None)
     silent = _silent(known, known.parts["B"].shape[-2])
     modules = _of_one_scale([module or silent for module in maps])
@@ -130,7 +130,7 @@ def _silent(known: AdapterModule, outputs: int) -> AdapterModule:
 
 
 def _of_one_scale(modules: Sequence[AdapterModule]) -> list[AdapterModule]:
-    """Return the modules as they are if their scales are equal, or with a scale of 1."""
+    """Return the modules unchanged if their scales are equal, otherwise with a scale of 1."""
     if len({module.scale for module in modules}) == 1:
         return [*modules]
     alphas = [float(x.rank) ** (0.5 if x.rslora else 1.0) for x in modules]

@@ -50,7 +50,7 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 
 def back(projected: Array, s: Array) -> Array:
-    """Compute right vectors of weights from ``U.T @ D`` and singular values of ``D R^T``."""
+    """Divide the rows of ``U.T @ D`` by the singular values of ``D R^T``, or set them to zero."""
     above_rounding = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps
     zeros = np.zeros_like(projected)
     return np.asarray(np.divide(projected, s[:, None], out=zeros, where=above_rounding[:, None]))
@@ -84,7 +84,7 @@ def directions(place: str, B: Array, A: Array, root: Array | None = None) -> SVD
 
 
 def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Return factors of the sum of updates, which are given as pairs (B, A)."""
+    """Return the factors of a sum of updates; each update is a pair (B, A)."""
     B, A = zip(*factors, strict=True)
     return np.concatenate(B, axis=-1), np.concatenate(A, axis=-2)
 
@@ -184,7 +184,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: StrPath, /, **goals: float | str | None) -> Goal:
-        """Check the goals for ``out``, of which exactly one is not None, and return that one."""
+        """Check that exactly one goal for ``out`` is given, and return it."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             names = " and ".join(name for name, _ in given) or "none of them"
@@ -224,7 +224,7 @@ class Goal(NamedTuple):
         if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
             return largest(budget, equal, range(1, most + 1), size, name=self.name)
-        # A magnitude or a bias has an effect even without directions, but PEFT needs a rank.
+        # A magnitude or a bias has an effect even at rank 0, but PEFT requires at least rank 1.
         at_least = {
             name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
         }
@@ -243,7 +243,7 @@ class Goal(NamedTuple):
 def cut(
     adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False
 ) -> Adapter:
-    """Truncate ``adapter`` to these ranks, by modules with directions ordered by strength."""
+    """Truncate ``adapter`` to these ranks; ``ordered`` has the strongest directions first."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
         for name, module in adapter.modules.items()
@@ -253,7 +253,7 @@ def cut(
         raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # Without these, r becomes the largest rank, which programs compare with their limit.
+        # Without these keys, r becomes the largest rank, which programs compare with their limit.
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):

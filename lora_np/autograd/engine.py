@@ -19,7 +19,7 @@ from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
 Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of an argument
-Pulls = Callable[..., Iterable[Any]]  # the same for each of several arguments
+Pulls = Callable[..., Iterable[Any]]  # maps it to one gradient for each of several arguments
 
 
 class Tensor(ArrayMethods):
@@ -57,10 +57,10 @@ class Tensor(ArrayMethods):
     """
 
     __slots__ = ("__weakref__", "data", "grad", "level", "node")
-    __hash__ = object.__hash__  # == compares elements; as a key, a Tensor is itself
+    __hash__ = object.__hash__  # by identity, because == compares entries
 
     grad: Array | None
-    level: int  # 0, or that of the `grad` it belongs to: inner ones are higher
+    level: int  # 0, or the level of the `grad` that it belongs to; inner levels are higher
     node: Node | None  # how it was computed; None for a leaf
 
     def __init__(self, data: ArrayLike) -> None:
@@ -133,7 +133,8 @@ class Node:
     ) -> None:
         self.name, self.shape, self.dtype = name, y.shape, y.dtype
         self.targets = targets  # the steps and leaves that y was computed from
-        # the gradient of y -> one gradient for each target; None once used
+
+        # maps the gradient of y to one gradient for each target; None once it has been used
         self.pull: Pulls | None = pull
         self.order = next(Node.clock)
 

@@ -10,7 +10,8 @@ from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
-Kept = tuple[Array | None, Array | None]  # W + scale B A, or scale A x
+# arrays for the backward pass: W + scale B A, or scale A x
+Kept = tuple[Array | None, Array | None]
 
 
 def product(a: Operand, b: Operand) -> Array:

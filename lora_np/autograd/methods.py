@@ -67,7 +67,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         )
 
     def __repr__(self) -> str:
-        if isinstance(self.data, ArrayMethods):  # inside a grad
+        if isinstance(self.data, ArrayMethods):  # a Tensor inside a Tensor, as `grad` makes it
             return f"Tensor({self.data!r})"
         body = np.array2string(self.data, separator=", ", prefix="Tensor(")
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
@@ -97,7 +97,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         """Return the value of a Tensor with one element as a Python number."""
         return self.data.item()  # type: ignore[no-any-return]
 
-    # attrgetter runs in C: these are read at every step of a graph
+    # attrgetter is fast, and every step of a graph reads these attributes
     shape: tuple[int, ...] = property(attrgetter("data.shape"))  # type: ignore[assignment]
     ndim: int = property(attrgetter("data.ndim"))  # type: ignore[assignment]
     size: int = property(attrgetter("data.size"))  # type: ignore[assignment]
@@ -133,7 +133,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
 
 def value(x: Any) -> Array:
-    """Return the array of a Tensor or of anything array-like, which stops gradients.
+    """Return the array of a Tensor or array-like; no gradient flows back through it.
 
     Parameters
     ----------

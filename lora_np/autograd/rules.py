@@ -282,7 +282,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    # the product depends only on the numbers of entries
+    # a product of reshaped arrays would accept other shapes with as many entries
     if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
@@ -301,7 +301,8 @@ def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Ope
         raise TypeError(
             "np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'"
         )
-    dtype = np.result_type(*map(value, operands))  # NumPy's, because einsum_of uses float64
+    # the dtype of NumPy's result, because einsum_of would make integers float64
+    dtype = np.result_type(*map(value, operands))
     operands = tuple(
         a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind in "iub" else a
         for a in operands
@@ -322,7 +323,7 @@ def einsum_rule(
     shapes = [np.shape(a) for a in operands]
     left, _, output = subscripts.partition("->")
     inputs = left.split(",")
-    # the operands' path is not valid for the gradient, and finding the best takes factorial time
+    # the given path does not apply to the gradient, and finding the best one takes factorial time
     optimize = "greedy" if optimize else False
 
     def pull(g: Array, i: int) -> Array:
@@ -331,11 +332,12 @@ def einsum_rule(
         ]
         read, free = "", [c for c in ALPHABET if c not in left]
         for letter, size in zip(inputs[i], shapes[i], strict=True):
-            if letter in read:  # a repeated letter reads a diagonal, to which an identity writes
+            # a repeated letter reads a diagonal, so an identity puts the gradient there
+            if letter in read:
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
                 letter = free.pop(0)
             elif not reaches(size, letter, [(output, g), *others]):
-                # the others have one entry along this axis, so all entries get the same gradient
+                # other arrays have one entry along this axis, so all entries get the same gradient
                 others.append((letter, np.ones(size, dtype=g.dtype)))
             read += letter
         labels = ",".join([output, *(label for label, _ in others)])
@@ -467,7 +469,8 @@ def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
 
 # Shapes
 
-derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)  # the engine sums back
+# the engine sums the gradient to the input's shape
+derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)
 derivative(
     np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order)
 )

@@ -20,7 +20,7 @@ from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names, plain, real
 
 Rule = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
-Joint = Callable[..., Pulls]  # the same for all arguments at once
+Joint = Callable[..., Pulls]  # maps all arguments at once to a pull for all of them
 Definition = TypeVar("Definition", bound=Callable[..., Any])
 Wanted = Sequence[bool]  # for each argument, whether its gradient is needed
 
@@ -52,10 +52,11 @@ class Row:
         self,
         function: Callable[..., Any],
         rules: Sequence[Rule | Each | None],
-        joint: Joint | None = None,  # one rule for all arguments, instead of theirs
-        # the forward function returns (y, kept), and the rules see kept instead of y
+        joint: Joint | None = None,  # one rule for all arguments, instead of one for each
+        # whether the forward function returns (y, kept), and the rules get kept instead of y
         keeps: bool = False,
-        composed: Callable[..., Operand] | None = None,  # the same in NumPy functions, for `grad`
+        # the function composed of NumPy's, for `grad`
+        composed: Callable[..., Operand] | None = None,
     ) -> None:
         self.name, self.forward = name_of(function), function
         self.keeps, self.composed = keeps, composed
@@ -63,7 +64,7 @@ class Row:
         self.spread = isinstance(rule, Each)  # the items of a sequence are the arguments
         self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
         names, places = signature(rule.rule if isinstance(rule, Each) else rule)
-        self.covers = names[1:]  # without y
+        self.covers = names[1:]  # the rule's arguments after y
         self.rules: tuple[Any, ...] = tuple(rules) or (joint,) * ((places or 1) - 1)
         self.fixed = [i for i, r in enumerate(self.rules) if r is NOT_DIFFERENTIABLE]
 
@@ -77,7 +78,8 @@ class Row:
             return lambda g: compress(joint(g), wanted)
         pulls = []
         for rule in compress(self.rules, wanted):
-            pulls.append(rule(y, *values, **settings))  # a comprehension would be a call
+            # a loop, because a comprehension costs a function call
+            pulls.append(rule(y, *values, **settings))
         if len(pulls) == 1:
             (only,) = pulls
             return lambda g: (only(g),)
@@ -85,6 +87,7 @@ class Row:
 
 
 DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # differentiable functions
+
 # functions with a derivative of zero, or with no real result
 CONSTANTS: set[Callable[..., Any]] = set()
 # functions written in terms of others
@@ -327,7 +330,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
             if a.level > level:
                 level = a.level
         elif type(a) is np.ndarray and (a.dtype.kind == "f" or function is row.forward):
-            continue  # a function of NumPy, or nothing to convert
+            continue  # NumPy converts by itself, or there is nothing to convert
         elif isinstance(a, HOLDERS) and i not in row.fixed:
             convert = plain if function is row.forward else real
             values[i] = convert(row.covers[0 if row.spread else i], a)
@@ -358,7 +361,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
 
 
 def each_of(rule: Rule) -> Joint:
-    """Return the joint rule of the items of a sequence."""
+    """Make a joint rule for all items of a sequence from the rule for one item."""
 
     def joint(y: Array, *arrays: Array, wanted: Wanted, **settings: Any) -> Pulls:
         pull = rule(y, arrays, **settings)
@@ -376,7 +379,7 @@ def holds_tensor(a: Any) -> bool:
 
 
 def constants(a: Any) -> Any:
-    """Replace Tensors by their arrays, also in a list or tuple, but not scalars."""
+    """Replace each Tensor, also in lists and tuples, by its array, which is then read-only."""
     if isinstance(a, Tensor):
         a = value(a).view()
         a.flags.writeable = False  # functions with out= must not write to it
@@ -430,7 +433,7 @@ def snapshot(setting: Any) -> Any:
 
 
 def is_simple(setting: Any) -> bool:
-    """Tell whether a setting or an index consists of immutable values, as numbers and slices."""
+    """Tell whether a setting or an index has only immutable values, such as numbers or slices."""
     parts = setting if isinstance(setting, tuple) else (setting,)
     return all(isinstance(part, SIMPLE) for part in parts)
 

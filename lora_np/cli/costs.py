@@ -77,7 +77,8 @@ def _counted(
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
-        asked |= {"rank": rank} if rank else {}  # `count` raises an error for both
+        # `count` raises an error if a rank and a config are both given
+        asked |= {"rank": rank} if rank else {}
         counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]

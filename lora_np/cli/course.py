@@ -87,7 +87,7 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
         folder = file.with_suffix("")
         if problem:
             whole = f"All lines are right, but {file} ends with an error: {problem}"
-        elif not folder.exists():  # the ending has not been shown yet
+        elif not folder.exists():  # the reader has not seen the ending yet
             lines = {name: line for name, (line, _) in results.items()}
             show = functools.partial(print, end="\r", flush=True) if sys.stdout.isatty() else str
             parts.append(str(practice.ending(lines, folder, prompt=prompt, show=show)))

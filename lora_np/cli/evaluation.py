@@ -1,4 +1,4 @@
-"""``evaluate``: compare models and adapters on one's own data."""
+"""``evaluate``: compare models and adapters on your own data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def evaluate(
                 )
                 for path in (adapter if i == 0 else ())
             }
-            yield name, model  # only after all adapters fit, because measuring takes long
+            # only after all adapters are known to fit, because measuring takes long
+            yield name, model
             yield from adapted.items()
 
     examples = language.read_data(data, format=format)

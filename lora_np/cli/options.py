@@ -1,4 +1,4 @@
-"""Define the options, the output and the checks of files that commands share."""
+"""Define the options, output and file checks that commands share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
     def convert(
         self, value: str | T, param: click.Parameter | None, ctx: click.Context | None
     ) -> T:
-        """Parse a text; return a default that is no text unchanged."""
+        """Parse a text; return a default that is not a text unchanged."""
         return self.parse(value) if isinstance(value, str) else value
 
 
@@ -56,7 +56,7 @@ Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
-    """Return a type for one of several words, in any case, or another program's word for it."""
+    """Return an option type for one of several words, in any case or as another program says it."""
     return Parsed(lambda text: choice(name, canonical(text), choices))
 
 
@@ -214,7 +214,7 @@ html = click.option(
 
 
 def each(kinds: Kinds) -> Callable[[Command], Command]:
-    """Return a decorator that adds an option for each name; its value is None if not given."""
+    """Return a decorator that adds an option for each name; an option that is not given is None."""
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed([*kinds.items()]):
@@ -279,7 +279,7 @@ def show_as(
 
 
 def side_by_side(table: Table) -> list[str]:
-    """Write the texts of each line of a table below one another."""
+    """Format each line of a table as a block with one text below another, to compare them."""
     return [
         "\n".join(f"--- {name}: {one_line(text)}" for name, text in record.items())
         for record in table.records

@@ -32,9 +32,9 @@ from lora_np.work import one_thread
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-D, K = 100, 120  # 10 x 10 pixels from 10 x 12
+D, K = 100, 120  # 10 x 10 pixels are predicted from 10 x 12
 RANKS = (20, 8)
-# relative to the mean square of the inputs; needed because the covariance of patches is singular
+# ridge relative to the inputs' mean square, needed because the covariance of patches is singular
 RIDGE = 0.01
 TITLE = "<title>lora-np tour: "  # identifies the report of an earlier tour
 GOAL = 0.97  # the share of the best full update's improvement that counts as enough
@@ -58,7 +58,7 @@ A matrix W0 stays as it is; two thin matrices beside it are trained, and the fil
 
 @dataclass(frozen=True)
 class Update:
-    """A trained update, compared with the update of its rank that is best on the training data.
+    """A trained update, compared with the best update of its rank on the training data.
 
     Parameters
     ----------
@@ -396,7 +396,7 @@ def sample_text() -> Sample:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """Draw the share of the full update's improvement that each rank misses."""
+    """Draw the share of the full update's improvement that is still missing at each rank."""
     from matplotlib.figure import Figure
 
     full, *trained = updates

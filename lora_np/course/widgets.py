@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Picture = Array | Figure
 
 STATIC = 4  # the most pictures in a figure that replaces a slider
-WIDE = 3  # pictures at least so many times as wide as high are placed below each other
+WIDE = 3  # pictures more than this many times as wide as high are placed below each other
 
 
 def sliders(
@@ -133,7 +133,7 @@ def _static(
     images = {
         caption: np.asarray(image) for image, caption in (shown(*stops[place]) for place in places)
     }
-    # not a figure of pyplot, which a notebook would show twice
+    # not made by pyplot, because a notebook would show pyplot's figure twice
     return gallery(images, stacked=picture.shape[1] > WIDE * len(picture), figure=Figure())
 
 

@@ -30,13 +30,13 @@ from lora_np.work import one_thread
 BLANK = "___"
 TITLE = "# Puzzle {}: {}"  # the title above each line of a script
 SECONDS = 9.0  # CPU time after which a line counts as endless
-solved: dict[str, str] = {}  # from the names of puzzles to lines that passed in this process
+solved: dict[str, str] = {}  # the lines that passed in this process, by the names of puzzles
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Show what a line does, or what is wrong with it; a terminal draws it with characters.
+    """A picture of the effect of a line, or of its mistake; a terminal draws it with characters.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Puzzle(Exercise):
-    """Describe an exercise of one line; its stub is the function that laws call.
+    """An exercise of one line; its stub is the function that laws call.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class Puzzle(Exercise):
 
     @property
     def heading(self) -> str:
-        """The number and the title."""
+        """The number and the title of the puzzle."""
         return f"{self.number}. {self.title}"
 
     @property
@@ -235,15 +235,15 @@ def guarded(
     def asked(*arguments: Value) -> Value:
         nonlocal seconds
         before = sys.gettrace()
-        # the CPU clock decides, but it is slow to read, so the other is compared first
+        # the CPU clock decides, but it is slow to read, so the wall clock is compared first
         end, cpu_end = time.monotonic() + seconds, time.process_time() + seconds
 
         def watch(frame: FrameType, event: str, _: object) -> Any:
             if not frame.f_code.co_filename.startswith("<cell"):
-                return None  # tracing library functions would slow them down
+                return None  # do not trace library functions, because that would slow them down
             if time.monotonic() > end and time.process_time() > cpu_end:
                 raise TimeoutError(f"does not end: it was stopped after {SECONDS:g} seconds")
-            frame.f_trace_opcodes = True  # `while True: pass` has no other events
+            frame.f_trace_opcodes = True  # an endless `while True: pass` causes no other events
             return watch
 
         sys.settrace(watch)

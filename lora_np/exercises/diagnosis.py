@@ -13,7 +13,7 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None if the law holds
-OFTEN = 5  # the inputs that prove a mistake, and the inputs of each region that a law must see
+OFTEN = 5  # how many inputs prove a mistake, and how many of each region a law must be tested on
 
 
 def alike(a: Broken, b: Broken) -> bool:
@@ -70,7 +70,7 @@ def usual(name: str) -> list[Mistake]:
 
 @cache
 def written(code: str, name: str, answer: str = "") -> Value:
-    """Run ``code`` and return its function ``name``; it may call ``solution`` from ``answer``."""
+    """Run ``code`` and return its function ``name``; ``answer`` defines ``solution`` for it."""
     solution = written(answer, name) if answer else None
     names: dict[str, Value] = {"__name__": "submission", "solution": solution}
     exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)

@@ -88,7 +88,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         If a forbidden function was called; `TooMuch` if a limit was exceeded.
     """
     forbids, within, steps = rules
-    # these would end the profiling, or escape it
+    # these functions would end the profiling, or escape it
     unseen = "setprofile settrace start_new_thread start_joinable_thread"
     names = {word for rule in forbids for word in f"{FAMILIES.get(rule, rule)} {unseen}".split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)

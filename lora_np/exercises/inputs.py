@@ -69,7 +69,7 @@ class Draw:
         """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
-            if reach > low + 6 and self.rng.random() < 0.5:  # small numbers stay frequent
+            if reach > low + 6 and self.rng.random() < 0.5:  # so that small numbers stay frequent
                 reach = low + 3
             value = int(self.rng.integers(low, reach + 1))
         else:
@@ -102,7 +102,7 @@ class Draw:
                 value[common] = np.clip(old[common], low, high)
         axes = tuple(getattr(size, "name", "") for size in shape)
         self.drawn[name] = Drawn(value, simplest, axes)
-        return value + 0.0  # a copy, in which -0.0 has become 0.0
+        return value + 0.0  # a copy in which -0.0 becomes 0.0
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
         """Draw a real number: small whole numbers first, then any."""
@@ -145,7 +145,7 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """Return what shrinking reduces: sizes, then fractional, nonzero, large, negative entries."""
+    """Return the numbers to shrink: sizes, then fractional, nonzero, large and negative entries."""
     sizes, arrays = 0.0, [np.empty(0)]
     for one in drawn.values():
         if isinstance(one.value, int):

@@ -122,7 +122,7 @@ def same(
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
         told = f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
-        # rounding near zero makes no difference
+        # ignore differences that rounding may cause
         raise LawBroken("", told, np.where(np.abs(got) > allowed, got, 0))
     return got
 

@@ -1,4 +1,4 @@
-"""Define regions of inputs; a law must see some inputs of each before an answer passes."""
+"""Define regions of inputs; a law must be tested in each region before an answer passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def table(name: str) -> dict[str, dict[str, dict[str, str]]]:
 
 @cache
 def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, Condition]:
-    """Collect the regions of which a law must see inputs.
+    """Collect the regions of inputs in which a law must be tested.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from lora_np.exercises.inputs import Draw, Size
 
 
 def scale(draw: Draw) -> float:
-    """Draw 1, or a very small or large scale, as a change of units can make it."""
+    """Draw a scale of 1, or a very small or large one, as if the units had changed."""
     return float(draw.pick("scale", (1.0, 1e-12, 1e12, 1e-3)))
 
 

@@ -35,7 +35,7 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs that students see
 LARGEST = 200  # the most characters of a counterexample, and of its message
-PATIENCE = 150  # draws in a row without an input of a missing region, after which a law gives up
+PATIENCE = 150  # give up after this many draws in a row without an input of a missing region
 ATTEMPTS = 15  # attempts to shrink an input, for each case of the exercise
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -148,7 +148,7 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, such as ``"easy, 5 minutes"``, and whether it is beyond the path."""
+        """Difficulty and time, such as ``"easy, 5 minutes"``, and whether the path omits it."""
         effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
         return effort + ", more: beyond the path" * self.more
 
@@ -182,7 +182,7 @@ class Lesson:
 
     @property
     def stem(self) -> str:
-        """The name of its files without an extension, such as ``01-see-rank``."""
+        """The name of the lesson's files without an extension, such as ``01-see-rank``."""
         return f"{self.number:02d}-{self.slug}"
 
     @property
@@ -255,7 +255,7 @@ class Outcome:
 
     @property
     def broken(self) -> list[Verdict]:
-        """The broken laws; each message once, with the call of the first."""
+        """The broken laws; of laws with the same message, only the first."""
         by_message: dict[str, Verdict] = {}
         for verdict in self.verdicts:
             if not verdict.passed:
@@ -294,6 +294,7 @@ class Answer:
     exercise: Exercise
     caller: Caller
     last: Exchange = ((), {})  # the arguments of the last call, and the reply
+
     # tells whether a call with these arguments is needed
     wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
     named: bool = False  # whether a law has already named the answer's mistake
@@ -447,7 +448,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # excess cost shows on large inputs only, which are slow: few attempts
+        # only large inputs show that the cost is too high, and these are slow, so try few
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
@@ -505,7 +506,7 @@ def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | N
 
 @cache
 def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
-    """Draw inputs that distinguish mistakes from all regions, with the arguments of each call."""
+    """Draw inputs from all regions that distinguish mistakes, with the arguments of each call."""
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
@@ -519,19 +520,19 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
 
 
 def by(code: str, one: Exercise) -> Answer:
-    """Wrap the function that ``code`` defines, without rules."""
+    """Wrap the function that ``code`` defines as an `Answer` whose calls have no rules."""
     return Answer(one, lambda arguments, _: call(written(code, one.name, one.answer), arguments))
 
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Return how the function that ``code`` defines breaks the law on a telling input."""
+    """Return how the function that ``code`` defines breaks the law on one `telling` input."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
     """Test the law on these inputs again."""
-    # nothing is drawn, so no generator is needed, which is slow to create
+    # nothing is drawn, so do not create a generator, which is slow
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
 
@@ -544,7 +545,7 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
         return None
     except LawBroken as broken:
         why = broken
-    # laws should not crash on an answer, but if one does, the others must still run
+    # a law should not crash on an answer, but if it does, the other laws must still run
     except Exception as error:
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
@@ -575,7 +576,7 @@ def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
 
 
 def cut(text: str) -> str:
-    """Cut a text to a length that people read.
+    """Shorten a text to a length that people read.
 
     Examples
     --------

@@ -77,7 +77,7 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Return the seconds so far, except (on Linux) those spent waiting for a processor.
+        """Return the seconds since the start, on Linux without time spent waiting for a processor.
 
         On a busy machine, both the process and the thread that awaits its messages wait.
         """
@@ -94,7 +94,7 @@ class Channel:
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # after the deadline, ignore even messages that have arrived, as there may be endless ones
+        # after the deadline, ignore messages that have arrived too, as there may be no end of them
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:

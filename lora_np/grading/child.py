@@ -23,7 +23,7 @@ def main() -> None:
     # make the check cells of a notebook do nothing; setattr, because mypy knows check's type
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
-        # import it now, while it can still write its list of fonts
+        # import matplotlib now, while it can still write its list of fonts
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")

@@ -60,7 +60,7 @@ class Grades:
 
     @property
     def maximum(self) -> int:
-        """The points that can be reached."""
+        """The largest possible number of points."""
         return sum(exercise.points for exercise in self.exercises)
 
     @property
@@ -121,7 +121,7 @@ class Grades:
         return Table(["student", "points", "of", "state"], lines, notes=notes)
 
     def hard(self) -> list[str]:
-        """List a sentence on the exercises that fewer than half of the students solved, if any."""
+        """Name the exercises that fewer than half of the students solved, as a list of one note."""
         class_size, hard = len(self.reports), []
         for exercise in self.exercises:
             solved = sum(self.outcome(student, exercise).passed for student in self.reports)
@@ -344,7 +344,7 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
     readable: dict[str, list[Path]] = {}
     for name, files in students.items():
         shown = readable_name(name)
-        while shown in readable:  # names that differ on disk may look the same
+        while shown in readable:  # different names on disk may look the same
             shown += "'"
         readable[shown] = files
     return readable

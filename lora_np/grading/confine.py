@@ -97,7 +97,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        ("parent", lambda: die_with(parent)),  # a change of the user would undo it
+        ("parent", lambda: die_with(parent)),  # after the change of user, which would undo it
         ("calls", seccomp),
     ]
     for name, put in system:
@@ -112,7 +112,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; yield those that did not hold, and the step that sets them."""
+    """Try to exceed each limit; yield each that failed, the reason, and the step that sets it."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
@@ -184,7 +184,8 @@ def limit_resources(limits: Limits) -> None:
         resource.RLIMIT_NOFILE: 64,
         # no other process or thread, so that killing the group ends everything
         resource.RLIMIT_NPROC: 0,
-        resource.RLIMIT_CPU: 1 + int(limits.total_seconds),  # in case the grader has ended
+        # ends the process even if the grader has ended
+        resource.RLIMIT_CPU: 1 + int(limits.total_seconds),
     }
     lower(wanted, hard=True)
 

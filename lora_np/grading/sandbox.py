@@ -17,7 +17,7 @@ from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
-DROPPED = 5  # after so many cells that hang or end the process, later cells do not run
+DROPPED = 5  # after this many cells that hang or end the process, later cells do not run
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
@@ -83,7 +83,7 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Channel:
-        """Return the process, starting it if necessary; a cell that ends it is cut."""
+        """Return the process, starting it if necessary; cut a cell if it ends the process."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(

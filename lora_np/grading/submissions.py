@@ -30,6 +30,7 @@ from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # the most bytes of a file
+
 # in scripts up to this number of lines, errors give the line in the file instead of in the cell
 NUMBERED = 5_000
 CELLS = 1_000  # the most cells of code in a file
@@ -38,7 +39,7 @@ LONGEST = 2_000  # the most characters of one message to a student
 UNPRINTABLE = (
     r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-PATIENCE = 3  # the time limit of an exercise, in time limits of one call
+PATIENCE = 3  # the time limit of an exercise, as a multiple of the limit of one call
 
 
 @dataclass(frozen=True)

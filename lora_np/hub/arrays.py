@@ -16,9 +16,10 @@ from lora_np.checks import Array, StrPath, matrix
 from lora_np.files import errors_at, open_regular
 from lora_np.hub import safetensors
 
-UNPACKED = 64 * 2**20  # any compressed file may unpack to this many bytes,
-UNPACKED_RATIO = 20  # and a larger one to this many times its size
+UNPACKED = 64 * 2**20  # any compressed file may unpack to this many bytes
+UNPACKED_RATIO = 20  # a large compressed file may unpack to this many times its size
 NUMBERS = "biufc"  # the kinds of dtype that are numbers
+
 # The exceptions that NumPy and zipfile raise on damaged bytes.
 DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, TokenError, OverflowError,

@@ -60,6 +60,7 @@ BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
 LACKED = ("bfloat16", *ALL_FLOATS[4:])  # floats that NumPy does not have
+
 # The number of fraction bits, and the smallest exponent.
 _GRIDS = {
     "float32": (23, -126),
@@ -180,5 +181,6 @@ def _eight(dtype: str) -> Array:
     power, rest = np.divmod(np.arange(128), 2**bits)
     whole = rest + 2.0**bits * (power > 0)
     values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
-    values[127 if bits == 3 else 124 :] = np.nan  # for infinity too, which e4m3 does not have
+    # the infinity of e5m2 becomes NaN too; e4m3 has none
+    values[127 if bits == 3 else 124 :] = np.nan
     return values

@@ -120,7 +120,7 @@ class ModelDirectory:
         return self.files[self.places[name]].tensors[name]
 
     def read(self, name: str) -> Array:
-        """Read one tensor in its own dtype, or bfloat16 and 8-bit floats as float32."""
+        """Read one tensor in its own dtype; bfloat16 and 8-bit floats become float32."""
         return self.files[self.places[name]].read(name)
 
 

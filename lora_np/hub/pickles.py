@@ -27,7 +27,8 @@ from lora_np.hub.tensors import TensorInfo
 
 _MOST = 2**24  # bytes of a pickle, enough for a hundred thousand tensors
 _FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed instructions
-Machine = pickle._Unpickler  # written in Python; C's allocates as much memory as a file asks for
+# the version in Python: the one in C allocates as much memory as a file asks for
+Machine = pickle._Unpickler
 
 
 def open_pickle(path: StrPath) -> SafetensorsFile:

@@ -47,7 +47,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A file of tensors in either format, with a checked header.
+    """A file of tensors, safetensors or GGUF, with a checked header.
 
     Attributes
     ----------

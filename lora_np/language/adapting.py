@@ -388,7 +388,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
-    if result.interrupted:  # between two validations, so the last loss is not that of the model
+    if result.interrupted:  # between two validations, so the last loss is not the current model's
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
@@ -544,7 +544,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
     documents, held_out, notes = packing.divided(data, other, model, max_length)
     rows = packed(documents, max_length)
     size = min(s.batch_size, len(rows))
-    epoch = len(rows) // size / s.accumulate  # steps
+    epoch = len(rows) // size / s.accumulate  # steps per epoch
     steps, more = steps_of(s, epoch)
     random = generator(s.rng)
     adapted = inject(
@@ -604,7 +604,7 @@ def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
 def questions_of(
     model: LanguageModel, held_out: Sequence[packing.Document], asked: int | Sequence[str]
 ) -> list[Question]:
-    """Take some held-out documents as questions, or texts to continue."""
+    """Make questions from the first ``asked`` held-out documents, or from given texts."""
     if isinstance(asked, int):
         return [*map(question, held_out[:asked])]
     texts = map(vocabulary_of(model).encode, asked)
@@ -620,7 +620,7 @@ def budget(
     row is validated, at least twice.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
-    affordable = tokens // 5 // mean  # rows
+    affordable = tokens // 5 // mean  # rows to validate in all
     if every is None:
         times = min(max(affordable // min(len(rows), FEWEST), 2), MOST)
         every = -(-steps // (times - 1))

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from lora_np.table import Part
 
 KINDS = ("sampled", "greedy")  # kinds of held-out answers
-HELD_OUT = 5  # one of so many questions is held out
-RIDGE = 0.1  # of the closed form, relative to the mean eigenvalue
+HELD_OUT = 5  # one in this many questions is held out
+RIDGE = 0.1  # the ridge of the closed form, relative to the mean eigenvalue
 FIRST = 8  # the first tokens of an answer, where the divergence is largest
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"

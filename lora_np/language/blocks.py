@@ -255,7 +255,8 @@ class SelfAttention(Named):
         tokens = q.shape[1]
         if cache is not None:
             k, v = cache.extend(value(k), value(v))
-            if tokens > 1 and use_fused:  # weights need not be kept: a cache passes no gradient
+            # weights need not be kept, because no gradient passes a cache
+            if tokens > 1 and use_fused:
                 return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
         # a long prompt in blocks of queries, to save memory
         size, parts = tokens if cache is None else fused.BLOCK, []
@@ -295,7 +296,8 @@ class SelfAttention(Named):
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(packed.positions, packed.lengths, q.dtype)
-        if k.shape[1] == 1:  # q and k at once: for a single token, the number of calls matters
+        # rotate q and k at once, because few calls matter most for a single token
+        if k.shape[1] == 1:
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
         rotate = fused.rotate if self.fused else composed.rotate

@@ -147,7 +147,7 @@ normal_below = primitive(
 
 @functools.cache
 def erfc_series(dtype: np.dtype[np.generic]) -> Array:
-    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)``; x in [0, 26] is z in [1, -1]."""
+    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)``; z from 1 to -1 is x from 0 to 26."""
 
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
@@ -157,7 +157,7 @@ def erfc_series(dtype: np.dtype[np.generic]) -> Array:
 
 
 def log_probabilities(logits: Operand, labels: Array) -> Operand:
-    """Compute ``log softmax(logits)[label]`` for each label, in nats; 0 for `IGNORED` ones.
+    """Compute ``log softmax(logits)[label]`` for each label, in nats; 0 for an `IGNORED` label.
 
     Parameters
     ----------

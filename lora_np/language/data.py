@@ -33,7 +33,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Conversation(NamedTuple):
-    """Messages; those of the assistant are in the loss, from the message ``first`` on."""
+    """A list of messages; the loss includes the assistant's, from the message ``first`` on."""
 
     messages: Sequence[Mapping[str, Json]]
     first: int = 0
@@ -176,7 +176,7 @@ def json_records(content: str) -> Iterator[tuple[str, Json]]:
 
 
 def csv_records(content: str) -> Iterator[tuple[str, Json]]:
-    """Yield the last line's number and the object of each CSV record."""
+    """Yield each CSV record as an object, with the number of its last line."""
     first = content.partition("\n")[0]
     reader = csv.reader(
         io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True

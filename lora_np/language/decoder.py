@@ -26,6 +26,7 @@ from lora_np.nn import Embedding, Linear, Named, join, replace
 T = TypeVar("T")
 Read = Callable[[str], Any]  # returns the array, Tensor or quantised weight of a name, or None
 CONTEXT = 2048  # context in tokens if the config has none
+
 # Fields that change the computation of some models, and their neutral values; null is neutral too.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
@@ -79,7 +80,8 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            only = last and i + 1 == len(self.layers)  # the last layer's other tokens are not used
+            # the last layer's outputs at other tokens are not used
+            only = last and i + 1 == len(self.layers)
             x = layer(x, rng=rng, cache=cache, packed=packed, last=only)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after

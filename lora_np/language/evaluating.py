@@ -38,7 +38,7 @@ class Measure(NamedTuple):
         return result
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Return the mean difference from the first model, its interval and detectable difference.
+        """Return the mean difference from the first model, its interval, and the detectable one.
 
         The interval covers 95 %; the detectable difference is the smallest true one that this many
         examples show in 80 of 100 cases. Examples are a sample, so the mean is a ratio of two sums.
@@ -248,7 +248,7 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 
 
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
-    """Tell for each example whether its right choice is the likeliest, also per character."""
+    """Tell for each example whether the right choice is the likeliest, in all or per character."""
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
@@ -273,7 +273,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
 def answered(
     model: LanguageModel, data: Data, asked: Sequence[int]
 ) -> tuple[dict[int, str], float | None]:
-    """Generate greedy answers, and measure the tokens a second."""
+    """Generate greedy answers, and measure the tokens per second."""
     replies: dict[int, str] = {}
     spoken, begin = 0, time.perf_counter()
     for i in asked:

@@ -1,4 +1,4 @@
-"""Compute each operation of `composed` by one primitive: training spends its time there.
+"""Compute each operation of `composed` by one primitive, because they take most of the time.
 
 The primitives save passes over memory. Attention never normalises its weights and skips the keys
 that no query sees; the head computes logits for a few rows at a time; and shared work is done once.
@@ -23,6 +23,7 @@ from lora_np.quantise import Quantised
 Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # queries that attention processes at once
 HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums vanish
+
 # keep at most this many attention weights of a layer; recompute others in the backward pass
 KEPT = 2**22
 TILE = 512  # keys that attention processes at once if it keeps no weights
@@ -121,7 +122,7 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
-    """Rotate x by angles with these cosines and sines; ``-sin`` gives the transposed map."""
+    """Rotate x by angles with these cosines and sines; pass ``-sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
     # for many sequences, tables repeated for all heads save passes
@@ -132,7 +133,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
-        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # this mode avoids a buffer
+        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # in this mode, NumPy needs no buffer
         out *= sin[i] if by_row else sin
         out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)
@@ -305,7 +306,7 @@ def by_group(x: Array, kv: int) -> Array:
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """Invert `by_group`; the result has a shape (batch, tokens, ...)."""
+    """Undo `by_group`, and reshape the result to ``shape``, which is (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
@@ -316,7 +317,7 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Expected:
-    """Compute the softmax-weighted mean of ``values`` over parts of the vocabulary."""
+    """The softmax-weighted mean of ``values``, computed from parts of the vocabulary in turn."""
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self.largest = np.full((n, 1), -np.inf, dtype)

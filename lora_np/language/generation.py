@@ -111,7 +111,7 @@ class Sampling:
         z -= z.max()
         if self.temperature == 0:
             return z
-        # at a tiny temperature, all logits but the largest may overflow to -inf, which is right
+        # at a tiny temperature, all logits but the largest may overflow to -inf, as they should
         with np.errstate(over="ignore"):
             z /= self.temperature
         if 0 < self.top_k < len(z):
@@ -262,7 +262,8 @@ class Continuation:
         self.ended = False
         self.hidden: list[Array] = []  # the state from which each new token was drawn
         self.streamed = 0  # number of characters
-        self.first = len(self.vocabulary.decode(row[begins:]))  # stop strings before it are ignored
+        # ignore stop strings before this index
+        self.first = len(self.vocabulary.decode(row[begins:]))
         self.update()
 
     @property
@@ -275,7 +276,8 @@ class Continuation:
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
-        if stops or not text.endswith("\ufffd"):  # which stands for an incomplete character
+        # U+FFFD stands for an incomplete character
+        if stops or not text.endswith("\ufffd"):
             # hold back the end, which may be the beginning of a stop string
             self.write(0 if stops else max(map(len, self.stop), default=1) - 1)
         return bool(stops)
@@ -313,7 +315,8 @@ class Reader:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        keep_pages()  # each layer of a long prompt frees memory that the next layer needs again
+        keep_pages()  # each layer of a long prompt frees memory that the next layer needs
+
         # Expand codes to one byte each while text is generated: each token dequantises all weights.
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]

@@ -51,7 +51,7 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """``exp(loss)``: the number of equally likely tokens among which choosing is as hard."""
+        """``exp(loss)``: a choice among this many equally likely tokens would be as uncertain."""
         return math.exp(self.loss)
 
 
@@ -142,7 +142,7 @@ def grams(
     """
     rows = rows_of(model, data, max_length)
     grams: dict[str, Array] = {}
-    owners: dict[str, str] = {}  # from each layer to the first one with the same input
+    owners: dict[str, str] = {}  # maps each layer to the first layer with the same input
     latest: tuple[str, Array | None] = "", None
     counts = np.empty(0, bool)
 

@@ -216,7 +216,7 @@ def in_batches(rows: Sequence[Row], size: int) -> list[Batch]:
 
 
 def mean_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
-    """Compute the mean loss of a frozen model."""
+    """Compute the mean loss of a frozen model over batches."""
     frozen = freeze(model)
     return float(np.mean([batch_loss(frozen, part) for part in batches]))
 

@@ -1,4 +1,4 @@
-"""Compute the angles of rotary embeddings, by which pairs of entries rotate, from configs."""
+"""Compute from configs the angles by which rotary embeddings rotate pairs of entries."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lora_np.models import LayerConfig
 Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
 KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
+
 # the known parameters of rotary embeddings
 ROPE = {
     "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
@@ -183,7 +184,7 @@ class RopeParameters(NamedTuple):
     frequencies: Array  # pair i rotates by theta^(-2i/d) a token
 
     def stretched(self, kept: Array) -> Array:
-        """Interpolate between unchanged frequencies (1) and those divided by the factor (0)."""
+        """Divide frequencies by the factor where ``kept`` is 0, keep them at 1, and interpolate."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 
@@ -249,7 +250,7 @@ def yarn(rope: RopeParameters) -> Made:
     """Slow down the pairs that rotate rarely within the old context, and scale the scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
-    # the pairs that rotate n times within the old context
+    # the pairs that rotate a given number of times within the old context
     first, last = (
         math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
         for n in (fast, slow)

@@ -34,7 +34,8 @@ from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
 MAX_TEXT = 256 * 2**20  # bytes: a hundred times the text that a run in NumPy can train on
-# Ends of tensors that some checkpoints store although they follow from the config.
+
+# Ends of the names of tensors that some checkpoints store although they follow from the config.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # the model card, which the user may have written
 TOKENIZER, SETTINGS, GENERATION = (

@@ -198,12 +198,12 @@ class Payments(NodeTransformer):
             weight = nodes.Const(weight_of(node))
             if isinstance(node, nodes.For):
                 node.iter = applied("counted", node.iter, weight)
-            # recursive loops and macros run their bodies without this iterator
+            # charge in the body too, because recursive loops and macros do not use this iterator
             node.body.insert(0, nodes.ExprStmt(applied("spent", weight)))
         elif isinstance(node, nodes.Concat):
             return applied("join", nodes.List(node.nodes))
         makes = isinstance(node, nodes.List | nodes.Dict | nodes.Tuple)
-        if makes and getattr(node, "ctx", "load") == "load":  # not {% set a, b = ... %}
+        if makes and getattr(node, "ctx", "load") == "load":  # not a target of {% set a, b = ... %}
             return applied("charged", node)
         return node
 
@@ -239,7 +239,7 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 
 
 def as_count(value: Any) -> int:
-    """Bound how often an argument can repeat another: the value of a number, else the size."""
+    """Return an upper bound on how often an argument can repeat another: its value or size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 

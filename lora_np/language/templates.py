@@ -1,4 +1,4 @@
-"""Write conversations as text by a model's own chat template, which jinja2 renders in a sandbox.
+"""Format conversations with a model's own chat template, which jinja2 renders in a sandbox.
 
 The conventions are those of transformers, for which templates are written.
 """
@@ -78,7 +78,7 @@ class Template:
         return "".join(blocks)
 
     def tokens(self, messages: Messages, **options: bool) -> Array:
-        """Encode a conversation without adding BOS, which is left to the template."""
+        """Encode a conversation without adding BOS, because the template adds it."""
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
     def labelled(self, messages: Messages, first: int = 0) -> tuple[Array, Array, int]:

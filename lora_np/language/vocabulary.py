@@ -68,7 +68,7 @@ class Described:
         return template
 
     def beside(self, name: str) -> dict[str, Any]:
-        """Read a JSON file that came with the vocabulary; return an empty one if it is missing."""
+        """Read a JSON file that came with the vocabulary; return {} if it is missing."""
         with errors_at(name):
             return parse_json(self.files[name]) if name in self.files else {}
 
@@ -223,7 +223,7 @@ class Subwords(Described):
         ).reshape(-1, 2)
 
     def encoding(self, text: str, special: bool) -> Any:
-        """Encode ``text`` by the library."""
+        """Encode ``text`` with the library's ``Tokenizer``."""
         library = self.library
         text.encode()  # raises an error that names the position of a lone surrogate
         try:

@@ -1,4 +1,4 @@
-"""Compute four decompositions in code to be read; for large matrices, use NumPy's, by LAPACK.
+"""Compute four decompositions in readable code; for large matrices, use NumPy, which is faster.
 
 Each is backward stable: the factors are exact for a matrix that differs from ``M`` only by
 rounding.
@@ -277,7 +277,7 @@ def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirror(x: Array) -> Array:
-    """Return the unit normal v of the mirror that lays x on the first axis."""
+    """Return the unit normal v of the mirror that maps x to the first axis."""
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
@@ -324,7 +324,7 @@ def _sweep(columns: Array, V: Array) -> bool:
 
 
 def _directions(columns: Array, s: Array) -> Array:
-    """Return ``columns / s``; if s is too small, complete the others to an orthonormal basis."""
+    """Return ``columns / s``; where s is too small, use columns that complete the basis."""
     good = int(np.count_nonzero(s > _smallest(columns.dtype)))
     U = columns[:, :good] / s[:good]
     if good < len(s):

@@ -14,9 +14,10 @@ from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, w
 Norm = Literal["fro", "spectral", "nuclear"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
+
 # The share of the squared norm that a sufficient rank keeps, by default.
 ENOUGH = 0.99
-# the directions beyond the rank, which determine the gap and so the speed of convergence
+# extra directions beyond the rank, which widen the spectral gap and so speed up convergence
 OVERSAMPLING = 12
 
 

@@ -1,4 +1,4 @@
-"""Compute ranks by elimination, as on paper, by singular values, and as soft ranks."""
+"""Compute ranks by elimination as on paper, from singular values, and as soft ranks."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from lora_np.linalg.spectrum import scaled_svd, well_scaled
 
 
 def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
-    """Return the share of the top-i and top-j input directions in common, from 0 to 1.
+    """Return the overlap of the top i and the top j input directions, from 0 to 1.
 
     ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if
     one subspace contains the other and 0 if they are orthogonal; random ones of dimensions i and j

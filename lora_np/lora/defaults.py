@@ -1,4 +1,4 @@
-"""Choose alpha and the learning rate by default, based on this project's own experiments."""
+"""Choose default values of alpha and the learning rate, from this project's own experiments."""
 
 from __future__ import annotations
 

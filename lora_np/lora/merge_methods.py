@@ -25,7 +25,8 @@ Rule = Callable[[Tensors, Weights], Array]
 
 # RegMean multiplies the off-diagonal entries of Gram matrices by this.
 _SHRUNK = 0.9
-# Added to their diagonal, relative to its largest entry: directions without inputs are averaged.
+# RegMean adds this share of a Gram matrix's largest entry to its diagonal, so that updates are
+# averaged in directions without inputs.
 _RIDGE = 1e-6
 
 
@@ -228,7 +229,7 @@ def _added(tensors: Tensors, weights: Weights) -> Array:
 def _of_agreeing(
     tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Weights], Array]
 ) -> Array:
-    """Add up entries with the majority's sign; divide by a function of their weights (TIES)."""
+    """Add up entries with the majority's sign, and divide by a function of the weights (TIES)."""
     votes = _weighted(tensors, weights) if weigh_votes else tensors
     agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
@@ -248,7 +249,7 @@ _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_l
 
 
 def _on_factors(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to the As and the Bs, each times the root of its scale; A takes the sign."""
+    """Apply the rule to all A and to all B, each times the root of its scale; A takes the sign."""
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(

@@ -259,7 +259,7 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_factor: int) -> Shapes:
 
 
 def split(n: int, factor: int) -> tuple[int, int]:
-    """Split n as LoKr does: ``factor`` and the rest, or the two divisors nearest the root."""
+    """Split n as LoKr does: ``factor`` and ``n / factor``, or the divisors nearest ``sqrt(n)``."""
     if factor > 0 and n % factor == 0:
         return factor, n // factor
     most = isqrt(n) if factor < 0 else max(1, min(factor, isqrt(n)))

@@ -574,7 +574,7 @@ def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinea
 
 
 class Residual(Linear):
-    """A layer whose W0 was changed to the rest that its initial A and B leave; see `rebase`.
+    """A layer from whose W0 the initial ``(alpha/r) B A`` was subtracted; see `rebase`.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ class Dialects:
         return None
 
     def names_in(self, program: Program, module: str) -> tuple[str, ...]:
-        """List a program's names for a module: one for each of the maps that it stacks.
+        """List a program's names for a module: one for each matrix that it stacks.
 
         The list is empty if no name is known. mlx-lm uses transformers' names, except for experts
         and for the language model inside a vision-language model.

@@ -630,7 +630,7 @@ def _kind(role: str) -> Kind:
 
 
 def _field(family: Family, field: _Table, values: Config, env: _Variables) -> Any:
-    """Return a field's value: the last of its names that the config has counts."""
+    """Return a field's value; if the config has several of its names, the last one counts."""
     for name in reversed(field["from"]):
         if values.get(name) is not None:
             break
@@ -675,7 +675,7 @@ def _labels(values: Config) -> int:
 
 
 def _positions(values: Config, env: _Variables) -> int:
-    """Return the longest sequence: the number of learned positions, or the config's limit."""
+    """Return the largest sequence length: the learned positions, or the config's limit."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     positions = env.get("positions") or env.get("text.positions") or given

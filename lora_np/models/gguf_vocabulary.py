@@ -19,12 +19,13 @@ from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
 Contents = Mapping[str, Any]  # a tokenizer.json, a tokenizer_config.json or a file's metadata
-Part = dict[str, Any]  # the whole or a part of one that is being built
+Part = dict[str, Any]  # the whole or a part of a JSON file to be written
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a normal token
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
-SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names
+# llama.cpp's names, by transformers'
+SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 SPACE = "\u2581"  # SentencePiece's character for a space
 
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -246,7 +247,7 @@ def texts(fields: Contents, name: str) -> list[str]:
 
 
 def standing(fields: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
-    """Find the token before ("bos") or after ("eos") each text, if there is one."""
+    """List the token before ("bos") or after ("eos") each text, if there is one."""
     number = fields.get(f"{name}_token_id")
     if not fields.get(f"add_{name}_token", default and number is not None):
         return []

@@ -26,6 +26,7 @@ from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of classes with a head
+
 # ends of classes whose tied head has a name that depends on the family
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # last names of matrices whose rows are looked up, not multiplied
@@ -78,7 +79,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The modules as the family describes them; None if it cannot."""
+        """The modules as the family describes them; None if no family does."""
         # the family or the architecture may be unknown, or the fields invalid
         with suppress(TypeError, ValueError):
             return self.by_family
@@ -232,7 +233,7 @@ class OpenModel(ModelDirectory):
             return tuple(module.name for module in tied if module.shape == shape)
         names = [str(name) for name in self.config.get("architectures") or []]
         if self.config.get("is_encoder_decoder") or any(name.endswith(_MASKED) for name in names):
-            # such models tie their embeddings unless the config says otherwise
+            # encoder-decoders and masked models tie embeddings unless the config says otherwise
             return () if self.config.get("tie_word_embeddings") is False else ("others",)
         return ("lm_head",) if any(name.endswith(_HEADED) for name in names) else ()
 
@@ -349,22 +350,22 @@ class Parameter:
 
     @property
     def tensor(self) -> str:
-        """The name of its first tensor."""
+        """The name of the parameter's first tensor."""
         return next(iter(self.places))
 
     @property
     def dtype(self) -> str:
-        """The dtype of its first tensor in the file."""
+        """The dtype of the parameter's first tensor in the file."""
         return self.model.info(self.tensor).dtype
 
     @property
     def holder(self) -> str:
-        """The name of the module that it is a parameter of."""
+        """The name of the module that the parameter belongs to."""
         return self.name.rpartition(".")[0]
 
     @cached_property
     def module(self) -> ModuleSpec:
-        """The module that it belongs to."""
+        """The module that the parameter belongs to."""
         return self.told or self.model.module_of(self.name)
 
     @cached_property
@@ -386,19 +387,19 @@ class Parameter:
         return experts, first.parts * shape[0], shape[1]
 
     def maps(self, read: Callable[[str], Array]) -> Iterator[Array]:
-        """Yield its matrices in the live model's orientation; ``read`` returns a tensor by name."""
+        """Yield the matrices in the live model's orientation; ``read`` returns a tensor by name."""
         experts: dict[int | None, dict[int, str]] = {}
         for name, place in self.places.items():
             experts.setdefault(place.expert, {})[place.part] = name
         for expert, parts in sorted(experts.items(), key=lambda entry: entry[0] or 0):
-            if expert is None:  # one tensor is all of it
+            if expert is None:  # one tensor is the whole parameter
                 W = self.whole(read)
                 yield from W if W.ndim == 3 else [W]
             else:
                 yield np.concatenate([read(parts[part]) for part in sorted(parts)])
 
     def matrices(self, read: Callable[[str], Array] | None = None) -> Iterator[Array]:
-        """Yield its matrices as outputs by inputs; each expert has its own."""
+        """Yield the matrices as outputs by inputs; each expert has its own."""
         transposed = self.module.transposed or self.module.kind == "embedding"
         for W in self.maps(read or self.model.read):
             yield W.T if transposed else W
@@ -454,7 +455,7 @@ class Parameter:
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
-    """Choose how to change names (not, one segment fewer or one more) so that most are known."""
+    """Keep names, remove one segment or add one, so that as many as possible are known."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 

@@ -35,6 +35,7 @@ __all__ = [
 
 Fields = Mapping[str, Any]  # the fields of a config, or the metadata of a file
 Made = dict[str, Any]  # fields that are built here
+
 # tensors with the divisor of each pair's angle: for all texts, or for short and for long ones
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NEEDED = (
@@ -77,7 +78,7 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
-        """No safetensors file."""
+        """The model's safetensors files: none."""
         return {}
 
     @cached_property
@@ -226,7 +227,7 @@ def gguf_families(names: Iterable[str] | None = None) -> list[str]:
 
 def family_in_gguf(architecture: object) -> str | None:
     """Find the family of a llama.cpp architecture; None if its models are not supported."""
-    # to read few data files: the names begin alike, as gemma3 and gemma3_text, qwen3moe, qwen3_moe
+    # read few data files: both names begin alike, as in gemma3 and gemma3_text, or differ in "_"
     near = (name for name in family_names() if name.replace("_", "").startswith(str(architecture)))
     tables = {name: family_of(name).tables for name in gguf_families(near)}
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)
@@ -325,7 +326,7 @@ def from_one(config: Fields, name: str) -> bool:
 
 
 def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
-    """Compute the row of llama.cpp's file for each row of a weight; None if the order is equal.
+    """Compute the row of llama.cpp's file for each row of a weight; None if it is the same.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
     1)``.

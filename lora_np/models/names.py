@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Say where in the live model a tensor of a checkpoint goes.
+    """The place in the live model of a checkpoint's tensor.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def names_are_known(config: Config) -> bool:
-    """Tell whether `Dialects` can translate a model's names: not for some with vision or audio.
+    """Tell whether `Dialects` can translate a model's names: it cannot for some vision models.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ Targets = str | Iterable[str] | Callable[[str, Any], bool]
 ALL_LINEAR = "all-linear"
 _MAX_PATTERNS = 1_000  # the most expressions, because they are tried one after the other
 _PLAIN_PATTERNS = 200  # beyond this number, plain names are looked up instead of matched
-_MAX_DIGITS = 18  # in the number of a layer
+_MAX_DIGITS = 18  # the most digits in the number of a layer
 
 _EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `peft.compose` writes it
 _PLAIN = re.compile(r"[\w.-]+")
@@ -218,7 +218,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
         match = matcher(targets)
         every = chosen or any(match(path, module) for path, module in paths.items())
         missing = [] if every else [targets]
-    for target in missing:  # it may be the name of a module in checkpoints
+    for target in missing:  # the target may be the name of a module in checkpoints
         is_named = matcher([target] if listed else target, **filters)
         stored = replace(spec, groups=groups).modules
         aliased = {
@@ -701,7 +701,7 @@ class Patterns(Generic[T]):
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            # so many plain names can only be paths, in which a dot is a dot
+            # so many plain names must be paths, whose dots match only dots
             if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
                 self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:

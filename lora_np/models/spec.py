@@ -96,7 +96,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """The number of parameters of one weight, wherever it is counted."""
+        """The number of parameters of one weight, even if another module owns it."""
         return prod(self.shape)
 
     @property
@@ -109,7 +109,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def bias_size(self) -> int:
-        """The number of parameters of one bias, wherever it is counted."""
+        """The number of parameters of one bias, even if another module owns it."""
         return self.shape[0] if self.bias else 0
 
     @property

@@ -58,7 +58,7 @@ class Linear:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        if isinstance(self.W, int):  # a size, which other libraries expect
+        if isinstance(self.W, int):  # a size, as other libraries' layers expect
             sizes = f"d_in={self.W!r}, d_out={self.b if isinstance(self.b, int) else '...'}"
             raise TypeError(
                 f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)"

@@ -148,5 +148,5 @@ def accuracy(logits: Operand, labels: Array) -> float:
 
 
 def operand(name: str, x: Operand) -> Operand:
-    """Convert anything but a Tensor to an array of floats."""
+    """Return a Tensor unchanged; convert anything else to an array of floats."""
     return x if isinstance(x, Tensor) else real(name, x)

@@ -377,7 +377,7 @@ class Run:
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
-        """Update the parameters from the gradients that ``backward`` computed, and clear these."""
+        """Update the parameters from the gradients of ``backward``, and clear the gradients."""
         gathered = [bank.gather() for bank in self.banks]
         if not any(gathered):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")

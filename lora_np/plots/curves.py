@@ -185,7 +185,7 @@ def rank_error_curves(
 def _free_place(
     ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
 ) -> tuple[int, bool, bool]:
-    """Choose the point of a line to label, whether above it, and whether to its right."""
+    """Choose the point of a line to label, and whether the label is above it and to its right."""
 
     def unit(axis: int) -> dict[str, Array]:
         """Scale values to the range from 0 to 1 as the axis does."""

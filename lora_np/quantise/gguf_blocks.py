@@ -419,7 +419,7 @@ def kind(
     decode: Callable[[Array], Parts],
     encode: Callable[[Array, Block, Array], Array] | None = None,
 ) -> Layout:
-    """Make a row of the table from entries per block, fields with their types, and equations."""
+    """Make a row of the table from the entries per block, typed fields, decoder and encoder."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(entries, np.dtype(forms), decode, encode)
 

@@ -329,6 +329,7 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block, kind)
     even = np.pad(values, (0, W.size % 2))  # padded with a zero, as in bitsandbytes
+
     # Comparing with the midpoints between levels finds the nearest level.
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
     packed = codes[::2] << 4 | codes[1::2]

@@ -58,7 +58,8 @@ class Checkpoint:
             fits("lowest", saved, bank.values)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
-        size = order.size and len(getattr(training.data, "x", ()))  # no order before a first draw
+        # there is no order before the first draw
+        size = order.size and len(getattr(training.data, "x", ()))
         fits("order", np.sort(order), np.arange(size, dtype=training.data.order.dtype))
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):
             raise ValueError(
@@ -130,7 +131,7 @@ class Checkpoint:
 
 
 def identity(training: Any) -> dict[str, str]:
-    """Describe everything that must be equal when a run continues, or return the run's name."""
+    """Describe everything that must be equal when a run continues, unless the run has a name."""
     s = training.settings
     title = {"versions": versions(), "name": s.identity or "not given"}
     if s.identity is not None:

@@ -1,4 +1,4 @@
-"""Describe everything that a run computes with by a text that is the same in every process.
+"""Describe the code, data and settings of a run by a text that every process reproduces.
 
 Arrays are described by their values, dataclasses by their fields and methods, functions by their
 code, defaults and closure, derivatives by their rules. Other functions, classes and values that a
@@ -29,7 +29,7 @@ OURS = ("lora_np", "numpy", "builtins")  # packages whose code is described by a
 
 
 def versions() -> str:
-    """Return the versions of the software that computes.
+    """Return the versions of lora_np, NumPy and Python.
 
     Examples
     --------

@@ -297,7 +297,7 @@ def optimum(model: Any, x: Array, y: Array) -> float:
         )
     fixed = layer if isinstance(A, Tensor) or isinstance(B, Tensor) else model
     residual = Y - value(fixed(X))
-    if isinstance(layer.b, Tensor):  # a trained bias fits the means exactly
+    if isinstance(layer.b, Tensor):  # a trained bias fits the mean of y exactly
         X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
     if isinstance(layer.W, Tensor):
         return float(optimal_losses(X, residual)[-1])

@@ -89,11 +89,26 @@ document.querySelector("#front-rank").addEventListener("input", next);
 </script>"""
 
 
+# A package of one function, whose three mutants include one that its test cannot notice.
+TINY = {
+    "lora_np/__init__.py": "",
+    "lora_np/small.py": "def smaller(a, b):\n    return a if a < b else b\n",
+    "tests/test_small.py": "from lora_np.small import smaller\n\n\n"
+    "def test_smaller():\n    assert smaller(1, 1) == 1\n",
+}
+
+
 def arguments_of(name, model, folder):
     """What each benchmark is given beside ``--quick``."""
     if name == "front":
         (folder / "index.html").write_text(PAGE, encoding="utf-8")
         return ["--site", f"{folder}"]
+    if name == "mutants":
+        for place, text in TINY.items():
+            path = folder / "tree" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return ["--tree", f"{folder / 'tree'}"]
     return {
         "baking": [f"{model}"],
         "kept": [f"{model}"],

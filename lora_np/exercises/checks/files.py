@@ -16,7 +16,7 @@ from lora_np.exercises.values import Value
 # Count parameters
 
 
-ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if the target's rows are as many as the model's width
+ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if the number of the target's rows is the model's width
 
 
 def lora_count_entries(draw: Draw, answer: Answer) -> None:
@@ -25,7 +25,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
 
 
 def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
-    """Require a rank that fits a budget at ``one`` parameters per unit, or the largest such."""
+    """Require that a rank fits a budget at ``one`` parameters each, or that the next does not."""
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
     if fits:
@@ -39,7 +39,7 @@ def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
     a, b = draw.sizes("ab", high=9)
-    # draw matrices, also not square ones, with d k or d k - 1 a multiple of d + k
+    # draw matrices, square or not, such that d k or d k - 1 is a multiple of d + k
     tie = draw.pick("tie", ("", "d k", "d k - 1"))
     if tie:
         d, k = (a * (a + b), b * (a + b)) if tie == "d k" else (a + 1, a * (a + 1) + 1)
@@ -53,7 +53,7 @@ def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
 
 
 def multiple_or_not(draw: Draw, name: str, one: int) -> int:
-    """Draw a number below ten times ``one``, often a multiple of ``one``, or one less."""
+    """Draw a number below ten times ``one``, often a multiple of ``one`` or a multiple minus 1."""
     number = draw.whole(name, 0, 10 * one - 1)
     beside = draw.pick("beside a multiple", (None, None, 0, -1))
     return number if beside is None else max(0, number - number % one + beside)
@@ -118,7 +118,7 @@ PATHS = (
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
-    """Draw B and A for each path, of rank ``r`` or any; return them also as PEFT's tensors."""
+    """Draw B and A for each path, by default of any rank; return them also as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
     for path in paths:
@@ -161,7 +161,7 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
 def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
-    if large:  # large enough that forming a d x k matrix shows in memory
+    if large:  # so large that forming a d x k matrix exceeds the memory limit
         d, k = draw.whole("many rows", 150, 180), draw.whole("many columns", 150, 180)
     adapters, weights, ranks = [], [], 0
     total, size = np.zeros((d, k)), 0.0

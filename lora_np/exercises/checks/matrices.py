@@ -25,10 +25,11 @@ from lora_np.exercises.testing import Answer
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
-    if shape == "large":  # an answer that computes other columns takes too much memory
+    if shape == "large":  # computing other columns too exceeds the memory limit
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    if shape == "wide":  # a loop over the columns takes too many steps; counting takes memory
+    # a loop over all columns exceeds the limit on steps; counting steps needs memory
+    if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
     # in the middle, so that many columns precede and follow it
@@ -135,7 +136,8 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
 
 
 def true_rank_rounding(draw: Draw, answer: Answer) -> None:
-    k = draw.whole("k", 20, 40)  # in so long a matrix, rounding makes more than one digit uncertain
+    # with so many columns, rounding makes more than one digit uncertain
+    k = draw.whole("k", 20, 40)
     M = np.zeros((2, k))
     M[0] = np.rint(draw.array("row", k, low=1, high=9))
     M[1, 0] = 2e-15 * np.linalg.norm(M)
@@ -230,7 +232,7 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> None:
     got = real_array("the errors", answer(M), right.shape)
     if key == "ends":
         same("the first error", got[0], 1.0)
-        # a root makes rounding errors large
+        # a square root magnifies rounding errors
         same("the last error", got[-1], 0.0, size=10)
     if key == "squares":
         same("errors", got, right, size=10)
@@ -241,7 +243,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    # shares at which a sum without squares gives another rank
+    # shares for which a sum without squares would give another rank
     if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
@@ -273,7 +275,7 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # if they were far apart, iteration would turn all vectors towards the first direction
+    # if the values were far apart, iteration would turn all vectors towards the first direction
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = with_singular_values(draw, "M", d, k, s)

@@ -93,9 +93,9 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """Check gradients in a graph of numbers: any, a chain, or one that repeats parents."""
+    """Check gradients in a graph of numbers: any graph, a chain, or one with repeated parents."""
     repeats = key == "repeats"
-    # a deep graph has too many paths to follow one by one, which shows in the steps
+    # following the paths of a deep graph one by one exceeds the limit on steps
     deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
@@ -232,7 +232,7 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
 
 
 def reach_and_tolerance(draw: Draw, key: str) -> tuple[float, float]:
-    """Draw a factor on the numbers, and return it with the tolerance for numbers of that size."""
+    """Draw a factor by which to scale inputs, and return it with the tolerance that it needs."""
     return (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
 
 
@@ -331,7 +331,7 @@ def prompt_update(draw: Draw, answer: Answer, key: str) -> None:
 
 def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 5)
-    least = -5 if key == "ignored" else 0  # a label drawn below zero does not count
+    least = -5 if key == "ignored" else 0  # a label below zero is not in the loss
     nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
     counts = labels >= 0
     draw.assume(counts.any())
