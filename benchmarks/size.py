@@ -29,7 +29,7 @@ LAYOUT = {
     tokenize.ENDMARKER,
 }
 # Where a mention of a public name counts as a use. Tests and docs/reference list names themselves.
-READERS = ("notebooks/src", "exercises", "claims", "recipes", "docs")
+READERS = ("notebooks/src", "tests/exercises/answers", "claims", "recipes", "docs")
 # What tells a use: imports, attributes, and signatures of functions and classes.
 TELLING = ast.ImportFrom | ast.Attribute | ast.FunctionDef | ast.ClassDef
 CALLED = r"\b([A-Za-z_]\w*)(?=\()|(?<=\.)([A-Za-z_]\w*)|^\s*from lora_np.*import (.+)"

@@ -306,8 +306,9 @@ class Names:
             if means:
                 break
             asked, words = own(text), {name: own(name) for name in self.known}
-            means = [meant for name, meant in known if sorted(words[name]) == sorted(asked)]
-            means = means or [m for name, m in known if _joined(words[name]) == _joined(asked)]
+            for form in (sorted, _joined):
+                typed = form(asked)
+                means = means or [meant for name, meant in known if form(words[name]) == typed]
             means = means or [
                 meant
                 for name, meant in known

@@ -1,20 +1,20 @@
-"""The usual mistakes and other right answers in ``exercises/``, read as text."""
+"""The usual mistakes and other right answers in ``exercises/answers/``, read as text."""
 
 import ast
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "exercises"
+FOLDER = Path(__file__).parent / "exercises" / "answers"
 
 
 def mistake(name, *, breaks):
-    """Mark a function in ``exercises/`` as a usual mistake, by the key of a law that it breaks."""
+    """Mark a function in ``exercises/answers/`` as a usual mistake, by the key of a law that it breaks."""
     return lambda function: function
 
 
 def alternative(name):
-    """Mark a function in ``exercises/`` as another right answer."""
+    """Mark a function in ``exercises/answers/`` as another right answer."""
     return lambda function: function
 
 

@@ -1,6 +1,6 @@
 """What the page Fit needs of a model to tell the memory of any setting: numbers alone.
 
-`lora_np.accounting.memory_terms` is asked at a few settings; between them all is linear in the
+The package's terms of memory are computed at a few settings; between them all is linear in the
 rank and in the bytes of a number, which is checked here. `docs/explorer/memory.js` puts the
 numbers together again.
 """
@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from lora_np import models
-from lora_np.accounting import MemoryTerms, count_model, memory_terms
+from lora_np.accounting import MemoryTerms, TrainingOptions, count_model
+from lora_np.accounting.memory import terms_of
 from lora_np.models import ATTENTION, ModelSpec
 
 # by bytes of an activation; int8 keeps more
@@ -18,6 +19,7 @@ KINDS = {"4": "float32", "2": "bfloat16", "8": "int8"}
 FEW = ("nf4", "int8")
 HIDDEN = {"4": "float32", "2": "bfloat16"}
 FAR = 2**24  # a rank at which only what grows fastest counts
+trained = cache(TrainingOptions)  # the same few for every model
 
 
 def of(spec: ModelSpec, choices: Iterable[Sequence[str]] = ()) -> dict[str, Any]:
@@ -65,9 +67,10 @@ def attention_of(spec: ModelSpec) -> list[str]:
 
 def base(spec: ModelSpec, targets: Any) -> dict[str, Any]:
     """Weights by dtype, the largest quantised matrix, and what the loss takes."""
+    counted = count_model(spec, rank=1, targets=targets)
 
     def asked(**options: Any) -> MemoryTerms:
-        return memory_terms(spec, rank=1, targets=targets, **options)
+        return terms_of(counted, trained(**options))
 
     few = {}
     for dtype in FEW:
@@ -94,8 +97,12 @@ def way(spec: ModelSpec, **lora: Any) -> dict[str, Any]:
     def counted(rank: int | None) -> Any:
         return spec if rank is None else count_model(spec, rank=rank, **lora)
 
+    @cache
+    def terms(rank: int | None, training: TrainingOptions) -> MemoryTerms:
+        return terms_of(counted(rank), training)
+
     def asked(rank: int | None, **options: Any) -> MemoryTerms:
-        return memory_terms(counted(rank), max_length=1, **options)
+        return terms(rank, trained(max_length=1, **options))
 
     one, two = (asked(rank) for rank in ranks)
     tensors: dict[tuple[int, ...], int] = {}

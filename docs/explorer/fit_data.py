@@ -7,6 +7,7 @@ and what to try where something does not fit, in its order: nothing is typed twi
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import combinations
@@ -29,18 +30,14 @@ COLOURS = ("base", "lora", "minus", "ink", "good", "not", "tight")
 
 def data() -> dict[str, Any]:
     """The terms of the presets and the GPUs, by name, and what the estimate looks up."""
-    names, (order, _) = models.preset_names(), larger()
+    return {name: made() for name, made in PARTS.items()}
+
+
+def gpus() -> dict[str, Any]:
+    order, _ = larger()
     return {
-        "models": {name: terms.of(models.preset(name)) for name in names},
-        "hub": {name: hub_name(name) for name in names},
-        "names": names_as_typed(),
-        "gpus": {
-            name: {**asdict(gpu), "room": gpu.room, "larger": order[name]}
-            for name, gpu in accounting.gpus().items()
-        },
-        "memory": tables(),
-        # bits for each number, up to which rank
-        "capacity": {"text": MEASURED["text"], "share": SHARE},
+        name: {**asdict(gpu), "room": gpu.room, "larger": order[name]}
+        for name, gpu in accounting.gpus().items()
     }
 
 
@@ -68,7 +65,7 @@ def meanings(names: Names) -> dict[str, list[str]]:
     for name in names.known:
         forms = {name.lower(): name}
         for words in (names._words(name), names._needed(name)):
-            optional = [word for word in {*words} if re.fullmatch(names.optional, word)]
+            optional = [word for word in dict.fromkeys(words) if re.fullmatch(names.optional, word)]
             for number in range(len(optional) + 1):
                 for without in combinations(optional, number):
                     kept = [word for word in words if word not in without]
@@ -153,6 +150,17 @@ def state() -> dict[str, dict[int, int]]:
             one = some._replace(training=training, itemsize=item, tensors=((1, 1, 1),)).memory
             found.setdefault(optimizer, {})[item] = one.optimizer
     return found
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "models": lambda: {name: terms.of(models.preset(name)) for name in models.preset_names()},
+    "hub": lambda: {name: hub_name(name) for name in models.preset_names()},
+    "names": names_as_typed,
+    "gpus": gpus,
+    "memory": tables,
+    # bits for each number, up to which rank
+    "capacity": lambda: {"text": MEASURED["text"], "share": SHARE},
+}
 
 
 def script() -> str:

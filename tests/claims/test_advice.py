@@ -21,7 +21,7 @@ READ = (
     "lora_np/**/*.toml",
     "lora_np/**/*.html",
     "claims/**/*.py",
-    "exercises/*.*",
+    "tests/exercises/answers/*.*",
     "notebooks/src/*.py",
     "recipes/*.py",
     "docs/explorer/*.*",

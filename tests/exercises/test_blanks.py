@@ -32,7 +32,7 @@ from tests.exercises.mutants import mutants
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")
 
 ROOT = Path(__file__).parents[2]
-TABLE = tomllib.loads((ROOT / "exercises" / "puzzles.toml").read_text("utf-8"))
+TABLE = tomllib.loads((Path(__file__).parent / "answers" / "puzzles.toml").read_text("utf-8"))
 NAMES = [one.name for one in puzzles()]
 LINES = [(one.name, line) for one in puzzles() for line in [one.right, *TABLE["right"][one.name]]]
 MISTAKES = [(one.name, mistake) for one in puzzles() for mistake in one.mistakes]

@@ -387,7 +387,7 @@ IN_A_CALL = {
     ),
     "claims many points": "return {'exercise': 'lora_count', 'passed': True, 'points': 10**400, 'of': 1, 'laws': [True] * 10**5}",
     "looks for the solution": (
-        "import pathlib, lora_np\n    path = pathlib.Path(lora_np.__file__).parents[1] / 'exercises' / 'count_parameters.py'\n"
+        "import pathlib, lora_np\n    path = pathlib.Path(lora_np.__file__).parents[1] / 'tests/exercises/answers/count_parameters.py'\n"
         "    exec(path.read_text(), names := {})\n    return names['lora_count'](d, k, r)"
     ),
 }  # fmt: skip

@@ -201,7 +201,7 @@ def test_it_cannot_read_the_solutions(box):
     path = DATA / "column_of_product.md"
     assert "## Solution" in path.read_text()
     assert box.call("read", [str(path)])["kind"] == "PermissionError"
-    usual = Path(__file__).parents[2] / "exercises" / "see_rank.py"
+    usual = Path(__file__).parents[1] / "exercises" / "answers" / "see_rank.py"
     for hidden in (usual, DATA.parent / "checks" / "matrices.py"):
         assert hidden.exists()
         assert box.call("read", [str(hidden)])["kind"] == "PermissionError"
@@ -252,9 +252,9 @@ def test_no_other_copy_of_the_package_can_be_read(place, tmp_path, monkeypatch):
     for name in ("data/lora_count.md", "checks/matrices.py"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).touch()
-    solutions = tmp_path / place / "exercises" / "see_rank.py"
+    solutions = tmp_path / place / "tests" / "exercises" / "answers" / "see_rank.py"
     (tmp_path / place / "numpy").mkdir()
-    solutions.parent.mkdir()
+    solutions.parent.mkdir(parents=True)
     solutions.touch()
     paths = dict.fromkeys(("purelib", "platlib"), str(standard / "site-packages"))
     paths |= dict.fromkeys(("stdlib", "platstdlib"), str(standard))

@@ -15,7 +15,7 @@ from tests.exercises.mutants import difference, mutants
 from tests.exercises.test_catalogue import function_of
 
 PROOFS = tomllib.loads(
-    (Path(__file__).parents[2] / "exercises" / "equivalent.toml").read_text("utf-8")
+    (Path(__file__).parents[1] / "exercises" / "answers" / "equivalent.toml").read_text("utf-8")
 )["mutant"]
 EQUIVALENT = {
     (name, line) for proof in PROOFS for name in proof["exercises"] for line in proof["lines"]

@@ -27,6 +27,7 @@ COPIES = (
     f"envs/other/{LIB}/site-packages",
     "pkgs/lora-np-1.0/site-packages",
 )
+ANSWERS = Path(__file__).parents[1] / "exercises" / "answers"
 SECRETS = ("exercises/data/lora_count.md", "exercises/checks/files.py")
 NEEDED = [
     "numpy",
@@ -124,7 +125,7 @@ def python(tmp_path_factory):
     own = Path(seen_by(python, "import site; print(site.getsitepackages()[0])")[-1])
     for place in {*COPIES, own.relative_to(prefix).as_posix()}:
         copied(Path(lora_np.__file__).parent, prefix / place / "lora_np")
-        copied(Path(__file__).parents[2] / "exercises", prefix / place / "exercises")
+        copied(ANSWERS, prefix / place / "tests" / "exercises" / "answers")
     for place in map(Path, {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}):
         for name in NEEDED:
             copied(place / name, own / name)

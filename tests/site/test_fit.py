@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zlib
 from base64 import urlsafe_b64encode
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from urllib.parse import urlencode
@@ -33,15 +32,20 @@ import front_data  # noqa: E402
 import terms  # noqa: E402  # which fit_data has found
 
 
-class Known:
-    """What the page knows, worked out when a test first asks: every run collects this file."""
+class Models(dict):
+    """The terms of a preset, worked out when a test first asks for it."""
 
-    @cached_property
-    def data(self):
-        return fit_data.data()
+    def __missing__(self, name):
+        self[name] = terms.of(models.preset(name))
+        return self[name]
 
-    def __getitem__(self, name):
-        return self.data[name]
+
+class Known(dict):
+    """What the page knows, part by part: every run collects this file."""
+
+    def __missing__(self, name):
+        self[name] = Models() if name == "models" else fit_data.PARTS[name]()
+        return self[name]
 
 
 DATA = Known()
@@ -76,7 +80,7 @@ def in_the_page(cases, described=None):
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = {
         "tables": DATA["memory"], "gpus": DATA["gpus"], "cases": cases,
-        "models": described or DATA["models"],
+        "models": described or {name: DATA["models"][name] for name, *_ in cases},
     }  # fmt: skip
     done = subprocess.run(
         [node, "-e", ANSWERS, str(DOCS / "explorer" / "memory.js")],
@@ -245,7 +249,8 @@ def test_names_as_people_type_them_mean_the_same_in_the_page():
 
 def in_node(script, given):
     node = shutil.which("node") or pytest.skip("node is not installed")
-    known = {name: DATA[name] for name in ("names", "hub", "gpus", "models")}
+    known = {name: DATA[name] for name in ("names", "hub", "gpus")}
+    known["models"] = dict.fromkeys(PRESETS)
     done = subprocess.run(
         [node, "-e", script, str(DOCS / "explorer" / "names.js")],
         input=json.dumps([known, given]), capture_output=True, text=True, check=True,
