@@ -5,6 +5,7 @@ difference is drawn as it is, 0.01 at +1 %: of losses in nats, that is a ratio o
 axis is linear up to some 1 % and logarithmic further out, so that 1 % and a factor of ten fit.
 """
 
+import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,13 @@ SHORT = {  # beside the shape of each verdict; the page's end has it in full
     "needs scale": "no method reaches the effect, or nothing was lost",
 }
 SILENT = (rules.COUNTED, rules.ONCE)
+LINE = 50  # where the headline lies, in per cent of a row's height
+HEIGHTS = (
+    20,
+    80,
+    LINE,
+)  # where the small marks lie: on the headline's line only beside its interval
+APART = 3.0  # per cent of the width between marks that clearly do not touch
 
 
 def slug(verdict: str) -> str:
@@ -52,6 +60,7 @@ class Mark(NamedTuple):
     high: float
     worth: float | None  # None: at the bound itself
     further: int  # -1 or 1 if the mean lies beyond the left or right edge
+    height: int = LINE  # in per cent of its row's; it means nothing
 
 
 class Row(NamedTuple):
@@ -91,6 +100,24 @@ def mark(part: dict[str, Any]) -> Mark:
     return Mark(part["figure"], part["verdict"], across(mean), low, high, worth, further)
 
 
+def spread(marks: list[Mark], head: Mark | None) -> list[Mark]:
+    """Small marks at the heights where they hide each other and the headline least."""
+    marks = sorted(marks, key=lambda one: one.mean)
+
+    def room(heights: tuple[int, ...]) -> tuple[float, float]:
+        gaps, last = [], dict[int, float]()
+        for one, height in zip(marks, heights, strict=True):
+            gaps.append(one.mean - last.get(height, -APART))
+            if head and height == LINE:
+                gaps.append(max(head.low - one.mean, one.mean - head.high))
+            last[height] = one.mean
+        gaps = [min(APART, gap) for gap in gaps]
+        return min(gaps, default=0.0), sum(gaps)
+
+    best = max(itertools.product(HEIGHTS, repeat=len(marks)), key=room)
+    return [one._replace(height=height) for one, height in zip(marks, best, strict=True)]
+
+
 def shown(label: str, x: float | None) -> str:
     """A number in the unit of its label, with a true minus."""
     return "diverged" if x is None else rules.shown(label, x).replace("-", "−")
@@ -103,7 +130,7 @@ def precise(label: str, x: float) -> str:
 
 
 def figures(part: dict[str, Any], label: str) -> tuple[str, str, str]:
-    """The mean of a part, the interval that judges, and what the claim needs."""
+    """The mean of a part, the interval that its verdict follows from, and what the claim needs."""
     mean, low, high = (precise(label, part[name]) for name in ("mean", "low", "high"))
     interval = f"{low} to {high}" if part["low"] != part["high"] else "alike in all runs"
     if part["verdict"] in SILENT:
@@ -118,13 +145,13 @@ def row(claim: dict[str, Any], where: str) -> Row:
     seeds = f"{n} seed{'s' * (n != 1)}"
     heads = [part for part in claim["parts"] if part["figure"] == claim["headline"]]
     others = [mark(part) for part in claim["parts"] if part not in heads]
+    known = (where, seeds, claim["verdict"], claim["words"])
     if not heads:
-        return Row(where, seeds, claim["verdict"], claim["words"], None, others, "", "", "", "")
+        return Row(*known, None, spread(others, None), "", "", "", "")
     (head,) = heads
     said = figures(head, claim["meaning"][head["figure"]])
-    return Row(
-        where, seeds, claim["verdict"], claim["words"], mark(head), others, *said, why(claim, head)
-    )
+    large = mark(head)
+    return Row(*known, large, spread(others, large), *said, why(claim, head))
 
 
 def why(claim: dict[str, Any], head: dict[str, Any]) -> str:
