@@ -5,7 +5,6 @@ difference is drawn as it is, 0.01 at +1 %: of losses in nats, that is a ratio o
 axis is linear up to some 1 % and logarithmic further out, so that 1 % and a factor of ten fit.
 """
 
-import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -28,12 +27,9 @@ SHORT = {  # beside the shape of each verdict; the page's end has it in full
 }
 SILENT = (rules.COUNTED, rules.ONCE)
 LINE = 50  # where the headline lies, in per cent of a row's height
-HEIGHTS = (
-    20,
-    80,
-    LINE,
-)  # where the small marks lie: on the headline's line only beside its interval
-APART = 3.0  # per cent of the width between marks that clearly do not touch
+NEAR = (30, 70)  # heights at which a small mark would touch the headline's mark
+HEIGHTS = (*NEAR, 10, 90, LINE)  # of small marks: on the headline's line beside its interval only
+APART = 3.2  # per cent of the width between small marks that do not touch
 
 
 def slug(verdict: str) -> str:
@@ -101,21 +97,21 @@ def mark(part: dict[str, Any]) -> Mark:
 
 
 def spread(marks: list[Mark], head: Mark | None) -> list[Mark]:
-    """Small marks at the heights where they hide each other and the headline least."""
-    marks = sorted(marks, key=lambda one: one.mean)
+    """Small marks at heights where they hide neither each other nor the headline."""
+    placed: list[Mark] = []
 
-    def room(heights: tuple[int, ...]) -> tuple[float, float]:
-        gaps, last = [], dict[int, float]()
-        for one, height in zip(marks, heights, strict=True):
-            gaps.append(one.mean - last.get(height, -APART))
-            if head and height == LINE:
-                gaps.append(max(head.low - one.mean, one.mean - head.high))
-            last[height] = one.mean
-        gaps = [min(APART, gap) for gap in gaps]
-        return min(gaps, default=0.0), sum(gaps)
+    def room(mean: float, height: int) -> float:
+        gaps = [mean - other.mean for other in placed if other.height == height]
+        if head and height == LINE:
+            gaps.append(max(head.low - mean, mean - head.high))
+        if head and height in NEAR:
+            gaps.append(abs(mean - head.mean))
+        return min([APART, *gaps])
 
-    best = max(itertools.product(HEIGHTS, repeat=len(marks)), key=room)
-    return [one._replace(height=height) for one, height in zip(marks, best, strict=True)]
+    for one in sorted(marks, key=lambda one: one.mean):
+        height = max(HEIGHTS, key=lambda height: room(one.mean, height))
+        placed.append(one._replace(height=height))
+    return placed
 
 
 def shown(label: str, x: float | None) -> str:

@@ -168,13 +168,17 @@ def test_every_mark_says_what_its_rule_says(forest):
 
 
 def hidden(marks, head):
-    """Small marks that another one, or the headline with its interval, would cover."""
+    """Small marks that another one, or the headline with its interval, would cover: a small mark is
+    7 pixels wide, and a row 250.
+    """
     for i, one in enumerate(marks):
         near = [
-            abs(one.mean - other.mean) < 1.9 for other in marks[:i] if other.height == one.height
+            abs(one.mean - other.mean) < 2.8 for other in marks[:i] if other.height == one.height
         ]
         if head and one.height == 50:
-            near.append(head.low - 1.5 < one.mean < head.high + 1.5)
+            near.append(head.low - 2 < one.mean < head.high + 2)
+        if head and abs(one.height - 50) < 30:
+            near.append(abs(one.mean - head.mean) < 2.8)
         if any(near):
             yield one
 
