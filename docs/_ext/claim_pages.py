@@ -356,7 +356,8 @@ def add_files(
 ) -> None:
     if pagename.startswith("claims/") or pagename == "understand/report":
         app.add_css_file("claims.css")
-        app.add_js_file("claims.js", loading_method="defer")
+        for name in ("programs.js", "claims.js"):
+            app.add_js_file(name, loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

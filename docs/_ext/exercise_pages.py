@@ -7,6 +7,7 @@ package.
 
 import html
 import json
+import keyword
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def script(
         "bytes": size,
         "compiled": COMPILED,
         "drawing": drawing,
+        "keywords": keyword.kwlist,
     }
     return f"window.loraPython = {json.dumps(found)};\n"
 
@@ -165,6 +167,7 @@ def add_files(
     if pagename == "index" or runs_python:
         app.add_js_file("python-data.js", loading_method="defer")
     if runs_python:
+        app.add_js_file("programs.js", loading_method="defer")
         for name in ("python", "exercises"):
             app.add_css_file(f"{name}.css")
             app.add_js_file(f"{name}.js", loading_method="defer")

@@ -23,7 +23,7 @@ from hatch_build import publication  # noqa: E402
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
     "rank": ("explorer.css", "training.css", "explorer-data.js", "svd.js", "explorer.js"),
-    "front": ("front.css", "front-data.js", "adam.js", "front.js"),
+    "front": ("front.css", "front-data.js", "adam.js", "lora.js", "front.js"),
     "training": (
         "explorer.css",
         "training.css",
@@ -68,7 +68,7 @@ FILES = {
 }
 # on one page, so that the scripts of each come when it is seen
 TOGETHER = ("rank", "training", "speaker")
-SHARED = "programs.js"  # which loads them
+SHARED = "programs.js"  # of all programs; it loads those
 FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}
 
 
@@ -116,13 +116,13 @@ def add_files(
     app: Sphinx, pagename: str, template: str, context: dict[str, object], doctree: object
 ) -> None:
     names = app.env.metadata.get(pagename, {}).get("explorables", "").split()
+    if names:
+        app.add_js_file(SHARED, loading_method="defer")
     for file in dict.fromkeys(file for name in names for file in FILES[name]):
         if file.endswith(".css"):
             app.add_css_file(file)
         elif not {*names} & {*TOGETHER}:
             app.add_js_file(file, loading_method="defer")
-    if {*names} & {*TOGETHER}:
-        app.add_js_file(SHARED, loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -26,6 +26,10 @@ SHORT = {  # beside the shape of each verdict; the page's end has it in full
     "needs scale": "no method reaches the effect, or nothing was lost",
 }
 SILENT = (rules.COUNTED, rules.ONCE)
+LINE = 50  # where the headline lies, in per cent of a row's height
+NEAR = (30, 70)  # heights at which a small mark would touch the headline's mark
+HEIGHTS = (*NEAR, 10, 90, LINE)  # of small marks: on the headline's line beside its interval only
+APART = 3.2  # per cent of the width between small marks that do not touch
 
 
 def slug(verdict: str) -> str:
@@ -52,6 +56,7 @@ class Mark(NamedTuple):
     high: float
     worth: float | None  # None: at the bound itself
     further: int  # -1 or 1 if the mean lies beyond the left or right edge
+    height: int = LINE  # in per cent of its row's; it means nothing
 
 
 class Row(NamedTuple):
@@ -91,6 +96,24 @@ def mark(part: dict[str, Any]) -> Mark:
     return Mark(part["figure"], part["verdict"], across(mean), low, high, worth, further)
 
 
+def spread(marks: list[Mark], head: Mark | None) -> list[Mark]:
+    """Small marks at heights where they hide neither each other nor the headline."""
+    placed: list[Mark] = []
+
+    def room(mean: float, height: int) -> float:
+        gaps = [mean - other.mean for other in placed if other.height == height]
+        if head and height == LINE:
+            gaps.append(max(head.low - mean, mean - head.high))
+        if head and height in NEAR:
+            gaps.append(abs(mean - head.mean))
+        return min([APART, *gaps])
+
+    for one in sorted(marks, key=lambda one: one.mean):
+        height = max(HEIGHTS, key=lambda height: room(one.mean, height))
+        placed.append(one._replace(height=height))
+    return placed
+
+
 def shown(label: str, x: float | None) -> str:
     """A number in the unit of its label, with a true minus."""
     return "diverged" if x is None else rules.shown(label, x).replace("-", "−")
@@ -103,7 +126,7 @@ def precise(label: str, x: float) -> str:
 
 
 def figures(part: dict[str, Any], label: str) -> tuple[str, str, str]:
-    """The mean of a part, the interval that judges, and what the claim needs."""
+    """The mean of a part, the interval that its verdict follows from, and what the claim needs."""
     mean, low, high = (precise(label, part[name]) for name in ("mean", "low", "high"))
     interval = f"{low} to {high}" if part["low"] != part["high"] else "alike in all runs"
     if part["verdict"] in SILENT:
@@ -118,13 +141,13 @@ def row(claim: dict[str, Any], where: str) -> Row:
     seeds = f"{n} seed{'s' * (n != 1)}"
     heads = [part for part in claim["parts"] if part["figure"] == claim["headline"]]
     others = [mark(part) for part in claim["parts"] if part not in heads]
+    known = (where, seeds, claim["verdict"], claim["words"])
     if not heads:
-        return Row(where, seeds, claim["verdict"], claim["words"], None, others, "", "", "", "")
+        return Row(*known, None, spread(others, None), "", "", "", "")
     (head,) = heads
     said = figures(head, claim["meaning"][head["figure"]])
-    return Row(
-        where, seeds, claim["verdict"], claim["words"], mark(head), others, *said, why(claim, head)
-    )
+    large = mark(head)
+    return Row(*known, large, spread(others, large), *said, why(claim, head))
 
 
 def why(claim: dict[str, Any], head: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ def add_files(
         app.add_js_file("python-data.js", loading_method="defer")
         for name in ("python.css", "exercises.css", "puzzles.css"):
             app.add_css_file(name)
-        for name in ("python.js", "puzzles.js"):
+        for name in ("programs.js", "python.js", "puzzles.js"):
             app.add_js_file(name, loading_method="defer")
 
 

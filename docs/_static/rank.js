@@ -19,7 +19,11 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   const split = (text) => text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
   const many = (table, key) => (Object.hasOwn(table, key) ? [table[key]].flat() : []);
   const british = (word) => word.replace(/iz(?=e|ing|ation)/, "is");
-  const stem = (word) => stemmed(british(word));
+  const roots = new Map(); // stems by words: names share them, and a stemmer is slow
+  const stem = (word) => {
+    if (!roots.has(word)) roots.set(word, stemmed(british(word)));
+    return roots.get(word);
+  };
   const telling = (text) => {
     const all = split(text);
     const some = all.filter((word) => !stopwords.has(word));
@@ -58,24 +62,34 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     if (page >= 0) entries.forEach((entry) => name(entry, page, "", "keyword"));
   }
 
-  const known = new Map(); // a stem, and the pages that have it: 1 in the text, more in a heading or title
-  const note = (key, page, worth) => {
-    if (!known.has(key)) known.set(key, new Map());
-    const pages = known.get(key);
-    pages.set(page, Math.max(pages.get(page) ?? 0, worth));
-  };
-  for (const key of Object.keys(terms)) many(terms, key).forEach((page) => note(key, page, 1));
-  for (const key of Object.keys(titleterms))
-    many(titleterms, key).forEach((page) => note(key, page, 4));
+  const named = new Map(); // names by their stems
   for (const each of names)
-    for (const key of each.stems) note(key, each.page, 1 + 3 / each.stems.size);
-  const worth = (key) => Math.log(1 + docnames.length / ((known.get(key)?.size ?? 0) + 0.5));
+    for (const key of each.stems) {
+      if (!named.has(key)) named.set(key, []);
+      named.get(key).push(each);
+    }
+  const has = (key) =>
+    [terms, titleterms].some((table) => Object.hasOwn(table, key)) || named.has(key);
+  const known = new Map();
+  // The pages that have a stem: 1 in the text, more in a heading or title. Found when they are asked for.
+  function pagesOf(key) {
+    if (!known.has(key)) {
+      const pages = new Map();
+      const note = (page, worth) => pages.set(page, Math.max(pages.get(page) ?? 0, worth));
+      many(terms, key).forEach((page) => note(page, 1));
+      many(titleterms, key).forEach((page) => note(page, 4));
+      for (const { page, stems } of named.get(key) ?? []) note(page, 1 + 3 / stems.size);
+      known.set(key, pages);
+    }
+    return known.get(key);
+  }
+  const worth = (key) => Math.log(1 + docnames.length / (pagesOf(key).size + 0.5));
 
   // Whole words, among which one with a slip of typing is looked for.
   const written = names
     .filter((each) => each.kind !== "object")
     .flatMap((each) => split(each.text));
-  const spelled = new Set(written.filter((word) => known.has(stem(word))));
+  const spelled = new Set(written.filter((word) => has(stem(word))));
   function nearest(word) {
     const most = word.length < 4 ? 0 : word.length < 7 ? 1 : 2;
     let [found, least] = [undefined, Infinity];
@@ -90,7 +104,7 @@ function searchRanker(index, keywords, stemmed, stopwords) {
 
   // The stems that a word stands for: its own, else what begins with it, its parts, or what it was meant to be.
   function meanings(word) {
-    const own = [...new Set([stem(word), stemmed(word)])].filter((key) => known.has(key));
+    const own = [...new Set([stem(word), stemmed(word)])].filter(has);
     if (own.length) return own;
     const parts = word
       .split("_")
@@ -101,7 +115,9 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     if (right) return [stem(right)];
     return word.length < 3
       ? []
-      : [...known.keys()].filter((key) => key.startsWith(word)).slice(0, 8);
+      : [...Object.keys(terms), ...Object.keys(titleterms), ...named.keys()]
+          .filter((key) => key.startsWith(word))
+          .slice(0, 8);
   }
 
   return (query) => {
@@ -116,7 +132,7 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     for (const keys of asked) {
       const found = new Map();
       for (const key of keys)
-        for (const [page, points] of known.get(key))
+        for (const [page, points] of pagesOf(key))
           found.set(page, Math.max(found.get(page) ?? 0, points));
       for (const [page, points] of found) {
         score.set(page, (score.get(page) ?? 0) + worth(keys[0]) * points);

@@ -1,6 +1,6 @@
 // Shows what rank.js finds: a page, or the section, term or function on it that fits the query best. The page fetches every
-// result for its excerpt, so it shows the twenty best. Excerpts come without their title, TeX, and what is said to readers
-// who have no script: a formula of letters stays as it is, any other becomes an ellipsis.
+// result for its excerpt, so it shows the twenty best. Excerpts come without their title, code, TeX, and what is said to
+// readers who have no script: a formula of letters stays as it is, any other becomes an ellipsis.
 (() => {
   "use strict";
   const MOST = 20;
@@ -64,7 +64,9 @@
     const text = ({ textContent }) => textContent.replace(FORMULA, formula).trim();
     if (anchor?.startsWith("#term-")) return text(part.nextElementSibling);
     part
-      .querySelectorAll(".headerlink, script, style, noscript, button, .lesson-links")
+      .querySelectorAll(
+        ".headerlink, script, style, noscript, button, form, .highlight, .lesson-links",
+      )
       .forEach((each) => each.remove());
     part.querySelector("h1, h2, h3, h4, h5, h6")?.remove();
     return text(part);

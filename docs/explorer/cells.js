@@ -7,45 +7,26 @@
   if (!boxes.length || !window.loraPage) return;
   const python = window.loraPage;
 
-  const make = (tag, name = "", text = "") =>
-    Object.assign(document.createElement(tag), { className: name, textContent: text });
-  const button = (text, label, click) => {
-    const made = make("button", "", text);
-    made.type = "button";
-    made.ariaLabel = label;
-    made.addEventListener("click", click);
-    return made;
-  };
+  const { make, press, whole } = window.loraPrograms;
 
   // What was edited, by the number of its cell, with the code that it was edited from: a lesson may change.
-  const KEY = `lora_np:cells:${location.pathname.split("/").at(-1)}`;
-  let edits = {};
-  try {
-    edits = JSON.parse(localStorage.getItem(KEY)) || {};
-  } catch {
-    /* nothing is remembered */
-  }
+  const KEY = `cells:${location.pathname.split("/").at(-1)}`;
+  const edits = python.recall(KEY);
   function remember(number, edited) {
     if (edited) edits[number] = edited;
     else delete edits[number];
-    try {
-      localStorage.setItem(KEY, JSON.stringify(edits));
-    } catch {
-      /* private windows: then it is forgotten */
-    }
+    python.remember(KEY, edits);
   }
 
   let running = false;
   const cells = boxes.map(prepare);
   const note = make(
     "p",
-    "cell-note",
     "The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. " +
       `Python is fetched once, about ${python.size} MB; the first figure takes ${python.drawing} MB more. `,
+    "cell-note",
   );
-  note.append(
-    button("Run all cells", "Run all cells", () => run(cells.length - 1, { anew: true })),
-  );
+  note.append(press("Run all cells", () => run(cells.length - 1, { anew: true })));
   document.querySelector(".lesson-links").after(note);
 
   // A cell, with its buttons below its output if it draws, else below its code.
@@ -55,11 +36,11 @@
       recorded = source.querySelector("pre").textContent.trimEnd();
     const fold = box.querySelector("details.cell-code");
     const output =
-      box.querySelector(".cell_output") ?? make("div", "cell_output docutils container");
+      box.querySelector(".cell_output") ?? make("div", "", "cell_output docutils container");
     const alts = [...output.querySelectorAll("img:not(.kept img)")].map((image) => image.alt);
     const kept = output.querySelector(".kept"); // its photographs once more, for the dark
-    const bar = make("div", "cell-bar"),
-      said = make("span");
+    const bar = make("div", "", "cell-bar"),
+      said = make("span", "", "", { role: "status" });
     const cell = {
       box,
       number,
@@ -71,14 +52,11 @@
       code: () => recorded,
       changed: () => cell.code().trimEnd() !== recorded,
     };
-    said.role = "status";
     cell.say = (text) => {
       said.textContent = text;
     };
-    const loading = make("span", "python-loading"),
-      progress = make("progress");
-    progress.max = 1;
-    progress.ariaLabel = "Loading Python";
+    const loading = make("span", "", "python-loading"),
+      progress = make("progress", "", "", { max: 1, ariaLabel: "Loading Python" });
     loading.hidden = true;
     loading.append(progress, make("span"));
 
@@ -86,13 +64,10 @@
     function open(code) {
       if (fold) fold.open = true;
       if (!write) {
-        const area = make("textarea");
-        area.value = code;
-        area.spellcheck = false;
-        area.autocapitalize = "off";
-        area.ariaLabel =
-          `Code of cell ${number}. ` +
-          "Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.";
+        const keys = "Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.",
+          ariaLabel = `Code of cell ${number}. ${keys}`,
+          attributes = { spellcheck: false, autocapitalize: "off", ariaLabel };
+        const area = make("textarea", code, "", attributes);
         source.replaceChildren(area);
         write = python.field(area, { run: () => run(place) });
         area.addEventListener("input", keep);
@@ -103,21 +78,27 @@
       cell.reset.hidden = !cell.changed();
       remember(number, cell.changed() && { recorded, code: cell.code() });
     }
-    cell.edit = button("Edit", `Edit cell ${number}`, () => {
-      open(recorded);
-      source.querySelector("textarea").focus();
-    });
-    cell.reset = button("Undo edits", `Undo the edits of cell ${number}`, () => {
-      write(recorded);
-      keep();
-    });
-    cell.stop = button("Stop", `Stop cell ${number}`, () => python.stop("Stopped."));
+    cell.edit = press(
+      "Edit",
+      () => {
+        open(recorded);
+        source.querySelector("textarea").focus();
+      },
+      `Edit cell ${number}`,
+    );
+    cell.reset = press(
+      "Undo edits",
+      () => {
+        write(recorded);
+        keep();
+      },
+      `Undo the edits of cell ${number}`,
+    );
+    cell.stop = press("Stop", () => python.stop("Stopped."), `Stop cell ${number}`);
     cell.reset.hidden = cell.stop.hidden = true;
     cell.runs = [
-      button("Run", `Run cell ${number}`, () => run(place)),
-      button("Run all to here", `Run all to here, cell ${number}`, () =>
-        run(place, { anew: true }),
-      ),
+      press("Run", () => run(place), `Run cell ${number}`),
+      press("Run all to here", () => run(place, { anew: true }), `Run all to here, cell ${number}`),
     ];
     if (!place) cell.runs.pop(); // the same
     bar.append(...cell.runs, cell.edit, cell.reset, cell.stop, said, loading);
@@ -179,10 +160,7 @@
         return;
       }
       if (what.cut)
-        return text(
-          "stream",
-          `Only the first ${what.cut.toLocaleString("en")} characters are shown.`,
-        );
+        return text("stream", `Only the first ${whole(what.cut)} characters are shown.`);
       stream = undefined;
       if (what.picture)
         add(framed(picture(what, alt(pictures++)), cell.changed() ? null : cell.kept));
@@ -217,8 +195,8 @@
 
   // An output of text as the page shows the recorded ones.
   function block(kind, content) {
-    const box = make("div", `output ${kind}`),
-      inner = make("div", "highlight"),
+    const box = make("div", "", `output ${kind}`),
+      inner = make("div", "", "highlight"),
       pre = make("pre");
     pre.append(content);
     inner.append(pre);
@@ -228,7 +206,7 @@
 
   function framed(image, kept) {
     if (!kept) return image;
-    const box = make("div", "pictures"),
+    const box = make("div", "", "pictures"),
       copy = kept.cloneNode(true);
     copy.querySelector("img").src = image.src;
     box.append(image, copy);
@@ -241,22 +219,22 @@
 
   // Rich output, and the sliders that change it.
   function html(what) {
-    const box = make("div", "output text_html"),
+    const box = make("div", "", "output text_html"),
       view = make("div");
     view.innerHTML = what.html;
     box.append(view);
     if (!what.sliders) return box;
     const { life } = python;
     what.sliders.forEach(({ name, stops, at }, slider) => {
-      const label = make("label", "cell-slider", name),
-        range = make("input"),
-        value = make("span", "", stops[at]);
-      Object.assign(range, { type: "range", min: 0, max: stops.length - 1, value: at });
-      range.setAttribute("aria-valuetext", stops[at]);
+      const label = make("label", name, "cell-slider"),
+        most = stops.length - 1,
+        range = make("input", "", "", { type: "range", min: 0, max: most, value: at }),
+        value = make("span", stops[at]);
+      range.ariaValueText = stops[at];
       let moving = false;
       range.addEventListener("input", async () => {
         value.textContent = stops[range.value];
-        range.setAttribute("aria-valuetext", stops[range.value]);
+        range.ariaValueText = stops[range.value];
         if (moving) return;
         moving = true;
         for (let drawn; drawn !== range.value;) {

@@ -7,20 +7,19 @@
   if (root && data) turn(root, JSON.parse(data.textContent));
 
   function turn(root, { methods, measures }) {
-    const part = (name) => root.querySelector(`[data-show="${name}"]`);
+    const { make, parts } = window.loraPrograms,
+      { find, show } = parts(root);
     const rates = [...new Set(methods.flatMap((method) => Object.keys(method.means.test)))].sort(
       (a, b) => a - b,
     );
     const ranks = [
       ...new Set(methods.map((method) => method.rank).filter((rank) => rank != null)),
     ].sort((a, b) => a - b);
-    const rate = root.querySelector("[name=rate]"),
-      rank = root.querySelector("[name=rank]");
-    const measure = root.querySelector("[name=measure]");
+    const [rate, rank, measure] = ["rate", "rank", "measure"].map((name) => find(`[name=${name}]`));
     measure.replaceChildren(
       ...Object.entries(measures).map(([name, label]) => new Option(label, name)),
     );
-    root.querySelector(".claim-measure").hidden = measure.options.length < 2;
+    find(".claim-measure").hidden = measure.options.length < 2;
     const means = (method) => method.means[measure.value];
     const best = (method) =>
       means(method)[Object.keys(means(method)).find((key) => Number(key) === method.best)];
@@ -32,7 +31,7 @@
     );
     rank.max = ranks.length;
     rank.value = 0;
-    root.querySelector(".claim-rank").hidden = ranks.length < 2;
+    find(".claim-rank").hidden = ranks.length < 2;
 
     function draw() {
       const at = rates[rate.value];
@@ -41,35 +40,33 @@
         (method) => only == null || method.rank == null || method.rank === only,
       );
       const most = 1.6 * Math.max(...shown.map(best));
-      part("rate").textContent = at;
-      part("rank").textContent = only ?? "all";
-      rate.setAttribute("aria-valuetext", at);
-      rank.setAttribute("aria-valuetext", only ?? "all");
-      part("bars").replaceChildren(
+      show("rate", (rate.ariaValueText = at));
+      show("rank", (rank.ariaValueText = only ?? "all"));
+      find("[data-show=bars]").replaceChildren(
         ...shown.map((method) => row(method, means(method)[at], most, at in means(method))),
       );
       const here = shown
         .filter((method) => means(method)[at] != null)
         .sort((a, b) => means(a)[at] - means(b)[at]);
       const own = [...shown].sort((a, b) => best(a) - best(b))[0];
-      part("said").textContent = here.length
-        ? `Lowest at ${at}: ${here[0].name}; at own rates: ${own.name}.`
-        : `At ${at} nothing was recorded, or all diverged.`;
+      show(
+        "said",
+        here.length
+          ? `Lowest at ${at}: ${here[0].name}; at own rates: ${own.name}.`
+          : `At ${at} nothing was recorded, or all diverged.`,
+      );
     }
 
     function row(method, loss, most, tried) {
-      const [line, name, track, value, bar, mark] = ["div", "span", "span", "span", "i", "b"].map(
-        (tag) => document.createElement(tag),
-      );
+      const [line, bar, mark] = ["div", "i", "b"].map((tag) => make(tag)),
+        track = make("span", "", "track");
       const wide = (x) => `${Math.min(100, (100 * x) / most)}%`;
-      name.textContent = method.name;
-      track.className = "track";
       bar.style.width = loss == null ? (tried ? "100%" : "0") : wide(loss);
       bar.style.opacity = loss == null || loss > most ? 0.35 : 1;
       mark.style.left = wide(best(method));
       track.append(bar, mark);
-      value.textContent = tried ? number(loss) : "not tried";
-      line.append(name, track, value);
+      const value = tried ? number(loss) : "not tried";
+      line.append(make("span", method.name), track, make("span", value));
       return line;
     }
 

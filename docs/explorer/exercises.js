@@ -5,44 +5,32 @@
 
   const forms = [...document.querySelectorAll("form.exercise")];
   if (!forms.length || !window.loraPage) return;
-  const python = window.loraPage;
+  const python = window.loraPage,
+    { parts, whole } = window.loraPrograms;
 
   const SECONDS = 60; // for one answer, from when its code begins to run; then Python is started anew
 
-  const remembered = (name) => {
-    try {
-      return JSON.parse(localStorage.getItem(`lora_np:${name}`)) || {};
-    } catch {
-      return {};
-    }
-  };
-  const remember = (name, what) => {
-    try {
-      localStorage.setItem(`lora_np:${name}`, JSON.stringify({ ...remembered(name), ...what }));
-    } catch {
-      /* private windows: then it is forgotten */
-    }
-  };
+  const remember = (name, what) => python.remember(name, { ...python.recall(name), ...what });
 
   for (const form of forms) {
+    const { find, part } = parts(form);
     const name = form.dataset.exercise,
-      area = form.elements.namedItem("code"),
+      area = part("code"),
       stub = area.defaultValue;
-    const button = (which) => form.elements.namedItem(which),
-      shown = (what) => form.querySelector(`[data-show=${what}]`);
+    const shown = (what) => find(`[data-show=${what}]`);
     const points = shown("points"),
       outcome = shown("outcome"),
       printed = shown("printed"),
       cut = shown("cut");
-    const earlier = remembered(name);
+    const earlier = python.recall(name);
     if (earlier.code) area.value = earlier.code;
     const write = python.field(area, { run: () => answer("run"), check: () => answer("check") });
     if (earlier.passed) points.textContent = "Solved";
     const keep = () => remember(name, { code: area.value });
 
     function busy(is) {
-      for (const which of ["run", "check"]) button(which).disabled = is;
-      button("stop").hidden = true; // until the code runs
+      for (const which of ["run", "check"]) part(which).disabled = is;
+      part("stop").hidden = true; // until the code runs
     }
 
     function say(text, kind = "") {
@@ -57,7 +45,7 @@
     }
 
     async function answer(kind) {
-      if (button(kind).disabled) return;
+      if (part(kind).disabled) return;
       keep();
       clear();
       busy(true);
@@ -77,12 +65,11 @@
           seconds: SECONDS,
           began() {
             say("Running …");
-            button("stop").hidden = false;
+            part("stop").hidden = false;
           },
           shown(what) {
             printed.parentElement.hidden = false;
-            if (what.cut)
-              cut.textContent = `, the first ${what.cut.toLocaleString("en")} characters`;
+            if (what.cut) cut.textContent = `, the first ${whole(what.cut)} characters`;
             else printed.append(what.printed);
           },
         },
@@ -115,9 +102,9 @@
       event.preventDefault();
       answer("check");
     });
-    button("run").addEventListener("click", () => answer("run"));
-    button("stop").addEventListener("click", () => python.stop("Stopped."));
-    button("reset").addEventListener("click", () => {
+    part("run").addEventListener("click", () => answer("run"));
+    part("stop").addEventListener("click", () => python.stop("Stopped."));
+    part("reset").addEventListener("click", () => {
       write(stub);
       clear();
       keep();

@@ -7,23 +7,30 @@
   if (!root || !window.rankExplorer) return;
 
   const { dot } = window.loraSvd;
-  const canvas = (name) => root.querySelector(`[data-picture=${name}]`);
-  const slider = root.querySelector("#explorer-slider");
-  const curve = root.querySelector("svg");
-  const file = root.querySelector(".explorer-file");
-  const refused = root.querySelector(".explorer-error");
-  const alone = root.querySelector("[name=alone]");
+  const {
+    address,
+    make,
+    set,
+    whole,
+    remember,
+    bytes,
+    diverging,
+    paint: picture,
+  } = window.loraPrograms;
+  const { find, show } = window.loraPrograms.parts(root);
+  const canvas = (name) => find(`[data-picture=${name}]`);
+  const slider = find("#explorer-slider");
+  const curve = find("svg");
+  const file = find(".explorer-file");
+  const refused = find(".explorer-error");
+  const alone = find("[name=alone]");
   const WIDTH = 320,
     TOP = 26,
     BOTTOM = 112; // of the curve
   const LARGEST = 160; // pixels of a side of the reader's own picture
   const PATCHES = [46, 32]; // pixels: two by three patches, with gaps between them
   const STRENGTHS = 12; // layers whose strength can be changed
-  const whole = (n) => n.toLocaleString("en-US");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
-  const show = (name, text) => {
-    root.querySelector(`[data-show="${name}"]`).textContent = text;
-  };
   const norm = (x) => Math.sqrt(dot(x, x));
 
   const subjects = Object.fromEntries(
@@ -43,12 +50,11 @@
   let announce,
     opened = 0;
 
-  // Rows of 16-bit integers, little-endian whatever the machine, and a scale for each.
+  // Rows of 16-bit integers, and a scale for each.
   function decode({ scales, numbers }, length) {
-    const bytes = Uint8Array.from(atob(numbers), (character) => character.charCodeAt(0));
-    const view = new DataView(bytes.buffer);
+    const levels = new Int16Array(bytes(numbers).buffer);
     return scales.map((scale, row) =>
-      Float32Array.from({ length }, (_, i) => scale * view.getInt16(2 * (row * length + i), true)),
+      Float32Array.from({ length }, (_, i) => scale * levels[row * length + i]),
     );
   }
 
@@ -82,41 +88,37 @@
     return M;
   }
 
-  function grey(share) {
-    const level = Math.round(255 * Math.min(1, Math.max(0, share)));
-    return [level, level, level];
-  }
+  const grey = (share) => Array(3).fill(255 * share);
 
   function paint(target, M, [low, high], signed = subject.name === "update") {
-    const { d, k, name } = subject;
-    const [width, height] = name === "update" ? PATCHES : [k, d];
-    const tint = window.diverging();
-    const colour = signed ? (share) => tint(2 * share - 1) : grey;
-    const image = new ImageData(width, height);
-    const put = (at, shade) => image.data.set([...shade, 255], 4 * at);
-    if (name === "update")
-      patches(put, (row, column) => colour((M[row * k + column] - low) / (high - low)));
-    else M.forEach((value, at) => put(at, colour((value - low) / (high - low))));
-    [target.width, target.height] = [width, height];
-    target.getContext("2d").putImageData(image, 0, 0);
+    const { d, k, name } = subject,
+      tint = diverging(),
+      shade = (value) => {
+        const share = (value - low) / (high - low);
+        return signed ? tint(2 * share - 1) : grey(share);
+      };
     target.classList.toggle("pixels", name === "update");
+    if (name !== "update") return picture(target, k, d, (i) => shade(M[i]));
+    return picture(
+      target,
+      ...PATCHES,
+      patches((row, column) => shade(M[row * k + column])),
+    );
   }
 
   // A row of the update as one meets it in the picture: the weights of 10 x 12 pixels, and at their right,
   // dark on grey, the one of the next 10 x 10 pixels that they change. Rows of the matrix next to each other
   // would be a barcode.
-  function patches(put, shade) {
+  function patches(shade) {
     const [ink, line] = ["ink", "line"].map(window.colour);
-    subject.outputs.forEach((output, n) => {
-      const top = 11 * Math.floor(n / 2),
-        left = 24 * (n % 2);
-      for (let i = 0; i < 10; i += 1) {
-        for (let j = 0; j < 12; j += 1)
-          put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
-        for (let j = 0; j < 10; j += 1)
-          put((top + i) * PATCHES[0] + left + 12 + j, 10 * i + j === output ? ink : line);
-      }
-    });
+    return (pixel) => {
+      const [x, y] = [pixel % PATCHES[0], Math.floor(pixel / PATCHES[0])],
+        [i, j] = [y % 11, x % 24];
+      if (i > 9 || j > 21) return [0, 0, 0, 0];
+      const output = subject.outputs[2 * Math.floor(y / 11) + Math.floor(x / 24)];
+      if (j < 12) return shade(output, 12 * i + j);
+      return 10 * i + j - 12 === output ? ink : line;
+    };
   }
 
   function draw() {
@@ -148,23 +150,17 @@
     return BOTTOM - (BOTTOM - TOP) * Math.min(1.05, (error - bottom) / (shown[0] - bottom || 1));
   }
 
-  function set(selector, attributes) {
-    const element = curve.querySelector(selector);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    return element;
-  }
-
   function drawCurve() {
     const { errors, lowest, ranks, breakEven } = subject;
     const points = errors
       .slice(lowest)
       .map((error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
-    set(".curve", { d: `M${points.join("L")}` });
+    set(find("svg .curve"), { d: `M${points.join("L")}` });
     const edge = Math.min(WIDTH, across(breakEven));
-    set(".beyond", { x: edge, width: WIDTH - edge });
-    set(".break", { x: edge }).textContent = edge < WIDTH ? `break-even ${breakEven}` : "";
-    curve.querySelector(".low").textContent = lowest;
-    curve.querySelector(".high").textContent = ranks;
+    set(find("svg .beyond"), { x: edge, width: WIDTH - edge });
+    set(find("svg .break"), { x: edge }, edge < WIDTH ? `break-even ${breakEven}` : "");
+    find("svg .low").textContent = lowest;
+    find("svg .high").textContent = ranks;
     show(
       "curve-name",
       subject.name === "update"
@@ -175,8 +171,8 @@
 
   function mark(error) {
     const x = across(subject.rank);
-    set(".here", { x1: x, x2: x });
-    set(".dot", { cx: x, cy: height(error) });
+    set(find("svg .here"), { x1: x, x2: x });
+    set(find("svg .dot"), { cx: x, cy: height(error) });
   }
 
   function verdict(error) {
@@ -209,15 +205,15 @@
     show("error", error);
     show("break-even", breakEven);
     show("verdict", verdict(now));
-    slider.setAttribute("aria-valuetext", `rank ${rank}`);
-    canvas("cut").setAttribute("aria-label", `${NAMES[name]} at rank ${rank}, error ${error}`);
+    slider.ariaValueText = `rank ${rank}`;
+    canvas("cut").ariaLabel = `${NAMES[name]} at rank ${rank}, error ${error}`;
     draw();
     mark(now);
     clearTimeout(announce); // a screen reader hears where the slider came to rest, not every step
     announce = setTimeout(() => {
       show("status", `${whole(counts[rank])} parameters, error ${error}. ${verdict(now)}`);
       const { start } = subject; // the reader's own picture cannot be in an address
-      window.remember(root, { r: rank, of: name === "update" && name }, { r: start, of: false });
+      remember(root, { r: rank, of: name === "update" && name }, { r: start, of: false });
     }, 500);
   }
 
@@ -226,8 +222,8 @@
     for (const text of root.querySelectorAll("[data-about]"))
       text.hidden = text.dataset.about !== name;
     show("error-name", name === "update" ? "error on new patches" : "relative error");
-    root.querySelector(".explorer-strengths").hidden = name === "update"; // its error is not that of weights
-    root.querySelector("[name=reset]").hidden = name === "update";
+    find(".explorer-strengths").hidden = name === "update"; // its error is not that of weights
+    find("[name=reset]").hidden = name === "update";
     slider.min = subject.lowest;
     slider.max = subject.ranks;
     slider.value = subject.rank;
@@ -264,7 +260,7 @@
       if (turn === opened) refuse(error);
       return;
     }
-    if (root.querySelector("[name=subject]:checked").value === "own") choose("own");
+    if (find("[name=subject]:checked").value === "own") choose("own");
   }
 
   // What was shown before stays, and says so; the same file can be chosen again once it is mended.
@@ -272,7 +268,7 @@
     refused.textContent = error.message;
     refused.hidden = false;
     file.value = "";
-    root.querySelector(`[name=subject][value=${subject.name}]`).checked = true;
+    find(`[name=subject][value=${subject.name}]`).checked = true;
     file.hidden = subject.name !== "own";
     update();
   }
@@ -293,12 +289,7 @@
         return (0.2126 * data[at] + 0.7152 * data[at + 1] + 0.0722 * data[at + 2]) / 255;
       }),
     );
-    const worker = new Worker(
-      new URL(
-        "_static/svd.js",
-        new URL(document.documentElement.dataset.content_root || "./", location),
-      ),
-    );
+    const worker = new Worker(address("_static/svd.js"));
     worker.postMessage(columns);
     const { U, s, V } = await new Promise((resolve, reject) => {
       worker.addEventListener("message", ({ data }) => resolve(data));
@@ -338,7 +329,7 @@
   }
 
   const bars = Array.from({ length: STRENGTHS }, (_, r) =>
-    Object.assign(document.createElement("input"), {
+    make("input", "", "", {
       type: "range",
       min: 0,
       max: 200,
@@ -347,14 +338,14 @@
       ariaLabel: `Strength of term ${r + 1}, in percent`,
     }),
   );
-  root.querySelector(".explorer-strengths").append(...bars);
+  find(".explorer-strengths").append(...bars);
   bars.forEach((bar, r) =>
     bar.addEventListener("input", () => {
       strengths[r] = Number(bar.value) / 100;
       update();
     }),
   );
-  root.querySelector("[name=reset]").addEventListener("click", () => {
+  find("[name=reset]").addEventListener("click", () => {
     strengths.fill(1);
     for (const bar of bars) bar.value = 100;
     update();
@@ -386,6 +377,6 @@
   const rank = Number(asked.get("r"));
   if (rank >= subjects[first].lowest && rank <= subjects[first].ranks && asked.has("r"))
     subjects[first].rank = rank;
-  root.querySelector(`[value=${first}]`).checked = true;
+  find(`[value=${first}]`).checked = true;
   choose(first);
 })();

@@ -12,7 +12,8 @@
   const OWN_TARGETS = ["default", "all-linear", "attention"]; // whose terms every model has
 
   const { model: resolve, models: nearest, typed } = window.loraNames,
-    { composed } = window.loraMemory;
+    { composed } = window.loraMemory,
+    { make, bytes } = window.loraPrograms;
 
   // Under which name a model has the terms of these targets
   function targetsOf(model, targets) {
@@ -97,14 +98,13 @@
     return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   }
 
-  const through = (bytes, stream) => new Response(new Blob([bytes]).stream().pipeThrough(stream));
+  const through = (content, stream) =>
+    new Response(new Blob([content]).stream().pipeThrough(stream));
 
   // Text for the address of a page, and back.
   async function pack(config) {
-    const bytes = new Uint8Array(
-      await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer(),
-    );
-    return btoa(String.fromCharCode(...bytes))
+    const packed = through(JSON.stringify(config), new CompressionStream("deflate-raw"));
+    return btoa(String.fromCharCode(...new Uint8Array(await packed.arrayBuffer())))
       .replace(/\+/g, "-")
       .replace(/\//g, "_")
       .replace(/=+$/, "");
@@ -112,11 +112,9 @@
 
   async function unpack(code) {
     try {
-      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")), (letter) =>
-        letter.charCodeAt(0),
-      );
-      const reader = through(bytes, new DecompressionStream("deflate-raw")).body.getReader();
-      const parts = [];
+      const packed = bytes(code.replace(/-/g, "+").replace(/_/g, "/")),
+        reader = through(packed, new DecompressionStream("deflate-raw")).body.getReader(),
+        parts = [];
       for (let length = 0; ;) {
         const { done, value } = await reader.read();
         if (done) return JSON.parse(await new Blob(parts).text());
@@ -147,11 +145,11 @@
       active = -1;
       list.replaceChildren(
         ...names.map((name, i) => {
-          const row = document.createElement("li");
-          Object.assign(row, { role: "option", id: `fit-model-${i}`, ariaSelected: "false" });
+          const option = { role: "option", id: `fit-model-${i}`, ariaSelected: "false" },
+            row = make("li", "", "", option);
           row.dataset.name = name;
           for (const text of [name, billions(models[name].total), hub[name]])
-            row.append(Object.assign(document.createElement("span"), { textContent: text }));
+            row.append(make("span", text));
           return row;
         }),
       );
@@ -172,9 +170,9 @@
     function move(step) {
       if (list.hidden) open();
       const rows = [...list.children];
-      rows[active]?.setAttribute("aria-selected", "false");
+      if (rows[active]) rows[active].ariaSelected = "false";
       active = (active + step + rows.length + (active < 0 && step < 0 ? 1 : 0)) % rows.length;
-      rows[active].setAttribute("aria-selected", "true");
+      rows[active].ariaSelected = "true";
       rows[active].scrollIntoView({ block: "nearest" });
       field.setAttribute("aria-activedescendant", rows[active].id);
     }
@@ -220,5 +218,5 @@
     });
   }
 
-  window.loraFitModel = { resolve, targetsOf, own, withTargets, pack, unpack, combo };
+  window.loraFitModel = { resolve, own, withTargets, pack, unpack, combo };
 })();

@@ -8,9 +8,7 @@
   const METHODS = ["full", "LoRA", "QLoRA"];
   const SIGNS = { fits: "✓", tight: "≈", no: "✕" };
 
-  const element = (tag, text = "", name = "") =>
-    Object.assign(document.createElement(tag), { textContent: text, className: name });
-  const whole = (n) => n.toLocaleString("en-US");
+  const { make, whole } = window.loraPrograms;
 
   // As the package's size_text: one GB is 2^30 bytes, as people say it of memory.
   function size(bytes) {
@@ -39,6 +37,12 @@
   const shownCauses = (ways) =>
     Object.entries(tables.parts).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
 
+  function swatch(color) {
+    const square = make("i");
+    square.style.background = `var(--${color})`;
+    return square;
+  }
+
   // Rows of { name, way, gpu, chosen, kept }; the end of each GPU is a line, and what lies beyond it is
   // hatched. The scale is that of the GPU and of what was chosen: a longer bar leaves the picture.
   function bars(box, legend, rows) {
@@ -49,48 +53,45 @@
       ]),
     );
     const share = (bytes) => `${((100 * bytes) / longest).toFixed(3)}%`;
-    box.setAttribute(
-      "aria-label",
-      rows
-        .map(({ name, way, gpu }) => `${name}: ${gb(way.total)} of ${gb(gpu.memory)} GB`)
-        .join("; "),
-    );
+    box.ariaLabel = rows
+      .map(({ name, way, gpu }) => `${name}: ${gb(way.total)} of ${gb(gpu.memory)} GB`)
+      .join("; ");
     box.replaceChildren(
       ...rows.map(({ name, way, gpu, chosen, kept }) => {
-        const row = element("div", "", "fit-row"),
-          track = element("div", "", "fit-track"),
-          total = element("span", `${gb(way.total)} GB`);
+        const row = make("div", "", "fit-row"),
+          track = make("div", "", "fit-track"),
+          total = make("span", `${gb(way.total)} GB`);
         Object.assign(row.dataset, {
           way: name,
           ...(chosen && { chosen: "" }),
           ...(kept && { kept: "" }),
           ...(way.total > longest && { longer: "" }),
         });
-        const whole = element("div", "", "fit-gpu-size");
+        const whole = make("div", "", "fit-gpu-size");
         whole.style.width = share(gpu.memory);
         track.append(whole);
         for (const [cause, color] of Object.entries(tables.parts)) {
           if (!way.parts[cause]) continue;
-          const piece = element("i");
+          const piece = make("i");
           piece.dataset.cause = piece.title = cause;
           piece.style.cssText = `width: ${share(way.parts[cause])}; background: var(--${color})`;
           track.append(piece);
         }
         if (way.total > gpu.memory) {
-          const over = element("div", "", "fit-over");
+          const over = make("div", "", "fit-over");
           over.style.cssText = `left: ${share(gpu.memory)}; width: ${share(way.total - gpu.memory)}`;
           track.append(over);
         }
-        const line = element("b", "", "fit-line");
+        const line = make("b", "", "fit-line");
         line.style.left = share(gpu.memory);
         track.append(line);
-        row.append(element("span", kept ? "kept" : name), track, total);
+        row.append(make("span", kept ? "kept" : name), track, total);
         return row;
       }),
     );
     const { gpu } = rows[0],
       place = gpu.memory / longest;
-    const label = element(
+    const label = make(
       "div",
       `${short(gpu)}: ${sold(gpu)}`,
       `fit-label${place > 0.55 ? " left" : ""}`,
@@ -99,10 +100,8 @@
     box.prepend(label);
     legend.replaceChildren(
       ...shownCauses(rows.map(({ way }) => way)).map(([cause, color]) => {
-        const entry = element("li", cause),
-          swatch = element("i");
-        swatch.style.background = `var(--${color})`;
-        entry.prepend(swatch);
+        const entry = make("li", cause);
+        entry.prepend(swatch(color));
         return entry;
       }),
     );
@@ -132,24 +131,20 @@
   function makeMaps(box, choose) {
     const cells = [];
     const grids = Object.entries(GROUPS).map(([title, test]) => {
-      const grid = element("table", "", "fit-map"),
-        body = element("tbody"),
-        head = element("tr");
-      grid.append(element("caption", title), element("thead"), body);
+      const grid = make("table", "", "fit-map", { role: "grid" }),
+        body = make("tbody"),
+        head = make("tr");
+      grid.append(make("caption", title), make("thead"), body);
       grid.tHead.append(head);
       for (const name of ["GPU", ...METHODS])
-        head.append(Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
-      grid.setAttribute("role", "grid");
+        head.append(make("th", name, "", { scope: "col", role: "columnheader" }));
       for (const name of sorted.filter((each) => test.test(each))) {
-        const row = element("tr"),
-          first = Object.assign(element("th", short(gpus[name])), {
-            scope: "row",
-            role: "rowheader",
-          });
-        first.append(element("span", sold(gpus[name])));
+        const row = make("tr"),
+          first = make("th", short(gpus[name]), "", { scope: "row", role: "rowheader" });
+        first.append(make("span", sold(gpus[name])));
         row.append(first);
         for (const method of METHODS) {
-          const cell = Object.assign(element("td"), { role: "gridcell", tabIndex: -1 });
+          const cell = make("td", "", "", { role: "gridcell", tabIndex: -1 });
           Object.assign(cell.dataset, { gpu: name, method });
           row.append(cell);
           cells.push(cell);
@@ -200,7 +195,7 @@
         if (!planned) {
           cell.textContent = "–";
           delete cell.dataset.verdict;
-          cell.removeAttribute("aria-label");
+          cell.ariaLabel = null;
           continue;
         }
         const { told, left, text, words } = judged(planned[cell.dataset.method], gpus[name]);
@@ -223,55 +218,37 @@
 
   // ---- tables
 
+  const heading = (name) => make("th", name, "", { scope: "row" });
+
   function causes(body, planned) {
-    const line = (name, values) => {
-      const row = element("tr"),
-        head = Object.assign(element("th", name), { scope: "row" });
-      row.append(head, ...values.map((bytes) => element("td", size(bytes))));
+    if (!planned) return body.replaceChildren();
+    const line = (name, bytes) => {
+      const row = make("tr");
+      row.append(heading(name), ...METHODS.map((each) => make("td", size(bytes(planned[each])))));
       return row;
     };
-    if (!planned) return body.replaceChildren();
-    const ways = METHODS.map((method) => planned[method]);
     return body.replaceChildren(
       ...Object.entries(tables.parts).map(([cause, color]) => {
-        const row = line(
-            cause,
-            ways.map(({ parts }) => parts[cause]),
-          ),
-          swatch = element("i");
-        swatch.style.background = `var(--${color})`;
-        row.firstChild.prepend(swatch);
+        const row = line(cause, ({ parts }) => parts[cause]);
+        row.firstChild.prepend(swatch(color));
         return row;
       }),
-      line(
-        "total",
-        ways.map(({ total }) => total),
-      ),
-      line(
-        "saved on disk",
-        ways.map(({ disk }) => disk),
-      ),
+      line("total", ({ total }) => total),
+      line("saved on disk", ({ disk }) => disk),
     );
   }
 
   function modules(box, sums) {
     const largest = Math.max(...sums.values());
-    box.setAttribute(
-      "aria-label",
-      [...sums].map(([name, numbers]) => `${name} ${whole(numbers)}`).join(", "),
-    );
+    box.ariaLabel = [...sums].map(([name, numbers]) => `${name} ${whole(numbers)}`).join(", ");
     box.replaceChildren(
       ...[...sums].map(([name, numbers]) => {
-        const row = element("div"),
-          track = element("span"),
-          bar = element("i");
+        const row = make("div"),
+          track = make("span"),
+          bar = make("i");
         bar.style.width = `${(100 * numbers) / largest}%`;
         track.append(bar);
-        row.append(
-          Object.assign(element("span", name), { title: name }),
-          track,
-          element("span", whole(numbers)),
-        );
+        row.append(make("span", name, "", { title: name }), track, make("span", whole(numbers)));
         return row;
       }),
     );
@@ -281,10 +258,10 @@
   function sideBySide(body, rows) {
     body.replaceChildren(
       ...rows.map(([name, kept, now]) => {
-        const row = element("tr"),
-          cell = element("td");
-        cell.append(kept === now ? now : element("strong", now));
-        row.append(Object.assign(element("th", name), { scope: "row" }), element("td", kept), cell);
+        const row = make("tr"),
+          cell = make("td");
+        cell.append(kept === now ? now : make("strong", now));
+        row.append(heading(name), make("td", kept), cell);
         return row;
       }),
     );
@@ -405,7 +382,7 @@ ${parts.join("\n")}
     let content = svg;
     if (kind === "png") {
       const picture = new Image(),
-        canvas = Object.assign(document.createElement("canvas"), { width: 2400, height: 1260 });
+        canvas = make("canvas", "", "", { width: 2400, height: 1260 });
       picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
       await picture.decode();
       canvas.getContext("2d").drawImage(picture, 0, 0, 2400, 1260);
@@ -420,7 +397,6 @@ ${parts.join("\n")}
     METHODS,
     GROUPS,
     SIGNS,
-    element,
     judged,
     bars,
     makeMaps,
@@ -431,6 +407,5 @@ ${parts.join("\n")}
     save,
     size,
     gb,
-    whole,
   };
 })();

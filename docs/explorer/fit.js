@@ -9,29 +9,11 @@
   const { gpus, hub, models, memory: tables, capacity } = window.loraFit;
   const { plan, remedies: changes } = window.loraMemory;
   const { resolve, own: ownModel, withTargets, pack, unpack, combo } = window.loraFitModel;
-  const {
-    METHODS,
-    GROUPS,
-    SIGNS,
-    element,
-    judged,
-    bars,
-    makeMaps,
-    causes,
-    modules,
-    sideBySide,
-    image,
-    save,
-    size,
-    gb,
-    whole,
-  } = window.loraFitViews;
+  const views = window.loraFitViews,
+    { METHODS, SIGNS, judged, size, gb } = views;
   const names = window.loraNames;
-  const part = (name) => form.elements.namedItem(name);
-  const find = (selector) => form.querySelector(selector);
-  const show = (name, text) => {
-    find(`[data-show="${name}"]`).textContent = text;
-  };
+  const { make, press, whole } = window.loraPrograms;
+  const { find, part, show } = window.loraPrograms.parts(form);
   const error = find(".fit-error"),
     boxes = find(".fit-names"),
     remedies = find(".fit-remedies");
@@ -93,19 +75,12 @@
 
   // A setting from an address. What it does not name is as `plan` has it; an unknown name is an error later.
   async function parse(state) {
+    const kinds = { number: Number, boolean: (given) => given !== "0", string: String };
     const training = Object.fromEntries(
       TRAINING.map((name) => {
         const usual = tables.usual[name],
           given = state.get(name);
-        if (given === null) return [name, usual];
-        return [
-          name,
-          typeof usual === "number"
-            ? Number(given)
-            : typeof usual === "boolean"
-              ? given !== "0"
-              : given,
-        ];
+        return [name, given === null ? usual : kinds[typeof usual](given)];
       }),
     );
     const asked = state.get("gpu") ?? "RTX 4090",
@@ -153,9 +128,9 @@
       chosen = some.length ? some : model.targets;
     boxes.replaceChildren(
       ...[...new Set([...model.names, ...some])].map((name) => {
-        const label = element("label");
+        const label = make("label");
         label.append(
-          Object.assign(element("input"), {
+          make("input", "", "", {
             type: "checkbox",
             name: "name",
             value: name,
@@ -351,7 +326,7 @@
     return found.filter(Boolean).join(" ");
   }
 
-  const drawMaps = makeMaps(find(".fit-maps"), (gpu, method) => {
+  const drawMaps = views.makeMaps(find(".fit-maps"), (gpu, method) => {
     part("gpu").value = gpu;
     part("method").value = method;
     update();
@@ -382,7 +357,7 @@
               update();
               find('[name="method"]:checked').focus();
             });
-            button.append(element("small", price));
+            button.append(make("small", price));
             return button;
           })),
     );
@@ -396,7 +371,7 @@
       gpu,
       chosen: name === setting.method,
     }));
-    bars(
+    views.bars(
       find(".fit-bars"),
       find(".fit-legend"),
       before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows,
@@ -411,7 +386,7 @@
     find(".fit-peft").textContent =
       `trainable params: ${whole(trainable)} || all params: ${whole(total)} || ` +
       `trainable%: ${percent.toFixed(4)}`;
-    modules(
+    views.modules(
       find(".fit-modules"),
       new Map(
         Object.entries(lora.by).map(([name, [slope, fixed]]) => [
@@ -420,7 +395,7 @@
         ]),
       ),
     );
-    causes(find(".fit-causes tbody"), planned);
+    views.causes(find(".fit-causes tbody"), planned);
     show("command", command(result));
     compare(before);
     form.dataset.result = JSON.stringify({
@@ -437,12 +412,6 @@
         ),
       700,
     );
-  }
-
-  function press(text, act) {
-    const button = Object.assign(element("button", text), { type: "button" });
-    button.addEventListener("click", act);
-    return button;
   }
 
   function compare(before) {
@@ -479,7 +448,7 @@
       };
     };
     const [first, second] = [before, result].map(told);
-    sideBySide(
+    views.sideBySide(
       find(".fit-kept tbody"),
       Object.keys(first).map((name) => [name, first[name], second[name]]),
     );
@@ -499,16 +468,16 @@
       place.replaceChildren();
     for (const place of [".fit-bars", ".fit-modules"]) find(place).ariaLabel = "not known";
     find(".fit-peft").textContent = "";
-    causes(find(".fit-causes tbody"), null);
+    views.causes(find(".fit-causes tbody"), null);
     drawMaps(null, part("gpu").value, part("method").value);
     error.textContent = message;
     error.hidden = false;
     for (const name of TYPED)
       if (message.startsWith(`${name} must`) || message.startsWith(`${name}:`))
-        part(name).setAttribute("aria-invalid", "true");
+        part(name).ariaInvalid = "true";
     if (!message.startsWith("model:")) return;
     const name = names.typed(part("model").value);
-    const link = Object.assign(element("a", "its config.json"), {
+    const link = make("a", "its config.json", "", {
       href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`,
       rel: "noreferrer",
     });
@@ -527,7 +496,7 @@
   function update() {
     clearTimeout(announce);
     error.hidden = true;
-    for (const name of TYPED) part(name).removeAttribute("aria-invalid");
+    for (const name of TYPED) part(name).ariaInvalid = null;
     boxes.hidden = part("targets").value !== "some";
     find(".fit-memory").hidden = part("gpu").value !== OTHER;
     for (const place of [".fit-lora", ".fit-counts"])
@@ -536,7 +505,7 @@
       result = evaluate(read());
       draw(kept && evaluate(kept));
       part("power").value = Math.round(Math.log2(result.setting.rank));
-      part("power").setAttribute("aria-valuetext", `rank ${result.setting.rank}`);
+      part("power").ariaValueText = `rank ${result.setting.rank}`;
       if (!own || code) history.replaceState(null, "", `#${link()}`);
     } catch (problem) {
       fail(problem);
@@ -664,8 +633,8 @@
   // ---- the hand
 
   for (const [name, list] of LISTS) part(name).append(...list.map((choice) => new Option(choice)));
-  for (const [label, test] of Object.entries(GROUPS)) {
-    const group = Object.assign(element("optgroup"), { label });
+  for (const [label, test] of Object.entries(views.GROUPS)) {
+    const group = make("optgroup", "", "", { label });
     group.append(
       ...Object.values(gpus)
         .filter(({ name }) => test.test(name))
@@ -712,7 +681,7 @@
     }
   }
   const picture = (kind) =>
-    save(image([result, ...(kept ? [evaluate(kept)] : [])], result.planned), kind);
+    views.save(views.image([result, ...(kept ? [evaluate(kept)] : [])], result.planned), kind);
 
   form.addEventListener("click", async ({ target }) => {
     const button = target.closest("[data-act]");

@@ -15,20 +15,16 @@
     SECONDS = 2.8,
     STEPS = 220;
   const ADAM = { beta2: 0.99, eps: 1e-9 };
-  const find = (selector) => root.querySelector(selector),
-    part = (name) => find(`[data-part="${name}"]`);
-  const show = (name, text) => {
-    for (const place of root.querySelectorAll(`[data-show="${name}"]`)) place.textContent = text;
-  };
-  const whole = (n) => n.toLocaleString("en-US"),
-    still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const { trainer, times, transposed, minus } = window.loraTraining;
+  const { make, press, whole, still, flowing, bytes, pixels, paint: picture } = window.loraPrograms;
+  const { find, show } = window.loraPrograms.parts(root);
+  const part = (name) => find(`[data-part="${name}"]`);
   const stage = part("stage");
   // Between parts of what is computed at the start, so that no task keeps a phone from answering a finger
   const rest = () => new Promise((goOn) => setTimeout(goOn));
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const W0 = Float64Array.from(
-    new Int8Array(bytes(layer.W0).buffer),
-    (level) => level * layer.step,
+  const levels = new Int8Array(bytes(layer.W0).buffer);
+  const W0 = Array.from({ length: D }, (_, i) =>
+    Array.from({ length: K }, (_, j) => levels[i * K + j] * layer.step),
   );
 
   // ---- the task: the upper half of a digit of 8 x 8 goes in as 10 x 12, the whole comes out as 10 x 10
@@ -36,28 +32,26 @@
   const shades = bytes(layer.digits),
     N = shades.length / 32,
     TRAIN = N - layer.heldOut;
-  const pixel = (n, i, j) => {
-    const pair = shades[n * 32 + i * 4 + (j >> 1)];
-    return (j & 1 ? pair & 15 : pair >> 4) / 15;
-  };
-  // Where pixel i of m lies among n: the one before it, and how far it is on the way to the next.
-  function between(m, n, i) {
-    const centre = Math.min(n - 1, Math.max(0, ((i + 0.5) * n) / m - 0.5)),
-      before = Math.min(n - 2, Math.floor(centre));
-    return [before, centre - before];
-  }
+  // How a row or column of `size` pixels is made of one of `old`: new x old, with weights by distance
+  const enlarging = (old, size, weight) =>
+    Array.from({ length: size }, (_, at) => {
+      const weights = Array(old).fill(0),
+        place = ((at + 0.5) * old) / size - 0.5;
+      for (let k = Math.floor(place) - 1; k < Math.floor(place) + 3; k++)
+        weights[Math.min(old - 1, Math.max(0, k))] += weight(Math.abs(place - k));
+      return weights;
+    });
+  // Rows of pixels, larger: all that is drawn or learned
+  const enlarged = (rows, down, across) => times(down, times(across, rows));
+  const linear = (u) => Math.max(0, 1 - u);
   function resized(n, rows, height, width) {
-    const out = new Float64Array(height * width);
-    for (let i = 0; i < height; i++) {
-      for (let j = 0; j < width; j++) {
-        const [a, f] = between(height, rows, i),
-          [b, g] = between(width, 8, j);
-        out[i * width + j] =
-          (1 - f) * ((1 - g) * pixel(n, a, b) + g * pixel(n, a, b + 1)) +
-          f * ((1 - g) * pixel(n, a + 1, b) + g * pixel(n, a + 1, b + 1));
-      }
-    }
-    return out;
+    const pixels = Array.from({ length: rows }, (_, i) =>
+      Array.from({ length: 8 }, (_, j) => {
+        const pair = shades[n * 32 + i * 4 + (j >> 1)];
+        return (j & 1 ? pair & 15 : pair >> 4) / 15;
+      }),
+    );
+    return enlarged(pixels, enlarging(rows, height, linear), enlarging(8, width, linear)).flat();
   }
   const x = Array.from({ length: N }, (_, n) => resized(n, 4, 10, 12)),
     y = Array.from({ length: N }, (_, n) => resized(n, 8, 10, 10));
@@ -65,107 +59,40 @@
 
   // C = E[x x'], with the noise of the inputs, and G = E[(y - W0 x) x']: all that the loss needs.
   function moments(from, to) {
-    const C = new Float64Array(K * K),
-      G = new Float64Array(D * K),
-      count = to - from;
-    for (let n = from; n < to; n++) {
-      for (let j = 0; j < K; j++) {
-        const value = x[n][j] / count;
-        if (!value) continue;
-        for (let i = 0; i < K; i++) C[i * K + j] += x[n][i] * value;
-        for (let i = 0; i < D; i++) G[i * K + j] += y[n][i] * value;
-      }
-    }
-    for (let i = 0; i < K; i++) C[i * K + i] += NOISE;
-    for (let i = 0; i < D; i++) {
-      for (let m = 0; m < K; m++) {
-        const w = W0[i * K + m];
-        if (w) for (let j = 0; j < K; j++) G[i * K + j] -= w * C[m * K + j];
-      }
-    }
-    return { C, G };
+    const [X, Y] = [x, y].map((rows) => transposed(rows.slice(from, to)));
+    const mean = (M, N) => times(M, N).map((row) => row.map((sum) => sum / (to - from)));
+    const C = mean(X, X);
+    for (let i = 0; i < K; i++) C[i][i] += NOISE;
+    return { C, G: minus(mean(Y, X), times(W0, C)), power: 0 };
   }
   const training = moments(0, TRAIN);
   await rest();
   const heldOut = moments(TRAIN, N);
   await rest();
 
-  const inner = (u, v) => {
-    let sum = 0;
-    for (let i = 0; i < u.length; i++) sum += u[i] * v[i];
-    return sum;
-  };
-  function times(C, a, out) {
-    for (let i = 0; i < K; i++) {
-      let sum = 0;
-      for (let j = 0, at = i * K; j < K; j++) sum += a[j] * C[at + j];
-      out[i] = sum;
-    }
-  }
-
-  // ---- B and A, a column and a row for each rank: gradient descent with Adam
+  // ---- B and A at a rank: gradient descent with Adam
 
   let seed = 3,
-    parts = [],
-    steps = 0,
+    run,
     rank = START,
     before = 0,
     frame = 0,
     melting = !still,
     first = true;
-  const change = new Float64Array(D * K),
-    scratch = new Float64Array(K);
   const random = () => (seed = (48271 * seed) % 2147483647) / 1073741823.5 - 1;
-  const slot = (length, value) => ({
-    x: Float64Array.from({ length }, value),
-    g: new Float64Array(length),
-  });
-  const fresh = () => ({
-    b: slot(D, () => 0),
-    a: slot(K, () => random() * 0.12),
-    c: new Float64Array(K),
-  });
+  // which begins with what another rank has learned
+  function begun() {
+    const { A = [], B = W0.map(() => []) } = run?.factors ?? {};
+    const grown = (row, length, entry) => Array.from({ length }, (_, i) => row[i] ?? entry());
+    const start = {
+      A: grown(A, rank, () => grown([], K, () => random() * 0.12)),
+      B: B.map((row) => grown(row, rank, () => 0)),
+    };
+    return trainer(training, start, { alpha: rank, ...ADAM });
+  }
 
-  const speed = () =>
+  const speed = (steps) =>
     0.03 * Math.min(1, steps / 12) * 0.5 * (1 + Math.cos((Math.PI * steps) / STEPS)) + 1e-4;
-  function descend() {
-    // grad B = (B A C - G) A', grad A = B' (B A C - G)
-    const { C, G } = training;
-    steps++;
-    for (const { a, c } of parts) times(C, a.x, c);
-    for (const { b, a } of parts) {
-      a.g.fill(0);
-      for (let i = 0, at = 0; i < D; i++) {
-        let sum = 0;
-        for (let j = 0; j < K; j++, at++) {
-          sum += G[at] * a.x[j];
-          a.g[j] -= b.x[i] * G[at];
-        }
-        b.g[i] = -sum;
-      }
-      for (const other of parts) {
-        const p = inner(a.x, other.c),
-          q = inner(b.x, other.b.x);
-        for (let i = 0; i < D; i++) b.g[i] += p * other.b.x[i];
-        for (let j = 0; j < K; j++) a.g[j] += q * other.c[j];
-      }
-    }
-    for (const { b, a } of parts) for (const each of [b, a]) each.move(each.x, each.g, speed());
-  }
-  function product() {
-    change.fill(0);
-    for (const { b, a } of parts)
-      for (let i = 0; i < D; i++) for (let j = 0; j < K; j++) change[i * K + j] += b.x[i] * a.x[j];
-  }
-  function share() {
-    // of what the full update gains on threes that were not used for training
-    let gained = 2 * inner(change, heldOut.G);
-    for (const one of parts) {
-      times(heldOut.C, one.a.x, scratch);
-      for (const other of parts) gained -= inner(one.b.x, other.b.x) * inner(scratch, other.a.x);
-    }
-    return gained / layer.full;
-  }
 
   // ---- pictures: an entry is a color as opaque as it is large, so that zero is the paper, light or dark
 
@@ -173,87 +100,51 @@
     [...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]),
   );
   const [FROZEN, PLUS, MINUS] = ["base", "plus", "minus"].map(window.colour);
-  function paint(name, width, height, value, reach, plus, minus, power = 0.7) {
-    const canvas = canvases[name];
-    if (canvas.width !== width || canvas.height !== height)
-      [canvas.width, canvas.height] = [width, height];
-    const context = canvas.getContext("2d"),
-      image = context.createImageData(width, height);
-    for (let i = 0; i < width * height; i++) {
-      const entry = value(i);
-      image.data.set(entry < 0 ? minus : plus, 4 * i);
-      image.data[4 * i + 3] = 255 * Math.min(1, Math.abs(entry) / reach) ** power;
-    }
-    context.putImageData(image, 0, 0);
+  function paint(name, M, reach, plus, minus, power = 0.7) {
+    const entries = M.flat();
+    picture(canvases[name], M[0].length, M.length, (i) => [
+      ...(entries[i] < 0 ? minus : plus),
+      255 * Math.min(1, Math.abs(entries[i]) / reach) ** power,
+    ]);
   }
-  // Digits as ink, enlarged with smooth edges: the weights of a cubic B-spline, new x old.
-  const spline = (old, size) =>
-    Array.from({ length: size }, (_, at) => {
-      const weights = new Float64Array(old),
-        place = ((at + 0.5) * old) / size - 0.5;
-      for (let k = Math.floor(place) - 1; k < Math.floor(place) + 3; k++) {
-        const u = Math.abs(place - k);
-        weights[Math.min(old - 1, Math.max(0, k))] +=
-          u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : (2 - u) ** 3 / 6;
-      }
-      return weights;
-    });
+  // Digits as ink, enlarged with smooth edges by a cubic B-spline
+  const spline = (u) => (u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : Math.max(0, 2 - u) ** 3 / 6);
   const SIZE = 48,
     CELL = 72,
-    TOP = 6,
-    enlarged = { 30: spline(10, 24), 54: spline(10, SIZE), wide: spline(12, SIZE) };
+    TOP = 6;
   function ink(name, outputs, columns, height, color) {
-    const canvas = canvases[name];
+    const canvas = canvases[name],
+      context = canvas.getContext("2d"),
+      down = enlarging(10, height - TOP, spline),
+      across = enlarging(columns, SIZE, spline);
     [canvas.width, canvas.height] = [CELL * outputs.length, height];
-    const context = canvas.getContext("2d"),
-      image = context.createImageData(canvas.width, height),
-      line = new Float64Array(columns);
-    const down = enlarged[height],
-      across = columns === 12 ? enlarged.wide : enlarged[54];
-    outputs.forEach((output, n) =>
-      down.forEach((rows, top) => {
-        for (let j = 0; j < columns; j++) {
-          line[j] = 0;
-          for (let i = 0; i < 10; i++) line[j] += rows[i] * output[i * columns + j];
-        }
-        across.forEach((weights, left) => {
-          const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)),
-            at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
-          image.data.set(color, at);
-          image.data[at + 3] = 255 * s * s * (3 - 2 * s);
-        });
-      }),
-    );
-    context.putImageData(image, 0, 0);
+    outputs.forEach((output, n) => {
+      const rows = Array.from({ length: 10 }, (_, i) =>
+          output.slice(i * columns, (i + 1) * columns),
+        ),
+        shades = enlarged(rows, down, across).flat();
+      const image = pixels(SIZE, height - TOP, (i) => {
+        const s = Math.min(1, Math.max(0, (shades[i] - 0.34) / 0.2));
+        return [...color, 255 * s * s * (3 - 2 * s)];
+      });
+      context.putImageData(image, n * CELL + (CELL - SIZE) / 2, TOP);
+    });
   }
-  const cases = layer.shown.map((n) => TRAIN + n);
-  function answers(name, color, update) {
-    ink(
-      name,
-      cases.map((n) =>
-        Float64Array.from({ length: D }, (_, i) => {
-          let sum = 0;
-          for (let j = 0; j < K; j++)
-            sum += (W0[i * K + j] + (update ? change[i * K + j] : 0)) * x[n][j];
-          return sum;
-        }),
-      ),
-      10,
-      54,
-      color,
-    );
-  }
+  const cases = layer.shown.map((n) => x[TRAIN + n]);
+  const answers = (name, color, W) => ink(name, times(cases, W), 10, 54, color);
 
   function draw() {
-    product();
-    paint("BA", K, D, (i) => change[i], 0.11, PLUS, MINUS);
-    if (rank) {
-      paint("B", rank, D, (i) => parts[i % rank].b.x[(i / rank) | 0], 0.2, PLUS, MINUS);
-      paint("A", K, rank, (i) => parts[(i / K) | 0].a.x[i % K], 0.36, PLUS, MINUS);
+    const change = run ? run.update() : W0.map((row) => row.map(() => 0));
+    paint("BA", change, 0.11, PLUS, MINUS);
+    if (run) {
+      paint("B", run.factors.B, 0.2, PLUS, MINUS);
+      paint("A", run.factors.A, 0.36, PLUS, MINUS);
     }
-    answers("trained", PLUS, true);
-    // on threes it was not trained on, a low rank may beat the full update by a little
-    const now = Math.min(1, Math.max(0, share()));
+    const tuned = W0.map((row, i) => row.map((entry, j) => entry + change[i][j]));
+    answers("trained", PLUS, tuned);
+    // of what the full update gains on threes that were not used for training; a low rank may gain a little more
+    const share = run ? (-D * run.loss(heldOut)) / layer.full : 0;
+    const now = Math.min(1, Math.max(0, share));
     find('[data-bar="gain"]').style.width = `${100 * now}%`;
     show("gain", `${Math.round(100 * now)} %`);
     stage.dataset.share = now.toFixed(4);
@@ -261,10 +152,7 @@
 
   function take(chosen) {
     rank = chosen;
-    while (parts.length > rank) parts.pop();
-    while (parts.length < rank) parts.push(fresh());
-    for (const { b, a } of parts)
-      for (const each of [b, a]) each.move = window.loraAdam(each.x.length, ADAM);
+    run = rank ? begun() : undefined;
     const count = rank * (D + K),
       cost = (100 * count) / (D * K),
       slider = find("#front-rank");
@@ -277,8 +165,7 @@
     show("of", `${whole(count)} of 12,000`);
     show("llama", `${llama[rank].toFixed(2)} %`);
     slider.style.setProperty("--p", (100 * rank) / MOST);
-    slider.setAttribute("aria-valuetext", `rank ${rank}, ${whole(count)} parameters`);
-    steps = 0;
+    slider.ariaValueText = `rank ${rank}, ${whole(count)} parameters`;
     before = performance.now();
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(tick);
@@ -289,13 +176,14 @@
     const passed = Math.max(0, ((now - before) / 1000 - (first ? 0.4 : 0)) / SECONDS);
     const goal = still ? STEPS : Math.min(STEPS, Math.ceil(STEPS * passed ** 2)),
       from = performance.now();
-    while (steps < goal && (still || performance.now() - from < 10)) descend();
+    while (run?.steps < goal && (still || performance.now() - from < 10))
+      run.step(speed(run.steps + 1));
     draw();
     const count = rank * (D + K),
       left = melting ? Math.max(0, 1 - (now - before) / 700) ** 2 : 0;
     show("count", whole(Math.round(count + left * (D * K - count))));
     if (!left) melting = false;
-    if (steps < STEPS) frame = requestAnimationFrame(tick);
+    if (run?.steps < STEPS) frame = requestAnimationFrame(tick);
     else {
       stage.dataset.trained = rank;
       const gain = find('[data-show="gain"]').textContent;
@@ -306,16 +194,10 @@
     }
   }
 
-  paint("W0", K, D, (i) => W0[i], 0.2, FROZEN, FROZEN, 0.6);
-  ink(
-    "in",
-    cases.map((n) => x[n]),
-    12,
-    30,
-    FROZEN,
-  );
+  paint("W0", W0, 0.2, FROZEN, FROZEN, 0.6);
+  ink("in", cases, 12, 30, FROZEN);
   await rest();
-  answers("frozen", FROZEN, false);
+  answers("frozen", FROZEN, W0);
   await rest();
   find("#front-rank").disabled = false;
   find("#front-rank").value = START;
@@ -324,7 +206,7 @@
     take(Number(target.value));
   });
   find('[data-act="again"]').addEventListener("click", () => {
-    parts = [];
+    run = undefined;
     take(rank);
   });
   if (!still) {
@@ -338,24 +220,16 @@
 
   // ---- a language model with and without its adapter
 
-  // lines end at verses and paragraphs only
-  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " ");
   function speak(i) {
     const { rank: cut, loss, text } = voice[i];
     show("tuned", flowing(prompt + text));
     show("tuned-loss", loss.toFixed(2));
     show("tuned-name", cut ? `with the adapter, rank ${cut}` : "no adapter yet");
-    [...part("voices").children].forEach((button, at) =>
-      button.setAttribute("aria-pressed", String(at === i)),
-    );
+    [...part("voices").children].forEach((button, at) => (button.ariaPressed = String(at === i)));
   }
   voice.forEach(({ rank: cut, loss }, i) => {
-    const button = Object.assign(document.createElement("button"), {
-      type: "button",
-      textContent: `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}`,
-    });
-    button.addEventListener("click", () => speak(i));
-    part("voices").append(button);
+    const name = `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}`;
+    part("voices").append(press(name, () => speak(i)));
   });
   show("base", flowing(prompt + voice[0].text));
   show("base-loss", voice[0].loss.toFixed(2));
@@ -380,24 +254,18 @@
       gb = (size) => `${(size / 2 ** 30).toFixed(1)} GB`;
     part("memory").replaceChildren(
       ...Object.entries(needs).map(([method, need]) => {
-        const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map(
-          (tag) => document.createElement(tag),
-        );
-        row.className = "front-method";
-        bar.className = `front-bar${need > room ? " over" : ""}`;
-        bar.setAttribute("aria-hidden", "true");
+        const row = make("div", "", "front-method"),
+          bar = make("div", "", `front-bar${need > room ? " over" : ""}`),
+          [fill, line] = [make("span"), make("i")];
+        bar.ariaHidden = "true";
         fill.style.width = `${Math.min(100, (100 * need) / scale)}%`;
         line.style.left = `${(100 * room) / scale}%`;
         bar.append(fill, line);
-        name.textContent = method;
-        said.textContent = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
-        row.append(name, bar, said);
+        const said = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
+        row.append(make("span", method), bar, make("b", said));
         return row;
       }),
-      Object.assign(document.createElement("p"), {
-        className: "front-small",
-        textContent: `The line: ${gb(room)} of ${sold} GB are left for training.`,
-      }),
+      make("p", `The line: ${gb(room)} of ${sold} GB are left for training.`, "front-small"),
     );
     const asked = {
       model,

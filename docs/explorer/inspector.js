@@ -13,22 +13,10 @@
   const SQUARES = 64; // of singular values in a row, at most
   const EXAMPLES = { first: "example-adapter", second: "austen/genesis-by-peft" };
   const PLACES = { first: "message", second: "compared" };
-  const find = (selector) => form.querySelector(selector);
-  const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => {
-    find(`[data-show="${name}"]`).textContent = text;
-  };
-  const make = (tag, text, name = "") =>
-    Object.assign(document.createElement(tag), { textContent: text, className: name });
-  const svg = (tag, attributes, text) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
+  const { address, make, set, svg, whole } = window.loraPrograms;
+  const { find, part, show } = window.loraPrograms.parts(form);
   const shown = (x) =>
     typeof x === "number" && !Number.isInteger(x) ? x.toPrecision(4) : String(x ?? "");
-  const whole = (n) => n.toLocaleString("en");
   const bytes = (n) =>
     n < 2 ** 20 ? `${(n / 2 ** 10).toFixed(1)} KiB` : `${(n / 2 ** 20).toFixed(2)} MiB`;
   const tail = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
@@ -217,7 +205,7 @@
       return [named];
     });
     const path = (name, d, opacity = 1) => svg("path", { class: name, d, opacity });
-    picture.setAttribute("viewBox", `0 0 ${width} ${ROW * rows.length + 4}`);
+    set(picture, { viewBox: `0 0 ${width} ${ROW * rows.length + 4}` });
     picture.replaceChildren(
       ...texts,
       path("norm", norms),
@@ -230,7 +218,7 @@
   // Headings and rows of what a cell shows: text, or a number; `dress` may change a row of the page.
   function table(selector, headings, rows, dress = () => {}) {
     const line = (tag, cells) => {
-      const tr = make("tr", "");
+      const tr = make("tr");
       cells.forEach((x, i) => {
         const share = tag === "td" && headings[i] === "share" && typeof x === "number";
         const cell = make(tag, share ? `${(100 * x).toFixed(1)} %` : shown(x));
@@ -242,8 +230,8 @@
       });
       return tr;
     };
-    const head = make("thead", ""),
-      body = make("tbody", "");
+    const head = make("thead"),
+      body = make("tbody");
     head.append(line("th", headings));
     for (const row of rows) {
       const tr = line("td", row);
@@ -305,9 +293,9 @@
     const slider = part("cut"),
       { first } = given;
     show("r", slider.value);
-    const address = new URL(location);
-    address.searchParams.set("r", slider.value);
-    history.replaceState(null, "", address);
+    const here = new URL(location);
+    here.searchParams.set("r", slider.value);
+    history.replaceState(null, "", here);
     if (cutting) return;
     cutting = true;
     // until what is shown is what is asked
@@ -360,7 +348,7 @@
     python.start();
     const files = await Promise.all(
       ["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
-        const answer = await fetch(python.address(`_static/${EXAMPLES[slot]}/${name}`));
+        const answer = await fetch(address(`_static/${EXAMPLES[slot]}/${name}`));
         return new File([await answer.blob()], name);
       }),
     );

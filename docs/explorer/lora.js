@@ -2,64 +2,57 @@
 (() => {
   "use strict";
 
-  const zeros = (rows, columns) => Array.from({ length: rows }, () => new Float64Array(columns));
-
-  // M N^T, of rows.
-  function times(M, N) {
-    return M.map((row) =>
-      Float64Array.from(N, (other) => row.reduce((sum, value, i) => sum + value * other[i], 0)),
-    );
+  function inner(u, v) {
+    let sum = 0;
+    for (let i = 0; i < u.length; i++) sum += u[i] * v[i];
+    return sum;
   }
 
-  const transposed = (M) => Array.from(M[0], (_, j) => Float64Array.from(M, (row) => row[j]));
+  const zeros = (rows, columns) => Array.from({ length: rows }, () => Array(columns).fill(0));
+  // M N^T, of rows
+  const times = (M, N) => M.map((row) => N.map((other) => inner(row, other)));
+  const transposed = (M) => M[0].map((_, j) => M.map((row) => row[j]));
+  const scaled = (scale, M) => M.map((row) => row.map((value) => scale * value));
+  const minus = (M, N) => M.map((row, i) => row.map((value, j) => value - N[i][j]));
 
-  // h = scale B A x against y: the loss, the mean of squares, and its gradients of A and B.
-  function gradients({ x, y }, { A, B }, scale) {
-    const z = times(x, A);
-    const residual = times(z, B).map((row, n) => row.map((value, i) => scale * value - y[n][i]));
-    const size = residual.length * residual[0].length;
-    const loss =
-      residual.reduce((sum, row) => sum + row.reduce((s, value) => s + value * value, 0), 0) / size;
-    const g = residual.map((row) => row.map((value) => (2 * scale * value) / size));
-    return {
-      loss,
-      B: times(transposed(g), transposed(z)),
-      A: times(transposed(times(g, transposed(B))), transposed(x)),
-    };
-  }
-
-  // Both factors by Adam (adam.js), a row at a time
-  function trainer(task, { A, B }, { alpha, rate }) {
-    const factors = {
-      A: A.map((row) => Float64Array.from(row)),
-      B: B.map((row) => Float64Array.from(row)),
-    };
+  // h = scale B A x against y. The loss, a mean of squares, and its gradients need the moments C = E[x x'],
+  // G = E[y x'] and power = E[y'y]. Both factors move by Adam (adam.js).
+  function trainer(moments, start, { alpha, ...settings }) {
+    const [A, B] = [start.A, start.B].map((M) => M.map((row) => [...row]));
     const scale = alpha / A.length,
-      rows = [...factors.A, ...factors.B];
-    const moves = rows.map(({ length }) => globalThis.loraAdam(length));
-    let steps = 0;
-    const loss = () => gradients(task, factors, scale).loss;
+      rows = [...A, ...B],
+      moves = rows.map(({ length }) => globalThis.loraAdam(length, settings)),
+      G = transposed(moments.G);
+    const run = { steps: 0, factors: { A, B }, step, loss, update };
 
-    function step() {
-      const found = gradients(task, factors, scale),
-        slopes = [...found.A, ...found.B];
-      steps += 1;
-      rows.forEach((row, i) => moves[i](row, slopes[i], rate));
-      return found.loss;
+    // (scale B A C - G) A'
+    const missed = (AC, GA) => minus(scaled(scale, times(B, times(A, AC))), GA);
+
+    function loss({ C, G, power } = moments) {
+      const GA = times(G, A),
+        still = minus(missed(times(A, C), GA), GA);
+      const change = still.reduce((sum, row, i) => sum + inner(row, B[i]), 0);
+      return (power + scale * change) / G.length;
     }
 
-    const update = () =>
-      times(factors.B, transposed(factors.A)).map((row) => row.map((value) => scale * value));
-    return {
-      step,
-      loss,
-      update,
-      factors,
-      get steps() {
-        return steps;
-      },
-    };
+    function step(rate) {
+      const AC = times(A, moments.C),
+        columns = transposed(B),
+        both = times(times(columns, columns), transposed(AC)),
+        slopes = [
+          ...minus(scaled(scale, both), times(columns, G)),
+          ...missed(AC, times(moments.G, A)),
+        ];
+      run.steps += 1;
+      scaled((2 * scale) / B.length, slopes).forEach((slope, i) => moves[i](rows[i], slope, rate));
+    }
+
+    function update() {
+      return scaled(scale, times(B, transposed(A)));
+    }
+
+    return run;
   }
 
-  globalThis.loraTraining = { trainer, zeros };
+  globalThis.loraTraining = { trainer, zeros, times, transposed, minus };
 })();

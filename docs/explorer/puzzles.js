@@ -6,23 +6,14 @@
   const forms = [...document.querySelectorAll("form.puzzle")];
   if (!forms.length || !window.loraPage) return;
   const python = window.loraPage,
-    KEY = "lora_np:puzzles",
+    KEY = "puzzles",
     SECONDS = 60;
 
-  let progress = {}; // by the puzzles' names: line, solved, attempts, hints
-  try {
-    progress = JSON.parse(localStorage.getItem(KEY)) || {};
-  } catch {
-    /* nothing is remembered */
-  }
+  const progress = python.recall(KEY); // by the puzzles' names: line, solved, attempts, hints
   const of = (name) => (progress[name] ??= {});
   function remember(name, what) {
     Object.assign(of(name), what);
-    try {
-      localStorage.setItem(KEY, JSON.stringify(progress));
-    } catch {
-      /* private windows: then it is forgotten */
-    }
+    python.remember(KEY, progress);
   }
 
   // Sphinx may have put it below

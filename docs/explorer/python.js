@@ -5,9 +5,9 @@
   if (!window.loraPython) return;
 
   const INDENT = "    ";
-  const root = new URL(document.documentElement.dataset.content_root || "./", location);
-  const address = (path) => new URL(path, root).href;
-  const { wheels, data, runtime, scripts, hashes, bytes, compiled, drawing } = window.loraPython;
+  const { address, make } = window.loraPrograms;
+  const { wheels, data, runtime, scripts, hashes, bytes, compiled, drawing, keywords } =
+    window.loraPython;
   const integrity = Object.fromEntries(
     Object.entries(hashes).map(([path, hash]) => [address(path), hash]),
   );
@@ -27,8 +27,9 @@
     ask,
     worker: workerOf,
     field,
-    address,
     download,
+    recall,
+    remember,
   });
 
   function start() {
@@ -161,14 +162,29 @@
     }
   }
 
+  // What this browser remembers under a name, if it may
+  function recall(name) {
+    try {
+      return JSON.parse(localStorage.getItem(`lora_np:${name}`)) || {};
+    } catch {
+      return {};
+    }
+  }
+
+  function remember(name, what) {
+    try {
+      localStorage.setItem(`lora_np:${name}`, JSON.stringify(what));
+    } catch {
+      /* private windows: then it is forgotten */
+    }
+  }
+
   // A file that the reader's browser saves.
   function download(name, content) {
-    const link = Object.assign(document.createElement("a"), {
-      href: URL.createObjectURL(new Blob([content])),
-      download: name,
-    });
+    const href = URL.createObjectURL(new Blob([content])),
+      link = make("a", "", "", { href, download: name });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    setTimeout(() => URL.revokeObjectURL(href), 10000);
   }
 
   // As if typed, so that the browser can undo it.
@@ -205,16 +221,12 @@
   }
 
   // Parts of Python that have a colour, in the classes of the site's style for code.
-  const WORDS =
-    "and as assert async await break class continue def del elif else " +
-    "except finally for from global if import in is " +
-    "lambda nonlocal not or pass raise return try while with yield False None True";
   const PARTS = new RegExp(
     [
       "(?<c1>#.*)",
       `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|` +
         `[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
-      `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
+      `\\b(?<k>${keywords.join("|")})\\b`,
       "\\b(?<mi>\\d[\\w.]*)",
     ].join("|"),
     "g",
@@ -225,10 +237,7 @@
     let end = 0;
     for (const found of code.matchAll(PARTS)) {
       const [kind, text] = Object.entries(found.groups).find(([, text]) => text !== undefined);
-      const part = document.createElement("span");
-      part.className = kind;
-      part.textContent = text;
-      parts.push(code.slice(end, found.index), part);
+      parts.push(code.slice(end, found.index), make("span", text, kind));
       end = found.index + text.length;
     }
     return [...parts, code.slice(end), "\n"];
@@ -237,11 +246,8 @@
   // Make a field for code of a textarea: colours below its own letters, which are not seen; the keys of an
   // editor.
   function field(area, { run, check = run }) {
-    const box = document.createElement("div"),
-      colours = document.createElement("pre");
-    box.className = "code-field";
-    colours.className = "highlight";
-    colours.ariaHidden = "true";
+    const box = make("div", "", "code-field"),
+      colours = make("pre", "", "highlight", { ariaHidden: "true" });
     area.replaceWith(box);
     box.append(colours, area);
     const colour = () => colours.replaceChildren(...coloured(area.value));

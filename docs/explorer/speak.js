@@ -4,7 +4,6 @@ window.loraSpeak = (() => {
   "use strict";
 
   const { header, numbers } = window.loraSafetensors;
-  const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
   // y = W x for W (d, k), row by row
   function times(W, x) {
@@ -27,6 +26,13 @@ window.loraSpeak = (() => {
 
   const add = (x, y) => x.map((entry, i) => entry + y[i]);
 
+  function softmax(scores, temperature = 1) {
+    const largest = Math.max(...scores),
+      weights = Array.from(scores, (score) => Math.exp((score - largest) / temperature));
+    const total = weights.reduce((a, b) => a + b, 0);
+    return weights.map((weight) => weight / total);
+  }
+
   // The numbers of a file, by name
   async function read(file) {
     const tensors = await header(file);
@@ -45,15 +51,11 @@ window.loraSpeak = (() => {
     const vocabulary = tokenizer.model.vocab;
     const characters = [];
     for (const [character, token] of Object.entries(vocabulary)) characters[token] = character;
-    const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => {
-      const at = (name) => weights.get(`model.layers.${i}.${name}.weight`);
-      const layer = { before: at("input_layernorm"), between: at("post_attention_layernorm") };
-      for (const kind of KINDS)
-        layer[kind] = at(
-          `${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`,
-        );
-      return layer;
-    });
+    const layers = [];
+    for (const [name, W] of weights) {
+      const [, number, kind] = name.match(/\.layers\.(\d+)\..*?(\w+)\.weight$/) ?? [];
+      if (kind) (layers[number] ??= {})[kind] = W;
+    }
     return {
       config,
       vocabulary,
@@ -131,11 +133,8 @@ window.loraSpeak = (() => {
           for (let i = 0; i < width; i++) sum += q[from + i] * key[of + i];
           return sum / Math.sqrt(width);
         });
-        const largest = Math.max(...scores),
-          weights = scores.map((score) => Math.exp(score - largest));
-        const total = weights.reduce((a, b) => a + b, 0);
-        weights.forEach((weight, t) => {
-          for (let i = 0; i < width; i++) mixed[from + i] += (weight / total) * v[t][of + i];
+        softmax(scores).forEach((weight, t) => {
+          for (let i = 0; i < width; i++) mixed[from + i] += weight * v[t][of + i];
         });
       }
       return times(layer.o_proj, mixed);
@@ -152,8 +151,8 @@ window.loraSpeak = (() => {
     return (token) => {
       let x = Float64Array.from(model.embedding.subarray(token * d, (token + 1) * d));
       model.layers.forEach((layer, i) => {
-        x = add(x, attention(layer, kept[i], norm(x, layer.before, eps)));
-        x = add(x, mlp(layer, norm(x, layer.between, eps)));
+        x = add(x, attention(layer, kept[i], norm(x, layer.input_layernorm, eps)));
+        x = add(x, mlp(layer, norm(x, layer.post_attention_layernorm, eps)));
       });
       position += 1;
       return times(model.embedding, norm(x, model.last, eps)); // the head is tied to the embedding
@@ -173,21 +172,13 @@ window.loraSpeak = (() => {
 
   function drawn(logits, temperature, uniform) {
     if (temperature === 0) return logits.indexOf(Math.max(...logits));
-    const largest = Math.max(...logits),
-      weights = Array.from(logits, (x) => Math.exp((x - largest) / temperature));
-    let left = uniform() * weights.reduce((a, b) => a + b, 0);
+    const weights = softmax(logits, temperature);
+    let left = uniform();
     const found = weights.findIndex((weight) => (left -= weight) < 0);
     return found < 0 ? weights.length - 1 : found;
   }
 
-  function logProbability(logits, token) {
-    const largest = Math.max(...logits);
-    return (
-      logits[token] -
-      largest -
-      Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0))
-    );
-  }
+  const logProbability = (logits, token) => Math.log(softmax(logits)[token]);
 
   // Yields characters, as many as fit the positions that the model knows, and the gain of each: by how much
   // its logarithm of the probability is above that of another model after the same text.
@@ -204,11 +195,8 @@ window.loraSpeak = (() => {
       others = compare?.(token);
     };
     tokens.forEach(take);
-    for (
-      let i = tokens.length;
-      i < Math.min(model.config.max_position_embeddings, tokens.length + most);
-      i++
-    ) {
+    const end = Math.min(model.config.max_position_embeddings, tokens.length + most);
+    for (let i = tokens.length; i < end; i++) {
       const token = drawn(logits, temperature, uniform);
       yield {
         character: model.characters[token],
@@ -218,5 +206,5 @@ window.loraSpeak = (() => {
     }
   }
 
-  return { load, read, adapted, reader, generate, KINDS };
+  return { load, read, adapted, reader, generate };
 })();

@@ -11,20 +11,14 @@
   const { most, temperature: BEST, styles } = window.loraSamples;
   const LIKELIER = Math.log(10); // from here on a word is marked
   const NUMBERS = 750720; // of the base
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then a text appears as a whole
-  const root = new URL(document.documentElement.dataset.content_root || "./", location);
-  const find = (selector) => form.querySelector(selector);
-  const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => {
-    find(`[data-show="${name}"]`).textContent = text;
-  };
+  const { address, make, svg, set, whole, still, flowing, remember } = window.loraPrograms;
+  const { find, part, show } = window.loraPrograms.parts(form);
   const boxes = (name) => [...form.querySelectorAll(`[name=${name}]`)];
   const chosen = (name) =>
     boxes(name)
       .filter((box) => box.checked)
       .flatMap((box) => box.value.split(","));
   const all = (name) => boxes(name).every((box) => box.checked);
-  const whole = (n) => n.toLocaleString("en-US");
 
   let seed = 0,
     run = 0;
@@ -39,7 +33,7 @@
   const files = (folder, names) =>
     Promise.all(
       names.map(async (name) => {
-        const answer = await fetch(new URL(`_static/${folder}/${name}`, root));
+        const answer = await fetch(address(`_static/${folder}/${name}`));
         return name.endsWith(".json") ? answer.json() : answer.blob();
       }),
     );
@@ -81,7 +75,7 @@
 
   function state() {
     const checked = (name) => boxes(name).filter((box) => box.checked);
-    window.remember(
+    remember(
       form,
       {
         adapter: part("adapter").value,
@@ -105,7 +99,7 @@
     // losses were measured for whole adapters only
     const measured = !numbers || (all("layer") && all("kind"));
     const loss = numbers ? losses[Number(part("rank").value)][1] : losses[0][1];
-    part("rank").setAttribute("aria-valuetext", `rank ${rank()}`);
+    part("rank").ariaValueText = `rank ${rank()}`;
     show("rank", rank() ? rank() : "0: no adapter");
     show(
       "temperature",
@@ -134,54 +128,34 @@
       low = losses.at(-1)[1];
     const across = (i) => 6 + (300 * i) / last;
     const down = (value) => 26 + (54 * (high - value)) / (high - low);
-    find(".speaker-line").setAttribute(
-      "d",
-      `M${losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`).join("L")}`,
-    );
+    const points = losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`);
+    set(find(".speaker-line"), { d: `M${points.join("L")}` });
     find('[data-part="points"]').replaceChildren(
-      ...losses.map(([r], i) => {
-        const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
-        for (const [name, value] of Object.entries({
-          x: across(i),
-          y: 100,
-          "text-anchor": "middle",
-        }))
-          text.setAttribute(name, value);
-        text.textContent = r;
-        return text;
-      }),
+      ...losses.map(([r], i) => svg("text", { x: across(i), y: 100, "text-anchor": "middle" }, r)),
     );
     const at = losses.findIndex(([, value]) => value === loss),
       dot = find(".speaker-dot"),
       label = find(".speaker-loss");
     for (const element of [dot, label]) element.classList.toggle("partly", !measured);
-    dot.setAttribute("cx", across(at));
-    dot.setAttribute("cy", down(loss));
-    label.setAttribute("x", Math.min(across(at) + 8, 290));
-    label.setAttribute("y", down(loss) - 8);
-    label.textContent = loss.toFixed(2);
+    set(dot, { cx: across(at), cy: down(loss) });
+    set(label, { x: Math.min(across(at) + 8, 290), y: down(loss) - 8 }, loss.toFixed(2));
   }
 
   // ---- texts
 
-  // lines end at verses and paragraphs only
-  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " ");
-
   // The prompt in bold, and after it words, marked where the adapter makes them likelier.
   function text(name, prompt, said, gains) {
-    const start = document.createElement("b");
-    start.textContent = prompt;
     const words = [...flowing(said).matchAll(/\s+|\S+/g)].map(({ 0: word, index }) => {
       let gain = 0;
       for (let i = index; i < index + word.length; i++) gain += gains?.[i] ?? 0;
       if (gain < LIKELIER || !word.trim()) return word;
-      const mark = document.createElement("mark");
-      mark.textContent = word;
-      return mark;
+      return make("mark", word);
     });
-    find(`[data-show="${name}"]`).replaceChildren(start, ...words);
+    find(`[data-show="${name}"]`).replaceChildren(make("b", prompt), ...words);
   }
 
+  const told = (prompt, { base, text }) =>
+    show("status", `Without the adapter: ${prompt}${base} With it: ${prompt}${text}`);
   const voice = (words) => ({ words, said: "", gains: [], ended: false });
 
   async function speak() {
@@ -193,11 +167,7 @@
       text("base", prompt, style().base);
       text("text", prompt, style().text, style().gains);
       show("speed", "recorded");
-      show(
-        "status",
-        `Without the adapter: ${prompt}${style().base} With it: ${prompt}${style().text}`,
-      );
-      return;
+      return told(prompt, style());
     }
     const { model, adapter } = await open();
     if (mine !== run) return;
@@ -239,10 +209,7 @@
         whole(Math.round((1000 * (voices.base.said.length + voices.text.said.length)) / spent)),
       );
       if (!ended) requestAnimationFrame(step);
-      else {
-        const [without, tuned] = [voices.base.said, voices.text.said];
-        show("status", `Without the adapter: ${prompt}${without} With it: ${prompt}${tuned}`);
-      }
+      else told(prompt, { base: voices.base.said, text: voices.text.said });
     };
     step();
   }

@@ -72,39 +72,34 @@
     return U;
   }
 
-  // Row i of M - v w^T - w v^T, up to its diagonal, and what it adds to the product with x
-  function change(M, n, i, v, w, x, product) {
-    const [vi, wi, xi] = [v[i], w[i], x[i]];
-    const row = i * n;
-    let sum = 0;
-    for (let j = 0; j < i; j++) {
-      const value = M[row + j] - vi * w[j] - wi * v[j];
-      M[row + j] = value;
-      sum += value * x[j];
-      product[j] += value * xi;
-    }
-    M[row + i] -= 2 * vi * wi;
-    product[i] += sum + M[row + i] * xi;
-  }
-
-  // What Householder's reflections make of a symmetric matrix: a diagonal, and what stands beside it
+  // What Householder's reflections make of a symmetric matrix: a diagonal, and what stands beside it. A row that a
+  // reflection changes, up to its diagonal, gives its part of the product with the next one's vector at once.
   function tridiagonal(M, n, tick) {
     const diagonal = new Float64Array(n),
       beside = new Float64Array(n),
       none = new Float64Array(n);
     let [v, w] = [none, none];
     for (let m = n - 1; m >= 0; m--) {
-      change(M, n, m, v, w, none, new Float64Array(n));
-      diagonal[m] = M[m * n + m];
-      const next = M.slice(m * n, m * n + m),
+      const row = M.subarray(m * n, m * n + m),
+        next = row.map((value, j) => value - v[m] * w[j] - w[m] * v[j]),
         product = new Float64Array(m);
+      diagonal[m] = M[m * n + m] - 2 * v[m] * w[m];
       const size = Math.hypot(...next),
         last = next[m - 1] ?? 0,
         length = Math.sqrt(2 * size * (size + Math.abs(last))) || 1;
       beside[m] = last < 0 ? size : -size;
       if (m) next[m - 1] -= beside[m];
       for (let j = 0; j < m; j++) next[j] /= length;
-      for (let i = 0; i < m; i++) change(M, n, i, v, w, next, product);
+      for (let i = 0; i < m; i++) {
+        const [vi, wi, xi] = [v[i], w[i], next[i]];
+        let sum = 0;
+        for (let j = 0, at = i * n; j <= i; j++, at++) {
+          const value = (M[at] -= vi * w[j] + wi * v[j]);
+          sum += value * next[j];
+          product[j] += value * xi;
+        }
+        product[i] += sum - M[i * n + i] * xi;
+      }
       const along = product.reduce((sum, value, j) => sum + value * next[j], 0);
       [v, w] = [next, product.map((value, j) => 2 * (value - along * next[j]))];
       tick((3 * m * m) / n ** 3);
@@ -112,39 +107,27 @@
     return [diagonal, beside];
   }
 
-  // Eigenvalues of a tridiagonal matrix, in place of its diagonal d, by QL steps with implicit shifts
-  function diagonalise(d, beside, n) {
-    const e = new Float64Array(n + 1);
-    e.set(beside.subarray(1));
-    for (let l = 0; l < n;) {
-      let m = l;
-      while (m < n - 1 && Math.abs(e[m]) > 2 ** -52 * (Math.abs(d[m]) + Math.abs(d[m + 1]))) m++;
-      if (m === l) {
-        l++;
-        continue;
+  // Eigenvalues of a tridiagonal matrix, the largest first: each by halves, from how many lie above a number
+  function eigenvalues(diagonal, beside) {
+    const squares = beside.map((x) => x * x);
+    const above = (x) => {
+      let [count, pivot] = [0, 1];
+      for (let i = 0; i < diagonal.length; i++) {
+        pivot = diagonal[i] - x - squares[i] / pivot || 2 ** -1000;
+        if (pivot > 0) count++;
       }
-      const half = (d[l + 1] - d[l]) / (2 * e[l]);
-      let g = d[m] - d[l] + e[l] / (half + (half < 0 ? -1 : 1) * Math.hypot(half, 1));
-      let s = 1,
-        c = 1,
-        p = 0;
-      for (let i = m - 1; i >= l; i--) {
-        const f = s * e[i],
-          b = c * e[i],
-          r = Math.hypot(f, g);
-        e[i + 1] = r;
-        [s, c] = r ? [f / r, g / r] : [0, 1];
-        g = d[i + 1] - p;
-        const t = (d[i] - g) * s + 2 * c * b;
-        p = s * t;
-        d[i + 1] = g + p;
-        g = c * t - b;
+      return count;
+    };
+    const trace = diagonal.reduce((sum, x) => sum + x, 0); // none is above it, since none is below zero
+    let high = trace;
+    return diagonal.map((_, place) => {
+      for (let low = 0; high - low > 2 ** -52 * trace;) {
+        const middle = (low + high) / 2;
+        if (above(middle) > place) low = middle;
+        else high = middle;
       }
-      d[l] -= p;
-      e[l] = g;
-      e[m] = 0;
-    }
-    return d;
+      return high;
+    });
   }
 
   // U and U Gram(B) U^T, where U^T U is Gram(A): the eigenvalues of the latter are squares of singular values.
@@ -163,9 +146,7 @@
     const n = Math.sqrt(ofA.length),
       part = (share) => tick(share / 3),
       [, M] = middle(ofB, ofA, part);
-    const squares = diagonalise(...tridiagonal(M, n, part), n)
-      .sort()
-      .reverse();
+    const squares = eigenvalues(...tridiagonal(M, n, part));
     const floor = n * 2 ** -52 * squares[0]; // below it, all is rounding
     return squares.map((square) => (square > floor ? Math.sqrt(square) : 0));
   }

@@ -9,14 +9,12 @@
     return sum;
   };
 
-  // In steps, so that a page can draw in between
-  function* rotating(M) {
+  function jacobi(M) {
     const n = M.length,
       V = M.map((_, j) => Float64Array.from({ length: n }, (_, i) => Number(i === j)));
     for (let sweep = 0, turned = true; turned && sweep < 60; sweep++) {
       turned = false;
       for (let p = 0; p < n; p++) {
-        yield;
         for (let q = p + 1; q < n; q++) {
           const a = dot(M[p], M[p]),
             b = dot(M[q], M[q]),
@@ -46,17 +44,7 @@
     };
   }
 
-  // The answer of what takes steps, at once
-  function finished(walk) {
-    for (;;) {
-      const { value, done } = walk.next();
-      if (done) return value;
-    }
-  }
-
-  const jacobi = (M) => finished(rotating(M));
-
   if (typeof window === "undefined")
     self.addEventListener("message", ({ data }) => self.postMessage(jacobi(data)));
-  else window.loraSvd = { dot, jacobi, rotating, finished };
+  else window.loraSvd = { dot, jacobi };
 })();

@@ -7,9 +7,10 @@
   if (!form || !window.loraTask) return;
 
   const task = window.loraTask;
-  const { trainer, zeros } = window.loraTraining;
-  const [d, k] = [task.y[0].length, task.x[0].length];
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const { trainer, zeros, times, transposed } = window.loraTraining;
+  const { set, svg, whole, still, remember, diverging, paint: picture } = window.loraPrograms;
+  const { find, part, show } = window.loraPrograms.parts(form);
+  const [d, k] = [task.G.length, task.C.length];
   // steps in a frame: slow enough to watch, unless nothing is to move
   const STEPS = 400,
     FRAME = still ? 25 : 2;
@@ -22,19 +23,6 @@
   const RATES = [0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3];
   const USUAL = { rank: 3, alpha: 8, rate: 0.02, start: "B" };
   const STARTS = { B: "B = 0", both: "both 0", none: "both random" };
-  const find = (selector) => form.querySelector(selector);
-  const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => {
-    find(`[data-show="${name}"]`).textContent = text;
-  };
-  const set = (element, attributes, text = "") => {
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.textContent = text;
-    return element;
-  };
-  const svg = (tag, attributes, text) =>
-    set(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, text);
-
   const chosen = () => ({
     rank: Number(part("rank").value),
     alpha: 2 ** Number(part("alpha").value),
@@ -53,32 +41,24 @@
   // ---- matrices
 
   const best = (rank) =>
-    task.left.map((row) =>
-      Float64Array.from({ length: k }, (_, j) =>
-        row.slice(0, rank).reduce((sum, value, r) => sum + value * task.right[r][j], 0),
-      ),
+    times(
+      task.left.map((row) => row.slice(0, rank)),
+      transposed(task.right.slice(0, rank)),
     );
-  const largest = Math.max(...best(8).flatMap((row) => [...row].map(Math.abs)));
+  const greatest = (M) => Math.max(...M.flat().map(Math.abs));
+  const largest = greatest(best(8));
 
   function paint(name, M, limit) {
-    const canvas = find(`[data-canvas="${name}"]`);
-    [canvas.width, canvas.height] = [M[0].length, M.length];
-    const image = new ImageData(canvas.width, canvas.height);
-    const tint = window.diverging();
-    M.forEach((row, i) =>
-      row.forEach((value, j) =>
-        image.data.set([...tint(value / limit), 255], 4 * (i * canvas.width + j)),
-      ),
-    );
-    canvas.getContext("2d").putImageData(image, 0, 0);
+    const values = M.flat(),
+      tint = diverging();
+    picture(find(`[data-canvas="${name}"]`), M[0].length, M.length, (i) => tint(values[i] / limit));
   }
 
   function pictures() {
     const { A, B } = run.factors;
     // each factor against its own largest number
-    const limit = (M) => Math.max(0.1, ...M.map((row) => Math.max(...row.map(Math.abs))));
-    paint("A", A, limit(A));
-    paint("B", B, limit(B));
+    paint("A", A, Math.max(0.1, greatest(A)));
+    paint("B", B, Math.max(0.1, greatest(B)));
     paint("BA", run.update(), largest);
   }
 
@@ -135,7 +115,7 @@
       { text: "this run", losses, now: true },
     ];
     find(".old").replaceChildren(...old.map((each) => svg("path", { d: path(each.losses) })));
-    find(".curve").setAttribute("d", path(losses));
+    set(find(".curve"), { d: path(losses) });
     let free = TOP; // names keep their order and do not cover each other
     for (const each of shown.sort((a, b) => down(a.losses.at(-1)) - down(b.losses.at(-1)))) {
       const y = Math.max(free, down(each.losses.at(-1)) + 4);
@@ -152,20 +132,14 @@
     const height = (value) => (94 * value) / most;
     find(".bars").replaceChildren(
       ...Array.from({ length: 10 }, (_, i) => {
-        const group = svg("g", {});
-        const x = 16 + i * 29;
-        const value = found[i] > 1e-9 ? found[i] : 0;
+        const group = svg("g", {}),
+          x = 16 + i * 29,
+          high = height(found[i] > 1e-9 ? found[i] : 0),
+          goal = 102 - height(task.values[i]);
         group.append(
-          svg("rect", {
-            class: "bar",
-            x,
-            y: 102 - height(value),
-            width: 18,
-            height: height(value),
-          }),
+          svg("rect", { class: "bar", x, y: 102 - high, width: 18, height: high }),
+          svg("line", { class: "goal", x1: x - 3, x2: x + 21, y1: goal, y2: goal }),
         );
-        const goal = 102 - height(task.values[i]);
-        group.append(svg("line", { class: "goal", x1: x - 3, x2: x + 21, y1: goal, y2: goal }));
         return group;
       }),
     );
@@ -206,20 +180,20 @@
     const { rank, alpha, rate, start } = settings;
     const A = start === "both" ? zeros(rank, k) : task.A.slice(0, rank);
     const B = start === "none" ? task.B.map((row) => row.slice(0, rank)) : zeros(d, rank);
-    run = trainer(task, { A, B }, { alpha, rate });
+    run = trainer(task, { A, B }, { alpha });
     losses = [run.loss()];
     for (const [name, value] of Object.entries({ rank, alpha, rate })) {
       show(name, value);
-      part(name).setAttribute("aria-valuetext", `${name} ${value}`);
+      part(name).ariaValueText = `${name} ${value}`;
     }
     show("best-rank", rank);
     show("best", task.best[rank].toFixed(4));
-    show("count", (rank * (d + k)).toLocaleString("en-US"));
+    show("count", whole(rank * (d + k)));
     find(".training-factors").style.setProperty("--rank", rank);
     paint("best", best(rank), largest);
     line("own", task.best[rank], `best of rank ${rank}`, -5);
     line("full", task.best.at(-1), "best full update", 14);
-    window.remember(form, settings, USUAL);
+    remember(form, settings, USUAL);
     draw();
     if (seen) go();
   }
@@ -232,7 +206,7 @@
 
   function advance() {
     for (let i = 0; i < FRAME && run.steps < STEPS; i += 1) {
-      run.step();
+      run.step(settings.rate);
       losses.push(run.loss());
     }
     const ended = run.steps >= STEPS || !Number.isFinite(losses.at(-1));
@@ -250,13 +224,13 @@
 
   function recall() {
     const state = new URLSearchParams(location.search);
-    const set = (name, value) => {
+    const put = (name, value) => {
       if (Number.isFinite(value) && value >= 0) part(name).value = value;
     };
-    set("rank", Number(state.get("rank") ?? USUAL.rank));
-    set("alpha", Math.log2(Number(state.get("alpha") ?? USUAL.alpha)));
+    put("rank", Number(state.get("rank") ?? USUAL.rank));
+    put("alpha", Math.log2(Number(state.get("alpha") ?? USUAL.alpha)));
     const near = RATES.findIndex((value) => value >= Number(state.get("rate") ?? USUAL.rate));
-    set("rate", near < 0 ? RATES.length - 1 : near);
+    put("rate", near < 0 ? RATES.length - 1 : near);
     const start = find(`[name=start][value="${CSS.escape(state.get("start") ?? USUAL.start)}"]`);
     if (start) start.checked = true;
     restart();

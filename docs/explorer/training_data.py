@@ -19,8 +19,8 @@ STRENGTHS = (3.0, 2.0, 1.2, 0.6)
 
 
 def task() -> dict[str, Array]:
-    """Inputs, what is missing after W0, the starting factors, and the best loss of each rank from
-    0.
+    """Inputs, what is missing after W0, their moments, the starting factors, and the best loss of
+    each rank from 0.
     """
     rng = np.random.default_rng(4)
     x = rng.normal(size=(ROWS, K))
@@ -40,6 +40,9 @@ def task() -> dict[str, Array]:
     return {
         "x": x,
         "y": y,
+        "C": x.T @ x / ROWS,
+        "G": y.T @ x / ROWS,
+        "power": np.mean(np.sum(y**2, axis=1)),
         "A": rng.uniform(-bound, bound, size=(RANKS, K)).round(4),
         "B": rng.uniform(-bound, bound, size=(D, RANKS)).round(4),
         "left": left.round(5),
@@ -50,7 +53,8 @@ def task() -> dict[str, Array]:
 
 
 def script() -> str:
-    content: dict[str, Any] = {name: array.tolist() for name, array in task().items()}
+    found = task()
+    content: dict[str, Any] = {name: found[name].tolist() for name in found if name not in "xy"}
     return f"window.loraTask = {json.dumps(content, separators=(',', ':'))};\n"
 
 

@@ -167,6 +167,33 @@ def test_every_mark_says_what_its_rule_says(forest):
     assert forest.beyond({"bound": 0.0, "sign": 1}, 0.014) == pytest.approx(0.014)
 
 
+def hidden(marks, head):
+    """Small marks that another one, or the headline with its interval, would cover: a small mark is
+    7 pixels wide, and a row 250.
+    """
+    for i, one in enumerate(marks):
+        near = [
+            abs(one.mean - other.mean) < 2.8 for other in marks[:i] if other.height == one.height
+        ]
+        if head and one.height == 50:
+            near.append(head.low - 2 < one.mean < head.high + 2)
+        if head and abs(one.height - 50) < 30:
+            near.append(abs(one.mean - head.mean) < 2.8)
+        if any(near):
+            yield one
+
+
+def test_no_mark_hides_another(forest):
+    crowded = 0
+    for record in KNOWN.values():
+        for row in forest.rows(record):
+            assert not [*hidden(row.others, row.mark)], record["title"]
+            assert {one.height for one in row.others} <= {*forest.HEIGHTS}
+            on_one_line = [one._replace(height=50) for one in row.others]
+            crowded += bool([*hidden(on_one_line, row.mark)])
+    assert crowded > 10  # where they lie if nothing keeps them apart
+
+
 def test_the_forest_draws_its_rows_with_a_shape_for_each_verdict(forest, report):
     table, shapes = forest.table(KNOWN), forest.drawn("shapes")
     assert [*re.findall(r'data-name="([^"]+)"', table)] == [

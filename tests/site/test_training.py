@@ -27,8 +27,8 @@ eval(script);
 const { trainer, zeros } = loraTraining;
 console.log(JSON.stringify(cases.map(({ rank, alpha, rate, random }) => {
   const B = random ? loraTask.B.map((row) => row.slice(0, rank)) : zeros(20, rank);
-  const run = trainer(loraTask, { A: loraTask.A.slice(0, rank), B }, { alpha, rate });
-  for (let step = 0; step < 200; step += 1) run.step();
+  const run = trainer(loraTask, { A: loraTask.A.slice(0, rank), B }, { alpha });
+  for (let step = 0; step < 200; step += 1) run.step(rate);
   return [run.loss(), loraSvd.jacobi(run.update()).s];
 })));
 """
