@@ -363,17 +363,31 @@ def failing_in(output: str) -> list[str]:
 def tests_of(tree: Path, file: str) -> list[str]:
     """List the tests of a module: its examples, the file of its name, and laws that use it.
 
-    If neither of the last two exists, every test of the package that uses the module counts.
+    If neither of the last two exists, every test that uses the module counts; and if there is none
+    either, because only other modules import it, every test that uses its package.
     """
     path = Path(file)
     module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
     below = path.relative_to("lora_np")
     own = Path("tests", below.parent, f"test_{below.stem.lstrip('_')}.py")
-    users = [one for one, modules in uses(tree).items() if module in modules]
+    users = users_of(tree, module)
     laws = [one for one in users if one.startswith("tests/laws/")]
     found = [own.as_posix()] * (tree / own).is_file()
     found += [one for one in laws if one not in found]
+    package = module
+    while not users and "." in package:
+        package = package.rpartition(".")[0]
+        users = users_of(tree, package)
     return [file, *(found or users)]
+
+
+def users_of(tree: Path, module: str) -> list[str]:
+    """List the test files that use a module, or a module of a package."""
+    return [
+        one
+        for one, modules in uses(tree).items()
+        if any(f"{used}.".startswith(f"{module}.") for used in modules)
+    ]
 
 
 @cache

@@ -98,6 +98,7 @@ def test_a_module_without_tests_of_its_own_has_those_that_use_it(tmp_path):
         "tests/test_y.py": "import lora_np as lnp\nassert lnp.f()\n",
         "tests/test_z.py": "from lora_np.sub import b\n",
         "lora_np/sub/c.py": "",
+        "lora_np/sub/d.py": "",
         "tests/sub/test_c.py": "",
         "tests/site/test_w.py": "from lora_np.sub.b import x\n",
     }.items():
@@ -107,6 +108,12 @@ def test_a_module_without_tests_of_its_own_has_those_that_use_it(tmp_path):
     a, b = "lora_np/sub/a.py", "lora_np/sub/b.py"
     assert mutants.tests_of(tmp_path, a) == [a, "tests/sub/test_x.py", "tests/test_y.py"]
     assert mutants.tests_of(tmp_path, b) == [b, "tests/test_z.py"]
+    package = "lora_np/sub/__init__.py"
+    assert mutants.tests_of(tmp_path, package)[1:] == [
+        "tests/sub/test_x.py", "tests/test_y.py", "tests/test_z.py",
+    ]  # fmt: skip
+    inner = "lora_np/sub/d.py"  # which no test imports
+    assert mutants.tests_of(tmp_path, inner)[1:] == mutants.tests_of(tmp_path, package)[1:]
     c = "lora_np/sub/c.py"
     assert mutants.tests_of(tmp_path, c) == [c, "tests/sub/test_c.py"]
     law = tmp_path / "tests/laws/test_v.py"
