@@ -272,7 +272,7 @@ class AdapterModule:
 
     @cached_property
     def groups(self) -> int:
-        """The number of groups of a convolution: groups share its rank, whereas experts do not."""
+        """The number of groups of a convolution; groups share its rank, whereas experts do not."""
         return self.maps if self.kernel else 1
 
     @cached_property
@@ -281,7 +281,7 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the update: ``(d, k)``, ``(experts, d, k)``, or a convolution's shape."""
+        """The shape of the update, which is ``(d, k)``, ``(experts, d, k)``, or a convolution's."""
         if not self.tuned:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
         else:
