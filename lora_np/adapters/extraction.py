@@ -267,7 +267,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """Map each parameter to check to its pair and its largest error, None if saved in full."""
+    """Map each parameter to its pair and the largest error allowed, None where saved in full."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised: dict[str, tuple[_Pair, float | None]] = {
         pair.name: (pair, line.error) for pair, line in adapted if line.rank
