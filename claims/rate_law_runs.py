@@ -465,6 +465,7 @@ def closed(mean: Callable[[int], float], place: int, offsets: Sequence[int]) -> 
 def judged(measured: Sequence[Measured]) -> tuple[str, list[str]]:
     """The verdict of the rule with its sentences, and what no further point can change."""
     word, facts = rule.verdict(measured, identities(measured), agreement())
+    facts = [fact.replace("that of 2 of two rivals", "those of both rivals") for fact in facts]
     held = [one for one in measured if one.point.held]
     total = sum(point.held for point in rule.points())
     spare = (1 - rule.SHARE) * total
