@@ -58,7 +58,12 @@ def visit(request, chromium, tmp_path):
         page.on("pageerror", lambda error: trouble.append(str(error)))
         aborted = "net::ERR_ABORTED"  # what was on its way when a page was left
         page.on("requestfailed", lambda r: r.failure == aborted or trouble.append(r.url))
-        yield lambda address, expression: page.goto(address) and page.evaluate(expression)
+
+        def visited(address, expression):
+            page.goto(address)  # comes to None if only the part after # is another
+            return page.evaluate(expression)
+
+        yield visited
         context.close()
         assert not trouble
         return
