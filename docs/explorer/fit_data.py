@@ -133,7 +133,9 @@ def larger() -> tuple[dict[str, int], list[list[str]]]:
     orders.
     """
     devices = [*accounting.gpus().values(), planning.GPU("a GPU", 0)]
-    orders = {gpu.name: tuple(other.name for other in planning.larger(gpu)) for gpu in devices}
+    orders = {
+        gpu.name: tuple(other.name for other in planning.alternatives(gpu)) for gpu in devices
+    }
     known = [*dict.fromkeys(orders.values())]
     return {name: known.index(order) for name, order in orders.items()}, [*map(list, known)]
 

@@ -521,14 +521,14 @@ def _remedies(
             words = ", ".join([*chosen, f"{what} {most:,}"])
             memory = terms._replace(training=shorter).memory.total
             yield remedy(words, {**options, name: most}, memory, "; ".join([*prices, price]))
-    for other in larger(gpu):
+    for other in alternatives(gpu):
         if other.room >= choice.memory.total:
             yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
             break
 
 
-def larger(gpu: GPU) -> list[GPU]:
-    """List GPUs of the same maker as ``gpu`` in the order in which to suggest them."""
+def alternatives(gpu: GPU) -> list[GPU]:
+    """List all GPUs of the same maker as ``gpu``, in the order in which to suggest them."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
         key=lambda other: (  # an RTX or GTX if ``gpu`` is one; laptops last

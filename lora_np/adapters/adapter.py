@@ -28,8 +28,8 @@ FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
 
-# Features that a module may have besides the factors of a linear layer, by the name of the
-# attribute or part, in the words of error messages.
+# Maps attributes and parts that a module may have besides a linear layer's factors to the words
+# for them in error messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -176,7 +176,7 @@ class TunedUpdate:
 
 @dataclass(frozen=True, eq=False)
 class AdapterModule:
-    """The change of one module's weight: ``W0 + scale * B @ A``.
+    """The update of one module, ``scale * B @ A``, which is added to the base weight W0.
 
     ``A`` (r, k), ``B`` (d, r) and, if present, ``magnitude`` (d,) and ``bias`` (d,) are read from
     the file each time they are used. If several matrices share one name, as those of experts or of

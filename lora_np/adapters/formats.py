@@ -169,7 +169,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Open the tensors of PEFT's directory; return them with clean keys, and the wrappers."""
+    """Open a PEFT directory's tensors, and return them as `cleaned` does."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -179,7 +179,7 @@ def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
 def cleaned(
     file: safetensors.SafetensorsFile, prefix: str
 ) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Remove wrappers from a file's keys; return the file, and each new key's wrappers."""
+    """Remove wrappers such as ``_orig_mod`` from a file's keys; also map new keys to wrappers."""
     tensors: dict[str, TensorInfo] = {}
     changes: Changes = {}
     for key, info in file.tensors.items():

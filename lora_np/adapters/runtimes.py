@@ -52,7 +52,7 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-# These two families together have every name of experts: transformers uses one, mlx-lm does not.
+# Between them, these families have all names that mlx-lm gives to experts; transformers has one.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
 # names of models whose modules have the same names in transformers and mlx-lm
 _MLX_NAMES = Dialects({})

@@ -25,7 +25,7 @@ def terms(A: Array, B: Array) -> float:
 
 
 def mirror(v: Array) -> Array:
-    """Build the orthogonal matrix that reflects ``v``; the identity if ``v`` is zero.
+    """Build the Householder matrix that maps ``v`` to ``-v``; the identity if ``v`` is zero.
 
     Examples
     --------

@@ -71,7 +71,7 @@ class Sandbox:
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
-        """Return a deadline on the process's clock, at most the time left for the file."""
+        """Return the deadline in ``seconds``, or when the file's time is over if that is sooner."""
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:

@@ -38,12 +38,12 @@ class Measure(NamedTuple):
         return result
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Return the mean difference from the first model, its interval, and the detectable one.
+        """Return the mean difference from the first model, its interval, and the least detectable.
 
-        The interval covers 95 %; the detectable difference is the smallest true one that this many
-        examples show in 80 of 100 cases. Examples are a sample, so the mean is a ratio of two sums.
-        Its variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977, section
-        6.3).
+        The interval covers 95 %; the least detectable difference is the smallest true one that this
+        many examples show in 80 of 100 cases. Examples are a sample, so the mean is a ratio of two
+        sums. Its variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977,
+        section 6.3).
         """
         d, w, n = self.values[i] - self.values[0], self.weights, len(self.weights)
         mean = float(np.average(d, weights=w))

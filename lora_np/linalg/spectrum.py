@@ -81,7 +81,7 @@ def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
 
 
 def singular_values(M: Array) -> tuple[float, Array]:
-    """Return ``unit`` and the singular values of ``M / unit``, descending, in float64."""
+    """Return a power of two ``unit``, and ``M / unit``'s singular values, the largest first."""
     unit, M = well_scaled(M)
     return unit, np.linalg.svdvals(M).astype(np.float64)
 

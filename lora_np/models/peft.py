@@ -519,7 +519,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
 
 def checked_alpha(alpha: object) -> float:
-    """Check that ``alpha`` can be written to a file: a number of either sign, below 2**63.
+    """Check that ``alpha`` can be written to a file: a number between -2**63 and 2**63.
 
     Parameters
     ----------
@@ -545,11 +545,11 @@ def checked_alpha(alpha: object) -> float:
     >>> checked_alpha(1e30)
     Traceback (most recent call last):
         ...
-    ValueError: alpha must be smaller than 2**63, got 1e+30
+    ValueError: alpha must be between -2**63 and 2**63, got 1e+30
     """
     value = number("alpha", alpha, minimum=-math.inf)
     if not abs(value) < _MAX_ALPHA:
-        raise ValueError(f"alpha must be smaller than 2**63, got {alpha}")
+        raise ValueError(f"alpha must be between -2**63 and 2**63, got {alpha}")
     return value
 
 

@@ -393,7 +393,7 @@ def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
     scale_blocks(values[:whole], inverse[: whole // block], block)
-    if whole < flat.size:  # bitsandbytes divides a shorter last block, and its scale is never zero
+    if whole < flat.size:  # as in bitsandbytes: a shorter last block is divided by its scale
         tops[-1:] = np.maximum(tops[-1:], least)
         values[whole:] = flat[whole:] / tops[-1]
     return np.clip(values, -1, 1, out=values), tops
