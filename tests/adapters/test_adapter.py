@@ -169,7 +169,7 @@ MODULES = {
     "alpha beyond what is read": (
         {"alpha": 2.0**63},
         ValueError,
-        r"alpha must be smaller than 2\*\*63",
+        r"alpha must be between -2\*\*63 and 2\*\*63",
     ),
     "alpha that is text": ({"alpha": "x"}, TypeError, "alpha must be a number, got 'x'"),
     "alpha that is true": ({"alpha": True}, TypeError, "alpha must be a number, got True"),
