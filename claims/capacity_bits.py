@@ -16,9 +16,9 @@ def measure(lab: Lab) -> Values:
     for rank in (1, 4, 8):
         sweeps = [lab.sweep(f"r = {rank}, {asked:g} asked", Memory(asked=asked), start=2, kind="lora", rank=rank, alpha=rank)
                   for asked in ASKED]  # fmt: skip
-        held = np.array([sweep.values("bits") for sweep in sweeps])
-        found[f"r{rank}"] = held.max(axis=0)
-        found.setdefault("little", held[0])
+        bits = np.array([sweep.values("bits") for sweep in sweeps])
+        found[f"r{rank}"] = bits.max(axis=0)
+        found.setdefault("little", bits[0])
     return found
 
 

@@ -34,7 +34,7 @@ def energy(seed: int, stage: str) -> float:
     x, y = (part[:256] for part in parts["training"])
     loss = lambda model: lnp.cross_entropy(model(x), y)
     if stage == "end":
-        start = methods.start(
+        start = methods.initialised(
             base, np.random.default_rng(seed), loss, kind="full", targets=["layers.0", "layers.2"]
         )
         rate = lnp.nn.linear_schedule(4e-3, steps=150)

@@ -14,11 +14,11 @@ from claims.lab.text import BASES, loaded
 
 
 def measure(lab: Lab) -> Values:
-    starts = [start(loaded(base), lab.seeds[0], 48 if lab.quick else 160) for base in BASES]
+    starts = [compared(loaded(base), lab.seeds[0], 48 if lab.quick else 160) for base in BASES]
     return {name: [one[name] for one in starts] for name in starts[0]}
 
 
-def start(base: Any, seed: int, rows: int) -> dict[str, float]:
+def compared(base: Any, seed: int, rows: int) -> dict[str, float]:
     """How far each start is from a base, and what it loses on Austen that the base has not read."""
     held = texts()["austen"][:rows]
     before = mean_loss(base, held)

@@ -152,7 +152,7 @@ class Text(text.Text):
         base = self.base(seed)
         training = self.parts(seed, base)["training"]
         rng = np.random.default_rng([seed, 23])
-        start = methods.start(base, rng, None, **{"targets": self.targets, **method})
+        start = methods.initialised(base, rng, None, **{"targets": self.targets, **method})
         order = batched.batches(seed, len(training), self.steps, self.batch)
         warm = min(10, self.steps // 4)
         decaying = lnp.cosine_schedule(lr, steps=self.steps, warmup=warm)
@@ -462,7 +462,7 @@ def closed(mean: Callable[[int], float], place: int, offsets: Sequence[int]) -> 
 # The page and the card
 
 
-def judged(measured: Sequence[Measured]) -> tuple[str, list[str]]:
+def verdict_so_far(measured: Sequence[Measured]) -> tuple[str, list[str]]:
     """The verdict of the rule with its sentences, and what no further point can change."""
     word, facts = rule.verdict(measured, identities(measured), agreement())
     facts = [fact.replace("that of 2 of two rivals", "those of both rivals") for fact in facts]
@@ -482,7 +482,7 @@ def judged(measured: Sequence[Measured]) -> tuple[str, list[str]]:
 def measure() -> Found:
     """What is recorded, for the card."""
     measured = recorded()
-    word, facts = judged(measured)
+    word, facts = verdict_so_far(measured)
     held = [one for one in measured if one.point.held]
     total = sum(point.held for point in rule.points())
     errors = rule.rms(np.array([one.errors for one in held]), axis=0)
@@ -517,7 +517,7 @@ def measure() -> Found:
 
 def report(measured: Sequence[Measured]) -> str:
     """Markdown: the verdict, the points by part, slopes, and the identity."""
-    word, facts = judged(measured)
+    word, facts = verdict_so_far(measured)
     lead = "not finished" if word == "not run yet" else word
     told = " ".join(fact for fact in facts if not fact.endswith(" 0 of 0."))
     lines = [f"**{lead.capitalize()}.** {told}", ""]
@@ -684,7 +684,7 @@ def main() -> None:
     measured = []
     for group in groups(chosen)[part::of]:
         measured += run(study, group, show)
-    word, facts = judged(measured)
+    word, facts = verdict_so_far(measured)
     print("\n".join([word, *facts]))
 
 

@@ -86,7 +86,7 @@ class Bandit:
     def references(self) -> tuple[Array, Array]:
         """J of the base and of the optimum, exactly, on the images held back."""
         _, held, W0, T = self.drawn
-        log_p0, rewards = log_softmax(held @ turned(W0)), held @ turned(T)
+        log_p0, rewards = log_softmax(held @ transposed(W0)), held @ transposed(T)
         best = np.log(np.sum(np.exp(log_p0 + rewards / rule.BETA), axis=-1)).mean(axis=-1)
         return expected(log_p0, log_p0, rewards), rule.BETA * best
 
@@ -97,13 +97,13 @@ class Bandit:
         itself, over all actions, instead of rewards of samples.
         """
         training, held, W0, T = self.drawn
-        leaves = self.start(rank, len(rates))
+        leaves = self.initial(rank, len(rates))
         moments = [[np.zeros_like(leaf.data) for _ in range(2)] for leaf in leaves]
         adam, draws = lnp.Adam(), [np.random.default_rng([seed, 42]) for seed in self.seeds]
         for step in range(steps):
             x = np.stack([rows[rng.integers(len(rows), size=rule.CONTEXTS)]
                           for rows, rng in zip(training, draws, strict=True)])  # fmt: skip
-            log_p0, rewards = log_softmax(x @ turned(W0))[:, None], (x @ turned(T))[:, None]
+            log_p0, rewards = log_softmax(x @ transposed(W0))[:, None], (x @ transposed(T))[:, None]
             log_p = log_softmax(logits(x[:, None], W0[:, None], leaves, rank))
             if exact:
                 loss = -np.sum(expected(log_p, log_p0, rewards))
@@ -120,10 +120,10 @@ class Bandit:
                 leaf.grad = None
         frozen = [leaf.data for leaf in leaves]
         log_p = log_softmax(logits(held[:, None], W0[:, None], frozen, rank))
-        log_p0 = log_softmax(held @ turned(W0))[:, None]
-        return np.asarray(expected(log_p, log_p0, (held @ turned(T))[:, None]), float)
+        log_p0 = log_softmax(held @ transposed(W0))[:, None]
+        return np.asarray(expected(log_p, log_p0, (held @ transposed(T))[:, None]), float)
 
-    def start(self, rank: int, rates: int) -> list[lnp.Tensor]:
+    def initial(self, rank: int, rates: int) -> list[lnp.Tensor]:
         """A and B, or the update itself, of each seed and rate (seeds, rates, ...)."""
         shape = (len(self.seeds), rates)
         if not rank:
@@ -135,9 +135,9 @@ class Bandit:
 
 def logits(x: Any, W0: Array, leaves: Sequence[Any], rank: int) -> Any:
     if not rank:
-        return x @ turned(W0) + x @ turned(leaves[0])
+        return x @ transposed(W0) + x @ transposed(leaves[0])
     A, B = leaves
-    return x @ turned(W0) + (x @ turned(A)) @ turned(B) * np.float32(rule.ALPHA / rank)
+    return x @ transposed(W0) + (x @ transposed(A)) @ transposed(B) * np.float32(rule.ALPHA / rank)
 
 
 def sampled(log_p: Array, log_p0: Array, rewards: Array, noise: Array) -> Array:
@@ -162,7 +162,7 @@ def log_softmax(z: Any) -> Any:
     return z - np.log(np.sum(np.exp(z), axis=-1, keepdims=True))
 
 
-def turned(M: Any) -> Any:
+def transposed(M: Any) -> Any:
     return np.swapaxes(M, -1, -2)
 
 
@@ -229,7 +229,7 @@ class Writer:
         """REINFORCE with the KL divergence in the reward."""
         rng = np.random.default_rng([self.seed, 23])
         method: dict[str, Any] = {"kind": "lora", "rank": rank, "alpha": rule.ALPHA}
-        model = methods.start(self.base, rng, None, **(method if rank else {"kind": "full"}))
+        model = methods.initialised(self.base, rng, None, **(method if rank else {"kind": "full"}))
         schedule = lnp.cosine_schedule(lr, steps=steps)
         run, rng = lnp.training_run(lnp.Adam(lr=schedule), model), np.random.default_rng(self.seed)
         for _ in range(steps):

@@ -182,7 +182,7 @@ class Runs:
                 ends = [places[choosing] - lower for places in best]
                 if all(end in curve for end, curve in zip(ends, curves, strict=True)):
                     level = max(curve[end][0] for end, curve in zip(ends, curves, strict=True))
-                    start = [self.start(counting, seed)] if lower else []
+                    start = [self.untrained_losses(counting, seed)] if lower else []
                     halves.append([between([*start, *curve.values()], level) for curve in curves])
             if len(halves) == len(HALVES) and np.all(np.isfinite(halves)):
                 ours, theirs = map(float, np.mean(halves, axis=0))
@@ -199,7 +199,7 @@ class Runs:
             found[place] = float(new), float(old)
         return found
 
-    def start(self, half: str, seed: int) -> tuple[float, float]:
+    def untrained_losses(self, half: str, seed: int) -> tuple[float, float]:
         """The same losses of the untrained model; NaN if it has not run."""
         new, old = ([*self.untrained(part, [seed]), np.nan][0] for part in (half, "old"))
         return float(new), float(old)

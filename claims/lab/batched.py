@@ -47,7 +47,7 @@ class Setup:
     def tasks(self, seeds: Sequence[int]) -> list[Task]:
         raise NotImplementedError
 
-    def start(self, seed: int) -> int:
+    def factor_seed(self, seed: int) -> int:
         """The seed that draws A and B."""
         return seed
 
@@ -332,12 +332,12 @@ def column(values: Any, dimensions: int) -> Array:
     return np.asarray(values, np.float32).reshape(1, -1, *[1] * (dimensions - 2))
 
 
-def turned(M: Any) -> Any:
+def transposed(M: Any) -> Any:
     return np.swapaxes(M, -1, -2)
 
 
 def affine(x: Any, W: Any, b: Any) -> Any:
-    h = x @ turned(W)
+    h = x @ transposed(W)
     return h if b is None else h + b[..., None, :]
 
 
@@ -348,7 +348,7 @@ def linear(layer: Any, own: Any, x: Any, scales: Any) -> Any:
 def lora(layer: Any, own: Any, x: Any, scales: Any) -> Any:
     scale = np.float32(layer.scale) if scales is None else scales
     dropped = x * own["kept"] if "kept" in own else x
-    low = (dropped @ turned(own["A"])) @ turned(own["B"]) * scale
+    low = (dropped @ transposed(own["A"])) @ transposed(own["B"]) * scale
     return affine(x, own["base.W"], own.get("base.b")) + low
 
 
@@ -361,7 +361,7 @@ def dora(layer: Any, own: Any, x: Any, scales: Any) -> Any:
 
 
 def xs(layer: Any, own: Any, x: Any, scales: Any) -> Any:
-    low = x @ turned(own["A"]) @ turned(own["R"]) @ turned(own["B"])
+    low = x @ transposed(own["A"]) @ transposed(own["R"]) @ transposed(own["B"])
     return affine(x, own["base.W"], own.get("base.b")) + low
 
 
@@ -371,8 +371,8 @@ def hira(layer: Any, own: Any, x: Any, scales: Any) -> Any:
 
 
 def vera(layer: Any, own: Any, x: Any, scales: Any) -> Any:
-    inner = (x @ turned(own["A"])) * own["inner"][..., None, :]
-    low = inner @ turned(own["B"]) * own["outer"][..., None, :]
+    inner = (x @ transposed(own["A"])) * own["inner"][..., None, :]
+    low = inner @ transposed(own["B"]) * own["outer"][..., None, :]
     return affine(x, own["base.W"], own.get("base.b")) + low
 
 
@@ -398,16 +398,16 @@ def spectral_step(leaves: Mapping[str, Any], moments: Mapping[str, Any], lr: Arr
             for name, leaf in ((path[:-1] + "A", A), (path, B)):
                 moments[name][0][...] = 0.9 * moments[name][0] + 0.1 * leaf.grad
             to_a, to_b = (moments[name][0].astype(float) for name in (path[:-1] + "A", path))
-            root_a, root_b = inverse_root(rows(A.data)), inverse_root(rows(turned(B.data)))
+            root_a, root_b = inverse_root(gram(A.data)), inverse_root(gram(transposed(B.data)))
             along_a, along_b = root_b @ to_a, to_b @ root_a
-            A.data -= (lr / 2) * (root_b @ inverse_root(rows(along_a)) @ along_a)
-            B.data -= (lr / 2) * (along_b @ inverse_root(rows(turned(along_b))) @ root_a)
+            A.data -= (lr / 2) * (root_b @ inverse_root(gram(along_a)) @ along_a)
+            B.data -= (lr / 2) * (along_b @ inverse_root(gram(transposed(along_b))) @ root_a)
 
 
-def rows(M: Array) -> Array:
+def gram(M: Array) -> Array:
     """``M M^T``, in 64 bits."""
     wide = M.astype(float)
-    return np.asarray(wide @ turned(wide))
+    return np.asarray(wide @ transposed(wide))
 
 
 def inverse_root(G: Array) -> Array:
@@ -415,7 +415,7 @@ def inverse_root(G: Array) -> Array:
     values, vectors = np.linalg.eigh(G)
     largest = values[..., -1:]
     shrunk = np.where(largest > 0, np.maximum(values, 0) + 1e-6 * largest, np.inf) ** -0.5
-    return np.asarray((vectors * shrunk[..., None, :]) @ turned(vectors))
+    return np.asarray((vectors * shrunk[..., None, :]) @ transposed(vectors))
 
 
 def starts(setup: Any, tasks: Sequence[Task], seeds: Sequence[int], method: Any) -> list[Any]:
@@ -426,8 +426,10 @@ def starts(setup: Any, tasks: Sequence[Task], seeds: Sequence[int], method: Any)
             found.append(task.base)
             continue
         first = lambda model, task=task: setup.loss(model(task.start[0]), task.start[1])
-        rng = np.random.default_rng([setup.start(seed), 23])
-        found.append(methods.start(task.base, rng, first, **{"targets": setup.targets, **method}))
+        rng = np.random.default_rng([setup.factor_seed(seed), 23])
+        found.append(
+            methods.initialised(task.base, rng, first, **{"targets": setup.targets, **method})
+        )
     return found
 
 

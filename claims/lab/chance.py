@@ -78,8 +78,8 @@ def odds(claim: Trial, figures: Mapping[str, Figure], draws: int = DRAWS) -> dic
     """How often the rule of a claim says *supported* and *mixed* under the null, and *supported* at a
     truth that it should see; nothing where no figure has a spread.
     """
-    judged = [part for part in claim.rule.parts if not figures[part.figure].silent]
-    if not any(figures[part.figure].error for part in judged):
+    parts = [part for part in claim.rule.parts if not figures[part.figure].silent]
+    if not any(figures[part.figure].error for part in parts):
         return {}
     null = simulated(claim, figures, lambda part, one: part.bound, draws)
     share = lambda part: claim.figures[part.figure].startswith(("share", "rank correlation"))

@@ -89,7 +89,7 @@ def reader(seed: int, width: int) -> Any:
     return lnp.freeze(fitted.model)
 
 
-def turned(images: Array, labels: Array, rng: Any) -> tuple[Array, Array]:
+def rotated(images: Array, labels: Array, rng: Any) -> tuple[Array, Array]:
     return np.rot90(images, axes=(1, 2)), labels
 
 
@@ -144,7 +144,7 @@ def text(seed: int) -> Task:
 
 
 FAMILIAR: dict[str, Callable[[int], Task]] = {
-    "digits turned": lambda seed: digits(seed, turned),
+    "digits turned": lambda seed: digits(seed, rotated),
     "linear": linear,
 }
 HELD_OUT: dict[str, Callable[[int], Task]] = {
@@ -153,7 +153,7 @@ HELD_OUT: dict[str, Callable[[int], Task]] = {
     "permuted names": lambda seed: digits(seed, renamed),
     **{
         f"middle layer, width {width}": functools.partial(
-            digits, change=turned, width=width, targets=setups.HIDDEN[1:]
+            digits, change=rotated, width=width, targets=setups.HIDDEN[1:]
         )
         for width in (64, 128, 256)
     },

@@ -46,7 +46,7 @@ class Labels:
         W2 = 2 * rng.normal(size=(self.classes, self.h)) / self.h**0.5
         layers = [lnp.Linear(W.astype(np.float32)) for W in (W1, W2)]
         network = lnp.Sequential([layers[0], lnp.Activation(lnp.nn.relu), layers[1]])
-        model = methods.start(network, rng, None, **{"targets": [*self.targets], **method})
+        model = methods.initialised(network, rng, None, **{"targets": [*self.targets], **method})
         n = round(self.asked * numbers_of(model) / np.log2(self.classes))
         x = rng.normal(size=(n, self.d)).astype(np.float32)
         y = rng.integers(self.classes, size=n)
@@ -55,7 +55,7 @@ class Labels:
             optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model  # fmt: skip
         nats = lambda model: setups.loss(lnp.freeze(model), (x, y))
-        return held(tuned, nats, n, self.classes)
+        return capacity(tuned, nats, n, self.classes)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Facts:
 
     def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         rng = np.random.default_rng([seed, 9])
-        model = methods.start(setups.shipped(), rng, None, **method)
+        model = methods.initialised(setups.shipped(), rng, None, **method)
         n = max(1, round(self.asked * numbers_of(model) / np.log2(LETTERS) / 4))
         tokens = lines(rng, n)
         labels = np.full_like(tokens[:, :-1], -100)
@@ -82,7 +82,7 @@ class Facts:
             model, lambda step: step, loss=loss, steps=self.steps, progress=False,
             optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model  # fmt: skip
-        return held(
+        return capacity(
             tuned, lambda model: float(lnp.value(loss(lnp.freeze(model), 0))), 4 * n, LETTERS
         )
 
@@ -101,7 +101,7 @@ def numbers_of(model: Any) -> int:
     return sum(leaf.size for _, leaf in lnp.trainable(model))
 
 
-def held(tuned: Any, nats: Any, n: int, classes: int) -> dict[str, float]:
+def capacity(tuned: Any, nats: Any, n: int, classes: int) -> dict[str, float]:
     """Bits for each trained parameter and for each degree of freedom, r (d + k - r), and what survives
     in few bits.
     """

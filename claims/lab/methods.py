@@ -16,7 +16,7 @@ from lora_np.lora import VARIANTS, LoRALinear, lora_plus
 GRADIENT_STARTS = ("lora-ga", "lora-one")
 
 
-def start(
+def initialised(
     base: Any,
     rng: np.random.Generator,
     loss: Any,
@@ -92,8 +92,8 @@ def zero_a(layer: LoRALinear, rng: np.random.Generator) -> LoRALinear:
 
 def a_only(layer: LoRALinear, rng: np.random.Generator) -> LoRALinear:
     """B is drawn and stays; only A is trained, from zero."""
-    turned = zero_a(layer, rng)
-    return LoRALinear(layer.base, turned.A, lnp.value(turned.B), layer.alpha)
+    drawn = zero_a(layer, rng)
+    return LoRALinear(layer.base, drawn.A, lnp.value(drawn.B), layer.alpha)
 
 
 def galore(layer: LoRALinear, rng: np.random.Generator) -> LoRALinear:

@@ -51,7 +51,7 @@ class PeftText(Text):
         name = self.bases[seed % len(self.bases)]
         base = self.base(seed)
         parts = self.parts(seed, base)
-        start = methods.start(
+        start = methods.initialised(
             base, np.random.default_rng([seed, 23]), None, **{"targets": "all-linear", **method}
         )
         with tempfile.TemporaryDirectory() as folder:

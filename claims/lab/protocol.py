@@ -26,7 +26,7 @@ import numpy as np
 from claims.lab import at_scale, batched, chance, redrawn
 from claims.lab.redrawn import Book, Map, Redrawn, Sweep as Recorded
 from claims.lab.rules import NOT_RUN, Figure, listed
-from claims.lab.trial import Trial, figures_of, judged, read, rounded
+from claims.lab.trial import Trial, decided, figures_of, read, rounded
 from lora_np.checks import Array
 
 HERE = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ class AtScale(Trial):
             "seeds": [*range(max((len(some) for some in values.values()), default=0))],
             "of": at_scale.SEEDS,
             "figures": figures,
-            **self.judged(figures),
+            **self.decided(figures),
             "headline": self.headline,
             "words": self.words,
             "odds": self.odds(figures),
@@ -85,16 +85,16 @@ class AtScale(Trial):
         values = {name: some for name, some in self.measure(peft).items() if len(some)}
         figures = figures_of(self, values)
         found = {"runs": len(apart), "apart": rounded(max(apart, default=None)), "figures": figures}
-        return found | self.judged(figures) if apart else {}
+        return found | self.decided(figures) if apart else {}
 
-    def judged(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+    def decided(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict once all parts of the rule have figures, and what is said of those that have."""
         wanted = {part: [part.figure, *[part.needs] * bool(part.needs)] for part in self.rule.parts}
         known = tuple(part for part, names in wanted.items() if {*names} <= {*figures})
         ready = replace(self.rule, parts=known)
         names = [name for some in wanted.values() for name in some if name not in figures]
         missing = [*dict.fromkeys(self.figures[name] for name in names)]
-        found = judged(replace(self, rule=ready), figures) if ready.parts else {}
+        found = decided(replace(self, rule=ready), figures) if ready.parts else {}
         try:
             finding = self.found(read(self, figures))
         except KeyError:  # a figure that has not run

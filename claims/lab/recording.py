@@ -15,7 +15,7 @@ import numpy as np
 from claims.lab import base_line, chance, tasks
 from claims.lab.protocol import HERE, Claim, Lab
 from claims.lab.rules import CONTRADICTED, NOT_SHOWN, TASK
-from claims.lab.trial import figures_of, judged, read
+from claims.lab.trial import decided, figures_of, read
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -48,7 +48,7 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     return {
         "seeds": seeds_of(lab, figures),
         "figures": figures,
-        **judged(claim, figures),
+        **decided(claim, figures),
         "seconds": round(seconds, 1),
         "cost": {name: round(cost, 1) for name, cost in lab.costs.items()},
     }
@@ -156,7 +156,7 @@ def reword(name: str, claim: Claim) -> None:
             values = {figure: one["values"] for figure, one in recorded.items()}
             choices = {figure: one.get("choice", 0.0) for figure, one in recorded.items()}
             part["figures"] = figures_of(claim, values, choices)
-            part |= judged(claim, part["figures"])
+            part |= decided(claim, part["figures"])
     if "quick" in result:
         result["quick"].pop("found", None)
         result["quick"] = quickly(result["quick"], result["verdict"])

@@ -254,19 +254,19 @@ class Rule:
 
     def verdict(self, figures: Mapping[str, Figure]) -> str:
         found = [self.of_part(part, figures) for part in self.parts]
-        judged = [one for one in found if one not in (COUNTED, ONCE)]
+        counted = [one for one in found if one not in (COUNTED, ONCE)]
         against = self.contradicted(figures)
-        if judged and all(one == SUPPORTED for one in judged) and not against:
+        if counted and all(one == SUPPORTED for one in counted) and not against:
             return SUPPORTED
-        if self.scale and SUPPORTED not in judged:
+        if self.scale and SUPPORTED not in counted:
             return SCALE
-        if SCALE in judged and not {SUPPORTED, CONTRADICTED} & {*judged}:
+        if SCALE in counted and not {SUPPORTED, CONTRADICTED} & {*counted}:
             return SCALE
         if against:
             return CONTRADICTED
-        if CONTRADICTED not in judged:
+        if CONTRADICTED not in counted:
             return NOT_SHOWN
-        return MIXED if SUPPORTED in judged else CONTRADICTED
+        return MIXED if SUPPORTED in counted else CONTRADICTED
 
     def too_wide(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
         """Labels of parts of which the setup cannot tell an effect of the smallest size worth having:

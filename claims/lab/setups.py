@@ -65,7 +65,7 @@ class Linear:
         y += self.noise * rng.normal(size=y.shape).astype(np.float32)
         held, x, y = (x[:256], y[:256]), x[256:], y[256:]
         first = lambda model: lnp.mean_squared_error(model(held[0]), held[1])
-        model = methods.start(lnp.Linear(W0), rng, first, **method)
+        model = methods.initialised(lnp.Linear(W0), rng, first, **method)
         error = lambda model: float(np.sum((matrix(model) - W0 - D) ** 2) / np.sum(D**2))
         early: list[float] = []
         x, y = (part.reshape(self.steps, self.batch, -1) for part in (x, y))
@@ -134,7 +134,7 @@ class Digits:
         method = {"targets": HIDDEN, **method}
         some = parts["training"]
         first = lambda model: lnp.cross_entropy(model(some[0][:512]), some[1][:512])
-        model = methods.start(base, rng, first, **method)
+        model = methods.initialised(base, rng, first, **method)
         numbers = sum(leaf.size for _, leaf in lnp.trainable(model))
         early: list[float] = []
 
@@ -176,9 +176,9 @@ def reader() -> tuple[Any, dict[str, tuple[Array, Array]]]:
     base = lnp.fit(
         network, x[order], answers[order], loss=lnp.cross_entropy, progress=False, **settings
     ).model
-    turned = (np.rot90(images, axes=(1, 2)).reshape(-1, 64) - 0.3).astype(np.float32)
+    rotated = (np.rot90(images, axes=(1, 2)).reshape(-1, 64) - 0.3).astype(np.float32)
     parts = zip(("training", "validation", "test"), np.split(order, [1000, 1300]), strict=True)
-    return lnp.freeze(base), {name: (turned[part], answers[part]) for name, part in parts}
+    return lnp.freeze(base), {name: (rotated[part], answers[part]) for name, part in parts}
 
 
 @functools.cache
@@ -235,7 +235,7 @@ class Memory:
     def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         rng = np.random.default_rng(seed)
         head = lnp.Linear(lnp.value(shipped().lm_head.W))
-        model = methods.start(head, rng, None, **{"targets": "all-linear", **method})
+        model = methods.initialised(head, rng, None, **{"targets": "all-linear", **method})
         numbers = sum(leaf.size for _, leaf in lnp.trainable(model))
         n = round(self.asked * numbers / np.log2(96))
         x, labels = rng.permutation(places())[:n], rng.integers(96, size=n)

@@ -30,7 +30,7 @@ class OneApart(batched.Digits):
             own[source] = 20_000 + AGAIN * group + (place - 1) % AGAIN
         return own
 
-    def start(self, seed: int) -> int:
+    def factor_seed(self, seed: int) -> int:
         return self.drawn(seed)["start"]
 
     def tasks(self, seeds: Sequence[int]) -> list[batched.Task]:

@@ -205,12 +205,12 @@ def rotations(rng: np.random.Generator, conflict: float, tasks: int = 6) -> list
     at 1.
     """
     skews = [M - M.T for M in rng.normal(size=(tasks, 64, 64)) / 8]
-    turned = []
+    found = []
     for S in skews:
         between = skews[0] + conflict * (S - skews[0])
         angles, V = np.linalg.eigh(1j * between)
-        turned.append(((V * np.exp(-1j * angles)) @ V.conj().T).real)
-    return turned
+        found.append(((V * np.exp(-1j * angles)) @ V.conj().T).real)
+    return found
 
 
 # ---- styles

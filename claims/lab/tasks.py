@@ -47,11 +47,11 @@ def on_each(claim: Claim, first: Mapping[str, Figure]) -> dict[str, dict[str, Fi
     one are counted, or of another setup.
     """
     found = {FIRST: dict(first)} | {task: figures(claim, task) for task in TASKS}
-    judged = {part.figure for part in claim.rule.parts}
+    counted = {part.figure for part in claim.rule.parts}
     return {
         name: {task: some[name] for task, some in found.items()}
         for name in first
-        if name in judged
+        if name in counted
         and all(name in some for some in found.values())
         and found[TASKS[0]][name].values != first[name].values
     }
@@ -107,7 +107,7 @@ def recorded() -> dict[str, dict[str, dict[str, Any]]]:
     return known
 
 
-def turned(name: str, failed: Collection[str] = ()) -> list[str]:
+def turning(name: str, failed: Collection[str] = ()) -> list[str]:
     """The figures of a claim whose part is supported on one task and contradicted on another; none if
     another part is contradicted on every task, or is of another setup and among those that ``failed``:
     the claim fails on each task then.
@@ -125,13 +125,13 @@ def turned(name: str, failed: Collection[str] = ()) -> list[str]:
 
 def verdict(name: str, own: str, failed: Collection[str] = ()) -> str:
     """The verdict of a claim, given that of its first task and the parts that fail there."""
-    return TASK if turned(name, failed) else own
+    return TASK if turning(name, failed) else own
 
 
 def sentence(name: str, labels: Mapping[str, str], failed: Collection[str] = ()) -> str:
     """What turns, with its figures on each task."""
     said = []
-    for figure in turned(name, failed):
+    for figure in turning(name, failed):
         on = [
             f"{one['mean']:.3g} ({one['low']:.3g} to {one['high']:.3g}) {WORDS[task]}"
             for task, one in recorded()[name][figure].items()

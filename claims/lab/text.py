@@ -70,7 +70,7 @@ class Text(batched.Setup):
         training = self.parts(seed, base)["training"]
         rng = np.random.default_rng([seed, 23])
         first = lambda model: language.token_loss(model, training[:16])
-        start = methods.start(base, rng, first, **{"targets": "all-linear", **method})
+        start = methods.initialised(base, rng, first, **{"targets": "all-linear", **method})
         order = batched.batches(seed, len(training), self.steps, self.batch)
         rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
         with np.errstate(all="ignore"):

@@ -114,7 +114,7 @@ def read(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Figure]:
     }
 
 
-def judged(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Any]:
+def decided(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict of figures in JSON, the sentence that gives it with its figures, and what they
     cannot tell.
     """

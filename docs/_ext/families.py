@@ -497,8 +497,8 @@ def _others(path: str, value: Any) -> list[Any]:
     if isinstance(value, float) and value:
         return [2 * value, 1.5 * value]
     if isinstance(value, list) and value and isinstance(value[0], (str, int)):
-        turned = value[::-1] if value[::-1] != value else value[1:] + value[:1]
-        others = [turned, value[:-1]] if turned != value else [value[:-1]]
+        reordered = value[::-1] if value[::-1] != value else value[1:] + value[:1]
+        others = [reordered, value[:-1]] if reordered != value else [value[:-1]]
         if isinstance(value[0], str):
             kinds = sorted({*value})
             others += [[kinds[i % len(kinds)] for i in range(len(value))], [kinds[0]] * len(value)]
@@ -1249,7 +1249,7 @@ def differences(kind: str, name: str, fields: Mapping[str, Any], model: Any) -> 
     return "" if spec.total == total else f"{spec.total:,} parameters, not {total:,}"
 
 
-def judged(model: Model, seed: int, joint: int = 12) -> tuple[int, list[str]]:
+def compared(model: Model, seed: int, joint: int = 12) -> tuple[int, list[str]]:
     """Fresh configs, as written and as saved: how many were built, and what differs in which."""
     found: list[str] = []
     samples = Samples(model, joint, seed)
@@ -1275,7 +1275,7 @@ def save(kind: str, name: str = "") -> None:
     place.write_text(text, encoding="utf-8")
     for cached in (families.family_names, families.family_of):
         cached.cache_clear()
-    count, found = judged(Model(kind, name), 1)
+    count, found = compared(Model(kind, name), 1)
     print(f"{place.name}: {text.count(chr(10))} lines; {len(found)} of {2 * count} configs differ")
     print(*dict.fromkeys(missing), *found[:6], sep="\n  ")
 
@@ -1284,7 +1284,7 @@ if __name__ == "__main__":
     logging.disable(logging.WARNING)
     for asked in sys.argv[1:]:
         if asked.startswith("+"):
-            count, found = judged(Model(*asked[1:].split(":")), 1)
+            count, found = compared(Model(*asked[1:].split(":")), 1)
             print(
                 f"{asked[1:]}: {len(found)} of {2 * count} configs differ", *found[:6], sep="\n  "
             )

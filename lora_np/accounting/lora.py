@@ -577,8 +577,8 @@ def _token_rows(
             raise spec.missing(f"{option}:", end, [x.name for x in tables], kind="embedding")
         for module in named:
             last = module.shape[0] - 1
-            checked = [whole_number(option, i, minimum=0, maximum=last) for i in ids]
-            rows[module.name] = (module, tuple(checked))
+            valid = [whole_number(option, i, minimum=0, maximum=last) for i in ids]
+            rows[module.name] = (module, tuple(valid))
     taken = {name for one in adapters for name in one.names or one.module.names()}
     if both := sorted((taken | {*saved}) & {*rows}):
         raise ValueError(f"{option}: {both[0]} is adapted or trained in full as well")

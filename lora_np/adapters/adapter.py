@@ -466,7 +466,7 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def init(self) -> str | None:
         """The initialisation that subtracted the first B A from the base, such as "pissa"."""
-        return peft.start(self.raw)
+        return peft.residual_initialisation(self.raw)
 
     @property
     def has_magnitudes(self) -> bool:

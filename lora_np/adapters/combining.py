@@ -167,7 +167,7 @@ def combine(
     [[1.0, 1.0], [1.0, 1.0]]
     """
     merge_method = MERGE_METHODS[choice("method", method, MERGE_METHODS)]
-    merge_method.checked(density=density, rank=rank, rng=rng)
+    merge_method.valid_options(density=density, rank=rank, rng=rng)
     choice("on_conflict", on_conflict, ON_CONFLICT)
     weights = _weighed(adapters, weights)
     _check_grams(grams, method, len(adapters))

@@ -165,7 +165,7 @@ def become_nobody(*, may_read: bool) -> None:
     if may_read:
         read_search = 1 << 2  # CAP_DAC_READ_SEARCH, and no other
         rights = struct.pack("6I", read_search, read_search, 0, 0, 0, 0)
-        checked(linux().capset(struct.pack("Ii", 0x20080522, 0), rights))
+        nonnegative(linux().capset(struct.pack("Ii", 0x20080522, 0), rights))
 
 
 def address_space(beyond: int) -> int:
@@ -378,13 +378,13 @@ def no_new_privileges() -> None:
 
 def prctl(option: int, *arguments: int) -> None:
     values = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    checked(linux().prctl(option, *values))
+    nonnegative(linux().prctl(option, *values))
 
 
 def syscall(number: int, *arguments: int | bytes | None) -> int:
     # pass integers as longs, because a variadic function does not declare their width
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return checked(linux().syscall(ctypes.c_long(number), *values))
+    return nonnegative(linux().syscall(ctypes.c_long(number), *values))
 
 
 def linux() -> ctypes.CDLL:
@@ -393,7 +393,7 @@ def linux() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def checked(result: int) -> int:
+def nonnegative(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

@@ -305,14 +305,14 @@ def _sweep(columns: Array, V: Array) -> bool:
     # a bound on the rounding error of a product that is zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
-    turned = False
+    rotated = False
     for p in range(k):
         for q in range(p + 1, k):
             x, y = columns[:, p], columns[:, q]
             xx, yy, xy = x @ x, y @ y, x @ y
             if min(xx, yy) <= smallest**2 or abs(xy) <= tolerance * np.sqrt(xx) * np.sqrt(yy):
                 continue
-            turned = True
+            rotated = True
             # the smaller root of t^2 + 2 zeta t - 1 = 0, a rotation by at most 45 degrees
             zeta = (yy - xx) / (2 * xy)
             t = np.copysign(1, zeta) / (abs(zeta) + np.hypot(1, zeta))
@@ -320,7 +320,7 @@ def _sweep(columns: Array, V: Array) -> bool:
             turn = cosine * np.array([[1, t], [-t, 1]], dtype=columns.dtype)
             columns[:, [p, q]] = columns[:, [p, q]] @ turn
             V[:, [p, q]] = V[:, [p, q]] @ turn
-    return turned
+    return rotated
 
 
 def _directions(columns: Array, s: Array) -> Array:

@@ -157,7 +157,7 @@ class MergeMethod:
             If an option is out of range or does not apply to this method, ranks differ where
             factors are added, or a Gram matrix is missing or has another shape.
         """
-        density, rank, rng = self.checked(density=density, rank=rank, rng=rng)
+        density, rank, rng = self.valid_options(density=density, rank=rank, rng=rng)
 
         def rule(tensors: Tensors, weights: Weights) -> Array:
             if self.prune is not None and density < 1:
@@ -176,7 +176,7 @@ class MergeMethod:
             return merged
         return U[:, :rank] * s[:rank], Vh[:rank]
 
-    def checked(
+    def valid_options(
         self, *, density: float | None, rank: int | None, rng: Rng | int
     ) -> tuple[float, int | None, Rng]:
         """Return the options after checking them, with the default density and a Generator."""

@@ -27,7 +27,7 @@ from lora_np.models.spec import ModelSpec
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
     "ConfigSource", "check_values", "checked_alpha", "compose", "fields_of", "heads_of", "on_model",
-    "parse", "read", "start", "unknown",
+    "parse", "read", "residual_initialisation", "unknown",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
@@ -179,7 +179,7 @@ class AdapterConfig:
         return None if tokens is None else tuple(tokens)
 
 
-def start(raw: Mapping[str, Json]) -> str | None:
+def residual_initialisation(raw: Mapping[str, Json]) -> str | None:
     """Return the initialisation if it subtracted the first B A from the base; None otherwise.
 
     Parameters
@@ -194,8 +194,10 @@ def start(raw: Mapping[str, Json]) -> str | None:
 
     Examples
     --------
-    >>> start({"init_lora_weights": "pissa"}), start({"init_lora_weights": "gaussian"})
-    ('pissa', None)
+    >>> residual_initialisation({"init_lora_weights": "pissa"})
+    'pissa'
+    >>> residual_initialisation({"init_lora_weights": "gaussian"}) is None
+    True
     """
     init = raw.get("init_lora_weights")
     return None if init in _INITS_THAT_KEEP_THE_BASE else str(init).lower()

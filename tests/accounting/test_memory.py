@@ -272,13 +272,13 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
         for checkpointing in (False, True):
             if checkpointing:
                 torch_memory.checkpoint(model)
-            found = torch_memory.held(model, family, batch, sequence)
+            found = torch_memory.measured(model, family, batch, sequence)
             layer = layer or found["layer"]
             training = TrainingOptions(**options, checkpointing=checkpointing)
             loss, *layers = activations(counted, training)
             kept = found["activations"] + found["logits"]
-            held = sum(loss.at(batch, sequence)[:2])
-            assert held == pytest.approx(kept, rel=tolerance)
+            kept_here = sum(loss.at(batch, sequence)[:2])
+            assert kept_here == pytest.approx(kept, rel=tolerance)
             ours = training_memory(counted, **options, checkpointing=checkpointing)
             assert ours.weights + ours.adapter == found["parameters"]
             # the last norm of LLaVA's vision tower is trained in name only
@@ -289,7 +289,7 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
             total = (
                 ours.total - (ours.activations or 0) - (ours.logits or 0) - (ours.workspace or 0)
             )
-            assert total + held == pytest.approx(exact + kept, rel=tolerance)
+            assert total + kept_here == pytest.approx(exact + kept, rel=tolerance)
             if checkpointing:
                 again = max(each.again.at(batch, sequence) // each.layers for each in layers)
                 assert again == pytest.approx(layer, rel=tolerance)

@@ -172,8 +172,8 @@ def test_what_each_option_saves() -> None:
     # the logits of 256,000 words take more than all the rest of a step
     assert usual.logits + usual.workspace > 0.3 * usual.total
     assert total(cross_entropy="fused") < 0.75 * usual.total
-    held = [total(dtype=weights) for weights in ("float32", "bfloat16", "int8", "nf4")]
-    assert held == sorted(held, reverse=True)
+    bytes_by_dtype = [total(dtype=weights) for weights in ("float32", "bfloat16", "int8", "nf4")]
+    assert bytes_by_dtype == sorted(bytes_by_dtype, reverse=True)
     assert total(dtype="nf4", double_quantization=False) > total(dtype="nf4")
     states = [
         total(optimizer=name) for name in ("adamw", "momentum", "adamw_8bit", "adafactor", "sgd")

@@ -125,7 +125,7 @@ class _Saved:
         self.tensor = tensor
 
 
-def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
+def measured(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
     """Bytes by cause of a step with AdamW. ``activations`` and ``logits`` outlive forward;
     ``layer`` is the largest layer's share of them.
     """

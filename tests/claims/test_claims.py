@@ -18,7 +18,7 @@ from claims.lab import recording, redrawn, tasks
 from claims.lab.protocol import FACTOR, Claim, Lab
 from claims.lab.recording import RESULTS
 from claims.lab.rules import CONTRADICTED, NOT_SHOWN, SCALE, SUPPORTED, VERDICTS
-from claims.lab.trial import figures_of, judged, read
+from claims.lab.trial import decided, figures_of, read
 from lora_np.cli import run
 from tests.drawing import every
 
@@ -80,7 +80,7 @@ def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
     assert record["quick"] == recording.quickly(record["quick"], first)
     for part in (record, record["quick"], record.get("other seeds", record)):
         assert part["figures"].keys() == claim.figures.keys()
-        found = judged(claim, part["figures"])
+        found = decided(claim, part["figures"])
         assert part["sentence"].endswith(found["sentence"])
         assert part["cannot tell"] == found["cannot tell"]
         assert part["parts"] == found["parts"]
@@ -398,7 +398,7 @@ def test_a_run_with_fewer_seeds_says_what_as_many_recorded_ones_decide():
         figures = copy.deepcopy(known["figures"])
         for part in claim.rule.parts:
             figures[part.figure]["values"] = figures[part.figure]["values"][first : first + 8]
-        alone.append(judged(claim, figures)["verdict"])
+        alone.append(decided(claim, figures)["verdict"])
     count = alone.count("supported")
     assert count < 8
     assert f"8 recorded seeds give 'supported' in {count} of 8 sets" in said("not shown", 8)

@@ -31,7 +31,7 @@ def test_a_way_starts_at_the_base_and_trains_so_many_numbers(kind):
     for seed in range(3):
         rng = np.random.default_rng(seed)
         base = lnp.Linear(rng.normal(size=(D, K)).astype(np.float32))
-        model = methods.start(base, rng, loss, kind=kind, rank=R, alpha=4)
+        model = methods.initialised(base, rng, loss, kind=kind, rank=R, alpha=4)
         x = rng.normal(size=(5, K)).astype(np.float32)
         apart = np.abs(lnp.value(model(x)) - lnp.value(base(x))).max()
         assert (apart > 1e-4) == (kind == "lora-one")
@@ -41,7 +41,7 @@ def test_a_way_starts_at_the_base_and_trains_so_many_numbers(kind):
 def test_galores_projector_moves_and_the_model_does_not():
     rng = np.random.default_rng(0)
     base = lnp.Linear(rng.normal(size=(D, K)).astype(np.float32))
-    model = methods.start(base, rng, loss, kind="galore", rank=R)
+    model = methods.initialised(base, rng, loss, kind="galore", rank=R)
     before = base.W.copy()
     for step in range(3):
         whole = lnp.merge(model).W

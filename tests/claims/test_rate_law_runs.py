@@ -182,7 +182,7 @@ def test_a_search_finds_the_best_rate_and_a_second_one_repeats_nothing(tmp_path,
 def test_a_verdict_counts_held_out_points_and_can_say_every_word():
     points = [point for point in rule.points() if point.held]
 
-    def judged(factor, cost=0.0, chosen=points):
+    def verdict_of(factor, cost=0.0, chosen=points):
         rng = np.random.default_rng(0)
         made = []
         for i, point in enumerate(chosen):
@@ -191,11 +191,11 @@ def test_a_verdict_counts_held_out_points_and_can_say_every_word():
             made.append(Measured(point, full, predicted * (factor if i % 3 == 0 else 1.05), cost))
         return rule.verdict(made, [1.01], [1.1])[0]
 
-    assert judged(1.05) == "supported"
-    assert judged(1.05, cost=0.02) == "mixed"
-    assert judged(1.6) == "contradicted here"
-    assert judged(1.05, chosen=points[:25]) == "not run yet"
-    assert judged(1.05, chosen=points[:5]) == "not run yet"
+    assert verdict_of(1.05) == "supported"
+    assert verdict_of(1.05, cost=0.02) == "mixed"
+    assert verdict_of(1.6) == "contradicted here"
+    assert verdict_of(1.05, chosen=points[:25]) == "not run yet"
+    assert verdict_of(1.05, chosen=points[:5]) == "not run yet"
     full = [Measured(point, 0.002, rule.expected_lora(point, 0.002), 0) for point in points]
     assert rule.verdict(full, [1.06], [1.0])[0] == "mixed"
     assert rule.verdict(full, [], [])[0] == "mixed"

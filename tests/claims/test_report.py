@@ -150,7 +150,7 @@ def wrong(mark, part):
 
 
 def test_every_mark_says_what_its_rule_says(forest):
-    turned = 0
+    caught = 0
     for name, record in KNOWN.items():
         setups = [record, *filter(None, [record.get("at scale")])]
         for row, setup in zip(forest.rows(record), setups, strict=True):
@@ -159,8 +159,8 @@ def test_every_mark_says_what_its_rule_says(forest):
             assert {*marks} == {part["figure"] for part in setup["parts"]}
             assert not any(wrong(marks[part["figure"]], part) for part in setup["parts"]), name
             around = [part | {"sign": -part["sign"]} for part in setup["parts"]]
-            turned += any(wrong(forest.mark(part), part) for part in around)
-    assert turned >= 0.8 * (len(KNOWN) + len(LARGE))  # with the axis turned round it is seen
+            caught += any(wrong(forest.mark(part), part) for part in around)
+    assert caught >= 0.8 * (len(KNOWN) + len(LARGE))  # with the axis turned round it is seen
     part = {"bound": 1.0, "worth": 1.1, "sign": 1}
     assert forest.beyond(part, 1.0) == 0 < forest.beyond(part, 1.1)
     assert forest.beyond(part | {"sign": -1}, 1.1) < 0

@@ -129,9 +129,9 @@ def test_the_optimum_of_the_bandit_is_where_the_rule_says():
     setup = Bandit(16, 22, range(2))
     base, optimum = setup.references()
     _, held, W0, T = setup.drawn
-    rewards, log_p0 = held @ runs.turned(T), runs.log_softmax(held @ runs.turned(W0))
+    rewards, log_p0 = held @ runs.transposed(T), runs.log_softmax(held @ runs.transposed(W0))
     there = lambda change: runs.expected(
-        runs.log_softmax(held @ runs.turned(W0 + T / rule.BETA + change)), log_p0, rewards
+        runs.log_softmax(held @ runs.transposed(W0 + T / rule.BETA + change)), log_p0, rewards
     )
     assert np.allclose(there(0), optimum, rtol=1e-5)
     assert (base < optimum - 0.3).all()
@@ -171,13 +171,13 @@ def test_a_verdict_asks_for_small_intervals_and_can_say_every_word():
     rng = np.random.default_rng(0)
     tasks = runs.tasks()
 
-    def judged(size, shift):
+    def verdict_of(size, shift):
         return rule.verdict({task: shift(*task) + size * rng.normal(size=8) for task in tasks})[0]
 
-    assert judged(0.001, lambda g, b, n: 0.1 * (b == 512)) == "supported"
-    assert judged(0.001, lambda g, b, n: 0.1 * (g == 16)) == "contradicted here"
-    assert judged(0.001, lambda g, b, n: 0.0) == "mixed"
-    assert judged(0.2, lambda g, b, n: 0.1 * (g == 16)) == "not shown"
+    assert verdict_of(0.001, lambda g, b, n: 0.1 * (b == 512)) == "supported"
+    assert verdict_of(0.001, lambda g, b, n: 0.1 * (g == 16)) == "contradicted here"
+    assert verdict_of(0.001, lambda g, b, n: 0.0) == "mixed"
+    assert verdict_of(0.2, lambda g, b, n: 0.1 * (g == 16)) == "not shown"
     _, facts = rule.verdict(
         {task: 0.1 * (task[2] == 150) + 1e-4 * rng.normal(size=8) for task in tasks}
     )

@@ -38,7 +38,7 @@ def test_each_source_draws_what_it_says_and_nothing_else():
     assert changed["split"] == {"base": True, "halves": True, "batches": True}
     assert changed["start"] == {"base": False, "halves": False, "batches": False}
     assert changed["order"] == {"base": False, "halves": False, "batches": True}
-    assert setup.start(0) != setup.start(1 + AGAIN * SOURCES.index("start"))
+    assert setup.factor_seed(0) != setup.factor_seed(1 + AGAIN * SOURCES.index("start"))
 
 
 def test_the_new_loss_at_the_last_stop_is_that_of_the_run_and_the_old_one_starts_low():

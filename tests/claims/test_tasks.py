@@ -82,10 +82,10 @@ def known(monkeypatch):
 
 
 def test_a_part_turns_if_it_is_supported_on_one_task_and_contradicted_on_another(known):
-    assert tasks.turned("one") == ["turns", "fails"]
+    assert tasks.turning("one") == ["turns", "fails"]
     assert tasks.verdict("one", SUPPORTED) == TASK
     assert "with other names" in tasks.sentence("one", dict.fromkeys(SIDE, "label"))
-    assert tasks.turned("another") == []
+    assert tasks.turning("another") == []
 
 
 def test_a_claim_that_fails_on_every_task_does_not_depend_on_it(known):

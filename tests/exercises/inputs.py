@@ -316,7 +316,7 @@ def resize(rng):
     return mat(rng, d, old), mat(rng, old, k), int(rng.integers(1, min(d, k, old) + 1))
 
 
-def held(rng):
+def memorised(rng):
     n, classes = int(rng.integers(1, 30)), int(rng.integers(2, 90))
     return rng.uniform(0, 6, n), classes, *numbers(rng, 90, 90, 9)
 
@@ -416,7 +416,7 @@ MAKERS = {
     "pissa_start": with_alpha,
     "olora_start": lambda rng: (lambda d, k: (apart(rng, d, k), int(rng.integers(1, min(d, k) + 1))))(*sizes(rng, *"dk")),
     "dora_weight": dora,
-    "bits_per_parameter": held,
+    "bits_per_parameter": memorised,
     "smallest_good_rank": sweep,
     "fair_shares": fair,
     "peft_tensors": lambda rng: (adapters(rng, int(rng.integers(0, 5))),),

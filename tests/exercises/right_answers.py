@@ -1314,16 +1314,16 @@ def dora_weight(W0, A, B, m, alpha):
 
 @right("label by label")
 def bits_per_parameter(losses, classes, d, k, r):
-    held = 0.0
+    bits = 0.0
     for loss in losses:
-        held += np.log2(classes) - loss / np.log(2)
-    return held / (r * d + r * k)
+        bits += np.log2(classes) - loss / np.log(2)
+    return bits / (r * d + r * k)
 
 
 @right("chance minus what is left, in bits")
 def bits_per_parameter(losses, classes, d, k, r):
-    held = len(losses) * np.log2(classes) - np.sum(losses) * np.log2(np.e)
-    return held / (d + k) / r
+    bits = len(losses) * np.log2(classes) - np.sum(losses) * np.log2(np.e)
+    return bits / (d + k) / r
 
 
 @right("minus a floor division")

@@ -35,7 +35,7 @@ def function_of(read):
     return names[read.exercise]
 
 
-def checked(read):
+def judged_alone(read):
     with np.errstate(all="ignore"):
         return judge(exercise(read.exercise), local_caller(function_of(read)), SEEDS)
 
@@ -61,7 +61,7 @@ def test_every_name_of_a_wrong_answer_is_true_and_most_get_one():
     wrong = [read for read in answers("wrong_answers") if not read.told.startswith(ENDLESS)]
     can, named = 0, 0
     for read in few(wrong, 100):
-        result, one = checked(read), exercise(read.exercise)
+        result, one = judged_alone(read), exercise(read.exercise)
         broken = [verdict for verdict in result.verdicts if not verdict.passed]
         laws = {law.slug: law for law in one.laws}
         can += any(v.message.startswith((laws[v.law].name, "The shape of")) for v in broken)

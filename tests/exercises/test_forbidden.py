@@ -147,11 +147,11 @@ def test_a_generator_that_is_collected_meanwhile_is_no_call():
     next(left[0])
     gone = weakref.ref(left[0])
     left.append(left)  # a cycle, so that only the collector closes it
-    held = [left]
+    kept = [left]
     del left
 
     def answer():
-        held.clear()
+        kept.clear()
         return len([[] for _ in range(5000)])
 
     assert watched(answer, (), Rules(["lora_np.lora"])) == 5000

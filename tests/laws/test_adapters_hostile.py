@@ -34,7 +34,7 @@ def test_every_file_is_refused_in_a_line_or_opened(tmp_path, name):
         warnings.simplefilter("ignore")
         try:
             seen = adapters.inspect(path)
-            checked = adapters.check(path)
+            report = adapters.check(path)
         except FileError as error:
             message = str(error)
         else:
@@ -45,8 +45,8 @@ def test_every_file_is_refused_in_a_line_or_opened(tmp_path, name):
     opened.add(name)
     for row in seen.rows:
         assert row.status in ("ok", "DEAD", "NOT FINITE")
-    assert {row.module for row in checked.rows}
-    for text in (str(seen), str(checked), seen.to_json(), checked.to_json()):
+    assert {row.module for row in report.rows}
+    for text in (str(seen), str(report), seen.to_json(), report.to_json()):
         assert all(line.isprintable() for line in text.splitlines())
 
 

@@ -114,9 +114,9 @@ def check(tmp_path, size, tensors):
         for to, out in [("gguf", "a.gguf"), ("mlx", "mlx")]
     }
     rotated = peak("merge", base, oft(tmp_path / "oft", size, tensors), "-o", tmp_path / "rotated")
-    checked = peak("check", tmp_path / "wide", "--for", "peft")
+    checking = peak("check", tmp_path / "wide", "--for", "peft")
     return limit, {
-        "extract": extracted, "merge": merged, "merge OFT": rotated, "check": checked, **converted,
+        "extract": extracted, "merge": merged, "merge OFT": rotated, "check": checking, **converted,
     }  # fmt: skip
 
 

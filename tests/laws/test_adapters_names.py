@@ -230,19 +230,19 @@ def test_mlx_does_what_check_says(tmp_path, name, way, wrapper):
         wrapper.replace("inside", "outside"),
         "adapters.safetensors",
     )
-    checked = adapters.check(tmp_path / "a", runtime="mlx", base=base)
-    if not checked.fine:
+    report = adapters.check(tmp_path / "a", runtime="mlx", base=base)
+    if not report.fine:
         before, after = (
             safetensors.open(tmp_path / folder / "adapters.safetensors").tensors
             for folder in ("mlx", "a")
         )
         same = {key.rpartition(".")[0] for key in before.keys() & after.keys()}
-        for row in checked.rows:
+        for row in report.rows:
             assert row.status == "refused" or (row.status == "fine" and row.module in same)
         with pytest.raises(ValueError, match=r"incompatible|No module|not an adapter"):
             by_mlx(base, tmp_path / "a")
         adapters.repair(tmp_path / "a", tmp_path / "new", base=base)
-    adapter = tmp_path / ("a" if checked.fine else "new")
+    adapter = tmp_path / ("a" if report.fine else "new")
     assert adapters.check(adapter, runtime="mlx", base=base).fine
     adapters.merge(base, adapter, tmp_path / "merged", any_base=True)
     ours, theirs, plain = (

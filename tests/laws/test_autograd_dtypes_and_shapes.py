@@ -171,7 +171,7 @@ def answers_where_numpy_does(f, args):
     return True
 
 
-def held(check, cases):
+def holding(check, cases):
     """How many cases of each kind hold; those that fail, together."""
     counts, failures = Counter(), []
     for kind, title, *case in cases:
@@ -212,13 +212,13 @@ def on_page(heading, counts):
 
 def test_a_constant_of_any_dtype_and_layout_gives_the_gradients_of_float64():
     counts = Counter(dict.fromkeys([*SCALES, *LAYOUTS], 0))
-    counts.update(held(constant_is_as_good_as_float64, twentieth(with_constants())))
+    counts.update(holding(constant_is_as_good_as_float64, twentieth(with_constants())))
     on_page("a constant", counts)
 
 
 def test_the_law_holds_for_every_shape_that_numpy_answers():
     counts = Counter(dict.fromkeys(SHAPES, 0))
-    counts.update(held(answers_where_numpy_does, twentieth(with_shapes())))
+    counts.update(holding(answers_where_numpy_does, twentieth(with_shapes())))
     on_page("an argument", counts)
 
 

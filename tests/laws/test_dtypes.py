@@ -152,7 +152,7 @@ def answered(row, given):
         return None, error
 
 
-def judged(name, row, seed):
+def outcome(name, row, seed):
     """Call once with arguments of a drawn kind, and say what came of it."""
     rng = np.random.default_rng([crc32(name.encode()), seed])
     kind = KINDS[seed % len(KINDS)]
@@ -616,5 +616,5 @@ def test_every_public_name_that_takes_an_array_has_a_row():
 def test_every_dtype_gives_the_numbers_of_float64_or_is_refused_by_name(name):
     each = -(-CALLS // len(ROWS))
     start = crc32(name.encode()) % len(KINDS)
-    found = Counter(judged(name, ROWS[name], start + seed) for seed in range(each))
+    found = Counter(outcome(name, ROWS[name], start + seed) for seed in range(each))
     assert sum(found.values()) == each

@@ -105,12 +105,12 @@ def test_the_frozen_weights_are_in_few_bits(variant, kind):
     few = kind if callable(kind) else partial(quantise, kind=kind)
     assert [path for path, _ in trainable(start)] == [path for path, _ in trainable(whole)]
     for i, error in zip((0, 2), lost(start, base), strict=True):
-        held, frozen = (
+        quantised, frozen = (
             (layer.lora if variant == "dora" else layer).base
             for layer in (start.layers[i], whole.layers[i])
         )
-        assert isinstance(held.W, Quantised)
-        np.testing.assert_array_equal(held.W.dequantised(), few(frozen.W).dequantised())
+        assert isinstance(quantised.W, Quantised)
+        np.testing.assert_array_equal(quantised.W.dequantised(), few(frozen.W).dequantised())
         np.testing.assert_array_equal(
             start.layers[i].base.b if variant != "dora" else start.layers[i].b, base.layers[i].b
         )
@@ -194,9 +194,9 @@ def test_targets_choose_and_embeddings_stay():
         quantise="nf4",
         targets=lambda path, layer: path in ("layers.0", "layers.3"),
     )
-    held = {path: type(leaf) for path, leaf in leaves(found) if path.endswith("W")}
-    assert issubclass(held.pop("layers.3.base.W"), Quantised)
-    assert held == {"layers.0.base.W": np.ndarray, "layers.1.W": np.ndarray}
+    kinds = {path: type(leaf) for path, leaf in leaves(found) if path.endswith("W")}
+    assert issubclass(kinds.pop("layers.3.base.W"), Quantised)
+    assert kinds == {"layers.0.base.W": np.ndarray, "layers.1.W": np.ndarray}
     assert found.layers[1] is tree.layers[1]
     mixed = merge(inject(in_few_bits("nf4"), rank=1, rng=0, targets=["0"]), quantise="same")
     assert mixed.layers[2].W.kind == "nf4"

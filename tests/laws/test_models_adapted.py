@@ -106,5 +106,5 @@ def test_the_base_with_the_adapter_is_the_tuned_model(
     merged = kind.from_pretrained(tmp_path / "merged").float().eval()
     np.testing.assert_allclose(outputs(merged, given), after, atol=2e-3 * change)
     counted = accounting.count(merged, config=tmp_path / "adapter")
-    held = sum(each.numel() for name, each in theirs.named_parameters() if "lora_" in name)
-    assert counted.trainable == held
+    exact = sum(each.numel() for name, each in theirs.named_parameters() if "lora_" in name)
+    assert counted.trainable == exact

@@ -35,14 +35,14 @@ def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str
     found, why = ROWS[kind]
     kinds = kinds_by_type().get(kind, {})
     names = [] if isinstance(kinds, str) else [f"model.layers.0.{name}" for name in kinds]
-    held = {name: (2, 3, 5) for name in names if kinds[name[15:]] == "experts"}
-    held |= {
+    shapes = {name: (2, 3, 5) for name in names if kinds[name[15:]] == "experts"}
+    shapes |= {
         f"{name}.weight": (3, 5) for name in names if kinds[name[15:]] not in ("buffer", "experts")
     }
     # a matrix whose bias has another shape
-    held |= {"model.layers.0.odd.weight": (4, 5), "model.layers.0.odd.bias": (4, 5)}
+    shapes |= {"model.layers.0.odd.weight": (4, 5), "model.layers.0.odd.bias": (4, 5)}
     buffers = {name: (7,) for name in names if kinds[name[15:]] == "buffer"}
-    save(tmp_path, kind, held | buffers)
+    save(tmp_path, kind, shapes | buffers)
     if found == causal.REFUSED:
         assert kinds == why
         with pytest.raises(
@@ -51,7 +51,7 @@ def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str
             from_safetensors(tmp_path)
         return
     spec = from_safetensors(tmp_path)
-    assert spec.total == sum(prod(shape) for shape in held.values())
+    assert spec.total == sum(prod(shape) for shape in shapes.values())
     assert ("models in transformers" in spec.assumed) == (found == causal.HEADERS)
 
 

@@ -82,9 +82,9 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
     assert ours(spec, rank=3, targets="all-linear") == peft_count(
         model, r=3, target_modules="all-linear"
     )
-    held = model_spec(model)
-    assert (held.total, held.assumed) == (spec.total, "")
-    assert ours(held, rank=3, targets="all-linear") == ours(spec, rank=3, targets="all-linear")
+    again = model_spec(model)
+    assert (again.total, again.assumed) == (spec.total, "")
+    assert ours(again, rank=3, targets="all-linear") == ours(spec, rank=3, targets="all-linear")
     ends = [name for name in maps if name != spec.head and "shared" not in name]
     some = sorted({".".join(name.split(".")[-2:]) for name in ends[:: max(1, len(ends) // 4)]})
     fused = set(spec.fused or ())

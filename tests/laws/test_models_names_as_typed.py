@@ -128,15 +128,15 @@ def test_a_hundred_names_of_models_are_found_or_asked_back_and_none_is_taken_for
 
 
 def test_what_a_name_means_has_the_size_that_the_name_says() -> None:
-    checked = 0
+    seen = 0
     for text, preset in PRESETS.items():
         said = re.findall(r"(?<![ax.\d])(\d[\d.]*)([bm])(?![a-z])", text.lower())
         if said and not re.search(r"a\d+b|e\db|x22|\d+e|gpt-j", text.lower()):
             number, unit = said[-1]
             size = float(number) * {"b": 1e9, "m": 1e6}[unit]
             assert models.preset(preset).total == pytest.approx(size, rel=0.5), (text, preset)
-            checked += 1
-    assert checked >= 40
+            seen += 1
+    assert seen >= 40
 
 
 def test_sixty_gpus_are_found_or_asked_back_and_none_is_taken_for_another() -> None:

@@ -160,9 +160,9 @@ COMPOSITE = (
 @pytest.mark.peers
 @pytest.mark.parametrize("kind", twentieth(GENERATED))
 def test_fresh_configs_count_as_transformers_builds_them(kind: str) -> None:
-    from docs._ext.families import Model, judged
+    from docs._ext.families import Model, compared
 
-    count, found = judged(Model(kind), random.Random(kind).randrange(100), joint=6)
+    count, found = compared(Model(kind), random.Random(kind).randrange(100), joint=6)
     assert count > 12
     assert not found
 

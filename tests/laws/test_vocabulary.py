@@ -431,7 +431,7 @@ DRAWING = {
         rank=1,
         rng=rng,
     ),
-    "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
+    "valid_options": lambda rng: lora.MERGE_METHODS["dare_ties"].valid_options(
         density=None, rank=None, rng=rng
     ),
     "merge": lambda rng: adapters.merge(

@@ -123,10 +123,10 @@ def test_intruders_are_the_planted_directions(with_spectrum):
 def test_the_threshold_decides():
     W0 = np.diag([2.0, 1.0])
     c, s = np.cos(1.0), np.sin(1.0)
-    turned = np.array([[c, -s], [s, c]]) @ W0
+    rotated = np.array([[c, -s], [s, c]]) @ W0
     cosine = max(c, s)
-    assert intruder_dimensions(W0, turned, top=2, threshold=cosine + 1e-9) == [0, 1]
-    assert intruder_dimensions(W0, turned, top=2, threshold=cosine - 1e-9) == []
+    assert intruder_dimensions(W0, rotated, top=2, threshold=cosine + 1e-9) == [0, 1]
+    assert intruder_dimensions(W0, rotated, top=2, threshold=cosine - 1e-9) == []
 
 
 @pytest.mark.parametrize(

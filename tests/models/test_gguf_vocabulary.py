@@ -151,21 +151,25 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
         assert count.spec.quantised == (0, 0)
         assert "over nf4" in few.title
         return
-    held = sum(leaf.nbytes for _, leaf in leaves(language.load(path, quantised=True)))
-    assert few.weights == held
+    bytes_of_weights = sum(leaf.nbytes for _, leaf in leaves(language.load(path, quantised=True)))
+    assert few.weights == bytes_of_weights
     assert "over the file's quantisation" in few.title
     compared = compare_memory(count)
-    assert compared.methods["QLoRA"].weights == held
+    assert compared.methods["QLoRA"].weights == bytes_of_weights
     assert "QLoRA over the file's quantisation" in compared.table.notes[0]
     planned = plan(path, gpu="1GB", rank=[4])
-    assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
+    assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {
+        bytes_of_weights
+    }
     assert "QLoRA over the file's quantisation" in planned.notes[0]
     assert "iB" not in planned.notes[0]
     # the other methods are not quantised
     assert (
         compared.methods["full"].weights == compared.methods["LoRA"].weights == 2 * count.spec.total
     )
-    assert training_memory(count, dtype="nf4", unquantised_dtype="bfloat16").weights < held
+    assert (
+        training_memory(count, dtype="nf4", unquantised_dtype="bfloat16").weights < bytes_of_weights
+    )
 
 
 @needs_tokenizers
@@ -623,8 +627,8 @@ before = tracemalloc.get_traced_memory()[0]
 for _ in range(2):
     language.token_loss(model, tokens).backward()
     run.step()
-held = sum(leaf.nbytes for _, leaf in leaves(base))
-print(tracemalloc.get_traced_memory()[1] - before, held, re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+bytes_of_weights = sum(leaf.nbytes for _, leaf in leaves(base))
+print(tracemalloc.get_traced_memory()[1] - before, bytes_of_weights, re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -648,7 +652,7 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, smollm2], capture_output=True, text=True, check=True
     )
-    allocated, held, peak = map(int, done.stdout.split())
+    allocated, bytes_of_weights, peak = map(int, done.stdout.split())
     assert peak * 1024 < 700 * 2**20
     lora = count_model(model_spec(smollm2), rank=8, targets=["q_proj", "v_proj"])
     # As ours computes: attention weights are kept (they are few), the loss is for a part of the
@@ -656,8 +660,8 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
     said = training_memory(lora, dtype="float32", batch_size=1, max_length=256, **how).parts
     weights = training_memory(lora, dtype="nf4").weights
-    assert weights == held < 100e6
+    assert weights == bytes_of_weights < 100e6
     # A matrix of it is dequantised for a moment: that is not in the estimate.
     estimate = sum(said.values()) - said["weights"] + weights - spared(smollm2, tokens=256)
-    measured = allocated + held + said["adapter"] + said["optimizer"]
+    measured = allocated + bytes_of_weights + said["adapter"] + said["optimizer"]
     assert measured == pytest.approx(estimate, rel=0.1)

@@ -75,8 +75,9 @@ def test_each_parameter_of_a_checkpoint_is_what_transformers_makes_of_it(
         module = found.module_of(name)
         assert (module.kind, module.transposed) == theirs[name], name
     # which of two modules owns a weight, the order in the class says there
-    held = from_named_modules(model)
+    again = from_named_modules(model)
     shared, ours = (
-        sorted(each.shape for each in spec.modules if each.tied) for spec in (held, found.described)
+        sorted(each.shape for each in spec.modules if each.tied)
+        for spec in (again, found.described)
     )
     assert ours == shared

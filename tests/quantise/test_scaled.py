@@ -138,8 +138,10 @@ def test_blocks_with_quantised_scales_lose_no_more_than_simple_ones(kind, simple
     W = unit * np.random.default_rng(0).normal(size=(16, 512)).astype(np.float32)
     Q = quantise(W, kind)
     assert Q.error(W) <= 1.05 * quantise(W, simple).error(W)
-    held = Q.dequantised()  # which is on the grid, but perhaps not on the one that is found again
-    assert quantise(held, kind).error(held) <= 0.6 * Q.error(W) + 1e-6 * unit
+    on_grid = (
+        Q.dequantised()
+    )  # which is on the grid, but perhaps not on the one that is found again
+    assert quantise(on_grid, kind).error(on_grid) <= 0.6 * Q.error(W) + 1e-6 * unit
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("Q")])

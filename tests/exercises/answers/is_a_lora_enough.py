@@ -152,8 +152,8 @@ def bits_per_parameter(losses, classes, d, k, r):
 
 @alternative("the mean, times the number")
 def bits_per_parameter(losses, classes, d, k, r):
-    held = np.log2(classes) - np.mean(losses) * np.log2(np.e)
-    return held * len(losses) / r / (d + k)
+    bits = np.log2(classes) - np.mean(losses) * np.log2(np.e)
+    return bits * len(losses) / r / (d + k)
 
 
 @alternative("sizes of arrays")
