@@ -515,12 +515,75 @@ def measure() -> Found:
     )  # fmt: skip
 
 
+def picture(measured: Sequence[Measured]) -> str:
+    """SVG in Markdown: the best learning rate of each held-out point against law B's."""
+    held = [one for one in measured if one.point.held]
+    rates = [x for one in held for x in (one.predicted, one.lora)]
+    low, high = np.log10(min(rates)) - 0.15, np.log10(max(rates)) + 0.15
+    left, top, side = 58, 18, 330
+    at = lambda x: round(float((np.log10(x) - low) / (high - low)) * side, 1)
+    across, up = lambda x: round(left + at(x), 1), lambda y: round(top + side - at(y), 1)
+    ends, f = (10**low, 10**high), rule.WITHIN
+    corners = [(ends[0], ends[0] * f), (ends[1] / f, ends[1]), (ends[1], ends[1]),
+               (ends[1], ends[1] / f), (ends[0] * f, ends[0]), (ends[0], ends[0])]  # fmt: skip
+    band = " ".join(f"{across(x)},{up(y)}" for x, y in corners)
+    decades = [(10.0**i, f"1e{i}") for i in range(int(np.ceil(low)), int(np.floor(high)) + 1)]
+    shapes = {
+        "digits": ("digits", "M{x} {y}m-3 -3l6 6m0 -6l-6 6"),
+        "text": ("text", "M{x} {y}m-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0z"),
+        "smollm2": ("SmolLM2", "M{x} {y}m0 -6l6 6l-6 6l-6 -6z"),
+    }
+    marks = [
+        f'<g class="lora {family}">'
+        + "".join(
+            f'<path d="{shape.format(x=across(one.predicted), y=up(one.lora))}"/>'
+            for one in held
+            if one.point.family == family
+        )
+        + f'<path d="{shape.format(x=left + 14, y=top + 16 + 18 * i)}"/></g>'
+        f'<text x="{left + 26}" y="{top + 20 + 18 * i}">{name}</text>'
+        for i, (family, (name, shape)) in enumerate(shapes.items())
+    ]
+    within = sum(one.factor <= f for one in held)
+    told = f"At {within} of {len(held)} points, LoRA's best learning rate is within a factor of {f:g} of law B's."
+    lines = [
+        "```{raw} html",
+        '<figure class="rate-charts"><figcaption>LoRA\'s best learning rate, and the one that law B predicts</figcaption>',
+        f'<svg class="rates law" viewBox="0 0 {left + side + 12} {top + side + 40}" role="img" aria-label="{told}">',
+        f'<polygon class="band" points="{band}"/>',
+        f'<path class="axis" d="M{left} {top}v{side}h{side}M{left} {top + side}l{side} -{side}"/>',
+        *(f'<text class="x" x="{across(x)}" y="{top + side + 15}">{text}</text>'
+          f'<text class="y" x="{left - 6}" y="{up(x) + 4}">{text}</text>' for x, text in decades),
+        f'<text class="x" x="{left + side / 2}" y="{top + side + 33}">predicted from the full update\'s</text>',
+        '<text x="2" y="11">best</text>',
+        *marks,
+        "</svg>",
+        f"<p>{told} The band is that factor. Points are held out: other alphas, widths, texts, depths, steps and ranks.</p></figure>",
+        "```",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def fold(summary: str) -> list[str]:
+    """The first lines of a part of the page that is folded."""
+    return [
+        "```{raw} html",
+        f'<details class="claim-fold"><summary>{summary}</summary>',
+        "```",
+        "",
+    ]
+
+
+UNFOLD = ["", "```{raw} html", "</details>", "```", ""]
+
+
 def report(measured: Sequence[Measured]) -> str:
     """Markdown: the verdict, the points by part, slopes, and the identity."""
     word, facts = verdict_so_far(measured)
     lead = "not finished" if word == "not run yet" else word
     told = " ".join(fact for fact in facts if not fact.endswith(" 0 of 0."))
     lines = [f"**{lead.capitalize()}.** {told}", ""]
+    lines += fold("Points by what varies")
     lines += [
         "| setup, what varies | points | LoRA over full | within 1.5 | largest factor | within 0.01 nats |"
     ]
@@ -536,6 +599,7 @@ def report(measured: Sequence[Measured]) -> str:
                 f"| {family}, {part} | {len(some)} | {min(ratios):.2g} to {max(ratios):.2g} | {within} "
                 f"| {max(factors):.2f} | {cheap} |"
             )
+    lines += UNFOLD
     if len(held) > 1:
         names = "law B", "alpha^-1/2 with a constant per task", "free powers"
         errors = rule.rms(np.array([one.errors for one in held]), axis=0)
@@ -549,10 +613,11 @@ def report(measured: Sequence[Measured]) -> str:
     if frozen:
         lines += ["", f"With A frozen, law B has only its first term. LoRA's best learning rate is {min(frozen):.2f} to "
                   f"{max(frozen):.2f} times the one that this term predicts, at {len(frozen)} points."]  # fmt: skip
-    lines += ["", "| grid | slope by law B | slope found |", "|-|-|-|"]
+    lines += ["", *fold("Slopes that law B predicted for each grid, and those found")]
+    lines += ["| grid | slope by law B | slope found |", "|-|-|-|"]
     for name, slope in slopes(measured).items():
         lines.append(f"| {name} | {rule.SLOPES[name]:.2f} | {slope:.2f} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *UNFOLD[:-1]])
 
 
 def full_of(one: Measured) -> float:
@@ -670,7 +735,12 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write it into the page and the card")
     args = parser.parse_args()
     if args.page:
-        parts = {"published": published(), "recorded": report(recorded())}
+        measured = recorded()
+        parts = {
+            "picture": picture(measured),
+            "published": published(),
+            "recorded": report(measured),
+        }
         write_page(PAGE, parts)
         write("rate-law", STUDY)
         return

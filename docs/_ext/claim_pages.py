@@ -354,6 +354,8 @@ class ClaimFigures(SphinxDirective):
 def add_files(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
+    if pagename == "understand/learning-rate":
+        app.add_css_file("claims.css")
     if pagename.startswith("claims/") or pagename == "understand/report":
         app.add_css_file("claims.css")
         for name in ("programs.js", "claims.js"):

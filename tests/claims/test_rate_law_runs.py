@@ -219,7 +219,9 @@ def test_a_peak_is_the_vertex_of_a_parabola():
 def test_the_page_says_what_is_recorded():
     """python -m claims.rate_law_runs --page writes it."""
     assert on_page(runs.PAGE, "published") == runs.published()
-    assert on_page(runs.PAGE, "recorded") == runs.report(runs.recorded())
+    measured = runs.recorded()
+    assert on_page(runs.PAGE, "recorded") == runs.report(measured)
+    assert on_page(runs.PAGE, "picture") == runs.picture(measured)
 
 
 def test_every_grid_that_has_run_is_closed_around_its_best_rate():
