@@ -554,11 +554,11 @@ def picture(measured: Sequence[Measured]) -> str:
         f'<path class="axis" d="M{left} {top}v{side}h{side}M{left} {top + side}l{side} -{side}"/>',
         *(f'<text class="x" x="{across(x)}" y="{top + side + 15}">{text}</text>'
           f'<text class="y" x="{left - 6}" y="{up(x) + 4}">{text}</text>' for x, text in decades),
-        f'<text class="x" x="{left + side / 2}" y="{top + side + 33}">predicted from the full update\'s</text>',
-        '<text x="2" y="11">best</text>',
+        f'<text class="x" x="{left + side / 2}" y="{top + side + 33}">predicted by law B</text>',
+        '<text x="2" y="11">best found</text>',
         *marks,
         "</svg>",
-        f"<p>{told} The band is that factor. Points are held out: other alphas, widths, texts, depths, steps and ranks.</p></figure>",
+        f"<p>{told} Law B (below) predicts it from alpha, the width and the full update\'s best. The band is that factor. The points vary alpha, units, width, rank, steps, text and base, and chose none of the constants.</p></figure>",
         "```",
     ]  # fmt: skip
     return "\n".join(lines)
