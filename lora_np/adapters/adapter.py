@@ -368,7 +368,7 @@ class AdapterModule:
         if self.tuned:
             return self.tuned.delta().reshape(self.shape)
         B, A = self.factors()
-        update: Array = B @ A
+        update = B @ A
         update *= update.dtype.type(self.scale)
         return update.reshape(self.shape)
 

@@ -77,7 +77,7 @@ def finetune(
         shown = (f"{heading}\n{example}\n" for example in estimate.examples)
         options.show_as(estimate.table, as_json, *shown, estimate.table, written=False)
         return
-    asked_for: int | list[str] = 0 if sample_every == 0 else QUESTIONS
+    asked_for = 0 if sample_every == 0 else QUESTIONS
     training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}
     result = language.finetune(base, told, **training, sample_every=sample_every or None)
     refuse_failure(result)

@@ -73,7 +73,7 @@ class WeightedUpdate:
     @property
     def delta(self) -> Array:
         """The update ``scale * B @ A`` (d, k), without the weight."""
-        update: Array = self.B @ self.A
+        update = self.B @ self.A
         update *= update.dtype.type(self.scale)
         return update
 
