@@ -149,8 +149,9 @@ class Merging:
     @cached_property
     def weights(self) -> dict[str, str]:
         """The name of the base's tensor for each adapted module."""
-        items = self.update.modules.items()
-        return {name: self.named(weight_name(name, module)) for name, module in items}
+        modules = self.update.modules
+        wanted = [weight_name(*item) for item in modules.items()]
+        return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
         """Compute a tensor of the adapted model in float64, without rounding it."""

@@ -145,7 +145,7 @@ def merge_gguf(
     merging = Merging(source, update)
     random = draws if rounding == "random" else None
     merged = MergedFile.of(merging, source, dtype, random, by_module)
-    inputs = [base, *([update.path] if update.path else [])]
+    inputs = [base, *filter(None, [update.path])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
         metadata = metadata_of(source.file, dtype)
         try:

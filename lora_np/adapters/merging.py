@@ -170,7 +170,7 @@ def merge(
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders, CARD}
-    inputs = [source.path, *([update.path] if update.path else [])]
+    inputs = [source.path, *filter(None, [update.path])]
     with replacing(
         out,
         force=force,
