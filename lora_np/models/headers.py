@@ -200,7 +200,7 @@ class OpenModel(ModelDirectory):
         owners = {f"{name}.weight": self.table for name in self.sharing}
         for module in self.described.modules if self.described else ():
             if module.tied_bias:
-                owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
+                owners[f"{module.name}.bias"] = f"{module.holder}.bias"
         here = self.parameters
         return {
             name: here[owner].tensor
@@ -649,7 +649,7 @@ def _shapes(
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
     """Return the name of the head; a tied head, which no checkpoint stores, is added."""
     if known is None:
-        heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
+        heads = [module.name for module in modules if module.leaf in _HEADS]
         return heads[0] if len(heads) == 1 else ""
     head = next((name for name, kind in known.items() if kind == "head"), "lm_head")
     tables = [module for module in modules if module.kind == "embedding"]
