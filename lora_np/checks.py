@@ -32,6 +32,7 @@ else:  # commands that only count parameters do not import NumPy
 StrPath = str | os.PathLike[str]
 # The source of randomness in a layer's call, for dropout; quoted, as numpy.random is slow to load.
 Rng: TypeAlias = "np.random.Generator | None"
+Seed: TypeAlias = "np.random.Generator | int"  # randomness of a whole run, as `generator` takes it
 
 
 def refuse(message: str) -> NoReturn:

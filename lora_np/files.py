@@ -452,7 +452,7 @@ def replacing(
         target = Path(os.path.realpath(target))
     stage = _stage(target)
     may_go = check or partial(_check_directory, target, writes, marks)
-    clean = _cleaned(partial(_remove, stage, ignore_errors=True))
+    clean = _cleaned(partial(_remove, stage))
     with _parents(target), named(target, stage), clean:
         _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
@@ -608,10 +608,10 @@ def unfinished(target: Path) -> str:
     return f"{target}: a run that replaced it was killed; rename {aside} back to {target.name}"
 
 
-def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
+def _remove(folder: Path) -> None:
     import shutil  # imported late, because it imports all archive formats
 
-    shutil.rmtree(folder, ignore_errors=ignore_errors)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

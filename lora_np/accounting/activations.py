@@ -327,7 +327,7 @@ class _Kept:
             if self.training.dtype == "int8":
                 numbers = width * module.copies * reach // max(stack.depth, 1)
             if not kept:
-                source = f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
+                source = f"{module.holder}:{module.shape[-1]}"
                 key = module.name if module.role == "down" else source
                 shared[key] = max(shared.get(key, 0), numbers)
         return size + self.item * sum(shared.values())

@@ -592,8 +592,7 @@ def _token_rows(
 
 def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
     """Count the parameters of a full copy, which has its own weight even if the module is tied."""
-    owner = f"{module.name.rpartition('.')[0]}.bias"
-    shared = module.tied_bias and owner in saved
+    shared = module.tied_bias and f"{module.holder}.bias" in saved
     return module.weight + (0 if shared else module.bias_size)
 
 
@@ -609,7 +608,7 @@ def _bias_size(
         modules = [module for module in spec.modules if module.name not in saved]
     own = sum(module.bias_size * module.copies for module in modules if not module.tied_bias)
     bare = [module for module in modules if module.kind == "parameter"]
-    return own + sum(module.weight for module in bare if module.name.rpartition(".")[2] == "bias")
+    return own + sum(module.weight for module in bare if module.leaf == "bias")
 
 
 def _starred(module: ModuleSpec) -> str:

@@ -115,8 +115,7 @@ def gpus() -> Mapping[str, GPU]:
 
 
 def _entries() -> Mapping[str, Any]:
-    entries: Mapping[str, Any] = read_json(Path(__file__).with_name("gpus.json"))["gpus"]
-    return entries
+    return dict(read_json(Path(__file__).with_name("gpus.json"))["gpus"])
 
 
 @cache

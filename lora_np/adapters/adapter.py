@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -368,7 +369,7 @@ class AdapterModule:
         if self.tuned:
             return self.tuned.delta().reshape(self.shape)
         B, A = self.factors()
-        update: Array = B @ A
+        update = B @ A
         update *= update.dtype.type(self.scale)
         return update.reshape(self.shape)
 
@@ -462,6 +463,12 @@ class Adapter(Mapping[str, AdapterModule]):
     def fan_in_fan_out(self) -> bool:
         """Whether the base stores its linear weights as (k, d), as GPT-2's Conv1D does."""
         return bool(self.raw.get("fan_in_fan_out"))
+
+    @property
+    def base(self) -> StrPath | None:
+        """The path or name of the base in the settings, if they have one."""
+        name = self.raw.get("base_model_name_or_path")
+        return name if isinstance(name, (str, os.PathLike)) and name else None
 
     @property
     def init(self) -> str | None:

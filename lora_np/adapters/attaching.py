@@ -254,7 +254,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
             # Save the base weight too, as PEFT does, since the vocabulary may have grown.
             full[f"{name}.weight"] = in_memory(core.base.W)
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
-    dora = any("magnitude" in module.parts for module in modules.values())
+    dora = Adapter(modules).has_magnitudes
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
     unusual = {
         "modules_to_save": saved,

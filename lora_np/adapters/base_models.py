@@ -69,7 +69,7 @@ def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
     if theirs and ours and theirs[1] not in ours:
         kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
         raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs[0]}")
-    named = _base_of(adapter) or ""
+    named = adapter.base or ""
     home = located(named)
     config_path = home / "config.json"
     if named and config_path.is_file():
@@ -92,8 +92,8 @@ def check_bases(sources: Sequence[Adapter]) -> None:
     for source in sources:
         if known := _class_of(source):
             classes.setdefault(known[1], (source, f"a {known[0]}"))
-        if name := _base_of(source):
-            name = os.path.normpath(name)
+        if source.base:
+            name = os.path.normpath(source.base)
             bases.setdefault(name, (source, f"the base {name!r}"))
     for different in (classes, bases):
         if len(different) > 1:
@@ -105,12 +105,6 @@ def digest_of(adapter: Path) -> str:
     """Compute the SHA-256 digest of the file with an adapter's weights."""
     with open_regular(weights_file(adapter)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _base_of(adapter: Adapter) -> str | None:
-    """Return the path or name of the base in the adapter's config, if it has one."""
-    name = adapter.raw.get("base_model_name_or_path")
-    return name if isinstance(name, str) and name else None
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:

@@ -125,7 +125,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form: Format = "peft"
-    path: Path | None = None
+    path = None
     if not isinstance(adapter, Adapter):
         form, path = format_of(adapter)
     known = None if base is None else open_base(base)

@@ -27,7 +27,17 @@ from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed, real, refuse
+from lora_np.checks import (
+    Array,
+    Seed,
+    StrPath,
+    choice,
+    generator,
+    number,
+    overflow_allowed,
+    real,
+    refuse,
+)
 from lora_np.files import FileError
 from lora_np.hub import directory
 from lora_np.linalg import SVD, principal_angles
@@ -70,7 +80,7 @@ def combine(
     method: str = "sum",
     density: float | None = None,
     rank: int | None = None,
-    rng: np.random.Generator | int = 0,
+    rng: Seed = 0,
     grams: Sequence[spectra.Grams] | None = None,
     base: StrPath | None = None,
     on_conflict: str = "refuse",
@@ -241,9 +251,7 @@ def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int)
         )
 
 
-def _work(
-    given: Mapping[str, list[_Given]], aside: Path, rng: np.random.Generator | int
-) -> dict[str, _Work]:
+def _work(given: Mapping[str, list[_Given]], aside: Path, rng: Seed) -> dict[str, _Work]:
     """Give each module a path for its factors and a random generator of its own."""
     draws = generator(rng).spawn(len(given))
     return {
@@ -324,8 +332,7 @@ def _bias(given: Sequence[_Given]) -> Array:
     """Add up the biases of B (d,) by weight; a module without one adds nothing."""
     scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
     biases = [scale * bias for bias, scale in scaled if bias is not None]
-    total: Array = sum(biases, np.zeros(given[0][0].shape[0]))
-    return total
+    return sum(biases, np.zeros(given[0][0].shape[0]))
 
 
 def _by_map(

@@ -269,9 +269,7 @@ def _promised(
 ) -> dict[str, tuple[_Pair, float | None]]:
     """Map each parameter to its pair and the largest error allowed, None where saved in full."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
-    promised: dict[str, tuple[_Pair, float | None]] = {
-        pair.name: (pair, line.error) for pair, line in adapted if line.rank
-    }
+    promised = {pair.name: (pair, line.error) for pair, line in adapted if line.rank}
     whole = (x.pair for name, x in others.items() if kept[name] != "not kept")
     return promised | {pair.name: (pair, None) for pair in whole if pair.old}
 
@@ -386,7 +384,7 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     """Pair every parameter of the fine-tuned checkpoint with the base's, by its loaded name."""
     unread = {name: Parameter(after, name, {name: Place(name)}) for name in after.unread}
     named = before.naming(after.places)
-    fused = fused_names(str(after.config.get("model_type"))) or {}
+    fused = fused_names(after.model_type) or {}
     by_tensor = {tensor: x for x in before.parameters.values() for tensor in x.places}
     for name, new in {**after.parameters, **unread}.items():
         first, module = named(new.tensor), new.module

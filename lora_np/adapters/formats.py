@@ -135,7 +135,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
                 raise FileError(f"has PEFT's keys, but no {peft.NAME} with their scale")
             known = [module.name for module in base.spec.modules] if base else None
             modules, full = image_models.read(file, known)
-    dora = any("magnitude" in module.parts for module in modules.values())
+    dora = Adapter(modules).has_magnitudes
     raw = peft_format.targeting({**peft.FRESH, "use_dora": dora}, modules)
     if kind == "mlx" and isinstance(name := settings.get("model"), str):
         raw["base_model_name_or_path"] = name
@@ -274,8 +274,7 @@ def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
     """Return ``base`` if it is a directory, else the base that the adapter names, if on disk."""
     if base and base.on_disk:
         return base if base.path.is_dir() else None
-    name = adapter.raw.get("base_model_name_or_path")
-    path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
+    path = located(adapter.base) if adapter.base else None
     return OpenModel.at(path) if path and path.is_dir() else None
 
 

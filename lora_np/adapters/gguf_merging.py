@@ -15,7 +15,7 @@ from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import MergeLoss, Merging, losses
 from lora_np.adapters.formats import Written, load
 from lora_np.adapters.values import check_finite
-from lora_np.checks import Array, Rng, StrPath, choice, generator
+from lora_np.checks import Array, Rng, Seed, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
 from lora_np.hub import TensorInfo, gguf, located
 from lora_np.models import Dialects, GGUFModel, as_stored, open_gguf
@@ -59,7 +59,7 @@ def merge_gguf(
     *,
     dtype: str | None = None,
     rounding: str = "nearest",
-    rng: np.random.Generator | int = 0,
+    rng: Seed = 0,
     by_module: bool = False,
     modelfile: bool = False,
     any_base: bool = False,
@@ -145,7 +145,7 @@ def merge_gguf(
     merging = Merging(source, update)
     random = draws if rounding == "random" else None
     merged = MergedFile.of(merging, source, dtype, random, by_module)
-    inputs = [base, *([update.path] if update.path else [])]
+    inputs = [base, *filter(None, [update.path])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
         metadata = metadata_of(source.file, dtype)
         try:
@@ -195,7 +195,7 @@ def opened(base: Path) -> GGUFModel:
 
 def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
     """Copy the metadata byte for byte, without the file type if the kind of blocks changes."""
-    metadata: dict[str, Any] = {key: file.packed(key) for key in file.metadata}
+    metadata = {key: file.packed(key) for key in file.metadata}
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
     if dtype:

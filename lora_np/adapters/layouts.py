@@ -48,7 +48,7 @@ def laid_out(
         index, parts = (0, part), _parts(bare)
         if apart is False and place and place.expert is not None:
             owner, index = place.parameter, (place.expert, place.part)
-        new: Mapping[str, AdapterModule] = {name: module}
+        new = {name: module}
         if known is None and owner in base.modules:
             joined.setdefault(owner, {})[index] = module
             new = {owner: module}

@@ -19,7 +19,7 @@ from lora_np.adapters.base_models import MERGED, check_base, digest_of
 from lora_np.adapters.base_weights import Change, MergeLoss, Merging, losses
 from lora_np.adapters.formats import CARD, Written, load
 from lora_np.adapters.values import check_finite
-from lora_np.checks import Array, StrPath, choice, float_name, generator
+from lora_np.checks import Array, Seed, StrPath, choice, float_name, generator
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
@@ -73,7 +73,7 @@ def merge(
     *,
     dtype: str | None = None,
     rounding: str = "nearest",
-    rng: np.random.Generator | int = 0,
+    rng: Seed = 0,
     any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
@@ -170,7 +170,7 @@ def merge(
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders, CARD}
-    inputs = [source.path, *([update.path] if update.path else [])]
+    inputs = [source.path, *filter(None, [update.path])]
     with replacing(
         out,
         force=force,

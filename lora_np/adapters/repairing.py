@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from math import hypot
 from pathlib import Path
@@ -13,7 +12,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule
 from lora_np.adapters.layouts import laid_out
 from lora_np.adapters.spectra import directions, norm
 from lora_np.checks import StrPath
-from lora_np.files import FileError
+from lora_np.files import FileError, write_json
 from lora_np.hub import directory, safetensors
 from lora_np.lora import selecting, tuner_of
 from lora_np.models import (
@@ -233,9 +232,7 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
         out / peft_format.WEIGHTS,
         metadata=file.metadata,
     )
-    raw = adapter.raw if tuner_of(adapter.raw) else adapter.config
-    text = json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
-    (out / peft.NAME).write_text(text, encoding="utf-8")
+    write_json(out / peft.NAME, adapter.raw if tuner_of(adapter.raw) else adapter.config)
 
 
 def _norm(place: str, module: AdapterModule) -> float | None:

@@ -273,7 +273,7 @@ def _by_place(
         strange = (name for name in adapter if not _LLAMA.fullmatch(name) and form != "kohya")
         yield from (unknown._replace(module=name, why=why, fix=_GIVE_BASE) for name in strange)
     elif table:
-        kind = str(base.config.get("model_type")) if runtime == "mlx" else base.architecture
+        kind = base.model_type if runtime == "mlx" else base.architecture
         names, source = placed(runtime, kind), f"{runtime} {table['version']}, {table['table']}"
         row = unknown._replace(source=source, version=table["version"], date=table["date"])
         for name, module in adapter.items():
@@ -324,13 +324,13 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
     having: defaultdict[str, set[str]] = defaultdict(set)
     r, settings = adapter.config.get("r"), adapter.raw
     kohya = form == "kohya"
+    linear = base is not None and base.model_type in _LINEAR_GATES
     common = usual(module.alpha for module in adapter.values()) if kohya else None
     for name, module in adapter.items():
         for what in module.extras:
             having[what].add(name)
         if name.rpartition(".")[2] == "lm_head":
             having["head"].add(name)
-        linear = base is not None and base.config.get("model_type") in _LINEAR_GATES
         if name.removesuffix(".weight").endswith(".mlp.gate") and not linear:
             having["router"].add(name)
         if _HEADLESS.match(name):

@@ -101,7 +101,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
             "llama.cpp's names and order of rows depend on the base, and the adapter names no base "
             "that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
         )
-    config, family = base.config, str(base.config.get("model_type"))
+    config, family = base.config, base.model_type
     known = llama_cpp_of(family)
     if known is None:
         names = ", ".join(name for name in family_names() if llama_cpp_of(name))
@@ -131,7 +131,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
             tensors[f"{place}.weight.lora_b"] = _ordered(
                 name, factors["B"], {**config, **heads}, path, back=True
             )
-    metadata: dict[str, str | float] = {
+    metadata = {
         "general.type": "adapter",
         "general.architecture": architecture,
         "general.name": "LoRA",

@@ -17,7 +17,7 @@ from lora_np.files import FileError
 from lora_np.models import peft
 
 
-def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:
+def check_sayable(adapter: Adapter, program: str, says: Collection[str]) -> None:
     """Refuse an adapter with extras or replaced parameters that a format cannot express."""
     for name, module in adapter.items():
         for what in sorted(module.extras - {*says}):

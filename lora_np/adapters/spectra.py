@@ -136,7 +136,7 @@ class Spectrum:
     @classmethod
     def of(cls, s: Array, scale: float) -> Spectrum:
         """Scale the singular values (r,) of an update, or (n, r) of a stack truncated together."""
-        strengths: Array = abs(scale) * np.linalg.norm(
+        strengths = abs(scale) * np.linalg.norm(
             s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0
         )
         return cls(strengths, dtype=s.dtype.name)

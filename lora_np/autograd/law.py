@@ -10,7 +10,7 @@ import numpy as np
 from lora_np.autograd.engine import Operand, Tensor
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
-from lora_np.checks import Array, generator, plain, real
+from lora_np.checks import Array, Seed, generator, plain, real
 
 
 def check_derivative(
@@ -20,7 +20,7 @@ def check_derivative(
     tolerance: float = 1e-6,
     directions: int = 4,
     order: int = 1,
-    rng: np.random.Generator | int = 0,
+    rng: Seed = 0,
 ) -> float:
     """Check ``<w, J v> = <J^T w, v>``: J v by central differences, J^T w by ``backward``.
 

@@ -12,7 +12,6 @@ import click
 from lora_np import adapters, language
 from lora_np.checks import Array, refuse, respelled
 from lora_np.cli import options
-from lora_np.files import write_text
 from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
 from lora_np.table import Shown
 
@@ -68,9 +67,7 @@ def inspect(
         if path is not None and path.exists() and path.resolve().is_relative_to(folder):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     result = adapters.inspect(adapter, **asked, progress=True)
-    options.draw(result.figure, plot)
-    if html is not None:
-        write_text(html, result.to_html())
+    options.write_asked(result, plot, html)
     options.show_as(result, as_json, result.contents_table, result.kinds_table, result.table)
 
 
@@ -172,7 +169,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
     Example: lora-np overlap style task
     """
     result = adapters.overlap(sources, **asked, progress=True)
-    options.draw(result.figure, plot)
+    options.write_asked(result, plot)
     options.show_as(result.table, as_json)
 
 
@@ -184,7 +181,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
     "--dtype", help="bfloat16, float32, ...; GGUF: the kind of what is written, such as Q8_0 (own)."
 )
 @click.option("--rounding", help="nearest (as by default) or random.")
-@click.option("--seed", "rng", type=click.IntRange(0), help="Random seed of the rounding (0).")
+@options.seed_of(help="Random seed of the rounding (0).")
 @click.option(
     "--by-module", is_flag=True, default=None, help="GGUF: a row for each module, not each kind."
 )

@@ -11,7 +11,6 @@ import click
 
 from lora_np import adapters, language
 from lora_np.cli import options
-from lora_np.files import write_text
 from lora_np.work import usual_threads
 
 
@@ -54,8 +53,6 @@ def bake(
     base = language.load(model, quantised=quantised)
     result = language.bake(base, prompt, tell=partial(print, file=sys.stderr), **settings)
     adapters.save(result.model, out, base=model, force=force)
-    options.draw(result.figure, plot)
-    if html is not None:
-        write_text(html, result.to_html(prompt=prompt))
+    options.write_asked(result, plot, html, prompt=prompt)
     answers = options.side_by_side(result.answers)
     options.show_as(result.table, as_json, *answers, result.left, result.table)

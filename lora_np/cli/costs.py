@@ -147,7 +147,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
     result = accounting.rank_errors_of(matrix, **options.given(asked))
-    options.draw(result.figure, plot)
+    options.write_asked(result, plot)
     options.show_as(vars(result), as_json, result.table)
 
 

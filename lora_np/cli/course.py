@@ -251,12 +251,7 @@ def solution_command(name: str) -> None:
 @click.option(
     "--column", default="lora-np", help="Heading of the points in the gradebook (lora-np)."
 )
-@click.option(
-    "--seed",
-    "rng",
-    type=click.IntRange(0),
-    help="Random seed of the questions; by default new.",
-)
+@options.seed_of(help="Random seed of the questions; by default new.")
 @options.each(_LIMITS)
 @click.option("--jobs", type=options.JOBS, help="Number of parallel workers.")
 @options.as_json

@@ -9,7 +9,6 @@ import click
 
 from lora_np import accounting, adapters, language
 from lora_np.cli import options
-from lora_np.files import write_text
 
 
 @click.command()
@@ -58,7 +57,6 @@ def evaluate(
     for name in models[1:]:
         accounting.model_spec(name)  # check that the model exists before measuring
     result = language.evaluate(opened(), examples, max_length=max_length, answers=answers)
-    if html is not None:
-        write_text(html, result.to_html())
+    options.write_asked(result, None, html)
     tables = [result.table, *([result.differences] if len(result.names) > 1 else [])]
     options.show_as(result, as_json, *tables, *options.side_by_side(result.answers))

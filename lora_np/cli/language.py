@@ -15,7 +15,6 @@ import click
 from lora_np import adapters, language
 from lora_np.checks import refuse
 from lora_np.cli import options
-from lora_np.files import write_text
 from lora_np.work import usual_threads
 
 QUESTIONS = 5  # number of questions that the HTML report shows
@@ -77,15 +76,13 @@ def finetune(
         shown = (f"{heading}\n{example}\n" for example in estimate.examples)
         options.show_as(estimate.table, as_json, *shown, estimate.table, written=False)
         return
-    asked_for: int | list[str] = 0 if sample_every == 0 else QUESTIONS
+    asked_for = 0 if sample_every == 0 else QUESTIONS
     training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}
     result = language.finetune(base, told, **training, sample_every=sample_every or None)
     refuse_failure(result)
     adapters.save(result.model, out, base=model, force=force)
-    options.draw(result.figure, plot)
-    if html is not None:
-        words = [word for word in click.get_current_context().obj if word != "--resume"]
-        write_text(html, result.to_html(command=shlex.join(["lora-np", *words])))
+    words = [word for word in click.get_current_context().obj if word != "--resume"]
+    options.write_asked(result, plot, html, command=shlex.join(["lora-np", *words]))
     options.show_as(result.table, as_json, result.loss_table, result.table)
     if result.interrupted:
         tell(f"Stopped after {result.steps} steps")

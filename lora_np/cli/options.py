@@ -15,14 +15,13 @@ import click
 
 from lora_np import checks
 from lora_np.checks import choice, respelled
-from lora_np.files import write_figure
+from lora_np.files import write_figure, write_text
 from lora_np.models import matcher
 from lora_np.settings import settings_of
 from lora_np.table import Table, json_text, one_line, parse_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 # extensions of files, which a directory should not have
@@ -199,7 +198,8 @@ quantised = click.option(
 data_format = click.option(
     "--format", help="jsonl, csv or text; by default detected from the first line."
 )
-seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
+seed_of = partial(click.option, "--seed", "rng", type=click.IntRange(0))
+seed = seed_of(default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
 jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")
 plot = click.option(
@@ -286,10 +286,12 @@ def side_by_side(table: Table) -> list[str]:
     ]
 
 
-def draw(figure: Callable[[], Figure], plot: Path | None) -> None:
-    """Write the figure of a result if the option ``--plot`` was given."""
+def write_asked(result: Any, plot: Path | None, html: Path | None = None, **told: str) -> None:
+    """Write a result's figure and page if the options ``--plot`` and ``--html`` were given."""
     if plot is not None:
-        write_figure(figure(), plot, dpi=150)
+        write_figure(result.figure(), plot, dpi=150)
+    if html is not None:
+        write_text(html, result.to_html(**told))
 
 
 def show_written(written: list[Path], kept: Sequence[Path] = ()) -> None:

@@ -172,7 +172,7 @@ def live_figure(
     >>> list(line.get_ydata())
     [1.0, 0.25]
     """
-    handle: Any = None
+    handle = None
     if "IPython" in sys.modules:
         import matplotlib.pyplot as plt
 

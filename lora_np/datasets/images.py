@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from lora_np.checks import Array, finite, generator, real, whole_number
+from lora_np.checks import Array, Seed, finite, generator, real, whole_number
 
 HEIGHT, LEFT, WIDTH = (
     10,
@@ -80,7 +80,7 @@ def digits() -> tuple[Array, Array]:
     return load("digits.npz", "images") / 16, load("digits.npz", "labels").astype(np.intp)
 
 
-def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Array, Array]:
+def patches(image: Array, n: int, *, rng: Seed) -> tuple[Array, Array]:
     """Draw pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 pixels to their right.
 
     The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean

@@ -8,7 +8,6 @@ import re
 import sys
 import textwrap
 import time
-import tomllib
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,8 @@ import numpy as np
 
 from lora_np import mini
 from lora_np.checks import ArrayLike, StrPath, arrays, choice, encodable
-from lora_np.exercises.catalogue import DATA, law_of
+from lora_np.exercises.catalogue import law_of
+from lora_np.exercises.regions import table
 from lora_np.exercises.running import Mistake, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
 from lora_np.exercises.values import Value
@@ -282,8 +282,8 @@ def puzzles() -> tuple[Puzzle, ...]:
     >>> len(puzzles()), puzzles()[0].right
     (15, 'parameters = r * (d + k)')
     """
-    records = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["puzzle"]
-    return tuple(read(number, **record) for number, record in enumerate(records, start=1))
+    records = enumerate(table("puzzles")["puzzle"], start=1)
+    return tuple(read(number, **record) for number, record in records)
 
 
 def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Scene:
@@ -321,8 +321,7 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
     for one in puzzles():
         line = lines.get(one.name, one.right)
         code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
-    usual = tomllib.loads((DATA / "puzzles.toml").read_text(encoding="utf-8"))["ending"]
-    found = usual | {"show": str, "lines": lines, "folder": folder} | settings
+    found = table("puzzles")["ending"] | {"show": str, "lines": lines, "folder": folder} | settings
     with one_thread():  # a second thread does not speed up such small matrices
         problem = run_cell(code + stubs + found["code"], "cell 0", found)
     if problem:

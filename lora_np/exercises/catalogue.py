@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import choice, whole_number
+from lora_np.checks import Seed, choice, whole_number
+from lora_np.exercises.regions import table
 from lora_np.exercises.running import HEADER, Mistake
 from lora_np.exercises.testing import (
     SEEDS,
@@ -137,9 +138,7 @@ def solution(name: str) -> Solution:
     return Solution(text)
 
 
-def check(
-    function: Callable[..., Value], *, rng: np.random.Generator | int | None = None
-) -> Outcome:
+def check(function: Callable[..., Value], *, rng: Seed | None = None) -> Outcome:
     """Check a student's function by the laws of its exercise, on inputs from small to large.
 
     Parameters
@@ -188,7 +187,7 @@ def check(
     return judge(exercise(function.__name__), local_caller(function), seeds)
 
 
-def other_seeds(rng: np.random.Generator | int) -> list[int]:
+def other_seeds(rng: Seed) -> list[int]:
     """Derive seeds for inputs other than those that students see.
 
     Parameters
@@ -214,10 +213,10 @@ def other_seeds(rng: np.random.Generator | int) -> list[int]:
 @cache
 def course() -> tuple[Lesson, ...]:
     """Read all lessons in the order of ``lessons.toml``, then the project."""
-    table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
-    project = table["project"]
+    listed = table("lessons")
+    project = listed["project"]
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
-    records = [*table["lesson"], project | {"closing": closing}]
+    records = [*listed["lesson"], project | {"closing": closing}]
     return tuple(
         Lesson(number, **record | {"exercises": tuple(map(read, record["exercises"]))})
         for number, record in enumerate(records)
@@ -268,8 +267,7 @@ def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 def law_of(exercise: str, key: str) -> Check:
     """Find the check ``exercise_key``, or the check of the whole exercise with this key."""
     known = functions()
-    alone: Check | None = known.get(f"{exercise}_{key}")
-    return alone or partial(known[exercise], key=key)
+    return known.get(f"{exercise}_{key}") or partial(known[exercise], key=key)
 
 
 def code_in(markdown: str) -> str:

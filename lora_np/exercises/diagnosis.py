@@ -72,6 +72,6 @@ def usual(name: str) -> list[Mistake]:
 def written(code: str, name: str, answer: str = "") -> Value:
     """Run ``code`` and return its function ``name``; ``answer`` defines ``solution`` for it."""
     solution = written(answer, name) if answer else None
-    names: dict[str, Value] = {"__name__": "submission", "solution": solution}
+    names = {"__name__": "submission", "solution": solution}
     exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)
     return names[name]

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ Condition = Callable[..., bool | None]  # returns None for arguments of another 
 
 
 @cache
-def table(name: str) -> dict[str, dict[str, dict[str, str]]]:
+def table(name: str) -> dict[str, Any]:
     """Read a data file by its name."""
     path = Path(__file__).parent / "data" / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -131,14 +131,13 @@ def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
         return list(map(inner, document))
     if not isinstance(document, dict):
         return document
-    fields: dict[str, Any] = document
-    if "array" in fields:
-        return array_of(fields["array"], fields["shape"], fields["bytes"])
-    if trusted and "function" in fields:
-        return Source(fields["function"])
-    if "tuple" in fields:
-        return tuple(map(inner, fields["tuple"]))
-    return {cast(str, inner(key)): inner(item) for key, item in fields["dict"]}
+    if "array" in document:
+        return array_of(document["array"], document["shape"], document["bytes"])
+    if trusted and "function" in document:
+        return Source(document["function"])
+    if "tuple" in document:
+        return tuple(map(inner, document["tuple"]))
+    return {cast(str, inner(key)): inner(item) for key, item in document["dict"]}
 
 
 def array_of(kind: str, shape: list[int], content: str) -> np.ndarray | np.generic:

@@ -30,7 +30,7 @@ def main() -> None:
         del os.environ["MPLCONFIGDIR"]
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
-    names: dict[str, Any] = {"__name__": "submission"}
+    names = {"__name__": "submission"}
 
     def reached(line: int) -> None:
         send(replies, {"cell": number, "line": line})

@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
-import numpy as np
-
-from lora_np.checks import choice
+from lora_np.checks import Seed, choice
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_seeds, plural
 from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
@@ -186,7 +184,7 @@ def grade(
     numbers: Sequence[int] = (),
     only: Sequence[str] = (),
     roster: Path | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Seed | None = None,
     limits: Limits = USUAL,
     jobs: int | None = None,
     progress: bool = False,
@@ -487,7 +485,7 @@ def gradebook(records: Sequence[Record], points: Mapping[str, Cell], column: str
     Ada,17,4
     <BLANKLINE>
     """
-    lines: list[list[Cell]] = [[*one.values(), points[name_in(one)]] for one in records]
+    lines = [[*one.values(), points[name_in(one)]] for one in records]
     return Table([*records[0], column], lines)
 
 

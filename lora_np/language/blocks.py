@@ -231,8 +231,7 @@ class SelfAttention(Named):
     ) -> Operand:
         q, k, v = self.by_heads(x, rng)
         mixed = self.mixed(q[:, -1:] if last else q, k, v, cache, packed)
-        output: Operand = self.output(mixed, rng=rng)
-        return output
+        return self.output(mixed, rng=rng)
 
     def mixed(
         self, q: Operand, k: Operand, v: Operand, cache: Cache | None, packed: Sequences | None
@@ -341,8 +340,7 @@ class MLP(Named):
             hidden = gated(parts[0], parts[1], self.activation, fast=self.fused)
         else:
             hidden = (self.xielu or ACTIVATIONS[self.activation])(*parts)
-        result: Operand = self.down(hidden, rng=rng)
-        return result
+        return self.down(hidden, rng=rng)
 
 
 def gated(gate: Operand, up: Operand, activation: str, *, fast: bool) -> Operand:
@@ -388,8 +386,7 @@ class Router:
     W: Tensor | Array
 
     def __call__(self, x: Operand) -> Operand:
-        result: Operand = softmax(x @ self.W.T)
-        return result
+        return softmax(x @ self.W.T)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

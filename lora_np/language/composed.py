@@ -105,8 +105,7 @@ def attend(
         by_query = scores.reshape(batch, kv, -1, queries, keys)
         scores = np.where(seen, by_query, -np.inf).reshape(scores.shape)
     mixed = (softmax(scores) @ v.transpose(0, 2, 1, 3)).reshape(batch, heads, queries, d)
-    result: Operand = mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
-    return result
+    return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
 
 
 def gated(gate: Operand, up: Operand) -> Operand:
@@ -117,8 +116,7 @@ def gated(gate: Operand, up: Operand) -> Operand:
     >>> gated(np.array([0.0, 100.0]), np.array([1.0, 2.0]))
     array([  0., 200.])
     """
-    result: Operand = gate * sigmoid(gate) * up
-    return result
+    return gate * sigmoid(gate) * up
 
 
 def exact_gelu(x: Operand) -> Operand:
@@ -129,8 +127,7 @@ def exact_gelu(x: Operand) -> Operand:
     >>> exact_gelu(np.array([0.0, 1.0, 100.0])).round(4)
     array([  0.    ,   0.8413, 100.    ])
     """
-    result: Operand = x * normal_below(x)
-    return result
+    return x * normal_below(x)
 
 
 def _normal_below(x: Array) -> Array:
@@ -152,8 +149,7 @@ def erfc_series(dtype: np.dtype[np.generic]) -> Array:
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
 
-    series: Array = chebinterpolate(scaled, 14 if dtype == np.float32 else 30).astype(dtype)
-    return series
+    return chebinterpolate(scaled, 14 if dtype == np.float32 else 30).astype(dtype)
 
 
 def log_probabilities(logits: Operand, labels: Array) -> Operand:

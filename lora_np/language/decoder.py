@@ -88,7 +88,7 @@ class Decoder(Named):
 
     def embedded(self, tokens: Array, positions: Array) -> Operand:
         """Look up the embeddings, which are the first layer's input."""
-        x: Operand = self.embedding(tokens)
+        x = self.embedding(tokens)
         if self.scale != 1.0:
             x = x * self.scale
         return x if self.position is None else x + self.position(positions)
@@ -155,7 +155,7 @@ class LanguageModel(Named):
 
     def logits(self, hidden: Operand, *, rng: Rng = None) -> Operand:
         """Compute logits from the hidden states that ``model`` returns."""
-        z: Operand = self.lm_head(hidden, rng=rng)
+        z = self.lm_head(hidden, rng=rng)
         return self.cap * np.tanh(z / self.cap) if self.cap else z
 
 

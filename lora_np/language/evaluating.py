@@ -34,8 +34,7 @@ class Measure(NamedTuple):
     @property
     def means(self) -> Array:
         """The weighted mean of each model."""
-        result: Array = np.average(self.values, axis=1, weights=self.weights)
-        return result
+        return np.average(self.values, axis=1, weights=self.weights)
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
         """Return the mean difference from the first model, its interval, and the least detectable.

@@ -13,6 +13,7 @@ import numpy as np
 from lora_np.autograd import value
 from lora_np.checks import (
     Array,
+    Seed,
     configured,
     generator,
     overflow_allowed,
@@ -81,7 +82,7 @@ class Sampling:
     )
     repetition_penalty: float = setting(1.0, "Above 1, earlier tokens become less likely")
     stop: Sequence[str] = ()
-    rng: np.random.Generator | int = 0
+    rng: Seed = 0
     stream: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -362,7 +363,7 @@ class Reader:
         -------
         ndarray of shape (rows, d)
         """
-        gaps: Array = np.argmax(self.ids, axis=1)  # padding on the left
+        gaps = np.argmax(self.ids, axis=1)  # padding on the left
         common = self.common(rows, gaps)
         new = [row[common - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
         if common and min(map(len, new)) == max(map(len, new)):

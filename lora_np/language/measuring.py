@@ -153,8 +153,7 @@ def grams(
                 latest, inputs = (path, x), x[counts]
                 grams[path] = grams.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
             owners[path] = latest[0]
-            result: Operand = layer(x, rng=rng)
-            return result
+            return layer(x, rng=rng)
 
         return call
 

@@ -322,7 +322,7 @@ def save(
     arrays = stored_arrays(model)
     kept = dtype or str(next(iter(arrays.values())).dtype)
     config = {**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept}
-    files: dict[str, bytes] = {"config.json": as_json(config)}
+    files = {"config.json": as_json(config)}
     if model.generation:
         files[GENERATION] = as_json(model.generation)
     if isinstance(model.vocabulary, Vocabulary):
@@ -346,12 +346,8 @@ def save(
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """Return the arrays of a model by their names and in their shapes in a checkpoint."""
     settings = decoder_settings(model.config)
-    values: dict[str, Any] = {
-        path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")
-    }
-    arrays: dict[str, Array] = {
-        name: np.array(n, np.float32) for name, n in settings.constants.items()
-    }
+    values = {path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")}
+    arrays = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
     for module in settings.spec.modules:
         name, whole = module.alias or module.name, values.get(module.name)
         if whole is not None and module.kind == "experts":

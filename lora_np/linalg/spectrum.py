@@ -72,7 +72,7 @@ def scaled_svd(M: Array) -> tuple[float, SVD]:
 def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
     """Return ``unit * x`` in the dtype of x, or raise an error that advises to rescale."""
     with overflow_allowed():
-        result: Array = (x * np.float64(unit)).astype(x.dtype)
+        result = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():
         raise np.linalg.LinAlgError(
             f"{what} overflows {x.dtype}: divide {divide} by a power of two first"

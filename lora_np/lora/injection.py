@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
+from lora_np.checks import Array, Seed, choice, close_names, generator, guided, whole_number
 from lora_np.lora.defaults import ALPHA
 from lora_np.lora.layers import LoRAExperts
 from lora_np.lora.variants import (
@@ -40,7 +40,7 @@ def inject(
     model: T,
     *,
     rank: int,
-    rng: np.random.Generator | int = 0,
+    rng: Seed = 0,
     alpha: float = ALPHA,
     dropout: float = 0.0,
     targets: Targets = "all-linear",

@@ -73,7 +73,7 @@ class WeightedUpdate:
     @property
     def delta(self) -> Array:
         """The update ``scale * B @ A`` (d, k), without the weight."""
-        update: Array = self.B @ self.A
+        update = self.B @ self.A
         update *= update.dtype.type(self.scale)
         return update
 
@@ -345,8 +345,7 @@ def _conditioned(gram: Array | None, k: int) -> Array:
     if G.shape != (k, k):
         raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
     diagonal = np.diag(G)
-    G = _SHRUNK * G + np.diag((1 - _SHRUNK) * diagonal + _RIDGE * (diagonal.max() or 1.0))
-    return G
+    return _SHRUNK * G + np.diag((1 - _SHRUNK) * diagonal + _RIDGE * (diagonal.max() or 1.0))
 
 
 def _ties(method: MergeMethod, mix: Rule = _peft_ties) -> MergeMethod:

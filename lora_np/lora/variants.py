@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, Rng, convert_arrays, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, Seed, convert_arrays, generator, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
@@ -27,7 +27,7 @@ T = TypeVar("T")
 Quantiser = Callable[[Array], Quantised]
 
 
-def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
+def kaiming(rng: Seed, r: int, k: int) -> Array:
     """Draw A uniformly from ``[-1/sqrt(k), 1/sqrt(k)]``, the default of loralib and PEFT.
 
     This is Kaiming's initialisation at ``a = sqrt(5)``.

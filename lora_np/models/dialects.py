@@ -84,7 +84,7 @@ class Dialects:
 
     def place(self, name: str) -> Place | None:
         """Find where a checkpoint's tensor goes; None if transformers splits or permutes it."""
-        place: Place | None = None
+        place = None
         for rule in self._rules:
             home = next(filter(name.startswith, rule.homes), None)
             if home is None:

@@ -77,6 +77,11 @@ class OpenModel(ModelDirectory):
     title: str = ""
     on_disk: bool = True
 
+    @property
+    def model_type(self) -> str:
+        """The type in the config, by which transformers finds the family; "None" without one."""
+        return str(self.config.get("model_type"))
+
     @cached_property
     def described(self) -> ModelSpec | None:
         """The modules as the family describes them; None if no family does."""
@@ -144,14 +149,14 @@ class OpenModel(ModelDirectory):
         near = {parameter, f"{owner}.weight", f"{owner}.bias"} & self.parameters.keys()
         shapes = {name: self.parameters[name].shape for name in near}
         shapes = shapes or {parameter: self.info(parameter).shape}
-        fused = fused_names(str(self.config.get("model_type"))) or {}
+        fused = fused_names(self.model_type) or {}
         module = module_from_shapes(parameter, shapes, self._kinds, fused)
         square = module.kind == "linear" and module.bias and len({*module.shape}) == 1
         return module._replace(transposed=True) if square and self._conv1d else module
 
     @property
     def _kinds(self) -> Mapping[str, str]:
-        kinds = kinds_by_type().get(str(self.config.get("model_type")))
+        kinds = kinds_by_type().get(self.model_type)
         return kinds if isinstance(kinds, dict) else {}
 
     @cached_property
@@ -195,7 +200,7 @@ class OpenModel(ModelDirectory):
         owners = {f"{name}.weight": self.table for name in self.sharing}
         for module in self.described.modules if self.described else ():
             if module.tied_bias:
-                owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
+                owners[f"{module.name}.bias"] = f"{module.holder}.bias"
         here = self.parameters
         return {
             name: here[owner].tensor
@@ -270,9 +275,10 @@ class OpenModel(ModelDirectory):
         """The model's class in transformers, or the model type if no family describes it."""
         if names := self.config.get("architectures"):
             return str(names[0])
-        kind = str(self.config.get("model_type"))
-        family = family_of(kind) if kind in family_names() else None
-        return family.classes + family.tasks[0] if family else kind
+        if self.model_type not in family_names():
+            return self.model_type
+        family = family_of(self.model_type)
+        return family.classes + family.tasks[0]
 
     @cached_property
     def dialects(self) -> Dialects:
@@ -643,7 +649,7 @@ def _shapes(
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
     """Return the name of the head; a tied head, which no checkpoint stores, is added."""
     if known is None:
-        heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
+        heads = [module.name for module in modules if module.leaf in _HEADS]
         return heads[0] if len(heads) == 1 else ""
     head = next((name for name, kind in known.items() if kind == "head"), "lm_head")
     tables = [module for module in modules if module.kind == "embedding"]

@@ -366,5 +366,4 @@ def row_order(config: Fields, name: str, rows: int | None = None) -> Array | Non
         rows = heads * (config.get("head_dim") or config["hidden_size"] // queries)
     if rows % (2 * heads):
         raise FileError(f"{name!r} has {rows} outputs, which {heads} heads do not share")
-    order: Array = np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
-    return order
+    return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)

@@ -224,7 +224,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
     Traceback (most recent call last):
     lora_np.files.FileError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
     """
-    entries: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
+    entries = [*zip(raw, raw, raw.values(), strict=True)]
     for name, rule, value in entries:  # the loop appends the values for single modules to the list
         wanted, kind, fits = SETTINGS.get(rule) or ("", object, None)
         if value is None and rule not in ("r", "lora_alpha"):

@@ -235,7 +235,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
         own = tuple(name for name in names if name in chosen and paths.get(name) is shown)
-        if own and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
+        if own and spec.family in _STATE_SPACE and module.leaf in _UNCALLED:
             uncalled = " and no ".join(_UNCALLED)
             raise ValueError(
                 f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name others"
@@ -327,15 +327,14 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
         linear = [
             module for module in spec.groups if module.kind == "linear" and module.role != "head"
         ]
-        return {module.name.rpartition(".")[2] for module in linear} | set(fused)
+        return {module.leaf for module in linear} | set(fused)
     pattern = Expression(text, what="targets")
     leaves: set[str] = set()
     for module in spec.modules:
         if pattern.matches(module.name):
-            leaves.add(module.name.rpartition(".")[2])
+            leaves.add(module.leaf)
         if module.kind == "experts":
-            container = module.name.rpartition(".")[0]
-            leaves.update(old for old in fused if pattern.matches(f"{container}.{old}"))
+            leaves.update(old for old in fused if pattern.matches(f"{module.holder}.{old}"))
     if not leaves:
         raise _no_match(spec, text, ())
     return leaves
@@ -452,7 +451,7 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
 
 def _leaf_names(spec: ModelSpec) -> list[str]:
     """List the last names of the modules that LoRA can adapt, each once, in the model's order."""
-    names = [module.name.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE]
+    names = [module.leaf for module in spec.groups if module.kind in ADAPTABLE]
     return list(dict.fromkeys(name for name in names if name != "{}"))
 
 

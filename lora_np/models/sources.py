@@ -231,8 +231,7 @@ def preset_config(name: str) -> dict[str, Any]:
     >>> from_config({**preset_config("bert-base"), "vocab_size": 28_996}).total
     108340804
     """
-    config: dict[str, Any] = _preset(name)["config"]
-    return config
+    return dict(_preset(name)["config"])
 
 
 def preset_names() -> list[str]:

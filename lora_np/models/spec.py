@@ -100,6 +100,16 @@ class ModuleSpec(NamedTuple):
         return prod(self.shape)
 
     @property
+    def leaf(self) -> str:
+        """The last part of the name, such as ``q_proj``."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def holder(self) -> str:
+        """The name of the module that holds this one; empty if none does."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def sides(self) -> tuple[int, int, int]:
         """The number of matrices in one weight, and the outputs d and inputs k of each."""
         if self.kind == "convolution":

@@ -12,6 +12,7 @@ from lora_np.autograd import Operand, Tensor, affine, primitive, value
 from lora_np.checks import (
     Array,
     Rng,
+    Seed,
     computed_dtype,
     convert_arrays,
     generator,
@@ -80,7 +81,7 @@ class Linear:
         *,
         d_out: int,
         d_in: int,
-        rng: np.random.Generator | int,
+        rng: Seed,
         bias: bool = False,
         dtype: npt.DTypeLike = np.float64,
     ) -> Linear:

@@ -212,7 +212,7 @@ def decoded(layout: Layout, b: Array) -> Array:
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
     """Compute ``scale q - least``; each scale and least value (n, m) applies to a run of codes."""
     length = q.shape[1] // scale.shape[1]
-    W: Array = scale[:, :, None] * q.reshape(*scale.shape, length)
+    W = scale[:, :, None] * q.reshape(*scale.shape, length)
     if least is not None:
         W -= least[:, :, None]
     return W.reshape(q.shape)

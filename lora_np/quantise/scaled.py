@@ -57,8 +57,7 @@ class Int8(Quantised):
     def rows(self, index: Array | slice) -> Array:
         """Dequantise some rows only: ``codes * scales / 127``."""
         # In bitsandbytes' order, so that rounding agrees: code times scale, then over 127.
-        values: Array = self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
-        return values
+        return self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +149,7 @@ class FourBit(Quantised):
             values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[top * k - first :].reshape(-1, k)
-        flat: Array = np.arange(self.size // k)[index][..., None] * k + np.arange(k)
+        flat = np.arange(self.size // k)[index][..., None] * k + np.arange(k)
         byte = self.packed[flat // 2]
         values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
         values *= scales[flat // self.block]

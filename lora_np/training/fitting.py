@@ -16,6 +16,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import (
     Array,
     Rng,
+    Seed,
     StrPath,
     configured,
     finite,
@@ -120,7 +121,7 @@ class RunSettings:
     checkpoint: StrPath | None = None
     resume: bool = False
     identity: str | None = None
-    rng: np.random.Generator | int = 0
+    rng: Seed = 0
     progress: bool | str = True
 
     def __post_init__(self) -> None:
