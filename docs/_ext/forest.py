@@ -29,7 +29,7 @@ SILENT = (rules.COUNTED, rules.ONCE)
 LINE = 50  # where the headline lies, in per cent of a row's height
 NEAR = (30, 70)  # heights at which a small mark would touch the headline's mark
 HEIGHTS = (*NEAR, 10, 90, LINE)  # of small marks: on the headline's line beside its interval only
-ACROSS, DOWN = 1.95, 0.416  # pixels of a per cent of the narrowest plot's width, and of its height
+ACROSS, DOWN = 1.5, 0.416  # pixels of a per cent of the narrowest plot's width, and of its height
 APART = 11  # pixels between the centres of small marks that do not touch
 
 
