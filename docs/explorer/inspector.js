@@ -59,7 +59,7 @@
     if (slot === "first")
       for (const name of ["picture", "found"]) find(`.inspector-${name}`).hidden = true;
     find(".inspector-both").hidden = true; // of an earlier pair
-    say("Reading …"); // how much of Python is there, its bar says
+    say("Reading …");
     if (slot === "first") glance();
     const { first, second } = given;
     const answer = await (slot === "first"
