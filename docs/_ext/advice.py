@@ -110,7 +110,7 @@ class AdviceTable(SphinxDirective):
     """All knobs at a glance."""
 
     def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes(overview())
+        return self.parse_text_to_nodes("{.stacked}\n" + overview())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

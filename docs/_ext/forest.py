@@ -29,7 +29,8 @@ SILENT = (rules.COUNTED, rules.ONCE)
 LINE = 50  # where the headline lies, in per cent of a row's height
 NEAR = (30, 70)  # heights at which a small mark would touch the headline's mark
 HEIGHTS = (*NEAR, 10, 90, LINE)  # of small marks: on the headline's line beside its interval only
-APART = 3.2  # per cent of the width between small marks that do not touch
+ACROSS, DOWN = 1.5, 0.416  # pixels of a per cent of the narrowest plot's width, and of its height
+APART = 11  # pixels between the centres of small marks that do not touch
 
 
 def slug(verdict: str) -> str:
@@ -101,11 +102,14 @@ def spread(marks: list[Mark], head: Mark | None) -> list[Mark]:
     placed: list[Mark] = []
 
     def room(mean: float, height: int) -> float:
-        gaps = [mean - other.mean for other in placed if other.height == height]
+        gaps = [
+            math.hypot(ACROSS * (mean - other.mean), DOWN * (height - other.height))
+            for other in placed
+        ]
         if head and height == LINE:
-            gaps.append(max(head.low - mean, mean - head.high))
+            gaps.append(ACROSS * max(head.low - mean, mean - head.high))
         if head and height in NEAR:
-            gaps.append(abs(mean - head.mean))
+            gaps.append(ACROSS * abs(mean - head.mean))
         return min([APART, *gaps])
 
     for one in sorted(marks, key=lambda one: one.mean):

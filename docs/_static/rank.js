@@ -1,7 +1,8 @@
 // Which pages answer a query: all that have any of its words, those that match best first. It reads the index that Sphinx
 // makes and the words that people use instead of ours (keywords.js), and is never empty if some word exists, as it is
-// or with a slip of typing.
-function searchRanker(index, keywords, stemmed, stopwords) {
+// or with a slip of typing. It is made in parts, none of which keeps a phone from answering a finger; the last returns
+// the function from a query to its pages.
+function* searchRanker(index, keywords, stemmed, stopwords) {
   const { docnames, terms, titleterms, alltitles, indexentries, objects, objtypes, titles } = index;
   // Words that most pages share say nothing, unless they stand alone.
   const COMMON = new Set("lora loras lora_np np use using vs versus error".split(" "));
@@ -15,6 +16,8 @@ function searchRanker(index, keywords, stemmed, stopwords) {
     [/^claims\//, 0.95],
     [/^reference\//, 0.85],
   ];
+
+  const PART = 600; // names whose stems are found in one part
 
   const split = (text) => text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
   const many = (table, key) => (Object.hasOwn(table, key) ? [table[key]].flat() : []);
@@ -36,8 +39,7 @@ function searchRanker(index, keywords, stemmed, stopwords) {
 
   // What a page is called, by itself and by others, and where on the page that is.
   const names = [];
-  const name = (text, page, place, kind, type) =>
-    names.push({ stems: stems(bare(text)), page, place, kind, text, type });
+  const name = (text, page, place, kind, type) => names.push({ page, place, kind, text, type });
   for (const [text, places] of Object.entries(alltitles))
     for (const [page, anchor] of places)
       name(text, page, anchor, titles[page] === text ? "title" : "section");
@@ -63,11 +65,15 @@ function searchRanker(index, keywords, stemmed, stopwords) {
   }
 
   const named = new Map(); // names by their stems
-  for (const each of names)
+  for (const [place, each] of names.entries()) {
+    if (place % PART === 0) yield;
+    each.stems = stems(bare(each.text));
     for (const key of each.stems) {
       if (!named.has(key)) named.set(key, []);
       named.get(key).push(each);
     }
+  }
+  yield;
   const has = (key) =>
     [terms, titleterms].some((table) => Object.hasOwn(table, key)) || named.has(key);
   const known = new Map();

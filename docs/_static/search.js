@@ -30,28 +30,29 @@
     return shown(title, "", null, "title");
   }
 
-  const rank = () => {
-    const stemmer = new Stemmer();
-    ranked ??= searchRanker(
-      Search._index,
-      window.searchKeywords,
-      (word) => stemmer.stemWord(word),
-      stopwords,
-    );
+  let making;
+  const makeOn = () => {
+    if (!making) {
+      const stemmer = new Stemmer();
+      const stem = (word) => stemmer.stemWord(word);
+      making = searchRanker(Search._index, window.searchKeywords, stem, stopwords);
+    }
+    ranked = making.next().value;
   };
 
-  // The ranker is made in one task and asked in another, so that neither keeps a phone from answering a finger.
+  // The ranker is made in some tasks and asked in another, so that none keeps a phone from answering a finger.
   const plainQuery = Search.query;
   Search.query = (query) =>
     setTimeout(() => {
-      rank();
-      setTimeout(() => plainQuery(query));
+      if (ranked) return plainQuery(query);
+      makeOn();
+      Search.query(query);
     });
 
   Search._performSearch = (query) => {
     // the last is shown first
     document.getElementById("search-progress")?.replaceChildren();
-    rank();
+    while (!ranked) makeOn();
     return ranked(query).slice(0, MOST).map(result).reverse();
   };
 
@@ -59,7 +60,8 @@
   const formula = (_, inline, display) =>
     /[\\{}^_&]/.test(inline ?? display) ? "…" : (inline ?? display);
   Search.htmlToText = (html, anchor) => {
-    const main = new DOMParser().parseFromString(html, "text/html").querySelector('[role="main"]');
+    const own = html.slice(html.indexOf("<article"), html.lastIndexOf("</article>")); // without menus, which are longer
+    const main = new DOMParser().parseFromString(own, "text/html").querySelector('[role="main"]');
     const part = (anchor && main.querySelector(`#${CSS.escape(anchor.slice(1))}`)) || main;
     const text = ({ textContent }) => textContent.replace(FORMULA, formula).trim();
     if (anchor?.startsWith("#term-")) return text(part.nextElementSibling);

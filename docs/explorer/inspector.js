@@ -59,7 +59,7 @@
     if (slot === "first")
       for (const name of ["picture", "found"]) find(`.inspector-${name}`).hidden = true;
     find(".inspector-both").hidden = true; // of an earlier pair
-    say(python.there ? "Reading …" : "Waiting for Python …");
+    say("Reading …");
     if (slot === "first") glance();
     const { first, second } = given;
     const answer = await (slot === "first"
