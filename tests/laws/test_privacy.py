@@ -6,6 +6,7 @@ import ast
 import importlib
 from pathlib import Path
 
+from benchmarks.size import tree_of
 from tests.drawing import every
 
 PACKAGE = Path(__file__).parents[2] / "lora_np"
@@ -70,7 +71,7 @@ def imports(tree):
 
 
 def complaints(file, text=None):
-    tree = ast.parse(text if text is not None else FILES[file].read_text(encoding="utf-8"))
+    tree = tree_of(FILES[file]) if text is None else ast.parse(text)
     module = module_of(file)
     if any(private(part) for part in module.split(".")):
         yield f"{module} has an underscore"

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import lora_np
+from benchmarks.size import tree_of
 from lora_np import adapters, autograd, datasets, language, lora, nn
 from lora_np.cli import app
 from lora_np.cli.dispatch import COMMANDS
@@ -267,7 +268,7 @@ def test_no_two_classes_in_plain_names_share_a_name():
     for path in sorted((ROOT / "lora_np").rglob("*.py")):
         if path.name in {"mini.py", "mini_llama.py"}:  # the same once more, in one file
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
     shared = {name: files for name, files in places.items() if len(files) > 1}
@@ -297,7 +298,7 @@ def read_texts():
             yield f"{words} {parameter.opts[0]}", getattr(parameter, "help", None) or ""
     for path in sorted((ROOT / "lora_np").rglob("*.py")):
         place = path.relative_to(ROOT / "lora_np").as_posix()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
                 yield place, (ast.get_docstring(node) or "").partition("\n\n")[0]
             if isinstance(node, ast.Raise) and node.exc is not None:
