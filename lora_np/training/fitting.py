@@ -507,7 +507,7 @@ class Rows(Stream):
     """Batches of rows of x and y, drawn without replacement until too few are left."""
 
     def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
-        self.x, self.y = rows("", x, settings.y)
+        self.x, self.y = data_rows("", x, settings.y)
         self.loss, self.rng = settings.loss or mean_squared_error, rng
         validation = settings.validation
         if validation is not None:
@@ -515,7 +515,7 @@ class Rows(Stream):
                 raise TypeError(
                     f"validation must be a pair (x, y), got {type(validation).__name__}"
                 )
-            validation = [rows("validation ", *validation)]
+            validation = [data_rows("validation ", *validation)]
         self.validation = validation
         n = len(self.x)
         size = n if settings.batch_size is None else settings.batch_size
@@ -540,7 +540,7 @@ class Rows(Stream):
         return self.loss(model(batch[0], rng=rng), batch[1])
 
 
-def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
+def data_rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
     """Convert x and y to finite arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):

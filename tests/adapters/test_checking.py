@@ -401,13 +401,13 @@ def test_files_of_image_models_are_judged_for_programs_that_read_them(tmp_path, 
     path = tmp_path / "a.safetensors"
     tensors = {f"{name}.{end}": x for name, parts in modules.items() for end, x in parts.items()}
     safetensors.save(tensors, path, dtype="float32")
-    checked = adapters.check(path)
-    assert {row.runtime for row in checked.rows} == {"diffusers", "comfyui"}
+    report = adapters.check(path)
+    assert {row.runtime for row in report.rows} == {"diffusers", "comfyui"}
     for runtime, statuses in zip(("diffusers", "comfyui"), wanted, strict=True):
-        assert [row.status for row in checked.rows if row.runtime == runtime] == statuses
+        assert [row.status for row in report.rows if row.runtime == runtime] == statuses
     if case == "LoKr":  # the advice helps
         assert (
-            checked.notes[-1]
+            report.notes[-1]
             == f"what would help: lora-np convert {path} --to lora -o NEW.safetensors"
         )
         adapters.convert(path, tmp_path / "NEW.safetensors", to="lora")
@@ -430,8 +430,8 @@ def test_the_file_of_an_advice_has_the_ending_of_its_format(tmp_path):
 
 
 def test_a_base_of_other_shapes_is_not_a_case_for_repair():
-    checked = adapters.check(located_adapter("king-james"), base="llama-3-8b")
-    assert str(checked).rstrip().endswith("what would help: use the base that it was trained on")
+    report = adapters.check(located_adapter("king-james"), base="llama-3-8b")
+    assert str(report).rstrip().endswith("what would help: use the base that it was trained on")
 
 
 def test_a_missing_adapter_is_named_with_those_that_are_shipped():

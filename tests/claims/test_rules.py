@@ -228,9 +228,9 @@ def test_a_rule_reaches_each_verdict_at_a_known_truth(label):
         {NOT_SHOWN} if any(p.lower_bound for p in claim.rule.parts) else set()
     )
     assert share(far(-1), weak) >= 0.8
-    judged = [p.figure for p in claim.rule.parts if p.figure not in claim.counted]
-    if len(judged) > 1 and not needs:
-        assert share(far(1, only=judged[0]), {MIXED, CONTRADICTED, NOT_SHOWN, SCALE}) >= 0.8
+    counted = [p.figure for p in claim.rule.parts if p.figure not in claim.counted]
+    if len(counted) > 1 and not needs:
+        assert share(far(1, only=counted[0]), {MIXED, CONTRADICTED, NOT_SHOWN, SCALE}) >= 0.8
 
 
 def test_most_rules_can_be_simulated():

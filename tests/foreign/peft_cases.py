@@ -62,7 +62,7 @@ def built(self, model, peft_config, adapter_name="default", **options):
         cases[key] = record = {"test": os.environ["PYTEST_CURRENT_TEST"].split(" ")[0]}
         try:
             with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-                record |= judged(before, config, Path(folder))
+                record |= outcome(before, config, Path(folder))
         finally:
             judging = False
     if not FULL:
@@ -92,7 +92,7 @@ def pytest_sessionfinish():
     Path(os.environ["CASES_TO"]).write_text(json.dumps(list(cases.values())))
 
 
-def judged(base, config, folder):
+def outcome(base, config, folder):
     """What is wrong with one case, or why it is refused."""
     model, other = (
         saved_model(base, config, folder / name, seed) for seed, name in enumerate(("one", "two"))

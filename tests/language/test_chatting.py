@@ -31,7 +31,7 @@ def test_each_answer_is_the_one_without_a_memory_and_reads_only_what_is_new(
     chatty, begin, temperature, monkeypatch
 ):
     chat = language.Chat(chatty, begin)
-    messages, held = [*begin], 0
+    messages, known = [*begin], 0
     for i, question in enumerate(QUESTIONS):
         messages.append({"role": "user", "content": question})
         how = {"tokens": 12, "temperature": temperature, "rng": i}
@@ -42,9 +42,9 @@ def test_each_answer_is_the_one_without_a_memory_and_reads_only_what_is_new(
         messages.append({"role": "assistant", "content": alone})
         assert chat.messages == messages
         total = len(chat.template.tokens(messages[:-1], add_generation_prompt=True))
-        assert read[0] <= total - held + 1  # at most the last token is read again
+        assert read[0] <= total - known + 1  # at most the last token is read again
         assert set(read[1:]) <= {1}
-        held = total
+        known = total
     chat.messages = chat.messages[: len(begin) + 1]  # what was said after it does not count
     assert chat.ask("hi", tokens=9, temperature=0) == language.answer(
         chatty, chat.messages[:-1], tokens=9, temperature=0

@@ -370,15 +370,15 @@ def test_where_python_cannot_be_fetched_the_header_and_the_command_stand(open_pa
 
 
 def test_an_example_that_comes_late_does_not_replace_files_that_were_chosen(inspector):
-    held = []
-    inspector.route("**/example-adapter/*", lambda route: held.append(route))
+    waiting = []
+    inspector.route("**/example-adapter/*", lambda route: waiting.append(route))
     inspector.get_by_role("button", name="Open an example").click()
     chosen(inspector, {"adapter.gguf": b"GGUF"})
     message = inspector.locator("[data-show=message]")
     message.get_by_text("Refused").wait_for()
     before = message.inner_text()
-    assert len(held) == 2
-    for route in held:
+    assert len(waiting) == 2
+    for route in waiting:
         with inspector.expect_response(route.request.url):
             route.continue_()
     inspector.evaluate("fetch(location.href).then((answer) => answer.text())")  # after it
