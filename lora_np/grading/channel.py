@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading  # a browser's has no get_native_id
 import time
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 from subprocess import PIPE
-from threading import Event, Thread, get_native_id
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,17 @@ class Channel:
         except OSError:  # a browser has no processes
             self.place.cleanup()
             raise
-        self.over = Event()
+        self.over = threading.Event()
         self.output = b""
         # Linux's statistics of the process and of the thread that awaits its messages
         self.waiters = dict.fromkeys(
-            (f"/proc/{self.process.pid}", f"/proc/self/task/{get_native_id()}"), 0.0
+            (f"/proc/{self.process.pid}", f"/proc/self/task/{threading.get_native_id()}"), 0.0
         )
         self.deadline = inf  # the deadline of the awaited message
         self.late = False
-        self.threads = [Thread(target=work, daemon=True) for work in (self.watch, self.listen)]
+        self.threads = [
+            threading.Thread(target=work, daemon=True) for work in (self.watch, self.listen)
+        ]
         for thread in self.threads:
             thread.start()
 
