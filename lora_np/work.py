@@ -74,7 +74,7 @@ def usual_threads() -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Find NumPy's libraries once, because the search reads the list of all loaded files."""
+    """Find the BLAS libraries that NumPy has loaded; once, because the search is slow."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -291,7 +291,7 @@ class Merging:
         return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
-        """Describe a tensor of the base that stays as it is; bitsandbytes' codes become float32."""
+        """Describe a tensor that no adapter changes; bitsandbytes' codes become float32."""
         source = self.source
         if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
@@ -364,7 +364,9 @@ def add_update(
                 rows = (*index, slice(first, first + step))
                 update = change(rows)
                 exact = W[rows] + update
-                if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
+                if (
+                    magnitude is not None
+                ):  # as in DoRA, arXiv 2402.09353; a row of zeros becomes NaN
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
                     update = exact - W[rows]
                 stored = hub.rounded(exact, dtype, rng)

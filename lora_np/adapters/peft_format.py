@@ -134,7 +134,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
 
 
 def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """Change the settings ``raw`` to target exactly these modules, by their full paths.
+    """Return the settings ``raw`` with these modules as targets, by their full paths.
 
     MiCA's initialisation is removed, since a B other than the one that it froze must be trained.
     """
@@ -154,7 +154,7 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
-    """Make an adapter of the tensors in ``file``; refuse keys that the config does not explain."""
+    """Make an adapter from ``file``; refuse keys that the config does not explain."""
     # by the path of the module, and how often PEFT wrapped it
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}

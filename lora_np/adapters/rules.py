@@ -58,7 +58,7 @@ _TOWER = re.compile(r"(^|\.)(\w*(vision|visual|image|video|audio)\w*|multi_modal
 
 
 class Rule(TypedDict):
-    """A rule of ``runtimes.toml``: what a program does with modules that have some features."""
+    """A rule of ``runtimes.toml``: how a program treats modules that have the features ``has``."""
 
     has: list[str]
     status: str
@@ -364,7 +364,7 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
 def _compare(
     adapter: Adapter, form: Format, base: OpenModel, having: defaultdict[str, set[str]]
 ) -> None:
-    """Add the features that depend on the base: its names, and the kinds of its modules."""
+    """Add to ``having`` what depends on the base: the names and kinds of its modules."""
     spec = base.spec
     pieces = pieces_of(base)
     bare = {name: name.removesuffix(".weight") for name in adapter}

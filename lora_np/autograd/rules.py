@@ -493,7 +493,7 @@ def inverse(axes: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
-    """Return the part of the joined array's gradient that belongs to one of the arrays."""
+    """Return a function that takes one array's part out of the joined array's gradient."""
     if axis is None:
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
         return lambda g, i: g[ends[i] - np.prod(shapes[i], dtype=int) : ends[i]].reshape(shapes[i])

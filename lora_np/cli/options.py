@@ -242,7 +242,7 @@ def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Kind, str]]:
 
 
 def _setting_help(field: Field[Any]) -> str:
-    """Return the help of a setting, completed by its choices and its default."""
+    """Return the help text of a setting, with its choices and its default."""
     text, choices = field.metadata["help"], field.metadata["choices"]
     if choices:
         text += f": {', '.join(choices[:-1])} or {choices[-1]}"

@@ -229,7 +229,7 @@ class Slip(Exception):  # noqa: N818
 def guarded(
     function: Callable[..., Value], line: str, says: tuple[tuple[str, str], ...], source: str
 ) -> Callable[..., Value]:
-    """Wrap the function that laws call, so that errors and endless loops name the line."""
+    """Wrap the student's function; an error or an endless loop is reported with its line."""
     seconds, lines = SECONDS, source.splitlines()
 
     def asked(*arguments: Value) -> Value:

@@ -143,7 +143,7 @@ class Exercise:
 
     @property
     def points(self) -> int:
-        """The points of all laws."""
+        """The sum of the points of all laws."""
         return sum(law.points for law in self.laws)
 
     @property
@@ -187,7 +187,7 @@ class Lesson:
 
     @property
     def points(self) -> int:
-        """The points of all exercises."""
+        """The sum of the points of all exercises."""
         return sum(exercise.points for exercise in self.exercises)
 
 
@@ -244,7 +244,7 @@ class Outcome:
 
     @property
     def points(self) -> int:
-        """The points of the laws that hold."""
+        """The sum of the points of the laws that hold."""
         pairs = zip(self.exercise.laws, self.verdicts, strict=True)
         return sum(law.points for law, verdict in pairs if verdict.passed)
 
@@ -510,7 +510,9 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
-        draw.effort = 1.0  # different mistakes often agree on small inputs
+        draw.effort = (
+            1.0  # large inputs: on small ones, different mistakes often give the same answer
+        )
         law.check(draw, answer)
         found[repr(encode(answer.last[0]))] = draw.drawn, answer.last[0]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_np.checks import masked
 
-# values of answers and arguments, and values of JSON
+# values of answers and arguments, and JSON values
 Value: TypeAlias = (
     "int | float | str | np.ndarray | np.generic | Sequence[Value] | Mapping[str, Value] | None"
 )

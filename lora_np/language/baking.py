@@ -482,7 +482,7 @@ def taught(
 
 
 def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatch]:
-    """Arrange examples as arrays, padded on the right."""
+    """Make a batch of each part: arrays of its examples, padded on the right."""
     batches = []
     for examples in parts:
         width = max(len(example.row) for example in examples) - 1

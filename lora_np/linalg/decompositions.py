@@ -302,7 +302,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 def _sweep(columns: Array, V: Array) -> bool:
     """Make each pair of columns orthogonal once, in place; tell whether a pair was rotated."""
     k = columns.shape[1]
-    # a bound on the rounding error of a product that is zero
+    # a bound on the rounding error of an inner product that is exactly zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     rotated = False

@@ -219,7 +219,7 @@ def adalora_factors(A: Array, E: Array, B: Array, *, lora_alpha: float, init_r: 
 
 
 def loha_factors(w1_a: Array, w1_b: Array, w2_a: Array, w2_b: Array, *, alpha: float) -> Pair:
-    """``dW = (alpha/r) (w1_a w1_b) * (w2_a w2_b)``, entry by entry.
+    """Return factors of a LoHa update, ``(alpha/r) (w1_a w1_b) * (w2_a w2_b)``, entry by entry.
 
     Its factors are the products of all pairs of columns, and of all pairs of rows: rank r^2.
     """

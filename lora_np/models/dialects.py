@@ -44,7 +44,7 @@ _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # the number of a layer
 
 
 class Dialects:
-    """Translate the names of one model's modules in checkpoints and in other programs.
+    """Translate a model's module names between this package, checkpoints and other programs.
 
     Parameters
     ----------

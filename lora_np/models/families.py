@@ -534,7 +534,7 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     homes = {
         path: x if (x := path.partition(".*")[0]) in alike else "" for path in tables["modules"]
     }
-    for home in alike:  # modules of a stack whose layers differ are built for each kind of layer
+    for home in alike:  # if a stack's layers differ, its modules are built for each kind of layer
         here = {path: tables["modules"][path] for path in homes if homes[path] == home}
         modules += _modules(family, here, alike[home], home, prefix, depths)
     modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)

@@ -24,7 +24,7 @@ Part = dict[str, Any]  # the whole or a part of a JSON file to be written
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a normal token
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
-# llama.cpp's names, by transformers'
+# llama.cpp's names of special tokens, by their names in transformers
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 SPACE = "\u2581"  # SentencePiece's character for a space
 

@@ -286,7 +286,10 @@ class OpenModel(ModelDirectory):
         return Dialects(self.config)
 
     def _stored(self, name: str) -> Parameter | None:
-        """Find the parameter ``name``; a checkpoint without a head omits the first part."""
+        """Find the parameter ``name``, or the same name without its first component.
+
+        A checkpoint of a model without a head omits that component.
+        """
         return self.parameters.get(name) or self.parameters.get(name.partition(".")[2])
 
     def tensors_of(self, name: str) -> Collection[str]:

@@ -91,7 +91,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def copies(self) -> int:
-        """The number of modules."""
+        """The number of equal modules that this specification stands for."""
         return prod(map(len, self.ranges))
 
     @property

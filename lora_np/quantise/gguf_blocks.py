@@ -290,7 +290,7 @@ def encode_codes(x: Array, block: Block, half: Array) -> Array:
     return record(block, **{name: parts[name] for name in names})
 
 
-# The K kinds: 256 entries in runs of 16 or 32, whose scales are quantised too.
+# K-quants: 256 entries in runs of 16 or 32, whose scales are quantised too.
 
 
 def decode_q3_k(b: Array) -> Parts:
