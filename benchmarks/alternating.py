@@ -10,7 +10,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, number, whole_number
 from lora_np.lora import LoRALinear
 from lora_np.training import Fit, History
-from lora_np.training.fitting import rows
+from lora_np.training.fitting import data_rows
 
 
 def alternating_least_squares(
@@ -78,7 +78,7 @@ def alternating_least_squares(
         raise TypeError(
             "alternating least squares is for a LoRALinear whose A and B are both trained"
         )
-    x, y = rows("", x, y)
+    x, y = data_rows("", x, y)
     half_steps = whole_number("half_steps", half_steps)
     ridge = number("ridge", ridge)
     begin = time.perf_counter()
