@@ -3,6 +3,7 @@
 A mutant differs from the package in one place: a comparison is reversed, an arithmetic operator
 replaced, a number changed by one, a condition negated, a returned value replaced by None, or a
 statement deleted. The tests of its module run on a copy of the package, and kill it if one fails.
+If none does, the tests that use its package run too: a function may be tested through its callers.
 """
 
 from __future__ import annotations
@@ -268,11 +269,12 @@ def tested(tree: Path, mutants: Sequence[Mutant], limit: int) -> list[Outcome]:
 
     The tests first run on the unchanged copy, and those that fail there are left out.
     """
-    files = {file: tests_of(tree, file) for file in sorted({one.file for one in mutants})}
+    changed = sorted({one.file for one in mutants})
+    files = {file: (tests_of(tree, file), more_tests_of(tree, file)) for file in changed}
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         place = copied(tree, Path(folder))
-        wanted = sorted({test for tests in files.values() for test in tests})
+        wanted = sorted({test for first, more in files.values() for test in [*first, *more]})
         _, output, _ = run(place, wanted, ["-rfE"], limit=None)
         failing = failing_in(output)
         for name in failing:
@@ -282,7 +284,12 @@ def tested(tree: Path, mutants: Sequence[Mutant], limit: int) -> list[Outcome]:
             path = place / mutant.file
             source = path.read_bytes()
             write(path, mutant.applied(source), 2 * i)
-            code, output, seconds = run(place, files[mutant.file], ["-x", *skipped], limit=limit)
+            seconds = 0.0
+            for tests in files[mutant.file]:
+                code, output, more = run(place, tests, ["-x", *skipped], limit=limit)
+                seconds += more
+                if code not in (0, 5):
+                    break
             write(path, source, 2 * i + 1)
             if code == 4:
                 raise RuntimeError(output)
@@ -379,6 +386,15 @@ def tests_of(tree: Path, file: str) -> list[str]:
         package = package.rpartition(".")[0]
         users = users_of(tree, package)
     return [file, *(found or users)]
+
+
+def more_tests_of(tree: Path, file: str) -> list[str]:
+    """List further tests that use a module's package, or a module that is in none but lora_np."""
+    module = ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
+    package = module.rpartition(".")[0]
+    first = tests_of(tree, file)
+    users = users_of(tree, module if package == "lora_np" else package)
+    return [one for one in users if one not in first]
 
 
 def users_of(tree: Path, module: str) -> list[str]:

@@ -121,6 +121,10 @@ def test_a_module_without_tests_of_its_own_has_those_that_use_it(tmp_path):
     law.write_text("from lora_np.sub.b import x\n", encoding="utf-8")
     mutants.uses.cache_clear()
     assert mutants.tests_of(tmp_path, b) == [b, "tests/laws/test_v.py"]
+    # if these kill no mutant, the other tests that use the package do
+    assert mutants.more_tests_of(tmp_path, b) == [
+        "tests/sub/test_x.py", "tests/test_y.py", "tests/test_z.py",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
