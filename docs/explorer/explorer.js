@@ -227,9 +227,11 @@
     slider.min = subject.lowest;
     slider.max = subject.ranks;
     slider.value = subject.rank;
-    setTimeout(() => paint(canvas("whole"), complete(), subject.limits)); // a task of its own
     drawCurve();
     update();
+    const { width, height } = canvas("cut"); // both pictures change their size at once
+    Object.assign(canvas("whole"), { width, height });
+    setTimeout(() => paint(canvas("whole"), complete(), subject.limits)); // a task of its own
   }
 
   function moveTo(rank) {
