@@ -221,7 +221,6 @@ def test_the_same_figure_is_the_same_file(form):
 # Who writes without `lora_np.files`, and why nobody sees a half of it.
 WRITERS = {
     "adapters/merging.py": "into the directory that `replacing` makes",
-    "adapters/repairing.py": "into the directory that `replacing` makes",
     "adapters/peft_format.py": "into the directory that `replacing` makes",
     "adapters/spectra.py": "beside the directory that `replacing` makes",
     "course/widgets.py": "into memory",
