@@ -465,10 +465,10 @@ class Adapter(Mapping[str, AdapterModule]):
         return bool(self.raw.get("fan_in_fan_out"))
 
     @property
-    def base(self) -> StrPath | None:
+    def base(self) -> str | None:
         """The path or name of the base in the settings, if they have one."""
         name = self.raw.get("base_model_name_or_path")
-        return name if isinstance(name, (str, os.PathLike)) and name else None
+        return os.fspath(name) if isinstance(name, (str, os.PathLike)) and name else None
 
     @property
     def init(self) -> str | None:

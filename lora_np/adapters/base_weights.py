@@ -364,9 +364,7 @@ def add_update(
                 rows = (*index, slice(first, first + step))
                 update = change(rows)
                 exact = W[rows] + update
-                if (
-                    magnitude is not None
-                ):  # as in DoRA, arXiv 2402.09353; a row of zeros becomes NaN
+                if magnitude is not None:  # arXiv 2402.09353; a row of zeros becomes NaN
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
                     update = exact - W[rows]
                 stored = hub.rounded(exact, dtype, rng)

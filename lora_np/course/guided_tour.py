@@ -175,7 +175,7 @@ class Tour:
         """The improvement of the smallest update compared with the full update's, in words."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
-        parts = f"{low.parameters:,} parameters bring {share:.1%}"
+        parts = f"{low.parameters:,} parameters achieve {share:.1%}"
         return f"{parts} of the improvement of {full.parameters:,}"
 
     @property

@@ -511,7 +511,7 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
 
     def check(draw: Draw, answer: Answer) -> None:
         draw.effort = (
-            1.0  # large inputs: on small ones, different mistakes often give the same answer
+            1.0  # large, since different mistakes often give equal answers on small inputs
         )
         law.check(draw, answer)
         found[repr(encode(answer.last[0]))] = draw.drawn, answer.last[0]

@@ -108,7 +108,7 @@ def test_it_opens_with_a_picture_and_what_lora_is_for(found, folder):
 @whole_run
 def test_the_headline_compares_with_the_full_update(found, folder):
     share = re.fullmatch(
-        r"1,760 parameters bring (99\.[5-9]) % of the improvement of 12,000",
+        r"1,760 parameters achieve (99\.[5-9]) % of the improvement of 12,000",
         found.headline.replace("%", " %"),
     )
     assert share

@@ -138,7 +138,7 @@ def test_a_class_is_graded(folder):
 @pytest.mark.slow
 def test_the_demo_of_the_readme_runs(folder):
     text = said(folder, "tour", "--quick", "--out", folder / "tour")
-    assert "1,760 parameters bring" in text
+    assert "1,760 parameters achieve" in text
     assert (folder / "tour" / "report.html").is_file()
 
 

@@ -259,9 +259,8 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
 def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     r, d, k = rank_and_sides(draw)
     M = np.zeros((d, k))
-    entries = 1 + np.rint(
-        draw.array("diagonal", r, low=0, high=4)
-    )  # whole numbers, so that no rounding affects the rank
+    # whole numbers, so that no rounding affects the rank
+    entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))
     np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
     exactly("the rank", answer(scale(draw) * M, 1.0), int(r))
 
