@@ -1,6 +1,7 @@
 """The study of LoRA's learning rate: laws as written, an exact identity, and the order of commits."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -222,6 +223,21 @@ def test_the_page_says_what_is_recorded():
     measured = runs.recorded()
     assert on_page(runs.PAGE, "recorded") == runs.report(measured)
     assert on_page(runs.PAGE, "picture") == runs.picture(measured)
+
+
+def test_the_picture_has_every_held_out_point_and_those_beyond_the_band():
+    measured = runs.recorded()
+    drawn = runs.picture(measured)
+    held = [one for one in measured if one.point.held]
+    band = re.search(r'polygon class="band" points="([\d.]+),([\d.]+)', drawn)
+    left, top_of_band = map(float, band.groups())
+    bottom = 348.0
+    marks = [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)m", drawn)]
+    points = [(x, y) for x, y in marks if x != left + 14]  # without those of the key
+    assert (len(points), len(marks)) == (len(held), len(held) + 3)
+    far = [abs((bottom - y) - (x - left)) > bottom - top_of_band for x, y in points]
+    misses = sum(one.factor > rule.WITHIN for one in held)
+    assert abs(sum(far) - misses) <= 1  # a factor of 1.5 may be drawn on either side
 
 
 def test_every_grid_that_has_run_is_closed_around_its_best_rate():

@@ -353,6 +353,21 @@ def test_a_phone_scrolls_in_one_direction(open_page, kind):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
 
 
+@pytest.mark.parametrize("path", ["understand/advice.html", "use/adapters.html"])
+def test_on_a_phone_a_row_is_a_list_of_named_cells(open_page, path):
+    table = open_page(path, **PHONE).locator("article table.stacked").first
+    names, rows, over = table.evaluate(
+        """(table) => [
+            [...table.querySelectorAll("th")].map((th) => th.textContent.trim()),
+            [...table.querySelectorAll("tbody tr")].map((row) => [...row.cells].map((td) => td.dataset.heading.trim())),
+            table.scrollWidth - table.parentElement.clientWidth,
+        ]"""
+    )
+    assert rows
+    assert all(row == names for row in rows)
+    assert over <= 0
+
+
 # a picture, or what one can type or choose
 THING = "article :is(img, svg, canvas, table, textarea, select, input, label):not([type=checkbox])"
 
