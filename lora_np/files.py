@@ -446,19 +446,20 @@ def replacing(
         If the target exists and ``force`` is false, a file in it would be lost, or a killed run has
         left its old version under another name.
     """
+    import shutil  # imported late, because it imports all archive formats
+
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     if check:
         target = Path(os.path.realpath(target))
     stage = _stage(target)
     may_go = check or partial(_check_directory, target, writes, marks)
-    clean = _cleaned(partial(_remove, stage))
+    clean = _cleaned(partial(shutil.rmtree, stage, ignore_errors=True))
     with _parents(target), named(target, stage), clean:
         _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
         new = stage / target.name if check else stage
         yield new
-        import shutil
 
         for name in keeps:
             if (target / name).is_file() and not (stage / name).exists():
@@ -606,12 +607,6 @@ def unfinished(target: Path) -> str:
     if not os.path.lexists(aside):
         return ""
     return f"{target}: a run that replaced it was killed; rename {aside} back to {target.name}"
-
-
-def _remove(folder: Path) -> None:
-    import shutil  # imported late, because it imports all archive formats
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
