@@ -544,7 +544,7 @@ def picture(measured: Sequence[Measured]) -> str:
         f'<text x="{left + 26}" y="{top + 20 + 18 * i}">{name}</text>'
         for i, (family, (name, shape)) in enumerate(shapes.items())
     ]
-    within = sum(one.factor <= f for one in held)
+    within, word = sum(one.factor <= f for one in held), verdict_so_far(measured)[0]
     told = f"At {within} of {len(held)} points, LoRA's best learning rate is within a factor of {f:g} of law B's."
     lines = [
         "```{raw} html",
@@ -558,7 +558,7 @@ def picture(measured: Sequence[Measured]) -> str:
         '<text x="2" y="11">best found</text>',
         *marks,
         "</svg>",
-        f"<p>{told} Law B (below) predicts it from alpha, the width and the full update\'s best. The band is that factor. The points vary alpha, units, width, rank, steps, text and base, and chose none of the constants.</p></figure>",
+        f"<p>{told} Law B (below) predicts it from alpha, the width and the full update\'s best. The band is that factor. The points vary alpha, units, width, rank, steps, text and base; no constant of the law was chosen by them. By the rule, the verdict is <em>{word}</em>.</p></figure>",
         "```",
     ]  # fmt: skip
     return "\n".join(lines)

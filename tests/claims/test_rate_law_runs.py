@@ -225,6 +225,13 @@ def test_the_page_says_what_is_recorded():
     assert on_page(runs.PAGE, "picture") == runs.picture(measured)
 
 
+def test_the_learning_rates_are_equal_at_the_alpha_that_the_page_names():
+    text = runs.PAGE.read_text(encoding="utf-8")
+    for name, k, full, alpha in (("text", 128, 0.0025, 105), ("SmolLM2", 576, 1e-4, 830)):
+        assert re.search(rf"\b{alpha} on (our )?{name}", text)
+        assert rule.law_b(full, alpha, k) == pytest.approx(full, rel=0.01)
+
+
 def test_the_picture_has_every_held_out_point_and_those_beyond_the_band():
     measured = runs.recorded()
     drawn = runs.picture(measured)
