@@ -454,7 +454,7 @@ def replacing(
         target = Path(os.path.realpath(target))
     stage = _stage(target)
     may_go = check or partial(_check_directory, target, writes, marks)
-    clean = _cleaned(partial(shutil.rmtree, stage, ignore_errors=True))
+    clean = _cleaned(lambda: shutil.rmtree(stage, ignore_errors=True))
     with _parents(target), named(target, stage), clean:
         _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
