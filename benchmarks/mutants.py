@@ -163,23 +163,23 @@ def interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float
 
 
 def drawn(tree: Path, number: int, seed: int) -> list[Mutant]:
-    """Draw different mutants; each change of the package is equally likely."""
+    """Draw different mutants, in random order; each change of the package is equally likely."""
     paths = [
         path for path in sorted((tree / "lora_np").rglob("*.py")) if path.name not in READ_ALONE
     ]
     places = [
         (path, i) for path in paths for i, _ in enumerate(changes_in(ast.parse(path.read_bytes())))
     ]
+    sample = random.Random(seed).sample(places, min(number, len(places)))
     chosen: dict[Path, set[int]] = {}
-    for path, i in random.Random(seed).sample(places, min(number, len(places))):
+    for path, i in sample:
         chosen.setdefault(path, set()).add(i)
-    return [
-        mutant
-        for path in sorted(chosen)
-        for mutant in mutants_of(
-            path.read_bytes(), path.relative_to(tree).as_posix(), chosen[path].__contains__
-        )
-    ]
+    found: dict[tuple[Path, int], Mutant] = {}
+    for path, numbers in chosen.items():
+        file = path.relative_to(tree).as_posix()
+        mutants = mutants_of(path.read_bytes(), file, numbers.__contains__)
+        found |= {(path, i): mutant for i, mutant in zip(sorted(numbers), mutants, strict=True)}
+    return [found[place] for place in sample]
 
 
 def mutants_of(
