@@ -82,6 +82,12 @@ def tree_of(path: Path) -> ast.Module:
 
 
 @cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """List all nodes of a file once: to find them takes as long as to parse."""
+    return [*ast.walk(tree_of(path))]
+
+
+@cache
 def code_of(path: Path) -> list[tuple[int, int, bool]]:
     """List the first and last line of each token of code, and whether it is ``Any``."""
     tokens = code_tokens(path.read_text(encoding="utf-8"), tree_of(path))
@@ -105,7 +111,7 @@ def functions(path: Path) -> list[Function]:
             bisect_right(lines, node.end_lineno or 0) - bisect_left(lines, node.lineno),
             sum(map(branches, ast.walk(node))),
         )
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -159,7 +165,7 @@ def public_names() -> dict[str, set[str]]:
     return {
         ".".join(path.parent.relative_to(ROOT).parts): {
             alias.name
-            for node in ast.walk(tree_of(path))
+            for node in nodes_of(path)
             if isinstance(node, ast.ImportFrom)
             for alias in node.names
             if alias.name == alias.asname
@@ -184,7 +190,7 @@ def unused_names() -> list[str]:
         for name in re.findall(r"\w+", " ".join(found))
     }
     nodes: dict[Path, list[ast.AST]] = {
-        path: [node for node in ast.walk(tree_of(path)) if isinstance(node, TELLING)]
+        path: [node for node in nodes_of(path) if isinstance(node, TELLING)]
         for path in PACKAGE.rglob("*.py")
         if path.name != "__init__.py"  # to export a name again is no use of it
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lora_np
-from benchmarks.size import tree_of
+from benchmarks.size import nodes_of
 from lora_np import adapters
 from lora_np.files import decode_text, write_figure, write_whole
 from tests.drawing import FULL
@@ -235,7 +235,7 @@ WRITES = {"write_text", "write_bytes", "save", "savez", "savefig", "copyfile", "
 
 def writes(path):
     """Whether a file of the package calls what writes to the disk."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if not isinstance(node, ast.Call):
             continue
         name = (

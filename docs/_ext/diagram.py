@@ -66,8 +66,8 @@ def module_name(path: Path) -> str:
 
 
 @cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def nodes_of(path: Path) -> list[ast.AST]:
+    return [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
 
 
 IMPORTERS = ("import_module", "__import__", "find_spec", "run_module", "reload")
@@ -81,7 +81,7 @@ def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
     """
     yield from ((module, None) for module in modules_in_strings(path))
     yield from ((package, None) for package in packages_in_paths(path))
-    for node in ast.walk(parsed(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "lora_np":
@@ -103,7 +103,7 @@ def name_of(node: ast.expr) -> str:
 
 
 def modules_in_strings(path: Path) -> Iterator[str]:
-    for node in ast.walk(parsed(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call) and name_of(node.func) in IMPORTERS:
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 module = words_of(argument)  # "lora_np.own." and a name: which file is not known
@@ -135,11 +135,11 @@ def packages_in_paths(path: Path) -> Iterator[str]:
                 return beside.joinpath(*map(words_of, parts)) if beside else place
         return None
 
-    for node in ast.walk(parsed(path)):
+    for node in nodes_of(path):
         match node:
             case ast.Assign([ast.Name(name)], value) if place := leads_to(value):
                 places[name] = place
-    for node in ast.walk(parsed(path)):
+    for node in nodes_of(path):
         place = leads_to(node) if isinstance(node, ast.expr) else None
         inside = place and place.is_relative_to(PACKAGE) and place != PACKAGE
         if place and inside and package_of(place) != package_of(path):

@@ -96,12 +96,17 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     taken = {"bytes of memory": 0, "steps of Python": 0}
 
     def watch(frame: FrameType, event: str, called: Any) -> None:
-        module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
-        if event == "c_call" and frame.f_globals is not globals():
+        if event == "call":
+            module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
+        elif event == "c_call" and frame.f_globals is not globals():
             module, name = f"{called.__module__}", called.__name__  # a method's module is None
-        wanted = name in names or (module.startswith(packages) and name != "<module>")
-        library = module.startswith(LIBRARIES) and not module.startswith(OURS)
-        if "call" in event and wanted and library:
+        else:
+            return
+        if (
+            (name in names or (module.startswith(packages) and name != "<module>"))
+            and module.startswith(LIBRARIES)
+            and not module.startswith(OURS)
+        ):
             parts = [part for part in f"{module}.{name}".split(".") if part[:1] != "_"]
             refused.append(f"{'.'.join(parts)} is not allowed in this exercise: write it yourself")
             raise Forbidden(refused[-1])

@@ -1,7 +1,7 @@
-"""Language models: decoders of many families, to load, adapt and generate with, in plain NumPy.
+"""Language models in plain NumPy: load decoders of many families, adapt them, and generate text.
 
-A path in a model is the name that transformers has for the module there, so `lora_np.inject`,
-`lora_np.adapters.save` and `attach` need no mapping.
+Paths in a model are the module names of transformers, so `lora_np.inject`,
+`lora_np.adapters.save` and `attach` need no mapping of names.
 """
 
 from lora_np.lazy import on_demand

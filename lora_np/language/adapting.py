@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and the number of characters used
-TIMED = 3  # batches that a forecast times
-FEWEST, MOST = 16, 20  # the usual rows in a validation, and the most validations
+GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and how many of its characters are used
+TIMED = 3  # number of batches whose time a forecast measures
+FEWEST, MOST = 16, 20  # rows that a validation should have, and the largest number of validations
 SCHEDULES = ("cosine", "linear", "constant")
-# variants that leave the base's weights unchanged
+# variants of LoRA that leave the base weights unchanged
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
 
 
@@ -98,7 +98,7 @@ class FinetuneSettings(RunSettings):
             )
 
 
-# settings that identify a run, in the order of comparison
+# settings that identify a run, in the order in which a checkpoint compares them
 RECORDED = [
     "targets",
     *(
@@ -129,9 +129,9 @@ class Adapted:
     history : History
         The training loss of each step, and the loss on held-out rows at each validation.
     before, after : float
-        The loss on the held-out rows before and after training, in nats a token.
+        The loss on the held-out rows before and after training, in nats per token.
     interrupted : bool
-        Whether Ctrl-C ended training early; the model is then that of the last step.
+        Whether Ctrl-C ended training early; ``model`` is then the model after the last step.
     settings : dict
         The settings of the run.
     notes : tuple of str
@@ -154,17 +154,17 @@ class Adapted:
 
     @property
     def trainable(self) -> int:
-        """Count the trainable parameters."""
+        """The number of trainable parameters."""
         return sum(leaf.size for _, leaf in trainable(self.model))
 
     @property
     def steps(self) -> int:
-        """Count the steps that were taken."""
+        """The number of training steps that were taken."""
         return len(self.history.loss)
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss rose on both held-out and training text."""
+        """Whether held-out and training loss both rose, or the held-out loss is not finite."""
         loss = self.history.loss
         learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
         return not self.after <= self.before and not learnt
@@ -184,7 +184,7 @@ class Adapted:
 
     @property
     def loss_table(self) -> Table:
-        """List the held-out loss at each validation, with the mean training loss before it."""
+        """The held-out loss at each validation, with the mean training loss since the last one."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         training = [float(part.mean()) if part.size else None for part in parts]
@@ -205,7 +205,7 @@ class Adapted:
         return figure
 
     def to_html(self, *, command: str = "") -> str:
-        """Write an HTML report: data, losses, answers, settings, memory, and the command."""
+        """Render an HTML report of the data, losses, answers, settings, memory and command."""
         parts: list[Part] = [*self.notes, self.table, self.figure(), self.loss_table]
         if self.answers:
             formats = dict.fromkeys(Replies._fields, one_line)
@@ -226,7 +226,7 @@ class Adapted:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """The predicted cost of a run of `finetune`, made by `forecast`.
+    """The predicted cost of a `finetune` run, returned by `forecast`.
 
     Parameters
     ----------
@@ -388,7 +388,8 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
-    if result.interrupted:  # between two validations, so the last loss is not the current model's
+    # if the run ended between two validations, the last recorded loss is that of an earlier model
+    if result.interrupted:
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
@@ -407,12 +408,12 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
 
 def told(step: int, text: str) -> str:
-    """Format the model's answer after a step on one line."""
+    """Format the model's answer after a number of training steps as one line."""
     return f"After {step} steps: {' '.join(text.split())}"
 
 
 def general_loss(model: LanguageModel, max_length: int) -> float | None:
-    """Measure the loss on a page of general English, if the vocabulary has its characters."""
+    """Measure the loss on a page of general English; None if the vocabulary lacks a character."""
     try:
         return likelihood(model, read_text(GENERAL)[:PAGE], max_length=max_length).loss
     except ValueError:
@@ -427,7 +428,7 @@ class Question(NamedTuple):
 
 
 def question(document: packing.Document) -> Question:
-    """Make a question: a document up to its last answer, or the first half of a text."""
+    """Split a document into a question and its answer, or a text into its two halves."""
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])
@@ -436,7 +437,7 @@ def question(document: packing.Document) -> Question:
 
 
 def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
-    """Answer questions with the most likely tokens; "[...]" marks an answer that was cut."""
+    """Answer questions by greedy decoding; "[...]" marks an answer that was cut off."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
     prompts = [[*prompt] for prompt, _ in questions]
     made = replies(model, prompts, Sampling(tokens=most, temperature=0))
@@ -444,14 +445,14 @@ def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
-    """Decode tokens, leaving out special tokens."""
+    """Decode tokens to text without the special tokens."""
     vocabulary = vocabulary_of(model)
     return vocabulary.decode(i for i in tokens if i not in vocabulary.specials).strip()
 
 
 @configured(FinetuneSettings)
 def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Forecast:
-    """Predict the time and memory that `finetune` needs, by timing three of its batches.
+    """Predict the time and memory that `finetune` needs, by running three of its batches.
 
     Parameters
     ----------
@@ -494,8 +495,8 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         )  # fmt: skip
         return result.history.seconds
 
-    # Run the batch that takes the most memory first, untimed: the first batch fills caches and
-    # gets pages from the system, which slows it down.
+    # Begin with the longest rows, which need the most memory, and do not measure their time: the
+    # first batch is slower, because it fills caches and gets memory pages from the system.
     seconds_of(sorted(plan.batches.items, key=length, reverse=True)[: plan.batches.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
@@ -514,7 +515,7 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run of `finetune` before its first step, as `prepared` makes it."""
+    """A `finetune` run before its first step, returned by `prepared`."""
 
     adapted: LanguageModel
     batches: packing.Shuffled[Row, packing.Batch]
@@ -587,7 +588,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
 
 
 def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
-    """Choose the number of steps from the steps of one epoch, with notes for the user."""
+    """Return the number of training steps, given the steps per epoch, and notes for the user."""
     notes = []
     if settings.steps is not None:
         steps = settings.steps
@@ -614,10 +615,10 @@ def questions_of(
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose when to validate and on which rows, so that it takes a tenth of the work.
+    """Choose when and on which rows to validate, so that validation takes a tenth of the work.
 
-    A trained token costs as much as two others: it goes through the model and back. At least one
-    row is validated, at least twice.
+    Training on a token counts as twice the work of validating on it, because of the backward pass.
+    There are at least two validations, each on at least one row.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
     affordable = tokens // 5 // mean  # rows to validate in all

@@ -1,7 +1,7 @@
-"""Bake a prompt into an adapter: the base with the prompt teaches the base without it.
+"""Bake a prompt into an adapter: the base model with the prompt teaches the model without it.
 
-Context distillation (Snell, Klein and Zhong, arXiv 2209.15189): the adapter learns the teacher's
-distributions of every token of answers that the teacher samples.
+This is context distillation (Snell, Klein and Zhong, arXiv 2209.15189). The teacher samples
+answers, and the adapter learns the teacher's distribution of each of their tokens.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from lora_np.table import Part
 
 KINDS = ("sampled", "greedy")  # kinds of held-out answers
-HELD_OUT = 5  # one in this many questions is held out
+HELD_OUT = 5  # every fifth question is held out
 RIDGE = 0.1  # the ridge of the closed form, relative to the mean eigenvalue
-FIRST = 8  # the first tokens of an answer, where the divergence is largest
+FIRST = 8  # number of tokens at the beginning of an answer, where the divergence is largest
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
     ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
@@ -83,22 +83,22 @@ class BakeSettings(RunSettings):
 
 
 class TaughtAnswer(NamedTuple):
-    """An answer of the teacher, and the tokens that teacher and student read."""
+    """A teacher's answer, and the token sequences that the teacher and the student process."""
 
     question: str
     sentence: str  # the sentence of the prompt that the question is about, if known
     row: list[int]  # the question and the answer, for the student
     prompted: list[int]  # the prompt, the question and the answer, for the teacher
-    hidden: Array  # (answer, d): the teacher's state from which each token of the answer follows
+    hidden: Array  # (answer, d): the teacher's hidden state that predicts each token of the answer
     text: str  # the answer as text
 
 
 class DistillationBatch(NamedTuple):
-    """The arguments of `taught_loss`."""
+    """A batch of questions with answers, and the teacher's hidden states, for `taught_loss`."""
 
     tokens: Array  # (rows, n)
-    counts: Array  # (rows, n) bool: whether the token is in the loss
-    teacher: Array  # (tokens in the loss, d)
+    counts: Array  # (rows, n) bool: whether each token is in the loss
+    teacher: Array  # (tokens in the loss, d): the teacher's hidden states
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,14 +116,15 @@ class Baked(Shown):
     answers : Table
         Greedy answers of base, prompted and baked model to the held-out questions.
     left : Table
-        The divergence before and after for each held-out question, the largest remaining first.
+        The divergence before and after training for each held-out question; questions with the
+        largest remaining divergence come first.
     divergences : dict of str to tuple of ndarray
         The divergence from the teacher, in nats, at each token of each held-out answer. A key names
         the model, "base" or "baked", and the answers, "sampled" or "greedy", as in "base, greedy".
     agreement : dict of str to float
         The share of these tokens at which student and teacher have the same likeliest token.
     saved : int
-        Tokens of the prompt that each call saves.
+        The number of prompt tokens that each call saves.
     notes : tuple of str
         Remarks for the user.
     """
@@ -174,14 +175,14 @@ class Baked(Shown):
         return figure
 
     def to_html(self, *, prompt: str = "") -> str:
-        """Write an HTML report: divergences, answers, and what did not transfer."""
+        """Render an HTML report: divergences, answers, and the questions that did not transfer."""
         parts: list[Part] = [self.table, self.figure(), self.answers, self.left]
         parts += [("The prompt:", prompt)] if prompt else []
         return page("A prompt baked into a LoRA", parts)
 
 
 class Dialogue:
-    """Encode questions for a model, with the prompt and without it."""
+    """An encoder of questions for a model, with or without the prompt."""
 
     def __init__(self, model: LanguageModel, prompt: str, settings: BakeSettings) -> None:
         self.vocabulary, self.prompt = vocabulary_of(model), prompt
@@ -194,7 +195,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question, with or without the prompt; an answer must fit in the context."""
+        """Encode a question, with or without the prompt; error if no answer fits the context."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
@@ -243,8 +244,8 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         The initial adapter: zero, or the change that attention's output projections need to make up
         for the missing prompt, by reduced-rank regression.
     questions : sequence of str
-        At least five questions that people will ask. A question that touches no fact of the prompt
-        teaches none. A fifth is held out.
+        At least five questions that people will ask. The model learns a fact of the prompt only if
+        a question is about it. A fifth of the questions is held out.
     plain : bool
         For a model without a chat template: each question is a text that continues the prompt.
     tell : callable, optional
@@ -288,8 +289,8 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     -----
     The loss is the Kullback-Leibler divergence of the teacher's next-token distribution from the
     student's, at every token of answers that the teacher samples at temperature 1. The samples only
-    say where to compare the distributions, so the student memorises none of them. Manner
-    transfers; a fact that no question touches does not.
+    determine where the distributions are compared, so the student memorises none of them. The style
+    of the prompt transfers; a fact that no question is about does not.
 
     Examples
     --------
@@ -358,7 +359,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 def asked_of(
     model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Return questions with the sentence each is about; the base writes them if none are given."""
+    """Return questions with the sentences they are about; the base writes them if none are given."""
     asked = [(text, "") for text in settings.questions]
     if not asked:
         if settings.plain:
@@ -397,7 +398,7 @@ def distilled(
 def compared_with_teacher(
     students: Mapping[str, LanguageModel], tests: Mapping[str, Sequence[TaughtAnswer]]
 ) -> tuple[dict[str, tuple[Array, ...]], dict[str, float]]:
-    """Measure the divergence from the teacher and the agreement with it, as in `Baked`."""
+    """Measure each student's divergence from the teacher and agreement with it, as in `Baked`."""
     divergences, agreement = {}, {}
     for kind, examples in tests.items():
         for name, student in students.items():
@@ -425,7 +426,7 @@ def left_table(
     *,
     with_sentences: bool,
 ) -> Table:
-    """Tabulate the divergence before and after for each question, the largest remaining first."""
+    """Tabulate each question's divergence before and after training, largest remaining first."""
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
     )
@@ -441,7 +442,7 @@ def left_table(
 def written(
     model: LanguageModel, prompt: str, n: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Have the base write questions about each sentence of the prompt."""
+    """Generate questions about each sentence of the prompt with the base model."""
     template = Template(vocabulary_of(model))
     pairs: dict[str, str] = {}
     sampling = Sampling(tokens=40, temperature=1.0, rng=rng)
@@ -482,7 +483,7 @@ def taught(
 
 
 def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatch]:
-    """Make a batch of each part: arrays of its examples, padded on the right."""
+    """Make one batch from each group of examples, padded on the right."""
     batches = []
     for examples in parts:
         width = max(len(example.row) for example in examples) - 1
@@ -508,22 +509,23 @@ def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = No
 
 
 def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
-    """Compute the divergence at each token of an answer, and whether the top tokens agree."""
+    """Compute the divergence at each token of an answer, and whether the likeliest tokens agree."""
     hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
     z, teacher = (value(model.logits(states)) for states in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 
 def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tuple[Array, Array]]:
-    """Return ``X.T @ X`` and ``X.T @ Y`` of each layer's attention, summed over tokens.
+    """Compute ``X.T @ X`` and ``X.T @ Y`` of each layer's attention, summed over tokens.
 
-    X is attention's mixture of values without the prompt, before the output projection W_o. Y is
-    the part that the output lacks: W_o (mixture with the prompt - X). Both runs get the teacher's
-    residual stream at the tokens that they share, so only attention to the prompt differs.
+    X is the weighted sum of values in attention without the prompt, before the output projection
+    W_o. Y is the part of the output that is missing: W_o times the difference between the weighted
+    sum with the prompt and X. Both runs get the teacher's residual stream at the tokens that they
+    share, so only attention to the prompt differs.
     """
     layers = model.model.layers
     sums: list[Any] = [(0.0, 0.0)] * len(layers)
-    # the prompt is read only once: all examples begin with these tokens
+    # all examples begin with these tokens, so the prompt is processed only once
     common = min(
         len(example.prompted)
         - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))
@@ -554,7 +556,7 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
 def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) -> LanguageModel:
     """Initialise the adapters of attention's output projections to make up for the missing prompt.
 
-    ``lacks`` comes from `lacking`; the solution is a ridge regression of reduced rank.
+    ``lacks`` comes from `lacking`; the solution is a reduced-rank ridge regression.
     """
     outputs = [id(layer.attention.output) for layer in adapted.model.layers]
     by_layer = dict(zip(outputs, lacks, strict=True))

@@ -22,7 +22,7 @@ from lora_np.nn import Linear, Named, gelu, relu, sigmoid, softmax
 
 @dataclass(frozen=True, eq=False)
 class RMSNorm:
-    """``h = W x / sqrt(mean(x^2) + eps)``; with ``from_one``, ``1 + W`` instead of W (Gemma).
+    """RMS normalisation ``W x / sqrt(mean(x^2) + eps)``; Gemma has ``1 + W`` in place of W.
 
     Parameters
     ----------
@@ -51,7 +51,9 @@ class RMSNorm:
 
 @dataclass(frozen=True, eq=False)
 class LayerNorm:
-    """``h = W (x - mean(x)) / sqrt(var(x) + eps) + b`` over the last axis (arXiv 1607.06450).
+    """Layer normalisation over the last axis: ``W (x - mean(x)) / sqrt(var(x) + eps) + b``.
+
+    Source: Ba, Kiros and Hinton, arXiv 1607.06450.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, eq=False)
 class HeadNorms(Named):
-    """A separate norm for each head (StableLM)."""
+    """Layer norms that are separate for each head (StableLM)."""
 
     norms: tuple[LayerNorm, ...]
 
@@ -89,7 +91,7 @@ class HeadNorms(Named):
 
 
 class Cache:
-    """Keys and values that one layer has computed so far, for generation token by token.
+    """The key-value cache of one layer, for generating text token by token.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ class Cache:
         return self.room[1, :, : self.tokens]
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Append keys and values and return all so far, (batch, tokens, kv, d) each."""
+        """Append keys and values, and return all so far, each of shape (batch, tokens, kv, d)."""
         begin, end = self.tokens, self.tokens + k.shape[1]
         if end > self.room.shape[2]:
             before, longest = self.room[:, :, :begin], max(self.longest, end * (1 + (begin > 0)))
@@ -132,14 +134,14 @@ class Cache:
         return self.k, self.v
 
     def take(self, rows: Sequence[int]) -> Cache:
-        """Copy the selected rows; a row may be selected more than once."""
+        """Copy the cache for the selected rows; a row may be selected more than once."""
         cache = Cache(self.longest)
         cache.tokens, cache.room = self.tokens, self.room[:, rows, : self.tokens]
         return cache
 
 
 class Sequences(NamedTuple):
-    """Assign the tokens of each row to sequences.
+    """The sequence and the position of each token, in rows that contain several sequences.
 
     Parameters
     ----------
@@ -157,7 +159,7 @@ class Sequences(NamedTuple):
 
 
 def sequences(ids: Array, before: int) -> Sequences:
-    """Find each token's position in its sequence; a cache holds the first ``before`` tokens.
+    """Compute each token's position in its sequence; the first ``before`` tokens are cached.
 
     Examples
     --------
@@ -175,7 +177,7 @@ def sequences(ids: Array, before: int) -> Sequences:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SelfAttention(Named):
-    """``W_o softmax(s q k^T) v`` with rotated queries and keys; each key serves a group of queries.
+    """Grouped-query attention ``W_o softmax(s q k^T) v`` with rotary embeddings of q and k.
 
     The modules are linear layers: ``query``, ``key`` and ``value``, or one for all three (``qkv``),
     and ``output``. Queries and keys may have norms.
@@ -236,7 +238,7 @@ class SelfAttention(Named):
     def mixed(
         self, q: Operand, k: Operand, v: Operand, cache: Cache | None, packed: Sequences | None
     ) -> Operand:
-        """Compute the weighted sums of values, (batch, queries, heads * d)."""
+        """Compute the weighted sums of the values, of shape (batch, queries, heads * d)."""
         by_head = self.normed == "heads"
         if by_head and self.normed_first:
             q, k = self.norms(q, k)
@@ -254,10 +256,10 @@ class SelfAttention(Named):
         tokens = q.shape[1]
         if cache is not None:
             k, v = cache.extend(value(k), value(v))
-            # weights need not be kept, because no gradient passes a cache
+            # keep no attention weights, because no gradient passes through a cache
             if tokens > 1 and use_fused:
                 return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
-        # a long prompt in blocks of queries, to save memory
+        # process a long prompt in blocks of queries, to save memory
         size, parts = tokens if cache is None else fused.BLOCK, []
         for i in range(0, tokens, size):
             some = q[:, i : i + size]
@@ -272,7 +274,7 @@ class SelfAttention(Named):
         return self.query_norm(q), self.key_norm(k)
 
     def by_heads(self, x: Operand, rng: Rng) -> tuple[Operand, Operand, Operand]:
-        """Compute queries, keys and values, (batch, tokens, heads, d) each."""
+        """Compute queries, keys and values, each of shape (batch, tokens, heads, d)."""
         if self.qkv is None:
             q, k, v = (layer(x, rng=rng) for layer in (self.query, self.key, self.value) if layer)
         elif self.joined == "heads":
@@ -295,7 +297,7 @@ class SelfAttention(Named):
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(packed.positions, packed.lengths, q.dtype)
-        # rotate q and k at once, because few calls matter most for a single token
+        # rotate q and k together: for a single token, the number of calls determines the time
         if k.shape[1] == 1:
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
@@ -311,9 +313,9 @@ def heads_of(x: Operand, heads: int) -> Operand:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MLP(Named):
-    """``W_down (f(W_gate x) * W_up x)``, or without a gate ``W_down f(W_up x)``.
+    """An MLP: ``W_down (f(W_gate x) * W_up x)``, or ``W_down f(W_up x)`` without a gate.
 
-    Gate and up are two linear layers, or one (``gate_up``).
+    The gate and up projections are two linear layers, or one (``gate_up``).
 
     Parameters
     ----------
@@ -359,10 +361,10 @@ ACTIVATIONS: Mapping[str, Callable[[Operand], Operand]] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class XIELU(Named):
-    """``a x^2 + x/2`` above zero, ``b (exp(x) - 1 - x) + x/2`` below (arXiv 2411.13010).
+    """The activation function xIELU, with two trained parameters (arXiv 2411.13010).
 
-    Its two parameters, ``alpha_p`` and ``alpha_n``, give ``a = softplus(alpha_p)`` and
-    ``b = 1/2 + softplus(alpha_n)``.
+    It is ``a x^2 + x/2`` above zero and ``b (exp(x) - 1 - x) + x/2`` below, where
+    ``a = softplus(alpha_p)`` and ``b = 1/2 + softplus(alpha_n)``.
     """
 
     alpha_p: Operand
@@ -376,7 +378,7 @@ class XIELU(Named):
 
 @dataclass(frozen=True, eq=False)
 class Router:
-    """``softmax(W x)``: the weight of each expert for a token.
+    """A router to experts: ``softmax(W x)`` has the weight of each expert for a token.
 
     Parameters
     ----------
@@ -391,7 +393,7 @@ class Router:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Routed(Named):
-    """The sum of the chosen experts, weighted by a router, and of a shared expert if there is one.
+    """A mixture of experts: the weighted sum of the chosen experts, plus a shared expert if any.
 
     Parameters
     ----------
@@ -416,7 +418,7 @@ class Routed(Named):
         weights = every[np.arange(len(best))[:, None], best]
         if self.to_one:
             weights = weights / np.sum(weights, axis=1, keepdims=True)
-        # pairs of a token and an expert, sorted by expert
+        # sort the pairs of a token and a chosen expert by expert
         order = np.argsort(best, axis=None, kind="stable")
         starts = np.searchsorted(best.ravel()[order], np.arange(every.shape[1] + 1))
         rows = flat[order // self.chosen]
@@ -451,7 +453,9 @@ Norm = RMSNorm | LayerNorm | HeadNorms
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DecoderLayer(Named):
-    """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after.
+    """A decoder layer: ``x = x + attention(norm(x))``, then ``x = x + mlp(norm(x))``.
+
+    The norms may come before or after attention and the MLP.
 
     Parameters
     ----------
@@ -488,7 +492,7 @@ class DecoderLayer(Named):
         return self.plus(added, y if self.after_mlp is None else self.after_mlp(y))
 
     def mixed(self, x: Operand, cache: Cache | None = None) -> Operand:
-        """Compute attention's weighted sums of values, before the output projection."""
+        """Compute attention's weighted sums of the values, before the output projection."""
         y = x if self.before_attention is None else self.before_attention(x)
         return self.attention.mixed(*self.attention.by_heads(y, None), cache, None)
 

@@ -12,7 +12,7 @@ from lora_np.language.templates import Messages, Template
 
 
 class Chat:
-    """A conversation with a model that keeps its key-value cache between turns.
+    """A conversation with a model, which keeps the key-value cache between turns.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Chat:
         self.switch(model)
 
     def switch(self, model: LanguageModel) -> None:
-        """Continue with another model, such as the same one with an adapter.
+        """Continue with another model, such as the same model with an adapter.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class Chat:
             text = continued(self.model, [row], settings, self.reader)[0].end()
         except KeyboardInterrupt:
             text = vocabulary_of(self.model).decode(row[begins:])
-            # drop the answer: only some layers may have cached the last token's keys
+            # drop the answer from the cache, because some layers may lack the last token's keys
             self.reader.rows = [row[:begins]] if len(row) > begins else []
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text

@@ -1,4 +1,4 @@
-"""Define a decoder's operations by NumPy's own functions; `fused` has faster versions."""
+"""Define a decoder's operations with NumPy functions; `fused` has faster versions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
 
 @functools.lru_cache(maxsize=8)
 def visible(queries: int, keys: int, window: int | None) -> Array:
-    """Compute the causal mask (queries, keys): whether query i may see key j."""
+    """Compute the causal mask of shape (queries, keys): whether query i may see key j."""
     i, j = np.arange(keys - queries, keys)[:, None], np.arange(keys)
     return (j <= i) & (True if window is None else j > i - window)
 
@@ -67,7 +67,7 @@ def attend(
     cap: float = 0.0,
     sequence_ids: Array | None = None,
 ) -> Operand:
-    """Compute ``softmax(s q k^T) v`` for each head, where no token sees a later one.
+    """Compute causal attention for each head: ``softmax(s q k^T) v`` with masked scores.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def attend(
     batch, queries, heads, d = q.shape
     keys, kv = k.shape[1:3]
     q = (q * scale).transpose(0, 2, 1, 3)
-    # one matrix for each group of heads that share keys, with all queries of each head
+    # form one matrix for each group of heads that share keys, with all queries of each head
     q = q.reshape(batch, kv, heads // kv * queries, d)
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
@@ -144,7 +144,7 @@ normal_below = primitive(
 
 @functools.cache
 def erfc_series(dtype: np.dtype[np.generic]) -> Array:
-    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)``; z from 1 to -1 is x from 0 to 26."""
+    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)`` from x = 0 (z = 1) to 26 (z = -1)."""
 
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
@@ -161,7 +161,7 @@ def log_probabilities(logits: Operand, labels: Array) -> Operand:
     labels : ndarray of int, shape (...)
     """
     counts = labels != IGNORED
-    # a constant shift, which avoids overflow
+    # shift the logits by a constant, to avoid overflow
     z = logits - value(logits).max(axis=-1, keepdims=True)
     picked = z[(*np.indices(labels.shape), np.where(counts, labels, 0))]
     result: Operand = (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts
@@ -182,9 +182,9 @@ def head_log_probabilities(h: Operand, W: Operand, *, labels: Array) -> Operand:
 
 
 def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) -> Operand:
-    """Compute the mean ``KL(teacher || student)`` of next tokens, in nats.
+    """Compute the mean ``KL(teacher || student)`` of the next-token distributions, in nats.
 
-    Both distributions are softmaxes of the same head (Hinton et al., arXiv 1503.02531).
+    Both distributions come from the same head (Hinton et al., arXiv 1503.02531).
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) 
 
 
 def divergence(z: Operand, teacher: Array) -> Operand:
-    """Compute ``KL(softmax(teacher) || softmax(z))`` of each row, in nats.
+    """Compute ``KL(softmax(teacher) || softmax(z))`` for each row, in nats.
 
     Examples
     --------

@@ -33,7 +33,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Conversation(NamedTuple):
-    """A list of messages; the loss includes the assistant's, from the message ``first`` on."""
+    """A list of messages; the loss includes the assistant's messages from index ``first`` on."""
 
     messages: Sequence[Mapping[str, Json]]
     first: int = 0
@@ -47,7 +47,7 @@ class Completion(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """A question with possible answers, one of which is right."""
+    """A multiple-choice question and the index of its right answer."""
 
     question: str
     choices: Sequence[str]
@@ -59,7 +59,7 @@ Example: TypeAlias = Conversation | Completion | Choices
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Training examples, made by `read_data`.
+    """Training examples, returned by `read_data`.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def as_data(data: AnyData) -> Data:
 def told_by(content: str, ending: str) -> str:
     """Detect a file's format from its first line, or else from its extension."""
     first = content.lstrip().partition("\n")[0]
-    # a JSON list is not supported: its first line is reported as damaged
+    # a JSON list is not supported, so reading it as JSON lines reports its first line as damaged
     if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}
@@ -167,7 +167,7 @@ def told_by(content: str, ending: str) -> str:
 
 
 def json_records(content: str) -> Iterator[tuple[str, Json]]:
-    """Yield the number and the object of each line."""
+    """Yield each line's number and its JSON object."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             with errors_at(f"line {i}"):
@@ -197,7 +197,7 @@ def csv_records(content: str) -> Iterator[tuple[str, Json]]:
 
 
 def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Data:
-    """Validate examples, which must all be of the same kind as the first."""
+    """Convert records to validated examples, which must all be of the same kind as the first."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
@@ -221,7 +221,7 @@ def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Da
 
 
 def example(fields: Mapping[str, Any], kind: str) -> Example:
-    """Validate one example of a given kind."""
+    """Convert a record to a validated example of the given kind."""
     needed, optional = KINDS[kind]
     values: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if values[name] is None]:
@@ -247,7 +247,7 @@ def example(fields: Mapping[str, Any], kind: str) -> Example:
 
 
 def choices(question: Json, choices: Json, answer: Json) -> Choices:
-    """Validate a multiple-choice question."""
+    """Validate a multiple-choice question, and return it with the index of its answer."""
     if not isinstance(question, str):
         raise ValueError(f"question must be text, got {shown(question)}")
     if not isinstance(choices, list) or not all(isinstance(text, str) and text for text in choices):

@@ -1,7 +1,7 @@
-"""Build decoders of many families as trees whose paths are transformers' names of modules.
+"""Build decoders of many families as trees whose paths are the module names of transformers.
 
-A ``config.json`` and the family's data file say which modules a decoder has and how it computes. A
-field that would change the computation in an unsupported way is an error.
+A ``config.json`` and the family's data file determine which modules a decoder has and how it
+computes. A field that would change the computation in an unsupported way is an error.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from lora_np.models import DecoderNode, LayerConfig, ModelSpec, ModuleSpec, deco
 from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
-Read = Callable[[str], Any]  # returns the array, Tensor or quantised weight of a name, or None
-CONTEXT = 2048  # context in tokens if the config has none
+# returns the array, Tensor or quantised weight with a name, or None if there is none
+Read = Callable[[str], Any]
+CONTEXT = 2048  # context length in tokens if the config has none
 
 # Fields that change the computation of some models, and their neutral values; null is neutral too.
 NEUTRAL: Mapping[str, Any] = {
@@ -47,7 +48,7 @@ ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decoder(Named):
-    """Compute hidden states from tokens: embeddings, layers and a final norm.
+    """A decoder without its head: embeddings, layers and a final norm.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            # the last layer's outputs at other tokens are not used
+            # in the last layer, compute only the last token if the others are not used
             only = last and i + 1 == len(self.layers)
             x = layer(x, rng=rng, cache=cache, packed=packed, last=only)
         x = self.norm(x)
@@ -96,9 +97,9 @@ class Decoder(Named):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LanguageModel(Named):
-    """Compute logits of the next token at each token of a text: ``lm_head(model(tokens))``.
+    """A decoder with its head, which computes next-token logits: ``lm_head(model(tokens))``.
 
-    `load` makes it from a checkpoint, `build` from any arrays.
+    `load` reads it from a checkpoint, and `build` makes it from any arrays.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ class LanguageModel(Named):
     generation : mapping
         The contents of its ``generation_config.json``, if there is one.
     context : int
-        The context length: tokens of the longest text that the model supports.
+        The context length: the number of tokens of the longest text that the model supports.
     cap : float
         If not 0, logits x become ``cap tanh(x / cap)``.
     model : Decoder
@@ -142,7 +143,7 @@ class LanguageModel(Named):
         ----------
         tokens : ndarray of int, shape (batch, tokens)
         rng : Generator, optional
-            Switches dropout on.
+            A generator, which switches dropout on.
         caches : list of Cache, optional
             One cache for each layer, with the keys and values of earlier tokens.
         sequence_ids : ndarray of int, shape (batch, tokens), optional
@@ -227,7 +228,7 @@ def build(
         else:
             W = array(f"{name}.weight", shape)
         if module.kind == "linear":
-            return Linear(W, read(f"{name}.bias"))  # a checkpoint decides whether there is a bias
+            return Linear(W, read(f"{name}.bias"))  # None if the checkpoint has no bias
         if module.kind == "embedding":
             embeddings.append(Embedding(W))
             return embeddings[-1]
@@ -239,7 +240,7 @@ def build(
         return blocks.LayerNorm(W, b, s.whole.eps)
 
     def node(path: str, i: int | None = None) -> Any:
-        """Build the module at a path of layer i."""
+        """Build the module at a path, which is in layer i unless i is None."""
         if path in modules:
             return leaf(modules[path])
         kind, names = s.nodes[path]
@@ -307,11 +308,11 @@ class DecoderSettings(NamedTuple):
 
     @property
     def constants(self) -> dict[str, float]:
-        """List the constants that a checkpoint stores besides weights, by name."""
+        """The constants that a checkpoint stores in addition to weights, by name."""
         return {name: number for layer in self.layers for name, number in layer.constants.items()}
 
     def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
-        """Return the settings of a block in layer i; ``names`` are its parts."""
+        """Return the settings of a block in layer i; ``names`` has the names of its parts."""
         whole = self.whole
         if kind == "decoder":
             return {"scale": whole.scale, "scale_after": whole.logits}
@@ -353,7 +354,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
         unsupported way.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # before nulls are dropped, since a null may mean something else than a missing field
+        # read the config before nulls are dropped, as null may differ in meaning from no field
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)
@@ -384,9 +385,9 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
 
 
 def composed_operations(model: T) -> T:
-    """Return the model with norms, attention and gated units composed of NumPy's functions.
+    """Return the model with norms, attention and gated units composed of NumPy functions.
 
-    This is slower, and the reference that the fused primitives are tested against.
+    These are slower than the fused primitives, which are tested against them.
 
     Parameters
     ----------

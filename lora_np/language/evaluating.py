@@ -20,9 +20,9 @@ from lora_np.language.templates import Template
 from lora_np.nn import freeze
 from lora_np.table import Shown, Table, json_text, one_line, page
 
-SHORT = 40  # the longest wanted answer, in characters, that is compared exactly
-SPOKEN = 48, 200  # the most tokens of a reply if the wanted answer is short, or long
-FEWEST = 5  # the fewest examples for an interval
+SHORT = 40  # an expected answer of at most this many characters is compared exactly
+SPOKEN = 48, 200  # most tokens of a reply if the expected answer is short, and if it is long
+FEWEST = 5  # smallest number of examples from which an interval is computed
 
 
 class Measure(NamedTuple):
@@ -33,15 +33,15 @@ class Measure(NamedTuple):
 
     @property
     def means(self) -> Array:
-        """The weighted mean of each model."""
+        """Each model's weighted mean over the examples."""
         return np.average(self.values, axis=1, weights=self.weights)
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Return the mean difference from the first model, its interval, and the least detectable.
+        """Return the mean difference from the first model, its interval and what is detectable.
 
-        The interval covers 95 %; the least detectable difference is the smallest true one that this
-        many examples show in 80 of 100 cases. Examples are a sample, so the mean is a ratio of two
-        sums. Its variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977,
+        It is a 95 % interval. The detectable difference is the smallest true difference that this
+        many examples show in 80 of 100 cases. The examples are a sample, so the mean is a ratio of
+        two sums; its variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977,
         section 6.3).
         """
         d, w, n = self.values[i] - self.values[0], self.weights, len(self.weights)
@@ -55,18 +55,18 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Shown):
-    """The comparison of models on the same examples, made by `evaluate`.
+    """The comparison of models on the same examples, returned by `evaluate`.
 
     Parameters
     ----------
     names : tuple of str
         The names of the models; the others are compared with the first.
     measures : dict of str to Measure
-        The measures by name: ``loss`` (nats a token), ``exact match``, ``acc`` and ``acc_norm``.
+        The measures by name: ``loss`` (nats per token), ``exact match``, ``acc`` and ``acc_norm``.
     speeds : tuple of float or None
-        Tokens a second of each model; None if no text was generated.
+        Tokens per second of each model; None if no text was generated.
     answers : Table
-        The answers of each model, next to the wanted ones.
+        The answers of each model, next to the expected answers.
     notes : tuple of str
         Remarks about the data for the user.
     """
@@ -79,7 +79,7 @@ class Evaluation(Shown):
 
     @property
     def table(self) -> Table:
-        """The mean of each measure for each model."""
+        """The mean of each measure for each model, as a table."""
         columns: dict[str, Sequence[float | None]] = {}
         for name, measure in self.measures.items():
             columns[name] = measure.means.tolist()
@@ -92,7 +92,7 @@ class Evaluation(Shown):
 
     @property
     def differences(self) -> Table:
-        """The difference of each model from the first, with interval and detectable difference."""
+        """Each model's difference from the first, with the interval and detectable difference."""
         names = ["model", "measure", "difference", "low", "high", "detectable"]
         lines = [
             (self.names[i], name, *measure.difference(i))
@@ -106,14 +106,14 @@ class Evaluation(Shown):
         return Table(names, lines, title=f"Differences from {self.names[0]}", notes=[note])
 
     def to_json(self) -> str:
-        """Write the three tables as JSON."""
+        """Convert the three tables to JSON."""
         tables = {
             "models": self.table, "differences": self.differences, "answers": self.answers
         }  # fmt: skip
         return json_text({name: table.content for name, table in tables.items()})
 
     def to_html(self) -> str:
-        """Write an HTML page with the three tables."""
+        """Render an HTML page with the three tables."""
         parts = [self.table]
         parts += [self.differences] if len(self.names) > 1 else []
         parts += [self.answers] if self.answers.rows else []
@@ -147,10 +147,10 @@ def evaluate(
     -------
     Evaluation
         The results in three tables. ``table`` has for each model the mean ``loss`` of the answers
-        in nats a token and its ``perplexity``; ``exact match``, the share of wanted answers of at
-        most 40 characters that the greedy answer equals except for white space; for multiple choice
-        ``acc``, the share of examples whose right choice is the likeliest, and ``acc_norm``, the
-        same with likelihoods divided by the number of characters; and tokens a second.
+        in nats per token and its ``perplexity``; ``exact match``, the share of expected answers of
+        at most 40 characters that the greedy answer equals except for white space; for multiple
+        choice ``acc``, the share of examples whose right choice is the likeliest, and ``acc_norm``,
+        the same with likelihoods divided by the number of characters; and tokens per second.
         ``differences`` has intervals over examples. ``answers`` shows answers side by side.
 
     Raises
@@ -213,9 +213,9 @@ def evaluate(
 class Measured(NamedTuple):
     """The measurements of one model on the data."""
 
-    values: dict[str, Array]  # from the name of a measure to its values, (examples,)
+    values: dict[str, Array]  # the values of each measure by name, of shape (examples,)
     weights: dict[str, Array]
-    texts: dict[int, str]  # from the index of an example to the reply
+    texts: dict[int, str]  # the replies by the index of the example
     speed: float | None
     notes: Sequence[str]
 
@@ -247,7 +247,7 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 
 
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
-    """Tell for each example whether the right choice is the likeliest, in all or per character."""
+    """Compute whether each example's right choice is the likeliest, in total and per character."""
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
@@ -272,7 +272,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
 def answered(
     model: LanguageModel, data: Data, asked: Sequence[int]
 ) -> tuple[dict[int, str], float | None]:
-    """Generate greedy answers, and measure the tokens per second."""
+    """Generate greedy answers, and measure how many tokens per second that takes."""
     replies: dict[int, str] = {}
     spoken, begin = 0, time.perf_counter()
     for i in asked:
@@ -285,7 +285,7 @@ def answered(
                 stop = []
             else:
                 row = vocabulary_of(model).encode(parts(example)[0])
-                stop = ["\n"]  # a base model may not stop by itself
+                stop = ["\n"]  # a base model might not stop by itself
             tokens = row.tolist()
             how = Sampling(tokens=most, stop=stop, temperature=0)
             replies[i] = continued(model, [tokens], how)[0].end()
@@ -294,7 +294,7 @@ def answered(
 
 
 def parts(example: Example) -> tuple[str, str]:
-    """Split an example into its question and the wanted answer."""
+    """Split an example into its question and the expected answer."""
     if isinstance(example, Conversation):
         i = last_answer(example)
         asked = [text_of(turn) for turn in example.messages[:i] if turn["role"] == "user"]
@@ -330,9 +330,9 @@ def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
 
 
 def student(probability: float, degrees: int) -> float:
-    """Compute a quantile of Student's t distribution, within 0.5 % from 4 degrees of freedom on.
+    """Compute a quantile of Student's t, with an error below 0.5 % from 4 degrees of freedom on.
 
-    It is expanded in quantiles of the normal distribution (Abramowitz and Stegun, 26.7.5).
+    It is a series in the same quantile of the normal distribution (Abramowitz and Stegun, 26.7.5).
     """
     z = NormalDist().inv_cdf(probability)
     terms = (

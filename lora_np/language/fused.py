@@ -1,4 +1,4 @@
-"""Compute each operation of `composed` by one primitive, because they take most of the time.
+"""Compute each operation of `composed`, where most of the time is spent, as one primitive.
 
 The primitives save passes over memory. Attention never normalises its weights and skips the keys
 that no query sees; the head computes logits for a few rows at a time; and shared work is done once.
@@ -71,8 +71,8 @@ def norm_joint(
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit, in pieces that stay in the cache from one pass to the next. Intermediate values
-# are recomputed in the backward pass, since that is faster than loading them from memory.
+# The gated unit is computed in pieces that stay in the cache from one pass to the next. The
+# backward pass recomputes intermediate values, since that is faster than loading them from memory.
 
 
 def gated_forward(gate: Array, up: Array) -> Array:
@@ -125,7 +125,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x by angles with these cosines and sines; pass ``-sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for many sequences, tables repeated for all heads save passes
+    # with many sequences, repeating the tables for all heads saves passes over memory
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -146,7 +146,8 @@ rotate = primitive(
 )
 
 
-# Attention. The rows of a group of heads are ordered by token, then head: a block is one slice.
+# Attention. The rows of a group of heads are ordered by token, then by head, so that the rows of a
+# block of tokens are one slice.
 
 
 def attend_forward(
@@ -244,7 +245,7 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Tell whether exp of a score may overflow, by the norms of the longest q and k.
+    """Return whether ``exp(score)`` may overflow, given the norms of the longest q and k.
 
     If not, the largest score need not be subtracted, which saves two passes over the scores.
     """
@@ -262,7 +263,7 @@ def largest_of(x: Array) -> float:
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
     """Yield blocks of queries: their tokens, the keys that any of them sees, and their rows.
 
-    Keys belong to all tokens, queries to the last of them.
+    There is a key for each token, but queries only for the last tokens.
     """
     tokens, group = k.shape[1], q.shape[2] // k.shape[2]
     before = tokens - q.shape[1]
@@ -277,7 +278,7 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """Compute ``Q K^T`` for a block of tokens, with minus infinity at keys that are not seen."""
+    """Compute ``Q K^T`` for a block of tokens, with minus infinity for masked keys."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
@@ -311,9 +312,9 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
 
-# The head and its loss. They process some rows of h and a part of the vocabulary at once, so that
-# logits stay in the cache. The gradient of h is computed along the way: the row of W of the label,
-# minus the mean of the rows of W weighted by the softmax. A trainable head uses the composed loss.
+# The head and its loss process some rows of h and a part of the vocabulary at once, so that logits
+# stay in the cache. The gradient of h is computed in the same pass: the label's row of W, minus the
+# softmax-weighted mean of all rows of W. A trainable head uses the composed loss.
 
 
 class Expected:
@@ -336,7 +337,7 @@ class Expected:
 
     @property
     def mean(self) -> Array:
-        """The weighted mean of the values, (rows, d)."""
+        """The weighted mean of the values, of shape (rows, d)."""
         return self.total / self.sums
 
     @property
@@ -413,7 +414,7 @@ def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
 
 
 def row_sums(x: Array) -> Array:
-    """Sum over the last axis, keeping it; BLAS adds faster than np.sum."""
+    """Sum over the last axis and keep that axis; BLAS is faster than np.sum."""
     total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 

@@ -28,12 +28,12 @@ from lora_np.settings import check_settings, setting
 from lora_np.work import keep_pages
 
 Prompt = TypeVar("Prompt", str, Sequence[str])
-AT_ONCE = 16  # rows that are continued together
+AT_ONCE = 16  # number of token sequences in a batch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampling:
-    """The settings of text generation, applied in the order of transformers.
+    """The settings of text generation, applied in the same order as in transformers.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Sampling:
             )
 
     def draw(self, logits: Array, before: Sequence[int], rng: np.random.Generator) -> int:
-        """Draw the token that follows the tokens ``before``."""
+        """Draw the next token from its logits; the tokens ``before`` it may be penalised."""
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 "logits are not finite: weights, perhaps an adapter's, are too large"
@@ -239,7 +239,7 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
 def replies(
     model: LanguageModel, rows: Sequence[list[int]], settings: Sampling
 ) -> list[Continuation]:
-    """Continue many rows in batches; their common beginning is read only once."""
+    """Continue many token sequences in batches; a common beginning is processed only once."""
     settings = changed(settings, rng=generator(settings.rng))
     reader = Reader(model)
     same = shared(np.array(min(rows)), np.array(max(rows)))
@@ -261,8 +261,8 @@ class Continuation:
         self.vocabulary, self.row, self.begins = vocabulary_of(model), row, begins
         self.stop, self.stream = settings.stop, settings.stream
         self.ended = False
-        self.hidden: list[Array] = []  # the state from which each new token was drawn
-        self.streamed = 0  # number of characters
+        self.hidden: list[Array] = []  # the hidden state that predicted each new token
+        self.streamed = 0  # number of characters streamed so far
         # ignore stop strings before this index
         self.first = len(self.vocabulary.decode(row[begins:]))
         self.update()
@@ -273,7 +273,7 @@ class Continuation:
         return self.row[self.begins :]
 
     def update(self) -> bool:
-        """Decode the tokens added so far, and tell whether the text contains a stop string."""
+        """Decode the tokens added so far, and return whether the text contains a stop string."""
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
@@ -318,7 +318,7 @@ class Reader:
     def __init__(self, model: LanguageModel) -> None:
         keep_pages()  # each layer of a long prompt frees memory that the next layer needs
 
-        # Expand codes to one byte each while text is generated: each token dequantises all weights.
+        # Expand quantised codes to one byte each, because each token dequantises all weights.
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
         turning = [rope for rope in rotary if rope]
@@ -338,7 +338,7 @@ class Reader:
         return taken
 
     def spread(self, rows: Sequence[Sequence[int]]) -> Reader:
-        """Copy the one cached row for each of ``rows``, which begin with it, padded on the left."""
+        """Copy the only cached row for each of ``rows``, which begin with it; pad on the left."""
         longest, cached = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
         gaps = [longest - len(row) for row in rows]
         if cached <= max(gaps):
@@ -363,7 +363,7 @@ class Reader:
         -------
         ndarray of shape (rows, d)
         """
-        gaps = np.argmax(self.ids, axis=1)  # padding on the left
+        gaps = np.argmax(self.ids, axis=1)  # lengths of the padding on the left
         common = self.common(rows, gaps)
         new = [row[common - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
         if common and min(map(len, new)) == max(map(len, new)):
@@ -402,7 +402,7 @@ def continued(
     *,
     prefix: int | None = None,
 ) -> list[Continuation]:
-    """Generate tokens for each row until it is complete, ends, or contains a stop string."""
+    """Generate tokens for each row up to the limit, an end token, or a stop string."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [

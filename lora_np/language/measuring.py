@@ -1,4 +1,4 @@
-"""Measure how well a model predicts a text, the bits needed to learn it, and layers' inputs."""
+"""Measure how well a model predicts a text, the bits to learn it, and the inputs of layers."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from lora_np.language.packing import (
 from lora_np.lora import merge
 from lora_np.nn import Linear, replace
 
-AT_ONCE = 4096  # tokens in a batch, if nothing is trained
-ROWS = 8  # rows in a batch, if nothing is trained
+AT_ONCE = 4096  # tokens per batch when nothing is trained
+ROWS = 8  # rows per batch when nothing is trained
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How well a model predicts a text, made by `likelihood`.
+    """A model's mean loss on a text, its perplexity and bits per byte, returned by `likelihood`.
 
     Parameters
     ----------
     loss : float
-        The mean loss in nats a token.
+        The mean loss in nats per token.
     tokens : int
         The number of predicted tokens.
     bits_per_byte : float
@@ -51,7 +51,10 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """``exp(loss)``: a choice among this many equally likely tokens would be as uncertain."""
+        """The perplexity, which is ``exp(loss)``.
+
+        A choice among this many equally likely tokens would be as uncertain.
+        """
         return math.exp(self.loss)
 
 
@@ -71,7 +74,7 @@ def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None
     Returns
     -------
     Likelihood
-        The mean ``loss`` over all ``tokens`` in nats a token, its exponential ``perplexity``, and
+        The mean ``loss`` over all ``tokens`` in nats per token, its exponential ``perplexity``, and
         ``bits_per_byte`` of the text in UTF-8, to compare models with different vocabularies.
 
     Raises
@@ -102,7 +105,7 @@ def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None
 def grams(
     model: LanguageModel, data: AnyData, *, max_length: int | None = None
 ) -> dict[str, Array]:
-    """Compute ``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over n tokens of data.
+    """Compute the Gram matrix ``X.T @ X / n`` of each linear layer's inputs X at n tokens of data.
 
     Parameters
     ----------
@@ -116,7 +119,7 @@ def grams(
     Returns
     -------
     dict of str to ndarray of shape (k, k)
-        From the path of a layer to its matrix. Layers with the same inputs share an array.
+        The matrix of each layer, by the layer's path. Layers with the same inputs share an array.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Convert texts and examples to tokens, and pack them into rows with labels.
 
-No document sees another in its row, and positions begin at 0 in each.
+Documents in one row do not see one another, and the positions of each document begin at 0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Document(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The arguments of `token_loss`, and the weight of this batch in its step."""
+    """The arguments of `token_loss`, and the weight of this batch in the loss of its step."""
 
     tokens: Array  # (rows, n)
     labels: Array  # (rows, n)
@@ -88,7 +88,7 @@ def divided(
 def documents(
     data: Data, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[str]]:
-    """Encode examples as documents of at most ``max_length`` tokens, with notes on cut ones."""
+    """Encode examples as documents of at most ``max_length`` tokens, with notes for the user."""
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), max_length), []
@@ -169,7 +169,7 @@ def length(row: Row) -> int:
 
 
 def pages(text: Array, max_length: int) -> list[Document]:
-    """Cut a continuous text into documents of `windows`, with all tokens in the loss."""
+    """Cut a continuous text into documents, as `windows` does, with all tokens in the loss."""
     return [Document(row, np.ones(len(row), bool)) for row in windows(text, max_length)]
 
 
@@ -182,7 +182,7 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
-    """Arrange rows as arrays; padding comes last, has no labels, and no document sees it."""
+    """Arrange rows as arrays, padded on the right; the padding has no labels and is masked."""
     width = max(map(length, rows))
     tokens, sequence_ids = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
@@ -211,7 +211,7 @@ def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
 
 
 def in_batches(rows: Sequence[Row], size: int) -> list[Batch]:
-    """Make batches of all rows, ``size`` at a time."""
+    """Split rows into batches of ``size`` rows."""
     return together([rows[i : i + size] for i in range(0, len(rows), size)])
 
 
@@ -239,7 +239,7 @@ class Shuffled(Generic[T, B]):
 
     @property
     def identity(self) -> str:
-        # the settings identify the data, and so the items
+        # the settings already identify the data, and so the items
         return f"{self.size} at a time, in order {self.order}"
 
     def __call__(self, number: int) -> B:
@@ -277,7 +277,7 @@ def token_loss(
     sequence_ids : ndarray of int, shape (batch, tokens), optional
         The sequence of each token if rows hold several sequences: a token sees only its own.
     rng : Generator, optional
-        Switches dropout on.
+        A generator, which switches dropout on.
 
     Returns
     -------
@@ -326,7 +326,7 @@ def log_probabilities(
     sequence_ids : ndarray of int, shape (batch, tokens), optional
         The sequence of each token, as for `token_loss`.
     rng : Generator, optional
-        Switches dropout on.
+        A generator, which switches dropout on.
 
     Returns
     -------
@@ -430,6 +430,6 @@ def windows(tokens: Array, max_length: int) -> Array:
 
 
 def within(model: LanguageModel, max_length: int | None) -> int:
-    """Return ``max_length``, at most the model's context; by default 256 or the context."""
+    """Return ``max_length`` if it fits the context; by default the context, but at most 256."""
     max_length = min(model.context, 256) if max_length is None else max_length
     return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

@@ -1,4 +1,4 @@
-"""Compute from configs the angles by which rotary embeddings rotate pairs of entries."""
+"""Compute the angles by which rotary embeddings rotate pairs of entries, from a config."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
 KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
 
-# the known parameters of rotary embeddings
+# the supported parameters of rotary embeddings
 ROPE = {
     "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
     "factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
@@ -93,7 +93,7 @@ class Rotary:
     def turns(
         self, where: slice | Array, longest: int | Array, dtype: np.dtype[Any]
     ) -> tuple[Array, Array]:
-        """Return cosines and sines for tokens at these positions, each (*tokens, 1, width).
+        """Return cosines and sines for these positions, each of shape (*positions, 1, width).
 
         Parameters
         ----------
@@ -130,7 +130,7 @@ def table(
     elif longest:
         stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
         frequencies *= stretch ** -(np.arange(half) / (half - 1))
-    # computed in the model's precision, as transformers does
+    # compute the angles in the model's precision, as transformers does
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
     rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # entries that do not rotate
@@ -144,7 +144,7 @@ def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def real(fields: Fields, name: str, default: float | None = None, *, above: float = 0.0) -> float:
-    """Read a finite number above ``above``."""
+    """Read a field that must be a finite number above ``above``."""
     value = fields.get(name, default)
     if value is None:
         raise ValueError(f"{name} must be a number above {above:g}, but it is missing")
@@ -152,7 +152,7 @@ def real(fields: Fields, name: str, default: float | None = None, *, above: floa
 
 
 def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
-    """Read a list of ``count`` numbers above zero."""
+    """Read a field that must be a list of ``count`` numbers above zero."""
     values = fields.get(name)
     if not isinstance(values, (list, tuple)) or len(values) != count:
         raise ValueError(f"{name} must be a list of {count} numbers, got {shown(values)}")
@@ -160,7 +160,7 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
-    """Read the rotary embedding of a layer; None if it has none."""
+    """Read the rotary embedding of a layer; return None if it has none."""
     if not layer.uses_rotary:
         return None
     kind, rope = rope_of(config, layer, context)
@@ -181,10 +181,10 @@ class RopeParameters(NamedTuple):
     trained: int  # the context length before it was extended
     factor: float  # the factor by which the context was extended
     exponents: Array  # -2i/d for pair i
-    frequencies: Array  # pair i rotates by theta^(-2i/d) a token
+    frequencies: Array  # pair i rotates by theta^(-2i/d) per token
 
     def stretched(self, kept: Array) -> Array:
-        """Divide frequencies by the factor where ``kept`` is 0, keep them at 1, and interpolate."""
+        """Interpolate between divided frequencies (``kept`` is 0) and unchanged ones (1)."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 
@@ -223,7 +223,7 @@ def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, Rope
 
 
 def longrope(rope: RopeParameters) -> Made:
-    """Divide the frequency of each pair by its own factor, one for short and one for long texts."""
+    """Divide each pair's frequency by its own factor, which differs for short and long texts."""
     short, long = (
         np.array(numbers(rope.fields, f"{length}_factor", rope.d // 2))
         for length in ("short", "long")
@@ -262,7 +262,7 @@ def yarn(rope: RopeParameters) -> Made:
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
-    last += 0.001 * (first == last)  # an empty range becomes a step
+    last += 0.001 * (first == last)  # turns an empty range into a step
     kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
     scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
     scales = scales if all(scales) else [1.0]

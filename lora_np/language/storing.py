@@ -35,7 +35,7 @@ from lora_np.quantise import Quantised
 
 MAX_TEXT = 256 * 2**20  # bytes: a hundred times the text that a run in NumPy can train on
 
-# Ends of the names of tensors that some checkpoints store although they follow from the config.
+# Suffixes of tensors that some checkpoints store although the config determines them.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # the model card, which the user may have written
 TOKENIZER, SETTINGS, GENERATION = (
@@ -57,13 +57,13 @@ BESIDE = (
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 Weight = Array | Quantised | None
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # a shard of a replaced model's weights
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # may be left from a model that is replaced
 
 
 def load(
     model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool = False
 ) -> LanguageModel:
-    """Load a frozen language model from a directory, a GGUF file, or by a shipped name.
+    """Load a frozen language model from a directory or GGUF file, or a shipped model by its name.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def load(
         A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), a
         ``.gguf`` file of llama.cpp, or a name from `shipped`. Nothing is ever downloaded.
     dtype : dtype
-        The dtype of the arrays, whatever the file has: float32 or float64.
+        The dtype to convert the arrays to: float32 or float64.
     quantised : bool
         Keep the weights of a GGUF file, or of a directory quantised by bitsandbytes, quantised in
         memory, and dequantise one layer at a time: this takes less memory and more time.
@@ -105,7 +105,7 @@ def load(
     if path.suffix == ".gguf":
         return from_gguf(open_gguf(path), dtype, quantised)
     folder = hub.directory(model)
-    hub.inside(folder, "config.json")  # a model must have one
+    hub.inside(folder, "config.json")  # raises an error if there is none
     stored = open_model(folder)
     # the quantisation of the file does not apply to the loaded weights
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
@@ -145,7 +145,7 @@ def load(
 
 
 def as_array(weight: Weight, dtype: npt.DTypeLike, quantised: bool) -> Weight:
-    """Convert a weight to an array, unless it is quantised and stays so."""
+    """Convert a weight to an array, unless it is quantised and should stay quantised."""
     if weight is None or (quantised and isinstance(weight, Quantised)):
         return weight
     return np.ascontiguousarray(weight, dtype=dtype)
@@ -230,13 +230,13 @@ def read_text(source: StrPath) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a regular file of limited size."""
+    """Read a regular file, up to a size limit."""
     with open_regular(path) as file:
         return limited(file, str(path))
 
 
 def limited(stream: BinaryIO, name: str) -> bytes:
-    """Read a stream; raise an error at a limit, because the stream may be endless."""
+    """Read a whole stream; raise an error above a size limit, because it may be endless."""
     pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
     if len(content := b"".join(pieces)) > MAX_TEXT:
         raise ValueError(f"{name} has more than {MAX_TEXT:,} bytes; use a part of it")
@@ -344,7 +344,7 @@ def save(
 
 
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
-    """Return the arrays of a model by their names and in their shapes in a checkpoint."""
+    """Return a model's arrays with the names and shapes that they have in a checkpoint."""
     settings = decoder_settings(model.config)
     values = {path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")}
     arrays = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
@@ -369,5 +369,5 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Write indented JSON."""
+    """Convert a mapping to indented JSON, as bytes."""
     return (json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n").encode()

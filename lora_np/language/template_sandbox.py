@@ -45,7 +45,7 @@ class BoundedNamespace(utils.Namespace):
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """The environment of chat templates: transformers' conventions, and bounded work.
+    """The jinja2 environment of chat templates, with transformers' conventions and bounded work.
 
     Attributes
     ----------
@@ -169,7 +169,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return paying
 
 
-CONTEXTS = (Context, nodes.EvalContext, TemplateSandbox)  # first arguments that jinja2 may add
+# types of the first argument that jinja2 may add to a call
+CONTEXTS = (Context, nodes.EvalContext, TemplateSandbox)
 
 
 class Generation(Extension):
@@ -239,12 +240,12 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 
 
 def as_count(value: Any) -> int:
-    """Return an upper bound on how often an argument can repeat another: its value or size."""
+    """Return how often an argument can repeat another one at most: its value or its size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 
 def to_json(value: Any, ensure_ascii: bool = False, **settings: Any) -> str:
-    """Write JSON without escaping it for HTML, as transformers does."""
+    """Convert a value to JSON without escaping it for HTML, as transformers does."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **settings)
 
 

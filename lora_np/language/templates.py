@@ -63,7 +63,7 @@ class Template:
         self.compiled, self.sandbox = compiled(source)
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
-        """Write a conversation as text; afterwards ``self.sandbox.spans`` has the marked parts."""
+        """Render a conversation as text; afterwards ``self.sandbox.spans`` has the marked parts."""
         told = [complete(message) for message in messages]
         self.sandbox.renew(told)
         blocks = self.sandbox.blocks
@@ -73,7 +73,7 @@ class Template:
                 messages=told, **options, **self.vocabulary.special
             ):
                 blocks.append(block)
-        except Exception as error:  # a template may raise anything
+        except Exception as error:  # a template may raise any exception
             raise ValueError(f"the chat template does not take these messages: {error}") from None
         return "".join(blocks)
 
@@ -122,7 +122,7 @@ class Template:
         return tokens, answer, left
 
     def prompt(self, messages: Messages, tokens: Array) -> int:
-        """Count the tokens of the conversation so far, with the beginning of an answer."""
+        """Count the tokens of a conversation that come before an answer to these messages."""
         return shared(self.tokens(messages, add_generation_prompt=True), tokens) if messages else 0
 
 

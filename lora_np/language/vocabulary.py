@@ -44,7 +44,7 @@ class Described:
 
     @functools.cached_property
     def special(self) -> dict[str, str]:
-        """Map names in transformers, such as ``eos_token``, to special tokens."""
+        """The special tokens by their names in transformers, such as ``eos_token``."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
         texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
         return {
@@ -125,16 +125,16 @@ class Characters(Described):
             ) from None
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text``, and return the beginning and end of each token."""
+        """Encode ``text``, and return its tokens with their first and last positions in it."""
         starts = np.arange(len(text))
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
     def number(self, token: str) -> int | None:
-        """Return the number of a token, if there is one."""
+        """Return the number of a token, or None if the vocabulary lacks it."""
         return self.numbers.get(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Return the text of ``tokens``."""
+        """Decode ``tokens`` to text."""
         return "".join(self.characters[int(i)] for i in tokens)
 
     def __len__(self) -> int:
@@ -202,12 +202,12 @@ class Subwords(Described):
 
     @functools.cached_property
     def specials(self) -> frozenset[int]:
-        """The tokens that are not text."""
+        """The special tokens, which are not text."""
         added = self.contents.get("added_tokens") or ()
         return frozenset(token["id"] for token in added if token.get("special"))
 
     def number(self, token: str) -> int | None:
-        """Return the number of a token, if there is one."""
+        """Return the number of a token, or None if the vocabulary lacks it."""
         number: int | None = self.library.token_to_id(token)
         return number
 
@@ -216,7 +216,7 @@ class Subwords(Described):
         return np.array(self.encoding(text, special).ids, dtype=np.int64)
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text`` alone, and return the beginning and end of each token."""
+        """Encode ``text`` without special tokens, and return its tokens with their positions."""
         encoding = self.encoding(text, False)
         return np.array(encoding.ids, dtype=np.int64), np.array(
             encoding.offsets, dtype=np.int64
@@ -235,7 +235,7 @@ class Subwords(Described):
             raise ValueError(f"this model's vocabulary cannot cut the text: {error}") from None
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Return the text of ``tokens``."""
+        """Decode ``tokens`` to text."""
         return str(self.library.decode([int(i) for i in tokens], skip_special_tokens=False))
 
     def __len__(self) -> int:
@@ -250,7 +250,7 @@ Vocabulary = Characters | Subwords
 
 
 def growth(step: Any) -> float:
-    """Bound the factor by which a step of a ``tokenizer.json`` can lengthen a text."""
+    """Return an upper bound on the factor by which a tokenizer's step can lengthen a text."""
     if not isinstance(step, Mapping):
         return 1
     kind = step.get("type")
@@ -259,10 +259,10 @@ def growth(step: Any) -> float:
         return math.prod(map(growth, steps))
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
-        return max(1, new / old) if old else 1 + new  # an expression may match empty texts
+        return max(1, new / old) if old else 1 + new  # a regular expression may match empty texts
     if kind == "Prepend":
         return 1 + len(step["prepend"])
-    if kind == "Precompiled":  # the size of a trie, the trie, and the replacements it points to
+    if kind == "Precompiled":  # the data are the size of a trie, the trie, and its replacements
         table = base64.b64decode(step["precompiled_charsmap"])
         texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
         return max(1, *map(len, texts))

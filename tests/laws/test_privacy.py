@@ -6,7 +6,7 @@ import ast
 import importlib
 from pathlib import Path
 
-from benchmarks.size import tree_of
+from benchmarks.size import nodes_of
 from tests.drawing import every
 
 PACKAGE = Path(__file__).parents[2] / "lora_np"
@@ -58,9 +58,9 @@ def is_module(name):
         return False
 
 
-def imports(tree):
+def imports(nodes):
     """Every import from ``lora_np``: module, name, and what it is called here."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lora_np":
             for alias in node.names:
                 yield node.module, alias.name, alias.asname or alias.name
@@ -71,18 +71,18 @@ def imports(tree):
 
 
 def complaints(file, text=None):
-    tree = tree_of(FILES[file]) if text is None else ast.parse(text)
+    nodes = nodes_of(FILES[file]) if text is None else [*ast.walk(ast.parse(text))]
     module = module_of(file)
     if any(private(part) for part in module.split(".")):
         yield f"{module} has an underscore"
-    yield from foreign_imports(module, tree)
-    yield from private_attributes(tree)
+    yield from foreign_imports(module, nodes)
+    yield from private_attributes(nodes)
 
 
-def foreign_imports(module, tree):
+def foreign_imports(module, nodes):
     """Names of another file that are private, or of another package that it does not offer."""
     offered = {}  # what a package is called here, and what may be taken from it
-    for source, name, here in imports(tree):
+    for source, name, here in imports(nodes):
         if name is not None and private(name):
             yield f"imports {source}.{name}"
         elif module in ("lora_np", "lora_np.__main__") or source in FOUNDATION:
@@ -100,7 +100,7 @@ def foreign_imports(module, tree):
                 yield f"imports {name}, which {source}.__all__ does not name"
             elif is_module(f"{source}.{name}"):
                 offered[here] = f"{source}.{name}"
-    for node in ast.walk(tree):
+    for node in nodes:
         if (
             isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
@@ -111,10 +111,10 @@ def foreign_imports(module, tree):
                 yield f"uses {node.attr}, which {package}.__all__ does not name"
 
 
-def private_attributes(tree):
+def private_attributes(nodes):
     """Attributes with an underscore that this file does not define itself."""
     own = set(OF_OTHERS)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -123,7 +123,7 @@ def private_attributes(tree):
             own.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             own.add(node.value)  # object.__setattr__(self, "_name", ...), __slots__
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in own:
             yield f"uses .{node.attr}"
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import lora_np
-from benchmarks.size import tree_of
+from benchmarks.size import nodes_of, tree_of
 from lora_np import adapters, autograd, datasets, language, lora, nn
 from lora_np.cli import app
 from lora_np.cli.dispatch import COMMANDS
@@ -298,7 +298,7 @@ def read_texts():
             yield f"{words} {parameter.opts[0]}", getattr(parameter, "help", None) or ""
     for path in sorted((ROOT / "lora_np").rglob("*.py")):
         place = path.relative_to(ROOT / "lora_np").as_posix()
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
                 yield place, (ast.get_docstring(node) or "").partition("\n\n")[0]
             if isinstance(node, ast.Raise) and node.exc is not None:
