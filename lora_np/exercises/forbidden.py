@@ -96,14 +96,12 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     taken = {"bytes of memory": 0, "steps of Python": 0}
 
     def watch(frame: FrameType, event: str, called: Any) -> None:
-        if event == "call":
-            module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
-        elif event == "c_call" and frame.f_globals is not globals():
+        module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
+        if event == "c_call" and frame.f_globals is not globals():
             module, name = f"{called.__module__}", called.__name__  # a method's module is None
-        else:
-            return
         if (
-            (name in names or (module.startswith(packages) and name != "<module>"))
+            "call" in event  # and no return
+            and (name in names or (module.startswith(packages) and name != "<module>"))
             and module.startswith(LIBRARIES)
             and not module.startswith(OURS)
         ):
