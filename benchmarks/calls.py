@@ -201,9 +201,9 @@ def watch(use: Callable[[], Any]) -> Watched:
 
     def seen(frame: Any, event: str, argument: Any) -> None:
         nonlocal changes, last
-        file, name = frame.f_code.co_filename, frame.f_code.co_name
-        if event != "call" or not file.startswith(home):
+        if event != "call" or not frame.f_code.co_filename.startswith(home):
             return
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
         calls[file.removeprefix(home), name] += 1
         changes += bool(last) and file != last
         last = file

@@ -27,6 +27,7 @@ settings.register_profile("fixed", timeless, derandomize=True, max_examples=exam
 settings.load_profile("drawn" if FULL else "fixed")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.fsync = lambda handle: None  # nothing here need survive a power cut, so no test waits for it
 output.SECONDS = 1_000_000  # on a busy machine, no command says how long it has been running
 
 
