@@ -1,4 +1,4 @@
-"""Run ``lora-np`` by ``python -m lora_np``."""
+"""Run the command line with ``python -m lora_np``."""
 
 import sys
 

@@ -32,7 +32,7 @@ else:  # commands that only count parameters do not import NumPy
 StrPath = str | os.PathLike[str]
 # The source of randomness in a layer's call, for dropout; quoted, as numpy.random is slow to load.
 Rng: TypeAlias = "np.random.Generator | None"
-Seed: TypeAlias = "np.random.Generator | int"  # randomness of a whole run, as `generator` takes it
+Seed: TypeAlias = "np.random.Generator | int"  # randomness of a whole run, for `generator`
 
 
 def refuse(message: str) -> NoReturn:
@@ -52,7 +52,7 @@ def brief(text: str, longest: int) -> str:
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Escape control characters, which terminals and browsers interpret, except those to keep."""
+    """Escape control characters, which terminals and browsers interpret, except any in ``keep``."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
@@ -144,7 +144,7 @@ def real(name: str, value: object) -> Array:
 
 
 def convert_arrays(new: object) -> None:
-    """Convert the arrays, and lists, in the fields of a new dataclass as `real` does."""
+    """Convert the arrays and lists in a new dataclass's fields to floats, as `real` does."""
     for name, given in [*vars(new).items()]:
         if isinstance(given, (np.ndarray, list)):
             object.__setattr__(new, name, real(name, given))
@@ -173,14 +173,14 @@ def plain(name: str, value: object) -> Array:
 
 
 def masked(value: object) -> bool:
-    """Tell whether ``value`` is a masked array or a list that holds one."""
+    """Return whether ``value`` is a masked array or a list that contains one."""
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
     return isinstance(value, np.ndarray) and hasattr(value, "mask")  # does not import numpy.ma
 
 
 def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
-    """Convert named arrays as `real` does."""
+    """Convert named arrays to floats, as `real` does."""
     return {name: real(name, array) for name, array in named.items()}
 
 
@@ -270,7 +270,7 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Names:
-    """An index of names that tolerates the ways in which people type them.
+    """An index of names that accepts the different ways in which people type them.
 
     Parameters
     ----------
@@ -281,7 +281,8 @@ class Names:
     optional : str
         A regular expression for words that may be missing from the typed name.
     free : str
-        A regular expression for words that do not change the meaning, as on a model's training.
+        A regular expression for words that do not change the meaning, such as how a model was
+        trained.
     """
 
     known: Mapping[str, str]
@@ -365,7 +366,7 @@ def _alike(first: list[str], second: list[str]) -> float:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the names closest to ``name``, or up to twelve known names.
+    """Format the names closest to ``name``, or up to twelve known names, as the end of a message.
 
     Parameters
     ----------
@@ -392,7 +393,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function (or an ``__init__``) so that errors of wrong calls give advice.
+    """Decorate a function (or an ``__init__``) so that errors about wrong calls give advice.
 
     ``remedies`` map parameter names of other libraries to the right ones.
     """
@@ -403,7 +404,7 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
-                # the error was raised inside the function
+                # the error comes from inside the function, not from the call
                 if error.__traceback__ is None or error.__traceback__.tb_next:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None
@@ -426,7 +427,7 @@ def configured(
         function: Callable[[First, Second, Settings], R],
     ) -> Callable[Concatenate[First, Second, P], R]:
         first, second, _ = inspect.signature(function).parameters.values()
-        own = [*inspect.get_annotations(owner)]  # the signature has own fields before inherited
+        own = [*inspect.get_annotations(owner)]  # own fields come before inherited ones
         settings = sorted(
             inspect.signature(owner).parameters.values(),
             key=lambda p: (p.kind, own.index(p.name) if p.name in own else len(own)),
@@ -455,7 +456,7 @@ def configured(
 def remedy(
     function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]
 ) -> str:
-    """Return the end of a message: advice on what to type instead of these arguments."""
+    """Format advice on how to correct these arguments, as the end of a message."""
     import inspect
 
     name = function.__qualname__.removesuffix(".__init__")

@@ -27,18 +27,19 @@ Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few MiB
 
-# the most items in all lists and objects; the largest vocabularies have two million with merges
+# largest number of items in all lists and objects; the largest vocabularies have two million,
+# including merges
 MAX_ITEMS = 3_000_000
 
 
-# the values of JSON
+# any JSON value
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class FileError(ValueError):
-    """A file is damaged, hostile or not supported, or does not fit another file.
+    """Raised when a file is damaged, hostile or not supported, or does not fit another file.
 
-    The message is one line that names the file and the key, and says what would be right.
+    The message is one line that names the file and the key, and gives the right value.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class FileError(ValueError):
 
 
 class MissingFileError(FileError, FileNotFoundError):
-    """A file or directory is missing; the error can be caught as either base class."""
+    """Raised when a file or directory is missing; it can be caught as either base class."""
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def decode_text(content: bytes) -> str:
     >>> decode_text("r = 8\r\n".encode("utf-16")), decode_text(b"# caf\xe9\r")
     ('r = 8\n', '# café\n')
     """
-    # UTF-16 without a mark is recognised by the zero in every other byte of Latin letters
+    # UTF-16 without a byte order mark is recognised by the zero byte that each Latin letter has
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * content.count(0) > len(content)
     wider = "utf-16-be" if content[:1] == b"\0" else "utf-16"
     for encoding in (wider,) if wide else ("utf-8", "cp1252"):
@@ -232,7 +233,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     >>> parse_json(b'{"r": 8}')
     {'r': 8}
     """
-    # counted before parsing, because each item takes up to 100 bytes of memory
+    # count the items before parsing, because each takes up to 100 bytes of memory
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
     number = _whole if b"-0" in data else None
@@ -292,8 +293,8 @@ def target_path(path: StrPath) -> Path:
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a temporary file next to ``path``, and move it to ``path`` when it is on the disk.
 
-    If it replaces an older file, it gets its mode. If ``path`` is a link, its target is replaced.
-    If several processes write to one path, the last one wins.
+    A file that replaces an older one gets the older file's mode. If ``path`` is a link, its target
+    is replaced. If several processes write to one path, the last one wins.
     """
     if path.parent.exists() and not path.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
@@ -311,7 +312,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _stage(target: Path) -> Path:
-    """Return an unused path next to ``target`` with a short name, as the target's may be long."""
+    """Return an unused path next to ``target``, with a short name, because names have a limit."""
     return target.with_name(f"{STAGE}{os.urandom(8).hex()}")
 
 
@@ -377,7 +378,7 @@ def write_json(path: Path, content: object) -> None:
 def write_figure(figure: Figure, path: Path, *, dpi: int) -> None:
     """Write a matplotlib figure in the format of the path's extension.
 
-    It is drawn in memory, because matplotlib's errors on a full disk differ between formats.
+    The figure is drawn in memory, because matplotlib's errors on a full disk differ by format.
     """
     drawn = picture(figure, path.suffix[1:].lower(), dpi=dpi)
     write_whole(path, lambda file: file.write(drawn))
@@ -423,7 +424,7 @@ def replacing(
     force : bool
         Whether an existing target may be replaced.
     writes : callable, optional
-        For a directory, a function that tells whether the block writes a path relative to the
+        For a directory, a function that returns whether the block writes a path relative to the
         target. A target with any other file is an error, because that file would be lost.
     marks : collection of str
         For a directory, names of files, one of which an old target must contain unless it is empty.
@@ -468,7 +469,7 @@ def replacing(
             _sync(path)
         _check_target(
             target, force, real_inputs, may_go
-        )  # again, because another process may have made the target in the meantime
+        )  # check again, because another process may have made the target in the meantime
         if target.exists():
             shutil.copymode(target, new)
         with _uninterrupted():
@@ -492,7 +493,7 @@ def _parents(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block, if the system can."""
+    """Delay Ctrl-C until the end of the block, if the system supports that."""
     if not hasattr(signal, "pthread_sigmask"):  # missing on Windows and in browsers
         yield
         return
@@ -570,7 +571,7 @@ def _put(new: Path, target: Path, force: bool) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step by renameat2(2), and tell whether the system could."""
+    """Exchange two paths in one step by renameat2(2), and return whether that worked."""
     if sys.platform != "linux":
         return False
     import ctypes  # imported late, because Pyodide may lack it

@@ -10,7 +10,7 @@ from _thread import RLock  # as functools imports it, because threading takes a 
 
 
 class on_demand:  # noqa: N801  a statement, as suppress is
-    """Defer the imports in the block, and make ``__all__`` of their names.
+    """A context that defers the imports in its block, and lists their names in ``__all__``.
 
     Parameters
     ----------
@@ -19,11 +19,11 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         name``.
     """
 
-    lock = RLock()  # all threads share one import statement
+    lock = RLock()  # all threads share the function that is replaced
 
     def __init__(self, namespace: dict[str, object]) -> None:
         self.namespace = namespace
-        self.origins: dict[str, str] = {}  # from each name to its module
+        self.origins: dict[str, str] = {}  # maps each name to its module
 
     def __enter__(self) -> None:
         self.lock.acquire()
@@ -51,11 +51,11 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         }
 
     def names(self) -> list[str]:
-        """List the names of the module, as its ``__dir__``."""
+        """List the names of the module; this method becomes its ``__dir__``."""
         return sorted({*self.namespace, *self.origins})
 
     def load(self, name: str) -> object:
-        """Import a name of the module, as its ``__getattr__``."""
+        """Import a name of the module; this method becomes its ``__getattr__``."""
         from importlib import import_module
 
         package = self.namespace["__name__"]
@@ -76,7 +76,7 @@ else:
 
 
 class Deferred(Module):
-    """Import a module when one of its names is first used.
+    """A module that is imported when one of its names is first used.
 
     Examples
     --------

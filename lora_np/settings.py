@@ -23,7 +23,7 @@ CHECKS: dict[str, Callable[..., float]] = {
 def setting(default: T, help: str, *, choices: tuple[str, ...] = (), **limits: float) -> T:
     """Declare a setting in a dataclass, as in ``batch_size: int = setting(1, "Batch size")``.
 
-    The command line makes an option of it, with the choices and the default after ``help``.
+    The command line turns it into an option, with the choices and the default after ``help``.
     ``limits`` are keywords of `whole_number` or `number`, for `check_settings`.
     """
     return field(default=default, metadata={"help": help, "choices": choices, "limits": limits})

@@ -144,7 +144,7 @@ class Table:
 
     @property
     def _said(self) -> tuple[str, list[str], list[str]]:
-        """Escape control characters in a title, heading or note, which may come from a file."""
+        """The title, headings and notes, with control characters escaped for safe printing."""
         return printable(self.title), [*map(printable, self.columns)], [*map(printable, self.notes)]
 
     @property
@@ -160,7 +160,7 @@ class Table:
 
     @property
     def _numeric(self) -> list[bool]:
-        """Tell for each column whether it has only numbers, so that it is aligned right."""
+        """Whether each column has only numbers, and so is aligned on the right."""
         columns = (
             [row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns))
         )
@@ -198,7 +198,7 @@ def json_text(content: object) -> str:
 
 
 def page(title: str, parts: Iterable[Part]) -> str:
-    """Write an HTML page that needs no other file.
+    """Render an HTML page that needs no other file.
 
     Its parts are sentences, tables, figures, and pairs of a caption and a text that keeps its
     lines.
@@ -280,7 +280,7 @@ _SIZES |= {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 
 
 def binary_bytes(size: int) -> str:
-    """Format ``size`` in powers of 1024.
+    """Format a number of bytes with a binary unit, such as MiB.
 
     Parameters
     ----------

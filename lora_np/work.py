@@ -27,7 +27,7 @@ def parallel_map(
     progress: bool,
     label: str,
 ) -> dict[str, Result]:
-    """Call ``function`` on each item on ``jobs`` threads, or as ``joblib.parallel_config`` says.
+    """Call ``function`` on each item in ``jobs`` threads, or as ``joblib.parallel_config`` sets.
 
     Linear algebra in each call uses one thread. With more, the order of summation, and so the last
     bits, would depend on the number of workers.
@@ -51,7 +51,7 @@ def parallel_map(
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
-    with one_thread():  # in the worker, which may be another process
+    with one_thread():  # set the limit in the worker, which may be another process
         return function(item)
 
 
@@ -83,7 +83,7 @@ def _libraries() -> ThreadpoolController:
 def progress_bar(
     total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", scale: int = 1
 ) -> tqdm:
-    """Make a tqdm bar for a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
+    """Make a tqdm bar, which is silent outside a terminal or a notebook, or if not ``shown``.
 
     If ``shown`` is a string, it replaces ``label``. Each of ``total`` counts as ``scale`` units.
     """
@@ -122,4 +122,4 @@ def keep_pages() -> None:
             mallopt(TRIM_THRESHOLD, 2**26)
 
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of these options in malloc.h

@@ -1,4 +1,4 @@
-"""Commands on adapter files: ``inspect``, ``resize``, ``combine``, ``merge`` and more."""
+"""Define the commands on adapter files, such as ``inspect``, ``resize`` and ``merge``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lora_np.cli import options
 from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
 from lora_np.table import Shown
 
-# the goals of `resize` and `extract`, of which exactly one must be given
+# the goals of `resize` and `extract`; exactly one of them must be given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
@@ -203,8 +203,8 @@ def merge(
     """Merge an adapter into its base model, as one checkpoint.
 
     A directory becomes a directory, which transformers loads without PEFT and Ollama opens. A .gguf
-    file becomes another one, for Ollama, LM Studio and llama.cpp. The share of the update that
-    rounding keeps is printed, and the share of the entries that stay the base's.
+    file becomes another one, for Ollama, LM Studio and llama.cpp. The output shows which share of
+    the update remains after rounding, and which share of the entries does not change.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
@@ -271,8 +271,8 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
     converter interpret identically: one rank, one scale, no patterns. "vllm" is this with experts
     one by one, if the base's checkpoint has them so. "lora" makes a LoRA of an adapter that another
-    tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA. With --base, updates of q, k and v
-    become one of a projection that the base fuses, and the reverse.
+    tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA. With --base, separate updates of q, k
+    and v become one update if the base fuses these projections, and the reverse.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
@@ -313,9 +313,9 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write an adapter under the names of its base.
 
-    Names lose what training put around them (_orig_mod., module.) and get the base's prefix.
-    Targets and patterns that match something else, or nothing, become exact. What is not certain
-    is refused.
+    Prefixes that training has added to names (_orig_mod., module.) are replaced by the base's
+    prefix. Targets and patterns that match other modules, or none, become exact. An uncertain case
+    is an error.
 
     Example: lora-np repair my-adapter --base llama -o repaired
     """
@@ -323,9 +323,9 @@ def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
 
 class _Inputs(UserDict[str, Array]):
-    """The Gram matrices of a model's inputs on data, or from an .npz file.
+    """The Gram matrices of layers' inputs, computed on data or read from an .npz file.
 
-    They are computed on first use, so after a command has validated everything else.
+    They are computed on first use, after the command has validated everything else.
     """
 
     def __init__(self, base: Path | None, source: str, adapter: Path | str | None = None) -> None:

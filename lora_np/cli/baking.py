@@ -1,4 +1,4 @@
-"""``bake``: turn a prompt into an adapter."""
+"""Define the command ``bake``, which turns a prompt into an adapter."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def bake(
     """Bake a prompt into an adapter, to save its tokens in each call.
 
     MODEL is an instruction-tuned model: a directory as transformers writes it, or a .gguf file.
-    With the prompt in front it teaches, without the prompt it learns: its distributions of the next
-    token, on answers that it samples. --steps 0 takes the closed form alone, in two minutes.
+    With the prompt, the model is the teacher and samples answers. Without the prompt, it is the
+    student and learns the teacher's distributions of each next token. --steps 0 uses only the
+    closed form, which takes two minutes.
 
     Example: lora-np bake smollm2.gguf --prompt persona.txt --questions asked.txt -o persona
     """

@@ -1,4 +1,4 @@
-"""``count``, ``plan``, ``errors``, ``capacity``: the cost of a LoRA, and its rank."""
+"""Define ``count``, ``plan``, ``errors`` and ``capacity``: commands on a LoRA's cost and rank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lora_np.table import Table, binary_bytes
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
 
-# an option for each field, for the commands that estimate memory
+# an option for each field of the class, for the commands that estimate memory
 _TRAINING = options.of_settings(accounting.TrainingOptions)
 _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
@@ -90,7 +90,7 @@ def _counted(
 
 
 def _totals(counts: Sequence[LoraCount]) -> Table:
-    """Compare LoRAs on one model; the notes have the lines that PEFT prints."""
+    """Tabulate several LoRAs on one model; the notes have the lines that PEFT prints."""
     columns = ("rank", "trainable", "base", "total", "percent", "adapter")
     lines = [(x.rank, x.trainable, x.base, x.total, x.percent, 4 * x.trainable) for x in counts]
     notes = dict.fromkeys([x.verdict for x in counts] + [note for x in counts for note in x.notes])
@@ -151,7 +151,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-BYTES = 4  # if the model cannot be run, a token of 4 bytes is assumed to require one bit
+BYTES = 4  # without a model to run, every 4 bytes of text are assumed to require one bit
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""``tour``, ``puzzles``, ``lab``, ``claims`` and ``exercises``: learn LoRA, and teach it."""
+"""Define the commands to learn and teach LoRA, such as ``tour``, ``puzzles`` and ``exercises``."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 def puzzles(file: Path, hints: int, prompt: str) -> None:
     """Write a LoRA, line by line: fifteen puzzles.
 
-    Writes FILE at first: LoRA in one file, with fifteen lines missing. Edit a line and run the
-    command again: it checks FILE, shows what your line does, and the next puzzle. All lines
-    together train a language model at the end.
+    The first run writes FILE: LoRA in one file, with fifteen lines missing. Edit a line and run the
+    command again: it checks FILE, shows what your line does, and shows the next puzzle. At the end,
+    all lines together train a language model.
 
     Example: lora-np puzzles --hints 1
     """
@@ -87,7 +87,7 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
         folder = file.with_suffix("")
         if problem:
             whole = f"All lines are right, but {file} ends with an error: {problem}"
-        elif not folder.exists():  # the reader has not seen the ending yet
+        elif not folder.exists():  # the user has not seen the ending yet
             lines = {name: line for name, (line, _) in results.items()}
             show = functools.partial(print, end="\r", flush=True) if sys.stdout.isatty() else str
             parts.append(str(practice.ending(lines, folder, prompt=prompt, show=show)))

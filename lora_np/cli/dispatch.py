@@ -60,7 +60,7 @@ class Commands(click.Group):
             formatter.write_dl([*summaries().items()])
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a command, without loading one, or an option."""
+        """Complete an option or the name of a command, without loading any command."""
         return [
             *(
                 CompletionItem(n, help=text)
@@ -137,7 +137,7 @@ def run(arguments: list[str]) -> int:
         except click.ClickException as error:
             return fail(error.format_message(), 2)
         except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-            # errors that `checks` raises are about a value of the command
+            # errors raised in `checks` are about a value that the user typed
             place = traceback.extract_tb(error.__traceback__)[-1].filename
             of_value = place == checks.__file__ and not isinstance(error, ImportError)
             return fail(message(error), 2 if of_value else 1)

@@ -1,4 +1,4 @@
-"""``evaluate``: compare models and adapters on your own data."""
+"""Define the command ``evaluate``, which compares models and adapters on your own data."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def evaluate(
 
     Each MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. All are
     compared with the first, example by example: loss and perplexity of the answers, exact match
-    where answers are short, accuracy in multiple choice, tokens a second. Give data that were not
-    trained on: king-james was trained on genesis.
+    where answers are short, accuracy in multiple choice, tokens per second. Use data on which no
+    model was trained: king-james was trained on genesis.
 
     Example: lora-np evaluate austen --adapter king-james --data austen-held-out
     """
@@ -47,7 +47,7 @@ def evaluate(
                 )
                 for path in (adapter if i == 0 else ())
             }
-            # only after all adapters are known to fit, because measuring takes long
+            # yield only after all adapters are known to fit, because measuring takes long
             yield name, model
             yield from adapted.items()
 

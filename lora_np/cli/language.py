@@ -1,4 +1,4 @@
-"""``finetune`` and ``generate``: adapt a language model to data, and generate text."""
+"""Define ``finetune`` and ``generate``, which adapt a language model and generate text."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def generate(
     """Generate text or chat, with or without an adapter.
 
     MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. In a chat,
-    Ctrl-C ends an answer and Ctrl-D the chat; /reset starts anew; /adapter NAME and /base go on
+    Ctrl-C ends an answer and Ctrl-D the chat; /reset starts anew; /adapter NAME and /base continue
     with another model.
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 # extensions of files, which a directory should not have
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
-# from other programs' names, in lower case, to ours
+# maps other programs' names, in lower case, to ours
 ALIASES = {
     "adamw_torch": "adamw", "paged_adamw_32bit": "paged_adamw", "4bit": "nf4", "8bit": "int8",
     "all_linear": "all-linear",
@@ -45,7 +45,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
     def convert(
         self, value: str | T, param: click.Parameter | None, ctx: click.Context | None
     ) -> T:
-        """Parse a text; return a default that is not a text unchanged."""
+        """Parse a text; return a default value that is not a text unchanged."""
         return self.parse(value) if isinstance(value, str) else value
 
 
@@ -55,12 +55,12 @@ Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
-    """Return an option type for one of several words, in any case or as another program says it."""
+    """Return an option type for one of several words, in any case or another program's spelling."""
     return Parsed(lambda text: choice(name, canonical(text), choices))
 
 
 def canonical(text: str) -> str:
-    """Return our name for a word in lower case, and print it if it differs."""
+    """Return our spelling of a word in lower case, and print it if it differs."""
     name = respelled(ALIASES.get(text.lower(), text))
     if name != text.lower():
         click.echo(f"{text}: read as {name}", err=True)
@@ -81,7 +81,7 @@ def output_path(text: str) -> Path:
 def whole_numbers(
     context: click.Context, option: click.Parameter, texts: Iterable[str]
 ) -> tuple[int, ...]:
-    """Parse an option that is repeated, or has commas, as in ``--rank 8,16``."""
+    """Parse whole numbers from a repeated option or from one with commas, as in ``--rank 8,16``."""
     text = ",".join(texts)
     try:
         numbers = [int(number) for number in text.split(",") if number.strip()]
@@ -110,7 +110,7 @@ def new_folder(files: tuple[str, ...], text: str) -> Path:
 
 
 def kept(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Raise an error if the path exists, unless ``--force``, which is parsed first, was given."""
+    """Return the path to write to; raise an error if it exists and ``--force`` was not given."""
     if path is None:
         return None
     if os.path.lexists(path) and not context.meta.get("force"):
@@ -139,7 +139,7 @@ def byte_count(text: str) -> int:
 
 
 def parse_targets(text: str) -> str | list[str]:
-    """Parse ``all-linear``, names with commas between them, or a regular expression."""
+    """Parse ``all-linear``, comma-separated names, or a regular expression."""
     if canonical(text) == "all-linear":
         return "all-linear"
     if re.search(r"[^\w\-.,\s]", text):
@@ -149,7 +149,7 @@ def parse_targets(text: str) -> str | list[str]:
 
 
 def parse_names(text: str) -> list[str]:
-    """Parse names of modules with commas between them."""
+    """Parse comma-separated names of modules."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise click.BadParameter(f"must name a module, got {text!r}")
@@ -177,7 +177,7 @@ _force = partial(
     help="Replace what is there, once the new one is complete.",
 )  # fmt: skip
 force = _force()
-force_files = _force(expose_value=False)  # for commands that need not pass it on
+force_files = _force(expose_value=False)  # for commands that do not pass it on
 any_base = click.option(
     "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
@@ -264,7 +264,7 @@ def show_as(
 ) -> None:
     """Print ``content`` as JSON, or ``parts`` (by default ``content``) for people.
 
-    For people, the names of the files that the options request follow, if they were ``written``.
+    For people, the paths of the requested files are printed too, if the files were ``written``.
     """
     if as_json:
         print(content.to_json() if hasattr(content, "to_json") else json_text(content))
@@ -279,7 +279,7 @@ def show_as(
 
 
 def side_by_side(table: Table) -> list[str]:
-    """Format each line of a table as a block with one text below another, to compare them."""
+    """Format each row of a table as a block with the texts below one another, to compare them."""
     return [
         "\n".join(f"--- {name}: {one_line(text)}" for name, text in record.items())
         for record in table.records

@@ -48,9 +48,9 @@ class PrintableStream:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """Print through a `PrintableStream` inside the block, and show that it is still running.
+    """Print through a `PrintableStream` inside the block, and show that the block is still running.
 
-    Outside a terminal, which shows progress bars, a line is printed every `SECONDS`.
+    A terminal shows progress bars. Elsewhere, a line is printed every `SECONDS` seconds.
     """
     before, over, begin = (sys.stdout, sys.stderr), Event(), monotonic()
 

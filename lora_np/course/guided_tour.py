@@ -102,7 +102,7 @@ class Sample:
     base, adapted : str
         The texts without and with the adapter, after the same prompt.
     base_loss, adapted_loss : float
-        The losses on held-out text in the adapter's style, in nats a character.
+        The losses on held-out text in the adapter's style, in nats per character.
     """
 
     parameters: int
@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """The improvement of the smallest update compared with the full update's, in words."""
+        """The improvement by the smallest update as a share of the full update's, in words."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters achieve {share:.1%}"
@@ -180,7 +180,7 @@ class Tour:
 
     @property
     def table(self) -> Table:
-        """The trained updates compared with the best updates of their ranks."""
+        """The trained updates and the best updates of their ranks, as a table."""
         lines = [
             (u.name, u.parameters, u.error, u.best_error, u.share_of_gain) for u in self.updates
         ]
@@ -218,7 +218,7 @@ class Tour:
 
     @property
     def advantages(self) -> Table:
-        """The measurements of LoRA's three advantages."""
+        """The measurements of LoRA's three advantages, as a table."""
         lines: list[list[Any]] = [
             ["1. cheaper to train", "trainable parameters", *(u.parameters for u in self.updates)],
             ["", "bytes of optimizer state (Adam)", *(u.optimizer_bytes for u in self.updates)],
@@ -301,7 +301,7 @@ def check_folder(folder: Path) -> None:
 
 
 class Task:
-    """The data, the pretrained base model, and the lowest errors that are possible."""
+    """The data, the pretrained base model, and the lowest possible error at each rank."""
 
     def __init__(self, rng: int, quick: bool) -> None:
         self.rng = np.random.default_rng(rng)
@@ -360,7 +360,7 @@ def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Upda
 
 
 def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, float]:
-    """Measure the seconds of a step of full fine-tuning and of LoRA on one thread.
+    """Measure the seconds per training step of full fine-tuning and of LoRA, on one thread.
 
     The result is the minimum of interleaved runs, so that both run under the same load.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Picture = Array | Figure
 
-STATIC = 4  # the most pictures in a figure that replaces a slider
+STATIC = 4  # largest number of pictures in a figure that replaces a slider
 WIDE = 3  # pictures more than this many times as wide as high are placed below each other
 
 
@@ -96,13 +96,13 @@ def sliders(
 
 
 def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
-    """Render picture and caption as one text, so that they always change together."""
+    """Render a picture and its caption as one HTML text, so that both always change together."""
     stream = io.BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image
 
         levels = np.interp(picture, limits, (0, 255)).round().astype(np.uint8)
-        # one byte per pixel instead of matplotlib's four
+        # PIL writes one byte per pixel, matplotlib four
         Image.fromarray(levels).save(stream, "png")
         width = "40em" if picture.shape[1] > WIDE * len(picture) else "24em"
     else:
@@ -133,7 +133,7 @@ def _static(
     images = {
         caption: np.asarray(image) for image, caption in (shown(*stops[place]) for place in places)
     }
-    # not made by pyplot, because a notebook would show pyplot's figure twice
+    # make the figure without pyplot, because a notebook would show pyplot's figure twice
     return gallery(images, stacked=picture.shape[1] > WIDE * len(picture), figure=Figure())
 
 

@@ -36,7 +36,7 @@ SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅�
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of the effect of a line, or of its mistake; a terminal draws it with characters.
+    """A picture of a line's effect or mistake; in a terminal, it is drawn with characters.
 
     Parameters
     ----------
@@ -170,9 +170,9 @@ class Puzzle(Exercise):
         return f"{head}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
 
     def told(self, line: str, outcome: Outcome) -> str:
-        """Explain how a line breaks its first law, with the input."""
+        """Explain how a line breaks a law, with the input that shows it."""
         try:
-            ast.parse(line)  # alone, because in the file the message would give another line number
+            ast.parse(line)  # parsed alone, so that the message gives no line number of the file
         except SyntaxError as error:
             part = line[(error.offset or 1) - 1 :] or line
             why = [said for of, said in self.says if re.search(of, line)]
@@ -186,7 +186,7 @@ class Puzzle(Exercise):
             return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
         other = "^(An answer is made of arrays|The answer has the type).*"
         message = re.sub(other, f"it is neither a number nor a matrix. {self.law}", message)
-        hints = [line for line in known if " Hint: " in line]  # only mistakes of this puzzle
+        hints = [line for line in known if " Hint: " in line]  # only for this puzzle's mistakes
         given = outcome.broken[0].call.rpartition("\n")[0]
         example = f"\nFor example with\n{given}" * bool(given)
         return "\n".join([f"{filled} is not right: {message}", *hints, example]).strip()
@@ -221,7 +221,7 @@ def drawn(*codes: str) -> Scene:
 
 
 class Slip(Exception):  # noqa: N818
-    """A sentence that explains what is wrong with a line, instead of its error."""
+    """Raised in place of a line's error, with a sentence that explains the mistake."""
 
     __module__ = "builtins"  # otherwise a traceback would print the module before the sentence
 
@@ -229,7 +229,7 @@ class Slip(Exception):  # noqa: N818
 def guarded(
     function: Callable[..., Value], line: str, says: tuple[tuple[str, str], ...], source: str
 ) -> Callable[..., Value]:
-    """Wrap the student's function; an error or an endless loop is reported with its line."""
+    """Wrap a student's function so that an error or an endless loop is reported with its line."""
     seconds, lines = SECONDS, source.splitlines()
 
     def asked(*arguments: Value) -> Value:

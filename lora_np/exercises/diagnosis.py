@@ -13,11 +13,11 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None if the law holds
-OFTEN = 5  # how many inputs prove a mistake, and how many of each region a law must be tested on
+OFTEN = 5  # number of inputs that prove a mistake, and that a law must be tested on in each region
 
 
 def alike(a: Broken, b: Broken) -> bool:
-    """Tell whether two answers agree in the values that a law compares."""
+    """Return whether two answers agree in the values that a law compares."""
     if a is None or b is None:
         return a is b
     if a.why.name != b.why.name:
@@ -28,7 +28,7 @@ def alike(a: Broken, b: Broken) -> bool:
 
 
 def replies_alike(a: Reply, b: Reply) -> bool:
-    """Tell whether two calls returned the same value, or failed in the same way."""
+    """Return whether two calls returned the same value, or failed in the same way."""
     if "value" in a and "value" in b:
         return values_alike(a["value"], b["value"])
     first, second = (str(reply.get("error", "")).partition(" (line")[0] for reply in (a, b))
@@ -41,7 +41,7 @@ def unused(
     solution: Callable[[Sequence[Value], Rules], Reply],
     asked: Callable[[], Iterator[Sequence[Value]]],
 ) -> str:
-    """Name the parameters that change the solution's result but never the answer's."""
+    """Name the parameters that change the solution's result but not the result of the answer."""
     names = []
     for i, name in enumerate(parameters):
         changes = 0
@@ -70,7 +70,7 @@ def usual(name: str) -> list[Mistake]:
 
 @cache
 def written(code: str, name: str, answer: str = "") -> Value:
-    """Run ``code`` and return its function ``name``; ``answer`` defines ``solution`` for it."""
+    """Run ``code`` and return its function ``name``; ``answer`` has the code of ``solution``."""
     solution = written(answer, name) if answer else None
     names = {"__name__": "submission", "solution": solution}
     exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)

@@ -34,11 +34,11 @@ FAMILIES = {
 
 
 class Forbidden(Exception):  # noqa: N818
-    """A function was called that the exercise forbids."""
+    """Raised when a function is called that the exercise forbids."""
 
 
 class TooMuch(Forbidden):
-    """A call exceeded a limit on memory or steps."""
+    """Raised when a call exceeds a limit on memory or steps."""
 
 
 class Rules(NamedTuple):
@@ -49,9 +49,9 @@ class Rules(NamedTuple):
     forbids : sequence of str
         Families, packages, or names of functions that must not run.
     within : int, optional
-        The most bytes that may be allocated at the same time.
+        The largest number of bytes that may be allocated at the same time.
     steps : int, optional
-        The most instructions that Python may execute, which limits loops.
+        The largest number of instructions that Python may execute, which limits loops.
 
     Examples
     --------

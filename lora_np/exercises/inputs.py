@@ -1,8 +1,8 @@
 """Draw inputs of a law, small ones first, and shrink an input that breaks it.
 
 A law draws its inputs by name from a `Draw`, which remembers them. To shrink an input, a remembered
-value is made a little smaller, and the same law runs again with another `Draw`. That `Draw` cuts or
-fills up values that no longer fit, so every input that is tried could have been drawn by the law.
+value is made a little smaller, and the same law runs again with another `Draw`. That `Draw`
+truncates or pads values that no longer fit, so the law could have drawn every input that is tried.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Rejected(Exception):  # noqa: N818
-    """The drawn input is outside the law's space."""
+    """Raised to skip a drawn input that the law does not cover, or does not need."""
 
 
 class Size(int):
@@ -55,7 +55,7 @@ class Counterexample:
 
 @dataclass(eq=False)
 class Draw:
-    """Draw the inputs of one case, from only the smallest (``effort`` 0) to any (1).
+    """A source of random inputs for one case; ``effort`` 0 allows only small inputs, 1 allows any.
 
     If inputs are ``remembered``, they are returned again; a missing one gets its simplest value.
     """
@@ -90,7 +90,7 @@ class Draw:
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
-        """Draw an array of entries from ``low`` to ``high``: small whole numbers first."""
+        """Draw an array with entries from ``low`` to ``high``, which are simple in early cases."""
         simplest = float(min(max(0.0, low), high))
         if self.remembered is None:
             value = self.fresh(shape, low, high, simplest)
@@ -105,7 +105,7 @@ class Draw:
         return value + 0.0  # a copy in which -0.0 becomes 0.0
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
-        """Draw a real number: small whole numbers first, then any."""
+        """Draw a real number from ``low`` to ``high``, which is simple in early cases."""
         return float(self.array(name, low=low, high=high))
 
     def fresh(self, shape: Sequence[int], low: float, high: float, simplest: float) -> Array:
@@ -145,7 +145,7 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """Return the numbers to shrink: sizes, then fractional, nonzero, large and negative entries."""
+    """Measure inputs by sizes, then by their fractional, nonzero, large and negative entries."""
     sizes, arrays = 0.0, [np.empty(0)]
     for one in drawn.values():
         if isinstance(one.value, int):
@@ -169,7 +169,7 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
         if any(name in other.axes for other in drawn.values()) and one.value > one.simplest:
             yield from (without(drawn, name, i) for i in range(one.value))
     sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
-    # shrink two sizes at once, so that a square stays a square
+    # shrink two sizes at once, so that a square matrix stays square
     for first, second in itertools.combinations(sorted(sizes), 2):
         for i in range(min(drawn[first].value, drawn[second].value)):
             yield without(without(drawn, first, i), second, i)

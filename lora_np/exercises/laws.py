@@ -13,7 +13,7 @@ TOLERANCE = 1e-4  # relative to the largest number; float32 is more accurate tha
 
 
 class LawBroken(AssertionError):  # noqa: N818
-    """An answer breaks a law.
+    """Raised when an answer breaks a law.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def law(
 
 
 def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array:
-    """Convert ``answer`` to an array of finite real numbers of this shape, or break a law.
+    """Convert ``answer`` to a finite real array of this shape, or raise `LawBroken`.
 
     None in ``shape`` means any length.
 
@@ -142,7 +142,7 @@ def apart(wanted: float, came: float) -> tuple[str, str]:
 
 
 def exactly(what: str, answer: Value, right: int) -> None:
-    """Require the whole number ``right``; a float with a whole value is accepted.
+    """Require that ``answer`` equals the whole number ``right``, as an int or as a float.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def exactly(what: str, answer: Value, right: int) -> None:
 
 
 def whole(what: str, answer: Value) -> int:
-    """Convert ``answer`` to an int; a fraction breaks a law.
+    """Convert ``answer`` to an int; raise `LawBroken` if it is a fraction.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Arr
 
 
 def orthonormal(name: str, columns: Array) -> None:
-    """Require orthogonal columns of length one.
+    """Require that the columns of a matrix are orthogonal and have length one.
 
     Examples
     --------

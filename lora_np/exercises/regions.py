@@ -36,7 +36,7 @@ def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, C
     Returns
     -------
     dict of str to callable
-        From the name of a region to a function that tells whether arguments are in it.
+        For each region, by its name, a function that returns whether arguments are in it.
 
     Examples
     --------

@@ -34,8 +34,8 @@ from lora_np.exercises.values import Json, Source, Value, WireError, decode, enc
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs that students see
-LARGEST = 200  # the most characters of a counterexample, and of its message
-PATIENCE = 150  # give up after this many draws in a row without an input of a missing region
+LARGEST = 200  # largest number of characters in a counterexample, and in its message
+PATIENCE = 150  # give up after this many draws in a row without an input from a missing region
 ATTEMPTS = 15  # attempts to shrink an input, for each case of the exercise
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -78,7 +78,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise: statement, stub, hints, laws and solution.
+    """An exercise with its statement, stub, hints, laws and solution.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Exercise:
     difficulty : int
         From 1 (a line) to 3 (an algorithm).
     minutes : int
-        The usual time for somebody who has read the lesson.
+        The usual time in minutes, after reading the lesson.
     laws : tuple of Law
         The laws that are checked, each for its points.
     statement : str
@@ -193,7 +193,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one law.
+    """The result of testing one law.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a check.
+    """The result of checking an answer: a verdict on each law.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ class Outcome:
 
     @property
     def broken(self) -> list[Verdict]:
-        """The broken laws; of laws with the same message, only the first."""
+        """The verdicts on broken laws; only the first if several laws have the same message."""
         by_message: dict[str, Verdict] = {}
         for verdict in self.verdicts:
             if not verdict.passed:
@@ -289,15 +289,15 @@ class Outcome:
 
 @dataclass
 class Answer:
-    """A student's function as a law calls it: it returns plain values, or breaks the law."""
+    """A student's function as laws call it: it returns plain values, or raises `LawBroken`."""
 
     exercise: Exercise
     caller: Caller
     last: Exchange = ((), {})  # the arguments of the last call, and the reply
 
-    # tells whether a call with these arguments is needed
+    # returns whether a call with these arguments is needed
     wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
-    named: bool = False  # whether a law has already named the answer's mistake
+    named: bool = False  # whether the known mistake in the answer has already been found
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
@@ -320,7 +320,7 @@ class Answer:
             if "Tensor" in detail:
                 detail += "; lora_np.value(x) is the array of a Tensor"
             raise LawBroken("An answer is made of arrays and numbers", detail)
-        # compared in this process, which the answer cannot reach
+        # compare the arguments in this process, which the answer cannot reach
         kept: Any = reply["arguments"]
         pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
@@ -412,8 +412,9 @@ def example_broken(answer: Answer) -> str:
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexample | None:
     """Find an input that breaks the law, small ones first; None if it holds on all inputs.
 
-    After the exercise's number of cases, the answer is called only on inputs of regions of which
-    the law has not seen enough, until none is missing, or no such input was drawn for a long time.
+    After the exercise's number of cases, the answer is called only on inputs from regions in which
+    the law needs more tests. The search ends when no region needs more, or when no such input has
+    been drawn for a long time.
     """
     one, rng = answer.exercise, np.random.default_rng(seed)
     known, missing = regions(one.name, law.slug, tuple(one.parameters)), dict[str, int]()
@@ -491,8 +492,9 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
 def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | None:
     """Return the mistake that agrees with the answer on all inputs that distinguish mistakes.
 
-    The answer must break the law by a value on at least five of them. Tests check that all other
-    mistakes, and small changes of the solution, differ on at least five, with listed exceptions.
+    On at least five of these inputs, the answer must return a value that breaks the law. Tests
+    check that all other mistakes, and small changes of the solution, differ on at least five
+    inputs, with listed exceptions.
     """
     one, values = answer.exercise, 0
     for i, (drawn, _) in enumerate(telling(one, law) if suspects else ()):
@@ -533,13 +535,13 @@ def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
 
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
-    """Test the law on these inputs again."""
+    """Test the law again, on inputs that were drawn before."""
     # nothing is drawn, so do not create a generator, which is slow
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
-    """Test the law on drawn inputs; return None if it holds."""
+    """Test the law on drawn inputs; return a counterexample, or None if the law holds."""
     try:
         law.check(draw, answer)
         return None
@@ -555,11 +557,11 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
 
 
 def local_caller(function: Callable[..., Value]) -> Caller:
-    """Wrap a function of this process so that values are encoded as between processes."""
+    """Wrap a function so that its values are encoded as they would be between processes."""
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            # a function that prints would print for every input
+            # drop printed output, because the function would print for every input
             with contextlib.redirect_stdout(io.StringIO()):
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
@@ -578,7 +580,7 @@ def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
 
 
 def cut(text: str) -> str:
-    """Shorten a text to a length that people read.
+    """Shorten a text to at most 200 characters.
 
     Examples
     --------
@@ -589,7 +591,7 @@ def cut(text: str) -> str:
 
 
 def lines_of(name: str, value: Value) -> str:
-    """Write code that assigns ``value`` to a name; of a large array, only its unusual entries.
+    """Write code that assigns ``value`` to a name; for a large array, only unusual entries.
 
     Examples
     --------
@@ -625,7 +627,7 @@ def literal(value: Value) -> str:
 
 
 def array_literal(value: np.ndarray) -> str:
-    """Write an array as a Python expression, which is short if all entries are equal."""
+    """Write an array as a Python expression, in short form if all entries are equal."""
     if value.size == 0:
         return f"np.zeros({value.shape})"
     if value.size > 4 and (value == value.flat[0]).all():

@@ -20,7 +20,7 @@ Json: TypeAlias = "int | float | str | Sequence[Json] | Mapping[str, Json] | Non
 
 
 class WireError(ValueError):
-    """A value cannot be encoded, or a document was not written by `encode`.
+    """Raised when a value cannot be encoded, or a document was not written by `encode`.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
 
 
 def array_of(kind: str, shape: list[int], content: str) -> np.ndarray | np.generic:
-    # checked here, because np.dtype makes structures of any size from a text that Python parses
+    # check the dtype first, because np.dtype would parse a text into a structure of any size
     numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
     sizes = len(shape) <= AXES and all(type(n) is int and 0 <= n < ITEMS for n in shape)
     if not (numeric and sizes):

@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
 
-# the seed of the hidden tests' questions, which `exercises grade --seed 20000` asks too
+# the seed of the hidden tests' questions; `exercises grade --seed 20000` asks the same questions
 HIDDEN = 20_000
 DOTS = "    ...\n"  # the last line of a stub
 CONFIG = f'''\

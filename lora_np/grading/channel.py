@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading  # a browser's has no get_native_id
+import threading  # in a browser, it has no get_native_id
 import time
 from collections.abc import Callable, Mapping
 from math import inf
@@ -28,15 +28,15 @@ CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.{} import 
 
 
 class Ended(Exception):  # noqa: N818
-    """The process has ended; the message says why."""
+    """Raised when the process has ended; the message gives the reason."""
 
 
 class Channel:
-    """Run a module's ``main`` in another process with an empty folder, until `kill` ends it.
+    """Another process that runs a module's ``main`` in an empty folder, until `kill` ends it.
 
     Messages are read only on request, so the pipe stops a process that writes too many. A thread
-    kills the process at its deadline, so that no read or write can hang. Of the process's output,
-    the first 2,000 characters are kept.
+    kills the process at its deadline, so that no read or write can hang. The first 2,000 characters
+    of the process's output are kept.
     """
 
     def __init__(self, module: str, environment: Callable[[Path], Mapping[str, str]]) -> None:
@@ -55,7 +55,7 @@ class Channel:
             raise
         self.over = threading.Event()
         self.output = b""
-        # Linux's statistics of the process and of the thread that awaits its messages
+        # Linux's scheduling statistics of the process and of the thread that awaits its messages
         self.waiters = dict.fromkeys(
             (f"/proc/{self.process.pid}", f"/proc/self/task/{threading.get_native_id()}"), 0.0
         )
@@ -79,9 +79,9 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Return the seconds since the start, on Linux without time spent waiting for a processor.
+        """Return the seconds since the start; on Linux, without time spent waiting for a processor.
 
-        On a busy machine, both the process and the thread that awaits its messages wait.
+        On a busy machine, both the process and the thread that awaits its messages have to wait.
         """
         for one in self.waiters:
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -96,7 +96,7 @@ class Channel:
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # after the deadline, ignore messages that have arrived too, as there may be no end of them
+        # after the deadline, ignore even messages that have arrived: there may be no end of them
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:
@@ -114,14 +114,14 @@ class Channel:
         )
 
     def kill(self) -> None:
-        """End the process with all others of its group, and delete its folder."""
+        """End the process and all others in its group, and delete its folder."""
         if self.over.is_set():
             return
         self.over.set()
         self.kill_group()
         for thread in self.threads:
             thread.join(timeout=1.0)
-        self.process.wait()  # frees the process's number, so no thread may send signals to it now
+        self.process.wait()  # frees the process id, so no thread may send signals to it afterwards
         with contextlib.suppress(OSError), self.process:  # the context closes its pipes
             pass
         # the process may have made folders that are too deep to delete

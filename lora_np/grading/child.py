@@ -20,7 +20,7 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests, trusted=True)
     take_standard_streams()
-    # make the check cells of a notebook do nothing; setattr, because mypy knows check's type
+    # make a notebook's check cells do nothing; use setattr, because mypy knows the type of check
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
         # import matplotlib now, while it can still write its list of fonts

@@ -24,10 +24,10 @@ from lora_np.grading.submissions import Report, kind, printable, text_of
 from lora_np.table import Cell, Table
 from lora_np.work import parallel_map
 
-DEEPEST = 10  # the most nested folders of one student
-MOST = 100  # the most files of one student
+DEEPEST = 10  # largest depth of the folders of one student
+MOST = 100  # largest number of files of one student
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
-Record = dict[str, str]  # a student in a roster, from columns to values
+Record = dict[str, str]  # a student in a roster: values by column
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Grades:
 
     @property
     def table(self) -> Table:
-        """The points of each student; the notes list hard exercises, missing limits, failures."""
+        """The points of each student, with notes on hard exercises, missing limits and failures."""
         lines = [(one, self.total(one), self.maximum, self.state(one)) for one in self.reports]
         notes = [
             f"Questions drawn with seed {self.rng}: the same number asks them again.",
@@ -119,7 +119,7 @@ class Grades:
         return Table(["student", "points", "of", "state"], lines, notes=notes)
 
     def hard(self) -> list[str]:
-        """Name the exercises that fewer than half of the students solved, as a list of one note."""
+        """List one note on the exercises that fewer than half of the students solved, if any."""
         class_size, hard = len(self.reports), []
         for exercise in self.exercises:
             solved = sum(self.outcome(student, exercise).passed for student in self.reports)
@@ -135,7 +135,7 @@ class Grades:
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
-        """Write CSV with a line for each student, and columns for each exercise and the sum."""
+        """Format the grades as CSV: one line per student, one column per exercise, and the sum."""
         lines: list[list[Cell]] = []
         for student in self.reports:
             outcomes = self.outcomes(student)
@@ -148,7 +148,7 @@ class Grades:
         return Table(columns, lines).to_csv()
 
     def feedback(self, student: str) -> str:
-        """Write a student's feedback in Markdown: the points, and each broken law."""
+        """Format a student's feedback as Markdown: the points, and each broken law."""
         lines = [f"# {student}: {self.points(student)} of {plural(self.maximum, 'point')}", ""]
         for lesson in self.lessons:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
@@ -163,7 +163,7 @@ class Grades:
         return "\n".join(lines).rstrip() + "\n"
 
     def write(self, path: Path, column: str = "lora-np") -> list[Path]:
-        """Write grades, feedback, broken laws and, with a roster, a gradebook; list the files."""
+        """Write grades, feedback, broken laws and, with a roster, a gradebook; return the paths."""
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
@@ -315,7 +315,7 @@ def check_out(path: Path, submissions: Path) -> None:
 
 
 def is_table_of_grades(path: Path) -> bool:
-    """Tell whether a file has the columns of `Grades.to_csv`."""
+    """Return whether a file has the columns of `Grades.to_csv`."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -355,7 +355,7 @@ def readable_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class HandedIn:
-    """A submitted file; the supervisor only searches its text."""
+    """A submitted file, whose text the supervisor searches but never runs."""
 
     path: Path
     answers: Collection[str] = ()  # the names of exercises that it seems to answer
@@ -375,7 +375,7 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List notebooks and scripts in a student's folder, or else all files, up to a limit."""
+    """List the notebooks and scripts in a student's folder, or all files if there are none."""
     files: list[Path] = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
@@ -386,7 +386,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
-    """List the lessons to which there is an answer."""
+    """List the lessons that have an answer in any submission."""
     answered = {name for files in students.values() for file in files for name in file.answers}
     answered_lessons = [
         lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)
@@ -404,7 +404,7 @@ def quoted(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Write a name that a spreadsheet does not mistake for a formula."""
+    """Convert a name to text that a spreadsheet does not mistake for a formula."""
     clean = printable(text).replace("\n", " ")
     return f"'{clean}" if clean.lstrip()[:1] in {"=", "+", "-", "@"} else clean
 
@@ -417,7 +417,7 @@ def file_name(student: str) -> str:
     return f"{clean}-{hashlib.sha256(student.encode()).hexdigest()[:12]}.md"
 
 
-# Rosters and gradebooks: absent students, points to import, and laws to teach again
+# Rosters and gradebooks: find absent students, export points, and count broken laws
 
 
 def read_roster(path: Path) -> list[Record]:
@@ -456,7 +456,7 @@ def name_in(record: Record) -> str:
 def by_roster(
     records: Sequence[Record], handed_in: Mapping[str, list[HandedIn]]
 ) -> dict[str, list[HandedIn]]:
-    """Assign files to the students of a roster, then to students whom the roster does not name.
+    """Assign files to the students of a roster, and add students whom the roster does not name.
 
     A folder belongs to a student if its name is the student's, or begins with it and an underscore,
     as in downloads from Moodle and Canvas.
@@ -500,7 +500,7 @@ def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
 
 
 def broken_laws(outcomes: Sequence[Outcome]) -> Table:
-    """Count the students who broke each law: known mistakes first, the most frequent on top.
+    """Count the students who broke each law; known mistakes come first, sorted by frequency.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        ("parent", lambda: die_with(parent)),  # after the change of user, which would undo it
+        ("parent", lambda: die_with(parent)),  # set after the change of user, which would undo it
         ("calls", seccomp),
     ]
     for name, put in system:
@@ -112,7 +112,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; yield each that failed, the reason, and the step that sets it."""
+    """Try to exceed each limit; yield each that does not hold, the step that sets it, and why."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
@@ -182,7 +182,7 @@ def limit_resources(limits: Limits) -> None:
         resource.RLIMIT_AS: address_space(limits.memory),
         resource.RLIMIT_FSIZE: 0,  # does not limit pipes, so the process can answer and print
         resource.RLIMIT_NOFILE: 64,
-        # no other process or thread, so that killing the group ends everything
+        # allow no other process or thread, so that killing the group ends everything
         resource.RLIMIT_NPROC: 0,
         # ends the process even if the grader has ended
         resource.RLIMIT_CPU: 1 + int(limits.total_seconds),
@@ -197,19 +197,19 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
     for kind, most in wanted.items():
         _, ceiling = resource.getrlimit(kind)
         least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
-        # macOS rejects some; `broken` finds out whether the limits hold
+        # macOS rejects some limits; `broken` tests whether they hold
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
 # Landlock: only listed files and folders can be read, and nothing can be written.
 
-ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # versions, and their numbers of rights
+ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # Landlock's versions and numbers of rights
 READ = 0b1101  # execute, read file, read folder
-LIST = 0b1000  # read folder, that is list its files
+LIST = 0b1000  # read folder, which means to list its files
 READ_AND_WRITE = 0b110  # rights to read and write a file
 ON_A_FILE = 0b1100000000000111  # the rights that apply to files
-SCOPED = 0b11  # abstract sockets, signals
+SCOPED = 0b11  # the scopes of abstract sockets and of signals
 
 
 def landlock() -> None:
@@ -233,8 +233,8 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
     os.close(folder)
 
 
-# Packages that a submission may import, and packages that these load, by the first part of a file's
-# name.
+# Packages that a submission may import, and their dependencies, by the first part of the name of a
+# file.
 PACKAGES = {
     "numpy", "scipy", "scikit_learn", "sklearn", "joblib", "threadpoolctl", "narwhals", "sympy",
     "mpmath", "pandas", "pytz", "tzdata", "matplotlib", "mpl_toolkits", "pylab", "contourpy",
@@ -345,7 +345,7 @@ def seccomp() -> None:
     program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
-    # sock_fprog
+    # a struct sock_fprog, which points to the program
     head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
     prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, with a filter
 

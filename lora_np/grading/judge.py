@@ -22,7 +22,7 @@ from lora_np.grading.submissions import Report, check_file, printable
 from lora_np.grading.wire import LARGE, receive, send
 
 MEMORY = 1024 * 2**20  # bytes in addition to those of Python and the library
-SLACK = 4  # a judge may run for this many times a file's time limit, by the wall clock
+SLACK = 4  # a judge may take this many times as long, by the wall clock, as a file's time limit
 
 
 def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: Limits) -> Report:
@@ -62,7 +62,7 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        # soft limits, because the submission's process inherits them and sets lower hard limits
+        # set soft limits, because the submission's process inherits them and sets lower hard limits
         cpu = int(SLACK * limits.total_seconds + STARTING)
         lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
     path = Path(order["path"])

@@ -22,7 +22,7 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 class Sandbox:
-    """Call the functions of a submission; if a call ends the process, the next call restarts it.
+    """The functions of a submission in another process; if a call ends it, the next restarts it.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Sandbox:
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
-        """Return the deadline in ``seconds``, or when the file's time is over if that is sooner."""
+        """Return the deadline in ``seconds``, or the end of the file's time if that is earlier."""
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Sandbox:
         *,
         seconds: float = inf,
     ) -> Reply:
-        """Call a function by `lora_np.exercises.call` in the other process."""
+        """Call a function in the other process, as `lora_np.exercises.call` does."""
         seconds = min(seconds, self.limits.seconds)
         self.calls += 1
         request: Value = {
@@ -161,7 +161,7 @@ class Sandbox:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Build environment variables for one thread, without those of the teacher."""
+    """Build a process's environment, with one thread and without the teacher's variables."""
     kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     own = {"HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8", "MPLBACKEND": "Agg"}
     return kept | own | {f"{library}_NUM_THREADS": "1" for library in THREADS}

@@ -29,13 +29,13 @@ from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
-LARGEST = 20 * 2**20  # the most bytes of a file
+LARGEST = 20 * 2**20  # largest size of a file in bytes
 
 # in scripts up to this number of lines, errors give the line in the file instead of in the cell
 NUMBERED = 5_000
-CELLS = 1_000  # the most cells of code in a file
-PROBLEMS = 50  # the most cells whose problems are shown
-LONGEST = 2_000  # the most characters of one message to a student
+CELLS = 1_000  # largest number of code cells in a file
+PROBLEMS = 50  # largest number of cells whose problems are shown
+LONGEST = 2_000  # largest number of characters in one message to a student
 UNPRINTABLE = (
     r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -156,7 +156,7 @@ def check_file(
 
 
 def check_puzzles(path: Path) -> dict[str, tuple[str, Outcome]]:
-    r"""Check the lines that are filled in in a script of puzzles, in a separate process.
+    r"""Check the completed lines of a script of puzzles, in a separate process.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def check_puzzles(path: Path) -> dict[str, tuple[str, Outcome]]:
     Returns
     -------
     dict of str to tuple
-        From the name of each puzzle that is filled in to its line and the outcome.
+        The line and the outcome of each completed puzzle, by the puzzle's name.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def report_on(
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """Shorten the texts of an outcome, and remove control characters of the submission."""
+    """Shorten the texts of an outcome, and remove the submission's control characters."""
     safe = (
         replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts
     )

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from lora_np.exercises import Value, WireError, decode, encode
 
-# the most bytes of a message, which takes up to sixty times as much memory when it is decoded
+# largest size of a message in bytes; decoding can take up to sixty times as much memory
 LIMIT = 8 * 2**20
-LARGE = 2**30  # the most bytes of a message from the grader
+LARGE = 2**30  # largest size in bytes of a message from the grader
 
 
 def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:

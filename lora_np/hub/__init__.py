@@ -1,6 +1,6 @@
 """Read and write bytes on disk: safetensors, GGUF, bitsandbytes, JSON, and directories of them.
 
-This package knows nothing of models.
+Nothing here depends on the architecture of a model.
 """
 
 from lora_np.lazy import on_demand

@@ -133,7 +133,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
 
     See Also
     --------
-    bitsandbytes_parts : Tell whether a weight is quantised.
+    bitsandbytes_parts : List the tensors of a quantised weight.
 
     Examples
     --------

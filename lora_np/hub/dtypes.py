@@ -1,4 +1,4 @@
-"""Name and convert the dtypes of numbers on disk, in one table by NumPy's names."""
+"""Name and convert the dtypes of numbers in files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
 LACKED = ("bfloat16", *ALL_FLOATS[4:])  # floats that NumPy does not have
 
-# The number of fraction bits, and the smallest exponent.
+# The number of fraction bits and the smallest exponent of each dtype.
 _GRIDS = {
     "float32": (23, -126),
     "bfloat16": (7, -126),
@@ -72,7 +72,7 @@ _GRIDS = {
 
 
 def float_dtype(dtype: str) -> str:
-    """Return ``dtype`` if it names a float that files can hold.
+    """Return ``dtype`` if it is the name of a float dtype that files can have.
 
     Parameters
     ----------

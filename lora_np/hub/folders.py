@@ -22,7 +22,7 @@ DIFFUSERS = "diffusion_pytorch_model.safetensors"
 # The files that may hold a model or its index: transformers', then diffusers'.
 HOMES = (SINGLE, INDEX, DIFFUSERS, f"{DIFFUSERS}.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# If the wanted file is missing but another is there, this says what the directory contains.
+# If the wanted file is missing but the other file is there, the message explains the directory.
 _OTHERS = {
     "config.json": (
         "adapter_config.json",
@@ -43,7 +43,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """A model on disk, made by `open_directory`; headers and tensors are read on request.
+    """A model on disk, returned by `open_directory`; headers and tensors are read on request.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class ModelDirectory:
 
     @classmethod
     def at(cls, path: StrPath) -> Self:
-        """Open the model at a path: read its config now, and headers when they are needed."""
+        """Open the model at a path: read its config now, and its headers when they are needed."""
         path = Path(path)
         if is_weights(path):
             return cls(path, {})
@@ -68,7 +68,7 @@ class ModelDirectory:
 
     @cached_property
     def index(self) -> Mapping[str, Any] | None:
-        """The content of the index, if the model is in shards."""
+        """The content of the index if the model is in shards, otherwise None."""
         folder, name = self.home
         return _read_index(inside(folder, name)) if name.endswith(".index.json") else None
 
@@ -125,7 +125,7 @@ class ModelDirectory:
 
 
 def is_weights(path: Path) -> bool:
-    """Tell whether a path is a file of weights or an index."""
+    """Return whether a path is a file of weights or an index."""
     return path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
 
 
@@ -273,14 +273,14 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _refuse_other(folder: Path, wanted: str) -> None:
-    """Explain that a directory holds an adapter where a model belongs, or the reverse."""
+    """Raise an error if a directory has an adapter where a model belongs, or the reverse."""
     other, why = _OTHERS.get(wanted, ("", ""))
     if other and (folder / other).is_file():
         raise MissingFileError(f"{folder}: {why}")
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Explain why nothing is read from a directory that holds pickles instead of safetensors."""
+    """Raise an error that explains why pickles are not read, if a directory has any."""
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise FileError(

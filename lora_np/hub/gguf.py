@@ -42,7 +42,7 @@ _Value = str | int | float | list[str] | Array  # a value in the metadata
 
 @dataclass(frozen=True)
 class GGUFFile(TensorFile):
-    """A GGUF file with a checked header, made by ``open``; the file does not stay open.
+    """A GGUF file with a checked header, returned by ``open``; the file does not stay open.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class GGUFFile(TensorFile):
             return stream.read(end - begin)
 
     def read(self, name: str) -> Array:
-        """Read the values of one tensor, and nothing else.
+        """Read and dequantise one tensor, without reading the rest of the file.
 
         Parameters
         ----------
@@ -248,7 +248,7 @@ def write(
 
 
 class _Header:
-    """Read the header piece by piece, and refuse to read beyond the end of the file."""
+    """A reader of the header, piece by piece, which never reads beyond the end of the file."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.position, self.items = stream, size, 0, 0
@@ -283,7 +283,7 @@ class _Header:
     def count(self, least: int, what: str) -> int:
         """Read the number of items that follow, which take at least ``least`` bytes each."""
         number, left = self.number("Q", what), self.size - self.position
-        self.items += number if least > 1 else 0  # an array of numbers takes only one object
+        self.items += number if least > 1 else 0  # an array of numbers is only one object
         if number * least > left:
             why = f", for which {left} bytes are too few"
         elif self.items > MAX_ITEMS:
@@ -427,7 +427,7 @@ def _packed_value(key: str, value: Any) -> bytes:
     if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_packed_text, value))
     array = np.asarray(value)
-    # Python's numbers become 32-bit; NumPy's keep their type.
+    # Python's numbers become 32-bit; NumPy's numbers keep their type.
     if type(value) in (int, float, list) and array.dtype.kind in "iuf":
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)

@@ -27,7 +27,7 @@ from lora_np.hub.tensors import TensorInfo
 
 _MOST = 2**24  # bytes of a pickle, enough for a hundred thousand tensors
 _FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed instructions
-# the version in Python: the one in C allocates as much memory as a file asks for
+# the Python version, because the C version allocates as much memory as a file asks for
 Machine = pickle._Unpickler
 
 
@@ -98,7 +98,7 @@ class _Instructions(dict[int, Callable[[pickle.Unpickler], None]]):
 
 
 class _Names(dict[str, object]):
-    """A dictionary with keys of text only, since hashing other keys could take forever."""
+    """A dictionary whose keys must be text, since hashing other keys could take forever."""
 
     def __setitem__(self, key: str, value: object) -> None:
         if type(key) is not str:

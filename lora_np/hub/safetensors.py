@@ -52,7 +52,7 @@ Infos = Mapping[str, TensorInfo]
 
 
 class SafetensorsFile(TensorFile):
-    """A safetensors file with a checked header, made by ``open``; the file does not stay open.
+    """A safetensors file with a checked header, returned by ``open``; it does not stay open.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class SafetensorsFile(TensorFile):
     """
 
     def read(self, name: str) -> Array:
-        """Read one tensor, and nothing else.
+        """Read one tensor, without reading the rest of the file.
 
         Parameters
         ----------
@@ -288,7 +288,7 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
-# Other kinds of files that often have this extension by mistake, by their first bytes.
+# Other kinds of files that often have this extension by mistake, keyed by their first bytes.
 _OTHERS = {
     b"version ": "a Git LFS pointer: git lfs pull fetches the file itself",
     b"PK\x03\x04": "a zip archive, such as a pickle of torch.save under another name",

@@ -16,7 +16,7 @@ from lora_np.hub.dtypes import BLOCKS
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """The header's entry for one tensor.
+    """The dtype, shape and offset of one tensor in a file.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class TensorFile:
     metadata: Mapping[str, Any] = field(repr=False)
 
     def info(self, name: str) -> TensorInfo:
-        """Return the header's entry for the tensor ``name``.
+        """Return the dtype, shape and offset of the tensor ``name``.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class TensorFile:
         raise FileError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
 
     def raw(self, info: TensorInfo) -> bytearray:
-        """Read the bytes of one tensor, and nothing else.
+        """Read the bytes of one tensor, without reading the rest of the file.
 
         Raises
         ------

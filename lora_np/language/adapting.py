@@ -413,7 +413,7 @@ def told(step: int, text: str) -> str:
 
 
 def general_loss(model: LanguageModel, max_length: int) -> float | None:
-    """Measure the loss on a page of general English; None if the vocabulary lacks a character."""
+    """Measure the loss on general English; return None if the vocabulary lacks a character."""
     try:
         return likelihood(model, read_text(GENERAL)[:PAGE], max_length=max_length).loss
     except ValueError:
@@ -428,7 +428,7 @@ class Question(NamedTuple):
 
 
 def question(document: packing.Document) -> Question:
-    """Split a document into a question and its answer, or a text into its two halves."""
+    """Split a document into its last answer and the part before it, or a text into halves."""
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])

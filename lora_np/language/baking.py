@@ -195,7 +195,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question, with or without the prompt; error if no answer fits the context."""
+        """Encode a question, with or without the prompt, and check that an answer has room."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
@@ -359,7 +359,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 def asked_of(
     model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Return questions with the sentences they are about; the base writes them if none are given."""
+    """Return questions and the sentences they are about; the base writes them if none are given."""
     asked = [(text, "") for text in settings.questions]
     if not asked:
         if settings.plain:

@@ -137,7 +137,7 @@ class LanguageModel(Named):
         caches: list[Cache] | None = None,
         sequence_ids: Array | None = None,
     ) -> Operand:
-        """Return the logits, of shape (batch, tokens, vocab).
+        """Compute the logits, of shape (batch, tokens, vocab).
 
         Parameters
         ----------

@@ -37,7 +37,7 @@ class Measure(NamedTuple):
         return np.average(self.values, axis=1, weights=self.weights)
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Return the mean difference from the first model, its interval and what is detectable.
+        """Compute the mean difference from the first model, its interval and detectable difference.
 
         It is a 95 % interval. The detectable difference is the smallest true difference that this
         many examples show in 80 of 100 cases. The examples are a sample, so the mean is a ratio of

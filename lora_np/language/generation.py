@@ -128,7 +128,7 @@ class Sampling:
 
 @configured(Sampling)
 def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt:
-    """Continue one prompt or several.
+    """Generate a continuation of one prompt, or of several.
 
     Parameters
     ----------

@@ -293,7 +293,7 @@ MADE: dict[str, Callable[[RopeParameters], Made]] = {
 
 
 def parameters_of(config: Fields, layer: LayerConfig) -> Fields:
-    """Read the parameters of a layer's rotary embedding; unknown ones are an error."""
+    """Read the parameters of a layer's rotary embedding; raise an error for unknown ones."""
     # transformers 5 writes "rope_parameters"; older versions "rope_scaling" and "rope_theta"
     both = {"rope_parameters": layer.rope, "rope_scaling": {}, **config}
     rope, scaling = both["rope_parameters"], both["rope_scaling"]

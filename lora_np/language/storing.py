@@ -152,7 +152,7 @@ def as_array(weight: Weight, dtype: npt.DTypeLike, quantised: bool) -> Weight:
 
 
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
-    """Build the model of a GGUF file."""
+    """Build a language model from a GGUF file."""
 
     def read(name: str) -> Any:
         return as_array(source.weight(name), dtype, quantised)
@@ -164,7 +164,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
 
 
 def located_adapter(adapter: StrPath) -> Path:
-    """Find an adapter by its path, one of its files, or the name of a shipped one.
+    """Find an adapter by its path, by one of its files, or by the name of a shipped adapter.
 
     Parameters
     ----------

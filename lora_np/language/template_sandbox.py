@@ -240,7 +240,7 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 
 
 def as_count(value: Any) -> int:
-    """Return how often an argument can repeat another one at most: its value or its size."""
+    """Return an upper bound on how often an argument can repeat another: its value or size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 

@@ -114,7 +114,7 @@ class Characters(Described):
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Encode ``text`` as an array of integers."""
+        """Encode ``text`` as an array of token numbers."""
         try:
             return np.array([self.numbers[c] for c in text], dtype=np.int64)
         except KeyError as missing:
@@ -125,7 +125,7 @@ class Characters(Described):
             ) from None
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text``, and return its tokens with their first and last positions in it."""
+        """Encode ``text``, and return the tokens with the beginning and end of each in the text."""
         starts = np.arange(len(text))
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
@@ -216,7 +216,7 @@ class Subwords(Described):
         return np.array(self.encoding(text, special).ids, dtype=np.int64)
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text`` without special tokens, and return its tokens with their positions."""
+        """Encode ``text`` without special tokens, and return tokens with beginnings and ends."""
         encoding = self.encoding(text, False)
         return np.array(encoding.ids, dtype=np.int64), np.array(
             encoding.offsets, dtype=np.int64

@@ -25,7 +25,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
 
 
 def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
-    """Require that a rank fits a budget at ``one`` parameters each, or that the next does not."""
+    """Require that the answered rank fits the budget, or that the next rank does not."""
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
     if fits:

@@ -32,7 +32,7 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
-    # in the middle, so that many columns precede and follow it
+    # choose a column in the middle, so that many columns precede and follow it
     low, high = (k // 2, k // 2) if shape == "large" else (0, k - 1)
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", low, high)
     same(
@@ -243,7 +243,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    # shares for which a sum without squares would give another rank
+    # choose a share for which a sum without squares would give another rank
     if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
@@ -259,7 +259,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
 def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     r, d, k = rank_and_sides(draw)
     M = np.zeros((d, k))
-    # whole numbers, so that no rounding affects the rank
+    # use whole numbers, so that no rounding affects the rank
     entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))
     np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
     exactly("the rank", answer(scale(draw) * M, 1.0), int(r))
@@ -280,7 +280,7 @@ def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = with_singular_values(draw, "M", d, k, s)
-    # top directions that are orthogonal to the first columns of M and of an identity
+    # make the top directions orthogonal to the first columns of M and of the identity
     if draw.pick("last", (False, True)):
         M = np.zeros((d, k))
         np.fill_diagonal(M, s)

@@ -190,7 +190,7 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Draw inputs, targets, W0 and a rank, with the losses of the best updates of all ranks."""
-    # mostly ranks from 2 on, because rank 1 often comes close to the best loss
+    # draw mostly ranks of at least 2, because rank 1 often comes close to the best loss
     least = draw.pick("least", (2, 1, 2, 2))
     d, k = draw.sizes("dk", low=least, high=3)
     r = draw.whole("r", least, min(d, k))
