@@ -1,4 +1,4 @@
-"""Represent an adapter from any format: the update of each module, read only when it is used."""
+"""Represent adapters of any format; a tensor is read from its file only when it is used."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
-# The formats that are a single file, by its extension; every other format is a directory.
+# The formats that are a single file, by file extension; every other format is a directory.
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
 
-# Maps attributes and parts that a module may have besides a linear layer's factors to the words
-# for them in error messages.
+# The attributes and parts that a module may have besides the two factors of a linear layer, and
+# the words for them in error messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -54,7 +54,7 @@ class Stored:
 
     @classmethod
     def of(cls, file: SafetensorsFile, key: str) -> Stored:
-        """Refer to a tensor of a file; 8-bit floats count as float16, which holds them exactly."""
+        """Describe a tensor in a file; 8-bit floats get the dtype float16, which is exact."""
         info = file.tensors[key]
         dtype = "float16" if info.dtype.startswith("float8") else info.dtype
         return cls(dtype, info.shape, partial(file.read, key), key)
@@ -65,7 +65,7 @@ class Stored:
         return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
-        """Return a tensor that applies ``view`` (a reshape, selection or padding) when read."""
+        """Return a tensor that applies ``view``, such as a reshape or padding, when it is read."""
         # A broadcast zero has the full shape, but needs no memory.
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
@@ -88,9 +88,9 @@ class TokenRows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TunedUpdate:
-    """The update of one module, trained by a tuner of PEFT other than LoRA."""
+    """The update of one module, trained by a PEFT tuner other than LoRA."""
 
-    name: str  # the name of the module, for messages
+    name: str  # the name of the module, for error messages
     tuner: Tuner
     settings: Mapping[str, float]
     tensors: Mapping[str, Stored]
@@ -99,7 +99,7 @@ class TunedUpdate:
     dtype: npt.DTypeLike = np.float32  # the precision in which the update is computed
 
     def on(self, size: tuple[int, ...]) -> TunedUpdate:
-        """Return the update for a weight of this shape; refuse tensors that do not fit it."""
+        """Return the update for a weight of shape ``size``, after checking that its tensors fit."""
         name = self.tuner.name
         if len(size) != 2 or min(size) < 1:
             raise FileError(f"{self.name!r}: {name} needs a weight of shape (d, k), got {size}")
@@ -132,7 +132,7 @@ class TunedUpdate:
 
     @property
     def moves_bias(self) -> bool:
-        """Whether the tuner scales the outputs, and so the bias of the base too."""
+        """Whether the tuner scales the outputs of a layer, including its bias."""
         return self.tuner.outputs and not self.settings.get("feedforward")
 
     @cached_property
@@ -170,7 +170,7 @@ class TunedUpdate:
 
     def _computed(self, formula: Callable[..., Result]) -> Result:
         tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
-        # The callers refuse results that are not finite.
+        # The callers raise an error if the result is not finite.
         with overflow_allowed(divide="ignore"):
             return formula(tensors, shape=self.shape, **self.settings)
 
@@ -180,9 +180,10 @@ class AdapterModule:
     """The update of one module, ``scale * B @ A``, which is added to the base weight W0.
 
     ``A`` (r, k), ``B`` (d, r) and, if present, ``magnitude`` (d,) and ``bias`` (d,) are read from
-    the file each time they are used. If several matrices share one name, as those of experts or of
-    a convolution's groups do, they are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution
-    counts as a linear layer on patches: k is the number of inputs times the size of the kernel.
+    the file each time they are used. If several matrices share one name, such as the experts of a
+    layer or the groups of a convolution, they are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A
+    convolution is treated as a linear layer on patches, so that k is the number of its inputs times
+    the size of its kernel.
 
     Parameters
     ----------
@@ -200,7 +201,7 @@ class AdapterModule:
         Whether the module's name is the name of a parameter, as in PEFT's ``target_parameters``.
     tuned : TunedUpdate, optional
         The update, if a tuner other than LoRA trained it. `factors` and `scale` then describe an
-        equal LoRA.
+        equivalent LoRA.
     alora : bool
         Whether the update applies only from the invocation tokens on, as in PEFT's aLoRA.
 
@@ -238,7 +239,7 @@ class AdapterModule:
         Raises
         ------
         TypeError
-            If an array does not hold floating-point numbers, or alpha is not a number.
+            If an array does not contain floating-point numbers, or alpha is not a number.
         ValueError
             If the shapes do not fit each other, or alpha is not finite.
         """
@@ -250,7 +251,7 @@ class AdapterModule:
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
     def check_everywhere(self, place: object) -> None:
-        """Refuse an aLoRA, whose update does not apply to every token."""
+        """Raise an error for an aLoRA, whose update does not apply to every token."""
         if self.alora:
             raise FileError(
                 f"{place}: aLoRA applies only from its invocation tokens on, which no change of the"
@@ -259,7 +260,7 @@ class AdapterModule:
 
     @cached_property
     def directions(self) -> int:
-        """The rank of the update, or of each matrix of a stack."""
+        """The rank of the update, or of each matrix if several are stacked."""
         if self.tuned:
             return self.tuned.directions
         return self.parts["A"].shape[-2]
@@ -273,7 +274,7 @@ class AdapterModule:
 
     @cached_property
     def groups(self) -> int:
-        """The number of groups of a convolution; groups share its rank, whereas experts do not."""
+        """The number of groups of a convolution, among which its rank is divided; otherwise 1."""
         return self.maps if self.kernel else 1
 
     @cached_property
@@ -282,7 +283,10 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the update, which is ``(d, k)``, ``(experts, d, k)``, or a convolution's."""
+        """The shape of the update, ``(d, k)`` or ``(experts, d, k)``.
+
+        The update of a convolution has the shape of its weight.
+        """
         if not self.tuned:
             (*stack, _, k), d = self.parts["A"].shape, self.parts["B"].shape[-2]
         else:
@@ -303,7 +307,7 @@ class AdapterModule:
 
     @cached_property
     def scale(self) -> float:
-        """``alpha / r``, or ``alpha / sqrt(r)`` with rank-stabilised LoRA (arXiv 2312.03732)."""
+        """The factor on B A, ``alpha / r``, or ``alpha / sqrt(r)`` in rsLoRA (arXiv 2312.03732)."""
         if self.tuned:
             return 1.0
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
@@ -327,7 +331,7 @@ class AdapterModule:
         return self.parts["bias"].read() if "bias" in self.parts else None
 
     def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
-        """Return the module with other factors, perhaps of another rank, and the same scale."""
+        """Return the module with new factors and the same scale; the rank may differ."""
         rank = A.shape[-2] * self.groups
         alpha = self.scale * (rank**0.5 if self.rslora else rank)
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
@@ -338,7 +342,7 @@ class AdapterModule:
         return self.with_factors(B=B.seen(lambda B: B[..., :n]), A=A.seen(lambda A: A[..., :n, :]))
 
     def expert(self, expert: int) -> AdapterModule:
-        """Return the module of one expert of the stack."""
+        """Return the update of one expert in the stack, as a module of its own."""
         parts = {part: self.parts[part].seen(lambda factor: factor[expert]) for part in "AB"}
         return self.with_factors(**parts)
 
@@ -365,7 +369,7 @@ class AdapterModule:
         return replace(self, parts=parts, alpha=float(r), tuned=None)
 
     def delta(self) -> Array:
-        """Compute the update ``scale * B @ A``, of `shape`, in float32 or better."""
+        """Compute the update ``scale * B @ A`` as an array of `shape`, in float32 or better."""
         if self.tuned:
             return self.tuned.delta().reshape(self.shape)
         B, A = self.factors()
@@ -376,9 +380,9 @@ class AdapterModule:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Adapter(Mapping[str, AdapterModule]):
-    """An adapter: a mapping from the paths of modules to their updates, made by `load`.
+    """A mapping from the paths of modules to their updates, as `load` returns it.
 
-    Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``.
+    The paths are PEFT's names of modules, such as ``"model.layers.0.self_attn.q_proj"``.
 
     Parameters
     ----------
@@ -394,9 +398,10 @@ class Adapter(Mapping[str, AdapterModule]):
     rows : mapping of str to TokenRows
         Replaced rows of embeddings, by the names of the weights in the base model.
     pipeline : bool
-        Whether names are those of a file for image models, which begin with a part of a pipeline.
+        Whether the names come from a file for image models, so that each name begins with a
+        component of a pipeline.
     renamed : mapping of str to tuple of Rewrite
-        How names differ from those in the file, by the names here.
+        How names in the file were rewritten, by the name in this adapter.
 
     Examples
     --------
@@ -446,7 +451,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def around(self) -> list[str]:
-        """A description of the wrappers and prefixes that names have in the file."""
+        """Descriptions of the wrappers and prefixes that names have in the file."""
         return sorted({change.what for changes in self.renamed.values() for change in changes})
 
     @cached_property
@@ -466,7 +471,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def base(self) -> str | None:
-        """The path or name of the base in the settings, if they have one."""
+        """The path or name of the base model in the settings, or None."""
         name = self.raw.get("base_model_name_or_path")
         return os.fspath(name) if isinstance(name, (str, os.PathLike)) and name else None
 
@@ -481,19 +486,19 @@ class Adapter(Mapping[str, AdapterModule]):
         return any("magnitude" in module.parts for module in self.modules.values())
 
     def delta(self, name: str) -> Array:
-        """Compute the update ``scale * B @ A`` of one module, always as outputs by inputs.
+        """Compute the update ``scale * B @ A`` of one module, with outputs as rows.
 
-        With DoRA it is the update of the direction, before rows are scaled to their magnitudes.
+        With DoRA this is the update of the direction, before rows are scaled to their magnitudes.
         """
         return self[name].delta()
 
 
-# What operations accept as an adapter: the object, or its path.
+# Operations accept an adapter as an object or as a path.
 Source = Adapter | StrPath
 
 
 def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
-    """Refuse an adapter whose initialisation changed the base, unless the base is given."""
+    """Raise an error if an adapter's initialisation changed the base, unless the base is given."""
     if adapter.init is None:
         return
     from lora_np.lora import STARTS  # imported here because it loads all the layers
@@ -510,7 +515,7 @@ def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """Describe tensors for a file's header, floats with ``dtype`` if it is given."""
+    """Describe tensors for a file's header; ``dtype``, if given, replaces the dtypes of floats."""
     if dtype is not None:
         float_dtype(dtype)
     return {
@@ -522,7 +527,7 @@ def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str,
 def in_memory(
     values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter"
 ) -> Stored:
-    """Wrap an array as a `Stored`, to be written as ``dtype`` (by default its own)."""
+    """Wrap an array as a `Stored` that is written as ``dtype``, by default the array's own."""
     array = plain(name, values)
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
@@ -530,7 +535,7 @@ def in_memory(
 
 
 def check_shapes(parts: Mapping[str, Stored], whose: str = "") -> None:
-    """Refuse the tensors of a module if their shapes do not fit each other."""
+    """Raise an error if the shapes of a module's tensors do not fit each other."""
     A, B = parts["A"].shape, parts["B"].shape
     if 0 in (*A, *B):
         raise FileError(

@@ -1,4 +1,4 @@
-"""Save the adapters of our own models, and attach adapters to such models: `save`, `attach`."""
+"""Save the adapters of models made with lora_np, and attach adapters to such models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from lora_np.quantise import Quantised
 T = TypeVar("T")
 Names = Callable[[str], str]
 
-_PARAMETERS = {"W": "weight", "b": "bias"}  # torch's names of a layer's arrays, by ours
+_PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, with torch's names
 
 
 def save(
@@ -46,7 +46,7 @@ def save(
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
-    """Write the adapters of a model, or an `Adapter`, as PEFT's directory or llama.cpp's file.
+    """Write a model's adapters, or an `Adapter`, as a PEFT directory or a single file.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def save(
         The directory to make; or a file that ends in ``.gguf``, for llama.cpp's ``--lora``, or in
         ``.safetensors``, as kohya's sd-scripts writes it.
     base : str, optional
-        The name of the base model, which the config records for whoever loads the adapter.
+        The name of the base model, which is recorded in the config for programs that load the
+        adapter.
     names : callable, optional
         A function from a path in the model to PEFT's name of that module; by default they are the
         same. A model that is a single layer has no path, and becomes ``"linear"``.
@@ -75,14 +76,14 @@ def save(
 
     See Also
     --------
-    load : Read it back.
+    load : Read an adapter.
 
     Notes
     -----
     The directory appears only once it is complete: a crash leaves the old one or none.
 
-    Variants that change W0 (PiSSA, OLoRA) are refused, since whoever loads the adapter does not
-    have the changed weights: save the result of `lora_np.lora.rebase` instead.
+    Variants that change W0 (PiSSA, OLoRA) cannot be saved, since the file would not contain the
+    changed weights: save the result of `lora_np.lora.rebase` instead.
 
     Examples
     --------
@@ -108,12 +109,12 @@ def save(
 
 
 def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
-    """Return the model, frozen, with the adapter added to its layers and A and B trainable again.
+    """Return a frozen copy of the model with the adapter's trainable A and B on its layers.
 
     Parameters
     ----------
     model : tree
-        A model of ours without adapters; it is not changed.
+        A model made with lora_np, without adapters; it is not changed.
     adapter : path or Adapter
         An adapter in any format that `load` reads, or its result.
     names : callable, optional
@@ -135,7 +136,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
     See Also
     --------
-    save : The reverse.
+    save : Write the adapters of a model.
 
     Examples
     --------
@@ -199,7 +200,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
 
 def _arrays(node: Any) -> dict[str, str]:
-    """Map each field of a layer that holds an array to torch's name for the array."""
+    """Map each field of a layer that contains an array to torch's name for the array."""
     own = vars(node) if is_dataclass(node) else {}
     names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {
@@ -208,7 +209,7 @@ def _arrays(node: Any) -> dict[str, str]:
 
 
 def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
-    """Replace base weights of a frozen model by the copies in the adapter's file."""
+    """Replace the base weights of a frozen model by the copies in the adapter's file, if any."""
     theirs = {}
     for path, node in walk(model):
         key = f"{named(path)}.weight"
@@ -220,7 +221,7 @@ def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
 
 
 def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
-    """Collect the adapters of a model of ours, and its other trained parameters."""
+    """Collect the adapters and the other trained parameters of a lora_np model."""
     named = names or _own_name
     adapted = {path: node for path, node in walk(model) if isinstance(node, lora.ADAPTED)}
     inner = {
@@ -268,7 +269,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
 
 
 def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModule:
-    """Describe an adapted layer; ``core`` has its A and B, which in a DoRA are one level down."""
+    """Describe an adapted layer; ``core`` is the layer with A and B, which a DoRA contains."""
     if isinstance(core, lora.LoRAExperts):
         parts = {"A": in_memory(value(core.A)), "B": in_memory(value(core.B))}
         return AdapterModule(parts, core.alpha, parameter=True)
@@ -339,7 +340,7 @@ def _trained_in_full(
 
 
 class _Building:
-    """Build the adapted layers of a model, and share tensors between tied layers."""
+    """A builder of a model's adapted layers, which shares tensors between tied layers."""
 
     def __init__(self, adapter: Adapter, tables: Mapping[int, str]) -> None:
         self.adapter = adapter
@@ -364,7 +365,7 @@ class _Building:
         return B if frozen else self.tensor((name, "B"), B), self.tensor((name, "A"), A)
 
     def experts(self, key: str, W: Array) -> lora.LoRAExperts:
-        """Put the adapter's factors beside the stacked weights of a layer's experts."""
+        """Return the stacked weights of a layer's experts with the adapter's factors."""
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
             raise FileError(
@@ -374,7 +375,7 @@ class _Building:
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
     def with_rows(self, name: str, layer: T) -> T | lora.TrainableTokens:
-        """Return the layer with trained rows, if it or its tied embedding has any."""
+        """Return the layer with its trained rows, if it or its tied embedding has any."""
         own = name
         if f"{name}.weight" not in self.adapter.rows:
             own = self.embeddings.get(id(getattr(layer, "W", None)), "")
@@ -426,7 +427,7 @@ class _Building:
 
 
 def _transposed_layers(model: object) -> Collection[str]:
-    """List the paths of layers whose W transformers stores as inputs by outputs (GPT-2's)."""
+    """List the layers whose weight transformers stores as inputs by outputs, as in GPT-2."""
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping) or config.get("model_type") not in family_names():
         return ()
@@ -436,7 +437,7 @@ def _transposed_layers(model: object) -> Collection[str]:
 def _fitting(
     key: str, stored: Stored, old: Array | Tensor | Quantised, transposed: bool = False
 ) -> Array:
-    """Read a tensor of the file in the shape and dtype of the array that it replaces."""
+    """Read a tensor that replaces an array, check its shape, and convert it to the same dtype."""
     new = stored.single().T if transposed else stored.single()
     if new.shape != old.shape:
         raise FileError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")

@@ -1,4 +1,7 @@
-"""Check that checkpoints and adapters share a base; another adapter may load without effect."""
+"""Check that checkpoints and adapters have the same base model.
+
+An adapter of another base may load without an error, and without any effect.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
 MERGED = "merged_adapters"  # a merged model's config lists the digests of its adapters here
 _INSIST = "; pass any_base=True (--any-base) to insist"
-# Fields that must be equal if both configs have them: some versions of transformers omit some.
+# Fields that must be equal if both configs have them; some versions of transformers omit fields.
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
-    # settings that change outputs without being in the weights
+    # settings that change the outputs, but not the weights
     "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function",
     "rms_norm_eps",
@@ -41,7 +44,7 @@ def check_pair(
     tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
-    """Refuse checkpoints of different models or widths, and models whose module names are unknown.
+    """Raise an error if two checkpoints differ in model or width, or module names are unknown.
 
     The vocabulary may have grown, and a head may have been added.
     """
@@ -57,9 +60,9 @@ def check_pair(
 
 
 def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
-    """Refuse a base of another kind than the adapter's; return a note if its kind is unknown.
+    """Raise an error if the adapter was made for another base; return a note if that is unknown.
 
-    The adapter may give the path of its base, if that is on this disk, or the class that PEFT
+    The adapter's base is known if the adapter gives a path on this disk, or a class that PEFT
     recorded. The name of a model on the hub proves nothing either way.
     """
     config, path = base.config, base.path
@@ -86,7 +89,7 @@ def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
 
 
 def check_bases(sources: Sequence[Adapter]) -> None:
-    """Refuse adapters that name different bases, or were made for different classes of models."""
+    """Raise an error if adapters name different bases or were made for different model classes."""
     classes: dict[str, tuple[Adapter, str]] = {}
     bases: dict[str, tuple[Adapter, str]] = {}
     for source in sources:
@@ -102,13 +105,13 @@ def check_bases(sources: Sequence[Adapter]) -> None:
 
 
 def digest_of(adapter: Path) -> str:
-    """Compute the SHA-256 digest of the file with an adapter's weights."""
+    """Compute the SHA-256 digest of an adapter's weights file."""
     with open_regular(weights_file(adapter)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:
-    """Return the base's class and family, if PEFT recorded the class, as it does without a task."""
+    """Return the base's class and family, if PEFT recorded the class because no task was set."""
     mapping = adapter.raw.get("auto_mapping")
     mapping = mapping if isinstance(mapping, Mapping) else {}
     name, library = str(mapping.get("base_model_class")), str(mapping.get("parent_library"))
@@ -123,7 +126,7 @@ def _family(name: str) -> str:
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
-    """List the families that a base may belong to; none if its config does not say."""
+    """Return the families that a base may belong to; the set is empty if its config names none."""
     kind, architectures = config.get("model_type"), config.get("architectures")
     families = (
         {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
@@ -136,14 +139,14 @@ def _families(config: Mapping[str, Any]) -> set[str]:
 
 
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: StrPath) -> None:
-    """Refuse configs that differ in a field of `_SAME`."""
+    """Raise an error if two configs differ in a field of `_SAME`."""
     for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            # An adapter for a model with tied embeddings also fits one with a separate head.
+            # An adapter for a model with tied embeddings also fits a model with a separate head.
             same = (
                 None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
             )

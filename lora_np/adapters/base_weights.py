@@ -27,7 +27,7 @@ from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
 ENOUGH = 0.9  # warn if rounding leaves a smaller share of the update
-BLOCK = 2**20  # entries processed at a time, so that a second weight never has to fit in memory
+BLOCK = 2**20  # entries processed at a time, so that memory never needs a second copy of a weight
 
 
 class MergeLoss(NamedTuple):
@@ -48,7 +48,7 @@ class MergeLoss(NamedTuple):
 
     @classmethod
     def of(cls, W0: Array, dW: Array, Q: Array) -> Self:
-        """Measure a tensor, or some of its rows."""
+        """Compute the statistics of a tensor, or of some of its rows."""
         W0 = W0.astype(dW.dtype, copy=False)
         moved = Q - W0
         change, rounding = (float(np.abs(x).max()) for x in (moved, moved - dW))
@@ -58,7 +58,7 @@ class MergeLoss(NamedTuple):
 
     @classmethod
     def together(cls, parts: Iterable[Self]) -> Self:
-        """Combine the statistics of several tensors, or of parts of one."""
+        """Combine the statistics of several tensors, or of several parts of one tensor."""
         change, rounding, *sums = zip(cls(), *parts, strict=True)
         return cls(max(change), max(rounding), *map(sum, sums))
 
@@ -71,12 +71,12 @@ class MergeLoss(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a tensor: ``module`` acts on ``initial``, in which ``rows`` are replaced."""
+    """The change of one tensor: its ``rows`` are replaced, then ``module``'s update is added."""
 
     initial: Stored  # in the dtype that the result will have
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # the parameter that the module changes, and the name of this tensor among the parameter's
+    # the parameter that the module changes, and the name of this tensor in it
     parameter: Parameter | None = None
     tensor: str = ""
     fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
@@ -107,11 +107,11 @@ class Change:
         return W, add_update(place, maps, module, dtype=dtype, rng=rng)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
-        """Return the tensor before the change, in float32 or better, oriented for ``module``."""
+        """Return the tensor before the change, in float32 or better, in the shape of ``module``."""
         return self.oriented(place, self.initial.single(), module)
 
     def oriented(self, place: str, W: Array, module: AdapterModule) -> Array:
-        """View a tensor as the module's matrices, outputs by inputs: (d, k) or a stack of them."""
+        """View a tensor as a matrix of outputs by inputs, (d, k), or as a stack of matrices."""
         assert self.parameter is not None
         if module.kernel and module.groups > 1:
             why = "cannot be merged: PEFT's update has the inputs of all groups"
@@ -128,7 +128,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Merging:
-    """A base with an adapter applied: which tensors change, and how."""
+    """A base model with an adapter applied: the tensors that change, and their changes."""
 
     source: OpenModel
     update: Adapter
@@ -143,7 +143,7 @@ class Merging:
 
     @cached_property
     def named(self) -> Callable[[str], str]:
-        """A function from the adapter's name of a parameter to the base's name of the tensor."""
+        """A function that maps the adapter's name of a parameter to the base's tensor name."""
         return self.source.naming([weight_name(*item) for item in self.update.modules.items()])
 
     @cached_property
@@ -161,7 +161,7 @@ class Merging:
 
     @cached_property
     def changes(self) -> dict[str, Change]:
-        """Every tensor that differs from the base's, by its name in the base."""
+        """The changes of all tensors that differ from the base's, by their names in the base."""
         named, tied = self.named, self.source.tied
         changes = {named(name): self._replacement(name) for name in self.update.full}
         for name, rows in self.update.rows.items():
@@ -199,7 +199,7 @@ class Merging:
         same = {
             name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())
         }
-        # Replaced rows and biases stay shared, since PEFT ties them; other changes untie.
+        # PEFT ties replaced rows and biases, so they stay shared; any other change unties a tensor.
         moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (
             adapted | full.keys()
         )
@@ -276,7 +276,7 @@ class Merging:
             yield bias, bias.tensor, AdapterModule(factors, alpha=module.scale)
 
     def _parameter(self, name: str) -> Parameter:
-        """Find the base's parameter for an adapter's name, or make one of a single tensor."""
+        """Return the base's parameter for an adapter's name, or else one with a single tensor."""
         if found := self.source.parameters.get(name):
             return found
         tensor = self.named(name)
@@ -291,7 +291,7 @@ class Merging:
         return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
-        """Describe a tensor that no adapter changes; bitsandbytes' codes become float32."""
+        """Return a `Change` that leaves a tensor as it is; bitsandbytes' codes become float32."""
         source = self.source
         if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
@@ -328,7 +328,7 @@ class Merging:
 
 
 def relative_to_base(module: AdapterModule, W: Array, init: str) -> AdapterModule:
-    """Return the update of ``W`` (d, k) minus its first factors, as a module of twice the rank.
+    """Return the update of the original weight ``W`` (d, k), as a module of twice the rank.
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
@@ -348,16 +348,17 @@ def weight_name(name: str, module: AdapterModule) -> str:
 def add_update(
     place: str, W: Array, module: AdapterModule, *, dtype: str, rng: Rng = None
 ) -> MergeLoss:
-    """Overwrite ``W``, (d, k) or a stack, with ``W0 + scale * B A`` rounded to ``dtype``.
+    """Add a module's update to ``W`` in place, round it to ``dtype``, and return the statistics.
 
-    The sum is computed in a higher precision than ``dtype``. With DoRA each row is scaled to its
+    ``W``, of shape (d, k) or a stack, becomes ``W0 + scale * B A``. The sum is computed in float64
+    if ``dtype`` is float32 or float64, otherwise in float32. With DoRA each row is scaled to its
     magnitude.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
     change = changing(module, W, wide)
     magnitude, measured = module.magnitude, []
     step = max(1, BLOCK // W.shape[-1])
-    # Results that are not finite are refused below.
+    # If results are not finite, an error is raised below.
     with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for first in range(0, W.shape[-2], step):
@@ -376,7 +377,7 @@ def add_update(
 
 
 def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
-    """Describe how much of the update survived rounding; ``offer`` is the advice if little did."""
+    """Describe how much of the update survived rounding; if little did, advise ``offer``."""
     every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
@@ -407,7 +408,7 @@ def changing(
 
 
 class Based(NamedTuple):
-    """An adapter on its base, with readers of the adapted weights (d, k) and changed biases."""
+    """An adapter with readers of the base weights (d, k) that it adapts, and of changed biases."""
 
     adapter: Adapter
     weights: Mapping[str, Reader]
@@ -416,7 +417,7 @@ class Based(NamedTuple):
 
 
 def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: bool = False) -> Based:
-    """Combine an adapter with the weights in its base's directory, or return it without a base."""
+    """Give an adapter access to the weights of its base; without a base, return it unchanged."""
     if base is None:
         return Based(adapter, {}, {}, ())
     source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))

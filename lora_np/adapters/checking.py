@@ -53,7 +53,7 @@ class Checked(Findings[CheckedModule]):
 
     @property
     def table(self) -> Table:
-        """The predictions with one line for each program and status, which lists the modules."""
+        """The predictions as a table, with one line for each group of modules treated alike."""
         everything = len({row.module for row in self.rows} - {ALL})
         records = [
             (
@@ -66,20 +66,20 @@ class Checked(Findings[CheckedModule]):
         return Table(self.headings, records, title=self.title, notes=self.notes)
 
     def to_json(self) -> str:
-        """Write every prediction as JSON, with all its fields."""
+        """Return every prediction as JSON, with all its fields."""
         return Table(CheckedModule._fields, self.rows, title=self.title, notes=self.notes).to_json()
 
 
 def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) -> Checked:
-    """Predict how programs will run an adapter: what they refuse, ignore, or scale wrongly.
+    """Predict how programs will run an adapter: which modules they refuse, ignore or scale wrongly.
 
     Parameters
     ----------
     adapter : path or Adapter
         An adapter in any format that `load` reads.
     runtime : str
-        "peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx"; for files of image models
-        "diffusers", "comfyui"; or "all" of these.
+        The program: "peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm" or "mlx"; for files of
+        image models "diffusers" or "comfyui"; or "all" programs for this kind of model.
     base : path or mapping, optional
         The base model or its config, which shows whether names match and which weights are tied.
 
@@ -104,9 +104,9 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     -----
     A note names the version of each program to which the rules apply (``runtimes.toml`` in this
     package). The modules that a program can adapt in an architecture were read from its source
-    (``places.json``). Without a base, only the module names of a Llama are known. Every value is
-    read. For llama.cpp, a directory of PEFT is checked as llama.cpp's converter would write it; for
-    mlx-lm, as if a script had renamed its tensors.
+    (``places.json``). Without a base, only the module names of a Llama are known. All values of the
+    tensors are read. For llama.cpp, a directory of PEFT is checked as llama.cpp's converter would
+    write it; for mlx-lm, as if a script had renamed its tensors.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     programs = {
         name: rules
         for name, rules in runtimes().items()
-        # "all" means all programs for image models, or all programs for language models.
+        # "all" means all programs for image models or, for other formats, for language models.
         if runtime == name
         or (
             runtime == "all" and rules["reads"] and ("kohya" in rules["reads"]) == (form == "kohya")
@@ -166,7 +166,7 @@ def _empty(file: Path) -> list[tuple[str, Fault]]:
 
 
 def _unselected(folder: Path, adapter: Adapter) -> Iterator[tuple[str, Fault]]:
-    """Yield the modules that mlx-lm does not adapt, because its settings do not select them."""
+    """Yield a fault for each module that mlx-lm's settings do not select."""
     keys = peft.read(folder).get("lora_parameters", {}).get("keys")
     why = "lora_parameters.keys do not select it, so mlx-lm has no layer for the tensor"
     for name, module in adapter.items():
@@ -176,13 +176,13 @@ def _unselected(folder: Path, adapter: Adapter) -> Iterator[tuple[str, Fault]]:
             yield name, Fault("refused", why)
 
 
-OWN_BASE = "use the base that it was trained on"  # a fix in runtimes.toml that is no command
+OWN_BASE = "use the base that it was trained on"  # a fix in runtimes.toml that is not a command
 
 
 def _advice(
     records: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
 ) -> list[str]:
-    """Name the command that helps most programs; wrong names must be fixed first."""
+    """Return a note with the command that helps most programs; wrong names must be fixed first."""
     records = [*records]
     if any(row.fix == OWN_BASE for row in records):
         return [f"what would help: {OWN_BASE}"]
@@ -190,7 +190,7 @@ def _advice(
     if not fixes:
         return []
     votes = Counter(fix for _, fix in fixes)
-    # On a tie, prefer the command that keeps the format, then the last by name.
+    # On a tie, prefer the command that keeps the format, then the last command by name.
     best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
     verb, *options = best.split(" ", 2)[1:]
     model = base if isinstance(base, (str, os.PathLike)) else "MODEL"

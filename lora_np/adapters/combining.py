@@ -55,14 +55,14 @@ ON_CONFLICT = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
-    """What combining did to one module.
+    """The combined update of one module, with its difference from the weighted sum.
 
     Parameters
     ----------
     name : str
         The path of the module.
     rank : int
-        The rank of its combined update.
+        The rank of the combined update.
     difference : float
         The distance from the weighted sum of the updates, ``||result - sum|| / ||sum||``.
     """
@@ -90,13 +90,13 @@ def combine(
     force: bool = False,
     progress: bool = False,
 ) -> Written[CombinedModule]:
-    """Combine several adapters into one: the weighted sum of their updates, or another method.
+    """Combine several adapters into one, by the weighted sum of their updates or another method.
 
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        Adapters in any format that `load` reads, or its results. A single one is not changed,
-        whatever the method.
+        Adapters in any format that `load` reads, or its results. A single adapter is
+        not changed, whatever the method.
     out : path
         The directory to make, or a file that ends in ``.gguf``.
     weights : sequence of float, optional
@@ -120,10 +120,11 @@ def combine(
     base : path, optional
         The base model, which DoRA's magnitudes need. The sum of DoRAs is a DoRA.
     on_conflict : {"refuse", "first", "mean"}
-        If adapters save the same parameter in full: refuse, take the first, or take the mean by
-        weight.
+        If adapters save the same parameter in full: raise an error, take the first, or take the
+        weighted mean.
     portable : bool
-        Write it as ``convert --to portable`` does, every module padded to the largest rank.
+        Whether to write the portable form that `convert` makes, in which every module is padded to
+        the largest rank.
     any_base : bool
         Whether to continue if the adapters name different bases.
     jobs : int
@@ -243,7 +244,7 @@ def _by_module(
 
 
 def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int) -> None:
-    """Refuse Gram matrices for other methods than "regmean", and "regmean" without them."""
+    """Raise an error if "regmean" has no Gram matrices, or if another method has any."""
     if (grams is not None) != (method == "regmean") or len(grams or range(count)) != count:
         refuse(
             f"'regmean', and no other method, needs grams (--data) for each of {count} adapters,"
@@ -252,7 +253,7 @@ def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int)
 
 
 def _work(given: Mapping[str, list[_Given]], aside: Path, rng: Seed) -> dict[str, _Work]:
-    """Give each module a path for its factors and a random generator of its own."""
+    """Map each module to its updates, a path for its factors, and its own random generator."""
     draws = generator(rng).spawn(len(given))
     return {
         name: (name, given[name], aside / str(i), draw)
@@ -261,7 +262,7 @@ def _work(given: Mapping[str, list[_Given]], aside: Path, rng: Seed) -> dict[str
 
 
 def _bases(loaded: Sequence[Adapter], base: StrPath | None, *, any_base: bool) -> dict[str, Reader]:
-    """Find the readers of the base weights, which are needed to add DoRA's magnitudes."""
+    """Return readers of the base weights, which are needed to add DoRA's magnitudes."""
     if base is None:
         raise FileError("adding DoRA's magnitudes needs the base weights: give base= (--base)")
     bases: dict[str, Reader] = {}
@@ -290,7 +291,7 @@ def _combined(
     name, given, path, rng = work
     first = given[0][0]
     arrays, gain, off = {}, None, 0.0
-    # Results that are not finite are refused below.
+    # If results are not finite, an error is raised below.
     with overflow_allowed(divide="ignore"):
         updates = [
             WeightedUpdate(*module.factors(), weight, module.scale, gram)
@@ -329,7 +330,7 @@ def _combined(
 
 
 def _bias(given: Sequence[_Given]) -> Array:
-    """Add up the biases of B (d,) by weight; a module without one adds nothing."""
+    """Compute the weighted sum of the biases of B (d,); a module without a bias adds nothing."""
     scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
     biases = [scale * bias for bias, scale in scaled if bias is not None]
     return sum(biases, np.zeros(given[0][0].shape[0]))
@@ -352,7 +353,7 @@ def _by_map(
 def _gained(
     W0: Array, updates: Sequence[WeightedUpdate], modules: Iterable[AdapterModule]
 ) -> tuple[Array, list[WeightedUpdate]]:
-    """Return the weighted sum of DoRA's gains (d, 1), and the updates with their own gains."""
+    """Return the weighted sum of DoRA's gains (d, 1), and each update scaled by its own gains."""
     gains = [_gain(W0, module) for module in modules]
     gained = list(zip(updates, gains, strict=True))
     gain = np.asarray(1 + sum(update.weight * (g - 1) for update, g in gained))
@@ -369,7 +370,7 @@ def _gain(W0: Array, module: AdapterModule) -> Array:
 
 
 def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
-    """Refuse adapters whose updates cannot be added, naming the first that does not fit."""
+    """Raise an error if updates cannot be added, naming the first adapter that does not fit."""
     first: dict[str, AdapterModule] = {}
     for source in sources:
         check_init(source)
@@ -419,7 +420,7 @@ def _replaced(
 def _raw(
     sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
 ) -> dict[str, Any]:
-    """Return the first adapter's settings, with all that the others save in full."""
+    """Return the first adapter's settings, extended by all modules that the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
     replaced = [item for source in sources for item in source.rows.items()]
@@ -437,7 +438,7 @@ def _raw(
 
 
 class Overlapping(NamedTuple):
-    """The overlap of two adapters' updates dW1 and dW2, of one module or of all.
+    """The overlap of two adapters' updates dW1 and dW2, in one module or in all modules.
 
     Parameters
     ----------
@@ -514,14 +515,14 @@ class Overlap(Findings[Overlapping]):
 def overlap(
     adapters: Sequence[Source], *, any_base: bool = False, jobs: int = 1, progress: bool = False
 ) -> Overlap:
-    """Measure how far the updates of adapters overlap, and so may interfere when combined.
+    """Measure how far the updates of adapters overlap; overlapping updates may interfere.
 
     Parameters
     ----------
     adapters : sequence of path or Adapter
         Two or more adapters.
     any_base : bool
-        Whether to continue if they name different bases.
+        Whether to continue if the adapters name different bases.
     jobs : int
         The number of modules to work on at a time.
     progress : bool
@@ -542,7 +543,7 @@ def overlap(
 
     See Also
     --------
-    combine : Combine them into one adapter.
+    combine : Combine several adapters into one.
 
     Notes
     -----
@@ -585,7 +586,7 @@ def overlap(
 
 
 def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
-    """Sum up the measurements of `_pair` (modules, 7) for a row of the table."""
+    """Summarise the measurements of `_pair`, an array (modules, 7), in a row of the table."""
     inner, on_second, on_first, one, other = parts[:, :5].sum(axis=0)
     share = np.sqrt((on_second + on_first) / ((one + other) or 1.0))
     cosine = inner / (np.sqrt(one * other) or 1.0)
@@ -603,7 +604,7 @@ def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, i
 
 
 def _maps(name: str, module: AdapterModule) -> list[SVD]:
-    """Compute the SVD of a module's update, or of each matrix if they are stacked."""
+    """Compute the SVD of a module's update, or of each matrix in a stack."""
     B, A = (factor.reshape(-1, *factor.shape[-2:]) for factor in module.weighted())
     return [
         SVD(*parts).significant() for parts in zip(*spectra.directions(name, B, A), strict=True)
@@ -611,7 +612,7 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
 
 
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
-    """Compare two updates; return inner product, squared shares and norms, and smallest angles."""
+    """Compute the inner product, squared shares and norms, and smallest angles of two updates."""
     norms = (sum(np.square(svd.s).sum() for svd in maps) for maps in (one, other))
     measured = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):

@@ -74,7 +74,7 @@ def convert(
     dtype: str | None = None,
     force: bool = False,
 ) -> formats.Written[ConvertedModule]:
-    """Write an adapter for another program; raise an error if its format loses anything.
+    """Convert an adapter to the format of a program; raise an error if anything would be lost.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def convert(
           base's checkpoint does;
         - "gguf": a file for llama.cpp;
         - "mlx": a directory for mlx-lm;
-        - "kohya": a file as kohya's sd-scripts writes it, for programs that make images;
+        - "kohya": a file as kohya's sd-scripts writes it, for programs that generate images;
         - "lora": a LoRA with the same updates as the adapter of another tuner of PEFT.
     base : path or mapping, optional
         The base model, or its config, on which names or the order of rows may depend: to and from
@@ -180,7 +180,7 @@ def convert(
 
 
 def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
-    """Return the adapter with the base's modules, experts as the target needs them, and notes."""
+    """Return the adapter with the base's modules, in the form that the target needs, and notes."""
     if to == "lora" or before.pipeline:
         return before, []
     if base is None:
@@ -196,7 +196,7 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
 
 
 def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
-    """Yield the rank and scale of each module in both files; a zero update may be in only one."""
+    """Yield the rank and scale of each module that is in both files; a zero update may not be."""
     for name, old in before.items():
         mlx = Dialects({}).names_in("mlx", name)[0]
         if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
@@ -205,13 +205,13 @@ def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
-    """Choose target_modules: last names if they select only adapted modules, or whole paths.
+    """Return target_modules: last names if they select only adapted modules, or whole paths.
 
-    Return a regular expression if other paths end like these.
+    If other paths end like these, return a regular expression.
     """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    # PEFT's match includes containers, which it refuses, and numbered layers without weights.
+    # PEFT also matches containers, which it refuses, and numbered layers, which have no weights.
     paths = {path for name in known for path in accumulate(name.split("."), "{}.{}".format)}
     for names in (wanted,) if any(map(str.isdecimal, ends)) else (ends, wanted):
         endings = tuple(f".{name}" for name in names)
@@ -229,11 +229,11 @@ def to_lora(
     any_base: bool = False,
     aside: Path | None = None,
 ) -> Adapter:
-    """Turn an adapter of any tuner into a LoRA for the same base, with a scale of 1.
+    """Turn an adapter of any tuner into a LoRA for the same base.
 
-    The LoRA is exact if the update has factors in closed form that are smaller than itself (see
-    `lora_np.lora.TUNERS`), and for PiSSA and OLoRA, at twice the rank. Otherwise each module gets
-    the smallest rank with an error within ``tolerance``.
+    The LoRA is exact if the update has factors in closed form with fewer parameters than the update
+    itself (see `lora_np.lora.TUNERS`). For PiSSA and OLoRA it is also exact, at twice the rank.
+    Otherwise each module gets the smallest rank with an error within ``tolerance``.
 
     Parameters
     ----------
@@ -254,7 +254,8 @@ def to_lora(
     Returns
     -------
     Adapter
-        A LoRA, in float32 or better, without modules whose update is zero.
+        A LoRA, in float32 or better. A plain LoRA is returned unchanged; conversion from another
+        tuner leaves out modules whose update is zero.
 
     Raises
     ------
@@ -326,7 +327,7 @@ def to_lora(
 
 
 def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdate:
-    """Describe a DoRA like an update of another tuner, since it depends on the base weight."""
+    """Describe a DoRA as the update of another tuner, since it depends on the base weight."""
     tensors = {"A": "A", "B": "B", "magnitude_vector": "magnitude"}
     parts = {tensor: module.parts[part] for tensor, part in tensors.items()}
     settings = {"lora_alpha": module.scale * module.rank}
@@ -336,7 +337,7 @@ def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdat
 def _factors(
     place: str, update: TunedUpdate, tolerance: float | None, grams: Grams | None
 ) -> tuple[Array, Array]:
-    """Compute ``B, A`` of an update: exactly if that saves parameters, or within tolerance."""
+    """Compute B and A of an update, exactly if that saves parameters, else within tolerance."""
     if update.exact and update.directions * sum(update.shape) < prod(update.shape):
         return update.factors()
     if tolerance is None:

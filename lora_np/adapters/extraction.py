@@ -77,7 +77,7 @@ class Extraction(Written[ExtractedTensor]):
 
     @property
     def parts(self) -> Table:
-        """The cost of each form, and the share of the squared change that it covers and keeps."""
+        """A table of the cost of each form, and of its share of the squared change."""
         total = sum(row.norm**2 for row in self.rows) or 1.0
         lines = []
         for kept in dict.fromkeys(row.kept for row in self.rows):
@@ -109,7 +109,7 @@ def extract(
     force: bool = False,
     progress: bool = False,
 ) -> Extraction:
-    """Extract the difference of two checkpoints as the best adapter of low rank.
+    """Extract the difference of two checkpoints as the best low-rank adapter.
 
     Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
 
@@ -129,17 +129,17 @@ def extract(
         The largest size of ``adapter_model.safetensors``, such as ``"10 MB"``, allocated as in
         `resize`.
     total_rank : int
-        The sum of all ranks, allocated likewise.
+        The sum of all ranks, allocated in the same way as ``budget``.
     grams : mapping of str to array_like of shape (k, k), optional
         ``X.T @ X`` of the inputs X of each module. Norms and errors then refer to the outputs, as
         in `resize`.
     portable : bool
-        Write it as ``convert --to portable`` does, every module padded to the largest rank, which
-        ``budget`` then counts.
+        Whether to write the portable form that `convert` makes, in which every module is padded to
+        the largest rank. ``budget`` then limits the size of the padded adapter.
     save_others : bool
-        Whether to save differences that cannot have a LoRA, in the smallest form that PEFT has: new
-        or few tokens as rows, biases alone, norms and convolutions as ``modules_to_save``. The
-        table lists them in either case.
+        Whether to save differences that no LoRA can express, in the smallest form that PEFT
+        supports: new or few tokens as rows, biases by themselves, norms and convolutions as
+        ``modules_to_save``. The table lists these differences in either case.
     any_base : bool
         Whether to continue if the configs are of different models, or the module names are unknown.
     jobs : int
@@ -168,7 +168,7 @@ def extract(
 
     See Also
     --------
-    merge : The reverse.
+    merge : Merge an adapter into its base.
 
     Notes
     -----
@@ -176,8 +176,8 @@ def extract(
     goal needs more than about an eighth of a matrix's full rank, LAPACK computes the full SVD in
     float64, which takes about 20 times the memory of the float32 matrix.
 
-    If the family of the fine-tuned model is described here, its config tells which weights are
-    embeddings or stored transposed; otherwise, names and shapes do.
+    If lora_np knows the family of the fine-tuned model, the config determines which weights are
+    embeddings or stored transposed; otherwise, names and shapes determine it.
 
     Examples
     --------
@@ -223,7 +223,7 @@ def extract(
 
 
 def _compared(before: OpenModel, after: OpenModel, *, any_base: bool) -> list[_Pair]:
-    """Pair the parameters of two checkpoints of one model."""
+    """Pair the parameters of two checkpoints, after checking that they belong to the same model."""
     pairs = list(_pairs(before, after))
     if not any_base:
         shapes = {pair.name: (pair.old_shape, pair.new.shape) for pair in pairs if pair.is_weight}
@@ -240,7 +240,7 @@ def _adapter(
     idle: Mapping[str, AdapterModule],
     saved: _Saved,
 ) -> Adapter:
-    """Make an adapter of the LoRAs at their full rank and of the other saved parameters."""
+    """Make an adapter from the LoRAs at their full rank and from the other saved parameters."""
     modules = {name: x.module for name, x in found.items()} or idle
     adapted = [pair.new.module for pair in able if pair.target in modules]
     raw = {
@@ -267,7 +267,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """Map each parameter to its pair and the largest error allowed, None where saved in full."""
+    """Map each parameter to its pair and to the largest error allowed, None if saved in full."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised = {pair.name: (pair, line.error) for pair, line in adapted if line.rank}
     whole = (x.pair for name, x in others.items() if kept[name] != "not kept")
@@ -282,7 +282,7 @@ def _notes(
     saved: _Saved,
     pairs: Collection[_Pair],
 ) -> list[str]:
-    """Describe what was checked, what is unusual about the adapter, and what it leaves out."""
+    """Describe the checks, unusual properties of the adapter, and differences that it omits."""
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {count})"]
     notes += [
         f"{name}: a zero update, since PEFT needs at least one adapted module" for name in idle
@@ -306,7 +306,7 @@ def _notes(
 class _Pair:
     """A parameter of the loaded model in both checkpoints."""
 
-    target: str  # the name of the module for PEFT, or of the parameter if the module is not linear
+    target: str  # the path of the module if PEFT adapts it, otherwise the name of the parameter
     old: Parameter | None  # the base's parameter, if there is one
     new: Parameter
 
@@ -334,7 +334,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether a LoRA can express the difference.
 
-        It cannot if modules other than the head share the weight, which PEFT would not adapt.
+        It cannot if modules other than the head share the weight, since PEFT would not adapt them.
         """
         after = self.new.model
         shared = self.name == after.table and not {*after.sharing} <= {_HEAD}
@@ -345,7 +345,10 @@ class _Pair:
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
     def kept_as(self, tokens: tuple[int, ...], holders: Collection[str]) -> str:
-        """Choose how to save the parameter without a LoRA; PEFT saves only whole modules."""
+        """Choose the form in which to save the parameter without a LoRA.
+
+        PEFT saves only whole modules, apart from rows and biases.
+        """
         if tokens:
             return "rows"
         if self.name.endswith(".bias") and self.old_shape == self.new.shape:
@@ -355,7 +358,7 @@ class _Pair:
         return "in full" if savable else "not kept"
 
     def new_rows(self, most: int | float) -> tuple[int, ...]:
-        """List the tokens whose rows differ, if the rows save parameters against rank ``most``."""
+        """List the tokens whose rows differ, if rows are smaller than a LoRA of rank ``most``."""
         shape = self.new.shape
         if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(shape) == 2):
             return ()
@@ -381,7 +384,7 @@ class _Pair:
 
 
 def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
-    """Pair every parameter of the fine-tuned checkpoint with the base's, by its loaded name."""
+    """Pair every parameter of the fine-tuned checkpoint with the same parameter of the base."""
     unread = {name: Parameter(after, name, {name: Place(name)}) for name in after.unread}
     named = before.naming(after.places)
     fused = fused_names(after.model_type) or {}
@@ -389,7 +392,7 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     for name, new in {**after.parameters, **unread}.items():
         first, module = named(new.tensor), new.module
         old = by_tensor.get(first) or before.parameters.get(name)
-        # One checkpoint may store as a single tensor what the other stores in parts.
+        # One checkpoint may store a parameter as a single tensor, and the other in parts.
         alone = before.tied.get(name, first)
         places = old.places if old else {alone: Place(name)} if alone in before else None
         old = None if places is None else Parameter(before, name, places, module)
@@ -411,7 +414,11 @@ class _Other(NamedTuple):
 def _others(
     pairs: Collection[_Pair], *, most: int | float | None, jobs: int, progress: bool
 ) -> dict[str, _Other]:
-    """Find parameters that differ but have no LoRA; save them if ``most``, a rank, is given."""
+    """Find the parameters that differ but get no LoRA, and choose the form in which to save each.
+
+    Rows are saved only if they are smaller than a LoRA of rank ``most``. Without ``most``, no
+    parameter is saved.
+    """
     tokens = {pair.name: pair.new_rows(most) for pair in pairs} if most is not None else {}
     some = [pair for pair in pairs if not pair.carries_lora or tokens.get(pair.name)]
     work = {pair.name: pair for pair in some}
@@ -435,7 +442,7 @@ class _Saved(NamedTuple):
 
     @classmethod
     def of(cls, after: OpenModel, pairs: Iterable[_Pair], others: Mapping[str, _Other]) -> _Saved:
-        """Collect the parameters; PEFT saves a module with all of its parameters."""
+        """Collect the parameters to save; PEFT saves a module with all of its parameters."""
         as_what = {name: other.kept for name, other in others.items()}
         in_full = {other.pair.holder for other in others.values() if other.kept == "in full"}
         replaced = [pair for pair in pairs if pair.holder in in_full]
@@ -492,7 +499,7 @@ def _norm(pair: _Pair) -> float | None:
 
 
 def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
-    """Give the smallest linear layer a zero update."""
+    """Return a zero update of the smallest linear layer."""
     linear = [pair for pair in able if pair.new.module.kind == "linear" and pair.is_weight]
     if not linear:
         raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
@@ -519,7 +526,7 @@ class _Decomposed(NamedTuple):
 def _tied_head(
     before: OpenModel, after: OpenModel, pairs: Iterable[_Pair], found: Mapping[str, _Decomposed]
 ) -> dict[str, _Decomposed]:
-    """Give a head that shares the embedding's weight the same update."""
+    """Return the embedding's update for a head that shares its weight, if there is one."""
     table = None if HEAD in after.parameters else before.tied.get(HEAD)
     owners = (pair.target for pair in pairs if pair.old and table in pair.old.places)
     for name in (name for name in owners if name in found):
@@ -573,7 +580,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
 
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
-    """Return the difference D, or, with a Gram matrix, ``D R^T``, which has the outputs' norm."""
+    """Return D, or with Gram matrices ``D R^T``, whose norm is the norm of D's outputs."""
     root = root_of(pair.target, grams, D.shape[1])
     return D if root is None else D @ root.T.astype(D.dtype)
 

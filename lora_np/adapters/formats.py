@@ -1,6 +1,6 @@
-"""Read and write adapters on disk, in a format that is detected from the contents of a path.
+"""Read and write adapters on disk; the format is detected from the contents of a path.
 
-Operations on them return `Findings`, or `Written` if they write a new one.
+Operations on adapters return `Findings`, or `Written` if they write a new adapter or model.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rou
 from lora_np.models import Base, OpenModel, peft
 from lora_np.table import Shown, Table
 
-Changes = dict[str, tuple[models.Rewrite, ...]]  # how keys were rewritten, by the new key
+Changes = dict[str, tuple[models.Rewrite, ...]]  # for each new key, how the key was rewritten
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _STACKED = models.Rewrite("stacked", "experts stacked as in another program", "", "", "SkyRL#1852")
 NOTHING = "every update is zero, so the adapter changes nothing"
-CARD = "README.md"  # PEFT writes one next to its adapters, and people add to it
+CARD = "README.md"  # PEFT writes one next to each adapter, and people edit it
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
-    """Open an adapter of any format: read and check everything but the values of its tensors.
+    """Open an adapter of any format: read and check everything except the values of its tensors.
 
     PEFT's adapters may be of any tuner in `lora_np.lora.TUNERS`.
 
@@ -52,12 +52,12 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         file for image models (kohya's sd-scripts, ComfyUI, LyCORIS), or the name of a shipped
         adapter. An `Adapter` is returned as it is.
     base : path or mapping, optional
-        The base model, or its config. A GGUF file of an architecture like Llama's that another
-        program wrote needs it for the order of the rows of q and k, and kohya's file for the names
-        of its modules.
+        The base model, or its config. It is needed for the names of modules in kohya's files. It is
+        also needed for the order of the rows of q and k in a GGUF file that another program wrote
+        for an architecture like Llama's.
     ordered : bool
-        Whether to bring the rows of a GGUF file into transformers' order. Operations that do not
-        depend on the order need no base if they skip this.
+        Whether to put the rows of a GGUF file in transformers' order. Without this step, which
+        some operations do not need, no base is necessary.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
 
 
 def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = True) -> Adapter:
-    """Open an adapter as `load` does: remove wrappers from its names, but do not rename it yet."""
+    """Open an adapter as `load` does, but without renaming its modules to the base's names."""
     if isinstance(adapter, Adapter):
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
@@ -144,7 +144,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 
 
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
-    """Read PEFT's file of tensors in a directory as the settings ``raw`` describe it."""
+    """Read the tensors of a PEFT directory as the settings ``raw`` describe them."""
     file, changes = tensors_of(folder)
     if raw.get("peft_type") != "LORA":  # imported here because they load all the tuners
         from lora_np.adapters.peft_tuners import read_tuner
@@ -169,7 +169,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Open a PEFT directory's tensors, and return them as `cleaned` does."""
+    """Open the tensors of a PEFT directory; return them with clean keys, and the key changes."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -179,7 +179,7 @@ def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
 def cleaned(
     file: safetensors.SafetensorsFile, prefix: str
 ) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Remove wrappers such as ``_orig_mod`` from a file's keys; also map new keys to wrappers."""
+    """Remove wrappers such as ``_orig_mod`` from a file's keys; also return each key's changes."""
     tensors: dict[str, TensorInfo] = {}
     changes: Changes = {}
     for key, info in file.tensors.items():
@@ -201,7 +201,7 @@ def cleaned(
 
 
 def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
-    """Record the wrappers that the adapter's names had in the file."""
+    """Return the adapter with a record of the wrappers that its names had in the file."""
     starts: Changes = {}
     for key, rewrites in changes.items():
         while key := key.rpartition(".")[0]:
@@ -279,7 +279,7 @@ def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
 
 
 def has_effect(adapter: Adapter) -> bool:
-    """Tell whether an adapter changes anything in its base."""
+    """Return whether an adapter changes anything in its base."""
     replaced = adapter.full or adapter.rows or adapter.has_magnitudes
     return bool(replaced) or any(
         module.tuned or (module.A.any() and module.B.any()) for module in adapter.values()
@@ -313,8 +313,8 @@ def write(
 ) -> tuple[Adapter, list[str]]:
     """Write an adapter, by default in the format of the path's extension, and read it back.
 
-    Returns the adapter that was read, and remarks on what programs would not run correctly: the
-    format's own program, or with ``portable`` all programs.
+    Returns the adapter that was read back, and remarks on the problems that the format's own
+    program, or with ``portable`` any program, would have with it.
     """
     to = to or FILES.get(path.suffix, "peft")
     with errors_at(adapter):
@@ -343,7 +343,7 @@ def write(
 
 
 def weights_file(path: Path) -> Path:
-    """Return the file with the weights of the adapter at a path."""
+    """Return the path of an adapter's weights file."""
     if path.is_file():
         return path
     old = path / "adapter_model.bin"
@@ -390,7 +390,7 @@ class Findings(Shown, Generic[Row]):
     title : str
         The title of the table.
     rows : tuple of named tuples
-        The rows of the table, of plain values.
+        The rows of the table, which contain plain values.
     notes : tuple of str
         Further remarks.
     headings : tuple of str

@@ -1,4 +1,4 @@
-"""Merge an adapter into a GGUF file; tensors that it does not change are copied."""
+"""Merge an adapter into a GGUF file, and copy the tensors that it does not change."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ HEADINGS = ("tensors", "parameters", "update / weight", "share kept", "unmoved")
 
 
 class MergedKind(NamedTuple):
-    """The changed tensors that have the same kind of blocks, or belong to one parameter.
+    """Totals of the changed tensors with the same quantisation type, or of one parameter.
 
     Parameters
     ----------
     kind : str
-        The kind of their blocks; with ``by_module``, their parameter.
+        Their quantisation type, such as "Q8_0"; with ``by_module``, the name of their parameter.
     tensors, parameters : int
         The number of changed tensors and of their entries.
     update : float
@@ -77,15 +77,15 @@ def merge_gguf(
         The file to write. Metadata, vocabulary, chat template and tensors that the adapter does not
         change are copied byte for byte.
     dtype : str, optional
-        The kind of blocks for the changed matrices, such as "Q8_0"; by default each keeps its own
-        kind, as vectors always do.
+        The quantisation type of the changed matrices, such as "Q8_0"; by default each matrix keeps
+        its type. Vectors always keep theirs.
     rounding : {"nearest", "random"}
         How codes are rounded. Rounding to nearest loses most of a small update; random rounding
         keeps it on average, with noise.
     rng : Generator or int
         Randomness for random rounding.
     by_module : bool
-        Whether to return a row for each parameter instead of each kind.
+        Whether to return a row for each parameter instead of a row for each quantisation type.
     modelfile : bool
         Whether to write a ``Modelfile`` for Ollama next to ``out``.
     any_base : bool
@@ -96,14 +96,14 @@ def merge_gguf(
     Returns
     -------
     Written
-        For each kind, the share of the update that is left after rounding, and the share of entries
-        that are unchanged.
+        For each quantisation type, the share of the update that survived rounding, and the share of
+        entries that are unchanged.
 
     Raises
     ------
     FileError
         If the base is not a GGUF file with a model, base and adapter do not fit, a changed tensor
-        has a kind that cannot be written, a result is not finite, or the target exists.
+        has a type that cannot be written, a result is not finite, or the target exists.
     ValueError
         If an option is unknown.
 
@@ -151,7 +151,7 @@ def merge_gguf(
         try:
             gguf.write(merged.tensors, merged.read, stage, metadata=metadata)
         except FileError:
-            check_finite(update)  # an error that names the adapter's tensor helps more
+            check_finite(update)  # an error that names the adapter's tensor is more helpful
             raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
@@ -179,7 +179,7 @@ def merge_gguf(
 
 
 def opened(base: Path) -> GGUFModel:
-    """Open the model in a GGUF file; for a directory, name the program that converts it."""
+    """Open the model in a GGUF file; for a directory, raise an error that explains how to merge."""
     if (folder := located(base)).is_dir():
         if (folder / "adapter_config.json").is_file():
             raise FileError(
@@ -194,7 +194,7 @@ def opened(base: Path) -> GGUFModel:
 
 
 def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
-    """Copy the metadata byte for byte, without the file type if the kind of blocks changes."""
+    """Copy the metadata byte for byte, without the file type if the quantisation type changes."""
     metadata = {key: file.packed(key) for key in file.metadata}
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
@@ -206,7 +206,7 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MergedFile:
-    """The tensors of a merged file: changed ones are computed, others are copied."""
+    """The tensors of a merged file: changed tensors are computed, and the others are copied."""
 
     merging: Merging
     source: GGUFModel
@@ -215,14 +215,14 @@ class MergedFile:
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     by_module: bool
-    # statistics of the tensors written so far, by kind of blocks or by parameter
+    # statistics of the tensors written so far, by quantisation type or by parameter
     measured: dict[str, MergeLoss]
 
     @classmethod
     def of(
         cls, merging: Merging, source: GGUFModel, dtype: str | None, rng: Rng, by_module: bool
     ) -> MergedFile:
-        """Find the tensors that change, and their kinds of blocks."""
+        """Find the tensors that change, and choose their quantisation types."""
         if merging.vocabulary:
             why = "changes the vocabulary: merge it into a directory first, with its tokenizer"
             raise FileError(f"{merging.update} {why}")
@@ -261,7 +261,7 @@ class MergedFile:
 
 
 def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, ...]:
-    """List llama.cpp's names of the tensors into which it splits a parameter."""
+    """List llama.cpp's names for the tensors into which it splits a parameter."""
     module, _, part = parameter.rpartition(".")
     experts = dialects.names_in("llama_cpp", parameter)
     names = experts or dialects.names_in("llama_cpp", module)
@@ -271,7 +271,7 @@ def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, .
 
 
 def kind_of(file: gguf.GGUFFile, place: str, shape: tuple[int, ...], dtype: str | None) -> str:
-    """Choose the kind of blocks of a tensor."""
+    """Choose the quantisation type of a tensor."""
     kind = file.tensors.get(place, file.tensors["token_embd.weight"]).dtype
     kind = dtype if dtype and len(shape) > 1 else kind
     if kind not in ENCODED:
@@ -283,7 +283,7 @@ def kind_of(file: gguf.GGUFFile, place: str, shape: tuple[int, ...], dtype: str 
 
 
 def in_kind(kind: str, W: Array, rng: Rng) -> Array | Blocks:
-    """Encode W in blocks of a kind; with ``rng``, round codes at random."""
+    """Encode W in blocks of a quantisation type; with ``rng``, round codes at random."""
     if kind == "F32":
         return W
     Q = quantise(W.reshape(-1, W.shape[-1]), kind, rng=rng if kind.startswith("Q") else None)

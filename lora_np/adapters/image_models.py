@@ -1,4 +1,4 @@
-"""Read adapters of image models from their keys and shapes alone, and write them.
+"""Read and write adapter files of image models, which are interpreted by their keys and shapes.
 
 Sources: sd-scripts, ``networks/lora.py``; diffusers 0.42.1, ``loaders``; ComfyUI,
 ``comfy/weight_adapter``; LyCORIS 4.1.3, ``lycoris/modules``.
@@ -34,8 +34,8 @@ from lora_np.models import KOHYA, flat, peft
 
 Parts = dict[str, Stored]
 
-# Other spellings of a key, and the usual one: PEFT's prefix after the pipeline's, and the keys of
-# early versions of diffusers.
+# Unusual spellings in keys, as patterns, and their replacements: PEFT's prefix after the prefix of
+# the pipeline, and the keys of early versions of diffusers.
 _SPELLINGS = (
     (r"base_model\.model\.", ""),
     (r"\.default_\d+(?=\.|$)", ""),
@@ -51,19 +51,20 @@ _PARTS = {
     "alpha": "alpha",
 }  # fmt: skip
 _TUNED = re.compile("diff|lokr_w[12]|(lokr|hada)_(w[12]_[ab]|t[12])")
-# Tensors that are added to norms and biases, or that replace weights; they are not changed here.
+# Tensors that are added to norms and biases, or that replace weights; they are kept unchanged.
 _BESIDE = ("w_norm", "b_norm", "diff_b", "set_weight")
 _ON_WEIGHTS = {"on_input": "(IA)^3", "a1": "GLoRA", "oft_blocks": "OFT", "oft_R": "OFT"}
 _ACTS = "needs the base weights, which are in the pipeline: only its programs can apply it"
-_HEADER = "lora_adapter_metadata"  # the metadata in which diffusers stores its LoraConfigs
+_HEADER = "lora_adapter_metadata"  # the metadata key under which diffusers stores its LoraConfigs
 
 
 def read(
     file: safetensors.SafetensorsFile, known: Iterable[str] | None
 ) -> tuple[dict[str, AdapterModule], Parts]:
-    """Read the modules of a file, and its other tensors by their keys.
+    """Read the modules of a file, and collect its other tensors by their keys.
 
-    Modules get the ``known`` names of a base's modules, or else keep the file's.
+    If ``known`` lists the names of the base's modules, modules get these names; otherwise they keep
+    their names in the file.
     """
     keys = {key: _split(key) for key in file.tensors}
     for key, (_, part) in keys.items():
@@ -100,12 +101,12 @@ def read(
 
 
 def has_scales(file: safetensors.SafetensorsFile) -> bool:
-    """Tell whether a file has the scale of any module."""
+    """Return whether a file contains the scale of any module."""
     return _HEADER in file.metadata or any(key.endswith(".alpha") for key in file.tensors)
 
 
 def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
-    """Write a file with kohya's keys, or diffusers' where the names in a pipeline have dots."""
+    """Write a file with kohya's keys, or with diffusers' keys if names in a pipeline have dots."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
     modules = replace(adapter, full={}) if pipeline else adapter
@@ -125,7 +126,7 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
 
 
 def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
-    """Return the tensors of a module by the ends of their keys."""
+    """Map the ends of keys to the tensors of a module."""
     parts, alpha = dict(module.parts), module.alpha
     if not module.tuned:
         if dotted or not module.scale:  # programs would read an alpha of 0 as r
@@ -153,7 +154,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig]:
-    """Parse the settings in diffusers' metadata, by the part of the pipeline."""
+    """Parse the settings in diffusers' metadata, one config per component of the pipeline."""
     raw: dict[str, dict[str, object]] = {}
     for key, value in parse_json(file.metadata.get(_HEADER, "{}").encode()).items():
         model, _, setting = key.partition(".")
@@ -193,7 +194,7 @@ def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]
 def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
     """Make a module whose update is an entrywise (LoHa) or Kronecker product (LoKr).
 
-    A full difference, or a LoCon with a core, is the Kronecker product of 1 and itself.
+    A full difference, or a LoCon with a core, is treated as the Kronecker product of 1 and itself.
     """
     if not {"magnitude", "dora_scale"}.isdisjoint(parts):
         raise FileError(f"{place!r} is a DoRA of another tuner than LoRA, which {_ACTS}")
@@ -235,7 +236,7 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
 
 
 def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
-    """Return B and A of one of the two matrices, with kernels flattened into columns."""
+    """Return the factors B and A of one of the product's two matrices, with kernels flattened."""
     if whole := parts.get(w):
         matrix = whole.seen(_as_matrix)
         one = matrix.seen(lambda w: np.eye(min(w.shape), dtype=w.dtype))

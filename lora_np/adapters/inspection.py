@@ -33,7 +33,7 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TOP = 10  # the number of leading directions of a merged weight searched for intruders
+_TOP = 10  # the number of leading directions of a merged weight that are searched for intruders
 _LEGEND = {
     "module": "its path in the model; in the totals, kind: the last name of that path",
     "status": (
@@ -71,11 +71,12 @@ class InspectedKind(NamedTuple):
     Parameters
     ----------
     kind : str
-        Their name within a layer, ``"saved in full"``, or ``"all"``.
+        The name of the modules within a layer, ``"saved in full"``, ``"rows of embeddings"``, or
+        ``"all"``.
     modules : int
         The number of modules.
     parameters, bytes : int
-        Their size in the file.
+        The number of their parameters, and their size in the file.
     norm, share : float or None
         The norm of all their updates together, and its share of the adapter's squared norm.
     """
@@ -111,7 +112,7 @@ class InspectedModule(NamedTuple):
         The smallest rank that keeps 99 % of the module's squared norm, by
         `lora_np.linalg.rank_within`.
     excess_rank : int or None
-        The rank beyond ``rank_for_99``.
+        The rank in excess of ``rank_for_99``.
     relative : float or None
         With a base: ``||dW|| / ||W0||``.
     amplification : float or None
@@ -164,7 +165,7 @@ class Inspection(Findings[InspectedModule]):
 
     @property
     def table(self) -> Table:
-        """The measurements with one line for each module, and a legend as notes."""
+        """The measurements as a table, with one line for each module and the legend as notes."""
         lines = [row[: len(self.headings)] for row in self.rows]
         notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
         return Table(self.headings, lines, title=self.title, notes=notes, formats=_FORMATS)
@@ -186,7 +187,7 @@ class Inspection(Findings[InspectedModule]):
         return {name: _LEGEND[name] for name in self.headings}
 
     def to_json(self) -> str:
-        """Write everything as JSON: title, contents, kinds, rows, legend and notes.
+        """Return everything as JSON: title, contents, kinds, rows, legend and notes.
 
         ``contents`` has its own keys. ``kinds`` and ``rows`` (modules) are lists of objects; the
         keys of ``rows`` are the fields of ``InspectedModule``, and ``legend`` explains them.
@@ -203,7 +204,7 @@ class Inspection(Findings[InspectedModule]):
         return json_text(content)
 
     def figure(self) -> Figure:
-        """Draw the norm and spectrum of all modules with `lora_np.plots.adapter_overview`."""
+        """Draw the norms and spectra of all modules with `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
         ranks = {printable(row.name): row.rank_for_99 or 0 for row in self.rows}
@@ -212,7 +213,7 @@ class Inspection(Findings[InspectedModule]):
         return adapter_overview(spectra, ranks, places, energy=ENOUGH, title=printable(self.title))
 
     def to_html(self) -> str:
-        """Write a self-contained HTML page with the figure and the tables."""
+        """Return a self-contained HTML page with the figure and the tables."""
         return page(self.title, [self.contents_table, self.figure(), self.kinds_table, self.table])
 
 
@@ -224,7 +225,7 @@ def inspect(
     jobs: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect an adapter module by module, by thin QR decompositions that never form B A.
+    """Inspect an adapter module by module, with thin QR decompositions instead of forming B A.
 
     Parameters
     ----------
@@ -302,7 +303,7 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 def _look(
     work: tuple[str, str, AdapterModule, Reader | None, str | None],
 ) -> tuple[InspectedModule, Array, Fault | None]:
-    """Measure one module; return the measurements, its singular values, and any fault."""
+    """Measure one module; return the measurements, the singular values, and the fault, if any."""
     name, place, module, weight, init = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     fault = fault_of(name, module)
@@ -407,7 +408,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """Format an entry of the contents: values with their counts, kinds instead of many names."""
+    """Format an entry of the contents; a long list of names is shortened to their kinds."""
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):
@@ -425,7 +426,7 @@ def _in_words(what: str, content: Any) -> str | None:
 
 
 def _counts(values: Iterable[object]) -> dict[str, int]:
-    """Count each value, the most frequent first, with text as keys, as JSON needs it."""
+    """Count each value, most frequent first; the keys are strings, as JSON requires."""
     texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
     return dict(Counter(texts).most_common())
 
@@ -462,7 +463,7 @@ def _total(
 
 
 class ComparedPart(NamedTuple):
-    """A module or a parameter, compared in two adapters.
+    """The comparison of a module or parameter in two adapters.
 
     Parameters
     ----------
@@ -516,7 +517,7 @@ def diff(
     jobs: int = 1,
     progress: bool = False,
 ) -> Difference:
-    """Compare the updates of two adapters, by thin QR decompositions that never form B A.
+    """Compare the updates of two adapters, with thin QR decompositions instead of forming B A.
 
     Factors are not compared, since B A is the same update as (B M) (M^-1 A), at any rank and alpha.
 
@@ -528,7 +529,7 @@ def diff(
         The largest relative difference at which two updates count as the same; the default allows
         for rounding in float32.
     base : path, optional
-        The base model of both, which some tuners need: see `lora_np.lora.TUNERS`.
+        The base model of both adapters, which some tuners need: see `lora_np.lora.TUNERS`.
     jobs : int
         The number of modules to work on at a time.
     progress : bool
@@ -593,7 +594,7 @@ def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored
 def _compare(
     work: tuple[str, AdapterModule | None, AdapterModule | None],
 ) -> list[tuple[str, float, float | None]]:
-    """List the parts of a module with their relative difference and cosine."""
+    """Compare the parts of a module; return the relative difference and cosine of each part."""
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]

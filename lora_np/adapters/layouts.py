@@ -1,7 +1,8 @@
-"""Give an adapter the modules of its base, by joining or splitting projections and experts.
+"""Match an adapter to the modules of its base by joining or splitting projections and experts.
 
-The LoRAs of stacked matrices are exactly one LoRA of the stack: their As are stacked, and B is
-block-diagonal. In the other direction, each part takes its own rows of B, and the whole A.
+Joining is exact: the LoRAs of several matrices equal one LoRA of the stacked matrix, with their As
+stacked and their Bs as the blocks of a block-diagonal B. Splitting is exact too: each part takes
+its own rows of B, and the whole A.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _check_plain(adapter: Adapter, name: str) -> None:
-    """Refuse a module with parts that cannot be joined or split."""
+    """Raise an error if a module has parts that cannot be joined or split."""
     module, at = adapter[name], f"{adapter}: {name!r}"
     bare = name.removesuffix(".weight")
     if {f"{bare}.weight", f"{bare}.bias"} & {*adapter.full, *adapter.rows}:
@@ -158,7 +159,7 @@ def _outputs(
 
 
 def _rows(name: str, outputs: Sequence[int], stack: Layers | None) -> Array:
-    """Return, for each row of a fused projection, its index in the stack of the parts."""
+    """Return the index of each row of a fused projection in the stack of its parts."""
     heads = stack.kv_heads if stack and name.endswith(_BY_HEADS) else 1
     parts = np.split(np.arange(sum(outputs)), np.cumsum(outputs)[:-1])
     return np.concatenate([part.reshape(heads, -1) for part in parts], axis=1).ravel()
@@ -171,7 +172,7 @@ def _taken(module: AdapterModule, rows: Array) -> AdapterModule:
 
 
 def _stack(base: OpenModel, name: str) -> Layers | None:
-    """Return the base's stack of layers that a module belongs to, if its family is described."""
+    """Return the stack of layers that contains a module, if the base's family is known."""
     stacks = base.known.layers if base.known else ()
     return next((stack for stack in stacks if name.startswith(stack.prefix)), None)
 

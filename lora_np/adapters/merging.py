@@ -37,7 +37,7 @@ _OTHER_WEIGHTS = (
     ".tflite",
     ".npz",
 )
-# Weights that an older merge, perhaps in other shards, may have left at the target.
+# Weights that an earlier merge may have left at the target, perhaps in other shards.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -88,8 +88,8 @@ def merge(
     adapter : path or Adapter
         An adapter in any format that `load` reads, or its result.
     out : path
-        The directory to make: the same shards, names and dtypes, and the base's other files, so
-        that transformers loads it directly.
+        The directory to create. It has the same shards, names and dtypes as the base, and the
+        base's other files, so that transformers can load it directly.
     dtype : {"float32", "bfloat16", "float16", "float8_e4m3", ...}, optional
         Round all floating-point tensors to this dtype, and record it in ``config.json``; vectors
         are not rounded to 8 bits, which no config can name. By default each tensor keeps its dtype.
@@ -112,7 +112,7 @@ def merge(
     -------
     Written
         For each changed tensor, the largest change, the largest rounding error, the share of the
-        update that rounding left, and the share of entries that are unchanged.
+        update that survived rounding, and the share of entries that are unchanged.
 
     Raises
     ------
@@ -124,12 +124,13 @@ def merge(
     See Also
     --------
     merge_gguf : Merge into a GGUF file.
-    extract : The reverse.
+    extract : Extract the difference of two checkpoints as an adapter.
 
     Notes
     -----
     With DoRA each row is scaled to its magnitude: ``m * (W0 + scale * B A) / ||row||`` (arXiv
-    2402.09353). Everything is computed in a higher precision than the base's.
+    2402.09353). Sums are computed in float64 if the result is in float32 or float64, otherwise in
+    float32.
 
     If bitsandbytes quantised the base (nf4 or int8), all its quantised weights are written in
     float32, and the config says so: quantising the result would round it again.
@@ -185,7 +186,7 @@ def merge(
         try:
             measured = plan.write(stage, seed, jobs, progress)
         except FileError:
-            check_finite(update)  # an error that names the adapter's tensor helps more
+            check_finite(update)  # an error that names the adapter's tensor is more helpful
             raise
     records = [
         MergedTensor(
@@ -212,12 +213,12 @@ class _Plan(NamedTuple):
     """The contents of a merged checkpoint."""
 
     merging: Merging
-    changes: Mapping[str, Change]  # every tensor that is not copied
+    changes: Mapping[str, Change]  # the change of every tensor that is not copied
     written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
     added: list[str]  # the tensors that the base does not have
     untied: list[str]  # the added tensors that were tied to another in the base
     quantised: int  # the number of weights that have to be dequantised
-    dtype: str | None  # the dtype of all floats; 8 bits do not apply to vectors
+    dtype: str | None  # the dtype of all floats; 8-bit dtypes do not apply to vectors
 
     @classmethod
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
@@ -264,7 +265,7 @@ class _Plan(NamedTuple):
         return {name: one for name, one in found if name in self.merging.changes}
 
     def config(self) -> Mapping[str, Any]:
-        """Return the config of the merged model, which is the base's object if nothing changes."""
+        """Return the config of the merged model, or the base's config object if nothing changes."""
         config, update = self.merging.source.config, self.merging.update
         if self.quantised or self.dtype in hub.FLOATS:
             config = _in_numbers(config, self.dtype or "float32")
@@ -320,7 +321,7 @@ def _merge_shard(
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
-    """List the base's other files: those to copy, and those to leave out."""
+    """List the base's other files: the files to copy, and the files to leave out."""
     root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
     for path in sorted(root.rglob("*")):
@@ -344,7 +345,7 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
 def _index(
     old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]
 ) -> dict[str, Any]:
-    """Update an index with the files of the tensors and, if the old one has it, their size."""
+    """Update an index with the file of each tensor and, if the old index has it, the total size."""
     new = {
         **old,
         "weight_map": {tensor: name for name, tensors in written.items() for tensor in tensors},
@@ -356,7 +357,7 @@ def _index(
 
 
 def _in_numbers(old: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """Change a config to say that every weight has this dtype, and none is quantised."""
+    """Return a config in which every weight has this dtype, and no weight is quantised."""
     new = {
         key: _in_numbers(part, dtype) if key == "text_config" and part else part
         for key, part in old.items()

@@ -20,7 +20,8 @@ METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 REPAIR = "; lora-np repair --base MODEL corrects the config"
 
-# By the end of a key after the module's path: the part, and whether it belongs to an embedding.
+# Maps the end of a key, after the module's path, to the part that it contains, and to whether the
+# module is an embedding (None: either).
 _PARTS = {
     "lora_A.weight": ("A", False),
     "lora_B.weight": ("B", False),
@@ -31,16 +32,16 @@ _PARTS = {
     "lora_velora_embed": ("velora", False),  # used only in the backward pass
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
-_TOKENS = ".token_adapter.trainable_tokens_delta"  # the end of a key with rows of an embedding
+_TOKENS = ".token_adapter.trainable_tokens_delta"  # the end of the key of an embedding's rows
 _TABLE = ".token_adapter.base_layer.weight"  # the end of the key of a resized embedding
 _COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # copies inside a wrapper
-_WRAPPED = ".base_layer"  # PEFT's name of a module inside the layer that replaces it
+_WRAPPED = ".base_layer"  # PEFT's name for a module inside the layer that replaces it
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """Return the adapter as a LoRA; refuse PEFT's other tuners, which few operations accept.
+    """Return the adapter as a LoRA; raise an error if another tuner of PEFT trained it.
 
-    Updates of other tuners in files for image models become LoRAs.
+    In files for image models, updates by other tuners become LoRAs.
     """
     for update in (module.tuned for module in adapter.modules.values() if module.tuned):
         if adapter.raw.get("peft_type") == "LORA":
@@ -81,7 +82,7 @@ def file_size(adapter: Adapter) -> int:
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:
-    """Return every tensor by its key in PEFT's file."""
+    """Map each key in PEFT's file to its tensor."""
     tensors = {}
     wrapped: dict[str, list[str]] = {}  # adapted names, by the module that PEFT wraps for them
     for name, module in adapter.modules.items():
@@ -134,9 +135,9 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
 
 
 def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """Return the settings ``raw`` with these modules as targets, by their full paths.
+    """Return the settings ``raw`` with the full paths of these modules as targets.
 
-    MiCA's initialisation is removed, since a B other than the one that it froze must be trained.
+    MiCA's initialisation is removed: with it, PEFT would freeze B, but a new B must be trainable.
     """
     left_out = {
         "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
@@ -154,8 +155,8 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
-    """Make an adapter from ``file``; refuse keys that the config does not explain."""
-    # by the path of the module, and how often PEFT wrapped it
+    """Make an adapter from ``file``; raise an error for keys that the config does not explain."""
+    # keyed by the path of the module and by the number of PEFT's wrappers
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
     full: dict[str, Stored] = {}
@@ -207,7 +208,7 @@ def _modules(
     wraps: Mapping[str, int],
     config: peft.AdapterConfig,
 ) -> dict[str, AdapterModule]:
-    """Make modules from factors, by name, and check that they fit the config."""
+    """Make modules from factors, keyed by name, after checking that they fit the config."""
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}
@@ -238,7 +239,7 @@ def _modules(
 
 
 def is_stack(holder: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether a key names stacked experts directly, as Megatron's export does."""
+    """Return whether a key names stacked experts directly, as in Megatron's exports."""
     return ".experts." in holder and len(shape) == 3
 
 
@@ -260,9 +261,9 @@ def nested(names: Collection[str]) -> list[str]:
 
 
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
-    """Find the parameter of a module that the factors at this depth adapt, or the module itself."""
+    """Return the name of the parameter, or of the module, that the factors at this depth adapt."""
     names = nested(config.parameters_of(holder))
-    # in vLLM's files, an adapted expert layer means both of its parameters
+    # in vLLM's files, an expert layer as a target means both of its parameters
     if not names and config.targets(holder):
         names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
     if len(names) > wraps:  # a name without a path may be meant for other modules only
@@ -284,7 +285,7 @@ def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) 
 
 
 def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
-    """Return a module's tensors after checking that both factors are there, and all are floats."""
+    """Return a module's tensors after checking that they include both factors and are floats."""
     if missing := {"A", "B"} - parts.keys():
         raise FileError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
@@ -298,7 +299,7 @@ def checked_parts(name: str, parts: dict[str, Stored]) -> dict[str, Stored]:
 def _check_modules(
     modules: Mapping[str, AdapterModule], ranks: Mapping[str, int], config: peft.AdapterConfig
 ) -> None:
-    """Refuse modules if their tensors do not fit each other or the config."""
+    """Raise an error if a module's tensors do not fit each other or the config."""
     wanted = {
         part: (flag, bool(config.raw.get(flag)))
         for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias"))
@@ -320,7 +321,7 @@ def _check_modules(
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
-    """Reshape tensors of a file to A (r, k) and B (d, r), or stacks; return them and the kernel.
+    """Reshape a file's tensors to A (r, k) and B (d, r), or to stacks; also return the kernel size.
 
     With a ``rank``, the factors may belong to several experts: PEFT orders the rows of A by expert
     first, and the columns of B by direction first.
@@ -345,7 +346,7 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
 
 
 def in_file(module: AdapterModule, part: str) -> Stored:
-    """Return a tensor of a module in PEFT's shape, the reverse of `as_maps`."""
+    """Return a module's tensor in the shape that PEFT stores, the reverse of `as_maps`."""
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
         d, *inputs = module.shape
@@ -363,7 +364,7 @@ def in_file(module: AdapterModule, part: str) -> Stored:
 
 
 def _token_rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
-    """Make the replaced rows of an embedding, after checking them against the config."""
+    """Return the replaced rows of an embedding, after checking them against the config."""
     tokens = config.tokens_of(name)
     if tokens is None:
         raise FileError(f"{name!r} is not among the config's trainable_token_indices")
@@ -377,7 +378,7 @@ def _token_rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenR
 def full_name(
     key: str, config: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA"
 ) -> str:
-    """Return the base's name of a parameter saved in full; refuse one that the config excludes."""
+    """Return the base's name of a parameter saved in full, after checking it against the config."""
     *inner, parameter = key.removeprefix(PREFIX).split(".")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise FileError(f"{key!r} is not a key that PEFT writes for a LoRA")

@@ -1,4 +1,4 @@
-"""Read adapters of PEFT's other tuners, as the rows of `lora.TUNERS` describe them."""
+"""Read adapters trained by PEFT's other tuners, which `lora.TUNERS` describes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-_MOST = 2**32  # the most parameters of a weight: even a small file can declare more
+_MOST = 2**32  # the largest accepted weight, in parameters; even a small file can declare more
 
 
 def read_tuner(
     tuner: Tuner, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path
 ) -> Adapter:
-    """Read the tensors of ``file`` by module; refuse keys and settings that do not fit."""
+    """Read an adapter from ``file``; raise an error if keys or settings do not fit the tuner."""
     config = folder / peft.NAME
     try:
         settings = tuner.settings_by_module(raw)

@@ -54,7 +54,7 @@ class RepairedModule(NamedTuple):
 def repair(
     adapter: StrPath, out: StrPath, *, base: Base, force: bool = False
 ) -> formats.Written[RepairedModule]:
-    """Write an adapter's updates under the base's names, with targets and patterns that match.
+    """Rewrite an adapter under the module names of its base, with matching targets and patterns.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def repair(
 
 
 def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
-    """Read PEFT's files with a config that is corrected to match the tensors; list corrections."""
+    """Read a PEFT directory, correct its config to match the tensors, and list the corrections."""
     raw = peft.read(folder)
     file, _ = formats.tensors_of(folder)
     tuner = tuner_of(raw)
@@ -196,7 +196,7 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
 
 
 def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> None:
-    """Refuse a module that the base does not have, or that has another shape there."""
+    """Raise an error if the base has no such module, or has it with another shape."""
     theirs = base.modules.get(name.removesuffix(".weight"))
     if theirs is None and name not in base.names:
         near = get_close_matches(name, sorted(base.names), n=2, cutoff=0)

@@ -1,4 +1,4 @@
-"""Reduce the rank of an adapter by the best approximation of each module's update."""
+"""Reduce the rank of an adapter, replacing each module's update with its best approximation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lora_np.work import parallel_map
 
 
 class ResizedModule(NamedTuple):
-    """What resizing did to one module.
+    """The rank of one module before and after resizing, and the error of its update.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def resize(
     force: bool = False,
     progress: bool = False,
 ) -> ResizeResult:
-    """Reduce the ranks of an adapter: each module becomes the best approximation of its rank.
+    """Reduce the ranks of an adapter, replacing each update with its best low-rank approximation.
 
     Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
 
@@ -95,13 +95,13 @@ def resize(
         The largest size of ``adapter_model.safetensors``, such as ``"10 MB"``. It is allocated
         among the modules so that the total squared error is small; modules may be left out.
     total_rank : int
-        The sum of all ranks, allocated likewise.
+        The sum of all ranks, allocated in the same way as ``budget``.
     grams : mapping of str to array_like of shape (k, k), optional
-        ``X.T @ X`` of the inputs X of each module, as `lora_np.language.grams` computes them.
-        Norms and errors then refer to the outputs ``dW x`` instead of the weights.
+        The Gram matrix ``X.T @ X`` of the inputs X of each module, as `lora_np.language.grams`
+        computes it. Norms and errors then refer to the outputs ``dW x`` instead of the weights.
     portable : bool
-        Write it as ``convert --to portable`` does, every module padded to the largest rank, which
-        ``budget`` then counts.
+        Whether to write the portable form that `convert` makes, in which every module is padded to
+        the largest rank. ``budget`` then limits the size of the padded adapter.
     jobs : int
         The number of modules to work on at a time.
     force : bool

@@ -1,4 +1,4 @@
-"""Predict what each program does with an adapter, by rules that are data (runtimes.toml)."""
+"""Predict what each program does with an adapter, using the rules in runtimes.toml."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lora_np.adapters.values import Fault, shortened
 from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
-CLOSE = 1e-6  # the largest relative error of a scale that counts as right
+CLOSE = 1e-6  # the largest relative error at which a scale counts as correct
 ALL = "(all)"  # the "module" of predictions for the adapter as a whole
 
-# The features of adapters that need a rule for each program; without one, nothing is known.
+# The features of adapters. If a program has no rule for a feature, the status is "not known".
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
@@ -39,10 +39,10 @@ _WORST = (
     "not known",
     "fine",
 )
-# a format's own program
+# the program that each format belongs to
 _OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
 
-# A name that begins with a block of a language model, without the model's prefix.
+# Matches a name that begins with a language model's block, without the prefix of the model.
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 # Families whose routers are linear layers in mlx-lm.
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
@@ -89,23 +89,23 @@ class Runtime(TypedDict):
 
 
 class CheckedModule(NamedTuple):
-    """How one program will run one module.
+    """The prediction of how one program will run one module.
 
     Parameters
     ----------
     runtime : str
         The name of the program.
     module : str
-        The path of the module, the name of a parameter that is replaced, or "(all)".
+        The path of the module, the name of a replaced parameter, or "(all)".
     status : {"fine", "not known", "wrong scale", "ignored", "refused"}
-        What the program does with it; or a fault of the adapter itself: "zero", "not finite",
-        "absent" or "empty".
+        The treatment of the module by the program; or a fault of the adapter itself: "zero", "not
+        finite", "absent" or "empty".
     scale_error : float or None
         The factor by which the program's scale is too large.
     why : str
         The reason.
     fix : str
-        The option or the conversion that helps; empty if none does.
+        The option or the conversion that fixes the problem; empty if there is none.
     source, version, date : str
         The source of the rule, the version of the program that it describes, and its date.
     """
@@ -131,15 +131,15 @@ def runtimes() -> Mapping[str, Runtime]:
 
 @cache
 def places() -> dict[str, Any]:
-    """Read which modules of which architectures each program can adapt.
+    """Read the table of modules that each program can adapt in each architecture.
 
-    ``recipes/places.py`` collects them from the source of each program.
+    ``recipes/places.py`` makes the table from the source of each program.
     """
     return read_json(Path(__file__).with_name("places.json"))
 
 
 def placed(runtime: str, architecture: str) -> list[str] | None:
-    """List the last names of modules that a program adapts in an architecture; None if unknown."""
+    """List the modules that a program adapts in an architecture, by last name; None if unknown."""
     lists = places()[runtime]["places"].items()
     return next((names.split() for names, x in lists if architecture in x.split()), None)
 
@@ -153,8 +153,8 @@ def predictions(
 ) -> tuple[CheckedModule, ...]:
     """Predict how programs run each module and replaced parameter of an adapter in a format.
 
-    If a program does not read the format, a single prediction is about all modules. ``faults`` of
-    the adapter itself come before predictions.
+    If a program does not read the format, a single prediction covers all modules. ``faults`` of the
+    adapter itself take precedence over predictions.
     """
     having = {} if _tuner(adapter) else _features(adapter, form, base)
     return tuple(
@@ -174,9 +174,10 @@ def grouped(records: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
 def remarks(
     adapter: Adapter, form: Format, base: OpenModel | None, *, portable: bool = False
 ) -> list[str]:
-    """Describe what the format's own program, or every program, will not run correctly.
+    """List the problems that the format's own program will have with the adapter.
 
-    An adapter that the format's own program refuses, or runs at a wrong scale, is an error.
+    With ``portable``, list the problems of any program. Raise an error if the format's own program
+    refuses the adapter or runs it at a wrong scale.
     """
     own, notes = _OWN.get(form), []
     programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
@@ -206,7 +207,7 @@ def _by_program(
     base: OpenModel | None,
     faults: Collection[tuple[str, Fault]],
 ) -> Iterator[CheckedModule]:
-    """Yield one program's prediction for each module: the worst that applies to it."""
+    """Yield a program's prediction for each module: the worst of all predictions that apply."""
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
     records = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
@@ -221,7 +222,7 @@ def _by_program(
     elif not reads:
         why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, but this is {form}"
         records.append(refused._replace(why=why))
-    # A directory of PEFT is checked for every program, since scripts convert it.
+    # A PEFT directory is checked for every program, since scripts convert it for the others.
     if not tuner and (reads or form == "peft"):
         errors = _scale_errors(rules, adapter) if form == "peft" else {}
         records += _by_features(rules, form, having, refused)
@@ -288,7 +289,7 @@ def _by_place(
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
-    """Refuse ranks above the program's usual limit, and name the option that raises it."""
+    """Yield a prediction for ranks above the usual limit, with the option that raises the limit."""
     largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
     if largest <= (most := rules.get("usual", math.inf)):
         return
@@ -303,7 +304,7 @@ def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterat
 def _by_scale(
     rules: Runtime, adapter: Adapter, errors: Mapping[str, float], refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Yield the modules that the program runs at a wrong scale."""
+    """Yield a prediction for each module that the program runs at a wrong scale."""
     for name, error in errors.items():
         if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
@@ -364,7 +365,7 @@ def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[st
 def _compare(
     adapter: Adapter, form: Format, base: OpenModel, having: defaultdict[str, set[str]]
 ) -> None:
-    """Add to ``having`` what depends on the base: the names and kinds of its modules."""
+    """Add the features that depend on the base, such as its module names, to ``having``."""
     spec = base.spec
     pieces = pieces_of(base)
     bare = {name: name.removesuffix(".weight") for name in adapter}

@@ -52,9 +52,9 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-# Between them, these families have all names that mlx-lm gives to experts; transformers has one.
+# Together, these families have all the names that mlx-lm gives experts; transformers has one.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-# names of models whose modules have the same names in transformers and mlx-lm
+# the names in models whose modules have the same names in transformers and mlx-lm
 _MLX_NAMES = Dialects({})
 
 
@@ -78,7 +78,7 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
 def assembled(
     parts: Iterable[tuple[Place, AdapterModule]], linear: Collection[str] = ()
 ) -> dict[str, AdapterModule]:
-    """Join modules that a program stores in parts into PEFT's modules, by name.
+    """Join the parts in which a program stores modules into PEFT's modules, keyed by name.
 
     ``linear`` lists modules that are known to be linear layers.
     """
@@ -95,7 +95,7 @@ def assembled(
 
 
 def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str | None) -> None:
-    """Write a GGUF file of llama.cpp for a base."""
+    """Write an adapter as a GGUF file for llama.cpp, with the names and row order of its base."""
     if base is None:
         raise FileError(
             "llama.cpp's names and order of rows depend on the base, and the adapter names no base "
@@ -179,7 +179,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
         A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
         if ordered:
             B = _ordered(place.parameter, B, base, path)
-        # Without an alpha, or with 0, llama.cpp uses a scale of 1.
+        # If alpha is missing or 0, llama.cpp uses a scale of 1.
         own = alpha or float(A.shape[-2])
         parts.append((place, AdapterModule({"A": A, "B": B}, own, embedding=embedding)))
     return assembled(parts)
@@ -194,7 +194,7 @@ def real(name: str, value: object) -> float:
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
-    """Guess the base's config from an adapter's file: its family, and head counts if it has any."""
+    """Guess the base's config from an adapter's file: the family, and any known head counts."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
@@ -211,7 +211,7 @@ def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
 
 
 def told_base(adapter: Adapter) -> OpenModel | None:
-    """Return the base that an adapter's file describes, if it is a GGUF file."""
+    """Return the base that an adapter's GGUF file describes; None for files of other formats."""
     if not (path := adapter.path) or path.suffix != ".gguf":
         return None
     return OpenModel(path, base_of(gguf.open(path)), on_disk=False)
@@ -226,7 +226,7 @@ def _families(architecture: object) -> list[str]:
 
 
 def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
-    """Put the rows of B in transformers' order, or ``back`` in llama.cpp's order."""
+    """Put the rows of B in transformers' order, or, with ``back``, in llama.cpp's order."""
     try:
         order = row_order(config, name, B.shape[-2])
     except KeyError:  # the config does not have the number of heads
@@ -244,7 +244,7 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
 
 
 def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str | None) -> None:
-    """Write mlx-lm's two files into a folder; the names of experts depend on the base."""
+    """Write mlx-lm's two files into a directory; the names of experts depend on the base."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     for name, module in adapter.items():
@@ -283,7 +283,7 @@ def _transposed(parts: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str, ...]:
-    """List the names of a module's parts in mlx-lm's model."""
+    """List mlx-lm's names for the parts of a module."""
     bare = name.removesuffix(".weight") if adapter[name].parameter else name
     names = (base.dialects if base else _MLX_NAMES).names_in("mlx", bare)
     known = base is not None and names != _MLX_NAMES.names_in("mlx", bare)
@@ -297,7 +297,7 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
 def read_mlx(
     settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
-    """Read the modules of mlx-lm's folder; the base, or their names, determine their kinds."""
+    """Read the modules of an mlx-lm directory; the base or their names determine their kinds."""
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(

@@ -1,4 +1,4 @@
-"""Rewrite updates with other scales, ranks and parts, as other programs need them."""
+"""Change the scale, rank and layout of updates, as other programs require."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lora_np.models import peft
 
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str]) -> None:
-    """Refuse an adapter with extras or replaced parameters that a format cannot express."""
+    """Raise an error for extras or replaced parameters that a format cannot express."""
     for name, module in adapter.items():
         for what in sorted(module.extras - {*says}):
             raise FileError(
@@ -39,7 +39,7 @@ def usual(numbers: Iterable[float]) -> float:
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
-    """Set the scale to ``scale``, multiply B to compensate, in float32 if 16 bits would round."""
+    """Set the scale, and multiply B to compensate; B becomes float32 if 16 bits would round it."""
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
@@ -65,14 +65,14 @@ def padded(module: AdapterModule, rank: int) -> AdapterModule:
 
 
 def zero_padded(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
-    """Pad a tensor along an axis with this many zeros before and after."""
+    """Pad a tensor along an axis with the given numbers of zeros before and after it."""
     widths = [(0, 0)] * len(stored.shape)
     widths[axis] = zeros
     return stored.seen(partial(np.pad, pad_width=widths))
 
 
 def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
-    """Split a module whose outputs are a stack of ``parts`` matrices of one size."""
+    """Split a module whose outputs are a stack of ``parts`` matrices of equal size."""
     A, B = module.parts["A"], module.parts["B"]
     d, over = divmod(B.shape[-2], parts)
     if over:
@@ -101,7 +101,7 @@ def joined(parts: Sequence[AdapterModule | None], outputs: Sequence[int] = ()) -
 
 
 def stacked(maps: Sequence[AdapterModule | None]) -> AdapterModule:
-    """Stack modules of one shape, such as experts; None means a zero update."""
+    """Stack modules of the same shape, such as experts; None means a zero update."""
     known = next(module for module in maps if module is not None)
     silent = _silent(known, known.parts["B"].shape[-2])
     modules = _of_one_scale([module or silent for module in maps])
@@ -151,7 +151,7 @@ def _below(parts: Sequence[Stored], axis: int = -2) -> Stored:
 
 
 def made_portable(adapter: Adapter) -> Adapter:
-    """Give an adapter a scale of 1, one rank and plain settings, which every program supports."""
+    """Return the adapter with scale 1, equal ranks and plain settings, which suit any program."""
     check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
@@ -159,7 +159,7 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # A list of names without layers or exceptions selects the same modules in its own model.
+    # Without layers or exceptions, a list of names still selects the same modules, so keep it.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

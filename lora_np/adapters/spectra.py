@@ -50,14 +50,14 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 
 def back(projected: Array, s: Array) -> Array:
-    """Divide the rows of ``U.T @ D`` by the singular values of ``D R^T``, or set them to zero."""
+    """Divide the rows of ``U.T @ D`` by the singular values of ``D R^T``; tiny values give 0."""
     above_rounding = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps
     zeros = np.zeros_like(projected)
     return np.asarray(np.divide(projected, s[:, None], out=zeros, where=above_rounding[:, None]))
 
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
-    """Write an array to a temporary file until it is read; it will be stored as ``dtype``."""
+    """Write an array to a temporary file, and describe it as a tensor to be saved as ``dtype``."""
     # `numpy.save` is not used, since its error on a full disk names neither the disk nor the file.
     path.write_bytes(np.ascontiguousarray(array).data)
     kind, shape = array.dtype, array.shape
@@ -135,7 +135,10 @@ class Spectrum:
 
     @classmethod
     def of(cls, s: Array, scale: float) -> Spectrum:
-        """Scale the singular values (r,) of an update, or (n, r) of a stack truncated together."""
+        """Make a spectrum from the singular values of an update, (r,), or of a stack, (n, r).
+
+        The matrices of a stack are truncated together, so that they share one spectrum.
+        """
         strengths = abs(scale) * np.linalg.norm(
             s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0
         )
@@ -172,9 +175,10 @@ class Goal(NamedTuple):
     Parameters
     ----------
     name : {"rank", "energy", "budget", "total_rank"}
-        One rank for every module; the share of its squared norm that each module keeps, which a
-        relative error amounts to; or a size of ``adapter_model.safetensors`` or a sum of ranks,
-        allocated where they help most.
+        "rank" is one rank for every module. "energy" is the share of its squared norm that each
+        module keeps; a tolerance is converted to it. "budget" is a size of
+        ``adapter_model.safetensors`` and "total_rank" a sum of ranks; both are allocated where they
+        help most.
     value : int or float
         The value of the goal.
     """
@@ -184,7 +188,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: StrPath, /, **goals: float | str | None) -> Goal:
-        """Check that exactly one goal for ``out`` is given, and return it."""
+        """Return the goal for the new adapter ``out``, after checking that exactly one is given."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             names = " and ".join(name for name, _ in given) or "none of them"
@@ -205,8 +209,8 @@ class Goal(NamedTuple):
     ) -> dict[str, int]:
         """Choose how many directions each module of ``adapter`` keeps; 0 leaves it out.
 
-        The number is the rank, or the rank of each group of a convolution. ``ordered`` has the
-        modules with directions ordered by strength, which `cut` truncates.
+        The number is the rank, or the rank of each group of a convolution. ``ordered`` contains
+        the modules with their directions ordered by strength, which `cut` truncates.
         """
         budget = int(self.value)
         groups = {name: module.groups for name, module in adapter.items()}

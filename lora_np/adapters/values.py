@@ -1,6 +1,6 @@
-"""Find faults of an adapter itself: bad values and missing tensors.
+"""Find faults in an adapter: bad values and missing tensors.
 
-At most one module's factors are in memory at a time, since a file may have many gigabytes.
+At most one module's factors are in memory at a time, since a file may be many gigabytes large.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class Fault(NamedTuple):
-    """A fault of a module, of a parameter that is replaced, or of the whole file."""
+    """A fault of a module, of a replaced parameter, or of the whole file."""
 
     status: str  # "not finite", "zero", "absent", "ignored" or "not known"
-    why: str  # the reason, with tensors named by the ends of their keys
+    why: str  # the reason, which names tensors by the ends of their keys
 
 
 def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
-    """Yield the faults of values, by the names of modules and replaced parameters."""
+    """Yield the name and the fault of each module or replaced parameter with bad values."""
     for name, module in adapter.items():
         if fault := fault_of(name, module):
             yield name, fault
@@ -42,14 +42,14 @@ def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
 
 
 def check_finite(adapter: Adapter) -> None:
-    """Refuse an adapter with values that are not finite, naming their tensor."""
+    """Raise an error that names the tensor if an adapter has values that are not finite."""
     for name, fault in value_faults(adapter):
         if fault.status == "not finite":
             raise FileError(f"{adapter}: {name!r} is not finite: {fault.why}")
 
 
 def fault_of(name: str, module: AdapterModule) -> Fault | None:
-    """Return a module's fault, if its tensors or update are not finite, or the update is zero."""
+    """Return the fault of a module that is not finite or has a zero update; None for others."""
     tuned, bias = module.tuned, module.bias
     if fault := _not_finite(name, tuned.tensors if tuned else module.parts):
         return fault
@@ -62,7 +62,7 @@ def fault_of(name: str, module: AdapterModule) -> Fault | None:
 
 
 def _of_product(name: str, module: AdapterModule) -> Fault | None:
-    """Explain why scale * B A is zero or overflows, by norms and Gram matrices of the factors."""
+    """Return the fault if scale * B A is zero or overflows, without forming B A; otherwise None."""
     B, A = module.factors()
     b, a = (_named(name, part, module.parts[part]) for part in "BA")
     (columns, inner), (rows, outer) = map(_gram, (B.mT, A))
@@ -92,10 +92,10 @@ def _gram(factor: Array) -> tuple[Array, Array]:
 
 
 def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
-    """Name the first tensor with a NaN or an infinity."""
+    """Return a fault that names the first tensor with a NaN or an infinity, or None."""
     for part, stored in parts.items():
         x = stored.read()
-        # Minimum and maximum need no array of booleans of the tensor's length.
+        # np.isfinite(x) would need an array of booleans as large as the tensor; min and max do not.
         with np.errstate(invalid="ignore"):
             ends = [float(x.min(initial=0)), float(x.max(initial=0))]
         if not np.isfinite(ends).all():
@@ -105,12 +105,12 @@ def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
 
 
 def _named(name: str, part: str, stored: Stored) -> str:
-    """Name a tensor by the end of its key after the module's name, or by the whole key."""
+    """Return the end of a tensor's key after the module's name, or else the whole key."""
     return stored.key.partition(f"{name}.")[2] or stored.key or part
 
 
 def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
-    """Yield the faults of a PEFT config that names modules without tensors in the file."""
+    """Yield a fault for each name in a PEFT config that has no module or no tensor in the file."""
     raw, known = adapter.raw, base.known if base else None
     if raw.get("peft_type") != "LORA":
         return
