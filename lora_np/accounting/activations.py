@@ -26,13 +26,13 @@ OPTIMIZERS = (
 _KEPT = {"gelu_new": 4}
 _EXPANDING = ("gate", "up", "gate_up")  # the linear layers before the activation function
 
-# how many layers' inputs may be on their way to the host at once, as in TRL and torchtune
+# the number of layers whose inputs may be in transfer at once, as in TRL and torchtune
 _IN_FLIGHT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """The training options that determine the memory, for `training_memory`.
+    """The training options on which the estimate of `training_memory` depends.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class TrainingOptions:
 
 
 class Growth(NamedTuple):
-    """``fixed + b (sample + s (token + s pair))`` bytes for a batch of b sequences of s tokens."""
+    """The bytes for b sequences of s tokens, ``fixed + b (sample + s (token + s pair))``."""
 
     fixed: int = 0
     sample: int = 0
@@ -158,9 +158,9 @@ class Moment(NamedTuple):
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """List the moments at which memory may peak, the loss first; none if the layers are unknown.
+    """List the moments of a step at which memory may peak; none if the layers are unknown.
 
-    `training_memory` states the formulas.
+    The first moment is the computation of the loss. `training_memory` states the formulas.
     """
     kept = _Kept(model, training)
     return kept.moments() if kept.spec.layers else []
@@ -173,7 +173,7 @@ def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
 
 
 class _Kept:
-    """Add up the memory that is kept, stack by stack, from shapes and roles of modules."""
+    """The memory that is kept, added up stack by stack from the shapes and roles of modules."""
 
     def __init__(self, model: ModelSpec | LoraCount, training: TrainingOptions) -> None:
         self.training = training
@@ -225,7 +225,7 @@ class _Kept:
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
             token += 2 * attention * stack.width * self.item
-        # PEFT adds B A to an adapted parameter that is no linear layer, and keeps the sum
+        # PEFT adds B A to an adapted parameter outside of linear layers, and keeps the sum
         merged = sum(
             a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router")
         )
@@ -242,7 +242,7 @@ class _Kept:
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Compute the bytes of DoRA's norms: PEFT forms B A from an identity matrix and adds W0."""
+        """Compute the bytes of the matrices from which PEFT computes DoRA's norms."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -250,11 +250,12 @@ class _Kept:
         sizes = [0]
         for module, rank in ((adapter.module, adapter.rank) for adapter in self.adapters):
             inputs = module.shape[-1] if module.kind == "linear" else 0
+            # three or four d x k matrices, a k x k identity matrix, and A
             sizes.append((3 + casts) * prod(module.shape) + inputs * (inputs + rank))
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """Count the layers whose attention needs input gradients, and likewise for the MLP.
+        """Count the layers whose attention needs input gradients, and the layers whose MLP does.
 
         The backward pass stops at the lowest adapter, so nothing is kept for layers below it.
         """
@@ -294,7 +295,7 @@ class _Kept:
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Compute the bytes that activation functions and experts keep besides layers' inputs."""
+        """Compute the bytes per token that a module adds to the MLP's memory, besides its input."""
         # a router keeps its softmax, and its input for the gradient of its weight
         if module.kind == "router":
             return (
@@ -360,7 +361,7 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Compute the bytes per token that cross-entropy keeps, and those it needs temporarily."""
+        """Return the bytes per token that cross-entropy keeps, and the bytes of its workspace."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0

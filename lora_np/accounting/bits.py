@@ -24,7 +24,7 @@ SHARE = 4  # the highest measured rank is min(d, k) / 4
 
 @dataclass(frozen=True, repr=False)
 class Capacity(Shown):
-    """The bits that a LoRA can memorise and that data require, as `capacity` returns them.
+    """The bits that a LoRA can memorise and the bits that data require, returned by `capacity`.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Capacity(Shown):
     content : str
         The kind of content to memorise, "text" or "labels".
     low, high : float
-        The range of bits that it can memorise.
+        The range of bits that the LoRA can memorise.
     bits : float or None
         The bits that the data require.
     enough : int or None
@@ -49,14 +49,18 @@ class Capacity(Shown):
 
     @property
     def free(self) -> int:
-        """Degrees of freedom, ``r (d + k - r)`` per module: B M and M^-1 A give the same update."""
+        """The degrees of freedom, ``r (d + k - r)`` per module.
+
+        They are fewer than the parameters, because the factors B M and M^-1 A give the same update
+        for any invertible M.
+        """
         return self.count.trainable - sum(
             adapted.rank**2 * adapted.copies for adapted in self.count.adapters
         )
 
     @property
     def table(self) -> Table:
-        """The capacity and the requirement; a note warns if it is above half of ``low``."""
+        """The capacity and the required bits; a note warns if these exceed half of ``low``."""
         row: dict[str, Cell] = {
             "rank": self.count.rank,
             "trainable parameters": self.count.trainable,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NamedModules(Protocol):
-    """A model that lists its modules, such as one of torch's."""
+    """A model that lists its modules, such as a torch module."""
 
     def named_modules(self) -> Iterable[tuple[str, Any]]: ...
 

@@ -78,7 +78,7 @@ class LoraCount(Shown):
     experts : str
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
     dora : bool
-        Whether the adapters are DoRA, whose forward pass keeps more.
+        Whether the adapters are DoRA, whose forward pass keeps more activations.
     frozen : int
         The parameters of the adapter that are not trained, such as MiCA's B.
     tuner : str
@@ -116,12 +116,12 @@ class LoraCount(Shown):
 
     @property
     def total(self) -> int:
-        """The parameters of base, adapter and saved copies, PEFT's "all params"."""
+        """The parameters of base, adapter and saved copies, which PEFT calls "all params"."""
         return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
     def percent(self) -> float:
-        """``100 trainable / total``, as in PEFT."""
+        """The percentage of trainable parameters, ``100 trainable / total`` as in PEFT."""
         return 100 * self.trainable / self.total
 
     @property
@@ -154,7 +154,7 @@ class LoraCount(Shown):
 
     @property
     def table(self) -> Table:
-        """The groups of identical modules in the model, adapted or not."""
+        """A table of all groups of identical modules, whether they are adapted or not."""
         lines = []
         groups = zip(self.spec.groups, self.spec.table.rows, strict=True)
         for module, (name, kind, shape, copies, base) in groups:
@@ -170,7 +170,7 @@ class LoraCount(Shown):
 
     @property
     def by_module(self) -> Table:
-        """The trained modules, one per line."""
+        """A table of the trained modules, with one module per line."""
         lines: list[tuple[Cell, ...]] = [
             (
                 name,
@@ -197,8 +197,9 @@ class ModelCount(Shown):
     Parameters
     ----------
     trainable, total : int
-        The trainable parameters, and all of them. The trainable ones are those in Tensors, or those
-        of a torch model that require a gradient. If only shapes are known, all are trainable.
+        The number of trainable parameters, and the number of all parameters. A parameter is
+        trainable if it is in a Tensor, or if it requires a gradient in a torch model. If only
+        shapes are known, all parameters count as trainable.
     nbytes : int or None
         The bytes of the arrays, with quantised weights as they are stored. None if only shapes are
         known.
@@ -301,7 +302,7 @@ def count(
 
 
 def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource]) -> LoraCount:
-    """Count the adapter that a whole config, or the options of `count_model`, describe."""
+    """Count the adapter described by a whole config or by the options of `count_model`."""
     own = {"rank": None, **options}
     config = own.pop("config", None)
     if config is None:
@@ -356,7 +357,7 @@ def count_model(
     rank : int
         The rank, at least 1.
     targets : str, iterable of str, or None
-        A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular
+        A list contains ends of module names (``["q_proj", "v_proj"]``). A string is a regular
         expression for whole names, or ``"all-linear"``: every linear layer except the head. None
         takes the family's default, as PEFT does; for a single matrix and for lora_np's own models
         the default is ``"all-linear"``.
@@ -475,7 +476,7 @@ _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_u
 
 
 def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
-    """Return the model that is trained or adapted."""
+    """Return the description of the model that is trained or adapted."""
     return model.spec if isinstance(model, LoraCount) else model
 
 
@@ -556,7 +557,10 @@ def _token_rows(
     adapters: Iterable[AdaptedModules],
     saved: Mapping[str, ModuleSpec],
 ) -> dict[str, int]:
-    """Count the rows that ``trainable_token_indices`` trains, by module; tied rows count once."""
+    """Count the parameters that ``trainable_token_indices`` trains, by module.
+
+    Tied rows are counted once.
+    """
     if not indices:
         return {}
     tables = [
@@ -617,7 +621,7 @@ def _starred(module: ModuleSpec) -> str:
 
 # Counting a whole config of PEFT
 
-# The settings that decide which parameters are trained, by their names in `count_model`.
+# The settings that have the same names in PEFT and in `count_model`.
 _ALIKE = (
     "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
     "trainable_token_indices",
@@ -641,7 +645,7 @@ _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_mo
 
 
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
-    """Give the model the head of the adapter's task and the vocabulary size of its file."""
+    """Return the model with the head of the adapter's task and the vocabulary of its file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
     if task in peft.HEADS and not peft.heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:
@@ -663,7 +667,7 @@ def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -
 
 
 def model_spec(model: Model) -> ModelSpec:
-    """List the modules of a model, from any source that describes one.
+    """Describe the modules of a model, given in any of the supported forms.
 
     Parameters
     ----------
@@ -685,7 +689,7 @@ def model_spec(model: Model) -> ModelSpec:
     ValueError
         If the file or the config is invalid.
     TypeError
-        If the model is none of these.
+        If the model has none of these forms.
 
     Examples
     --------
@@ -702,5 +706,5 @@ def model_spec(model: Model) -> ModelSpec:
 
 
 def is_described(model: Model) -> bool:
-    """Tell whether `lora_np.models` can describe ``model``, unlike a tree of our own layers."""
+    """Return whether `lora_np.models` can describe ``model``, unlike a tree of our layers."""
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

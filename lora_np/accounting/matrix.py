@@ -102,7 +102,7 @@ def ratio(d: int, k: int, rank: int) -> float:
     Returns
     -------
     float
-        The parameters of a full update over those of LoRA; below 1 if LoRA has more.
+        The parameters of a full update divided by the parameters of LoRA; below 1 if LoRA has more.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def ratio(d: int, k: int, rank: int) -> float:
 
 
 def break_even_rank(d: int, k: int) -> int:
-    """Find the largest rank with strictly fewer parameters than a full update; 0 if none has.
+    """Find the largest rank at which LoRA has fewer parameters than a full update; 0 if none.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ class MatrixCount(Shown):
 def count_matrix(
     d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False
 ) -> MatrixCount:
-    """Compare the parameters of a full update of one matrix with those of LoRA at each rank.
+    """Compare the parameters of LoRA at each rank with the parameters of a full update.
 
     Parameters
     ----------

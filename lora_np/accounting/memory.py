@@ -103,7 +103,7 @@ class Memory(Shown):
 
     @property
     def table(self) -> Table:
-        """The parts and their total, in bytes and in powers of 2^10 bytes."""
+        """The parts and their total, in bytes and in units such as GiB."""
         sizes = {**self.parts, "total": self.total}
         lines = [(part, size, size) for part, size in sizes.items()]
         return Table(
@@ -210,7 +210,7 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> TrainingOptions:
-    """Complete the training options; the default length is at most the model's context."""
+    """Complete the training options, and limit the default length to the model's positions."""
     training = TrainingOptions(**options)  # type: ignore[arg-type]
     if not spec.positions or training.max_length <= spec.positions:
         return training
@@ -260,7 +260,7 @@ class MemoryTerms(NamedTuple):
 
     @property
     def memory(self) -> Memory:
-        """The estimate: constants, optimizer state, and activations at the peak of a step."""
+        """The estimate that `training_memory` returns."""
         training = self.training
         size = training.batch_size, training.max_length
         master = 4 * self.trained if training.master_copy and self.itemsize < 4 else 0
@@ -273,9 +273,10 @@ class MemoryTerms(NamedTuple):
         return Memory(title, *fixed, kept, logits, work, state[1])
 
     def most(self, name: str, room: int) -> int | None:
-        """Find the largest ``"batch_size"`` or ``"max_length"`` that fits, keeping the other.
+        """Find the largest ``"batch_size"`` or ``"max_length"`` that fits in ``room`` bytes.
 
-        Return None if memory does not depend on it, as if all tokens come from pictures.
+        The other one is unchanged. The result is None if memory does not depend on this number, for
+        example on the length if all tokens come from pictures.
         """
         parts = self.memory.parts
         room -= sum(parts[part] or 0 for part in PARTS if part not in _GROWING)
@@ -323,7 +324,7 @@ def memory_terms(model: Model, **options: Option) -> MemoryTerms:
 
 
 def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryTerms:
-    """Return the quantities behind the estimate for a model or a counted LoRA."""
+    """Return the quantities that the estimate for a model or a LoRA is computed from."""
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
         own, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
@@ -342,7 +343,7 @@ def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryT
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
-    """Compute the bytes of the base: int8 adds a float32 scale per row, nf4 constants per block."""
+    """Compute the bytes of the base, including the scales of int8 or the constants of nf4."""
     if training.dtype in ITEMSIZE:
         return spec.total * training.item
     item = ITEMSIZE[training.unquantised_dtype]
@@ -364,7 +365,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
-    """Tell whether the model's file has quantised weights, so that their size is known."""
+    """Return whether the size of nf4 weights is known because the file stores them quantised."""
     return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
@@ -413,7 +414,7 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
 
 
 def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
-    """Find the largest rank whose training fits in ``budget``; 0 if none does.
+    """Find the largest rank whose training fits in ``budget``; 0 if no rank fits.
 
     Parameters
     ----------
@@ -481,7 +482,7 @@ def rank_that_fits(
 
 
 def largest_batch(model: Model, *, budget: int | str, **options: Option) -> int:
-    """Find the largest batch size whose training fits in ``budget``; 0 if none does.
+    """Find the largest batch size whose training fits in ``budget``; 0 if no batch fits.
 
     Parameters
     ----------
@@ -516,7 +517,7 @@ def largest_batch(model: Model, *, budget: int | str, **options: Option) -> int:
 
 
 def largest_max_length(model: Model, *, budget: int | str, **options: Option) -> int:
-    """Find the longest sequence length that fits in ``budget``; 0 if none does.
+    """Find the longest sequence length that fits in ``budget``; 0 if no length fits.
 
     It is at most the number of the model's positions.
 
@@ -578,7 +579,7 @@ class MemoryComparison(Shown):
 
 
 def compare_memory(model: Model, **options: Option) -> MemoryComparison:
-    """Compare the memory of full fine-tuning, of a LoRA, and of QLoRA.
+    """Compare the memory of full fine-tuning, LoRA and QLoRA.
 
     Parameters
     ----------
@@ -586,8 +587,8 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
         A count of a LoRA, or a model as in `model_spec`, which also needs a ``rank``.
     **options
         The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is the dtype of
-        LoRA's base. If it is a quantised one, full fine-tuning uses bfloat16; if not, QLoRA's base
-        is nf4.
+        LoRA's base. If that dtype is quantised, full fine-tuning uses bfloat16; if not, QLoRA's
+        base is nf4.
 
     Returns
     -------

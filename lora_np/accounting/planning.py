@@ -1,4 +1,4 @@
-"""Plan a fine-tuning: find the methods that fit on a GPU, and their costs."""
+"""Plan a fine-tuning run: find the methods that fit on a GPU, and their costs."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def _entries() -> Mapping[str, Any]:
 
 @cache
 def gpu_names() -> Names:
-    """Map the names that people type to GPUs.
+    """Index the GPUs by the names that people type.
 
     Returns
     -------
     Names
-        An index from each name, with and without its memory, to the name in `gpus`.
+        An index from each name, with and without the memory size, to the name in `gpus`.
 
     Examples
     --------
@@ -168,8 +168,9 @@ class Choice:
         ``"tight"`` if less than a tenth of the memory is free.
     largest_rank, largest_batch, largest_max_length : int
         The largest value that fits with a tenth of memory free if the others are unchanged; 0 if
-        none does. A rank is at most min(d, k), a length at most the model's positions. None if
-        memory does not depend on it, as on the length for a model that reads only pictures.
+        no value fits. A rank is at most min(d, k), a length at most the model's positions. None if
+        memory does not depend on the value, for example on the length if all tokens come from
+        pictures.
     flops : int
         FLOPs per token, including the forward pass that checkpointing repeats.
     disk : int
@@ -249,7 +250,7 @@ class Plan(Shown):
     model : str
         The model's name.
     gpu : GPU
-        The GPU, or one with the given memory.
+        The GPU; if only its memory was given, a GPU without a name.
     training : TrainingOptions
         The training options.
     choices : tuple of Choice
@@ -314,7 +315,7 @@ class Plan(Shown):
 
     @property
     def changes(self) -> Table:
-        """The remedies, with the memory that training then needs."""
+        """A table of the remedies, with the memory that training needs after each of them."""
         lines = [(*_key(one), one.change, one.memory, one.price) for one in self.remedies]
         columns = (*_KEY, "change", "memory", "price")
         return Table(columns, lines, title="What would fit", formats={"memory": size_text})
@@ -336,7 +337,7 @@ def plan(
     methods: Iterable[str] = METHODS,
     **options: Option,
 ) -> Plan:
-    """Find the methods that fit on a GPU, the largest rank, batch and length, and the costs.
+    """Find which methods fit on a GPU, with the largest rank, batch size and length, and costs.
 
     Parameters
     ----------
@@ -354,8 +355,8 @@ def plan(
         The methods to compare.
     **options
         The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is the dtype of
-        LoRA's base. If it is a quantised one, full fine-tuning uses bfloat16; if not, QLoRA's base
-        is nf4; the notes state this.
+        LoRA's base. If that dtype is quantised, full fine-tuning uses bfloat16; if not, QLoRA's
+        base is nf4. The notes state this.
 
     Returns
     -------
@@ -444,7 +445,7 @@ def _notes(
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
-    """Raise an error for an option that no method uses, such as LoRA's in full fine-tuning."""
+    """Raise an error for an option that no method uses, such as a rank in full fine-tuning."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and {*settings} == {"full"}:
         refuse(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
@@ -530,7 +531,7 @@ def alternatives(gpu: GPU) -> list[GPU]:
     """List all GPUs of the same maker as ``gpu``, in the order in which to suggest them."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
-        key=lambda other: (  # an RTX or GTX if ``gpu`` is one; laptops last
+        key=lambda other: (  # RTX and GTX first if ``gpu`` is one; laptops last
             gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
         )
     )  # fmt: skip

@@ -37,7 +37,7 @@ class RankErrors:
     tolerance : float
         The accepted relative error: in ``norm`` if it was given, otherwise in the Frobenius norm.
     errors : ndarray of shape (min(d, k) + 1,)
-        Relative errors of ranks 0, 1, ..., from 1 to 0.
+        Relative errors at ranks 0, 1, ..., which fall from 1 to 0.
     energy : ndarray of shape (min(d, k) + 1,)
         The energy, or share of the squared norm, that ranks 0, 1, ... keep.
     """
@@ -72,7 +72,7 @@ class RankErrors:
 
     @property
     def table(self) -> Table:
-        """The errors at ranks 1, 2, 4, ..., at the smallest sufficient and at the full rank."""
+        """The errors at ranks 1, 2, 4, ..., at the smallest sufficient rank and at full rank."""
         last = len(self.errors) - 1
         ranks = sorted({2**i for i in range(last.bit_length())} | {self.rank, last} - {0})
         full, lines = count_full(*self.shape), []
@@ -109,7 +109,7 @@ def rank_errors_of(
     Parameters
     ----------
     matrix : array_like of shape (d, k), str or Path
-        The matrix, or its file: ``FILE.npy``, or ``FILE.safetensors:TENSOR``, of which only that
+        The matrix, or its file: ``FILE.npy``, or ``FILE.safetensors:TENSOR``, where only that
         tensor is read.
     norm : {"fro", "spectral", "nuclear"}
         The norm in which errors are measured.

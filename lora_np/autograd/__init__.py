@@ -1,11 +1,11 @@
-"""Differentiate NumPy code in reverse mode. Read the files in this order.
+"""Differentiate NumPy code in reverse mode.
 
-``engine.py`` has the Tensor and the backward pass; ``tables.py``, the tables that map functions to
-derivatives; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; and ``law.py``,
-the check of all derivatives.
+Read the files in this order. ``engine.py`` contains the Tensor and the backward pass;
+``tables.py`` contains the tables that map functions to derivatives; ``rules.py`` contains the
+derivatives; ``nesting.py`` computes gradients of gradients; and ``law.py`` checks all derivatives.
 """
 
-import lora_np.autograd.linear_algebra  # noqa: F401  which, with rules, fills the tables
+import lora_np.autograd.linear_algebra  # noqa: F401  it and rules fill the tables
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):

@@ -1,4 +1,4 @@
-"""The engine: an array that remembers how it was computed, and the backward pass over its graph.
+"""The engine: an array that records how it was computed, and the backward pass over its graph.
 
 NumPy is the forward pass: a ``Tensor`` implements NumPy's protocols (NEP 13 and NEP 18), so
 ``np.tanh(x @ W.T)`` is a Tensor again. The derivatives of functions are in ``rules.py``.
@@ -19,7 +19,7 @@ from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
 Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of an argument
-Pulls = Callable[..., Iterable[Any]]  # maps it to one gradient for each of several arguments
+Pulls = Callable[..., Iterable[Any]]  # the same, with one gradient for each argument
 
 
 class Tensor(ArrayMethods):
@@ -34,9 +34,9 @@ class Tensor(ArrayMethods):
     Attributes
     ----------
     data : ndarray
-        The values. Write neither to them nor to a NumPy array that a computation used before its
-        ``backward()``: the rules read both again in the backward pass, and cannot detect a change.
-        The gradient would be silently wrong. (Indices, conditions and lists are copied.)
+        The values. Until ``backward()``, do not write to them or to a NumPy array that the
+        computation used. The rules read both again in the backward pass and cannot detect a change,
+        so the gradient would be silently wrong. (Indices, conditions and lists are copied.)
     grad : ndarray or None
         In a leaf (a Tensor that was not computed from others): the sum of the gradients of every
         ``backward()`` since it was last cleared. Set it to ``None`` to clear it.
@@ -61,7 +61,7 @@ class Tensor(ArrayMethods):
 
     grad: Array | None
     level: int  # 0, or the level of the `grad` that it belongs to; inner levels are higher
-    node: Node | None  # how it was computed; None for a leaf
+    node: Node | None  # the step that computed it; None for a leaf
 
     def __init__(self, data: ArrayLike) -> None:
         self.data, self.grad, self.level, self.node = np.array(real("data", data)), None, 0, None
@@ -88,7 +88,7 @@ class Tensor(ArrayMethods):
     def backward(self, gradient: ArrayLike | None = None) -> None:
         """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
 
-        The graph is consumed: its memory is freed step by step, and a second call raises.
+        The graph is consumed: its memory is freed step by step, and a second call raises an error.
 
         Parameters
         ----------
@@ -140,17 +140,17 @@ class Node:
 
 
 def tensor(data: Operand, level: int, node: Node | None) -> Tensor:
-    """Wrap values as they are, without a leaf's copy."""
+    """Create a Tensor without copying or checking its values."""
     result = Tensor.__new__(Tensor)
     result.data, result.grad, result.level, result.node = data, None, level, node
     return result
 
 
 def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
-    """Go from ``root`` to the leaves, later steps first, and return the gradient of each leaf.
+    """Walk the graph from ``root`` to the leaves, and return the gradient of each leaf.
 
-    A step uses only results that existed before it, so the order of creation is a topological
-    order.
+    Later steps come first. A step uses only results that existed before it, so the order of
+    creation is a topological order.
     """
     arrived: dict[Any, Operand] = {root.node or root: gradient}
     latest_first = [] if root.node is None else [(-root.node.order, root.node)]
@@ -174,7 +174,7 @@ def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
                 arrived[target] = pulled
                 heapq.heappush(latest_first, (-target.order, target))
             else:
-                # A copy if the array is shared: addition passes one array to both of its inputs.
+                # Copy a shared array: addition passes the same array to both of its inputs.
                 shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
                 arrived[target] = pulled.copy() if shared else pulled
         node.targets = ()
@@ -182,7 +182,7 @@ def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "a rule") -> Array:
-    """Sum ``g`` to ``shape``, because broadcasting makes copies, whose gradients add up."""
+    """Sum ``g`` over the axes that were broadcast, so that it has ``shape``."""
     added = g.ndim - len(shape)
     total: Array = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)

@@ -10,12 +10,12 @@ from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
-# arrays for the backward pass: W + scale B A, or scale A x
+# the arrays kept for the backward pass: W + scale B A, or scale A x
 Kept = tuple[Array | None, Array | None]
 
 
 def product(a: Operand, b: Operand) -> Array:
-    """Return ``a @ b`` for a matrix b, by ndarray.dot, which has half np.matmul's overhead.
+    """Return ``a @ b`` for a matrix b by ndarray.dot, which has half the overhead of np.matmul.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def product(a: Operand, b: Operand) -> Array:
     """
     if 0 < a.ndim <= 2:
         return a.dot(b)  # type: ignore[no-any-return]
-    # one product of matrices; np.matmul would make one for each of the first axes
+    # one matrix product; np.matmul would compute one for each index of the leading axes
     return rows(a).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
 
 
@@ -48,7 +48,7 @@ def rows(a: Operand) -> Array:
 
 
 def sum_of_outer(g: Array, x: Array) -> Array:
-    """Return ``sum_i outer(g_i, x_i) = g^T x`` over all rows, in any number of axes.
+    """Return the sum of outer products ``sum_i outer(g_i, x_i) = g^T x`` over all rows.
 
     This is the gradient of W in ``x W^T``, if g is the gradient of the result.
 
@@ -129,7 +129,7 @@ affine = primitive(
 def plus_low_rank(
     h: Operand, x: Operand, A: Operand, B: Operand, scale: Operand | float
 ) -> Operand:
-    """Return ``h + scale (x A^T) B^T`` in three steps; NumPy's functions take six.
+    """Return ``h + scale (x A^T) B^T`` in three steps instead of the six of NumPy's functions.
 
     Parameters
     ----------
@@ -202,11 +202,11 @@ def adapted_affine(
         z = product(x, A.T) * scale
         y, kept = affine_of_arrays(z, B, affine_of_arrays(x, W, b)), (None, z)
     else:
-        # W has fewer entries than x: the sum of matrices is small, and saves products with x
+        # x is larger than W, so adding the matrices is cheap and saves products with x
         update = (B * scale).dot(A)
         merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
         y, kept = affine_of_arrays(x, merged, b), (merged, None)
-    return y, kept  # type: ignore[return-value]  # as keeps=True wants it
+    return y, kept  # type: ignore[return-value]  # as keeps=True requires
 
 
 def adapted_gradients(

@@ -1,4 +1,4 @@
-"""Check a derivative by the law that every derivative satisfies."""
+"""Check derivatives by an identity that every derivative satisfies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_derivative(
     order: int = 1,
     rng: Seed = 0,
 ) -> float:
-    """Check ``<w, J v> = <J^T w, v>``: J v by central differences, J^T w by ``backward``.
+    """Check that ``<w, J v>`` by central differences equals ``<J^T w, v>`` by ``backward``.
 
     The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per
     direction, whatever the sizes.
@@ -55,8 +55,8 @@ def check_derivative(
     Raises
     ------
     AssertionError
-        If an argument's derivative is wrong, in its values, shape or dtype; the message says which
-        argument, and by how much. Also if ``f`` computes something different with a Tensor than
+        If an argument's derivative is wrong, in its values, shape or dtype; the message names the
+        argument and gives the error. Also if ``f`` computes something different with a Tensor than
         with arrays.
     ValueError
         If a rule returns a gradient that does not fit the shape of its argument.

@@ -1,4 +1,4 @@
-"""Rules for np.linalg: systems of equations, inverses, and Euclidean and Frobenius norms."""
+"""Derivative rules for np.linalg: linear systems, inverses, Euclidean and Frobenius norms."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The interface that a ``Tensor`` shares with ndarray: attributes, operators and methods.
 
-Nothing here computes a gradient. Each method calls a NumPy function, whose call the tables handle.
+Nothing here computes a gradient. Each method calls a NumPy function, and the tables handle the
+call.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ def astype(a: Array, dtype: DTypeLike) -> Array:
 
 
 class ArrayMethods(NDArrayOperatorsMixin):
-    """The part of ndarray's interface that needs no engine; ``data`` has the values."""
+    """The part of ndarray's interface that needs no engine; ``data`` contains the values."""
 
     __slots__ = ()
 
-    data: Any  # an ndarray, or inside a grad a Tensor
+    data: Any  # an ndarray, or a Tensor inside a `grad`
     grad: Array | None
     node: Any  # the step that computed it, or None
-    answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
+    answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result; set in tables.py
 
     # The most common operators of the mixin, without NumPy's dispatch.
     __add__ = operation(np.add)

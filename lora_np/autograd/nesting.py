@@ -1,4 +1,4 @@
-"""Gradients of gradients: ``grad(f)`` is a function like ``f``, so it has a gradient too."""
+"""Gradients of gradients: ``grad(f)`` is a function like ``f``, so it can be differentiated."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LEVELS = count(1)  # an inner grad begins after the outer one, and so gets a lar
 def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """Return the gradient of ``f`` as a function, which can be differentiated again.
 
-    Inside, each argument is wrapped in a Tensor, even if it is a Tensor already. So the rules
-    compute with Tensors if an outer ``grad`` or a ``backward()`` follows, and gradients of
-    gradients need nothing else.
+    Inside ``f``, each argument is wrapped in a Tensor, even if it is a Tensor already. So the rules
+    compute with Tensors if an outer ``grad`` or a ``backward()`` follows, which is enough for
+    gradients of gradients.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
     Raises
     ------
     ValueError
-        When called: if ``f`` returns no scalar.
+        When the gradient is called, if ``f`` does not return a scalar.
 
     Examples
     --------

@@ -1,12 +1,12 @@
-"""The table: one vector-Jacobian product for each array argument of a NumPy function.
+"""Derivative rules: one vector-Jacobian product for each array argument of a NumPy function.
 
 In a rule ``lambda y, a, b: lambda g: ...``, ``y`` is the result, ``a`` and ``b`` are the arguments,
 ``g`` is the gradient of ``y``, and the inner function returns the gradient of one argument. It
-captures only the names that it uses; other arrays can leave memory. The engine handles
+captures only the names that it uses, so other arrays can be freed. The engine handles
 broadcasting.
 
-At kinks, the choices are those of torch: abs'(0) = 0, clip passes gradients at its bounds, and ties
-in max and min, also of NaNs, share the gradient equally.
+At kinks, the rules make the same choices as torch: abs'(0) = 0, clip passes gradients at its
+bounds, and ties in max and min, also of NaNs, share the gradient equally.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Optimize = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
 
 
 def symmetric(rule: Rule) -> tuple[Rule, Rule]:
-    """Return the rules of both arguments of a symmetric function, given the first one's."""
+    """Return the rules of both arguments of a symmetric function, given the rule of the first."""
     return rule, lambda y, a, b: rule(y, b, a)
 
 
@@ -97,7 +97,7 @@ def without_zero(y: Array) -> Array:
 
 
 def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
-    """Return ``b - 1``, or 0 where b is zero: ``b * a ** (b - 1)`` is then zero for every a."""
+    """Return ``b - 1``, but 0 where b is zero, so that ``b * a ** (b - 1)`` is zero there."""
     if isinstance(b, (int, float)):
         return b - 1 if b else 0
     b = b.astype(dtype)
@@ -133,7 +133,7 @@ for to_degrees in (np.rad2deg, np.degrees):
     derivative(to_degrees, lambda y, a: lambda g: g * (180 / math.pi))
 for magnitude in (np.absolute, np.fabs):
     derivative(magnitude, lambda y, a: lambda g: g * np.sign(a))
-# the engine restores dtypes
+# the engine converts the gradient back to the argument's dtype
 derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)
 derivative(
     np.nan_to_num,
@@ -151,13 +151,13 @@ derivative(np.minimum, *symmetric(lambda y, a, b: lambda g: share(g, b, a)))
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
-    lambda y, condition, a, b: only_at(np.array(condition, bool)),  # a copy
+    lambda y, condition, a, b: only_at(np.array(condition, bool)),  # copied, as it may change
     lambda y, condition, a, b: only_at(np.logical_not(condition)),
 )
 clipped = primitive(
     lambda a, a_min=None, a_max=None: np.clip(a, a_min, a_max),
     lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
-    # if the bounds cross, np.clip returns the upper one
+    # if the bounds cross, np.clip returns the upper bound
     lambda y, a, a_min=None, a_max=None: (
         lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0)
     ),
@@ -188,7 +188,7 @@ def clip(
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
-    """Return the part of ``g`` for ``winner``: half if both are equal, all of it for NaN."""
+    """Return the part of ``g`` for ``winner``: none, half if it is a tie, or all (also for NaN)."""
     return np.where(np.less(winner, loser), 0, np.where(np.equal(winner, loser), g / 2, g))
 
 
@@ -207,7 +207,7 @@ derivative(np.matmul, lambda y, a, b: pull_left(a.ndim, b), lambda y, a, b: pull
 
 
 def pull_left(ndim: int, b: Array) -> Pull:
-    """Pull back to ``a`` in ``a @ b``: ``g b^T``. Vectors are treated as one-row matrices."""
+    """Return the function that computes ``g b^T``, the gradient of ``a`` in ``a @ b``."""
     if ndim == 2 == b.ndim:
         return lambda g: np.dot(g, b.T)
     if b.ndim == 1:
@@ -218,7 +218,7 @@ def pull_left(ndim: int, b: Array) -> Pull:
 
 
 def pull_right(a: Array, ndim: int) -> Pull:
-    """Pull back to ``b`` in ``a @ b``: ``a^T g``."""
+    """Return the function that computes ``a^T g``, the gradient of ``b`` in ``a @ b``."""
     if ndim == 2 == a.ndim:
         return lambda g: sum_of_outer(a, g)
     if a.ndim == 1:
@@ -282,7 +282,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    # a product of reshaped arrays would accept other shapes with as many entries
+    # the product of reshaped arrays would accept wrong shapes with the same number of entries
     if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
@@ -301,7 +301,7 @@ def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Ope
         raise TypeError(
             "np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'"
         )
-    # the dtype of NumPy's result, because einsum_of would make integers float64
+    # use the dtype of NumPy's result, because einsum_of would convert integers to float64
     dtype = np.result_type(*map(value, operands))
     operands = tuple(
         a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind in "iub" else a
@@ -350,7 +350,7 @@ def einsum_rule(
 
 
 def reaches(size: int, letter: str, labelled: list[tuple[str, Array]]) -> bool:
-    """Tell whether any array has ``size`` entries along the axis ``letter``, not just one."""
+    """Return whether any array has ``size`` entries, not just one, along the axis ``letter``."""
     lengths = {
         n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter
     }
@@ -376,7 +376,7 @@ for extreme in (np.max, np.min):
 
 
 def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
-    """Return the gradient of a sum, which is the same for all entries, in the input's shape."""
+    """Return the pull of a sum or mean, which gives all entries of the input the same gradient."""
     shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
@@ -385,7 +385,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
-        ties = np.where(ties == 0, np.nan, ties)  # the largest is NaN, which does not equal itself
+        ties = np.where(ties == 0, np.nan, ties)  # the largest entry is NaN, unequal to itself
         part = with_axes(g, axis, keepdims, a.ndim) / ties
         return np.where(largest | np.isnan(ties), part, 0)
 
@@ -402,7 +402,7 @@ def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
 def of_deviation(
     function: Callable[..., Array], size: Callable[..., Operand], root: Callable[..., float]
 ) -> None:
-    """Define np.var and np.std; like a norm, std has derivative 0 if all entries are equal."""
+    """Define np.var or np.std; like a norm, std has derivative 0 if all entries are equal."""
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
@@ -430,7 +430,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Differentiate a product factor by factor, because y / a fails at zeros."""
+    """Multiply the factors one by one, because a rule with ``y / a`` would fail at zeros."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = (
         range(np.ndim(a))
@@ -446,7 +446,7 @@ derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
 
 
 def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
-    """Add up the gradients of all sums that contain an entry: its own and later ones."""
+    """Return the function that adds up the gradients of all sums that contain an entry."""
     along = -1 if axis is None else axis
     return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
 
@@ -493,7 +493,7 @@ def inverse(axes: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
-    """Return a function that takes one array's part out of the joined array's gradient."""
+    """Return a function that slices one array's part from the gradient of the joined array."""
     if axis is None:
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
         return lambda g, i: g[ends[i] - np.prod(shapes[i], dtype=int) : ends[i]].reshape(shapes[i])
@@ -536,7 +536,7 @@ def column_stack(tup: Sequence[Array]) -> Array:
 composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, values], axis=axis))
 
 
-# Rearrangements: NumPy rearranges the indices of entries, which shows where each entry goes
+# Rearrangements: applying the function to the indices of entries shows where each entry goes
 
 
 def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) -> Any:
@@ -544,7 +544,7 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
         raise TypeError(
             f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)"
         )
-    # indices begin at 1, so that a zero is an entry that the function has filled in
+    # indices start at 1, so that 0 marks an entry that the function filled in
     numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
     return (
         [picked(a, part) for part in numbers] if isinstance(numbers, list) else picked(a, numbers)
@@ -555,7 +555,7 @@ def picked(a: Array, numbers: Array) -> Array:
     """Return the entries with these indices, counted from 1; zero for an index of 0."""
     entries: Array = np.ravel(a)
     if not np.all(numbers):
-        entries = np.append(entries, np.zeros(1, a.dtype))  # index 0 - 1 reads this last entry
+        entries = np.append(entries, np.zeros(1, a.dtype))  # index 0 - 1 reads this entry
     entries = entries[numbers - 1]
     return entries
 
@@ -605,13 +605,13 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
         return result
     if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
         result[index] = g
-    else:  # an index may contain an entry twice, whose gradients then add up
+    else:  # an index may select an entry twice; its gradients then add up
         np.add.at(result, index, g)
     return result
 
 
 def add_rows(result: Array, rows: Array, g: Array) -> None:
-    """Add ``g`` to rows of ``result``, as ``np.add.at`` does, but several times faster."""
+    """Add ``g`` to rows of zeros, as ``np.add.at`` does, but several times faster."""
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.diff(rows, prepend=-1))

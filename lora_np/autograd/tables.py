@@ -20,13 +20,13 @@ from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names, plain, real
 
 Rule = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
-Joint = Callable[..., Pulls]  # maps all arguments at once to a pull for all of them
+Joint = Callable[..., Pulls]  # one rule for all arguments, whose pull returns all gradients
 Definition = TypeVar("Definition", bound=Callable[..., Any])
 Wanted = Sequence[bool]  # for each argument, whether its gradient is needed
 
 
 class Each(NamedTuple):
-    """Mark the rule of an argument that is a sequence: ``pull(g, i)`` is item i's gradient.
+    """A rule for an argument that is a sequence; ``pull(g, i)`` returns the gradient of item i.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ class Row:
         joint: Joint | None = None,  # one rule for all arguments, instead of one for each
         # whether the forward function returns (y, kept), and the rules get kept instead of y
         keeps: bool = False,
-        # the function composed of NumPy's, for `grad`
+        # the same function written in NumPy functions, for `grad`
         composed: Callable[..., Operand] | None = None,
     ) -> None:
         self.name, self.forward = name_of(function), function
         self.keeps, self.composed = keeps, composed
         rule = joint or next(r for r in rules if r is not NOT_DIFFERENTIABLE)
-        self.spread = isinstance(rule, Each)  # the items of a sequence are the arguments
+        self.spread = isinstance(rule, Each)  # whether the items of a sequence are the arguments
         self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
         names, places = signature(rule.rule if isinstance(rule, Each) else rule)
         self.covers = names[1:]  # the rule's arguments after y
@@ -128,7 +128,7 @@ def primitive(
     keeps: bool = False,
     composed: Callable[..., Operand] | None = None,
 ) -> Callable[..., Operand]:
-    """Make an operation of your own, from its forward pass on arrays and its derivative rules.
+    """Define a differentiable operation from its forward pass on arrays and its derivative rules.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def constant(*functions: Callable[..., Any]) -> None:
     Parameters
     ----------
     *functions : callable
-        NumPy functions, such as comparisons and those that return positions.
+        NumPy functions, such as comparisons, or functions that return indices.
 
     Examples
     --------
@@ -226,7 +226,7 @@ def constant(*functions: Callable[..., Any]) -> None:
 
 
 def composition(function: Callable[..., Any]) -> Callable[[Definition], Definition]:
-    """Return a decorator for a definition of a NumPy function by functions in the tables.
+    """Return a decorator that defines a NumPy function by functions that are in the tables.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ Tensor.answer = staticmethod(dispatch)
 def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run ``function`` on the arrays, and record how to pull a gradient back to each Tensor.
 
-    If Tensors have several levels (`grad` inside `grad`), only those of the highest level are
+    If Tensors have several levels (`grad` inside `grad`), only the Tensors of the highest level are
     differentiated here. The others count as constants, and the function and its rules compute with
     them as with arrays.
     """
@@ -330,7 +330,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
             if a.level > level:
                 level = a.level
         elif type(a) is np.ndarray and (a.dtype.kind == "f" or function is row.forward):
-            continue  # NumPy converts by itself, or there is nothing to convert
+            continue  # NumPy converts it, or no conversion is needed
         elif isinstance(a, HOLDERS) and i not in row.fixed:
             convert = plain if function is row.forward else real
             values[i] = convert(row.covers[0 if row.spread else i], a)
@@ -343,7 +343,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
-                forward = function  # records the step on the outer level, too
+                forward = function  # also records the step on the outer level
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -379,7 +379,7 @@ def holds_tensor(a: Any) -> bool:
 
 
 def constants(a: Any) -> Any:
-    """Replace each Tensor, also in lists and tuples, by its array, which is then read-only."""
+    """Replace each Tensor, also in lists and tuples, by a read-only view of its array."""
     if isinstance(a, Tensor):
         a = value(a).view()
         a.flags.writeable = False  # functions with out= must not write to it
@@ -399,8 +399,8 @@ def arrange(
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     """Pass array arguments by position and settings by keyword, however the caller passed them.
 
-    A setting that equals NumPy's default is dropped; any other must be one that the rule
-    ``covers``.
+    A setting that equals NumPy's default is dropped; any other must be among ``covers``, the
+    arguments of the rule.
     """
     usual = parameters(function)
     names = list(usual)
@@ -433,7 +433,7 @@ def snapshot(setting: Any) -> Any:
 
 
 def is_simple(setting: Any) -> bool:
-    """Tell whether a setting or an index has only immutable values, such as numbers or slices."""
+    """Return whether a setting or an index has only immutable values, such as numbers or slices."""
     parts = setting if isinstance(setting, tuple) else (setting,)
     return all(isinstance(part, SIMPLE) for part in parts)
 
@@ -447,7 +447,10 @@ def same(a: Any, b: Any) -> bool:
 
 @functools.cache
 def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
-    """Return the arguments of a rule or definition, and how many are positional (None: any)."""
+    """Return the argument names of a rule or definition, and the number of positional ones.
+
+    The number is None if the function takes any number of arguments.
+    """
     parameters = inspect.signature(rule).parameters.values()
     kinds = {p.name: p.kind for p in parameters if p.name != "wanted"}
     places = list(kinds.values()).count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -455,7 +458,7 @@ def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
 
 
 REQUIRED = inspect.Parameter.empty
-# NumPy's "no value", and the signatures that C functions do not reveal
+# defaults that NumPy gives as "no value", or that C functions do not reveal
 USUAL = {
     "out": None,
     "where": True,
@@ -482,7 +485,7 @@ def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
 
 
 def name_of(function: Callable[..., Operand]) -> str:
-    """Return ``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
+    """Return a function's name, such as ``np.linalg.norm``, or the plain name of a primitive."""
     name = getattr(function, "__name__", repr(function))
     module = getattr(function, "__module__", None) or "numpy"
     if module.split(".")[0] != "numpy":
@@ -498,7 +501,7 @@ def not_differentiable(function: Callable[..., Operand], argument: int | str) ->
 
 
 def known() -> list[str]:
-    """List the functions that take Tensors.
+    """List the functions that accept Tensors.
 
     Returns
     -------

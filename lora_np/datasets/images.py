@@ -1,4 +1,4 @@
-"""Load two images and digits, and draw the patches of the tour's task."""
+"""Load two images and handwritten digits, and draw patches for the task of the tour."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def digits() -> tuple[Array, Array]:
 
 
 def patches(image: Array, n: int, *, rng: Seed) -> tuple[Array, Array]:
-    """Draw pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 pixels to their right.
+    """Draw pairs of neighbouring patches, 10 x 12 pixels and the 10 x 10 pixels to their right.
 
-    The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean
-    of its context, so that a model has to learn shapes, not brightness.
+    The image is standardised (mean 0, variance 1) as a whole, and the mean of the left patch is
+    subtracted from each pair, so that a model has to learn shapes, not brightness.
 
     Parameters
     ----------

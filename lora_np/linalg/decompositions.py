@@ -13,12 +13,12 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # about ten are usual; the most that were ever needed is sixteen
+SWEEPS = 60  # about ten are usual, and at most sixteen were ever needed
 
 
 @np.errstate(under="ignore")
 def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """Return ``M[order] = L @ U``, by elimination with partial pivoting.
+    """Return ``order``, L and U with ``M[order] = L @ U``, by elimination with partial pivoting.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
 
 
 def qr(M: ArrayLike) -> tuple[Array, Array]:
-    """Return ``M = Q @ R`` by Householder's reflections, each of which maps a column to its axis.
+    """Return Q and R with ``M = Q @ R``, computed by Householder reflections.
 
     Parameters
     ----------
@@ -139,7 +139,9 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
 
 def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """Return ``M[:, order] = Q @ R``; each step takes the column with the largest remainder.
+    """Return Q, R and ``order`` with ``M[:, order] = Q @ R``, by QR with column pivoting.
+
+    Each step takes the column with the largest remainder.
 
     Parameters
     ----------
@@ -170,8 +172,8 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
 
     Notes
     -----
-    Cost: 1.5 times that of `qr`, for the column norms. They are recomputed at every step; LAPACK
-    updates them, which is cheaper but needs a guard against cancellation. Guarantee:
+    Cost: 1.5 times the cost of `qr`, because of the column norms. They are recomputed at every
+    step; LAPACK updates them, which is cheaper but needs a guard against cancellation. Guarantee:
     ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero means
     that all of them are spanned. In practice it follows the singular values within a small factor.
     Failure mode: on Kahan's matrix the last entry of the diagonal is larger than the smallest
@@ -195,9 +197,10 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
 
 @np.errstate(under="ignore")
 def svd(M: ArrayLike) -> SVD:
-    """Return ``M = (U * s) @ Vh`` by one-sided Jacobi: rotate pairs of columns until orthogonal.
+    """Return the SVD ``M = (U * s) @ Vh``, computed by one-sided Jacobi rotations.
 
-    The final columns are ``U * s``, and the product of the rotations is ``V``.
+    Pairs of columns are rotated until all columns are orthogonal. The final columns are ``U * s``,
+    and the product of the rotations is ``V``.
 
     Parameters
     ----------
@@ -261,7 +264,7 @@ def svd(M: ArrayLike) -> SVD:
 
 @np.errstate(under="ignore")
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
-    """Make M triangular by reflections, each of which maps the rest of a column to its axis."""
+    """Return Q, R and the order of the columns, from reflections that map columns to axes."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []
@@ -292,7 +295,7 @@ def _reflect(X: Array, v: Array) -> None:
 
 
 def _product(mirrors: list[Array], d: int) -> Array:
-    """Return the first columns of ``H_1 ... H_m``, where ``H_j`` leaves the first j axes alone."""
+    """Return the first m columns of the product of all m reflections."""
     Q = np.eye(d, len(mirrors), dtype=mirrors[0].dtype)
     for j in reversed(range(len(mirrors))):
         _reflect(Q[j:, j:], mirrors[j])
@@ -300,7 +303,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 
 
 def _sweep(columns: Array, V: Array) -> bool:
-    """Make each pair of columns orthogonal once, in place; tell whether a pair was rotated."""
+    """Make each pair of columns orthogonal once, in place; return whether any pair was rotated."""
     k = columns.shape[1]
     # a bound on the rounding error of an inner product that is exactly zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
@@ -335,6 +338,6 @@ def _directions(columns: Array, s: Array) -> Array:
 
 
 def _smallest(dtype: np.dtype[Any]) -> float:
-    """Return the length below which a column counts as zero: its squares underflow."""
+    """Return the length below which a column counts as zero, because its squares underflow."""
     limits = np.finfo(dtype)
     return float(np.sqrt(limits.tiny) / limits.eps)

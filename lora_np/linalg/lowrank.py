@@ -1,4 +1,4 @@
-"""Compute best rank-r approximations fast: their errors, their factors, and sufficient ranks."""
+"""Compute best rank-r approximations, their errors and factors, and sufficient ranks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OVERSAMPLING = 12
 
 @guided()
 def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
-    """Return the ``rank`` largest singular triplets: the nearest matrix of that rank.
+    """Return the SVD truncated to ``rank``, which is the best approximation of that rank.
 
     Above 200 rows and columns, it is computed by iteration, always from the same random subspace.
 
@@ -60,8 +60,8 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     -----
     Signs of paired singular vectors are arbitrary. One iteration costs ``4 d k (rank + 12)``
     operations, the full SVD about ``10 d k min(d, k)``. LAPACK, called through NumPy, works in
-    float64: a full SVD needs about 18 times the memory of a float32 matrix, and 8 times that of one
-    in float64.
+    float64: a full SVD needs about 18 times the memory of a float32 matrix, and 8 times the memory
+    of a float64 matrix.
 
     References
     ----------
@@ -89,7 +89,7 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
 def low_rank_factors(
     M: ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
 ) -> tuple[Array, Array]:
-    """Return the best factors of rank ``rank``: ``B @ A`` minimises ``||M - B @ A||``.
+    """Return factors B and A of rank ``rank`` that minimise ``||M - B @ A||``.
 
     They are the best in the Frobenius and in the spectral norm; `truncated_svd` states the accuracy
     for large matrices. Other decompositions can be truncated too, but are never better.
@@ -154,7 +154,7 @@ def low_rank_factors(
 
 
 def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
-    """Return ``||M - M_r||`` of the best rank-r approximation, for r from 0 to min(d, k).
+    """Return the errors ``||M - M_r||`` of the best approximations of rank r = 0 to min(d, k).
 
     No approximation is formed: the errors are sums over the truncated singular values.
 
@@ -243,7 +243,7 @@ def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro")
 
 
 def rank_for_energy(M: ArrayLike, *, energy: float = ENOUGH) -> int:
-    """Return the smallest rank whose best approximation keeps this share of ``||M||_F^2``.
+    """Return the smallest rank whose best approximation keeps a share ``energy`` of ``||M||_F^2``.
 
     Parameters
     ----------
@@ -324,7 +324,9 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
 
 
 def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
-    """Return the SVD of ``B @ A`` without forming it: two thin QRs and a small SVD.
+    """Return the SVD of ``B @ A`` without forming the product.
+
+    It is computed from two thin QR decompositions and one small SVD.
 
     Parameters
     ----------
@@ -387,7 +389,7 @@ def _rank(rank: int, M: Array) -> int:
 
 
 def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
-    """Iterate by block Golub-Kahan; return None if that becomes as expensive as a full SVD.
+    """Return the truncated SVD by block Golub-Kahan iteration; None if a full SVD is as cheap.
 
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` except for the part outside Q.
     So the SVD of the small ``T`` gives the best approximation within Q, and the part outside gives
@@ -405,10 +407,10 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         fresh, outside = _orthonormal_beyond(Q, image)
         V, s, Uh = np.linalg.svd(T.astype(np.float64))
         residuals = np.square(outside @ V[-width:, :rank]).sum(axis=0) - hidden
-        # two lower bounds of the squared error, each of which is accurate where the other rounds
+        # two lower bounds of the squared error; each is accurate where rounding spoils the other
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
-        # the error grows by half the share of missing energy; the other half is a margin
+        # the error exceeds the optimum by half this share of energy; the other half is a margin
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
             return SVD(U, s[:rank].astype(M.dtype), Vh)
@@ -418,7 +420,7 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
 
 
 def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
-    """Return an orthonormal basis F of X outside the span of Q, and ``C = F.T @ X``."""
+    """Return an orthonormal basis F of the part of X outside the span of Q, and ``C = F.T @ X``."""
     F, C = np.linalg.qr(X - Q @ (Q.T @ X))
     # Orthogonalise twice, which is enough (Kahan): rounding errors along Q would dominate if little
     # of X is left.
@@ -431,7 +433,7 @@ def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
 
 
 def _grow(P: Array, T: Array, outside: Array, image: Array) -> tuple[Array, Array]:
-    """Append the block ``image = M.T @ fresh`` to ``P @ T = M.T @ Q``."""
+    """Extend the factorisation ``P @ T = M.T @ Q`` by the block ``image = M.T @ fresh``."""
     fresh, corner = _orthonormal_beyond(P, image)
     m, width = T.shape[0], outside.shape[0]
     grown = np.zeros((m + width, m + width), dtype=T.dtype)

@@ -1,4 +1,4 @@
-"""Compute ranks by elimination as on paper, from singular values, and as soft ranks."""
+"""Compute ranks by elimination and from singular values, and soft ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lora_np.linalg.spectrum import restored, scaled_svd, singular_values, well_
 
 
 def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
-    """Eliminate with partial pivoting: return the staircase form and its pivot columns.
+    """Return the row echelon form of a matrix and its pivot columns, by partial pivoting.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
     Returns
     -------
     form : ndarray of shape (d, k)
-        Zero below the staircase; its nonzero rows span the row space of ``M``.
+        The row echelon form, zero below a staircase; its nonzero rows span the row space of ``M``.
     pivots : list of int
         The column of the first nonzero entry of each nonzero row. ``len(pivots)`` is the rank found
         by elimination.
@@ -82,10 +82,10 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
 
 
 def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list[int]:
-    """Return the leftmost columns that span all others: none is a combination of earlier ones.
+    """Return the indices of the leftmost independent columns, which span all other columns.
 
-    They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of
-    the column space made of columns of ``M`` itself.
+    None of these columns is a linear combination of earlier columns. They are the pivot columns of
+    `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of the column space.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list
 
     See Also
     --------
-    row_echelon : Return the staircase form as well.
+    row_echelon : Return the row echelon form as well.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
 
     See Also
     --------
-    independent_columns : Find a basis of columns of the matrix.
+    independent_columns : Find a basis that consists of columns of the matrix.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
 
 
 def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
-    """Count the singular values above ``tolerance``.
+    """Return the rank, the number of singular values above ``tolerance``.
 
     Parameters
     ----------
@@ -169,8 +169,8 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
         Finite real numbers.
     tolerance : float, optional
         By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: the size to which
-        rounding can change a zero. Measured data usually have much larger noise, and so full rank;
-        use `rank_for_error` or `effective_rank` for them.
+        rounding can raise a singular value of zero. Measured data usually have much larger noise,
+        and so full rank; use `rank_for_error` or `effective_rank` for them.
 
     Returns
     -------
@@ -202,9 +202,10 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
 
 
 def stable_rank(M: ArrayLike) -> float:
-    """Return ``||M||_F^2 / ||M||_2^2``, the number of equally strong directions with this norm.
+    """Return the stable rank ``||M||_F^2 / ||M||_2^2``, which is at most the rank.
 
-    Unlike the rank, it hardly changes with small noise.
+    It is the number of directions as strong as the strongest one that would have the same Frobenius
+    norm. Unlike the rank, it hardly changes with small noise.
 
     Parameters
     ----------
@@ -241,7 +242,9 @@ def stable_rank(M: ArrayLike) -> float:
 
 
 def effective_rank(M: ArrayLike) -> float:
-    """Return ``exp(entropy(s / sum(s)))``, the rank of a flat spectrum with the same entropy.
+    """Return the effective rank ``exp(entropy(s / sum(s)))`` of the singular values s.
+
+    It is the rank of a matrix with equal nonzero singular values and the same entropy.
 
     Parameters
     ----------
@@ -279,10 +282,10 @@ def effective_rank(M: ArrayLike) -> float:
 
 
 def energy(M: ArrayLike) -> Array:
-    """Return the share ``sum(s[:r]**2) / sum(s**2)`` that the best matrix of each rank r keeps.
+    """Return the energy ``sum(s[:r]**2) / sum(s**2)`` that the best approximation of rank r keeps.
 
-    It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all
-    shares are 1.
+    The energy is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero
+    matrix, it is 1 at every rank.
 
     Parameters
     ----------

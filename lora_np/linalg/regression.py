@@ -1,17 +1,17 @@
 """Compute the best possible LoRA of a linear layer by reduced-rank regression, in closed form.
 
-Inputs ``X`` (n, k), targets ``Y`` (n, d), a frozen ``W0`` (d, k), and an update ``D = B A`` of rank
-r. Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; this module computes the
-minimum.
+Given are inputs ``X`` (n, k), targets ``Y`` (n, d) and a frozen ``W0`` (d, k), which gets an update
+``D = B A`` of rank r. Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; this
+module computes the minimum.
 
 With ``C = X^T X / n + ridge I`` the objective is a constant plus ``||(D - D*) C^(1/2)||_F^2``,
 where ``D*`` is the best update of any rank. So the best rank-r update is the truncated SVD **in
 whitened coordinates**, transformed back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. It is the truncated SVD
 of ``D*`` itself only if ``C`` is a multiple of the identity (white inputs).
 
-``C`` is never formed, because that would square the condition of X. With ``X = U S V^T`` and the
-residual ``E = Y - X W0^T``, the whitened update is ``E^T U``, the residual in an orthonormal basis
-of the inputs.
+``C`` is never formed, because that would square the condition number of X. With ``X = U S V^T`` and
+the residual ``E = Y - X W0^T``, the whitened update is ``E^T U``, the residual in an orthonormal
+basis of the inputs.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def reduced_rank_regression(
     Parameters
     ----------
     X : array_like of shape (n, k)
-        Inputs, one a row.
+        Inputs, one per row.
     Y : array_like of shape (n, d)
-        Targets, one a row.
+        Targets, one per row.
     rank : int, optional
         ``1 <= rank <= min(d, k)``. By default ``min(d, k)``: the best update of any rank.
     W0 : array_like of shape (d, k), optional
@@ -75,7 +75,7 @@ def reduced_rank_regression(
 
     At full rank, the error of ``B @ A`` relative to its norm is at most a small multiple of ``eps *
     kappa * (1 + kappa * rho)``, as for any stable least-squares method. ``kappa`` is the condition
-    of X, and ``rho`` is the norm of the remaining residual divided by ``||X|| ||D||``. See
+    number of X, and ``rho`` is the norm of the remaining residual divided by ``||X|| ||D||``. See
     :ref:`accuracy`.
 
     References
@@ -116,17 +116,17 @@ def optimal_losses(
     Parameters
     ----------
     X : array_like of shape (n, k)
-        Inputs, one a row.
+        Inputs, one per row.
     Y : array_like of shape (n, d)
-        Targets, one a row.
+        Targets, one per row.
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
         The ridge, as in `reduced_rank_regression`. It changes the updates, but is not part of the
         returned losses.
     validation : pair of array_like of shapes (m, k) and (m, d), optional
-        Inputs and targets to measure the same updates on. There the losses may rise with the rank,
-        and a trained model may have a slightly lower loss.
+        Inputs and targets on which to measure the same updates. On these data, the losses may rise
+        with the rank, and a trained model may have a slightly lower loss.
 
     Returns
     -------

@@ -34,20 +34,20 @@ class SVD(NamedTuple):
     Vh: Array
 
     def significant(self) -> SVD:
-        """Drop the directions that rounding alone can cause, but keep at least one."""
+        """Return the SVD without directions that rounding alone can cause; keep at least one."""
         smallest = max(len(self.U), self.Vh.shape[1]) * np.finfo(self.s.dtype).eps
         count = max(1, np.count_nonzero(self.s > self.s[0] * smallest))
         return SVD(self.U[:, :count], self.s[:count], self.Vh[:count])
 
 
 def exponent(M: Array) -> int:
-    """Return the exponent of the power of two at or just below ``max|M|`` (0 for zero)."""
+    """Return the exponent of the largest power of two up to ``max|M|``; 0 for a zero matrix."""
     largest = max(M.max(), -M.min())
     return int(np.frexp(largest)[1]) - 1 if largest > 0 else 0
 
 
 def binary_unit(M: Array) -> float:
-    """Return the power of two at or just below ``max|M|``, or 1 for zero."""
+    """Return the largest power of two up to ``max|M|``; 1 for a zero matrix."""
     return float(np.ldexp(1.0, exponent(M)))
 
 
@@ -70,7 +70,7 @@ def scaled_svd(M: Array) -> tuple[float, SVD]:
 
 
 def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
-    """Return ``unit * x`` in the dtype of x, or raise an error that advises to rescale."""
+    """Return ``unit * x`` in the dtype of x; if it overflows, the error advises to rescale."""
     with overflow_allowed():
         result = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():
@@ -81,11 +81,11 @@ def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
 
 
 def singular_values(M: Array) -> tuple[float, Array]:
-    """Return a power of two ``unit``, and ``M / unit``'s singular values, the largest first."""
+    """Return a power of two ``unit`` and the singular values of ``M / unit``, largest first."""
     unit, M = well_scaled(M)
     return unit, np.linalg.svdvals(M).astype(np.float64)
 
 
 def tail_sums(x: Array) -> Array:
-    """Return ``sum(x[r:])`` for every r, adding small terms first, for accurate short tails."""
+    """Return ``sum(x[r:])`` for every r, added from the end so that short tails are accurate."""
     return np.append(np.cumsum(x[::-1])[::-1], 0.0)

@@ -11,11 +11,11 @@ from lora_np.linalg.spectrum import scaled_svd, well_scaled
 
 
 def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
-    """Return the overlap of the top i and the top j input directions, from 0 to 1.
+    """Return the overlap, from 0 to 1, of the top i directions of A1 and the top j of A2.
 
-    ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if
-    one subspace contains the other and 0 if they are orthogonal; random ones of dimensions i and j
-    in k dimensions share ``max(i, j) / k`` on average.
+    It is ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` for the right singular vectors V1 and V2: 1
+    if one subspace contains the other and 0 if they are orthogonal. Random subspaces of dimensions
+    i and j in k dimensions have an overlap of ``max(i, j) / k`` on average.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
 def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
     """Return the angles between the column spaces of ``M1`` and ``M2`` in radians, smallest first.
 
-    The first is the smallest angle between a vector of one and a vector of the other; each next one
-    is the same among the vectors orthogonal to the previous ones.
+    The first is the smallest angle between a vector of one space and a vector of the other. Each
+    further angle is the smallest among the vectors orthogonal to the previous ones.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
 
 
 def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
-    """Return ``||dW||_F / ||U^T W0 V||_F``: how much the update amplifies its directions in W0.
+    """Return the factor ``||dW||_F / ||U^T W0 V||_F`` by which dW amplifies its directions in W0.
 
     U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor means
     that the update strengthens what ``W0`` has learned but not emphasised.
@@ -216,11 +216,11 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
 def intruder_dimensions(
     W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold: float = 0.6
 ) -> list[int]:
-    """Find the leading singular vectors of a fine-tuned weight that are close to none of the base.
+    """Find leading singular vectors of a fine-tuned weight that resemble none of the base weight.
 
     The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any
     left singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to have a few; full
-    fine-tuning hardly any.
+    fine-tuning has hardly any.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def intruder_dimensions(
     Returns
     -------
     list of int
-        Their positions in the spectrum of ``W``, counted from 0.
+        The indices of the intruders in the spectrum of ``W``, counted from 0.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Choose default values of alpha and the learning rate, from this project's own experiments."""
+"""Choose default values of alpha and the learning rate, based on this project's experiments."""
 
 from __future__ import annotations
 

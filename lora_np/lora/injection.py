@@ -1,4 +1,4 @@
-"""Inject adapters into a model, or merge them, by one rewrite of the tree."""
+"""Inject adapters into a model, or merge them, by rewriting its tree of layers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def inject(
     quantise: str | Quantiser | None = None,
     gradients: Mapping[str, Array] | None = None,
 ) -> T:
-    """Freeze a model and add ``(alpha/r) B A`` to its linear layers, which keeps its outputs.
+    """Freeze a model and add a trainable update ``(alpha/r) B A`` to its linear layers.
+
+    At first, the outputs of the model stay the same, except with the variant "lora-one" or with
+    ``quantise``.
 
     Parameters
     ----------
@@ -104,7 +107,7 @@ def inject(
 
     See Also
     --------
-    merge : The reverse.
+    merge : Add the updates to the weights and remove the adapters.
     lora_np.adapters.save : Write the trained adapter in PEFT's format.
 
     Notes
@@ -150,7 +153,7 @@ def inject(
         else {path for path, node in nodes if isinstance(node, Linear)}
     )
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
-    # By identity, since a tied weight has several paths and is trained if any of them is named.
+    # Compare by identity: a tied weight has several paths and is trained if any of them is named.
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
     thawed = {id(weight) for path, weight in weights if under(path, trained)}
 
@@ -208,7 +211,8 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     Warns
     -----
     UserWarning
-        If rounding changes some weights more than their update does; it lists these layers.
+        If rounding changes some weights more than their update does; it names the first such
+        layer and gives their number.
 
     Examples
     --------
@@ -264,7 +268,9 @@ def like(Q: Quantised) -> Quantiser:
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """List the adapters' arrays with their paths: A, B and c of each layer, and DoRA's m.
+    """List the arrays of all adapters with their paths, such as A and B of each layer.
+
+    The others are the bias c of B, DoRA's m, LoRA-XS's R and the rows of trained tokens.
 
     Parameters
     ----------
@@ -274,7 +280,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     Returns
     -------
     list of (str, Tensor or ndarray)
-        The path and the array of each.
+        The path of each array, and the array.
 
     Examples
     --------
@@ -311,12 +317,12 @@ def selected(
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
-    """Tell whether ``path`` is one of ``parts`` or below one."""
+    """Return whether ``path`` is one of ``parts`` or lies below one of them."""
     return any(path == part or path.startswith(f"{part}.") for part in parts)
 
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
-    """Refuse paths in ``train`` that are not in the model."""
+    """Check that all paths in ``train`` exist in the model."""
     if isinstance(parts, str):
         raise TypeError(
             f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}"

@@ -24,7 +24,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         convert_arrays(self)
-        # A plain float, since a NumPy scalar would turn float32 into float64 in every call.
+        # A plain float, because a NumPy scalar would turn float32 into float64 in every call.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
     @property
@@ -33,7 +33,7 @@ class LowRank:
 
     @cached_property
     def scale(self) -> float:
-        """``alpha / r``."""
+        """The scale of the update, ``alpha / r``."""
         return self.alpha / self.A.shape[-2]
 
     def delta(self) -> Array:
@@ -43,9 +43,9 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRALinear(LowRank):
-    """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper.
+    """A linear layer with LoRA, ``h = W0 x + (alpha/r) B A x``: equation 3 of the LoRA paper.
 
-    Use `inject` to put one around a layer of a model.
+    Use `inject` to wrap the layers of a model.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class LoRALinear(LowRank):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRAEmbedding(LowRank):
-    """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA for the rows of an embedding.
+    """An embedding with LoRA, ``h = W0[i] + (alpha/r) B A[:, i]`` for the token i.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ class TrainableTokens:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRAExperts(LowRank):
-    """Weights of experts, ``W0[i] + (alpha/r) B[i] A[i]``: PEFT's ``target_parameters``.
+    """Weights of experts with LoRA, ``W0[i] + (alpha/r) B[i] A[i]``: PEFT's ``target_parameters``.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ class LoRAExperts(LowRank):
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
-    """Refuse factors unless ``B A`` is defined and has the ``shape`` of the weight."""
+    """Check that ``B A`` is defined and has the ``shape`` of the weight."""
     a, b = A.shape, B.shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")

@@ -1,9 +1,9 @@
-"""Merge the LoRAs of one module by the methods of a table, with formulas on the factors.
+"""Merge the LoRAs of one module by any of the methods in a table.
 
 PEFT's rules act on entries: they drop some (`_largest`, `_dropped`) and add up the others, perhaps
-only those that agree in sign. A rule can act on the As and the Bs, on the updates ``scale B A``, or
-on the updates in a shared basis (KnOTS, Core Space). Where the algebra allows, no (d, k) matrix is
-formed.
+only the entries that agree in sign. A rule can act on the As and the Bs, on the updates ``scale B
+A``, or on the updates in a shared basis (KnOTS, Core Space). Where possible, methods compute with
+the factors and form no (d, k) matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Tensors = Sequence[Array]
 Weights = Sequence[float]
 Rule = Callable[[Tensors, Weights], Array]
 
-# RegMean multiplies the off-diagonal entries of Gram matrices by this.
+# RegMean multiplies the off-diagonal entries of Gram matrices by this factor.
 _SHRUNK = 0.9
 # RegMean adds this share of a Gram matrix's largest entry to its diagonal, so that updates are
 # averaged in directions without inputs.
@@ -67,7 +67,7 @@ class WeightedUpdate:
 
     @property
     def weighted(self) -> Array:
-        """A times weight and scale, (r, k)."""
+        """The factor A (r, k), multiplied by the weight and the scale."""
         return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property
@@ -188,7 +188,7 @@ class MergeMethod:
         return share, rank, generator(rng) if self.chance else None
 
 
-# Which entries are dropped
+# Rules that drop entries
 
 
 def _largest(T: Array, density: float) -> Array:
@@ -201,7 +201,7 @@ def _largest(T: Array, density: float) -> Array:
 
 
 def _dropped(T: Array, density: float, rng: np.random.Generator) -> Array:
-    """Keep each entry with probability ``density``, divided by ``density`` (DARE)."""
+    """Keep each entry with probability ``density`` and divide it by ``density`` (DARE)."""
     return np.asarray(np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density))
 
 
@@ -214,7 +214,7 @@ def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Arra
     return kept
 
 
-# How the other entries are added up
+# Rules that add up the other entries
 
 
 def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:
@@ -238,18 +238,18 @@ def _of_agreeing(
     return total
 
 
-# PEFT divides by the number of entries that agree; mergekit by their weights, or, with DARE, not at
-# all.
+# PEFT divides by the number of entries that agree. mergekit divides by the sum of their weights,
+# but not at all with DARE.
 _peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
 _mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
 _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)
 
 
-# What a rule acts on
+# Functions that choose the tensors on which a rule acts
 
 
 def _on_factors(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to all A and to all B, each times the root of its scale; A takes the sign."""
+    """Apply the rule to all As and all Bs, each times the root of its scale; A takes the sign."""
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
@@ -284,14 +284,14 @@ def _core(updates: Updates, rule: Rule) -> Pair:
 
 
 def _knots(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to the ``S V_i`` of ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, without any dW."""
+    """Apply the rule to ``S V_i`` in ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, forming no dW."""
     U, Vh, inner = _shared(updates)
     F = _svd(np.hstack(inner))
     parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(updates), axis=1)]
     return U @ F.U, rule(parts, _weights(updates))
 
 
-# Methods with formulas of their own
+# Methods with their own formulas
 
 
 def _sum(updates: Updates) -> Pair:
@@ -310,7 +310,7 @@ def _iso(updates: Updates) -> Pair:
 
 
 def _tsv(updates: Updates) -> Pair:
-    """Add up the SVDs after orthonormalising all their Us together, and all their Vs."""
+    """Add up the SVDs after orthonormalising all Us together and all Vs together."""
     most = max(1, min(len(updates[0].B), updates[0].A.shape[1]) // len(updates))
     svds = [svd_of_product(update.B, update.weighted).significant() for update in updates]
     B = _orthonormal(np.hstack([svd.U[:, :most] for svd in svds]))
@@ -369,7 +369,7 @@ _factors = MergeMethod(
 )
 _updates = MergeMethod(_on_updates, cut=True)
 
-# Names are those of PEFT's ``combination_type`` where PEFT has the method.
+# Names are the values of PEFT's ``combination_type`` if PEFT has the method.
 MERGE_METHODS: dict[str, MergeMethod] = {
     "sum": _exact,
     "cat": _exact,

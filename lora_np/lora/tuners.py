@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 Result = TypeVar("Result")
 
-# Settings that select modules, and settings that have no effect on the saved parameters' update.
+# Settings that select modules, and settings that have no effect on the update of a saved adapter.
 _SELECTING = (
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
     "modules_to_save", "bias", "fan_in_fan_out",
@@ -102,7 +102,7 @@ class Tuner:
 
     @property
     def formula(self) -> Callable[..., Pair | Array]:
-        """The formula of the update: ``weight`` or ``factors``."""
+        """The formula of the update, which is ``weight`` or ``factors``."""
         return self.weight or self.factors  # type: ignore[return-value]
 
     @cached_property
@@ -158,7 +158,7 @@ class Tuner:
         )
 
     def settings_by_module(self, raw: Mapping[str, Any]) -> Callable[[str], dict[str, float]]:
-        """Return a function from a module's path to its settings; refuse unknown ones."""
+        """Return a function from a module's path to its settings; reject unknown settings."""
         from lora_np.models import Patterns, peft
 
         general, patterns = dict(self.settings), {}
@@ -201,27 +201,31 @@ def row_of(key: str) -> Tuner:
 
 
 def lora_factors(A: Array, B: Array, *, lora_alpha: float) -> Pair:
-    """``dW = (alpha/r) B A``."""
+    """Return the factors of LoRA's update, ``dW = (alpha/r) B A``."""
     return lora_alpha / len(A) * B, A
 
 
 def dora(W: Array, A: Array, B: Array, magnitude_vector: Array, *, lora_alpha: float) -> Array:
-    """``W' = m V / ||V||`` of each row, with ``V = W + (alpha/r) B A``."""
+    """Return DoRA's weight, ``W' = m V / ||V||`` row by row, with ``V = W + (alpha/r) B A``."""
     V = W + lora_alpha / len(A) * (B @ A)
     W1: Array = (magnitude_vector / np.linalg.norm(V, axis=1))[:, None] * V
     return W1
 
 
 def adalora_factors(A: Array, E: Array, B: Array, *, lora_alpha: float, init_r: int) -> Pair:
-    """``dW = (alpha/r) B diag(E) A``; r is the rank before pruning."""
+    """Return the factors of AdaLoRA's update, ``dW = (alpha/r) B diag(E) A``.
+
+    Here r is the rank before pruning.
+    """
     scale = lora_alpha if lora_alpha > 0 else len(A)
     return B * E.T * (scale / (init_r + 1e-5)), A
 
 
 def loha_factors(w1_a: Array, w1_b: Array, w2_a: Array, w2_b: Array, *, alpha: float) -> Pair:
-    """Return factors of a LoHa update, ``(alpha/r) (w1_a w1_b) * (w2_a w2_b)``, entry by entry.
+    """Return the factors of LoHa's update, ``dW = (alpha/r) (w1_a w1_b) * (w2_a w2_b)``.
 
-    Its factors are the products of all pairs of columns, and of all pairs of rows: rank r^2.
+    The product ``*`` is entry by entry. The factors are the products of all pairs of columns, and
+    of all pairs of rows, so the rank is r^2.
     """
     B = (w1_a[:, :, None] * w2_a[:, None, :]).reshape(len(w1_a), -1)
     A = (w1_b[:, None, :] * w2_b[None, :, :]).reshape(-1, w1_b.shape[1])
@@ -237,8 +241,9 @@ def lokr_factors(
     alpha: float,
     r: int,
 ) -> Pair:
-    """``dW = (alpha/r) w1 (x) w2``, Kronecker's product; w2 whole, or a product of its own.
+    """Return the factors of LoKr's update, the Kronecker product ``dW = (alpha/r) w1 (x) w2``.
 
+    w2 is a matrix or the product ``w2_a w2_b``. The factors follow from
     ``(B1 A1) (x) (B2 A2) = (B1 (x) B2) (A1 (x) A2)``.
     """
     (B1, A1), (B2, A2) = thin(w1), (w2_a, w2_b) if w2 is None else thin(w2)
@@ -246,7 +251,7 @@ def lokr_factors(
 
 
 def thin(M: Array) -> Pair:
-    """Factor a matrix into itself and an identity of its smaller side."""
+    """Factor a matrix into itself and an identity matrix of its smaller side."""
     d, k = M.shape
     return (M, np.eye(k, dtype=M.dtype)) if k < d else (np.eye(d, dtype=M.dtype), M)
 
@@ -278,22 +283,29 @@ def lokr_directions(d: int, k: int, *, r: int, decompose_factor: int) -> int:
 
 
 def vera_factors(lambda_b: Array, lambda_d: Array, A: Array, B: Array, *, shape: Shape) -> Pair:
-    """``dW = diag(b) B diag(d) A``; all modules share slices of random A and B."""
+    """Return the factors of VeRA's update, ``dW = diag(b) B diag(d) A``.
+
+    All modules share slices of random A and B.
+    """
     d, k = shape
     return lambda_b[:, None] * B[:d], lambda_d[:, None] * A[:, :k]
 
 
 def ia3(W: Array, l: Array) -> Array:
-    """``W' = diag(l) W``, or ``W diag(l)`` in a feed-forward module: l is a column or a row."""
+    """Return the weight of (IA)^3, ``W' = diag(l) W``, or ``W diag(l)`` in a feed-forward module.
+
+    Accordingly, l is a column or a row.
+    """
     return l * W
 
 
 def oft(
     W: Array, weight: Array, *, use_cayley_neumann: bool, num_cayley_neumann_terms: int
 ) -> Array:
-    """``W' = W R^T``, R block-diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
+    """Return OFT's weight, ``W' = W R^T`` with a block-diagonal, orthogonal R.
 
-    By default, PEFT uses a truncated series of the inverse instead, ``(I + Q) (I - Q)^-1``.
+    R is ``(I - Q) (I + Q)^-1`` for a skew-symmetric Q. By default, PEFT uses a truncated series of
+    the inverse instead, ``(I + Q) (I - Q)^-1``.
     """
     Q = skew(weight)
     I = np.eye(Q.shape[-1], dtype=Q.dtype)
@@ -311,7 +323,7 @@ def oft_shapes(k: int, *, r: int, oft_block_size: int) -> Shapes:
 
 
 def skew(upper: Array) -> Array:
-    """Build skew-symmetric (..., b, b) from the b (b - 1) / 2 entries above the diagonal."""
+    """Build skew-symmetric matrices (..., b, b) from their entries above the diagonal."""
     n = upper.shape[-1]
     b = (1 + isqrt(1 + 8 * n)) // 2
     place = np.zeros((b, b), np.int64)
@@ -335,7 +347,7 @@ def size_of_pair(shapes: Mapping[str, Shape]) -> tuple[int, int]:
     return shapes["B"][0], shapes["A"][1]
 
 
-# Keys are values of PEFT's peft_type, followed by a setting where that selects the tuner.
+# Keys are values of PEFT's peft_type, followed by a setting if it selects the tuner.
 TUNERS: dict[str, Tuner] = {
     "LORA": Tuner(
         "LoRA", "2106.09685", "lora_", lambda d, k, r: {"A": (r, k), "B": (d, r)},
@@ -419,7 +431,7 @@ def tuner_of(raw: Mapping[str, Any]) -> Tuner | None:
     Raises
     ------
     ValueError
-        If the tuner is not supported; the message lists those that are.
+        If the tuner is not supported; the message lists the supported ones.
 
     Examples
     --------

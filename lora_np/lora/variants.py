@@ -1,4 +1,4 @@
-"""Define the variants of LoRA, each by a row in a table and a small function.
+"""Define the variants of LoRA, each with a row in a table and a small function.
 
 A variant determines which layer replaces a layer (``adapt``), and may change its optimizer.
 """
@@ -73,14 +73,14 @@ class Variant(NamedTuple):
 
     adapt: Callable[..., Adapted]
     embeds: bool = False  # whether it supports embeddings
-    ratio: float = 1.0  # B's learning rate relative to A's
+    ratio: float = 1.0  # the learning rate of B divided by the learning rate of A
 
     def optimizer(self, optimizer: Optimizer) -> Optimizer:
         return optimizer if self.ratio == 1 else lora_plus(optimizer, ratio=self.ratio)
 
 
 def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
-    """``W0 + (alpha/r) B A`` (Hu et al., arXiv 2106.09685)."""
+    """Add ``(alpha/r) B A`` to W0 (Hu et al., arXiv 2106.09685)."""
     if isinstance(layer, Linear):
         return lora_linear(layer, s)
     vocab, d = layer.W.shape
@@ -98,15 +98,16 @@ def beside(base: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
 
 
 def dtype_of(layer: Linear | Embedding) -> np.dtype[np.floating]:
-    """Choose the dtype of A and B: the weight's, but at least float32."""
+    """Return the dtype of A and B, which is the dtype of the weight but at least float32."""
     kind = layer.W.dtype
     return np.result_type(kind, np.float32) if kind.kind == "f" else np.dtype(np.float64)
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
-    """``W0 + (alpha/sqrt r) B A``, so that steps are as large at high ranks (arXiv 2312.03732).
+    """Add ``(alpha/sqrt r) B A`` to W0, so that steps are as large at high ranks (rsLoRA).
 
-    Since ``alpha / sqrt(r) = alpha sqrt(r) / r``, it is plain LoRA with another alpha.
+    Because ``alpha / sqrt(r) = alpha sqrt(r) / r``, it is plain LoRA with another alpha (arXiv
+    2312.03732).
     """
     return lora(layer, s._replace(alpha=s.alpha * math.sqrt(s.rank)))
 
@@ -121,7 +122,7 @@ def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def dora(layer: Linear, s: Settings) -> DoRALinear:
-    """Train magnitude and direction separately: see `DoRALinear`."""
+    """Train the magnitude and the direction of each row separately; see `DoRALinear`."""
     adapted = lora_linear(Linear(layer.W), s)
     m = row_norms(value(adapted.base.W).astype(adapted.A.dtype, copy=False))
     return DoRALinear(adapted, Tensor(m), layer.b)
@@ -130,8 +131,8 @@ def dora(layer: Linear, s: Settings) -> DoRALinear:
 def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     """Initialise B and A with W0's top r singular triplets (PiSSA; Meng et al., arXiv 2404.02948).
 
-    ``(alpha/r) B A = U_r S_r V_r^T``, with the root of the singular values in each factor; the rest
-    of W0 is frozen.
+    The initial update is ``(alpha/r) B A = U_r S_r V_r^T``, with the root of the singular values in
+    each factor. The rest of W0 is frozen.
     """
     from lora_np.linalg import truncated_svd
 
@@ -156,12 +157,12 @@ STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
 def with_part(start: Start, layer: Linear, s: Settings) -> LoRALinear:
-    """Adapt a layer with the B and A that ``start`` takes out of W0, and freeze the rest of W0."""
+    """Adapt a layer with B and A from the part of W0 that ``start`` selects; freeze the rest."""
     return around_residual(layer, *start(value(layer.W), s.rank, s.alpha / s.rank), s)
 
 
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
-    """Initialise A and B to reduce the quantisation error: see `loftq`."""
+    """Initialise A and B to reduce the quantisation error; see `loftq`."""
     if s.quantise is None:
         raise ValueError("loftq reduces a quantisation error: pass quantise=, such as 'nf4'")
     repaired = loftq(value(layer.W), rank=s.rank, kind=s.quantise)
@@ -172,8 +173,8 @@ def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
 def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
     """Initialise A and B with singular vectors of the first gradient G (LoRA-GA; arXiv 2407.05000).
 
-    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the initial B A is
-    subtracted from W0.
+    The factors are ``A = c V_1..r^T`` and ``B = c U_r+1..2r`` for ``G = U S V^T``, with
+    ``c = d^(1/4) / 4``. The initial B A is subtracted from W0.
     """
     U, _, Vh = np.linalg.svd(first_gradient(layer, s), full_matrices=False)
     r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
@@ -184,8 +185,9 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 def lora_one(layer: Linear, s: Settings) -> LoRALinear:
     """Initialise B A with the best rank-r step along the first gradient G (arXiv 2502.01235).
 
-    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, with the root of the singular values in each
-    factor. W0 does not change, so training starts one step away from the base.
+    For ``G = U S V^T``, the initial update is ``B A = -U_r S_r V_r^T / (128 s_1)``, with the root
+    of the singular values in each factor. W0 does not change, so training starts one step away from
+    the base.
     """
     from lora_np.linalg import truncated_svd
 
@@ -195,7 +197,7 @@ def lora_one(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
-    """Train an (r, r) matrix between W0's top r singular vectors: see `XSLinear`."""
+    """Train an (r, r) matrix between W0's top r singular vectors; see `XSLinear`."""
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(value(layer.W), rank=s.rank)
@@ -204,7 +206,7 @@ def lora_xs(layer: Linear, s: Settings) -> XSLinear:
 
 
 def hira(layer: Linear, s: Settings) -> HiRALinear:
-    """Train a high-rank update made of two thin factors: see `HiRALinear`."""
+    """Train a high-rank update made of two thin factors; see `HiRALinear`."""
     adapted = lora_linear(layer, s)
     return HiRALinear(adapted.base, adapted.A, adapted.B, s.alpha)
 
@@ -225,7 +227,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class LoftQ(NamedTuple):
-    """The result of `loftq`: ``Q + B A``, close to W.
+    """The result of `loftq`, a sum ``Q + B A`` that is close to W.
 
     Attributes
     ----------
@@ -234,7 +236,7 @@ class LoftQ(NamedTuple):
     B : ndarray of shape (d, r)
         The left factor of the low-rank matrix.
     A : ndarray of shape (r, k)
-        Its right factor.
+        The right factor of the low-rank matrix.
     errors : tuple of float
         ``||W - Q - B A||_F / ||W||_F`` after each step. The first is the error of quantisation
         alone, the smallest the error of the returned Q, B and A.
@@ -254,11 +256,11 @@ class LoftQ(NamedTuple):
 
 
 def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: int = 5) -> LoftQ:
-    """Split W into a quantised and a low-rank matrix, by quantising and truncating an SVD in turn.
+    """Approximate W by the sum of a quantised and a low-rank matrix, computed alternately.
 
     Each step computes ``Q = quantised(W - B A)``, then ``B A`` as the best rank-r approximation of
     ``W - Q``. The second half of a step is optimal (Eckart-Young), but the first is rounding, which
-    may increase the error. So the result is that of the best step.
+    may increase the error. So the result of the best step is returned.
 
     Parameters
     ----------
@@ -313,7 +315,7 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
 
 def quantiser(kind: str | Quantiser) -> Quantiser:
-    """Return a function that quantises matrices, from the name of a kind or a function."""
+    """Return a function that quantises a matrix, given the name of a kind or a function."""
     from lora_np.quantise import quantise
 
     return kind if callable(kind) else partial(quantise, kind=kind)
@@ -321,10 +323,10 @@ def quantiser(kind: str | Quantiser) -> Quantiser:
 
 @dataclass(frozen=True, eq=False)
 class DoRALinear:
-    """``h = m (W0 + (alpha/r) B A) x / ||W0 + (alpha/r) B A|| + b``, the norm taken of each row.
+    """A linear layer with DoRA, ``h = m V x / ||V|| + b`` with ``V = W0 + (alpha/r) B A``.
 
-    The norm is treated as a constant in the backward pass (section 4.3 of the paper), which costs
-    little accuracy and saves the memory of its graph.
+    The norm is taken of each row. It is treated as a constant in the backward pass (section 4.3 of
+    the paper), which costs little accuracy and saves the memory of its graph.
 
     Parameters
     ----------
@@ -384,7 +386,7 @@ class DoRALinear:
 
 @dataclass(frozen=True, eq=False)
 class XSLinear:
-    """``h = W0 x + B R A x`` with only R trained: LoRA-XS.
+    """A linear layer with LoRA-XS, ``h = W0 x + B R A x``, where only R is trained.
 
     Parameters
     ----------
@@ -429,9 +431,9 @@ class XSLinear:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HiRALinear(LowRank):
-    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: HiRA.
+    """A linear layer with HiRA, ``h = (W0 * (1 + (alpha/r) B A)) x + b``.
 
-    The rank of the update is up to r times the rank of W0.
+    The product ``*`` is entry by entry. The rank of the update is up to r times the rank of W0.
 
     Parameters
     ----------
@@ -471,12 +473,12 @@ class HiRALinear(LowRank):
 
 
 Adapted = LoRALinear | LoRAEmbedding | DoRALinear | XSLinear | HiRALinear
-# The layers that replace a layer or its weights.
+# All classes that replace a layer or its weights.
 ADAPTED = (*get_args(Adapted), LoRAExperts, TrainableTokens)
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
-    """Give B a higher learning rate, ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
+    """Return an optimizer with ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
 
     B is zero and A random at the start, so with equal steps they change at unequal speeds; in wide
     layers, B is much too slow.
@@ -574,7 +576,7 @@ def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinea
 
 
 class Residual(Linear):
-    """A layer from whose W0 the initial ``(alpha/r) B A`` was subtracted; see `rebase`.
+    """A linear layer whose weight is W0 minus the initial ``(alpha/r) B A``; see `rebase`.
 
     Parameters
     ----------

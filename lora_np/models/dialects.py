@@ -1,4 +1,4 @@
-"""Translate a name in any dialect to the module or parameter that it means, and back.
+"""Translate names of modules and tensors between transformers, checkpoints and other programs.
 
 A checkpoint's tensor and the parameter that transformers loads it into have different names in two
 cases: transformers renames the tensor (vision-language models keep the names of older versions), or
@@ -27,32 +27,32 @@ _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
 }
-# names that transformers changes in models of every type
+# names that transformers renames in models of every type
 _LEGACY = (
     (r"LayerNorm\.gamma", "LayerNorm.weight"),
     (r"LayerNorm\.beta", "LayerNorm.bias"),
     (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
 )
-# Prefixes in files for image models: those of kohya and LyCORIS, whose paths have no dots, and the
-# names of a pipeline's parts.
+# Prefixes in files for image models: the prefixes of kohya and LyCORIS, whose paths have no dots,
+# and the names of the parts of a diffusion pipeline.
 KOHYA = re.compile(
     r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
 )
-# first parts of the paths in text encoders
+# prefixes of the paths in text encoders
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # the number of a layer
 
 
 class Dialects:
-    """Translate a model's module names between this package, checkpoints and other programs.
+    """The names of a model's modules in this package, in checkpoints and in other programs.
 
     Parameters
     ----------
     config : mapping
         The fields of the checkpoint's ``config.json``.
     families : iterable of str
-        Model types to try in order if the config does not give one; the first that knows a name
-        translates it.
+        Model types to try in order for the names of other programs; by default the config's type.
+        The first type that knows a name translates it.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class Dialects:
         return _rules_of(tuple(_types(self._config)))
 
     def place(self, name: str) -> Place | None:
-        """Find where a checkpoint's tensor goes; None if transformers splits or permutes it."""
+        """Locate a checkpoint's tensor in the live model; None if it is split or permuted there."""
         place = None
         for rule in self._rules:
             home = next(filter(name.startswith, rule.homes), None)
@@ -108,7 +108,7 @@ class Dialects:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
     def place_in(self, program: Program, name: str) -> Place | None:
-        """Find the module that a program calls ``name``, and the part of its outputs meant."""
+        """Locate the module, or the part of its outputs, that a program calls ``name``."""
         number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
         for family in self._families:
             if place := _places_in(program, family).get(pattern):
@@ -116,7 +116,7 @@ class Dialects:
         return None
 
     def names_in(self, program: Program, module: str) -> tuple[str, ...]:
-        """List a program's names for a module: one for each matrix that it stacks.
+        """List a program's names for a module, one for each matrix that the module stacks.
 
         The list is empty if no name is known. mlx-lm uses transformers' names, except for experts
         and for the language model inside a vision-language model.
@@ -167,7 +167,7 @@ def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ..
 
 @cache
 def _templates(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
-    """Map our names to a program's, with ``{}`` for the layer; empty for an unknown family."""
+    """Map our names to a program's names, with ``{}`` for the layer; empty if none are known."""
     return names_in(program, family) if family in family_names() else {}
 
 
@@ -182,7 +182,7 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
 
 
 def is_flat(name: str) -> bool:
-    """Tell whether a name is in kohya's style, which writes underscores for dots.
+    """Return whether a name is in kohya's style, with underscores instead of dots.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def is_flat(name: str) -> bool:
     Returns
     -------
     bool
-        Whether it has one of kohya's prefixes and no dot.
+        Whether the name has one of kohya's prefixes and no dot.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def is_flat(name: str) -> bool:
 
 
 def flat(name: str) -> str:
-    """Write the path of a module in kohya's style.
+    """Convert the path of a module to kohya's style.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def flat(name: str) -> str:
     Returns
     -------
     str
-        The path with kohya's prefix, and underscores for dots.
+        The path with kohya's prefix, and with underscores instead of dots.
 
     Examples
     --------
@@ -228,20 +228,20 @@ def flat(name: str) -> str:
 
 
 class Rewrite(NamedTuple):
-    """Describe one wrapper that a key may have around the path of its module.
+    """A wrapper that a key may have around the path of its module, and its replacement.
 
     Parameters
     ----------
     kind : str
-        Its name in the rules of programs.
+        The name of the wrapper in the rules of programs.
     what : str
         A description for messages.
     pattern : str
-        A regular expression that matches it.
+        A regular expression that matches the wrapper.
     to : str
         The replacement.
     source : str
-        Where it was seen.
+        Where the wrapper was seen.
     """
 
     kind: str
@@ -252,7 +252,7 @@ class Rewrite(NamedTuple):
 
 
 def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
-    """Write the name of an adapter's tensor as PEFT does, and list the changes.
+    """Convert the name of an adapter's tensor to PEFT's form, and list the rewrites.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
 
     See Also
     --------
-    renamed : Names for another model.
+    renamed : Map names to a model's names that differ in a prefix.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        From each unknown name that has exactly one counterpart to this counterpart.
+        From each unknown name that has exactly one counterpart to that counterpart.
 
     Examples
     --------

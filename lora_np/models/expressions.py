@@ -2,8 +2,8 @@
 
 The syntax is Python's. Names are matched by Thompson's method (1968): all positions that the
 expression can have reached advance together, here as the bits of one integer. The steps are counted
-and limited. Python's own ``re``, which may backtrack endlessly, is used only if an expression
-leaves it almost no choices.
+and limited. Python's own ``re`` can take exponential time, so it is used only for expressions that
+leave it few choices.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lora_np.checks import refuse
 
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_DEPTH = 100  # nested groups
-_MAX_STEPS = 1_000_000  # of one expression over all names that it is matched with: about a second
+_MAX_STEPS = 1_000_000  # steps of one expression over all names: about a second
 _QUICK_NAME = 128  # the longest name, in characters, that is matched by Python's re
-_QUICK_STEPS = 20_000_000  # the most steps that re may need: some tenths of a second
+_QUICK_STEPS = 20_000_000  # the most steps that re may need: a few tenths of a second
 
-# maps the positions where a part can begin to those where it can end; each bit is a position
+# maps the start positions of a part to its possible end positions; each bit is a position
 Ends = Callable[[int], int]
 _ANCHOR = r"[$^]|\\[AbBZ]"
 _REPEAT = re.compile(r"(?:([*+?])|\{(?!\})(\d*)(,?)(\d*)\})\??")
@@ -43,14 +43,14 @@ _UNSUPPORTED = {
 
 
 class Expression:
-    r"""Match whole names with a regular expression, in bounded time.
+    r"""A regular expression that matches whole names in bounded time.
 
     Parameters
     ----------
     text : str
         The expression in the syntax of Python's ``re``, with at most 4,000 characters. If it has
-        many repeats or branches, or a repeated group, then flags, references to groups and
-        possessive repeats are not supported.
+        many repeats or branches, or a repeated group, then flags, backreferences and possessive
+        repeats are not supported.
     what : str
         The name of the expression in messages.
     end : bool
@@ -64,7 +64,7 @@ class Expression:
 
     See Also
     --------
-    matcher : Select the modules that the targets of an adapter mean.
+    matcher : Return a function that selects the modules that an adapter targets.
 
     Examples
     --------
@@ -95,12 +95,12 @@ class Expression:
             self._parse()
 
     def matches(self, name: str) -> bool:
-        """Tell whether the whole of ``name`` matches.
+        """Return whether all of ``name`` matches, or its end if ``end`` was set.
 
         Raises
         ------
         ValueError
-            If the expression has used up its steps.
+            If the expression exceeds its limit of steps.
         """
         if self._quick is not None and len(name) <= _QUICK_NAME:
             return self._quick.fullmatch(name) is not None
@@ -110,7 +110,7 @@ class Expression:
         return bool(ends(sum(1 << begin for begin in (0, *dots))) >> len(name))
 
     def _parse(self) -> Ends:
-        """Parse the expression, whose syntax ``re`` has checked."""
+        """Parse the expression; ``re`` has already checked its syntax."""
         self._tokens = _TOKEN.findall(self.text)[::-1]
         self._ends = self._branches(0)
         return self._ends
@@ -165,7 +165,7 @@ class Expression:
 
         def ends(starts: int) -> int:
             places = range(len(self._name) + 1)
-            if "<" in token:  # a match that ends here, wherever it begins
+            if "<" in token:  # a lookbehind matches here if it ends here
                 reached = inner((1 << len(places)) - 1)
             else:
                 reached = sum(1 << i for i in places if starts >> i & 1 and inner(1 << i))
@@ -193,8 +193,9 @@ class Expression:
         return ends
 
     def _where(self, token: str) -> int:
-        """Find where a character or an anchor matches; ``re`` is safe for these, as it has no
-        choice.
+        """Return the positions where a character or an anchor matches, as bits.
+
+        ``re`` is safe for these, because they leave it no choices.
         """
         if token not in self._places:
             match, places = _compiled(token).match, range(len(self._name) + 1)
@@ -219,9 +220,9 @@ def _compiled(token: str) -> re.Pattern[str]:
 
 
 def _steps(text: str) -> float:
-    """Bound the steps that ``re`` may take; infinite if a group may be repeated."""
+    """Return an upper bound on the steps of ``re``, infinite if a group may be repeated."""
     text = re.sub(r"\\\D", "a", text)
-    # a comment, or the flag x with its spaces, could hide the repeat of a group
+    # a comment, or a space under the flag x, could hide that a group is repeated
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):
         return inf
     repeats = len(re.findall(r"\\\d|\(\?P=|(?<!\()[*+?{][?+]?", text))

@@ -1,7 +1,7 @@
 """Derive the modules that transformers builds from the fields of a ``config.json``.
 
 Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` describes its
-contents. Names, shapes and defaults are those of transformers 5, in its files
+contents. Names, shapes and defaults are taken from transformers 5, from its files
 ``models/<family>/modeling_<family>.py`` and ``configuration_<family>.py``.
 """
 
@@ -18,7 +18,7 @@ from lora_np.checks import choice, number, shown, whole_number
 from lora_np.models.formulas import Config, Formulas
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of_family
 
-_LARGEST = 2**40  # a larger number in a config is taken for a mistake
+_LARGEST = 2**40  # a larger number in a config is treated as a mistake
 _DEEPEST = 2**16  # the most layers in a stack
 _Table = Mapping[str, Any]
 _Variables = dict[str, Any]  # the variables of a family's formulas, by name
@@ -71,7 +71,7 @@ def from_config(values: Config, *, name: str = "") -> ModelSpec:
 def _evaluated(
     family: Family, values: Config, task: str, name: str
 ) -> tuple[ModelSpec, _Variables]:
-    """Describe a model, and return the variables of its family's formulas."""
+    """Return a model's description and the variables of its family's formulas."""
     try:
         modules, layers, env = _build(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
@@ -90,7 +90,7 @@ def _evaluated(
 
 @cache
 def family_names() -> tuple[str, ...]:
-    """List the model types that a data file describes.
+    """List the model types that have a data file.
 
     Examples
     --------
@@ -108,12 +108,12 @@ NodeKind = Literal[
 
 
 class DecoderNode(NamedTuple):
-    """Describe the block that the modules below one path of a decoder form.
+    """A block of a decoder, which consists of the modules below one path.
 
     Parameters
     ----------
     kind : str
-        The kind of the block, such as ``"attention"``; a ``"list"`` only holds others.
+        The kind of the block, such as ``"attention"``; a ``"list"`` only contains others.
     parts : mapping of str to str
         From the roles of its parts to their names, in the order of the modules. In a list, roles
         and names are equal.
@@ -124,7 +124,7 @@ class DecoderNode(NamedTuple):
 
 
 class LayerConfig(NamedTuple):
-    """Store the settings with which a layer of a decoder computes.
+    """The settings that determine how one layer of a decoder computes.
 
     Parameters
     ----------
@@ -154,21 +154,21 @@ class LayerConfig(NamedTuple):
     normed_first : bool
         Whether these norms precede the rotary embedding.
     uses_rotary : bool
-        Whether a rotary embedding turns the queries and keys of the layer.
+        Whether a rotary embedding rotates the queries and keys of the layer.
     window : int
         The number of preceding tokens that a token sees; 0 for all.
     theta : float
         The base of the rotary embedding.
     pairs : {"halves", "neighbours"}
-        Which entries of a head rotate together.
+        Which two entries of a head are rotated together.
     part : float
-        The fraction of a head that rotates; false if a config cannot set it.
+        The fraction of a head that is rotated; false if a config cannot set it.
     rope : mapping
         The parameters of the rotary embedding if the config has none.
     rope_kinds : list of str
-        The kinds of rotary embeddings that the family knows.
+        The kinds of rotary embeddings that the family supports.
     rope_each : bool
-        Whether the config has parameters for each kind of layer.
+        Whether the config has separate rotary parameters for each kind of layer.
     rotary_width : int
         The width of a head that the rotary embedding assumes.
     original : int
@@ -220,12 +220,12 @@ class LayerConfig(NamedTuple):
 
 
 class DecoderConfig(NamedTuple):
-    """Store how a decoder computes; `decoder_of` makes it.
+    """The blocks of a decoder and the settings of its layers, made by `decoder_of`.
 
     Parameters
     ----------
     whole : LayerConfig
-        The settings of the first layer, read for whatever is the same in all layers.
+        The settings of the first layer, used for everything that is the same in all layers.
     layers : list of LayerConfig
         The settings of each layer.
     nodes : mapping of str to DecoderNode
@@ -308,7 +308,7 @@ def decoder_of(values: Config) -> DecoderConfig:
 
 
 def _each_layer(field: _Table, entries: list[str], values: Config, layers: int) -> None:
-    """Check that a list has an entry for each layer, all of them among the field's choices."""
+    """Check that a list, unless it is empty, has a valid entry for each layer."""
     name = field["from"][0]
     if entries and len(entries) < layers:
         raise ValueError(
@@ -353,14 +353,14 @@ class Family(NamedTuple):
     """A family's data file, merged with the files that it extends."""
 
     name: str
-    all_classes: tuple[str, ...]  # prefixes of its class names: in transformers, or elsewhere
+    all_classes: tuple[str, ...]  # prefixes of class names: the first is transformers'
     tasks: tuple[str, ...]  # the first is the default
     tables: _Table  # fields, let, stacks, modules, heads, parts and decoder
     formulas: Formulas
 
     @property
     def classes(self) -> str:
-        """Return the prefix of its class names in transformers."""
+        """The prefix of the family's class names in transformers."""
         return self.all_classes[0]
 
 
@@ -368,8 +368,8 @@ class Family(NamedTuple):
 def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
     """Map the modules of a family to their names in a program, "llama_cpp" or "mlx".
 
-    ``{}`` stands for the layer. A module has several names if the program stores separately the
-    matrices that the module stacks along the outputs.
+    ``{}`` stands for the layer. A module stacks matrices along the outputs; if the program stores
+    them separately, the module has several names.
     """
     tables, tasks = family_of(family).tables, family_of(family).tasks
     modules = {
@@ -385,7 +385,7 @@ def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """Return llama.cpp's name for a family, and the entries that its rotary embedding pairs.
+    """Return llama.cpp's name for a family, and how its rotary embedding pairs entries.
 
     Parameters
     ----------
@@ -443,7 +443,7 @@ def family_of(name: str) -> Family:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Read the tables of a data file, merged over those of the file that it extends."""
+    """Read the tables of a data file, merged with the tables of the file that it extends."""
     own = tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))
     not_inherited = {"runs": "decoder" in own, "in_gguf": "gguf" in own}
     own = {"llama_cpp": (), **own, **not_inherited}
@@ -456,7 +456,11 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _merged(below: _Table, above: _Table) -> dict[str, Any]:
-    """Merge tables; ``false`` removes an entry, and a name is either a field or a formula."""
+    """Merge the tables of a data file over the tables of the file that it extends.
+
+    ``false`` removes an entry; in ``fields`` it is a default. A name that is defined again as a
+    formula is no longer a field, and vice versa.
+    """
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         both = {**below.get(key, {}), **above.get(key, {})}
@@ -490,11 +494,11 @@ def _fields(entries: _Table) -> _Table:
     return fields
 
 
-# Evaluating it
+# Evaluating a data file
 
 
 def _build(family: Family, values: Config, task: str, path: str) -> _Found:
-    """Build the modules, the stacks and the variables of a model at ``path`` in a larger one."""
+    """Build the modules, layer stacks and variables of a model, which may be part of another."""
     tables, value = family.tables, family.formulas.value
     modules: list[ModuleSpec] = []
     layers: list[Layers] = []
@@ -566,7 +570,7 @@ _Alike = list[tuple[_Variables, list[int]]]
 
 
 def _alike(family: Family, formulas: Config, depth: int, env: _Variables) -> _Alike:
-    """Group the layers of a stack that have the same values of the formulas."""
+    """Group the layers of a stack for which the formulas have the same values."""
     alike: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}
@@ -584,7 +588,7 @@ def _modules(
     prefix: str,
     depths: Mapping[str, Indices],
 ) -> list[ModuleSpec]:
-    """Build the modules whose conditions hold: identical ones as one, with their indices."""
+    """Build the modules whose conditions are true; group identical ones with their indices."""
     value = family.formulas.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     groups: dict[tuple[Any, ...], list[int]] = {}
@@ -639,7 +643,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
-    if "spelt" in field:  # a text with one letter for each layer, or an older spelling
+    if "spelt" in field:  # a string with one letter for each layer, or older spellings
         letters = value if isinstance(value, str) else several
         several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))
@@ -675,7 +679,7 @@ def _labels(values: Config) -> int:
 
 
 def _positions(values: Config, env: _Variables) -> int:
-    """Return the largest sequence length: the learned positions, or the config's limit."""
+    """Return the largest sequence length, from learned positions or from the config's limit."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     positions = env.get("positions") or env.get("text.positions") or given

@@ -1,4 +1,4 @@
-"""Evaluate the formulas in families' data files: shapes and conditions."""
+"""Evaluate the formulas for shapes and conditions in families' data files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Formula = Callable[[Config], Any]
 
 
 class Formulas:
-    """Evaluate formulas over the variables of one family.
+    """An evaluator of the formulas of one family, which caches each parsed formula.
 
-    A formula consists of names, numbers, ``'text'``, lists, ``+ - * / // % **``, a comparison,
-    ``in``, ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``,
-    ``len``, ``whole(x)``, which drops the fraction, and ``at(x, key, default)``; commas make a
-    tuple. ``/`` must divide without a remainder, or the config is rejected. ``text.d`` is the
-    variable ``d`` of the part ``text``.
+    A formula consists of names, numbers, strings (``'text'``), lists, ``+ - * / // % **``,
+    comparisons, ``in``, ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of
+    ``min``, ``max``, ``len``, ``whole(x)``, which drops the fraction, and ``at(x, key, default)``;
+    commas make a tuple. ``/`` must divide without a remainder, or the config is rejected.
+    ``text.d`` is the variable ``d`` of the part ``text``.
 
     Parameters
     ----------
     fields : mapping of str to str
-        The config's field from which each variable was read, for messages.
+        From each variable to the field of the config that it was read from, for messages.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Formulas:
         self._read: dict[str, Formula] = {}
 
     def value(self, entry: Json, variables: Config) -> Any:
-        """Evaluate a formula of a data file; return an entry that is no text unchanged."""
+        """Evaluate a formula from a data file; return an entry that is not a string unchanged."""
         if not isinstance(entry, str):
             return entry
         if entry not in self._read:
@@ -101,7 +101,7 @@ def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
 
 
 def _at(values: Json, key: int | str, default: Json) -> Json:
-    """Look up an entry of a JSON object, whose keys are always text."""
+    """Return the entry of a JSON object for a key, which JSON stores as a string."""
     entry = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(entry, (int, list, Mapping)):
         return entry

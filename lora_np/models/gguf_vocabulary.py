@@ -1,8 +1,8 @@
 """Convert the vocabulary of a GGUF file to a ``tokenizer.json``.
 
-llama.cpp stores tokens, merges or scores, and names the rule that splits texts. The rules are
-defined in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that they are
-named after.
+llama.cpp stores the tokens, their merges or scores, and the name of the rule that splits texts. The
+rules are defined in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that
+they are named after.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
 Contents = Mapping[str, Any]  # a tokenizer.json, a tokenizer_config.json or a file's metadata
-Part = dict[str, Any]  # the whole or a part of a JSON file to be written
+Part = dict[str, Any]  # a JSON file to be written, or a part of it
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a normal token
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
@@ -37,13 +37,13 @@ class Cuts(NamedTuple):
     """One of llama.cpp's rules for splitting texts before byte pairs are merged."""
 
     names: list[str]
-    steps: list[str]  # regular expressions, and keys of `STEPS`
+    steps: list[str]  # regular expressions or keys of `STEPS`
     normal: str | None = None  # the Unicode normal form that texts are converted to first
-    whole: bool = False  # whether a piece that is a token is never split
-    bos: bool = False  # whether BOS precedes a text unless the file says otherwise
+    whole: bool = False  # whether a piece that is a token is kept whole
+    bos: bool = False  # whether BOS precedes a text if the file does not specify it
 
     def pre_tokenizer(self) -> Part:
-        """Build the pre-tokenizer: the splitting steps, then bytes written as characters."""
+        """Build the pre-tokenizer, which splits texts and then writes bytes as characters."""
         steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
         bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
         return {"type": "Sequence", "pretokenizers": [*steps, *bytes_written]}
@@ -71,7 +71,7 @@ def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
     metadata : mapping
         All metadata of the file.
     path : str or path
-        The file, for messages.
+        The path of the file, for messages.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
     Raises
     ------
     ValueError
-        If the kind of the vocabulary or its rule for splitting texts is not known, or an entry is
+        If the kind of the vocabulary or its rule for splitting texts is unknown, or an entry is
         missing or invalid.
 
     See Also
@@ -178,7 +178,7 @@ def described(fields: Contents) -> Part:
 
 
 def byte_pairs(fields: Contents) -> tuple[Part, bool]:
-    """Describe byte-level BPE, whose file stores its merges, and tell whether BOS is implied."""
+    """Return the parts of a byte-level BPE tokenizer, and whether it adds BOS by default."""
     pre, merges = fields.get("pre"), texts(fields, "merges")
     if not isinstance(pre, str) or pre not in cuts():
         why = f"{PREFIX}pre is not a name that is known here{close_names(str(pre), cuts())}"
@@ -196,7 +196,10 @@ def byte_pairs(fields: Contents) -> tuple[Part, bool]:
 
 
 def sentence_pieces(fields: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
-    """Describe SentencePiece's BPE, whose merges follow from the scores; BOS is implied."""
+    """Return the parts of a SentencePiece BPE tokenizer, and whether it adds BOS by default.
+
+    The merges follow from the scores of the tokens. BOS is always added by default.
+    """
     scores = np.asarray(fields.get("scores", ()))
     if scores.shape != (len(tokens),):
         raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
@@ -239,7 +242,7 @@ def sentence_pieces(fields: Contents, tokens: list[str], types: Array) -> tuple[
 
 
 def texts(fields: Contents, name: str) -> list[str]:
-    """Return a required list of texts from the metadata."""
+    """Return a required list of strings from the metadata."""
     listed = fields.get(name)
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise ValueError(f"its {name} are missing, or not texts")
@@ -247,7 +250,7 @@ def texts(fields: Contents, name: str) -> list[str]:
 
 
 def standing(fields: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
-    """List the token before ("bos") or after ("eos") each text, if there is one."""
+    """Return a list of the BOS or EOS token if it is added to each text, else an empty list."""
     number = fields.get(f"{name}_token_id")
     if not fields.get(f"add_{name}_token", default and number is not None):
         return []

@@ -25,11 +25,11 @@ from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
-_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of classes with a head
-
-# ends of classes whose tied head has a name that depends on the family
+# ends of the names of classes with a head
+_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+# ends of the names of classes whose tied head has a different name in each family
 _MASKED = ("ForMaskedLM", "ForPreTraining")
-# last names of matrices whose rows are looked up, not multiplied
+# last parts of the names of matrices whose rows are looked up, not multiplied
 _EMBEDDINGS = (
     "wte",
     "wpe",
@@ -57,10 +57,10 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
-    """Give access to a base model that is opened once: config, modules, weights and names.
+    """A base model that is opened once, with its config, modules, weights and names.
 
-    `open_model` and `open_base` make it. Everything is read on demand, so a base may be a config
-    alone.
+    `open_model` and `open_base` make it. Everything is read on demand, so a config is enough for a
+    base.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class OpenModel(ModelDirectory):
     config : mapping
         The fields of ``config.json``; empty if there is none.
     title : str
-        The name in messages; by default that of the file or directory.
+        The name in messages; by default the name of the file or directory.
     on_disk : bool
         Whether there are weights at the path; otherwise only the config is known.
     """
@@ -79,12 +79,12 @@ class OpenModel(ModelDirectory):
 
     @property
     def model_type(self) -> str:
-        """The type in the config, by which transformers finds the family; "None" without one."""
+        """The field ``model_type`` of the config; "None" if it is missing."""
         return str(self.config.get("model_type"))
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The modules as the family describes them; None if no family does."""
+        """The model as its family describes it; None if no family describes it."""
         # the family or the architecture may be unknown, or the fields invalid
         with suppress(TypeError, ValueError):
             return self.by_family
@@ -92,14 +92,14 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def by_family(self) -> ModelSpec:
-        """The modules as the family describes them, or an error."""
+        """The model as its family describes it; an error if no family describes it."""
         name = self.title or self.path.name
         with errors_at(name or "config.json"):
             return from_config(self.config, name=name)
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The modules as the family describes them, or else as headers show them."""
+        """The model as its family describes it, or else as the headers of its files describe it."""
         kind = self.config.get("model_type")
         if not self.on_disk:
             return self.by_family
@@ -119,14 +119,14 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def known(self) -> ModelSpec | None:
-        """The modules; None if neither the family nor headers show them."""
+        """The model's description; None if neither a family nor headers provide it."""
         with suppress(ValueError, OSError):
             return self.spec
         return None
 
     @cached_property
     def modules(self) -> Mapping[str, ModuleSpec]:
-        """The modules by their names, in transformers and in checkpoints."""
+        """The modules, by their names in transformers and in checkpoints."""
         modules = self.known.modules if self.known else ()
         return {name: module for module in modules for name in (module.alias, module.name) if name}
 
@@ -141,7 +141,7 @@ class OpenModel(ModelDirectory):
     def module_of(self, parameter: str) -> ModuleSpec:
         """Find the module that a parameter of the live model belongs to.
 
-        The family describes the module; for an unknown family, shapes and names decide.
+        The family describes the module; for an unknown family, it is derived from shapes and names.
         """
         if parameter in self._described_modules:
             return self._described_modules[parameter]
@@ -161,19 +161,19 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def names(self) -> Collection[str]:
-        """The names of modules, of single experts and of their weights, also in checkpoints."""
+        """The names of modules, experts and their weights, in transformers and in checkpoints."""
         apart = self.known.per_expert().modules if self.known else ()
         names = {*self.modules, *(name for x in apart for name in (x.name, x.alias) if name)}
         return names | {f"{name}.weight" for name in names}
 
     def counterparts(self, names: Iterable[str]) -> dict[str, str]:
-        """Map unknown names to the base's names that differ only in a known prefix."""
+        """Map unknown names to the base's names that differ from them only in a known prefix."""
         strange = [name for name in names if name.removesuffix(".weight") not in self.modules]
         return renamed(strange, self.names) if strange and self.modules else {}
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
-        """The module of each parameter, as the family describes it, by the parameter's name."""
+        """The module that the family describes for each parameter, by the parameter's name."""
         modules = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
@@ -185,7 +185,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _conv1d(self) -> bool:
-        """Whether linear weights are stored as inputs by outputs, which a bias's length shows."""
+        """Whether linear weights are stored as inputs by outputs, as the length of a bias shows."""
         for name in self.places:
             shape, bias = self.info(name).shape, f"{name.removesuffix('weight')}bias"
             if len(shape) == 2 and bias in self and self.info(bias).shape == shape[1:] != shape[:1]:
@@ -194,7 +194,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
-        """Tied parameters of the live model that the checkpoint omits, and the tensors they use."""
+        """The tied parameters that the checkpoint omits, each with the tensor that it shares."""
         if self.table is None:
             return {}
         owners = {f"{name}.weight": self.table for name in self.sharing}
@@ -217,7 +217,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def table(self) -> str | None:
-        """The parameter that embeds tokens, if other modules may share it."""
+        """The name of the token embedding's weight, or None if no other module can share it."""
         order = {}
         for name in self.parameters:
             module = self.module_of(name)
@@ -231,7 +231,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def sharing(self) -> tuple[str, ...]:
-        """The modules that share the weight of the `table`; "others" if their names are unknown."""
+        """The names of the modules that share the `table`; "others" if the names are unknown."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
             tied = (module for module in self.described.modules if module.tied)
@@ -244,7 +244,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
-        """The parameters of the live model, by their names there."""
+        """The parameters of the live model, by name."""
         parameters: dict[str, dict[str, Place]] = {}
         for name, place in self._located.items():
             if place is not None:
@@ -254,7 +254,7 @@ class OpenModel(ModelDirectory):
         return {name: Parameter(self, name, places) for name, places in parameters.items()}
 
     def _is_live(self, parameter: str, shape: tuple[int, ...]) -> bool:
-        """Tell whether experts already have the live model's orientation, not transposed."""
+        """Return whether stored experts have the live model's orientation and need no transpose."""
         part = self.config.get("text_config")
         text = part if isinstance(part, Mapping) else self.config
         width, inner = text.get("hidden_size"), text.get("moe_intermediate_size") or 0
@@ -282,13 +282,13 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def dialects(self) -> Dialects:
-        """The names of its modules in checkpoints and in other programs."""
+        """The names of the model's modules in checkpoints and in other programs."""
         return Dialects(self.config)
 
     def _stored(self, name: str) -> Parameter | None:
         """Find the parameter ``name``, or the same name without its first component.
 
-        A checkpoint of a model without a head omits that component.
+        A checkpoint that was saved from a model without a head omits that component.
         """
         return self.parameters.get(name) or self.parameters.get(name.partition(".")[2])
 
@@ -300,7 +300,7 @@ class OpenModel(ModelDirectory):
         return found.places if found else ()
 
     def weight(self, name: str) -> Array | Quantised | None:
-        """Read one parameter of the live model, quantised if it is stored so; None if absent."""
+        """Read a parameter of the live model, which may stay quantised; None if it is absent."""
         if name in self.quantised:
             return hub.read_bitsandbytes(self, name)
         found = self._stored(name)
@@ -309,9 +309,9 @@ class OpenModel(ModelDirectory):
     def naming(self, wanted: Iterable[str]) -> Naming:
         """Return a function from an adapter's parameter names to this checkpoint's tensor names.
 
-        The adapter uses the names of the live model, or those of an older version. If only one of
-        the two was saved from a model with a head, all names differ by one segment at the front
-        (``bert.encoder...`` and ``encoder...``).
+        The adapter uses the names of the live model, or the names of an older version. If only the
+        adapter or only the checkpoint was saved from a model with a head, all names differ by one
+        segment at the front (``bert.encoder...`` and ``encoder...``).
         """
         names, parameters = self.dialects, self.parameters
 
@@ -330,7 +330,7 @@ Base = StrPath | Config | OpenModel  # the types in which functions accept a bas
 
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """Read a parameter of the live model: one or more d x k matrices, one by one.
+    """A parameter of the live model, read as one or more d x k matrices.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ class Parameter:
     name : str
         The name in the live model.
     places : mapping of str to Place
-        The tensors that make it up, and where each goes.
+        The tensors that store it, and the location of each in the parameter.
     told : ModuleSpec, optional
         The module that it belongs to, if another checkpoint describes it better.
 
@@ -379,7 +379,7 @@ class Parameter:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape in the live model."""
+        """The shape of the parameter in the live model."""
         (name, first), *_ = self.places.items()
         shape = self.model.info(name).shape
         if first.transposed:
@@ -408,7 +408,7 @@ class Parameter:
                 yield np.concatenate([read(parts[part]) for part in sorted(parts)])
 
     def matrices(self, read: Callable[[str], Array] | None = None) -> Iterator[Array]:
-        """Yield the matrices as outputs by inputs; each expert has its own."""
+        """Yield the matrices as outputs by inputs, one matrix for each expert."""
         transposed = self.module.transposed or self.module.kind == "embedding"
         for W in self.maps(read or self.model.read):
             yield W.T if transposed else W
@@ -431,13 +431,13 @@ class Parameter:
         embedding: bool = False,
         transposed: bool = False,
     ) -> Array:
-        """View a tensor as matrices of outputs by inputs, (d, k) or a stack: writing changes ``W``.
+        """Return a view of a tensor as one or more (d, k) matrices; writing to it changes ``W``.
 
-        ``shape`` is the shape of an update, ``kernel`` says that the module is a convolution.
-        Embeddings are stored as inputs by outputs. The module tells whether other tensors are too
-        (GPT-2's Conv1D, the experts of gpt-oss). If no family describes the model, an adapter's
-        config may say so (``transposed``); as it says it for all layers even if it is true of
-        some, the shape decides where it can.
+        ``shape`` is the shape of an update; ``kernel`` is true for a convolution. Embeddings are
+        stored as inputs by outputs. So are other tensors if their module is transposed (GPT-2's
+        Conv1D, the experts of gpt-oss). If no family describes the model, ``transposed`` from an
+        adapter's config decides. That setting applies to all layers even if it is right only for
+        some, so the shape decides if it can.
         """
         place = self.places[tensor]
         known = self.name in self.model.parameters
@@ -464,7 +464,7 @@ class Parameter:
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
-    """Keep names, remove one segment or add one, so that as many as possible are known."""
+    """Return ``tensor``, with a first segment removed or added if more names are then known."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 
@@ -478,7 +478,7 @@ def _best(
 
 
 def untied(config: Config) -> dict[str, Json]:
-    """Change a config so that the head has its own weights instead of the embedding's.
+    """Return a copy of a config in which the head does not share the embedding's weight.
 
     Parameters
     ----------
@@ -505,7 +505,7 @@ def untied(config: Config) -> dict[str, Json]:
 
 
 def resized(config: Config, tokens: int) -> dict[str, Json]:
-    """Change the vocabulary size in a config.
+    """Return a copy of a config with another vocabulary size.
 
     Parameters
     ----------
@@ -521,7 +521,7 @@ def resized(config: Config, tokens: int) -> dict[str, Json]:
 
     See Also
     --------
-    untied : Change a config so that the head has its own weights.
+    untied : Return a copy of a config in which the head has its own weight.
 
     Examples
     --------
@@ -568,10 +568,11 @@ def open_model(path: StrPath) -> OpenModel:
 def from_safetensors(source: str | Path) -> ModelSpec:
     """Describe the modules of a safetensors file, an index or a directory from headers only.
 
-    A matrix called ``weight`` belongs to a linear layer, unless its name is that of an embedding.
-    An array of more axes belongs to a convolution, a vector to a norm. Anything else is a bare
-    parameter, and so is a ``weight`` whose bias does not fit it. If a ``config.json`` gives the
-    type of a language model in transformers, names and kinds are those of transformers.
+    A matrix called ``weight`` belongs to a linear layer, unless its module is named as an
+    embedding. An array with more axes belongs to a convolution, and a vector to a norm. Anything
+    else is a bare parameter, and so is a ``weight`` whose bias does not fit it. If a
+    ``config.json`` gives the type of a language model in transformers, modules have their names
+    and kinds in transformers.
 
     Parameters
     ----------
@@ -650,7 +651,7 @@ def _shapes(
 
 
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
-    """Return the name of the head; a tied head, which no checkpoint stores, is added."""
+    """Return the name of the head; add a tied head to ``modules``, as no checkpoint stores it."""
     if known is None:
         heads = [module.name for module in modules if module.leaf in _HEADS]
         return heads[0] if len(heads) == 1 else ""
@@ -677,7 +678,7 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 
 @cache
 def kinds_by_type() -> dict[str, dict[str, str] | str]:
-    """Read, by model type, the kinds where `guess` is wrong, or why headers do not suffice."""
+    """Read for each model type the kinds that `guess` gets wrong, or why headers are not enough."""
     return read_json(Path(__file__).parent / "data" / "_kinds.json")
 
 
@@ -718,7 +719,7 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
 def module_from_shapes(
     name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]
 ) -> ModuleSpec:
-    """Describe the module of a parameter that no family describes.
+    """Derive the module of a parameter from names and shapes, as no family describes it.
 
     Parameters
     ----------

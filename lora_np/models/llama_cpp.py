@@ -36,7 +36,7 @@ __all__ = [
 Fields = Mapping[str, Any]  # the fields of a config, or the metadata of a file
 Made = dict[str, Any]  # fields that are built here
 
-# tensors with the divisor of each pair's angle: for all texts, or for short and for long ones
+# tensors of divisors for rotary frequencies: for all texts, or for short and for long texts
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NEEDED = (
     "hidden_size",
@@ -49,7 +49,7 @@ _NEEDED = (
 
 @dataclass(frozen=True, eq=False)
 class GGUFModel(OpenModel):
-    """Give access to a model in a GGUF file under transformers' names and config.
+    """A model in a GGUF file, with the names and the config that transformers uses.
 
     Parameters
     ----------
@@ -73,17 +73,17 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The file of each parameter, which is the same for all."""
+        """The name of the file that stores each parameter, which is the same for all."""
         return dict.fromkeys(self.names, self.path.name)
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
-        """The model's safetensors files: none."""
+        """An empty mapping, because the model has no safetensors files."""
         return {}
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The modules; matrices in fewer than 16 bits count as quantised."""
+        """The modules; if a matrix is quantised, all matrices below float32 count as quantised."""
         tensors = [self.file.info(name) for names in self.names.values() for name in names]
         few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
         if all(tensor.dtype in ("F16", "BF16") for tensor in few):
@@ -92,7 +92,7 @@ class GGUFModel(OpenModel):
         return replace(self.by_family, quantised=size)
 
     def info(self, name: str) -> TensorInfo:
-        """Return the shape of one parameter, and its dtype when read, float32."""
+        """Return the shape of one parameter, and the dtype in which it is read, float32."""
         tensors = self.names[name]
         *stack, rows, columns = (1, 1, *(shape := self.file.tensors[tensors[0]].shape))
         return TensorInfo("float32", (*stack, rows * len(tensors), columns)[-len(shape) :])
@@ -103,12 +103,12 @@ class GGUFModel(OpenModel):
         Raises
         ------
         FileError
-            If the kind of a tensor cannot be read.
+            If the type of a tensor is not supported.
         """
         return np.array(self.weight(name))
 
     def weight(self, name: str) -> Array | Quantised | None:
-        """Read one parameter by its name in transformers, quantised if it is stored so.
+        """Read one parameter by its name in transformers; a quantised one stays quantised.
 
         Parameters
         ----------
@@ -118,13 +118,13 @@ class GGUFModel(OpenModel):
         Returns
         -------
         ndarray, Quantised or None
-            float32 for vectors, experts, and anything that the file stores in float32; for other
-            matrices, the blocks of the file. None if no tensor has that name.
+            A float32 array for vectors, experts, and anything that the file stores in float32; for
+            other matrices, the blocks of the file. None if no tensor has that name.
 
         Raises
         ------
         FileError
-            If the kind of a tensor cannot be read.
+            If the type of a tensor is not supported.
         """
         if name not in self.names:
             return None
@@ -145,7 +145,7 @@ class GGUFModel(OpenModel):
 
 
 def open_gguf(path: StrPath) -> GGUFModel:
-    """Open the model in a GGUF file without reading a weight.
+    """Open the model in a GGUF file without reading its weights.
 
     Parameters
     ----------
@@ -195,7 +195,8 @@ def open_gguf(path: StrPath) -> GGUFModel:
         place = known.place_in("llama_cpp", module) if part in ("weight", "bias") else None
         if place is None:
             raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
-        ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"  # experts
+        # fused experts have more than two axes, and no suffix in their name
+        ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"
         names.setdefault(ours, [""] * place.parts)[place.part] = theirs
     with errors_at(path, (TypeError, ValueError)):
         config = config_in(file.metadata, family)
@@ -212,7 +213,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
 
 
 def check_complete(model: GGUFModel) -> None:
-    """Raise an error if the weight of a module is missing; the message gives both its names."""
+    """Check that the file has the weight of every module."""
     for module in model.spec.modules:
         name = module.name if module.kind == "experts" else f"{module.name}.weight"
         if not module.tied and name not in model.names:
@@ -221,13 +222,13 @@ def check_complete(model: GGUFModel) -> None:
 
 
 def gguf_families(names: Iterable[str] | None = None) -> list[str]:
-    """List the families whose models are read from GGUF files."""
+    """List the families whose models can be read from GGUF files."""
     return [name for name in names or family_names() if family_of(name).tables["in_gguf"]]
 
 
 def family_in_gguf(architecture: object) -> str | None:
     """Find the family of a llama.cpp architecture; None if its models are not supported."""
-    # read few data files: both names begin alike, as in gemma3 and gemma3_text, or differ in "_"
+    # read only the data files of families whose names start with the architecture, without "_"
     near = (name for name in family_names() if name.replace("_", "").startswith(str(architecture)))
     tables = {name: family_of(name).tables for name in gguf_families(near)}
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)
@@ -302,8 +303,8 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
     Returns
     -------
     ndarray
-        The value with its rows in llama.cpp's order, or ``1 + W`` for a norm that multiplies by
-        that.
+        The value with its rows in llama.cpp's order, or ``1 + W`` if a norm multiplies by
+        ``1 + W``.
 
     See Also
     --------
@@ -320,16 +321,16 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
 
 def from_one(config: Fields, name: str) -> bool:
-    """Tell whether a parameter is the ``W`` of a norm whose ``1 + W`` the file stores."""
+    """Return whether a parameter is the W of a norm for which the file stores ``1 + W``."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
 
 
 def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
-    """Compute the row of llama.cpp's file for each row of a weight; None if it is the same.
+    """Return the row in llama.cpp's file for each row of a weight; None if the order is the same.
 
-    transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
-    1)``.
+    transformers rotates the pairs ``(i, i + d/2)`` of a head; llama.cpp rotates the neighbours
+    ``(2i, 2i + 1)``.
 
     Parameters
     ----------

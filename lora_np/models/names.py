@@ -1,7 +1,7 @@
 """Look up the names that transformers and PEFT give to the modules of each model type.
 
-``docs/_ext/names.py`` extracts them from transformers 5, ``conversion_mapping.py``, and writes them
-to ``data/_names.json``.
+``docs/_ext/names.py`` extracts them from ``conversion_mapping.py`` of transformers 5 and writes
+them to ``data/_names.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """The place in the live model of a checkpoint's tensor.
+    """The location of a checkpoint's tensor in the parameters of the live model.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def names_are_known(config: Config) -> bool:
-    """Tell whether `Dialects` can translate a model's names: it cannot for some vision models.
+    """Return whether `Dialects` can translate the names of a model's tensors.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def names_are_known(config: Config) -> bool:
 
     See Also
     --------
-    fused_names : Return PEFT's names of fused experts.
+    fused_names : Map names of separate experts to fused parameters.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def names_are_known(config: Config) -> bool:
 
 @cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """Map the names of separate experts that PEFT still accepts to the parameters that fuse them.
+    """Map the names of separate experts, which PEFT still accepts, to the fused parameters.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
     Returns
     -------
     mapping of str to str, or None
-        From the name of a linear layer to the fused parameter. Empty if PEFT translates no name;
-        None for an unknown model type.
+        From the name of a linear layer to the fused parameter. Empty if PEFT does not translate any
+        name; None for an unknown model type.
 
     See Also
     --------
-    names_are_known : Tell whether a model's names can be translated.
+    names_are_known : Return whether a model's names can be translated.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def default_targets(model_type: str) -> tuple[str, ...] | str:
 
     See Also
     --------
-    fused_names : Return the meaning of names of experts.
+    fused_names : Map names of separate experts to fused parameters.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Read and write PEFT's ``adapter_config.json``, and reject the settings that are unsupported."""
+"""Read and validate PEFT's ``adapter_config.json``, and compose new ones."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ HEADS = {
     "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
     "QUESTION_ANS": ("ForQuestionAnswering", ("qa_outputs",)),
 }
-# Last names of the modules that PEFT regards as embeddings that may be tied.
+# Last parts of the names of modules that PEFT treats as embeddings that may be tied.
 EMBEDDINGS = ("embed_tokens", "lm_head")
-# Last names of all modules in transformers that have one row for each token.
+# Last parts of the names of all modules in transformers that have one row for each token.
 VOCABULARY = (*EMBEDDINGS, "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 
 _MAX_ALPHA = 2**63
@@ -56,7 +56,8 @@ _FILTERS = {
     "layers_pattern": "layers_pattern",
     "saved": "modules_to_save",
 }
-_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # and the settings they override
+# Settings for single modules, and the settings for all modules that they override.
+_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 
 
 def _are_names(value: Any) -> bool:
@@ -134,7 +135,7 @@ ConfigSource: TypeAlias = str | Path | Mapping[str, Any] | HasFields
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Store the settings of one adapter, which `parse` has validated.
+    """The validated settings of one adapter, made by `parse`.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ class AdapterConfig:
     ranks, alphas : Patterns
         The ranks and alphas of modules that differ from the default.
     targets : callable
-        A function of a path that tells whether PEFT adapts the module there.
+        A function from the path of a module to whether PEFT adapts it.
     """
 
     raw: Mapping[str, Any]
@@ -161,18 +162,18 @@ class AdapterConfig:
         return int(r), float(alpha)
 
     def saves(self, module: str) -> bool:
-        """Tell whether ``modules_to_save`` names the module or one that contains it."""
+        """Return whether ``modules_to_save`` names the module or one that contains it."""
         names = tuple(self.raw.get("modules_to_save") or ())
         return any(holder.endswith(names) for holder in holders(module))
 
     def parameters_of(self, module: str) -> list[str]:
-        """List the parameters of a module that ``target_parameters`` name."""
+        """List the parameters of a module that are among ``target_parameters``."""
         ends = self.raw.get("target_parameters") or ()
         names = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
         return sorted(name for name in names if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
-        """Return the trained rows of an embedding, or None if single rows are not trained."""
+        """Return the indices of an embedding's trained rows; None if no single rows are trained."""
         tokens = self.raw.get("trainable_token_indices")
         if isinstance(tokens, dict):
             tokens = next((ids for name, ids in tokens.items() if module.endswith(name)), None)
@@ -180,7 +181,7 @@ class AdapterConfig:
 
 
 def residual_initialisation(raw: Mapping[str, Json]) -> str | None:
-    """Return the initialisation if it subtracted the first B A from the base; None otherwise.
+    """Return the initialisation's name if it subtracted the initial B A from the base, else None.
 
     Parameters
     ----------
@@ -270,7 +271,7 @@ def read(folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict of str to object
-        The fields of the file, without checking their values.
+        The fields of the file; their values are not checked.
 
     Raises
     ------
@@ -287,7 +288,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def fields_of(config: ConfigSource) -> dict[str, Any]:
-    """Read the settings of a LoRA from a file, its directory, a mapping or PEFT's object.
+    """Read the settings of a LoRA from a file, a directory, a mapping or a ``LoraConfig``.
 
     Parameters
     ----------
@@ -331,9 +332,9 @@ def _in_json(value: object) -> object:
 
 
 def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the modules that PEFT trains in a model although no setting names them.
+    """Add to the settings the modules that PEFT trains although no setting names them.
 
-    These are the heads of classifiers, and weights that are tied.
+    These modules are the heads of classifiers and tied weights.
 
     Parameters
     ----------
@@ -345,12 +346,12 @@ def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict of str to object
-        The settings with these modules, without those that are false.
+        The settings with these modules added and false settings removed.
 
     Raises
     ------
     ValueError
-        If a setting is unknown, so that it may train more parameters, or has a wrong value.
+        If a setting has a wrong value, or is unknown and may therefore train more parameters.
 
     Examples
     --------
@@ -373,7 +374,7 @@ def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Select the heads that a model has.
+    """Select the names in ``heads`` that occur in a model.
 
     Parameters
     ----------
@@ -385,7 +386,7 @@ def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
     Returns
     -------
     list of str
-        The names with which a part of a module's path ends.
+        The names that end some part of a module's path.
 
     Examples
     --------
@@ -398,9 +399,10 @@ def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add every module tied to a selected embedding, as PEFT's ``ensure_weight_tying`` does.
+    """Return settings that also select the modules tied to a selected embedding, as in PEFT.
 
-    PEFT adds them only if the last part of a name is among `EMBEDDINGS`.
+    With ``ensure_weight_tying``, PEFT adds these modules only if the last part of a selected name
+    is among `EMBEDDINGS`.
     """
     tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
     tied = [module.name for module in spec.modules if module.tied]
@@ -440,8 +442,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     Raises
     ------
     FileError
-        If PEFT would reject a value, or a setting changes the output and is not supported, as an
-        unknown one of a newer PEFT may.
+        If PEFT would reject a value, if an unsupported setting changes the output, or if an
+        unknown setting comes from a newer PEFT.
 
     Examples
     --------
@@ -511,7 +513,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
         return config
     r = max(rank for rank, _ in modules.values())  # servers compare r with their largest rank
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
-    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # if several are as common, the smallest
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of the most common
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {
         f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
-_MAX_PATTERNS = 1_000  # the most expressions, because they are tried one after the other
+_MAX_PATTERNS = 1_000  # a limit, because expressions are tried one after the other
 _PLAIN_PATTERNS = 200  # beyond this number, plain names are looked up instead of matched
 _MAX_DIGITS = 18  # the most digits in the number of a layer
 
@@ -37,7 +37,7 @@ _UNCALLED = ("out_proj", "conv1d")
 
 
 class Selected(NamedTuple):
-    """Store the modules of a group that are adapted.
+    """The adapted modules of one group of identical modules.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Selected(NamedTuple):
     parameter: str | None = None
 
     def path(self, name: str) -> str:
-        """Return the path that patterns are compared with for the module ``name``."""
+        """Return the path of the module ``name`` that patterns are matched against."""
         return f"{name}.{self.parameter}" if self.parameter else name
 
 
@@ -98,7 +98,7 @@ def select(
     Raises
     ------
     ValueError
-        If a target matches no module or one that LoRA cannot adapt, or nothing is left.
+        If a target matches no module or one that LoRA cannot adapt, or if no module is left.
 
     Examples
     --------
@@ -294,10 +294,10 @@ def _check_adaptable(
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """Split ``targets`` into names of modules and of fused experts, with factors on the rank.
+    """Split ``targets`` into names of modules and a map from fused parameters to rank factors.
 
     If transformers fuses the experts of a family, PEFT adapts the fused parameters instead. It
-    first converts a pattern to the last names of modules, so a pattern cannot distinguish layers.
+    first converts a pattern to the last parts of paths, so a pattern cannot distinguish layers.
     The names that were fused, such as ``down_proj``, then refer to experts only, even if dense
     layers have modules of the same name.
     """
@@ -322,7 +322,7 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
 
 
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
-    """Return the last names of the modules that a pattern matches."""
+    """Return the last parts of the paths of the modules that a pattern matches."""
     if is_all_linear(text):
         linear = [
             module for module in spec.groups if module.kind == "linear" and module.role != "head"
@@ -411,7 +411,7 @@ def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], l
     Returns
     -------
     able, unable : list of str
-        Paths of modules that LoRA can adapt, and of those that PEFT would reject.
+        The paths of modules that LoRA can adapt, and the paths that PEFT would reject.
 
     Examples
     --------
@@ -450,7 +450,7 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
 
 
 def _leaf_names(spec: ModelSpec) -> list[str]:
-    """List the last names of the modules that LoRA can adapt, each once, in the model's order."""
+    """List the last parts of the paths of modules that LoRA can adapt, without duplicates."""
     names = [module.leaf for module in spec.groups if module.kind in ADAPTABLE]
     return list(dict.fromkeys(name for name in names if name != "{}"))
 
@@ -464,7 +464,7 @@ def _homes(module: ModuleSpec) -> list[str]:
 
 
 def is_all_linear(targets: Targets) -> bool:
-    """Tell whether ``targets`` is the word "all-linear", in upper or lower case.
+    """Return whether ``targets`` is the string "all-linear", in upper or lower case.
 
     Parameters
     ----------
@@ -474,7 +474,7 @@ def is_all_linear(targets: Targets) -> bool:
     Returns
     -------
     bool
-        Whether it is this word; False for a list that holds it.
+        Whether it is this string; False for a list that contains it.
 
     Examples
     --------
@@ -493,14 +493,14 @@ def matcher(
     saved: Collection[str] = (),
     what: str = "targets",
 ) -> Callable[..., bool]:
-    """Return a function that tells whether ``targets`` select a module, as in PEFT.
+    """Return a function that decides whether ``targets`` select a module, as in PEFT.
 
     Parameters
     ----------
     targets : str, iterable of str, or callable
-        A list holds ends of paths, at a dot: ``["q_proj", "layers.0.mlp.up_proj"]``. A string is a
-        regular expression for whole paths, or ``"all-linear"``. A function of (path, layer) returns
-        whether to select it.
+        A list contains ends of paths that begin after a dot, such as ``["q_proj",
+        "layers.0.mlp.up_proj"]``. A string is a regular expression for whole paths, or
+        ``"all-linear"``. A function of (path, layer) returns whether to select the layer.
     exclude : str or sequence of str
         The modules to leave out, in the same form: PEFT's ``exclude_modules``.
     layers : int or sequence of int
@@ -517,7 +517,7 @@ def matcher(
     Returns
     -------
     callable
-        A function of (path, layer).
+        A function of (path, layer) that returns whether the module is selected.
 
     Raises
     ------
@@ -565,7 +565,7 @@ def matcher(
 
 
 def checked_names(targets: Iterable[str]) -> list[str]:
-    """Check that targets are a list of names.
+    """Check that targets are names, and return them as a list.
 
     Parameters
     ----------
@@ -582,7 +582,7 @@ def checked_names(targets: Iterable[str]) -> list[str]:
     ValueError
         If the list is empty.
     TypeError
-        If ``targets`` is no list, or an entry is no name.
+        If ``targets`` is not a list, or an entry is not a name.
 
     See Also
     --------
@@ -600,7 +600,7 @@ def checked_names(targets: Iterable[str]) -> list[str]:
 
 
 def ends_with(path: str, target: str) -> bool:
-    """Tell whether ``path`` is ``target`` or ends with it at a dot.
+    """Return whether ``path`` is ``target`` or ends with a dot and ``target``.
 
     Parameters
     ----------
@@ -612,7 +612,7 @@ def ends_with(path: str, target: str) -> bool:
     Returns
     -------
     bool
-        Whether the path is the target, or ends with a dot and the target.
+        Whether the path has this end.
 
     Examples
     --------
@@ -669,10 +669,10 @@ def holders(path: str) -> Iterator[str]:
 
 
 class Patterns(Generic[T]):
-    r"""Look up values by regular expressions for the ends of paths; the first match counts.
+    r"""A mapping from regular expressions for ends of paths to values; the first match counts.
 
-    These are PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches if ``(.*\.)?(key)$``
-    does.
+    These are PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches a path if
+    ``(.*\.)?(key)$`` does.
 
     Parameters
     ----------
@@ -696,11 +696,11 @@ class Patterns(Generic[T]):
 
     def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
-        self._places: dict[str, int] = {}  # indices of keys: plain ends, and ^ before whole paths
+        self._places: dict[str, int] = {}  # from ends of paths, or ^ and whole paths, to indices
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            # so many plain names must be paths, whose dots match only dots
+            # with so many keys, plain names are looked up as paths: their dots match only dots
             if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
                 self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:
@@ -740,7 +740,7 @@ class Patterns(Generic[T]):
 
 
 def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
-    """Return a function that compares a path with ends, or with one regular expression."""
+    """Return a function that matches paths by their ends or by one regular expression."""
     if isinstance(names, str):
         whole = Expression(names, what=what)
         return lambda path, layer=None: whole.matches(path)

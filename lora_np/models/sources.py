@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
-# words about how a copy is stored and by whom, and words that all of Meta's names have
+# words for how a copy is stored and who published it, and words that all of Meta's names have
 _NOISE = (
     r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf"
     r"|qat|ud|bnb|unsloth|hf|meta)\b"
 )
 _OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
-# words about further training, which does not change shapes
+# words for further training, which does not change shapes
 _FREE = r"instruct|chat|it|pt|sft|dpo|base|coder|math|reasoning|think|thinking|preview|exp"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
-_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # a mistyped matrix
+_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # a mistyped size of a matrix
 
 
 def describe(source: object) -> ModelSpec:
-    """Describe the modules of a model from a file, a name, a config or a model in memory.
+    """Describe the modules of a model, given as a file, a name, a config or a model in memory.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def describe(source: object) -> ModelSpec:
 
 
 def open_base(source: Base) -> OpenModel:
-    """Open a base model, so that each of its files is read once.
+    """Open a base model, so that its config and headers are read only once.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def open_base(source: Base) -> OpenModel:
     Returns
     -------
     OpenModel
-        Its config, modules, names and, if they are on this disk, weights.
+        The model, with its config, modules and names, and with its weights if they are on disk.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def open_base(source: Base) -> OpenModel:
 
 
 def typed_names() -> Names:
-    """Collect all names of presets: their own, the hub's, and those in ``aliases.json``.
+    """Index the presets by all their names: their own names, the hub's names and the aliases.
 
     Returns
     -------
@@ -251,7 +251,7 @@ def preset_names() -> list[str]:
 
 
 def hub_name(preset: str) -> str:
-    """Return the hub's name of a preset; empty if its config was not published there.
+    """Return a preset's name on the hub; empty if its config was not published there.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def hub_name(preset: str) -> str:
     Returns
     -------
     str
-        The owner and the name, with a slash between.
+        The owner and the name, separated by a slash.
 
     Examples
     --------
@@ -274,7 +274,7 @@ def hub_name(preset: str) -> str:
 
 
 class Catalogue(NamedTuple):
-    """Store the tables that `catalogue` makes.
+    """The tables of presets and of families, made by `catalogue`.
 
     Parameters
     ----------
@@ -332,7 +332,7 @@ def from_named_modules(model: Any) -> ModelSpec:
     """Describe any object with ``named_modules()``, such as a torch model on the meta device.
 
     torch is never imported: modules only need ``named_parameters(recurse=False)``, and parameters
-    a ``shape``.
+    only need a ``shape``.
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ def from_named_modules(model: Any) -> ModelSpec:
 def _torch_modules(
     name: str, module: Any, seen: set[int], fused: Mapping[str, str]
 ) -> Iterator[ModuleSpec]:
-    """Describe a module's own parameters: as one module if its kind is known, else one by one."""
+    """Describe a module's own parameters: weight and bias together if the kind is known."""
     own = dict(module.named_parameters(recurse=False))
     shapes = {key: tuple(parameter.shape) for key, parameter in own.items()}
     tied = {key: id(parameter) in seen for key, parameter in own.items()}
@@ -390,7 +390,7 @@ def _torch_modules(
 def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | None:
     weight = shapes.get("weight", ())
     if weight and hasattr(module, "in_features") and hasattr(module, "out_features"):
-        # a quantised weight is packed, so its shape is not that of the layer
+        # a quantised weight is packed, so its shape is not the shape of the layer
         return ModuleSpec("", "linear", (module.out_features, module.in_features))
     if len(weight) == 2 and type(module).__name__ == "Conv1D":
         return ModuleSpec("", "linear", (weight[1], weight[0]), transposed=True)

@@ -31,9 +31,9 @@ ATTENTION = (
 
 
 class ModuleSpec(NamedTuple):
-    """Describe a module with parameters, or identical modules whose names differ in an index.
+    """A module with parameters, or identical modules whose names differ only in an index.
 
-    Names are those of transformers. ``{}`` in a name is an index, one for each entry of
+    Names are as in transformers. ``{}`` in a name is an index, one for each entry of
     ``ranges``: ``model.layers.{}.self_attn.q_proj`` with ``(range(80),)`` is eighty modules.
 
     Parameters
@@ -41,8 +41,8 @@ class ModuleSpec(NamedTuple):
     name : str
         The path, with ``{}`` for each index.
     kind : str
-        ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or
-        ``"parameter"``.
+        ``"linear"``, ``"embedding"``, ``"experts"``, ``"router"``, ``"convolution"``, ``"norm"``
+        or ``"parameter"``.
     shape : tuple of int
         (d_out, d_in) of a linear layer; ``(d_out, d_in, *kernel)`` of a convolution; (vocabulary,
         width) of an embedding; (experts, d_out, d_in) of experts.
@@ -53,7 +53,7 @@ class ModuleSpec(NamedTuple):
     tied_bias : bool
         Whether the bias belongs to another module and is counted there.
     groups : int
-        The groups of a convolution, whose shape then has d_in / groups.
+        The number of groups of a convolution, whose shape then has d_in / groups.
     alias : str
         The name in checkpoints, if it differs.
     parts : tuple of str
@@ -65,8 +65,8 @@ class ModuleSpec(NamedTuple):
     transposed : bool
         Whether the weight is stored as inputs by outputs, as in GPT-2's Conv1D and in some experts.
     called : bool
-        Whether the model calls the module as one of its kind. If it only reads the weight, a PEFT
-        adapter does nothing or fails.
+        Whether the model calls the module as a module of its kind. If it only reads the weight, a
+        PEFT adapter has no effect or fails.
 
     Examples
     --------
@@ -91,7 +91,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def copies(self) -> int:
-        """The number of equal modules that this specification stands for."""
+        """The number of identical modules that this specification describes."""
         return prod(map(len, self.ranges))
 
     @property
@@ -106,7 +106,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def holder(self) -> str:
-        """The name of the module that holds this one; empty if none does."""
+        """The name of the module that contains this one; empty if there is none."""
         return self.name.rpartition(".")[0]
 
     @property
@@ -124,7 +124,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """The number of parameters of all copies, without tied ones, which their owner counts."""
+        """The number of parameters of all copies, except tied ones, which are counted elsewhere."""
         own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
         return own * self.copies
 
@@ -143,7 +143,7 @@ class ModuleSpec(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Store facts about a stack of transformer layers that its parameters do not show.
+    """Facts about a stack of transformer layers that its parameters do not show.
 
     Parameters
     ----------
@@ -205,9 +205,9 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Describe a model as a list of modules with names, kinds and shapes.
+    """A model as a list of modules with names, kinds and shapes.
 
-    `accounting.model_spec` makes it from any description of a model; it can be written by hand.
+    `accounting.model_spec` makes it from any description of a model; you can also write it by hand.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ class ModelSpec:
     positions : int
         The longest sequence that the config allows; 0 if unknown.
     assumed : str
-        The assumptions under which PEFT counts the same; empty if there are none.
+        The assumptions under which PEFT counts the same parameters; empty if there are none.
     quantised : (int, int)
         The number of parameters in quantised weights of a checkpoint, and their size in bytes.
     config : mapping
@@ -293,7 +293,7 @@ class ModelSpec:
 
 
 def of_family(name: str, modules: Iterable[ModuleSpec], family: str, **facts: Any) -> ModelSpec:
-    """Describe a model, adding PEFT's default targets and names of experts for its family."""
+    """Describe a model of a family, with PEFT's default targets and names of experts."""
     known = default_targets(family), fused_names(family) or None
     return ModelSpec(name, tuple(modules), family, *known, **facts)
 

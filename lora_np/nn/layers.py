@@ -1,4 +1,4 @@
-"""Define layers as frozen dataclasses whose call is their equation; ``rng`` enables dropout."""
+"""Define layers as frozen dataclasses that are called on inputs; ``rng=`` enables dropout."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Linear:
         bias: bool = False,
         dtype: npt.DTypeLike = np.float64,
     ) -> Linear:
-        """Make a trainable layer: W uniform up to ``1/sqrt(d_in)`` as in torch, b zero.
+        """Create a trainable layer, with W uniform up to ``1/sqrt(d_in)`` as in torch, and b zero.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class Linear:
 class Embedding:
     """A layer that looks up a row of W for each token, ``h = W[i]``.
 
-    This is ``W^T`` times a one-hot vector.
+    The result equals ``W^T`` times a one-hot vector.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """A function of one array as a layer.
+    """A layer that applies a function to its input.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Sequential:
-    """A chain of layers: each takes the output of the one before it.
+    """A chain of layers, in which each layer takes the output of the previous one.
 
     Parameters
     ----------
@@ -373,7 +373,9 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
 
 
 def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
-    """Set entries of ``x`` to zero at ``rate`` and scale up the rest; without ``rng``, do nothing.
+    """Set entries of ``x`` to zero with probability ``rate``, and scale up the others.
+
+    Without ``rng``, ``x`` is returned unchanged.
 
     Parameters
     ----------

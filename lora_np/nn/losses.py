@@ -1,4 +1,4 @@
-"""Compute losses, which are one number, from a model's output and the data."""
+"""Compute losses and the accuracy from a model's output and the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_np.checks import Array, numbers_below, plain, real
 
 
 def mean_squared_error(prediction: Operand, target: Array) -> Operand:
-    """Return ``mean((prediction - target)^2)`` over all entries.
+    """Return the mean squared error ``mean((prediction - target)^2)`` over all entries.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     if flat.dtype == np.float16:  # sums of float16 would overflow at 65504
         flat = flat.astype(np.float32)
     # a dot product needs no array of squares
-    return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # as keeps=True wants
+    return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # for keeps=True
 
 
 def residual_of(prediction: Any, target: Any) -> Any:
@@ -67,7 +67,7 @@ def squared_gradients(
     return pull
 
 
-# A primitive, because the composed loss would keep four more such arrays for the backward pass.
+# A primitive, because the composed loss would keep four more arrays of this size for backward.
 mean_squared_error = primitive(
     mean_squared_error,
     joint=squared_gradients,
@@ -77,7 +77,7 @@ mean_squared_error = primitive(
 
 
 def cross_entropy(logits: Operand, labels: Array) -> Operand:
-    """Return ``mean(log sum exp(logits) - logits[label])``, the softmax cross-entropy in nats.
+    """Return the softmax cross-entropy ``mean(log sum exp(logits) - logits[label])`` in nats.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
 
 
 def accuracy(logits: Operand, labels: Array) -> float:
-    """Compute the share of rows whose largest logit is that of the label.
+    """Return the accuracy, the share of rows whose largest logit belongs to the label.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""List the layers of a tree as `ModuleSpec`, to select modules by name."""
+"""Describe the layers of a tree by `ModuleSpec`, so that modules can be selected by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_np.nn.tree import walk
 
 
 def layer_specs(model: Any) -> Iterator[ModuleSpec]:
-    """Yield the linear layers and embeddings of a tree, under each of their paths.
+    """Yield a `ModuleSpec` for each path of each linear layer and embedding in a tree.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Define optimizers, which are settings, and the state of a run, which `training_run` makes.
+"""Define optimizers as settings, and the runs that apply them to a model.
 
 All trainable arrays of a model are moved into one vector for each dtype. So a step takes a few
 ufunc calls for any number of arrays, and allocates nothing.
@@ -24,7 +24,7 @@ LearningRate = float | Callable[[int], float]
 
 
 class Optimizer:
-    """The base class of optimizers: settings, and a method that updates a flat vector.
+    """The base class of optimizers, which have settings and a method that updates a vector.
 
     A subclass has a field ``lr``. It overrides ``vectors`` and ``update``, or delegates leaves to
     other optimizers in ``of``.
@@ -147,7 +147,9 @@ class Adam(Optimizer):
     def update(
         self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
     ) -> None:
-        """Take a step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
+        """Take one step of Adam (Kingma and Ba, algorithm 1).
+
+        With t = step + 1, the step is::
 
             m = beta1 m + (1 - beta1) g
             v = beta2 v + (1 - beta2) g^2
@@ -216,7 +218,7 @@ class Groups(Optimizer):
     ----------
     rules : mapping of str to Optimizer
         From patterns to optimizers; the first pattern that matches a leaf counts. A pattern is the
-        end of a path (``"B"`` is every B, ``"q_proj.A"`` the A of those layers), or a regular
+        end of a path (``"B"`` is every B, ``"q_proj.A"`` is the A of these layers), or a regular
         expression for whole paths (``"layers[.]0[.].*"`` is the first layer, ``".*"`` the rest), as
         in the targets of `lora_np.inject`.
 
@@ -248,7 +250,7 @@ class Groups(Optimizer):
     def pattern(self, path: str) -> str:
         """Return the pattern whose optimizer updates the leaf at ``path``."""
         for pattern in self.rules:
-            # a tied weight has several paths, any of which may match
+            # a tied weight has several paths, and any of them may match
             if any(fits(pattern, place) for place in path.split(" = ")):
                 return pattern
         raise ValueError(f"no pattern of Groups fits {path!r}: add it, or '.*' for the rest")
@@ -267,7 +269,7 @@ for kind in (SGD, Adam, AdamW):
 
 
 def fits(pattern: str, path: str) -> bool:
-    from lora_np.models import matcher  # imported late, because only Groups need it
+    from lora_np.models import matcher  # imported late, because only Groups needs it
 
     return matcher([pattern])(path) or matcher(pattern)(path)
 
@@ -287,7 +289,7 @@ def check_rate(lr: LearningRate) -> None:
 
 
 class Bank:
-    """All leaves of one dtype and one optimizer, as views of one vector, with its state."""
+    """The leaves with one dtype and optimizer, as views of a vector, and the optimizer's state."""
 
     def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
         self.optimizer = optimizer
@@ -309,10 +311,10 @@ class Bank:
         return Bank, (self.optimizer, leaves), {"state": self.state}
 
     def gather(self) -> bool:
-        """Collect the gradients (None counts as zero), clear them, and tell if there were any."""
+        """Collect and clear the gradients (None counts as zero); return whether there were any."""
         any_gradient = False
         for leaf, values, gradient in self.views:
-            if leaf.data is not values:  # somebody has assigned another array to the leaf
+            if leaf.data is not values:  # another array was assigned to the leaf
                 values[...] = leaf.data
                 leaf.data = values
             any_gradient |= leaf.grad is not None
@@ -373,7 +375,7 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the optimizer's state: for Adam, two numbers per trained parameter."""
+        """The bytes of the optimizer's state, which is two numbers per parameter for Adam."""
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
@@ -395,7 +397,7 @@ class Run:
 
 
 def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
-    """Begin a run of ``optimizer`` on the Tensors of ``model``, which it will update in place.
+    """Start a run of ``optimizer`` on the Tensors of ``model``, which are updated in place.
 
     Parameters
     ----------
@@ -436,13 +438,13 @@ def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None)
 
 @dataclass(frozen=True)
 class Schedule:
-    """A linear ``warmup`` to ``peak``, then a decay to ``final`` that ends after ``steps``."""
+    """A schedule with a linear warm-up to ``peak`` and a decay to ``final`` until ``steps``."""
 
     peak: float
     steps: int
     warmup: int
     final: float
-    cosine: bool  # whether the decay is half a cosine, or else a straight line
+    cosine: bool  # whether the decay is half a cosine rather than a straight line
 
     def __post_init__(self) -> None:
         number("peak", self.peak, open_minimum=True)
@@ -460,23 +462,23 @@ class Schedule:
 
 
 def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Decay from ``peak`` to ``final`` along half a cosine, after a linear ``warmup``.
+    """Return a schedule that decays along half a cosine, after a linear warm-up.
 
     Parameters
     ----------
     peak : float
-        The largest rate.
+        The learning rate at the end of the warm-up.
     steps : int
-        Steps of the whole run, warm-up included; later ones stay at ``final``.
+        Steps of the whole run, warm-up included; later steps use ``final``.
     warmup : int
         Steps of the linear rise from near zero to ``peak``.
     final : float
-        The last rate.
+        The learning rate at the end of the decay.
 
     Returns
     -------
     Schedule
-        A function from the step to the rate.
+        A function from the step to the learning rate.
 
     See Also
     --------
@@ -496,23 +498,23 @@ def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
 
 
 def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Decay from ``peak`` to ``final`` along a straight line, after a linear ``warmup``.
+    """Return a schedule that decays along a straight line, after a linear warm-up.
 
     Parameters
     ----------
     peak : float
-        The largest rate.
+        The learning rate at the end of the warm-up.
     steps : int
-        Steps of the whole run, warm-up included; later ones stay at ``final``.
+        Steps of the whole run, warm-up included; later steps use ``final``.
     warmup : int
         Steps of the linear rise from near zero to ``peak``.
     final : float
-        The last rate.
+        The learning rate at the end of the decay.
 
     Returns
     -------
     Schedule
-        A function from the step to the rate.
+        A function from the step to the learning rate.
 
     See Also
     --------

@@ -130,7 +130,7 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
 
 
 def freeze(tree: T) -> T:
-    """Return the model with arrays instead of Tensors, which computes the same in plain NumPy.
+    """Return a copy of the model with arrays instead of Tensors, which has the same outputs.
 
     The arrays are shared with ``tree``, not copied.
 
@@ -234,7 +234,7 @@ def outline(node: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Named:
-    """A node whose fields have other names in paths.
+    """A node whose fields can have other names in paths.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ def join(path: str, name: str) -> str:
     Returns
     -------
     str
-        The path of the field: both with a dot between them.
+        The path of the field, with a dot between both.
 
     Examples
     --------

@@ -12,7 +12,7 @@ from lora_np.plots.pictures import heatmap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FEW = 12  # the most columns for which tiles have room for numbers
+_FEW = 12  # with more columns, tiles have no room for numbers
 
 
 def adapter_overview(
@@ -90,7 +90,7 @@ def adapter_overview(
 
 
 def short_name(name: str, longest: int) -> str:
-    """Shorten a long name to its end, where names of tensors differ.
+    """Shorten a long name to its end, in which the names of tensors differ.
 
     Parameters
     ----------

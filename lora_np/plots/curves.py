@@ -1,4 +1,4 @@
-"""Draw lines that are labelled directly: spectra, errors and energy against rank."""
+"""Draw curves with labels beside the lines, such as spectra and errors against rank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-ROUNDING = 1e-13  # relative errors below this are rounding
+ROUNDING = 1e-13  # relative errors below this are due to rounding
 
 
 def lines(
@@ -28,7 +28,7 @@ def lines(
     level: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw one line for each name, labelled where it is farthest from the others.
+    """Draw one line for each name, and label it where it is farthest from the others.
 
     A line whose name begins with "full" has the colour of full updates.
 
@@ -46,7 +46,7 @@ def lines(
         A y value to draw as a line; the first point of each curve that reaches it, from above or
         below, is marked.
     ax : Axes, optional
-        The axes to draw in; by default those of a new figure.
+        The axes to draw in; by default the axes of a new figure.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def lines(
 def singular_spectrum(
     spectra: Mapping[str, Array], *, rank: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw singular values on a logarithmic scale, on which the rank of a matrix is visible.
+    """Draw singular values on a logarithmic scale, which makes the rank of a matrix visible.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def singular_spectrum(
     rank : int, optional
         Shade the values that a matrix of this rank keeps.
     ax : Axes, optional
-        The axes to draw in; by default those of a new figure.
+        The axes to draw in; by default the axes of a new figure.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def rank_error_curves(
     tolerance : float, optional
         An error to draw as a line; the smallest rank of each curve that meets it is marked.
     ax : Axes, optional
-        The axes to draw in; by default those of a new figure.
+        The axes to draw in; by default the axes of a new figure.
 
     Returns
     -------
@@ -185,10 +185,10 @@ def rank_error_curves(
 def _free_place(
     ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
 ) -> tuple[int, bool, bool]:
-    """Choose the point of a line to label, and whether the label is above it and to its right."""
+    """Return the point of a line to label, and whether the label is above and to the right."""
 
     def unit(axis: int) -> dict[str, Array]:
-        """Scale values to the range from 0 to 1 as the axis does."""
+        """Map the values of all lines to positions between 0 and 1 along an axis."""
         scale = np.log if (ax.get_xscale, ax.get_yscale)[axis]() == "log" else np.asarray
         places = {key: scale(line[axis]) for key, line in lines.items()}
         every = np.concatenate(list(places.values()))
@@ -218,7 +218,7 @@ def _free_place(
 def _reached(
     ax: Axes, name: str, line: tuple[Array, Array], level: float
 ) -> tuple[str, tuple[Array, Array]]:
-    """Mark the first point at which the line reaches ``level``, and add it to the name."""
+    """Mark the first point at which the line reaches ``level``, and add its x to the name."""
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
     if not len(reached):

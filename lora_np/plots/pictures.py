@@ -216,7 +216,7 @@ def heatmap(
         A format such as ``".3f"``: write each value into its tile instead of drawing a colour bar.
         Rows and columns then need not be evenly spaced.
     ax : Axes, optional
-        The axes to draw in; by default those of a new figure.
+        The axes to draw in; by default the axes of a new figure.
 
     Returns
     -------

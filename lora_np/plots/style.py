@@ -1,4 +1,4 @@
-"""Style all figures: the colours of tokens.json, each with one meaning, and plain axes."""
+"""Define the style of all figures: plain axes, and colours that each have one meaning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
     Parameters
     ----------
     ax : Axes, optional
-        The axes to style; by default those of a new figure.
+        The axes to style; by default the axes of a new figure.
     size : (float, float)
         The size of a new figure, in inches.
 
@@ -68,7 +68,7 @@ def signed() -> LinearSegmentedColormap:
 
 
 def sized_figure(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
-    """Return ``figure``, or a new pyplot figure, of this size in inches, without overlaps."""
+    """Return ``figure``, or a new pyplot figure, with this size in inches and no overlaps."""
     if figure is None:
         import matplotlib.pyplot as plt
 
@@ -79,7 +79,7 @@ def sized_figure(figure: Figure | None, width: float, height: float, **pads: flo
 
 
 def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: Any) -> None:
-    """Label a line directly: write text next to (x, y) in a darker tone of the line's colour.
+    """Write a label next to the point (x, y) of a line, in a darker tone of the line's colour.
 
     Parameters
     ----------

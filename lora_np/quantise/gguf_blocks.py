@@ -1,9 +1,9 @@
 """Encode and decode GGUF's blocks: up to 256 entries of a row, with scales and codes.
 
-The layout of a block is a structured dtype of NumPy, and its decoder is the equation of its
-entries. All arithmetic is in float32 and in the order of ggml's reference, so that every bit of the
-entries agrees. The table at the end has every kind that ggml stores in files, except Q1_0; Q8_1 and
-Q8_K are for activations only.
+The layout of a block is a structured NumPy dtype, and its decoder computes the entries of the
+matrix from the fields. All arithmetic is in float32 and in the order of ggml's reference, so that
+every bit of the entries agrees. The table at the end lists the supported kinds; IQ1 to IQ3, TQ and
+NVFP4 are not among them. Q8_1 and Q8_K are for activations only.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Blocks(Quantised):
-    """A matrix in blocks of GGUF.
+    """A quantised matrix in GGUF blocks.
 
     Parameters
     ----------
     kind : str
         A key of `LAYOUTS`: "Q4_0", "Q6_K", "F16", ...
     data : ndarray of shape (d, k // entries)
-        A structured array, each entry of which is a block.
+        A structured array, in which each entry is a block.
     shape : tuple of int
         The shape (d, k) of the matrix; k is a multiple of the entries in a block.
 
@@ -89,12 +89,12 @@ class Blocks(Quantised):
             )
 
     def rows(self, index: Array | slice) -> Array:
-        """Dequantise some rows only."""
+        """Dequantise only the given rows."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         W = np.empty((flat.size, layout.entries), np.float32)
-        # In pieces, so that intermediate codes and scales stay small. The scales of a damaged file
-        # may overflow.
+        # Decode in pieces, so that intermediate codes and scales stay small. The scales of a
+        # damaged file may overflow.
         with overflow_allowed():
             for first in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
                 W[first : first + step] = decoded(layout, flat[first : first + step])
@@ -119,12 +119,12 @@ class Blocks(Quantised):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Codes(Quantised):
-    """A matrix ``scale code - least`` for each run of codes in a row; see `Blocks.expanded`.
+    """A matrix with entries ``scale * code - least`` in runs of codes; see `Blocks.expanded`.
 
     Parameters
     ----------
     kind : str
-        The kind of the blocks from which it was made.
+        The kind of the blocks from which the matrix was made.
     codes : ndarray of shape (d, k)
         The codes, int8.
     scales : ndarray of shape (1, d, runs) or (2, d, runs)
@@ -140,7 +140,7 @@ class Codes(Quantised):
         return self.codes.shape
 
     def rows(self, index: Array | slice) -> Array:
-        """Dequantise some rows only."""
+        """Dequantise only the given rows."""
         codes, (scale, *least) = self.codes[index], self.scales[:, index]
         flat = (field.reshape(-1, field.shape[-1]) for field in (scale, codes, *least))
         return runs(*flat).reshape(codes.shape)
@@ -163,7 +163,7 @@ class Codes(Quantised):
 
 
 def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
-    """Encode W (float32, with rows of whole blocks); with ``rng``, round codes at random."""
+    """Encode a float32 matrix whose rows are whole blocks; with ``rng``, round codes at random."""
     layout = LAYOUTS[kind]
     assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.entries:
@@ -193,7 +193,7 @@ def column(b: Array, name: str = "d") -> Array:
 
 
 def fields(q: Array, bits: int, group: int = 1) -> Array:
-    """Unpack codes of ``bits`` bits; in each group of words, the lowest bits of all come first."""
+    """Unpack codes of ``bits`` bits, group by group, and within a group from the lowest bits up."""
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
     q = np.ascontiguousarray(q)  # passes over the whole array are faster than one per group
@@ -238,7 +238,7 @@ def joined(q: Array, bits: int, group: int) -> Array:
 
 
 def record(dtype: Block, **parts: Array) -> Array:
-    """Make blocks from their fields; scales are (n, 1)."""
+    """Build blocks from their fields; the field ``d`` has shape (n, 1)."""
     block = np.empty(len(parts["d"]), dtype)
     for name, values in parts.items():
         block[name] = values.reshape(block[name].shape)
@@ -259,12 +259,12 @@ def encode_float(x: Array, block: Block, half: Array) -> Array:
 
 def encode_bf16(x: Array, block: Block, half: Array) -> Array:
     bits = x[:, 0].view(np.uint32)
-    # Rounds to nearest, ties to even.
+    # Round to nearest, ties to even.
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)
 
 
-# Codes of four bits, with a fifth bit stored separately: d q + m, from the least entry of a block
-# to the largest; or d (q - middle), where the entry of largest magnitude gets code 0.
+# Codes of four bits, or of five with the fifth bits stored separately. An entry is d q + m, where
+# m is the least entry of the block, or d (q - middle), where the largest magnitude has code 0.
 
 
 def decode_codes(b: Array) -> Parts:
@@ -335,7 +335,7 @@ def six_bits(a: Array) -> tuple[Array, Array, Array]:
 def fit_line(x: Array, top: int, tries: Array) -> tuple[Array, Array]:
     """Fit ``scale q - least`` to each row, by weighted least squares for each of several grids.
 
-    Like ggml's make_qkx2_quants, each grid begins at the least value that was best so far.
+    As in ggml's make_qkx2_quants, each grid starts at the best least value found so far.
     """
     weight = np.sqrt(np.mean(x * x, axis=1, keepdims=True)) + np.abs(x)
     total = partial(np.sum, axis=1, keepdims=True)
@@ -374,10 +374,10 @@ def encode_q6_k(x: Array, block: Block, half: Array) -> Array:
 
 
 def fit_scale(x: Array) -> Array:
-    """Fit ``scale q`` to each row, q from -32 to 31, with weights x^2 (ggml's make_qx_quants)."""
+    """Fit ``scale q`` to each row for q from -32 to 31, with weights x^2, as in make_qx_quants."""
     total = partial(np.sum, axis=1, keepdims=True)
     _, exponent = np.frexp(extreme(x))
-    x = np.ldexp(x, -exponent)  # so that products of four neither overflow nor vanish
+    x = np.ldexp(x, -exponent)  # so that products of four entries neither overflow nor underflow
     largest = extreme(x)
     scale = best = np.zeros_like(largest)
     for i in (0, *range(-9, 0), *range(1, 10)):
@@ -388,7 +388,7 @@ def fit_scale(x: Array) -> Array:
     return np.ldexp(scale, exponent)
 
 
-# Codes that stand for levels: twice the value of a float of four bits, or levels fitted to weights.
+# Codes that stand for levels: twice the values of a four-bit float, or levels fitted to weights.
 
 E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
 FITTED = np.array(

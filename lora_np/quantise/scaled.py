@@ -55,14 +55,14 @@ class Int8(Quantised):
         return self.codes.shape
 
     def rows(self, index: Array | slice) -> Array:
-        """Dequantise some rows only: ``codes * scales / 127``."""
-        # In bitsandbytes' order, so that rounding agrees: code times scale, then over 127.
+        """Dequantise only the given rows: ``codes * scales / 127``."""
+        # In bitsandbytes' order, code times scale and then times 1 / 127, so that rounding agrees.
         return self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
 
 
 @dataclass(frozen=True, eq=False)
 class BlockScales:
-    """Scales that are quantised too, to 8 bits in blocks of 256 (double quantisation).
+    """Scales that are themselves quantised to 8 bits in blocks of 256 (double quantisation).
 
     ``scale = levels[code] * scale of scales + offset``, where the offset is the mean of the scales.
     It saves 0.373 bits per entry for blocks of 64.
@@ -138,7 +138,7 @@ class FourBit(Quantised):
     block: int = 64
 
     def rows(self, index: Array | slice) -> Array:
-        """Dequantise some rows only: ``level[code] * scale``."""
+        """Dequantise only the given rows: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
         # Consecutive rows are decoded from the first block that they touch.
@@ -162,7 +162,7 @@ _NF4_END = 0.9677083
 
 
 def normal_quantile(p: ArrayLike) -> Array:
-    """Return the x below which a standard normal variable lies with probability p.
+    """Return the quantiles of the standard normal distribution at probabilities p.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def normal_quantile(p: ArrayLike) -> Array:
 
 
 def uniform_levels(bits: int = 4) -> Array:
-    """Return even steps ``-1, ..., -1/m, 0, 1/m, ..., 1`` with ``m = 2**(bits - 1) - 1``.
+    """Return the evenly spaced levels ``-1, ..., 0, 1/m, ..., 1`` for ``m = 2**(bits - 1) - 1``.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def double_quantised(scales: Array) -> BlockScales:
 
 
 def mean_as_torch(x: Array) -> np.float32:
-    """Compute a float32 mean in torch's order of addition, which decides the last digit.
+    """Compute a float32 mean in torch's order of addition, which affects the last digit.
 
     Torch adds four vectors of eight numbers at a time: 16 of these, then 16 such sums, and so on.
     It adds the remaining vectors to the first one, and the remaining numbers one by one. (From
@@ -426,7 +426,7 @@ KINDS = (
 def quantise(
     W: ArrayLike, kind: str, *, block: int = 64, double: bool = False, rng: Rng = None
 ) -> Quantised:
-    """Quantise W: each entry becomes the nearest of a few levels, times the scale of its block.
+    """Quantise W, so that each entry is one of a few levels times the scale of its block.
 
     Parameters
     ----------

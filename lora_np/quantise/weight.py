@@ -50,7 +50,7 @@ class Quantised:
         return self.rows(slice(None))
 
     def rows(self, index: Array | slice) -> Array:
-        """Dequantise some rows only.
+        """Dequantise only the given rows.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class Quantised:
         return total
 
     def pieces(self, entries: int = PIECE) -> Iterator[slice]:
-        """Return slices of rows with about this many entries each, which fit the cache."""
+        """Return slices of rows, each with about ``entries`` entries so that it fits the cache."""
         step = max(1, entries // self.shape[1])
         return (slice(i, min(i + step, self.shape[0])) for i in range(0, self.shape[0], step))
 
@@ -105,7 +105,7 @@ class Quantised:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype that `dequantised` returns: float32."""
+        """The dtype of the matrix that `dequantised` returns, which is float32."""
         return np.dtype(np.float32)
 
     @property

@@ -131,7 +131,10 @@ class Checkpoint:
 
 
 def identity(training: Any) -> dict[str, str]:
-    """Describe everything that must be equal when a run continues, unless the run has a name."""
+    """Return a description of everything that must be equal for a run to continue.
+
+    For a run with a name, these are only the name and the versions.
+    """
     s = training.settings
     title = {"versions": versions(), "name": s.identity or "not given"}
     if s.identity is not None:
@@ -160,7 +163,7 @@ def identity(training: Any) -> dict[str, str]:
 
 
 def moved_by(training: Any) -> dict[str, Array]:
-    """List the arrays that a step changes: each bank's values and optimizer state."""
+    """Return the arrays that a step changes, which are each bank's values and optimizer state."""
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}

@@ -51,7 +51,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The record of a run.
+    """The losses and samples of a training run.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Fit(Generic[T]):
     history : History
         The losses.
     interrupted : bool
-        Whether Ctrl-C ended the run early; model and history are then those of the last step.
+        Whether Ctrl-C ended the run early; model and history are then as of the last step.
     """
 
     model: T
@@ -96,7 +96,7 @@ class Fit(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSettings:
-    """Settings of every training run.
+    """The settings that all training runs share.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class RunSettings:
 
 @dataclass(frozen=True, eq=False)
 class FitSettings(RunSettings):
-    """Settings of `fit`, with the targets y."""
+    """The settings of `fit`, including the targets y."""
 
     y: npt.ArrayLike | None = None
     _: KW_ONLY
@@ -291,7 +291,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 
 
 def decaying(peak: float, steps: int) -> Adam:
-    """Return the default optimizer of a run.
+    """Return the default optimizer of a run, which is Adam with a cosine decay.
 
     It has no warm-up: on digits, ten steps of warm-up raised the loss by 0.04 to 0.21 nats.
     """
@@ -336,7 +336,7 @@ class Training:
 
     @property
     def waited(self) -> int:
-        """The number of validations since the one with the lowest loss."""
+        """The number of validations since the lowest validation loss."""
         errors = [error for _, error in self.validated]
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
@@ -364,7 +364,7 @@ class Training:
             bank.values[...] = values
 
     def gradients(self) -> float:
-        """Compute the gradients of the next step in the leaves, and return the step's loss.
+        """Compute the gradients of the next step, and return its loss.
 
         If the loss is not finite or reaches the goal, the gradients are not computed.
         """
@@ -382,7 +382,7 @@ class Training:
         return total
 
     def validate(self, bar: tqdm) -> None:
-        """Validate unless this step has been validated, perhaps before the run was resumed."""
+        """Validate and sample the model, unless this was already done at this step."""
         sample, step = self.settings.sample, self.run.steps
         if self.data.validation is None and sample is None:
             return
@@ -455,7 +455,7 @@ def diagnosis(training: Training) -> str:
 
 
 class Stream:
-    """Batches of any kind, from a function of the step, or from a sequence, which is repeated."""
+    """Batches of any kind, from a function of the step or from a sequence that is repeated."""
 
     whole = False  # whether a batch contains all data
     order, position = np.arange(0), 0
@@ -504,7 +504,7 @@ class Stream:
 
 
 class Rows(Stream):
-    """Batches of rows of x and y, drawn without replacement until too few are left."""
+    """Batches of rows of x and y, drawn without replacement until too few rows are left."""
 
     def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
         self.x, self.y = data_rows("", x, settings.y)

@@ -1,4 +1,4 @@
-"""Describe the code, data and settings of a run by a text that every process reproduces.
+"""Describe the code, data and settings of a run by a string that is equal in every process.
 
 Arrays are described by their values, dataclasses by their fields and methods, functions by their
 code, defaults and closure, derivatives by their rules. Other functions, classes and values that a
@@ -40,12 +40,12 @@ def versions() -> str:
 
 
 def derivatives() -> str:
-    """Describe the rules that users added to the tables of derivatives, sorted."""
+    """Describe the derivative rules that users added to the tables, in sorted order."""
     return ", ".join(sorted({describe(row) for row in added_rows()}))
 
 
 def digest(*arrays: Array) -> str:
-    """Return a fingerprint of shapes, dtypes and values."""
+    """Return a fingerprint of the shapes, dtypes and values of arrays."""
     sha = hashlib.sha256()
     for a in arrays:
         sha.update(f"{a.shape} {a.dtype.str}".encode())
@@ -54,7 +54,7 @@ def digest(*arrays: Array) -> str:
 
 
 def describe(thing: Any, apart: Collection[int] = ()) -> str:
-    """Describe an object by a text that is the same in every process, and depends on its content.
+    """Return a string that describes an object's content and is equal in every process.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def describe(thing: Any, apart: Collection[int] = ()) -> str:
     Raises
     ------
     TypeError
-        If it contains any other object.
+        If the object contains anything else.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def describe(thing: Any, apart: Collection[int] = ()) -> str:
 
 
 class Description:
-    """Describe nested objects; a reference to an enclosing object is described by its depth."""
+    """A description of nested objects; references to enclosing objects are given by depth."""
 
     def __init__(self, apart: Collection[int]) -> None:
         self.apart = apart
@@ -161,7 +161,7 @@ def attributes(thing: Any) -> Iterator[tuple[str, Any]]:
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
-    """Yield the bases, methods and values of a class, except those that Python has generated."""
+    """Yield the bases, methods and values of a class, except those that Python generated."""
     yield "bases", cls.__bases__
     for name, member in sorted(vars(cls).items()):
         part = getattr(member, "fget", None) or getattr(member, "func", member)

@@ -86,7 +86,7 @@ class Sweep(Shown):
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
-        """Return, for each variant and rank, the records of the best alpha and learning rate."""
+        """Return the records of the best alpha and learning rate for each variant and rank."""
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
         for record in self.records:
             settings = groups.setdefault((record["variant"], record["rank"]), {})
@@ -215,7 +215,7 @@ def run(
     optimizer: Callable[[float], Optimizer] | None,
     options: Any,
 ) -> dict[str, Any]:
-    """Do one run on one thread, because the number of threads changes the last bits."""
+    """Return the record of one run, on one thread because more threads change the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
     rng = np.random.default_rng(seed)
     with one_thread():
@@ -251,7 +251,7 @@ def optimum(model: Any, x: Array, y: Array) -> float:
     """Compute the smallest mean squared error that training the model can reach.
 
     For LoRA, this is the loss of reduced-rank regression. If A is frozen (LoRA-FA), or all of W is
-    trained, it is that of least squares.
+    trained, it is the loss of least squares.
 
     Parameters
     ----------
