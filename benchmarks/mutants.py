@@ -170,16 +170,24 @@ def drawn(tree: Path, number: int, seed: int) -> list[Mutant]:
     places = [
         (path, i) for path in paths for i, _ in enumerate(changes_in(ast.parse(path.read_bytes())))
     ]
-    sample = random.Random(seed).sample(places, min(number, len(places)))
-    chosen: dict[Path, set[int]] = {}
-    for path, i in sample:
-        chosen.setdefault(path, set()).add(i)
-    found: dict[tuple[Path, int], Mutant] = {}
-    for path, numbers in chosen.items():
-        file = path.relative_to(tree).as_posix()
-        mutants = mutants_of(path.read_bytes(), file, numbers.__contains__)
-        found |= {(path, i): mutant for i, mutant in zip(sorted(numbers), mutants, strict=True)}
-    return [found[place] for place in sample]
+    found: list[Mutant] = []
+    for path, i in random.Random(seed).sample(places, len(places)):
+        if len(found) == number:
+            break
+        source = path.read_bytes()
+        (mutant,) = mutants_of(source, path.relative_to(tree).as_posix(), {i}.__contains__)
+        if is_valid(mutant.applied(source)):
+            found.append(mutant)
+    return found
+
+
+def is_valid(source: bytes) -> bool:
+    """Return whether a file compiles: a nonlocal name without an assignment is an error."""
+    try:
+        compile(source, "<mutant>", "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
 
 
 def mutants_of(

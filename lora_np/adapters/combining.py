@@ -312,7 +312,7 @@ def _combined(
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
-        if gain is not None:
+        if gain is not None:  # PEFT multiplies rows by the magnitudes, which contain the gain
             B = B / gain
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)

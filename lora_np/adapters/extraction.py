@@ -200,6 +200,7 @@ def extract(
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # a lazy mapping computes its values here, once
+        # rows are saved if they are smaller than a LoRA of this rank; None saves no rows
         most = (goal.value if goal.name == "rank" else 1) if save_others else None
         others = _others(pairs, most=most, jobs=jobs, progress=progress)
         saved = _Saved.of(after, pairs, others)
@@ -367,6 +368,7 @@ class _Pair:
             return ()
         known = (W[: len(W0)] != W0).any(axis=1)
         tokens = np.append(np.flatnonzero(known), np.arange(len(W0), len(W)))
+        # no LoRA can add rows to a vocabulary, so a longer one saves any number of rows
         fewer = len(W) if len(W) > len(W0) else most * sum(W.shape) / W.shape[1]
         return tuple(tokens.tolist()) if len(tokens) < fewer else ()
 

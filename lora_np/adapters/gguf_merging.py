@@ -238,7 +238,10 @@ class MergedFile:
         return cls(merging, source, tensors, parts, rng, by_module, {})
 
     def read(self, place: str) -> Array | Blocks | gguf.GGUFFile:
-        """Compute a changed tensor, or return the file from which to copy an unchanged one."""
+        """Compute a changed tensor, or return the file from which to copy an unchanged one.
+
+        What the rounding of a changed tensor loses is added to ``measured``.
+        """
         source, change = self.source, self.merging.changes
         if place not in self.parts:
             return source.file
@@ -271,7 +274,7 @@ def tensors_for(parameter: str, dialects: Dialects, family: str) -> tuple[str, .
 
 
 def kind_of(file: gguf.GGUFFile, place: str, shape: tuple[int, ...], dtype: str | None) -> str:
-    """Choose the quantisation type of a tensor."""
+    """Choose the quantisation type of a tensor; a new head gets the type of the embedding."""
     kind = file.tensors.get(place, file.tensors["token_embd.weight"]).dtype
     kind = dtype if dtype and len(shape) > 1 else kind
     if kind not in ENCODED:

@@ -224,6 +224,7 @@ class _Plan(NamedTuple):
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
         """Decide which tensors change, and which tensors each file will contain."""
         source, quantised = merging.source, merging.source.quantised
+        # if the adapter changes no quantised weight, all of them are copied
         if not dtype and quantised.keys().isdisjoint(merging.weights.values()):
             quantised = {}
         also = source.places if dtype else quantised
@@ -234,6 +235,7 @@ class _Plan(NamedTuple):
             if dtype and fits and initial.dtype in hub.ALL_FLOATS:
                 changes[name] = replace(change, initial=replace(initial, dtype=dtype))
         infos = header({name: change.initial for name, change in changes.items()})
+        # the scales that are stored beside quantised weights
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {
@@ -244,6 +246,7 @@ class _Plan(NamedTuple):
             for name, file in source.files.items()
         }
         added = [name for name in changes if name not in source.places]
+        # new tensors go into the last file
         written[max(written)] |= {name: infos[name] for name in added}
         untied = sorted(source.tied.keys() & {*added})
         return cls(merging, changes, written, added, untied, len(quantised), dtype)

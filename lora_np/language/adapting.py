@@ -139,7 +139,8 @@ class Adapted:
     answers : tuple of Replies
         The answers to held-out questions before and after training, if ``questions`` was given.
     general : tuple of float, optional
-        The loss on a general text before and after, if the vocabulary has its characters.
+        The loss on a general text before and after, if ``questions`` was given and the vocabulary
+        has the text's characters.
     """
 
     model: LanguageModel
@@ -392,6 +393,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     if result.interrupted:
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
+    # patience keeps the best model
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
     both = (model, result.model) if asked else ()
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]

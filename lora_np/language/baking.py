@@ -566,9 +566,10 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
             return node
         gram, product = by_layer[id(node)]
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
+        # L.T and Y have the Gram matrix and the product of the inputs and outputs that were summed
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
-        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and B the same norm
+        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # A and scale B get the same norm
         B, A = B * balance / node.scale, A / balance
         return changed(node, A=Tensor(A.astype(dtype)), B=Tensor(B.astype(dtype)))
 

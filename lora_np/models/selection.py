@@ -215,7 +215,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
         known = {end for path in paths for end in ends(path)}
         missing = [target for target in listed if target not in known]
     else:
-        match = matcher(targets)
+        match = matcher(targets)  # a target that the filters leave out is not misspelt
         every = chosen or any(match(path, module) for path, module in paths.items())
         missing = [] if every else [targets]
     for target in missing:  # the target may be the name of a module in checkpoints

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from benchmarks import mutants
-from benchmarks.mutants import ROOT, drawn, failing_in, interval, main, mutants_of
+from benchmarks.mutants import ROOT, drawn, failing_in, interval, is_valid, main, mutants_of
 
 
 def changed(body):
@@ -86,6 +86,14 @@ def test_every_mutant_of_a_package_is_python(tree):
         new = mutant.applied(source)
         assert ast.dump(ast.parse(new)) != ast.dump(ast.parse(source))
         assert " + " in mutant.diff(source)
+
+
+def test_no_mutant_takes_what_a_nonlocal_name_needs():
+    source = "def f():\n    a = 1\n    def g():\n        nonlocal a\n        a = 2\n    return g\n"
+    mutants = [one.applied(source.encode()) for one in mutants_of(source.encode(), "f.py")]
+    assert is_valid(source.encode())
+    assert not all(map(is_valid, mutants))
+    assert any(map(is_valid, mutants))
 
 
 def test_a_module_without_tests_of_its_own_has_those_that_use_it(tmp_path):
