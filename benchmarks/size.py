@@ -83,7 +83,7 @@ def tree_of(path: Path) -> ast.Module:
 
 @cache
 def nodes_of(path: Path) -> list[ast.AST]:
-    """List all nodes of a file once: to find them takes as long as to parse."""
+    """List all nodes of a file, once for all who read them."""
     return [*ast.walk(tree_of(path))]
 
 

@@ -619,7 +619,7 @@ def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")
 
 
-# Counting a whole config of PEFT
+# Counting the parameters of a complete PEFT config
 
 # The settings that have the same names in PEFT and in `count_model`.
 _ALIKE = (

@@ -111,7 +111,7 @@ def digest_of(adapter: Path) -> str:
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:
-    """Return the base's class and family, if PEFT recorded the class because no task was set."""
+    """Return the base's class and family from ``auto_mapping``; None if PEFT did not write it."""
     mapping = adapter.raw.get("auto_mapping")
     mapping = mapping if isinstance(mapping, Mapping) else {}
     name, library = str(mapping.get("base_model_class")), str(mapping.get("parent_library"))

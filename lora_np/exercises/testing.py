@@ -364,7 +364,7 @@ def judge(
     """
     answer = Answer(exercise, caller)
     broken = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
-    # shrink only after all laws, so that a slow answer loses no points by the search
+    # shrink after all laws are tested, so that shrinking costs a slow answer no points
     pairs = zip(exercise.laws, broken, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
     if not any(broken) and (message := example_broken(answer)):
@@ -530,7 +530,7 @@ def by(code: str, one: Exercise) -> Answer:
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Return how the function that ``code`` defines breaks the law on one `telling` input."""
+    """Test the function in ``code`` on one `telling` input; return how it breaks the law, or None."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 

@@ -142,7 +142,7 @@ def start_a_process() -> None:
 
 
 def signal_the_parent() -> None:
-    if os.name == "posix":  # on Windows, signal 0 is Ctrl-C, and not a test
+    if os.name == "posix":  # on Windows, signal 0 sends Ctrl-C instead of only testing
         os.kill(os.getppid(), 0)
 
 

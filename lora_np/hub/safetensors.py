@@ -312,7 +312,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
 def _checked(
     header: dict[str, Any], header_end: int, size: int
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Return the tensors in the order of their bytes, and the metadata, after checking them."""
+    """Validate a header; return its tensors in the order of their offsets, and its metadata."""
     metadata = header.pop("__metadata__", None)
     if metadata is None:  # mlx writes null
         metadata = {}

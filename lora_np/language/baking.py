@@ -195,7 +195,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question, with or without the prompt, and check that an answer has room."""
+        """Encode a question, with or without the prompt, and check that an answer fits too."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})

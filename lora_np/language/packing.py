@@ -369,7 +369,7 @@ def log_probabilities(
 
 
 def check_labels(labels: Array, tokens: Array, vocab: int) -> None:
-    """Validate labels, because the fused loss would index with invalid ones."""
+    """Validate labels, because the fused loss uses them as indices unchecked."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != np.shape(tokens):

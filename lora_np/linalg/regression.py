@@ -162,8 +162,8 @@ def optimal_losses(
         X, residual = (
             np.ldexp(M, -power) for M, power in ((X, optima.into), (residual, optima.out))
         )
-        # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the
-        # others.
+        # B is orthonormal: in its coordinates, the best update of rank r predicts the first r
+        # columns of the target and leaves the others at zero.
         target = residual @ optima.B
         outside = np.square(residual - target @ optima.B.T).sum()
         left = tail_sums(np.square(target).sum(axis=0))

@@ -214,7 +214,7 @@ def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Arra
     return kept
 
 
-# Rules that add up the other entries
+# Rules that add up the remaining entries
 
 
 def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:

@@ -25,7 +25,7 @@ from lora_np.version import __version__
 
 # types whose repr distinguishes all values
 ATOMS = (type(None), type(...), bool, int, float, complex, str, bytes, slice, np.dtype)
-OURS = ("lora_np", "numpy", "builtins")  # packages whose code is described by a version
+OURS = ("lora_np", "numpy", "builtins")  # packages identified by version, not by code
 
 
 def versions() -> str:

@@ -28,7 +28,8 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     if shape == "large":  # computing other columns too exceeds the memory limit
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    # a loop over all columns exceeds the limit on steps; counting steps needs memory
+    # a loop over all columns exceeds the limit on steps; counting steps takes memory too, so that
+    # limit is higher here
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
