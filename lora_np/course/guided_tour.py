@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """The share of the full update's improvement that the smallest one achieves, as a sentence."""
+        """A sentence with the share of the full update's improvement that the smallest achieves."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters achieve {share:.1%}"

@@ -530,7 +530,7 @@ def by(code: str, one: Exercise) -> Answer:
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Test the function in ``code`` on one `telling` input; return how it breaks the law, or None."""
+    """Test the function in ``code`` on one `telling` input; return its counterexample or None."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 
