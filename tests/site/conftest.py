@@ -125,7 +125,11 @@ def open_page(chromium, address):
         page.wait_for_function = functools.partial(wait_until, page)
         watch(page)
         page.goto(address + path)
-        if path.startswith("learn/explorer") and settings.get("java_script_enabled", True):
+        if not settings.get("java_script_enabled", True):
+            return page
+        if path == "index.html":  # the last that its script sets
+            page.wait_for_function("document.querySelector('[data-part=more]').hash")
+        if path.startswith("learn/explorer"):
             place = path.partition("#")[2] or "cut-a-matrix"
             page.wait_for_function(f"document.querySelector('#{place} [aria-busy=false]')")
         return page

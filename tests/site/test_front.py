@@ -116,6 +116,7 @@ def test_every_fit_is_that_of_the_package(open_page):
     methods |= {"QLoRA, rank 16": {"dtype": "nf4"}}
     choice = {name: page.locator(f'[data-choice="{name}"]') for name in ("model", "gpu")}
     names = {name: select.locator("option").all_inner_texts() for name, select in choice.items()}
+    assert all(names.values())
     for model in names["model"]:
         choice["model"].select_option(model)
         for gpu in names["gpu"]:
