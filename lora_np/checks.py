@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 else:  # commands that only count parameters do not import NumPy
     Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
-# The source of randomness in a layer's call, for dropout; quoted, as numpy.random is slow to load.
+# The source of randomness in a layer's call, for dropout; quoted, as numpy.random loads slowly.
 Rng: TypeAlias = "np.random.Generator | None"
-Seed: TypeAlias = "np.random.Generator | int"  # randomness of a whole run, for `generator`
+Seed: TypeAlias = "np.random.Generator | int"  # the generator of a whole run, or its seed
 
 
 def refuse(message: str) -> NoReturn:
@@ -85,7 +85,7 @@ def whole_number(
 
     ``top`` names ``maximum`` in the message, as in ``"min(d, k)"``.
     """
-    if type(value).__name__ in ("bool", "bool_"):  # names of Python's and NumPy's booleans
+    if type(value).__name__ in ("bool", "bool_"):  # bool and numpy.bool, without importing NumPy
         raise TypeError(f"{name} must be a whole number, got the boolean {value}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ def masked(value: object) -> bool:
     """Return whether ``value`` is a masked array or a list that contains one."""
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
-    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # does not import numpy.ma
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # avoids importing numpy.ma
 
 
 def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
@@ -262,7 +262,7 @@ def respelled(dtype: str) -> str:
 
 
 def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Return ``dtype`` if computation uses it: float32 or float64, by name or as a dtype."""
+    """Return ``dtype`` as a NumPy dtype; raise an error if it is not float32 or float64."""
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
@@ -270,7 +270,7 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Names:
-    """An index of names that accepts the different ways in which people type them.
+    """An index of names that finds a name in various spellings.
 
     Parameters
     ----------
@@ -332,7 +332,7 @@ class Names:
         return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
 
     def _words(self, name: str) -> list[str]:
-        """Split a name into words and numbers, without its owner and noise."""
+        """Split a name into words and numbers, without noise and the owner before the slash."""
         plain = re.sub(self.noise, " ", name.lower().rpartition("/")[2])
         return re.findall(WORD, plain)
 
@@ -341,7 +341,7 @@ class Names:
         return [word for word in words if not re.fullmatch(self.free, word)] or words
 
     def _parts(self, name: str) -> tuple[str, list[str], float]:
-        """Return a name's family with its version, the version, and the size."""
+        """Return the family (with its version), the version numbers and the size in a name."""
         words = self._needed(name)
         sizes = [word for word in words if re.fullmatch(r"\d[\d.]*[bm]", word)]
         family = "".join(word for word in words if word not in sizes)
@@ -404,7 +404,7 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
-                # the error comes from inside the function, not from the call
+                # give no advice on an error from inside the function
                 if error.__traceback__ is None or error.__traceback__.tb_next:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None

@@ -32,12 +32,11 @@ MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models ha
 MAX_ITEMS = 3_000_000
 
 
-# any JSON value
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class FileError(ValueError):
-    """Raised when a file is damaged, hostile or not supported, or does not fit another file.
+    """The error for a file that is damaged, hostile or not supported, or does not fit another file.
 
     The message is one line that names the file and the key, and gives the right value.
 
@@ -61,7 +60,7 @@ class FileError(ValueError):
 
 
 class MissingFileError(FileError, FileNotFoundError):
-    """Raised when a file or directory is missing; it can be caught as either base class."""
+    """The error for a missing file or directory; it can be caught as either base class."""
 
 
 @contextmanager
@@ -278,13 +277,13 @@ def _no_constant(text: str, constant: str) -> NoReturn:
     raise FileError(f"{key[0] + ': ' if key else ''}{constant} is not JSON")
 
 
-# Writing
+# Writing files and directories
 
 STAGE = ".lora-np-"  # the prefix of temporary files and directories, next to the target
 
 
 def target_path(path: StrPath) -> Path:
-    """Convert ``path`` to a Path; an empty path, which is the current directory, is an error."""
+    """Convert ``path`` to a Path; a path without a name, such as an empty one, is an error."""
     if not os.path.basename(os.path.abspath(path)) or not os.fspath(path):
         raise ValueError(f"the path to write to must have a name, got {os.fspath(path)!r}")
     return Path(path)
@@ -312,7 +311,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _stage(target: Path) -> Path:
-    """Return an unused path next to ``target``, with a short name, because names have a limit."""
+    """Return an unused path next to ``target``; its name is short, as file systems limit names."""
     return target.with_name(f"{STAGE}{os.urandom(8).hex()}")
 
 
@@ -329,7 +328,7 @@ def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """Make errors name ``path`` instead of a temporary file or no file."""
+    """Make errors in the block name ``path`` instead of the temporary ``stage`` or no file."""
     try:
         yield
     except OSError as error:
@@ -541,7 +540,7 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
     after = target.stat()
     if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
-    # check again: another run has replaced the directory, and was removing the listed files
+    # check again, because another run replaced the directory while its files were listed
     _check_directory(target, writes, marks)
 
 
@@ -576,7 +575,7 @@ def _exchanged(one: Path, other: Path) -> bool:
         return False
     import ctypes  # imported late, because Pyodide may lack it
 
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # other C libraries lack it
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # not every C library has it
     here, exchange = -100, 2
     paths = here, os.fsencode(one), here, os.fsencode(other)
     return rename is not None and rename(*paths, exchange) == 0
@@ -587,7 +586,7 @@ def _aside(target: Path) -> Path:
 
 
 def unfinished(target: Path) -> str:
-    """Return a sentence if a killed run has left the old version of ``target`` elsewhere.
+    """Return a sentence about an old version of ``target`` that a killed run left, or "" if none.
 
     Parameters
     ----------
@@ -611,9 +610,9 @@ def unfinished(target: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Flush written data to the disk, so that a later rename never reaches it before the data."""
+    """Flush data to the disk, so that a later rename cannot reach the disk before the data."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
-        return  # Windows has no handle on a directory to flush
+        return  # Windows cannot flush a directory
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)

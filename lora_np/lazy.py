@@ -6,10 +6,10 @@ written once. ``from lora_np.lazy import numpy as np`` is NumPy, imported on fir
 """
 
 import builtins
-from _thread import RLock  # as functools imports it, because threading takes a millisecond to load
+from _thread import RLock  # as in functools, because importing threading takes a millisecond
 
 
-class on_demand:  # noqa: N801  a statement, as suppress is
+class on_demand:  # noqa: N801  lower case like suppress, as it is used in a with statement
     """A context that defers the imports in its block, and lists their names in ``__all__``.
 
     Parameters
@@ -19,7 +19,7 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         name``.
     """
 
-    lock = RLock()  # all threads share the function that is replaced
+    lock = RLock()  # all threads share ``builtins.__import__``, which is replaced
 
     def __init__(self, namespace: dict[str, object]) -> None:
         self.namespace = namespace
@@ -32,7 +32,8 @@ class on_demand:  # noqa: N801  a statement, as suppress is
 
     def note(self, name: str, *given: object, **named: object) -> object:
         """Record an import instead of running it; this replaces ``__import__`` in the block."""
-        if not given or given[0] is not self.namespace:  # another thread's import
+        # An import by other code, such as another thread, runs as usual.
+        if not given or given[0] is not self.namespace:
             return self.import_(name, *given, **named)  # type: ignore[arg-type]
         fromlist: tuple[str, ...] = given[2]  # type: ignore[assignment]
         nothing_yet = dict.fromkeys(fromlist)

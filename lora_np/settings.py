@@ -30,7 +30,7 @@ def setting(default: T, help: str, *, choices: tuple[str, ...] = (), **limits: f
 
 
 def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
-    """List the fields of a dataclass that `setting` declared, own ones before inherited ones."""
+    """List the fields of a dataclass that `setting` declared, own fields before inherited ones."""
     known = {field.name: field for field in fields(owner) if "help" in field.metadata}
     ordered = [name for cls in owner.__mro__ for name in inspect.get_annotations(cls)]
     return [known[name] for name in dict.fromkeys(ordered) if name in known]

@@ -268,7 +268,7 @@ def _readable(cell: Cell) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a NumPy scalar or array to Python numbers."""
+    """Convert a NumPy scalar or array to Python numbers; return other values unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -74,7 +74,7 @@ def usual_threads() -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Find the BLAS libraries that NumPy has loaded; once, because the search is slow."""
+    """Find the loaded BLAS libraries; the result is cached, because the search is slow."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -83,11 +83,11 @@ def _libraries() -> ThreadpoolController:
 def progress_bar(
     total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", scale: int = 1
 ) -> tqdm:
-    """Make a tqdm bar, which is silent outside a terminal or a notebook, or if not ``shown``.
+    """Return a tqdm bar, disabled unless it is ``shown`` and in a terminal or a notebook.
 
     If ``shown`` is a string, it replaces ``label``. Each of ``total`` counts as ``scale`` units.
     """
-    # widgets load ipykernel outside a notebook too, but only a notebook has a shell
+    # ipywidgets loads ipykernel outside a notebook too, but only a notebook has a shell
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
     notebook = ipython is not None and ipython.get_ipython() is not None
     seen = bool(shown) and (notebook or sys.stderr.isatty())
@@ -116,10 +116,10 @@ def keep_pages() -> None:
     if sys.platform == "linux":
         import ctypes  # imported late, because Pyodide may lack it
 
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
         if mallopt is not None:
             mallopt(MMAP_THRESHOLD, 2**25)
             mallopt(TRIM_THRESHOLD, 2**26)
 
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of these options in malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # values of these constants in malloc.h

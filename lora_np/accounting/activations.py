@@ -22,11 +22,11 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-# arrays that an activation function keeps, by default 1; gelu_new is computed in four steps
+# the number of arrays that an activation function keeps, if it is not 1; gelu_new has four steps
 _KEPT = {"gelu_new": 4}
 _EXPANDING = ("gate", "up", "gate_up")  # the linear layers before the activation function
 
-# the number of layers whose inputs may be in transfer at once, as in TRL and torchtune
+# with offloading, the number of layers whose inputs are still on the GPU, as in TRL and torchtune
 _IN_FLIGHT = 5
 
 
@@ -144,7 +144,7 @@ class Growth(NamedTuple):
 class Moment(NamedTuple):
     """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
-    kept: Growth  # kept by all layers until the end of the backward pass
+    kept: Growth  # kept by all layers for the backward pass
     again: Growth  # kept by one stack of layers if checkpointing recomputed the whole stack
     layers: int  # the number of layers in that stack
     logits: Growth  # kept by the loss until its gradient is computed
@@ -173,7 +173,7 @@ def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
 
 
 class _Kept:
-    """The memory that is kept, added up stack by stack from the shapes and roles of modules."""
+    """An estimator of the memory that a step keeps, from the shapes and roles of modules."""
 
     def __init__(self, model: ModelSpec | LoraCount, training: TrainingOptions) -> None:
         self.training = training
@@ -303,7 +303,7 @@ class _Kept:
                 + module.shape[-1] * self._trained(module) * self.item
             )
         numbers = module.shape[-2] * self._chosen(module) * module.copies
-        # gate and up (i each, in two layers or in one) and their product: 3 i in total
+        # gate, up and their product keep i entries each: 3 i for the 2 i outputs of gate and up
         if module.role in _EXPANDING:
             return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
         # the outputs of experts, which the router's gradient needs
@@ -334,7 +334,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> Growth:
-        """Compute the growth outside layers: the final norm, the head, and a vision projector."""
+        """Compute the memory that the final norm, the head, and a vision projector keep."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
         total = Growth()
@@ -387,7 +387,7 @@ class _Kept:
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
-    """Compute the growth of a stack; a vision tower or audio encoder has a fixed token count."""
+    """Return the `Growth` of a stack of layers from one pass's bytes per token and per pair."""
     token, pair = token * stack.repeats, pair * stack.repeats
     if stack.tokens:
         return Growth(sample=stack.tokens * (token + stack.tokens * pair))

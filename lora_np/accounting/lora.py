@@ -101,22 +101,22 @@ class LoraCount(Shown):
 
     @cached_property
     def adapter(self) -> int:
-        """The parameters of the adapter's own factors (and DoRA's magnitudes)."""
+        """The number of parameters in the adapter's factors and in DoRA's magnitudes."""
         return sum(adapted.trainable for adapted in self.adapters)
 
     @property
     def trainable(self) -> int:
-        """The trainable parameters of the adapter, of saved copies, and of biases."""
+        """The number of trainable parameters in the adapter, in saved copies, and in biases."""
         return self.adapter + sum(self.saved.values()) + self.biases
 
     @cached_property
     def base(self) -> int:
-        """The parameters of the model without the adapter."""
+        """The number of parameters of the model without the adapter."""
         return self.spec.total
 
     @property
     def total(self) -> int:
-        """The parameters of base, adapter and saved copies, which PEFT calls "all params"."""
+        """The number of parameters in base, adapter and saved copies; PEFT's "all params"."""
         return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
@@ -221,7 +221,7 @@ class ModelCount(Shown):
 
     @property
     def frozen(self) -> int:
-        """The parameters that are not trainable."""
+        """The number of parameters that are not trainable."""
         return self.total - self.trainable
 
 
@@ -471,7 +471,7 @@ def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> Lo
     return replace(lora, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
 
 
-# the names that PEFT may translate if transformers fuses experts
+# target names that may refer to experts, which PEFT translates if transformers fuses them
 _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_up_proj", "experts")
 
 
@@ -706,5 +706,5 @@ def model_spec(model: Model) -> ModelSpec:
 
 
 def is_described(model: Model) -> bool:
-    """Return whether `lora_np.models` can describe ``model``, unlike a tree of our layers."""
+    """Return whether `lora_np.models` can describe ``model``; if not, it is a tree of layers."""
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

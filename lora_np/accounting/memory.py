@@ -92,7 +92,7 @@ class Memory(Shown):
 
     @property
     def total(self) -> int:
-        """The sum of the parts."""
+        """The sum of the known parts, in bytes."""
         return sum(size or 0 for size in self.parts.values())
 
     @property

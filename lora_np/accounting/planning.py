@@ -218,7 +218,7 @@ class Remedy:
 
 
 NARROW = "attention only"
-# Cheap changes of options, with their prices; `NARROW` changes the targets.
+# Changes of options that save memory, with their disadvantages; `NARROW` changes the targets.
 SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
     "unquantised weights in bfloat16": (
@@ -337,7 +337,7 @@ def plan(
     methods: Iterable[str] = METHODS,
     **options: Option,
 ) -> Plan:
-    """Find which methods fit on a GPU, with the largest rank, batch size and length, and costs.
+    """Find which methods fit on a GPU, their costs, and the largest rank, batch and length.
 
     Parameters
     ----------
@@ -528,7 +528,7 @@ def _remedies(
 
 
 def alternatives(gpu: GPU) -> list[GPU]:
-    """List all GPUs of the same maker as ``gpu``, in the order in which to suggest them."""
+    """List Apple's GPUs if ``gpu`` is one, else all others, in the order to suggest them."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
         key=lambda other: (  # RTX and GTX first if ``gpu`` is one; laptops last
@@ -597,7 +597,7 @@ class Flops(Shown):
 
 
 def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flops:
-    """Count the FLOPs per token; a multiplication and an addition are two.
+    """Count the FLOPs per token; a multiplication and an addition count as two.
 
     Every d x k linear layer costs 2 d k, including the head, tied or not. Attention costs ``2 s h
     (w + v)`` for h heads of width w and values of width v over s tokens; a causal mask is not

@@ -29,8 +29,8 @@ FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
 
-# The attributes and parts that a module may have besides the two factors of a linear layer, and
-# the words for them in error messages.
+# Attributes and tensors that a module may have besides the two factors of a linear layer, with
+# their descriptions for error messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -54,7 +54,7 @@ class Stored:
 
     @classmethod
     def of(cls, file: SafetensorsFile, key: str) -> Stored:
-        """Describe a tensor in a file; 8-bit floats get the dtype float16, which is exact."""
+        """Describe a tensor in a file; 8-bit floats get dtype float16, which is exact for them."""
         info = file.tensors[key]
         dtype = "float16" if info.dtype.startswith("float8") else info.dtype
         return cls(dtype, info.shape, partial(file.read, key), key)
@@ -66,7 +66,7 @@ class Stored:
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
         """Return a tensor that applies ``view``, such as a reshape or padding, when it is read."""
-        # A broadcast zero has the full shape, but needs no memory.
+        # Find the new shape with a broadcast zero, which has the full shape but needs no memory.
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
@@ -145,7 +145,7 @@ class TunedUpdate:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether the update has factors in closed form, and less than full rank."""
+        """Whether the update has low rank and a closed form for its factors."""
         return self.tuner.factors is not None and self.directions < min(self.shape)
 
     def factors(self) -> tuple[Array, Array]:
@@ -274,7 +274,7 @@ class AdapterModule:
 
     @cached_property
     def groups(self) -> int:
-        """The number of groups of a convolution, among which its rank is divided; otherwise 1."""
+        """The number of groups among which a convolution's rank is divided; 1 for other modules."""
         return self.maps if self.kernel else 1
 
     @cached_property
@@ -446,12 +446,12 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def copies(self) -> list[str]:
-        """The names of adapted weights that are saved in full as well, usually unchanged."""
+        """The names of weights that are adapted but also saved in full, usually unchanged."""
         return [name for name in self.full if name.removesuffix(".weight") in self]
 
     @property
     def around(self) -> list[str]:
-        """Descriptions of the wrappers and prefixes that names have in the file."""
+        """Descriptions of the wrappers and prefixes around module names in the file."""
         return sorted({change.what for changes in self.renamed.values() for change in changes})
 
     @cached_property
@@ -477,7 +477,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def init(self) -> str | None:
-        """The initialisation that subtracted the first B A from the base, such as "pissa"."""
+        """The initialisation, such as PiSSA, that subtracted its B A from the base, or None."""
         return peft.residual_initialisation(self.raw)
 
     @property
@@ -498,7 +498,7 @@ Source = Adapter | StrPath
 
 
 def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
-    """Raise an error if an adapter's initialisation changed the base, unless the base is given."""
+    """Raise an error if initialisation changed the base; ``with_base`` allows PiSSA and OLoRA."""
     if adapter.init is None:
         return
     from lora_np.lora import STARTS  # imported here because it loads all the layers
@@ -515,7 +515,7 @@ def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """Describe tensors for a file's header; ``dtype``, if given, replaces the dtypes of floats."""
+    """Return the entries of a file's header; ``dtype``, if given, replaces the dtypes of floats."""
     if dtype is not None:
         float_dtype(dtype)
     return {
@@ -527,7 +527,7 @@ def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str,
 def in_memory(
     values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter"
 ) -> Stored:
-    """Wrap an array as a `Stored` that is written as ``dtype``, by default the array's own."""
+    """Wrap an array as a `Stored` that is written in ``dtype``, by default in its own dtype."""
     array = plain(name, values)
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")

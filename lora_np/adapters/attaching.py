@@ -34,7 +34,7 @@ from lora_np.quantise import Quantised
 T = TypeVar("T")
 Names = Callable[[str], str]
 
-_PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, with torch's names
+_PARAMETERS = {"W": "weight", "b": "bias"}  # torch's names for a layer's arrays
 
 
 def save(
@@ -100,7 +100,7 @@ def save(
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    # programs that read a single file take the base's weights from the base itself
+    # single files omit copies of base weights, since their programs read these from the base
     if Path(path).suffix in FILES:
         full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
@@ -200,7 +200,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
 
 def _arrays(node: Any) -> dict[str, str]:
-    """Map each field of a layer that contains an array to torch's name for the array."""
+    """Map each array field of a layer to torch's name for the array."""
     own = vars(node) if is_dataclass(node) else {}
     names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {
@@ -231,7 +231,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     if not layers:
         raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    # Keyed by identity, because a tied head shares the rows of its embedding, which comes first.
+    # Key by identity, since a tied head shares its embedding's rows; the embedding comes first.
     rows: dict[int, tuple[str, TokenRows]] = {}
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
@@ -269,7 +269,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
 
 
 def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModule:
-    """Describe an adapted layer; ``core`` is the layer with A and B, which a DoRA contains."""
+    """Convert a layer to a module; ``core``, the layer itself or part of a DoRA, has A and B."""
     if isinstance(core, lora.LoRAExperts):
         parts = {"A": in_memory(value(core.A)), "B": in_memory(value(core.B))}
         return AdapterModule(parts, core.alpha, parameter=True)
@@ -281,9 +281,9 @@ def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModu
     A, B, c = value(core.A), value(core.B), None
     embedding = isinstance(core.base, Embedding)
     if isinstance(layer, lora.LoRAEmbedding) and not embedding:
-        A, B = B.T, A.T  # a tied head has the embedding's factors
+        A, B = B.T, A.T  # a tied head uses the embedding's factors, transposed
 
-    # In PEFT, either all layers or no layers have a bias of B.
+    # In PEFT, either all layers or no layers have a bias of B, so a missing bias becomes zeros.
     elif biased and isinstance(layer, lora.LoRALinear):
         c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
     return AdapterModule.of(A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding)
@@ -296,7 +296,7 @@ def _own_name(path: str) -> str:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
-    """Collect the trained parameters outside adapters, and the settings by which PEFT reads them.
+    """Collect the trained parameters outside adapters, and PEFT's settings for them.
 
     Returns the parameters, ``modules_to_save``, ``bias`` and ``ensure_weight_tying``.
     """
@@ -349,12 +349,12 @@ class _Building:
         self.made: dict[str | int | tuple[str, str], Tensor] = {}
 
     def tensor(self, place: str | int | tuple[str, str], array: Array) -> Tensor:
-        """Return the tensor already made for ``place`` if its entries are equal, or a new one."""
+        """Return the earlier tensor for ``place`` if it equals ``array``, otherwise a new one."""
         made = self.made.setdefault(place, Tensor(array))
         return made if np.array_equal(value(made), array) else Tensor(array)
 
     def replaced(self, key: str, old: Array, transposed: bool) -> Tensor:
-        """Return the trainable tensor that replaces an array; tied layers share it."""
+        """Return the trainable tensor that replaces ``old``; tied layers share one tensor."""
         place = id(old) if id(old) in self.tables else key
         return self.tensor(place, _fitting(key, self.adapter.full[key], old, transposed))
 
@@ -375,7 +375,7 @@ class _Building:
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
     def with_rows(self, name: str, layer: T) -> T | lora.TrainableTokens:
-        """Return the layer with its trained rows, if it or its tied embedding has any."""
+        """Return the layer with its own or its tied embedding's trained rows, if there are any."""
         own = name
         if f"{name}.weight" not in self.adapter.rows:
             own = self.embeddings.get(id(getattr(layer, "W", None)), "")
@@ -391,7 +391,7 @@ class _Building:
         return lora.TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
 
     def adapted(self, name: str, layer: Any) -> Any:
-        """Return the layer with its adapter."""
+        """Return a trainable layer: ``layer`` with the factors of the adapter's module ``name``."""
         module, dtype = self.adapter[name], layer.W.dtype
         d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
         if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
@@ -400,7 +400,7 @@ class _Building:
             raise FileError(
                 f"{name!r} adapts {kind} of shape {module.shape}, which does not fit {here}"
             )
-        alpha = module.scale * module.rank  # our layers always have the scale alpha / r
+        alpha = module.scale * module.rank  # these layers always have the scale alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:
@@ -437,7 +437,7 @@ def _transposed_layers(model: object) -> Collection[str]:
 def _fitting(
     key: str, stored: Stored, old: Array | Tensor | Quantised, transposed: bool = False
 ) -> Array:
-    """Read a tensor that replaces an array, check its shape, and convert it to the same dtype."""
+    """Read the tensor that replaces ``old``; check its shape, and convert it to the old dtype."""
     new = stored.single().T if transposed else stored.single()
     if new.shape != old.shape:
         raise FileError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")

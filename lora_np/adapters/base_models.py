@@ -20,13 +20,13 @@ from lora_np.files import FileError, open_regular, read_json
 from lora_np.hub import located
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
-MERGED = "merged_adapters"  # a merged model's config lists the digests of its adapters here
+MERGED = "merged_adapters"  # the key of a merged model's config that lists its adapters' digests
 _INSIST = "; pass any_base=True (--any-base) to insist"
 # Fields that must be equal if both configs have them; some versions of transformers omit fields.
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
-    # settings that change the outputs, but not the weights
+    # settings that change the outputs, often without changing the shape of a weight
     "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function",
     "rms_norm_eps",
@@ -60,7 +60,7 @@ def check_pair(
 
 
 def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
-    """Raise an error if the adapter was made for another base; return a note if that is unknown.
+    """Raise an error if the adapter belongs to another base; return a note if its base is unknown.
 
     The adapter's base is known if the adapter gives a path on this disk, or a class that PEFT
     recorded. The name of a model on the hub proves nothing either way.
@@ -151,7 +151,7 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
                 None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
             )
             if isinstance(ours, float) and isinstance(others, float):
-                # GGUF stores such fields in single precision.
+                # GGUF stores floats in single precision.
                 same = math.isclose(ours, others, rel_tol=1e-6)
             if not same:
                 name = f"{place}.{key}" if place else key

@@ -26,8 +26,8 @@ from lora_np.hub import directory
 from lora_np.models import OpenModel, Parameter, Place, peft
 
 Reader = Callable[[], Array]
-ENOUGH = 0.9  # warn if rounding leaves a smaller share of the update
-BLOCK = 2**20  # entries processed at a time, so that memory never needs a second copy of a weight
+ENOUGH = 0.9  # warn if a smaller share of the update survives rounding
+BLOCK = 2**20  # entries processed at a time, so that no second copy of a weight is needed
 
 
 class MergeLoss(NamedTuple):
@@ -73,10 +73,10 @@ class MergeLoss(NamedTuple):
 class Change:
     """The change of one tensor: its ``rows`` are replaced, then ``module``'s update is added."""
 
-    initial: Stored  # in the dtype that the result will have
+    initial: Stored  # the tensor before the change, in the dtype of the result
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # the parameter that the module changes, and the name of this tensor in it
+    # the parameter that the module changes, and the name of this tensor, which is all or part of it
     parameter: Parameter | None = None
     tensor: str = ""
     fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
@@ -87,7 +87,7 @@ class Change:
     def result(
         self, place: str, dtype: str | None = None, rng: Rng = None
     ) -> tuple[Array, MergeLoss | None]:
-        """Return the tensor rounded to ``dtype``, with statistics if a module changed it."""
+        """Compute the tensor in ``dtype``; also return statistics, None if no module changed it."""
         dtype, module, W = dtype or self.initial.dtype, self.module, self.initial.read()
         if dtype != W.dtype.name:  # W must be able to represent values rounded to `dtype`
             least = dtype if dtype == "float64" else "float32"
@@ -154,14 +154,14 @@ class Merging:
         return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
-        """Compute a tensor of the adapted model in float64, without rounding it."""
+        """Return a tensor of the adapted model; a changed one is computed in float64, unrounded."""
         if name not in self.changes:
             return self.source.read(self.source.tied.get(name, name))
         return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
 
     @cached_property
     def changes(self) -> dict[str, Change]:
-        """The changes of all tensors that differ from the base's, by their names in the base."""
+        """The changes of all tensors that the adapter changes, by their names in the base."""
         named, tied = self.named, self.source.tied
         changes = {named(name): self._replacement(name) for name in self.update.full}
         for name, rows in self.update.rows.items():
@@ -199,7 +199,8 @@ class Merging:
         same = {
             name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())
         }
-        # PEFT ties replaced rows and biases, so they stay shared; any other change unties a tensor.
+        # PEFT keeps replaced rows and biases tied, so they stay shared; any other change unties a
+        # tensor.
         moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (
             adapted | full.keys()
         )
@@ -217,7 +218,7 @@ class Merging:
 
     @cached_property
     def vocabulary(self) -> tuple[int, int] | None:
-        """The vocabulary sizes of the base and of the result, if the adapter changes the size."""
+        """The vocabulary sizes of the base and of the result, or None if they are equal."""
         source, sizes = self.source, {}
         for name in (*source.places, *self.changes):
             owner = source.tied.get(name, name)
@@ -276,7 +277,7 @@ class Merging:
             yield bias, bias.tensor, AdapterModule(factors, alpha=module.scale)
 
     def _parameter(self, name: str) -> Parameter:
-        """Return the base's parameter for an adapter's name, or else one with a single tensor."""
+        """Return the base's parameter for a name, or else a new parameter with a single tensor."""
         if found := self.source.parameters.get(name):
             return found
         tensor = self.named(name)
@@ -313,7 +314,7 @@ class Merging:
             raise FileError(
                 f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
             )
-        # A copy, since rows may be replaced in place and the array may be the caller's.
+        # Copy the array, since rows may be replaced in place and the caller may own the array.
         return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
 
     def _original(self, target: str, name: str) -> Change:
@@ -328,7 +329,7 @@ class Merging:
 
 
 def relative_to_base(module: AdapterModule, W: Array, init: str) -> AdapterModule:
-    """Return the update of the original weight ``W`` (d, k), as a module of twice the rank.
+    """Return the update relative to the original weight ``W`` (d, k), as a module of rank 2 r.
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
@@ -348,7 +349,7 @@ def weight_name(name: str, module: AdapterModule) -> str:
 def add_update(
     place: str, W: Array, module: AdapterModule, *, dtype: str, rng: Rng = None
 ) -> MergeLoss:
-    """Add a module's update to ``W`` in place, round it to ``dtype``, and return the statistics.
+    """Add a module's update to ``W`` in place, round the sum to ``dtype``, and return statistics.
 
     ``W``, of shape (d, k) or a stack, becomes ``W0 + scale * B A``. The sum is computed in float64
     if ``dtype`` is float32 or float64, otherwise in float32. With DoRA each row is scaled to its
@@ -365,7 +366,7 @@ def add_update(
                 rows = (*index, slice(first, first + step))
                 update = change(rows)
                 exact = W[rows] + update
-                if magnitude is not None:  # arXiv 2402.09353; a row of zeros becomes NaN
+                if magnitude is not None:  # DoRA (arXiv 2402.09353); a row of zeros becomes NaN
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
                     update = exact - W[rows]
                 stored = hub.rounded(exact, dtype, rng)
@@ -377,7 +378,7 @@ def add_update(
 
 
 def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
-    """Describe how much of the update survived rounding; if little did, advise ``offer``."""
+    """Describe which share of the update survived rounding; if it is small, suggest ``offer``."""
     every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
@@ -398,7 +399,7 @@ def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> l
 def changing(
     module: AdapterModule, W: Array, wide: np.dtype[Any]
 ) -> Callable[[tuple[int | slice, ...]], Array]:
-    """Return a function that computes the update of the rows at an index."""
+    """Return a function that computes the update of the weight's rows at an index."""
     if module.tuned:
         update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
@@ -408,7 +409,7 @@ def changing(
 
 
 class Based(NamedTuple):
-    """An adapter with readers of the base weights (d, k) that it adapts, and of changed biases."""
+    """An adapter with readers of the base weights (d, k) and of the biases that it changes."""
 
     adapter: Adapter
     weights: Mapping[str, Reader]
@@ -417,7 +418,7 @@ class Based(NamedTuple):
 
 
 def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: bool = False) -> Based:
-    """Give an adapter access to the weights of its base; without a base, return it unchanged."""
+    """Return the adapter with readers of its base's weights; without a base there are none."""
     if base is None:
         return Based(adapter, {}, {}, ())
     source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))
@@ -428,7 +429,7 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     biases: dict[str, Callable[[], tuple[Array, MergeLoss | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
-        if (change := merging.changes.get(target)) is None:  # the weight is in several tensors
+        if (change := merging.changes.get(target)) is None:  # stored as several tensors
             continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)

@@ -132,7 +132,8 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     programs = {
         name: rules
         for name, rules in runtimes().items()
-        # "all" means all programs for image models or, for other formats, for language models.
+        # "all" means all programs for image models if the format is kohya's, otherwise all
+        # programs for language models.
         if runtime == name
         or (
             runtime == "all" and rules["reads"] and ("kohya" in rules["reads"]) == (form == "kohya")
@@ -182,7 +183,7 @@ OWN_BASE = "use the base that it was trained on"  # a fix in runtimes.toml that 
 def _advice(
     records: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
 ) -> list[str]:
-    """Return a note with the command that helps most programs; wrong names must be fixed first."""
+    """Return a note with the command that helps most programs, if any; `repair` comes first."""
     records = [*records]
     if any(row.fix == OWN_BASE for row in records):
         return [f"what would help: {OWN_BASE}"]
@@ -190,7 +191,7 @@ def _advice(
     if not fixes:
         return []
     votes = Counter(fix for _, fix in fixes)
-    # On a tie, prefer the command that keeps the format, then the last command by name.
+    # On a tie, prefer `--to portable`, which suits every program, then the last command by name.
     best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
     verb, *options = best.split(" ", 2)[1:]
     model = base if isinstance(base, (str, os.PathLike)) else "MODEL"

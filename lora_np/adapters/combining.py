@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALL = "all"  # the name of the row for all modules together
-_Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, a Gram matrix of inputs
+_Given = tuple[AdapterModule, float, Array | None]  # module, its adapter's weight, its Gram matrix
 _Work = tuple[str, list[_Given], Path, np.random.Generator]
 ON_CONFLICT = ("refuse", "first", "mean")
 
@@ -244,7 +244,7 @@ def _by_module(
 
 
 def _check_grams(grams: Sequence[spectra.Grams] | None, method: str, count: int) -> None:
-    """Raise an error if "regmean" has no Gram matrices, or if another method has any."""
+    """Require Gram matrices for each adapter if the method is "regmean", and none otherwise."""
     if (grams is not None) != (method == "regmean") or len(grams or range(count)) != count:
         refuse(
             f"'regmean', and no other method, needs grams (--data) for each of {count} adapters,"
@@ -312,7 +312,7 @@ def _combined(
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
-        if gain is not None:  # PEFT multiplies rows by the magnitudes, which contain the gain
+        if gain is not None:  # DoRA multiplies each row by its gain, so take the gain out of B
             B = B / gain
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
@@ -361,7 +361,7 @@ def _gained(
 
 
 def _gain(W0: Array, module: AdapterModule) -> Array:
-    """Compute DoRA's gain on each row of ``W0 + scale B A``, (d, 1); 1 without magnitudes."""
+    """Compute DoRA's factors (d, 1) on the rows of ``W0 + scale B A``; ones without magnitudes."""
     if module.magnitude is None:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
@@ -420,7 +420,7 @@ def _replaced(
 def _raw(
     sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
 ) -> dict[str, Any]:
-    """Return the first adapter's settings, extended by all modules that the others save in full."""
+    """Return the first adapter's settings, with all modules and rows that any adapter saves."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
     replaced = [item for source in sources for item in source.rows.items()]
@@ -612,7 +612,7 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
 
 
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
-    """Compute the inner product, squared shares and norms, and smallest angles of two updates."""
+    """Measure two updates: inner product, shared and total squared norms, and smallest angles."""
     norms = (sum(np.square(svd.s).sum() for svd in maps) for maps in (one, other))
     measured = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):

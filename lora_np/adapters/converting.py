@@ -34,8 +34,8 @@ from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
-# Whether a target has a module for each expert (True), one parameter for all experts (False, by
-# default), or accepts either (None).
+# Whether a target stores each expert as a module (True), all experts as one parameter (False, the
+# default), or accepts both (None).
 _APART = {"vllm": True, "portable": None}
 
 
@@ -180,7 +180,7 @@ def convert(
 
 
 def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
-    """Return the adapter with the base's modules, in the form that the target needs, and notes."""
+    """Match the adapter to the base's modules, as the target needs them; also return notes."""
     if to == "lora" or before.pipeline:
         return before, []
     if base is None:
@@ -196,7 +196,7 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
 
 
 def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
-    """Yield the rank and scale of each module that is in both files; a zero update may not be."""
+    """Yield the old and new rank and scale of each module; zero updates may be left out."""
     for name, old in before.items():
         mlx = Dialects({}).names_in("mlx", name)[0]
         if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
@@ -205,13 +205,13 @@ def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
-    """Return target_modules: last names if they select only adapted modules, or whole paths.
+    """Return target_modules: last names if they select only adapted modules, otherwise paths.
 
-    If other paths end like these, return a regular expression.
+    If the paths select other modules too, return a regular expression.
     """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    # PEFT also matches containers, which it refuses, and numbered layers, which have no weights.
+    # PEFT also matches the paths of containers and numbered layers, so check those paths too.
     paths = {path for name in known for path in accumulate(name.split("."), "{}.{}".format)}
     for names in (wanted,) if any(map(str.isdecimal, ends)) else (ends, wanted):
         endings = tuple(f".{name}" for name in names)
@@ -327,7 +327,7 @@ def to_lora(
 
 
 def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdate:
-    """Describe a DoRA as the update of another tuner, since it depends on the base weight."""
+    """Return a DoRA as a `TunedUpdate`, since its update depends on the base weight."""
     tensors = {"A": "A", "B": "B", "magnitude_vector": "magnitude"}
     parts = {tensor: module.parts[part] for tensor, part in tensors.items()}
     settings = {"lora_alpha": module.scale * module.rank}

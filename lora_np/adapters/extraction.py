@@ -25,8 +25,7 @@ from lora_np.table import Table
 from lora_np.work import parallel_map
 
 _HEAD = HEAD.removesuffix(".weight")
-# The error allowed in base + adapter, relative to the change, since factors are rounded to the
-# dtype.
+# The additional error, relative to the change, that rounding the factors to each dtype may cause.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
 _FIRST_RANK = 16  # the first rank of the search for a rank that keeps enough energy
 _SEARCHED = 8  # search up to an eighth of the full rank; beyond that, the full SVD is faster
@@ -77,7 +76,7 @@ class Extraction(Written[ExtractedTensor]):
 
     @property
     def parts(self) -> Table:
-        """A table of the cost of each form, and of its share of the squared change."""
+        """A table of the parameters and the share of the squared change that each form saves."""
         total = sum(row.norm**2 for row in self.rows) or 1.0
         lines = []
         for kept in dict.fromkeys(row.kept for row in self.rows):
@@ -200,7 +199,7 @@ def extract(
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # a lazy mapping computes its values here, once
-        # rows are saved if they are smaller than a LoRA of this rank; None saves no rows
+        # save rows if they are smaller than a LoRA of this rank; None saves only LoRAs
         most = (goal.value if goal.name == "rank" else 1) if save_others else None
         others = _others(pairs, most=most, jobs=jobs, progress=progress)
         saved = _Saved.of(after, pairs, others)
@@ -208,7 +207,7 @@ def extract(
         found = _found(able, aside, goal, grams, at_once)
         if not found and {*saved.kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
-        idle = {} if found else _idle(able)  # PEFT needs a module to adapt
+        idle = {} if found else _idle(able)  # PEFT needs at least one adapted module
         found |= (tied := _tied_head(before, after, pairs, found))
         whole = _adapter(str(base), able, found, idle, saved)
         made, ranks = _cut(whole, found, goal, portable=portable) if found else (whole, {})
@@ -268,7 +267,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """Map each parameter to its pair and to the largest error allowed, None if saved in full."""
+    """Map each saved parameter to its pair and promised error, None if saved without a LoRA."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised = {pair.name: (pair, line.error) for pair, line in adapted if line.rank}
     whole = (x.pair for name, x in others.items() if kept[name] != "not kept")
@@ -305,10 +304,10 @@ def _notes(
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """A parameter of the loaded model in both checkpoints."""
+    """A parameter of the fine-tuned checkpoint, and the same parameter of the base."""
 
     target: str  # the path of the module if PEFT adapts it, otherwise the name of the parameter
-    old: Parameter | None  # the base's parameter, if there is one
+    old: Parameter | None  # the base's parameter; None if the base does not have it
     new: Parameter
 
     @property
@@ -359,7 +358,7 @@ class _Pair:
         return "in full" if savable else "not kept"
 
     def new_rows(self, most: int | float) -> tuple[int, ...]:
-        """List the tokens whose rows differ, if rows are smaller than a LoRA of rank ``most``."""
+        """Return the tokens whose rows differ; () if a LoRA of rank ``most`` is smaller."""
         shape = self.new.shape
         if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(shape) == 2):
             return ()
@@ -368,7 +367,7 @@ class _Pair:
             return ()
         known = (W[: len(W0)] != W0).any(axis=1)
         tokens = np.append(np.flatnonzero(known), np.arange(len(W0), len(W)))
-        # no LoRA can add rows to a vocabulary, so a longer one saves any number of rows
+        # a LoRA cannot add rows, so save the rows of a larger vocabulary unless all rows differ
         fewer = len(W) if len(W) > len(W0) else most * sum(W.shape) / W.shape[1]
         return tuple(tokens.tolist()) if len(tokens) < fewer else ()
 
@@ -398,7 +397,7 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
         alone = before.tied.get(name, first)
         places = old.places if old else {alone: Place(name)} if alone in before else None
         old = None if places is None else Parameter(before, name, places, module)
-        # PEFT mistakes modules with some names for fused experts.
+        # PEFT mistakes modules with some names for fused experts, so adapt their parameters.
         whole = module.kind in ("linear", "embedding")
         whole = whole and new.holder.rpartition(".")[2] not in fused
         yield _Pair(new.holder if whole else name, old, new)
@@ -439,12 +438,12 @@ class _Saved(NamedTuple):
 
     full: Mapping[str, Stored]
     rows: Mapping[str, TokenRows]
-    kept: Mapping[str, str]  # the form of each, by the name of the parameter
-    settings: Mapping[str, object]  # the settings by which PEFT reads them
+    kept: Mapping[str, str]  # the form in which each is saved, by the parameter's name
+    settings: Mapping[str, object]  # PEFT's settings that list these parameters
 
     @classmethod
     def of(cls, after: OpenModel, pairs: Iterable[_Pair], others: Mapping[str, _Other]) -> _Saved:
-        """Collect the parameters to save; PEFT saves a module with all of its parameters."""
+        """Collect the parameters to save; as in PEFT, saving a module saves all its parameters."""
         as_what = {name: other.kept for name, other in others.items()}
         in_full = {other.pair.holder for other in others.values() if other.kept == "in full"}
         replaced = [pair for pair in pairs if pair.holder in in_full]
@@ -468,7 +467,7 @@ class _Saved(NamedTuple):
         return cls(full, rows, kept, settings)
 
     def lines(self, others: Mapping[str, _Other]) -> Iterator[ExtractedTensor]:
-        """Yield a row of the table for each parameter."""
+        """Yield a row of the result's table for each parameter that has no LoRA."""
         for name, how in self.kept.items():
             size = self.full[name].size if name in self.full else 0
             size = self.rows[name].new.size if name in self.rows else size
@@ -501,7 +500,7 @@ def _norm(pair: _Pair) -> float | None:
 
 
 def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
-    """Return a zero update of the smallest linear layer."""
+    """Return a zero update of the smallest linear layer, by the layer's path."""
     linear = [pair for pair in able if pair.new.module.kind == "linear" and pair.is_weight]
     if not linear:
         raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
@@ -519,7 +518,7 @@ class _Decomposed(NamedTuple):
     spectrum: Spectrum
 
     def line(self, made: AdapterModule | None, rank: int) -> ExtractedTensor:
-        """Make the row of the table for the rank that was chosen."""
+        """Return the row of the table for this LoRA at the chosen rank."""
         size = sum(part.size for part in made.parts.values()) if made else 0
         norm, error = self.spectrum.left(0) ** 0.5, self.spectrum.error(rank)
         return ExtractedTensor(self.label, "LoRA", rank, norm, error, size)
@@ -528,7 +527,7 @@ class _Decomposed(NamedTuple):
 def _tied_head(
     before: OpenModel, after: OpenModel, pairs: Iterable[_Pair], found: Mapping[str, _Decomposed]
 ) -> dict[str, _Decomposed]:
-    """Return the embedding's update for a head that shares its weight, if there is one."""
+    """Return the embedding's update for a head tied to it, by the head's name; {} if untied."""
     table = None if HEAD in after.parameters else before.tied.get(HEAD)
     owners = (pair.target for pair in pairs if pair.old and table in pair.old.places)
     for name in (name for name in owners if name in found):
@@ -553,7 +552,7 @@ def _found(
 
 
 def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | None:
-    """Write the leading directions of a difference to files; return a module, or None if zero."""
+    """Write a LoRA of a difference to temporary files; return it, or None for a zero difference."""
     pair, path, goal, grams = work
     place, dtype = f"{pair.new.model.path}: the change of {pair.name!r}", pair.new.dtype
     itemsize = TensorInfo(dtype, ()).nbytes
@@ -582,7 +581,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
 
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
-    """Return D, or with Gram matrices ``D R^T``, whose norm is the norm of D's outputs."""
+    """Return ``D R^T``, whose norm is the norm of D's outputs; without Gram matrices, return D."""
     root = root_of(pair.target, grams, D.shape[1])
     return D if root is None else D @ root.T.astype(D.dtype)
 
@@ -615,7 +614,7 @@ def _check(
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
-    """Compute the singular triplets that the goal may need, and the squared norm of the rest."""
+    """Compute the singular triplets that the goal may need, and the squared truncation error."""
     full = min(D.shape)
     if goal.name != "energy":
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "budget" else goal.value

@@ -33,11 +33,11 @@ from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rou
 from lora_np.models import Base, OpenModel, peft
 from lora_np.table import Shown, Table
 
-Changes = dict[str, tuple[models.Rewrite, ...]]  # for each new key, how the key was rewritten
+Changes = dict[str, tuple[models.Rewrite, ...]]  # the rewrites that produced each new key
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _STACKED = models.Rewrite("stacked", "experts stacked as in another program", "", "", "SkyRL#1852")
 NOTHING = "every update is zero, so the adapter changes nothing"
-CARD = "README.md"  # PEFT writes one next to each adapter, and people edit it
+CARD = "README.md"  # PEFT writes this file into each adapter's directory, and people edit it
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -144,9 +144,9 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 
 
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
-    """Read the tensors of a PEFT directory as the settings ``raw`` describe them."""
+    """Read an adapter from a PEFT directory, with ``raw`` as the content of its config."""
     file, changes = tensors_of(folder)
-    if raw.get("peft_type") != "LORA":  # imported here because they load all the tuners
+    if raw.get("peft_type") != "LORA":  # imported late, since this loads all the tuners
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
 
@@ -169,7 +169,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Open the tensors of a PEFT directory; return them with clean keys, and the key changes."""
+    """Open a PEFT directory's tensors; return them without wrappers in keys, and key changes."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -191,7 +191,7 @@ def cleaned(
         if not prefix:
             clean = clean.removeprefix(peft_format.PREFIX)
         if ".modules_to_save." in key and clean in {*file.tensors} - {key}:
-            continue  # with bias="all", PEFT saves a bias in such a module twice
+            continue  # with bias="all", PEFT saves the biases of modules_to_save twice
         if clean in tensors:
             raise FileError(f"{key!r} and another key both become {clean!r} without wrappers")
         tensors[clean] = info
@@ -271,7 +271,7 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
 
 
 def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
-    """Return ``base`` if it is a directory, else the base that the adapter names, if on disk."""
+    """Return ``base``, or else the base that the adapter names; None unless it is a directory."""
     if base and base.on_disk:
         return base if base.path.is_dir() else None
     path = located(adapter.base) if adapter.base else None

@@ -206,12 +206,13 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MergedFile:
-    """The tensors of a merged file: changed tensors are computed, and the others are copied."""
+    """The tensors of a merged file: changed tensors are computed, unchanged tensors copied."""
 
     merging: Merging
     source: GGUFModel
     tensors: Mapping[str, TensorInfo]
-    # for each changed tensor: the parameter, its part along the outputs, and the number of parts
+    # for each changed tensor: its parameter, its index among the parts into which llama.cpp splits
+    # the parameter's outputs, and the number of parts
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     by_module: bool
@@ -240,7 +241,7 @@ class MergedFile:
     def read(self, place: str) -> Array | Blocks | gguf.GGUFFile:
         """Compute a changed tensor, or return the file from which to copy an unchanged one.
 
-        What the rounding of a changed tensor loses is added to ``measured``.
+        The rounding error of a changed tensor is added to ``measured``.
         """
         source, change = self.source, self.merging.changes
         if place not in self.parts:

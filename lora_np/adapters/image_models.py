@@ -126,7 +126,7 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
 
 
 def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
-    """Map the ends of keys to the tensors of a module."""
+    """Return the tensors of a module, by the ends of their keys."""
     parts, alpha = dict(module.parts), module.alpha
     if not module.tuned:
         if dotted or not module.scale:  # programs would read an alpha of 0 as r
@@ -139,7 +139,7 @@ def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
         elif lengths := module.parts.get("magnitude"):
             column = (-1, *(1,) * (1 + len(module.kernel)))
             parts["dora_scale"] = lengths.seen(lambda m: m.reshape(column))
-    # diffusers refuses an alpha beside its own keys, and LyCORIS refuses a LoKr without one.
+    # diffusers rejects an alpha beside its own keys; LyCORIS rejects a LoKr without an alpha.
     if "diff" not in parts and not (dotted and module.tuned is None):
         parts["alpha"] = in_memory(np.float32(alpha))
     return parts
@@ -192,7 +192,7 @@ def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]
 
 
 def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
-    """Make a module whose update is an entrywise (LoHa) or Kronecker product (LoKr).
+    """Make a module whose update is an entrywise product (LoHa) or a Kronecker product (LoKr).
 
     A full difference, or a LoCon with a core, is treated as the Kronecker product of 1 and itself.
     """

@@ -225,7 +225,7 @@ def inspect(
     jobs: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect an adapter module by module, with thin QR decompositions instead of forming B A.
+    """Measure each module of an adapter, by thin QR decompositions instead of forming B A.
 
     Parameters
     ----------
@@ -408,7 +408,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """Format an entry of the contents; a long list of names is shortened to their kinds."""
+    """Format an entry of the contents as text; a long list of names becomes a list of kinds."""
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):
@@ -586,7 +586,7 @@ def diff(
 
 
 def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored]:
-    """Collect the tensors that replace parameters in full or in some rows."""
+    """Collect the tensors that replace whole parameters or rows, by parameter and tokens."""
     rows = {(name, "rows", (*rows.tokens,)): rows.new for name, rows in adapter.rows.items()}
     return {(name, "in full", ()): new for name, new in adapter.full.items()} | rows
 
@@ -594,7 +594,7 @@ def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored
 def _compare(
     work: tuple[str, AdapterModule | None, AdapterModule | None],
 ) -> list[tuple[str, float, float | None]]:
-    """Compare the parts of a module; return the relative difference and cosine of each part."""
+    """Compare a module in two adapters; return each part's relative difference and cosine."""
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]

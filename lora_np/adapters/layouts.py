@@ -23,7 +23,7 @@ from lora_np.files import FileError
 from lora_np.models import Layers, ModuleSpec, OpenModel
 
 # The names of fused projections, and their parts. In query_key_value (GPT-NeoX, BLOOM and Falcon),
-# rows are ordered by heads; in the others, by parts.
+# rows are ordered by heads; in other fused projections, by parts.
 _FUSED = re.compile(r"(qkv|query_key_value|c_attn|gate_up)(?=(_proj)?$)")
 _BY_HEADS = "query_key_value"
 _PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
@@ -85,7 +85,7 @@ def laid_out(
 
 
 def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
-    """Map each possible name of a fused projection's part to the projection and an index."""
+    """Map each name that a fused projection's part may have to the projection and part index."""
     return {
         part: (module.name, i)
         for module in base.modules.values()
@@ -95,7 +95,7 @@ def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
 
 
 def _parts(name: str) -> list[str]:
-    """List the names of a fused projection's parts in the order of their rows; [] for others."""
+    """List the names of a fused projection's parts in the order of their rows; [] if not fused."""
     if not (fused := _FUSED.search(name)):
         return []
     prefix = name[: fused.start()]
@@ -159,7 +159,7 @@ def _outputs(
 
 
 def _rows(name: str, outputs: Sequence[int], stack: Layers | None) -> Array:
-    """Return the index of each row of a fused projection in the stack of its parts."""
+    """Return, for each row of a fused projection, its index in the concatenated parts."""
     heads = stack.kv_heads if stack and name.endswith(_BY_HEADS) else 1
     parts = np.split(np.arange(sum(outputs)), np.cumsum(outputs)[:-1])
     return np.concatenate([part.reshape(heads, -1) for part in parts], axis=1).ravel()
@@ -172,7 +172,7 @@ def _taken(module: AdapterModule, rows: Array) -> AdapterModule:
 
 
 def _stack(base: OpenModel, name: str) -> Layers | None:
-    """Return the stack of layers that contains a module, if the base's family is known."""
+    """Return the stack of layers that contains a module; None if the family is not known."""
     stacks = base.known.layers if base.known else ()
     return next((stack for stack in stacks if name.startswith(stack.prefix)), None)
 

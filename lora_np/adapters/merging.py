@@ -37,7 +37,7 @@ _OTHER_WEIGHTS = (
     ".tflite",
     ".npz",
 )
-# Weights that an earlier merge may have left at the target, perhaps in other shards.
+# Names of weight files that an earlier merge may have left at the target.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -216,15 +216,15 @@ class _Plan(NamedTuple):
     changes: Mapping[str, Change]  # the change of every tensor that is not copied
     written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
     added: list[str]  # the tensors that the base does not have
-    untied: list[str]  # the added tensors that were tied to another in the base
+    untied: list[str]  # the added tensors that were tied to another tensor in the base
     quantised: int  # the number of weights that have to be dequantised
-    dtype: str | None  # the dtype of all floats; 8-bit dtypes do not apply to vectors
+    dtype: str | None  # the dtype of all floats, or None; 8-bit dtypes do not apply to vectors
 
     @classmethod
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
         """Decide which tensors change, and which tensors each file will contain."""
         source, quantised = merging.source, merging.source.quantised
-        # if the adapter changes no quantised weight, all of them are copied
+        # copy quantised weights as they are if the adapter changes none of them
         if not dtype and quantised.keys().isdisjoint(merging.weights.values()):
             quantised = {}
         also = source.places if dtype else quantised
@@ -235,7 +235,7 @@ class _Plan(NamedTuple):
             if dtype and fits and initial.dtype in hub.ALL_FLOATS:
                 changes[name] = replace(change, initial=replace(initial, dtype=dtype))
         infos = header({name: change.initial for name, change in changes.items()})
-        # the scales that are stored beside quantised weights
+        # leave out the scales that are stored beside the weights to dequantise
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {
@@ -324,7 +324,7 @@ def _merge_shard(
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
-    """List the base's other files: the files to copy, and the files to leave out."""
+    """List the base's files other than its weights: files to copy, and files to leave out."""
     root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
     for path in sorted(root.rglob("*")):

@@ -1,4 +1,4 @@
-"""Read and write PEFT's adapter directories; only this module knows PEFT's keys."""
+"""Read and write PEFT's adapter directories: the keys of tensors, and the config."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _PARTS = {
     "lora_velora_embed": ("velora", False),  # used only in the backward pass
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
-_TOKENS = ".token_adapter.trainable_tokens_delta"  # the end of the key of an embedding's rows
-_TABLE = ".token_adapter.base_layer.weight"  # the end of the key of a resized embedding
-_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # copies inside a wrapper
-_WRAPPED = ".base_layer"  # PEFT's name for a module inside the layer that replaces it
+_TOKENS = ".token_adapter.trainable_tokens_delta"  # ends the key of an embedding's replaced rows
+_TABLE = ".token_adapter.base_layer.weight"  # ends the key of an embedding that has such rows
+_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # PEFT's copies of a module
+_WRAPPED = ".base_layer"  # PEFT's name for a module inside the layer that wraps it
 
 
 def only_lora(adapter: Adapter) -> Adapter:
@@ -82,7 +82,7 @@ def file_size(adapter: Adapter) -> int:
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:
-    """Map each key in PEFT's file to its tensor."""
+    """Return the adapter's tensors by their keys in PEFT's file."""
     tensors = {}
     wrapped: dict[str, list[str]] = {}  # adapted names, by the module that PEFT wraps for them
     for name, module in adapter.modules.items():
@@ -180,7 +180,7 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            # A head that the config does not name is tied to the embedding, and shares its rows.
+            # A head that the config does not name is tied to the embedding: skip its rows.
             if config.tokens_of(name) or name + _TABLE not in others:
                 rows[f"{name}.weight"] = _token_rows(name, config, tensor)
             continue
@@ -239,7 +239,7 @@ def _modules(
 
 
 def is_stack(holder: str, shape: tuple[int, ...]) -> bool:
-    """Return whether a key names stacked experts directly, as in Megatron's exports."""
+    """Return whether a module is a stack of experts saved under one name, as by Megatron."""
     return ".experts." in holder and len(shape) == 3
 
 

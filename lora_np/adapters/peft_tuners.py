@@ -1,4 +1,4 @@
-"""Read adapters trained by PEFT's other tuners, which `lora.TUNERS` describes."""
+"""Read adapters trained by PEFT's tuners other than LoRA, which `lora.TUNERS` describes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_tuner(
         raise FileError(f"{config}: {error}") from None
     parsed = peft.parse(config, selecting(raw))
     parts: dict[str, dict[str, Stored]] = {}
-    shared: dict[str, Stored] = {}  # tensors that all modules share
+    shared: dict[str, Stored] = {}  # tensors that all modules share, such as VeRA's projections
     others: dict[str, Stored] = {}
     with errors_at(file.path):
         for key in file.tensors:

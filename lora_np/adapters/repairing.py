@@ -196,7 +196,7 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
 
 
 def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> None:
-    """Raise an error if the base has no such module, or has it with another shape."""
+    """Raise an error if the base lacks the module, or has it with another shape."""
     theirs = base.modules.get(name.removesuffix(".weight"))
     if theirs is None and name not in base.names:
         near = get_close_matches(name, sorted(base.names), n=2, cutoff=0)
@@ -210,7 +210,7 @@ def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> Non
 
 
 def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
-    """Copy the tensors of a directory under the adapter's names, and write its config."""
+    """Copy a PEFT directory's tensors under the names in ``adapter``, and write its config."""
     file, _ = formats.tensors_of(folder)
     new = {
         change.pattern: change.to

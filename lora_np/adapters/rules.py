@@ -18,7 +18,7 @@ from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
 CLOSE = 1e-6  # the largest relative error at which a scale counts as correct
-ALL = "(all)"  # the "module" of predictions for the adapter as a whole
+ALL = "(all)"  # the module's name in predictions for the adapter as a whole
 
 # The features of adapters. If a program has no rule for a feature, the status is "not known".
 FEATURES = (
@@ -42,7 +42,7 @@ _WORST = (
 # the program that each format belongs to
 _OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
 
-# Matches a name that begins with a language model's block, without the prefix of the model.
+# Matches names without the prefix of a model with its head, such as "layers.0.mlp.up_proj".
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 # Families whose routers are linear layers in mlx-lm.
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
@@ -222,7 +222,7 @@ def _by_program(
     elif not reads:
         why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, but this is {form}"
         records.append(refused._replace(why=why))
-    # A PEFT directory is checked for every program, since scripts convert it for the others.
+    # Check a PEFT directory for every program: scripts convert it for programs that cannot read it.
     if not tuner and (reads or form == "peft"):
         errors = _scale_errors(rules, adapter) if form == "peft" else {}
         records += _by_features(rules, form, having, refused)
@@ -244,7 +244,7 @@ def _by_program(
 def _by_features(
     rules: Runtime, form: Format, having: Mapping[str, set[str]], refused: CheckedModule
 ) -> Iterator[CheckedModule]:
-    """Yield each rule's prediction for the modules with its features, or "not known"."""
+    """Yield the predictions of rules on features; a feature without a rule is "not known"."""
     ruled = {*rules["fine"]}
     for rule in rules["rules"]:
         ruled |= {*rule["has"]}
@@ -314,7 +314,7 @@ def _by_scale(
 
 
 def _tuner(adapter: Adapter) -> str | None:
-    """Return the name of PEFT's tuner, if it is not LoRA."""
+    """Return the name of the PEFT tuner that trained the adapter; None for LoRA."""
     if adapter.raw.get("peft_type") == "LORA":
         return None
     return next((module.tuned.tuner.name for module in adapter.values() if module.tuned), None)

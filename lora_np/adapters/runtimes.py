@@ -52,9 +52,10 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-# Together, these families have all the names that mlx-lm gives experts; transformers has one.
+# Together, these two families use all names that mlx-lm gives to experts; transformers gives them
+# the same names in every family.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-# the names in models whose modules have the same names in transformers and mlx-lm
+# for models whose modules have the same names in transformers and mlx-lm
 _MLX_NAMES = Dialects({})
 
 
@@ -78,7 +79,7 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
 def assembled(
     parts: Iterable[tuple[Place, AdapterModule]], linear: Collection[str] = ()
 ) -> dict[str, AdapterModule]:
-    """Join the parts in which a program stores modules into PEFT's modules, keyed by name.
+    """Join modules that a program stores in parts into PEFT's modules, keyed by name.
 
     ``linear`` lists modules that are known to be linear layers.
     """
@@ -260,7 +261,7 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
         for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
             parts = _transposed(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
-    # mlx supports float64 only on CPUs
+    # mlx supports float64 only on CPUs, so write float32
     wide = any(tensor.dtype == "float64" for tensor in tensors.values())
     infos = header(tensors, dtype or ("float32" if wide else None))
     metadata = {"format": "mlx"}
@@ -278,7 +279,7 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
 
 
 def _transposed(parts: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Transpose the factors of single layers between PEFT's orientation and mlx-lm's."""
+    """Transpose factors that are not stacked between PEFT's orientation and mlx-lm's."""
     return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
 
 
@@ -297,7 +298,7 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
 def read_mlx(
     settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
-    """Read the modules of an mlx-lm directory; the base or their names determine their kinds."""
+    """Read an mlx-lm directory's modules; their kinds come from the base, or else from names."""
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(

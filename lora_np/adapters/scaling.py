@@ -42,7 +42,7 @@ def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
     """Set the scale, and multiply B to compensate; B becomes float32 if 16 bits would round it."""
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
-        exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
+        exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # zero or a power of two
         dtype = B.dtype if exact or B.dtype in ("float64", "float32") else "float32"
         B = replace(B, dtype=dtype, read=partial(_times, B, factor))
     return replace(module, parts={**module.parts, "B": B}, alpha=scale * module.rank, rslora=False)
@@ -72,7 +72,7 @@ def zero_padded(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
 
 
 def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
-    """Split a module whose outputs are a stack of ``parts`` matrices of equal size."""
+    """Split a module along its outputs into ``parts`` modules of equal size."""
     A, B = module.parts["A"], module.parts["B"]
     d, over = divmod(B.shape[-2], parts)
     if over:
@@ -159,7 +159,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # Without layers or exceptions, a list of names still selects the same modules, so keep it.
+    # Without limits to some layers or exclusions, a list of target names still selects the same
+    # modules, so keep it.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

@@ -50,7 +50,7 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 
 def back(projected: Array, s: Array) -> Array:
-    """Divide the rows of ``U.T @ D`` by the singular values of ``D R^T``; tiny values give 0."""
+    """Divide rows of ``U.T @ D`` by the singular values of ``D R^T``; tiny values give zeros."""
     above_rounding = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps
     zeros = np.zeros_like(projected)
     return np.asarray(np.divide(projected, s[:, None], out=zeros, where=above_rounding[:, None]))
@@ -58,14 +58,14 @@ def back(projected: Array, s: Array) -> Array:
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
     """Write an array to a temporary file, and describe it as a tensor to be saved as ``dtype``."""
-    # `numpy.save` is not used, since its error on a full disk names neither the disk nor the file.
+    # Avoid `numpy.save`, since its error on a full disk names neither the disk nor the file.
     path.write_bytes(np.ascontiguousarray(array).data)
     kind, shape = array.dtype, array.shape
     return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
 
 
 def balanced(svd: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
-    """Write the factors of ``U s Vh`` to temporary files, strongest direction first."""
+    """Write ``B = U sqrt(s)`` and ``A = sqrt(s) Vh`` to temporary files, and describe them."""
     root = np.sqrt(svd.s)
     return {
         "B": put_aside(svd.U * root[..., None, :], path.with_suffix(".B"), B),
@@ -99,7 +99,7 @@ def finite(
     try:
         with overflow_allowed():
             return no_overflow(place, function(*inputs, **options))
-    except np.linalg.LinAlgError:  # an overflow inside LAPACK
+    except np.linalg.LinAlgError:  # raised by LAPACK if numbers overflow
         raise FileError(f"{place}: {_NOT_FINITE}") from None
     except FileError:
         raise
@@ -118,13 +118,13 @@ def no_overflow(place: str, result: Result) -> Result:
 
 
 def norm(s: Array) -> float:
-    """Compute the norm in float64, since squares in float32 overflow from 2e19 on."""
+    """Compute the norm in float64, since squares of numbers above 2e19 overflow in float32."""
     return float(np.linalg.norm(s.astype(np.float64)))
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The leading singular values of an update, and the squared norm of the rest.
+    """The leading singular values of an update, and the squared norm of the other directions.
 
     ``dtype`` is the precision in which they were computed.
     """
@@ -153,7 +153,7 @@ class Spectrum:
         return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
     def needed(self, energy: float = ENOUGH) -> int:
-        """Find the smallest rank that keeps this energy, by `rank_within`; 0 for a zero update.
+        """Find the smallest rank that keeps this share of the squared norm; 0 for a zero update.
 
         If the known singular values do not suffice, the result is one more than their number.
         """
@@ -188,7 +188,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: StrPath, /, **goals: float | str | None) -> Goal:
-        """Return the goal for the new adapter ``out``, after checking that exactly one is given."""
+        """Make the goal for the new adapter ``out``; raise an error unless exactly one is given."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             names = " and ".join(name for name, _ in given) or "none of them"
@@ -257,7 +257,7 @@ def cut(
         raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # Without these keys, r becomes the largest rank, which programs compare with their limit.
+        # Drop these keys, so that r becomes the largest rank, which programs compare with a limit.
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):

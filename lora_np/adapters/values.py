@@ -26,7 +26,7 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 class Fault(NamedTuple):
     """A fault of a module, of a replaced parameter, or of the whole file."""
 
-    status: str  # "not finite", "zero", "absent", "ignored" or "not known"
+    status: str  # "not finite", "zero", "empty", "absent", "refused", "ignored" or "not known"
     why: str  # the reason, which names tensors by the ends of their keys
 
 
@@ -49,7 +49,7 @@ def check_finite(adapter: Adapter) -> None:
 
 
 def fault_of(name: str, module: AdapterModule) -> Fault | None:
-    """Return the fault of a module that is not finite or has a zero update; None for others."""
+    """Return the fault of a module that is not finite or has a zero update, otherwise None."""
     tuned, bias = module.tuned, module.bias
     if fault := _not_finite(name, tuned.tensors if tuned else module.parts):
         return fault

@@ -19,7 +19,7 @@ from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
 Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of an argument
-Pulls = Callable[..., Iterable[Any]]  # the same, with one gradient for each argument
+Pulls = Callable[..., Iterable[Any]]  # maps the gradient of a result to one gradient per argument
 
 
 class Tensor(ArrayMethods):
@@ -60,8 +60,8 @@ class Tensor(ArrayMethods):
     __hash__ = object.__hash__  # by identity, because == compares entries
 
     grad: Array | None
-    level: int  # 0, or the level of the `grad` that it belongs to; inner levels are higher
-    node: Node | None  # the step that computed it; None for a leaf
+    level: int  # 0, or the level of the enclosing `grad`; inner levels are higher
+    node: Node | None  # the step that computed this Tensor; None for a leaf
 
     def __init__(self, data: ArrayLike) -> None:
         self.data, self.grad, self.level, self.node = np.array(real("data", data)), None, 0, None
@@ -86,7 +86,7 @@ class Tensor(ArrayMethods):
         return Tensor.answer(operator.getitem, (self, index), {})
 
     def backward(self, gradient: ArrayLike | None = None) -> None:
-        """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
+        """Compute this Tensor's gradient for every leaf, and add it to the leaf's ``.grad``.
 
         The graph is consumed: its memory is freed step by step, and a second call raises an error.
 

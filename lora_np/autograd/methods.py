@@ -39,10 +39,10 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     data: Any  # an ndarray, or a Tensor inside a `grad`
     grad: Array | None
-    node: Any  # the step that computed it, or None
+    node: Any  # the step that computed this Tensor; None for a leaf
     answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result; set in tables.py
 
-    # The most common operators of the mixin, without NumPy's dispatch.
+    # Redefine the most common operators of NDArrayOperatorsMixin to avoid NumPy's slow dispatch.
     __add__ = operation(np.add)
     __sub__ = operation(np.subtract)
     __mul__ = operation(np.multiply)

@@ -80,7 +80,7 @@ derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.log
 derivative(
     np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
 )
-derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at the kink
+derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at y = 0
 derivative(
     np.arctan2,
     lambda y, a, b: lambda g: g * b / without_zero(np.square(np.hypot(a, b))),
@@ -142,7 +142,7 @@ derivative(
 derivative(np.copy, lambda y, a, order="K", subok=False: lambda g: g)
 
 
-# Choices
+# Choices between values: maximum, minimum, where, clip
 
 derivative(np.maximum, *symmetric(lambda y, a, b: lambda g: share(g, a, b)))
 derivative(np.minimum, *symmetric(lambda y, a, b: lambda g: share(g, b, a)))
@@ -151,7 +151,7 @@ derivative(np.minimum, *symmetric(lambda y, a, b: lambda g: share(g, b, a)))
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
-    lambda y, condition, a, b: only_at(np.array(condition, bool)),  # copied, as it may change
+    lambda y, condition, a, b: only_at(np.array(condition, bool)),  # copied: callers may change it
     lambda y, condition, a, b: only_at(np.logical_not(condition)),
 )
 clipped = primitive(
@@ -188,7 +188,7 @@ def clip(
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
-    """Return the part of ``g`` for ``winner``: none, half if it is a tie, or all (also for NaN)."""
+    """Return ``g`` where ``winner`` is larger or a value is NaN, half of it in a tie, else 0."""
     return np.where(np.less(winner, loser), 0, np.where(np.equal(winner, loser), g / 2, g))
 
 
@@ -376,7 +376,7 @@ for extreme in (np.max, np.min):
 
 
 def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
-    """Return the pull of a sum or mean, which gives all entries of the input the same gradient."""
+    """Return the backward function of a sum or mean: all summed entries get the same gradient."""
     shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
@@ -385,7 +385,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
-        ties = np.where(ties == 0, np.nan, ties)  # the largest entry is NaN, unequal to itself
+        ties = np.where(ties == 0, np.nan, ties)  # if y is NaN, no entry equals it
         part = with_axes(g, axis, keepdims, a.ndim) / ties
         return np.where(largest | np.isnan(ties), part, 0)
 
@@ -413,7 +413,7 @@ def of_deviation(
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
-        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at the kink for every g
+        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at y = 0, even if g is NaN
         return with_axes(slope, axis, keepdims, a.ndim) * a
 
     return pull
@@ -430,7 +430,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Multiply the factors one by one, because a rule with ``y / a`` would fail at zeros."""
+    """Return the product, computed step by step, as a rule with ``y / a`` would fail at zeros."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = (
         range(np.ndim(a))
@@ -446,7 +446,7 @@ derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
 
 
 def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
-    """Return the function that adds up the gradients of all sums that contain an entry."""
+    """Return the backward function of np.cumsum: it sums g from each entry on."""
     along = -1 if axis is None else axis
     return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
 
@@ -594,7 +594,7 @@ def pad(
     )
 
 
-# Selections
+# Indexing
 
 
 def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
@@ -631,7 +631,7 @@ composition(np.trace)(
 )
 
 
-# No gradient: the result is a plain array
+# Functions without a gradient, whose result is a plain array
 
 constant(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,

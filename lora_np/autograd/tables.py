@@ -90,10 +90,10 @@ DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # differentiable functions
 
 # functions with a derivative of zero, or with no real result
 CONSTANTS: set[Callable[..., Any]] = set()
-# functions written in terms of others
+# functions that are composed of functions in the tables
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-NOT_DIFFERENTIABLE = None  # instead of a rule: a Tensor in this argument is an error
+NOT_DIFFERENTIABLE = None  # in place of a rule: a Tensor in this argument raises an error
 
 
 def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
@@ -190,7 +190,7 @@ def primitive(
         )
 
     row = Row(function, rules, joint, keeps, composed)
-    of_numbers = not row.fixed  # an argument without a derivative may be an index
+    of_numbers = not row.fixed  # otherwise, an integer array may be an index
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
@@ -285,7 +285,7 @@ def is_ours(part: Any) -> bool:
 
 
 def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Handle a NumPy call that has a Tensor among its arguments."""
+    """Return the result of a NumPy call that has a Tensor among its arguments."""
     if function in DERIVATIVES:
         return record(function, args, kwargs)
     if function in COMPOSITIONS:
@@ -330,7 +330,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
             if a.level > level:
                 level = a.level
         elif type(a) is np.ndarray and (a.dtype.kind == "f" or function is row.forward):
-            continue  # NumPy converts it, or no conversion is needed
+            continue  # a float array, or an array that NumPy converts
         elif isinstance(a, HOLDERS) and i not in row.fixed:
             convert = plain if function is row.forward else real
             values[i] = convert(row.covers[0 if row.spread else i], a)
@@ -478,7 +478,7 @@ def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
             defaults = {p.name: p.default for p in given}
             usual = [n for n in ("where", "casting") if defaults.get(n, REQUIRED) is not REQUIRED]
             return defaults | {n: USUAL[n] for n in usual}
-        except ValueError:  # a function in C, in NumPy 2.0
+        except ValueError:  # in NumPy 2.0, functions in C have no signature
             pass
     row, definition = DERIVATIVES.get(function), COMPOSITIONS.get(function)
     return dict.fromkeys(row.covers if row else signature(definition)[0], REQUIRED) | USUAL

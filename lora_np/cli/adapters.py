@@ -78,7 +78,7 @@ def inspect(
 @_data
 @options.each(_GOALS)
 def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
-    """Reduce the rank: each module's best approximation.
+    """Reduce an adapter's rank with the smallest possible error.
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
@@ -311,7 +311,7 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 @options.force
 @options.as_json
 def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Write an adapter under the names of its base.
+    """Rewrite an adapter under the module names of its base.
 
     Prefixes that training has added to names (_orig_mod., module.) are replaced by the base's
     prefix. Targets and patterns that match other modules, or none, become exact. An uncertain case

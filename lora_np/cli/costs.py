@@ -73,11 +73,11 @@ def _counted(
     if not (rank or config) and (group_by or memory or asked):
         refuse("options can only be given with a rank, as in --rank 8, or with --config")
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
-    accounting.TrainingOptions(**training)  # raises errors before the model is read
+    accounting.TrainingOptions(**training)  # validate before the model is read
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
-        # `count` raises an error if a rank and a config are both given
+        # pass a rank too, so that `count` raises an error if both are given
         asked |= {"rank": rank} if rank else {}
         counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
@@ -151,7 +151,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-BYTES = 4  # without a model to run, every 4 bytes of text are assumed to require one bit
+BYTES = 4  # bytes of text per token, assumed (at one bit per token) if no model can be run
 
 
 @click.command()

@@ -18,7 +18,7 @@ from lora_np.checks import brief, close_names
 from lora_np.cli.output import printable_output
 from lora_np.version import __version__
 
-# The commands of each file; running one loads no other file.
+# The commands of each file; running a command loads only its own file.
 FILES = {
     "course": ("tour", "puzzles", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
@@ -39,7 +39,7 @@ REPORT = "this is a fault of lora-np: please report it with the command"
 
 
 class Commands(click.Group):
-    """The group of commands, each of which is loaded when it is called."""
+    """The group of commands, each of which is loaded only when it is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List the commands in the order of `COMMANDS`."""
@@ -123,7 +123,7 @@ def run(arguments: list[str]) -> int:
     0
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the caller has closed it, and does not read it
+        if getattr(sys, name) is None:  # the caller has closed the stream
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     with printable_output(), warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -143,7 +143,7 @@ def run(arguments: list[str]) -> int:
             return fail(message(error), 2 if of_value else 1)
         except MemoryError:
             return fail("not enough memory", 1)
-        except Exception as error:  # a bug of lora-np, which tests must not reach
+        except Exception as error:  # a bug in lora-np: ask for a report, without a traceback
             return fail(unforeseen(error), 1)
 
 

@@ -66,7 +66,7 @@ def finetune(
             refuse("name the adapter to write with -o, or ask for a --dry-run")
         options.check_place(out)
     training = options.given(asked)
-    language.FinetuneSettings(**training)  # raises errors before anything is read
+    language.FinetuneSettings(**training)  # validate before anything is read
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
@@ -94,7 +94,7 @@ def tell(note: object) -> None:
 
 
 def refuse_failure(result: language.Adapted) -> None:
-    """Raise an error if the loss did not fall, and warn about overfitting."""
+    """Raise an error if training diverged or changed nothing; warn if it overfitted."""
     rate = result.settings["lr"]
     moved = (
         f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a"
@@ -141,7 +141,7 @@ def generate(
     if system is not None and not chat:
         refuse("--system needs --chat")
     sampling = {"stream": partial(print, end="", flush=True), **options.given(asked)}
-    language.Sampling(**sampling)  # raises errors before the model is read
+    language.Sampling(**sampling)  # validate before the model is read
     base = speaker = language.load(model, quantised=quantised)
 
     def adapted(name: str) -> language.LanguageModel:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-# extensions of files, which a directory should not have
+# extensions of files, which the name of a new directory must not have
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
-# maps other programs' names, in lower case, to ours
+# maps other programs' names, in lower case, to lora_np's names
 ALIASES = {
     "adamw_torch": "adamw", "paged_adamw_32bit": "paged_adamw", "4bit": "nf4", "8bit": "int8",
     "all_linear": "all-linear",
@@ -49,7 +49,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
         return self.parse(value) if isinstance(value, str) else value
 
 
-# the type of an option, and its help
+# the type of an option; `Kinds` maps names of options to their types and help texts
 Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
 Kinds = Mapping[str, tuple[Kind, str]]
 
@@ -60,7 +60,7 @@ def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
 
 
 def canonical(text: str) -> str:
-    """Return our spelling of a word in lower case, and print it if it differs."""
+    """Return lora_np's spelling of a word, in lower case; print it if it differs."""
     name = respelled(ALIASES.get(text.lower(), text))
     if name != text.lower():
         click.echo(f"{text}: read as {name}", err=True)
@@ -279,7 +279,7 @@ def show_as(
 
 
 def side_by_side(table: Table) -> list[str]:
-    """Format each row of a table as a block with the texts below one another, to compare them."""
+    """Format each row of a table as a block with one line per column, to compare its texts."""
     return [
         "\n".join(f"--- {name}: {one_line(text)}" for name, text in record.items())
         for record in table.records

@@ -1,4 +1,4 @@
-"""Offer the lessons, their sliders and live figures, and the guided tour."""
+"""Provide the lessons, their sliders and live figures, and the guided tour."""
 
 from lora_np.lazy import on_demand
 

@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """A sentence with the share of the full update's improvement that the smallest achieves."""
+        """The share of the full update's gain that the smallest update achieves, as a sentence."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters achieve {share:.1%}"
@@ -269,7 +269,7 @@ def tour(
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # first, so that a wrong path fails at once
+    folder.mkdir(parents=True, exist_ok=True)  # fails before training if it is invalid
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
@@ -289,7 +289,7 @@ def tour(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise an error if the tour would replace files that no tour has made."""
+    """Raise an error if the tour would replace files that an earlier tour did not write."""
     report = folder / "report.html"
     if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
         return
@@ -323,7 +323,7 @@ def ridge_for(x: Array) -> float:
 
 
 def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
-    """Train an update with Adam, a cosine schedule and batches of 256, the same for every rank."""
+    """Train the full update (rank None) or a LoRA, with the same optimizer, steps and batches."""
     model = (
         Linear(Tensor(value(task.base.W)))
         if rank is None
@@ -343,7 +343,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
-    """Write the adapter or the full weight to a file, and measure its error and sizes."""
+    """Write the adapter or the full weight to a file; return its error and sizes."""
     W, leaves = value(merge(result.model).W), [leaf for _, leaf in trainable(result.model)]
     if rank is None:
         file = folder / FULL_UPDATE

@@ -45,7 +45,7 @@ def carried(folder: str, names: str) -> list[Path]:
 
 
 def adaptation_runs() -> list[dict[str, Any]]:
-    """Load recorded runs on Genesis: many ranks, targets, learning rates and random seeds.
+    """Load recorded training runs on Genesis: many ranks, targets, learning rates and random seeds.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def adaptation_runs() -> list[dict[str, Any]]:
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Load published claims about LoRA with our verdicts, by name.
+    """Load published claims about LoRA, each with the verdict of this package's experiments.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
 def open_lab(
     folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None
 ) -> None:
-    """Open the first lesson in JupyterLab, and serve ``folder`` until it is stopped.
+    """Open the first lesson in JupyterLab, and serve ``folder`` until the server is stopped.
 
     Parameters
     ----------

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Picture = Array | Figure
 
-STATIC = 4  # largest number of pictures in a figure that replaces a slider
-WIDE = 3  # pictures more than this many times as wide as high are placed below each other
+STATIC = 4  # most pictures in the figure that replaces sliders without ipywidgets
+WIDE = 3  # pictures more than this many times as wide as high get more width or are stacked
 
 
 def sliders(

@@ -12,7 +12,7 @@ HEIGHT, LEFT, WIDTH = (
     10,
     12,
     22,
-)  # height of a pair of patches, width of the left one, width of both
+)  # height of a pair of patches, width of the left patch, width of the pair
 
 
 def photograph() -> Array:
@@ -56,7 +56,7 @@ def terrain() -> Array:
 
 
 def digits() -> tuple[Array, Array]:
-    """Load 1,797 handwritten digits of 13 people, and their labels.
+    """Load 1,797 handwritten digits, written by 13 people, and their labels.
 
     Returns
     -------

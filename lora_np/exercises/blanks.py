@@ -28,8 +28,8 @@ from lora_np.exercises.values import Value
 from lora_np.work import one_thread
 
 BLANK = "___"
-TITLE = "# Puzzle {}: {}"  # the title above each line of a script
-SECONDS = 9.0  # CPU time after which a line counts as endless
+TITLE = "# Puzzle {}: {}"  # the title above each blank in a script of puzzles
+SECONDS = 9.0  # CPU time in seconds after which a line is stopped as endless
 solved: dict[str, str] = {}  # the lines that passed in this process, by the names of puzzles
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
@@ -82,7 +82,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Puzzle(Exercise):
-    """An exercise of one line; its stub is the function that laws call.
+    """An exercise to complete one line of ``mini.py``; its stub is the function that laws call.
 
     Parameters
     ----------
@@ -134,14 +134,14 @@ class Puzzle(Exercise):
 
     @property
     def right(self) -> str:
-        """The line of ``mini.py``, without its comment."""
+        """The correct line, as in ``mini.py`` but without its comment."""
         anything = re.escape(self.blank).replace(BLANK, ".+?")
         (line,) = re.findall(rf"^ *({anything})(?:  #.*)?$", self.block, re.M)
         return str(line)
 
     @property
     def shown(self) -> str:
-        """The function with the blank, or the blank alone."""
+        """The function around the blank line, or only that line if it is outside of functions."""
         if not self.within:
             return self.blank
         function = self.block.replace(self.right, self.blank)
@@ -158,19 +158,19 @@ class Puzzle(Exercise):
         return "\n\n".join([self.heading, self.statement.strip(), *indented, law])
 
     def source(self, line: str) -> str:
-        """Complete ``mini.py`` with this line, and append the function that laws call."""
+        """Return the code of ``mini.py`` with this line, and of the function that laws call."""
         whole = inspect.getsource(mini).replace(self.right, line)
         return f"{whole}\n\n{self.stub.replace(self.blank, line)}"
 
     def cell(self, line: str) -> str:
-        """Write a cell that defines the function that laws call, in a namespace of its own."""
+        """Return a cell's code, which defines the function that laws call in its own namespace."""
         run = f"exec(compile(source, '<cell {self.number}>', 'exec'), names)"
         ours = f"guarded(names[{self.name!r}], {line!r}, {self.says!r}, source)"
         head = "from lora_np.exercises.blanks import guarded\nnames = {}"
         return f"{head}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
 
     def told(self, line: str, outcome: Outcome) -> str:
-        """Explain how a line breaks a law, with the input that shows it."""
+        """Return a text that explains how a line breaks a law, with the input that shows it."""
         try:
             ast.parse(line)  # parsed alone, so that the message gives no line number of the file
         except SyntaxError as error:
@@ -186,7 +186,7 @@ class Puzzle(Exercise):
             return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
         other = "^(An answer is made of arrays|The answer has the type).*"
         message = re.sub(other, f"it is neither a number nor a matrix. {self.law}", message)
-        hints = [line for line in known if " Hint: " in line]  # only for this puzzle's mistakes
+        hints = [line for line in known if " Hint: " in line]  # general mistakes have no hint
         given = outcome.broken[0].call.rpartition("\n")[0]
         example = f"\nFor example with\n{given}" * bool(given)
         return "\n".join([f"{filled} is not right: {message}", *hints, example]).strip()
@@ -257,7 +257,7 @@ def guarded(
                 if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
                     part = whole.encode()[frame.colno : frame.end_colno].decode()
                     said = f"`{part[-60:]}` raises {text}"
-            if isinstance(error, (TimeoutError, AssertionError)):  # stubs raise AssertionError
+            if isinstance(error, (TimeoutError, AssertionError)):  # from `watch`, or from the stub
                 said = str(error)
                 seconds *= isinstance(error, AssertionError)  # after a timeout, do not wait again
             why = (more for of, more in says if re.search(of, f"{line}\n{text}"))

@@ -94,7 +94,7 @@ class Solution(str):
 
     @property
     def code(self) -> str:
-        """The code of the function."""
+        """The function's code, without the explanation."""
         return code_in(self)
 
     def __repr__(self) -> str:
@@ -265,7 +265,7 @@ def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def law_of(exercise: str, key: str) -> Check:
-    """Find the check ``exercise_key``, or the check of the whole exercise with this key."""
+    """Return the function ``exercise_key``, or else the function ``exercise`` with this key."""
     known = functions()
     return known.get(f"{exercise}_{key}") or partial(known[exercise], key=key)
 

@@ -41,7 +41,7 @@ def unused(
     solution: Callable[[Sequence[Value], Rules], Reply],
     asked: Callable[[], Iterator[Sequence[Value]]],
 ) -> str:
-    """Name the parameters that change the solution's result but not the result of the answer."""
+    """Return a text that names the parameters that the answer ignores; empty if there are none."""
     names = []
     for i, name in enumerate(parameters):
         changes = 0
@@ -70,7 +70,7 @@ def usual(name: str) -> list[Mistake]:
 
 @cache
 def written(code: str, name: str, answer: str = "") -> Value:
-    """Run ``code`` and return its function ``name``; ``answer`` has the code of ``solution``."""
+    """Run ``code`` and return its function ``name``; ``answer`` defines ``solution`` for it."""
     solution = written(answer, name) if answer else None
     names = {"__name__": "submission", "solution": solution}
     exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)

@@ -98,9 +98,9 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     def watch(frame: FrameType, event: str, called: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         if event == "c_call" and frame.f_globals is not globals():
-            module, name = f"{called.__module__}", called.__name__  # a method's module is None
+            module, name = f"{called.__module__}", called.__name__  # a method's module may be None
         if (
-            "call" in event  # and no return
+            "call" in event  # "call" or "c_call", not a return
             and (name in names or (module.startswith(packages) and name != "<module>"))
             and module.startswith(LIBRARIES)
             and not module.startswith(OURS)
@@ -120,7 +120,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         tracemalloc.reset_peak()
         allocated = tracemalloc.get_traced_memory()[0]
     collecting = gc.isenabled()
-    gc.disable()  # collecting a library's generator would look like a call
+    gc.disable()  # closing a library's generator would look like a forbidden call
     if names:
         sys.setprofile(watch)
     if steps is not None:

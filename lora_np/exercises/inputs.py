@@ -145,7 +145,7 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """Measure inputs by sizes, then by their fractional, nonzero, large and negative entries."""
+    """Return a key that orders inputs: sizes, then fractional, nonzero, large, negative entries."""
     sizes, arrays = 0.0, [np.empty(0)]
     for one in drawn.values():
         if isinstance(one.value, int):
@@ -158,7 +158,7 @@ def weight(drawn: Inputs) -> tuple[float, ...]:
 
 
 def steps(drawn: Inputs) -> Iterator[Inputs]:
-    """Yield inputs that are one step smaller, large steps first."""
+    """Yield inputs that are one step smaller than ``drawn``; large steps come first."""
     for name, one in drawn.items():
         if isinstance(one.value, int) and one.value > one.simplest:
             low = int(one.simplest)

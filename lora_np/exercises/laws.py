@@ -122,7 +122,7 @@ def same(
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
         told = f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
-        # ignore differences that rounding may cause
+        # for the comparison with known mistakes, entries that rounding may cause become 0
         raise LawBroken("", told, np.where(np.abs(got) > allowed, got, 0))
     return got
 

@@ -15,7 +15,7 @@ Condition = Callable[..., bool | None]  # returns None for arguments of another 
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """Read a data file by its name."""
+    """Read a TOML file in the folder ``data`` of the exercises, by its name."""
     path = Path(__file__).parent / "data" / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 

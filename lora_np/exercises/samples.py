@@ -20,7 +20,7 @@ def rank_and_sides(draw: Draw, sides: str = "d k") -> list[Size]:
 
 
 def terms(A: Array, B: Array) -> float:
-    """Return the largest sum of absolute terms in ``A @ B``, before terms cancel."""
+    """Return the largest entry of ``|A| @ |B|``, by which rounding errors in ``A @ B`` scale."""
     return float((np.abs(A) @ np.abs(B)).max(initial=0.0))
 
 

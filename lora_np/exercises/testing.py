@@ -148,7 +148,7 @@ class Exercise:
 
     @property
     def effort(self) -> str:
-        """Difficulty and time, such as ``"easy, 5 minutes"``, and whether the path omits it."""
+        """Difficulty and time, such as ``"easy, 5 minutes"``, with a note if it is optional."""
         effort = f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
         return effort + ", more: beyond the path" * self.more
 
@@ -384,7 +384,7 @@ def arrays(value: Any) -> Value:
 
 
 def example_broken(answer: Answer) -> str:
-    """Explain how an answer breaks the statement's example; return an empty text if it does not."""
+    """Return a text on how an answer breaks the statement's example; empty if it does not."""
     examples = doctest.DocTestParser().get_examples(answer.exercise.example)
     nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
     given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))

@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
 
-# the seed of the hidden tests' questions; `exercises grade --seed 20000` asks the same questions
+# the seed of the hidden tests' inputs; `exercises grade --seed 20000` draws the same inputs
 HIDDEN = 20_000
 DOTS = "    ...\n"  # the last line of a stub
 CONFIG = f'''\
@@ -65,7 +65,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
 
 
 def teacher_notebook(lesson: Lesson) -> str:
-    """Add solutions and hidden tests to a lesson's notebook, with nbgrader's marks."""
+    """Return a lesson's notebook with solutions, hidden tests and nbgrader's metadata."""
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading  # in a browser, it has no get_native_id
+import threading  # whole, because in a browser it has no get_native_id to import
 import time
 from collections.abc import Callable, Mapping
 from math import inf
@@ -79,7 +79,7 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Return the seconds since the start; on Linux, without time spent waiting for a processor.
+        """Return a time in seconds; on Linux, without the time spent waiting for a processor.
 
         On a busy machine, both the process and the thread that awaits its messages have to wait.
         """
@@ -96,7 +96,7 @@ class Channel:
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # after the deadline, ignore even messages that have arrived: there may be no end of them
+        # after the deadline, ignore even messages that have arrived: there may be endlessly many
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:

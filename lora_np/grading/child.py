@@ -23,7 +23,7 @@ def main() -> None:
     # make a notebook's check cells do nothing; use setattr, because mypy knows the type of check
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
-        # import matplotlib now, while it can still write its list of fonts
+        # import matplotlib before the limits are set, so that it can still write its font cache
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")

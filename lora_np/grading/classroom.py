@@ -72,7 +72,7 @@ class Grades:
         }
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
-        """Return the student's best answer to an exercise in any file."""
+        """Return the outcome of a student's best answer to an exercise, in any file."""
         files = self.reports[student]
         answers = [file.outcomes[exercise.name] for file in files if exercise.name in file.outcomes]
         if answers:
@@ -81,7 +81,7 @@ class Grades:
         return Outcome.failed(exercise, [*unread, "Not handed in"][0])
 
     def outcomes(self, student: str) -> list[Outcome]:
-        """Return the student's best answer to each exercise."""
+        """Return the outcome of a student's best answer to each exercise."""
         return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
@@ -119,7 +119,7 @@ class Grades:
         return Table(["student", "points", "of", "state"], lines, notes=notes)
 
     def hard(self) -> list[str]:
-        """List one note on the exercises that fewer than half of the students solved, if any."""
+        """Return a list with a note on exercises that fewer than half solved, or an empty list."""
         class_size, hard = len(self.reports), []
         for exercise in self.exercises:
             solved = sum(self.outcome(student, exercise).passed for student in self.reports)
@@ -355,7 +355,7 @@ def readable_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class HandedIn:
-    """A submitted file, whose text the supervisor searches but never runs."""
+    """A submitted file; this process searches its text but never runs it."""
 
     path: Path
     answers: Collection[str] = ()  # the names of exercises that it seems to answer

@@ -97,7 +97,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        ("parent", lambda: die_with(parent)),  # set after the change of user, which would undo it
+        ("parent", lambda: die_with(parent)),  # after the change of user, which would cancel it
         ("calls", seccomp),
     ]
     for name, put in system:
@@ -163,13 +163,13 @@ def become_nobody(*, may_read: bool) -> None:
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     if may_read:
-        read_search = 1 << 2  # CAP_DAC_READ_SEARCH, and no other
+        read_search = 1 << 2  # CAP_DAC_READ_SEARCH, the only capability to keep
         rights = struct.pack("6I", read_search, read_search, 0, 0, 0, 0)
         nonnegative(linux().capset(struct.pack("Ii", 0x20080522, 0), rights))
 
 
 def address_space(beyond: int) -> int:
-    """Add ``beyond`` to the bytes that the process uses now, if these are known."""
+    """Return ``beyond`` plus the bytes of address space in use now, if these are known."""
     used = sys.platform == "linux" and int(Path("/proc/self/statm").read_text().split()[0])
     return used * mmap.PAGESIZE + beyond
 
@@ -202,14 +202,14 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
-# Landlock: only listed files and folders can be read, and nothing can be written.
+# Landlock: only listed files and folders can be read, and only three devices can be written.
 
-ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # Landlock's versions and numbers of rights
-READ = 0b1101  # execute, read file, read folder
-LIST = 0b1000  # read folder, which means to list its files
-READ_AND_WRITE = 0b110  # rights to read and write a file
-ON_A_FILE = 0b1100000000000111  # the rights that apply to files
-SCOPED = 0b11  # the scopes of abstract sockets and of signals
+ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # (version of Landlock, number of its rights)
+READ = 0b1101  # the rights to execute a file, to read a file, and to list a folder
+LIST = 0b1000  # the right to list a folder
+READ_AND_WRITE = 0b110  # the rights to read and to write a file
+ON_A_FILE = 0b1100000000000111  # all of Landlock's rights that apply to files
+SCOPED = 0b11  # restrict abstract sockets and signals to this process
 
 
 def landlock() -> None:
@@ -233,8 +233,8 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
     os.close(folder)
 
 
-# Packages that a submission may import, and their dependencies, by the first part of the name of a
-# file.
+# Packages that a submission may import, and their dependencies: the names of their files and
+# folders up to the first hyphen or dot.
 PACKAGES = {
     "numpy", "scipy", "scikit_learn", "sklearn", "joblib", "threadpoolctl", "narwhals", "sympy",
     "mpmath", "pandas", "pytz", "tzdata", "matplotlib", "mpl_toolkits", "pylab", "contourpy",
@@ -273,7 +273,7 @@ def readable() -> Iterator[tuple[Path, int]]:
 
 
 def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, int]]:
-    """Yield the entries of a folder whose names, up to the first dot, are wanted."""
+    """Yield a folder, and its entries whose names (up to the first dot) are wanted, with rights."""
     folder = Path(place).resolve()
     if not place or not folder.is_dir():
         return
@@ -284,7 +284,7 @@ def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, i
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """Yield ``path`` except for hidden parts, because a right on a folder includes all below it."""
+    """Yield ``path``, or its parts outside ``hidden``: a right on a folder covers all below it."""
     if path in hidden:
         return
     below = [place for place in hidden if place.is_relative_to(path)]
@@ -326,12 +326,13 @@ ALLOWED = {  # numbers on x86_64 and aarch64; -1 if a machine has no such call
     283),
     "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
-# number of the architecture, column in the table, numbers of fcntl, tgkill and prlimit64
+# number of the architecture, column in `ALLOWED`, numbers of fcntl, tgkill and prlimit64
 MACHINES = {
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-# operations that copy a descriptor or get and set flags; others could send signals
+# operations of fcntl that are allowed: they copy a descriptor, or get or set flags, whereas others
+# could send signals
 FCNTL = (0, 1, 2, 3, 4, 1030)
 TO_THE_END = -1  # a jump to the last line, which allows the call
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
@@ -356,7 +357,7 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     by_argument = {
         fcntl: (SECOND, FCNTL),
-        tgkill: (FIRST, (pid,)),  # signals to itself, which abort needs
+        tgkill: (FIRST, (pid,)),  # only signals to itself, which abort() needs
         prlimit: (FIRST, (0,)),  # only its own limits
     }
     lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]

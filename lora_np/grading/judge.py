@@ -21,8 +21,8 @@ from lora_np.grading.confine import Limits, address_space, die_with, lower
 from lora_np.grading.submissions import Report, check_file, printable
 from lora_np.grading.wire import LARGE, receive, send
 
-MEMORY = 1024 * 2**20  # bytes in addition to those of Python and the library
-SLACK = 4  # a judge may take this many times as long, by the wall clock, as a file's time limit
+MEMORY = 1024 * 2**20  # bytes beyond those that Python and the library use
+SLACK = 4  # the judge's time limit, as a multiple of the file's time limit
 
 
 def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: Limits) -> Report:

@@ -64,7 +64,7 @@ class Sandbox:
         self.stop()
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process, and append its output to ``printed``."""
         if self.process is not None:
             self.process.kill()
             self.printed = (self.printed + self.process.output.decode("utf-8", "replace"))[:PRINTED]

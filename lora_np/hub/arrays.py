@@ -18,7 +18,7 @@ from lora_np.hub import safetensors
 
 UNPACKED = 64 * 2**20  # any compressed file may unpack to this many bytes
 UNPACKED_RATIO = 20  # a large compressed file may unpack to this many times its size
-NUMBERS = "biufc"  # the kinds of dtype that are numbers
+NUMBERS = "biufc"  # `dtype.kind` of booleans and numbers
 
 # The exceptions that NumPy and zipfile raise on damaged bytes.
 DAMAGE = (

@@ -20,7 +20,7 @@ _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
 
 
 def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
-    """List the tensors that belong to one quantised weight: itself, its scales and its note.
+    """List the tensors of one quantised weight: its codes, its scales and its quant_state.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def _part(
 
 
 def _note(model: ModelDirectory, name: str) -> dict[str, Json]:
-    """Parse the JSON note of a weight in nf4."""
+    """Parse the quant_state of an nf4 weight, which is stored as JSON."""
     with errors_at("its quant_state"):
         note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8).tobytes())
     if note.get("quant_type") != "nf4":

@@ -61,7 +61,7 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
 LACKED = ("bfloat16", *ALL_FLOATS[4:])  # floats that NumPy does not have
 
-# The number of fraction bits and the smallest exponent of each dtype.
+# The number of fraction bits and the smallest normal exponent of each dtype.
 _GRIDS = {
     "float32": (23, -126),
     "bfloat16": (7, -126),
@@ -181,6 +181,6 @@ def _eight(dtype: str) -> Array:
     power, rest = np.divmod(np.arange(128), 2**bits)
     whole = rest + 2.0**bits * (power > 0)
     values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
-    # the infinity of e5m2 becomes NaN too; e4m3 has none
+    # the infinity of e5m2 becomes NaN too; e4m3 has no infinity
     values[127 if bits == 3 else 124 :] = np.nan
     return values

@@ -22,7 +22,7 @@ DIFFUSERS = "diffusion_pytorch_model.safetensors"
 # The files that may hold a model or its index: transformers', then diffusers'.
 HOMES = (SINGLE, INDEX, DIFFUSERS, f"{DIFFUSERS}.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# If the wanted file is missing but the other file is there, the message explains the directory.
+# For each missing file: another file that shows what the directory contains, and the message.
 _OTHERS = {
     "config.json": (
         "adapter_config.json",

@@ -1,4 +1,4 @@
-"""Read and write GGUF files, with one tensor in memory at a time; no byte of a file is trusted.
+"""Read and write GGUF files, one tensor at a time; a malformed file is an error.
 
 A file is a magic number, a version, two counts, the metadata (name, type, value), a description of
 each tensor (name, sizes, kind, offset), and the tensors' bytes, each beginning at a multiple of the
@@ -248,7 +248,7 @@ def write(
 
 
 class _Header:
-    """A reader of the header, piece by piece, which never reads beyond the end of the file."""
+    """A reader of a GGUF header, which checks the size of each item before reading it."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.position, self.items = stream, size, 0, 0
@@ -283,7 +283,8 @@ class _Header:
     def count(self, least: int, what: str) -> int:
         """Read the number of items that follow, which take at least ``least`` bytes each."""
         number, left = self.number("Q", what), self.size - self.position
-        self.items += number if least > 1 else 0  # an array of numbers is only one object
+        # Count the Python objects that the items become; an array of numbers is a single object.
+        self.items += number if least > 1 else 0
         if number * least > left:
             why = f", for which {left} bytes are too few"
         elif self.items > MAX_ITEMS:
@@ -296,7 +297,7 @@ class _Header:
 def _read(
     header: _Header,
 ) -> tuple[dict[str, TensorInfo], dict[str, _Value], dict[str, tuple[int, int]]]:
-    """Read tensors, metadata and the byte ranges of its values, and check them all."""
+    """Read and check the tensors, the metadata, and the byte range of each metadata value."""
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
         raise FileError(f"it begins with {magic!r}, not with b'GGUF'")

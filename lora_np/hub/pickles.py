@@ -26,8 +26,8 @@ from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.tensors import TensorInfo
 
 _MOST = 2**24  # bytes of a pickle, enough for a hundred thousand tensors
-_FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed instructions
-# the Python version, because the C version allocates as much memory as a file asks for
+_FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed opcodes
+# Python's implementation, because the C version allocates as much memory as a file requests
 Machine = pickle._Unpickler
 
 
@@ -90,7 +90,7 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
 
 
 class _Instructions(dict[int, Callable[[pickle.Unpickler], None]]):
-    """The allowed instructions by their code; others are refused by name."""
+    """A table of the allowed opcodes; any other opcode raises an error with its name."""
 
     def __missing__(self, code: int) -> NoReturn:
         name = next((known.name for known in opcodes if known.code == chr(code)), f"byte {code}")
@@ -107,7 +107,7 @@ class _Names(dict[str, object]):
 
 
 class _Followed(Machine):
-    """The machine that runs one pickle, given the byte ranges of the storages."""
+    """A restricted unpickler; ``places`` maps each storage to its byte range in the file."""
 
     dispatch = _Instructions({code: Machine.dispatch[code] for code in _FEW})
     dispatch[ord("}")] = lambda self: self.append(_Names())  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ class _Followed(Machine):
         self.places = places
 
     def find_class(self, module: str, name: str) -> object:
-        """Return the stand-in for a name in the pickle: a dtype, or one of our functions."""
+        """Return the replacement for a global in the pickle; an unknown global is an error."""
         known = {
             "torch.DoubleStorage": TensorInfo("float64", ()),
             "torch.FloatStorage": TensorInfo("float32", ()),
@@ -132,7 +132,7 @@ class _Followed(Machine):
         return known[f"{module}.{name}"]
 
     def persistent_load(self, pid: tuple[str, TensorInfo, str, str, int]) -> TensorInfo:
-        """Describe a storage as one long tensor."""
+        """Describe a storage as a one-dimensional tensor."""
         _, kind, key, *_ = pid
         begin, size = self.places["data/" + key]
         return TensorInfo(kind.dtype, (size // BLOCKS[kind.dtype][1],), begin)

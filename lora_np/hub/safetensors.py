@@ -1,4 +1,4 @@
-"""Read and write safetensors files, with one tensor in memory at a time; no byte is trusted.
+"""Read and write safetensors files, one tensor at a time; a malformed file is an error.
 
 A file is the length of its header (8 bytes), the header (JSON: name, dtype, shape and offsets of
 each tensor), and the bytes of the tensors without gap or overlap. See
@@ -46,7 +46,7 @@ __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _MAX_HEADER = 100_000_000  # as in the reference implementation
-_BLOCK = 2**20  # entries converted at a time, so that a second tensor never has to fit in memory
+_BLOCK = 2**20  # entries converted at a time, so that memory need not hold a converted copy
 _MAX_AXES = 64  # as in NumPy
 Infos = Mapping[str, TensorInfo]
 
@@ -84,7 +84,7 @@ class SafetensorsFile(TensorFile):
             If no tensor has that name (the message lists close ones), it is in 8-bit floats with
             scales, or the file has changed since it was opened.
         """
-        info = self.tensors.get(name) or self.info(name)  # `info` raises the error
+        info = self.tensors.get(name) or self.info(name)  # `info` raises if it is unknown
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype.startswith("float8"):
             owner = f"{name.rpartition('.')[0]}."
@@ -260,7 +260,7 @@ def write(
 
 
 def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> int:
-    """Compute the size in bytes of the file that `write` would make of such tensors.
+    """Compute the size in bytes of the file that `write` would write for these tensors.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ _OTHERS = {
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
-    """Parse the header and return it with the offset of its end, within the file's size."""
+    """Parse the header after checking its length; return it with the offset of its end."""
     if size < 8:
         raise FileError(f"it has {size} bytes, too few for a header")
     first = file.read(8)
@@ -333,7 +333,7 @@ def _checked(
 
 
 def _described(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]]:
-    """Check an entry of the header; return its first byte, size, dtype and shape."""
+    """Check an entry of the header; return its offset, size in bytes, dtype and shape."""
     if not isinstance(entry, dict):
         raise FileError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")

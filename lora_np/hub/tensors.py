@@ -40,7 +40,7 @@ class TensorInfo:
 
     @cached_property
     def nbytes(self) -> int:
-        """The number of bytes in the file."""
+        """The number of bytes that the tensor takes in the file."""
         numbers, size = BLOCKS[self.dtype]
         return prod(self.shape) // numbers * size
 

@@ -32,17 +32,18 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and how many of its characters are used
-TIMED = 3  # number of batches whose time a forecast measures
-FEWEST, MOST = 16, 20  # rows that a validation should have, and the largest number of validations
+# the shipped text on which forgetting is measured, and the number of its characters to use
+GENERAL, PAGE = "austen-held-out", 4000
+TIMED = 3  # number of batches that `forecast` times
+FEWEST, MOST = 16, 20  # rows that a validation should have; largest number of validations
 SCHEDULES = ("cosine", "linear", "constant")
-# variants of LoRA that leave the base weights unchanged
+# the supported variants of LoRA, all of which leave the base weights unchanged
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FinetuneSettings(RunSettings):
-    """Settings of `finetune`: the LoRA, the learning rate, and the settings of every run.
+    """The settings of `finetune`, in addition to the settings that all training runs share.
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ class Adapted:
 
     @property
     def loss_table(self) -> Table:
-        """The held-out loss at each validation, with the mean training loss since the last one."""
+        """The held-out loss at each validation and the mean training loss between validations."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         training = [float(part.mean()) if part.size else None for part in parts]
@@ -271,7 +272,7 @@ class Forecast:
 
 @configured(FinetuneSettings)
 def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Adapted:
-    """Train a LoRA with AdamW on nine tenths of ``data``, and validate on the rest.
+    """Train a LoRA with AdamW on ``data``, and validate on a held-out tenth or on ``validation``.
 
     Parameters
     ----------
@@ -389,11 +390,11 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
-    # if the run ended between two validations, the last recorded loss is that of an earlier model
+    # an interrupted run may end between two validations, so measure the loss of its final model
     if result.interrupted:
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
-    # patience keeps the best model
+    # with patience, a run that was not interrupted returns the model with the lowest loss
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
     both = (model, result.model) if asked else ()
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
@@ -423,14 +424,14 @@ def general_loss(model: LanguageModel, max_length: int) -> float | None:
 
 
 class Question(NamedTuple):
-    """The beginning of a held-out document and its continuation, as tokens."""
+    """A prompt, usually from a held-out document, and its expected continuation, as tokens."""
 
     prompt: Sequence[int]
     wanted: Sequence[int]
 
 
 def question(document: packing.Document) -> Question:
-    """Split a document into its last answer and the part before it, or a text into halves."""
+    """Split a document into prompt and last answer, or a text without a prompt into halves."""
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])
@@ -454,7 +455,7 @@ def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
 
 @configured(FinetuneSettings)
 def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Forecast:
-    """Predict the time and memory that `finetune` needs, by running three of its batches.
+    """Predict the time and memory that `finetune` needs, by running a few of its batches.
 
     Parameters
     ----------
@@ -540,7 +541,7 @@ class Prepared:
 def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepared:
     """Split and pack the data, adapt the model, and fill in the default settings."""
     data = as_data(data)
-    width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
+    width = model.model.norm.W.shape[0]  # no weight of a decoder can have a higher rank
     whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
     max_length = packing.within(model, s.max_length)
     other = None if s.validation is None else as_data(s.validation)
@@ -617,13 +618,13 @@ def questions_of(
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose when and on which rows to validate, so that validation takes a tenth of the work.
+    """Choose the interval, number and rows of validations so that they take a tenth of the work.
 
     Training on a token counts as twice the work of validating on it, because of the backward pass.
     There are at least two validations, each on at least one row.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
-    affordable = tokens // 5 // mean  # rows to validate in all
+    affordable = tokens // 5 // mean  # total number of rows in all validations
     if every is None:
         times = min(max(affordable // min(len(rows), FEWEST), 2), MOST)
         every = -(-steps // (times - 1))
@@ -634,7 +635,7 @@ def budget(
 
 def peak_memory() -> int | None:
     """Return the process's peak memory in bytes, or None if the system does not report it."""
-    # Linux only: getrusage would include the memory of the parent process
+    # only Linux has this file; getrusage is no substitute, as it may report the parent's peak
     status = Path("/proc/self/status")
     words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
     return 1024 * int(words[0]) if words else None

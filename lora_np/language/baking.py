@@ -1,4 +1,4 @@
-"""Bake a prompt into an adapter: the base model with the prompt teaches the model without it.
+"""Bake a prompt into an adapter: the base with the prompt teaches the adapted model without it.
 
 This is context distillation (Snell, Klein and Zhong, arXiv 2209.15189). The teacher samples
 answers, and the adapter learns the teacher's distribution of each of their tokens.
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-KINDS = ("sampled", "greedy")  # kinds of held-out answers
+KINDS = ("sampled", "greedy")  # how the held-out answers are generated
 HELD_OUT = 5  # every fifth question is held out
-RIDGE = 0.1  # the ridge of the closed form, relative to the mean eigenvalue
-FIRST = 8  # number of tokens at the beginning of an answer, where the divergence is largest
+RIDGE = 0.1  # ridge of the closed-form start, relative to the Gram matrix's mean eigenvalue
+FIRST = 8  # first tokens of an answer, whose mean divergence is reported separately
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
     ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
@@ -46,7 +46,7 @@ ASK = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BakeSettings(RunSettings):
-    """Settings of `bake`: the LoRA, the answers, and the settings of every run.
+    """The settings of `bake`, in addition to the settings that all training runs share.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class TaughtAnswer(NamedTuple):
     sentence: str  # the sentence of the prompt that the question is about, if known
     row: list[int]  # the question and the answer, for the student
     prompted: list[int]  # the prompt, the question and the answer, for the teacher
-    hidden: Array  # (answer, d): the teacher's hidden state that predicts each token of the answer
+    hidden: Array  # (answer tokens, d): the teacher's hidden states that predict these tokens
     text: str  # the answer as text
 
 
@@ -97,8 +97,8 @@ class DistillationBatch(NamedTuple):
     """A batch of questions with answers, and the teacher's hidden states, for `taught_loss`."""
 
     tokens: Array  # (rows, n)
-    counts: Array  # (rows, n) bool: whether each token is in the loss
-    teacher: Array  # (tokens in the loss, d): the teacher's hidden states
+    counts: Array  # (rows, n) bool: whether the prediction at each token is in the loss
+    teacher: Array  # (predictions in the loss, d): the teacher's hidden states
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,7 +141,7 @@ class Baked(Shown):
 
     @property
     def table(self) -> Table:
-        """The divergence from the prompted model and the agreement with it, as a table."""
+        """A table that compares the base and the baked model with the prompted model."""
         names = ["held-out answers", "model", "KL, nats a token", f"first {FIRST}", "same token"]
         lines, means = [], {}
         for key, parts in self.divergences.items():
@@ -175,7 +175,7 @@ class Baked(Shown):
         return figure
 
     def to_html(self, *, prompt: str = "") -> str:
-        """Render an HTML report: divergences, answers, and the questions that did not transfer."""
+        """Render an HTML report with the figure, and tables of the divergences and the answers."""
         parts: list[Part] = [self.table, self.figure(), self.answers, self.left]
         parts += [("The prompt:", prompt)] if prompt else []
         return page("A prompt baked into a LoRA", parts)
@@ -195,7 +195,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question, with or without the prompt, and check that an answer fits too."""
+        """Encode a question with or without the prompt; raise an error if no answer would fit."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
@@ -359,7 +359,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 def asked_of(
     model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Return questions and the sentences they are about; the base writes them if none are given."""
+    """Return pairs of a question and its sentence; the base generates them if none are given."""
     asked = [(text, "") for text in settings.questions]
     if not asked:
         if settings.plain:
@@ -379,7 +379,7 @@ def distilled(
     settings: BakeSettings,
     seed: int,
 ) -> tuple[LanguageModel, History | None]:
-    """Train the student on the teacher's answers."""
+    """Train the student on the teacher's answers; return it and its history (None for 0 steps)."""
     if not settings.steps:
         return adapted, None
     run = settings.of_run(
@@ -426,7 +426,7 @@ def left_table(
     *,
     with_sentences: bool,
 ) -> Table:
-    """Tabulate each question's divergence before and after training, largest remaining first."""
+    """Tabulate the divergence of each question before and after training, sorted by the latter."""
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
     )
@@ -442,7 +442,7 @@ def left_table(
 def written(
     model: LanguageModel, prompt: str, n: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Generate questions about each sentence of the prompt with the base model."""
+    """Generate questions about each sentence of the prompt; return pairs (question, sentence)."""
     template = Template(vocabulary_of(model))
     pairs: dict[str, str] = {}
     sampling = Sampling(tokens=40, temperature=1.0, rng=rng)
@@ -516,7 +516,7 @@ def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Arr
 
 
 def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tuple[Array, Array]]:
-    """Compute ``X.T @ X`` and ``X.T @ Y`` of each layer's attention, summed over tokens.
+    """Sum ``X.T @ X`` and ``X.T @ Y`` over tokens, to fit each layer's missing attention output Y.
 
     X is the weighted sum of values in attention without the prompt, before the output projection
     W_o. Y is the part of the output that is missing: W_o times the difference between the weighted
@@ -525,7 +525,7 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
     """
     layers = model.model.layers
     sums: list[Any] = [(0.0, 0.0)] * len(layers)
-    # all examples begin with these tokens, so the prompt is processed only once
+    # all of the teacher's sequences begin with the same tokens, which are processed only once
     common = min(
         len(example.prompted)
         - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))
@@ -566,10 +566,10 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
             return node
         gram, product = by_layer[id(node)]
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
-        # L.T and Y have the Gram matrix and the product of the inputs and outputs that were summed
+        # X and Y replace the data of all tokens: X.T @ X is gram plus ridge, X.T @ Y is product
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
-        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # A and scale B get the same norm
+        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and scale * B the same norm
         B, A = B * balance / node.scale, A / balance
         return changed(node, A=Tensor(A.astype(dtype)), B=Tensor(B.astype(dtype)))
 

@@ -80,7 +80,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, eq=False)
 class HeadNorms(Named):
-    """Layer norms that are separate for each head (StableLM)."""
+    """Separate layer norms for each head (StableLM)."""
 
     norms: tuple[LayerNorm, ...]
 
@@ -122,7 +122,7 @@ class Cache:
         return self.room[1, :, : self.tokens]
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Append keys and values, and return all so far, each of shape (batch, tokens, kv, d)."""
+        """Append keys and values; return all cached ones, each of shape (batch, tokens, kv, d)."""
         begin, end = self.tokens, self.tokens + k.shape[1]
         if end > self.room.shape[2]:
             before, longest = self.room[:, :, :begin], max(self.longest, end * (1 + (begin > 0)))
@@ -274,7 +274,7 @@ class SelfAttention(Named):
         return self.query_norm(q), self.key_norm(k)
 
     def by_heads(self, x: Operand, rng: Rng) -> tuple[Operand, Operand, Operand]:
-        """Compute queries, keys and values, each of shape (batch, tokens, heads, d)."""
+        """Compute queries (batch, tokens, heads, d), and keys and values (batch, tokens, kv, d)."""
         if self.qkv is None:
             q, k, v = (layer(x, rng=rng) for layer in (self.query, self.key, self.value) if layer)
         elif self.joined == "heads":
@@ -291,13 +291,13 @@ class SelfAttention(Named):
     def turned(
         self, rotary: Rotary, before: int, q: Operand, k: Operand, packed: Sequences | None
     ) -> tuple[Operand, Operand]:
-        """Rotate keys, and the queries of the last tokens, by the angles of their positions."""
+        """Rotate q (the queries of the last tokens) and k by the angles of their positions."""
         tokens, end = q.shape[1], before + k.shape[1]
         if packed is None:
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(packed.positions, packed.lengths, q.dtype)
-        # rotate q and k together: for a single token, the number of calls determines the time
+        # for a single token, the number of calls determines the time, so rotate q and k together
         if k.shape[1] == 1:
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
@@ -378,7 +378,7 @@ class XIELU(Named):
 
 @dataclass(frozen=True, eq=False)
 class Router:
-    """A router to experts: ``softmax(W x)`` has the weight of each expert for a token.
+    """A router of tokens x to experts: ``softmax(W x)`` contains the weight of each expert.
 
     Parameters
     ----------
@@ -413,12 +413,12 @@ class Routed(Named):
     def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         flat = x.reshape(-1, x.shape[-1])
         every = self.router(flat)
-        # (tokens, chosen)
+        # indices of each token's chosen experts, of shape (tokens, chosen)
         best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]
         weights = every[np.arange(len(best))[:, None], best]
         if self.to_one:
             weights = weights / np.sum(weights, axis=1, keepdims=True)
-        # sort the pairs of a token and a chosen expert by expert
+        # sort the (token, expert) pairs by expert, so that each expert processes one slice
         order = np.argsort(best, axis=None, kind="stable")
         starts = np.searchsorted(best.ravel()[order], np.arange(every.shape[1] + 1))
         rows = flat[order // self.chosen]

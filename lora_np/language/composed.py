@@ -91,12 +91,12 @@ def attend(
     batch, queries, heads, d = q.shape
     keys, kv = k.shape[1:3]
     q = (q * scale).transpose(0, 2, 1, 3)
-    # form one matrix for each group of heads that share keys, with all queries of each head
+    # heads with the same keys form a group; the queries of a group become the rows of one matrix
     q = q.reshape(batch, kv, heads // kv * queries, d)
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    # a mask is not needed if the only query is the last token, which sees all
+    # a single query needs no mask, because it is the last token's, which sees all tokens
     if queries > 1 or window is not None or sequence_ids is not None:
         seen = visible(queries, keys, window)
         if sequence_ids is not None:
@@ -120,7 +120,7 @@ def gated(gate: Operand, up: Operand) -> Operand:
 
 
 def exact_gelu(x: Operand) -> Operand:
-    """Return ``x Phi(x)``, where Phi is the standard normal distribution (arXiv 1606.08415).
+    """Return ``x Phi(x)`` for the standard normal distribution function Phi (arXiv 1606.08415).
 
     Examples
     --------
@@ -144,7 +144,7 @@ normal_below = primitive(
 
 @functools.cache
 def erfc_series(dtype: np.dtype[np.generic]) -> Array:
-    """Compute Chebyshev coefficients of ``exp(x^2) erfc(x)`` from x = 0 (z = 1) to 26 (z = -1)."""
+    """Compute Chebyshev coefficients in z of ``exp(x^2) erfc(x)``, for x = 56 / (13 z + 15) - 2."""
 
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]

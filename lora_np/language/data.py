@@ -21,8 +21,8 @@ from lora_np.language.storing import read_text
 ONE = "one text"  # the kind of data that is one continuous text
 FORMATS = ("jsonl", "csv", "text")
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
-# The kinds of examples, each with its required and its optional fields; the first kind whose
-# required fields are there applies.
+# The kinds of examples, each with its required and its optional fields. The data are of the first
+# kind whose required fields the first example has.
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conversations": (("messages",), ()),
     "prompts and completions": (("prompt", "completion"), ()),
@@ -97,7 +97,7 @@ AnyData = Data | str | Iterable[Any]  # the types that `as_data` accepts
 
 
 def read_data(source: StrPath, *, format: str | None = None) -> Data:
-    """Read examples from a file, or from standard input for "-".
+    """Read examples from a file, or from standard input if ``source`` is "-".
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def as_data(data: AnyData) -> Data:
 def told_by(content: str, ending: str) -> str:
     """Detect a file's format from its first line, or else from its extension."""
     first = content.lstrip().partition("\n")[0]
-    # a JSON list is not supported, so reading it as JSON lines reports its first line as damaged
+    # a JSON list is not supported; reading it as JSON lines raises an error about its first line
     if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}
@@ -167,7 +167,7 @@ def told_by(content: str, ending: str) -> str:
 
 
 def json_records(content: str) -> Iterator[tuple[str, Json]]:
-    """Yield each line's number and its JSON object."""
+    """Yield a label such as "line 3" and the JSON value of each line that is not empty."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             with errors_at(f"line {i}"):
@@ -176,7 +176,7 @@ def json_records(content: str) -> Iterator[tuple[str, Json]]:
 
 
 def csv_records(content: str) -> Iterator[tuple[str, Json]]:
-    """Yield each CSV record as an object, with the number of its last line."""
+    """Yield a label such as "line 3" and the fields of each CSV record, by column name."""
     first = content.partition("\n")[0]
     reader = csv.reader(
         io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True
@@ -263,7 +263,7 @@ def choices(question: Json, choices: Json, answer: Json) -> Choices:
 
 
 def conversation(messages: Json, first: int = 0) -> Conversation:
-    """Validate the parts of a conversation that chat templates do not check."""
+    """Validate the fields of messages that chat templates do not check; return a `Conversation`."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of messages, got {shown(messages)}")
     for i, message in enumerate(messages, start=1):

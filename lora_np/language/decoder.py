@@ -24,11 +24,12 @@ from lora_np.models import DecoderNode, LayerConfig, ModelSpec, ModuleSpec, deco
 from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
-# returns the array, Tensor or quantised weight with a name, or None if there is none
+# a function from a name to an array, a Tensor or a quantised weight, or to None if there is none
 Read = Callable[[str], Any]
 CONTEXT = 2048  # context length in tokens if the config has none
 
-# Fields that change the computation of some models, and their neutral values; null is neutral too.
+# Fields that change the computation of some models. Other models accept only these neutral values
+# or null, which have no effect.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
     **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
@@ -81,7 +82,7 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            # in the last layer, compute only the last token if the others are not used
+            # if only the last token is needed, the last layer computes no output for earlier tokens
             only = last and i + 1 == len(self.layers)
             x = layer(x, rng=rng, cache=cache, packed=packed, last=only)
         x = self.norm(x)
@@ -312,7 +313,7 @@ class DecoderSettings(NamedTuple):
         return {name: number for layer in self.layers for name, number in layer.constants.items()}
 
     def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
-        """Return the settings of a block in layer i; ``names`` has the names of its parts."""
+        """Return the settings of a block in layer i; ``names`` maps its fields to module names."""
         whole = self.whole
         if kind == "decoder":
             return {"scale": whole.scale, "scale_after": whole.logits}
@@ -354,7 +355,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
         unsupported way.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # read the config before nulls are dropped, as null may differ in meaning from no field
+        # read the config before nulls are dropped: a null may mean something else than no field
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)
@@ -385,7 +386,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
 
 
 def composed_operations(model: T) -> T:
-    """Return the model with norms, attention and gated units composed of NumPy functions.
+    """Return the model with `composed` operations in place of the fused primitives.
 
     These are slower than the fused primitives, which are tested against them.
 

@@ -21,8 +21,8 @@ from lora_np.nn import freeze
 from lora_np.table import Shown, Table, json_text, one_line, page
 
 SHORT = 40  # an expected answer of at most this many characters is compared exactly
-SPOKEN = 48, 200  # most tokens of a reply if the expected answer is short, and if it is long
-FEWEST = 5  # smallest number of examples from which an interval is computed
+SPOKEN = 48, 200  # most tokens to generate if the expected answer is short, and if it is long
+FEWEST = 5  # smallest number of examples for which an interval is computed
 
 
 class Measure(NamedTuple):
@@ -37,7 +37,7 @@ class Measure(NamedTuple):
         return np.average(self.values, axis=1, weights=self.weights)
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Compute the mean difference from the first model, its interval and detectable difference.
+        """Compute model i's mean difference from the first, its interval and detectable difference.
 
         It is a 95 % interval. The detectable difference is the smallest true difference that this
         many examples show in 80 of 100 cases. The examples are a sample, so the mean is a ratio of
@@ -247,11 +247,11 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 
 
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
-    """Compute whether each example's right choice is the likeliest, in total and per character."""
+    """Compute ``acc`` and ``acc_norm``: whether the right choice of each example scores highest."""
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
-        assert isinstance(example, Choices)  # all examples are of one kind
+        assert isinstance(example, Choices)  # the caller checked the first, and all are of one kind
         context = f"Question: {example.question}\nAnswer:"
         begin, scores = len(vocabulary.encode(context)), []
         for text in example.choices:
@@ -272,7 +272,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
 def answered(
     model: LanguageModel, data: Data, asked: Sequence[int]
 ) -> tuple[dict[int, str], float | None]:
-    """Generate greedy answers, and measure how many tokens per second that takes."""
+    """Generate greedy answers; return them by index, and the tokens per second (None if none)."""
     replies: dict[int, str] = {}
     spoken, begin = 0, time.perf_counter()
     for i in asked:
@@ -310,14 +310,14 @@ def last_answer(example: Conversation) -> int:
 
 
 def text_of(message: Mapping[str, Json]) -> str:
-    """Join the texts of a message's content."""
+    """Return the text of a message, whose content may be a list of parts."""
     content = message.get("content") or ""
     texts = content if isinstance(content, list) else [{"text": content}]
     return "".join(str(part.get("text") or "") for part in texts)
 
 
 def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
-    """Choose the examples whose answers are shown, and all examples that need an answer."""
+    """Return the indices of the examples to show, and of all examples to generate answers for."""
     open_ended = [
         i
         for i, example in enumerate(data.examples)

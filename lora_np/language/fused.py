@@ -1,4 +1,4 @@
-"""Compute each operation of `composed`, where most of the time is spent, as one primitive.
+"""Define a fused primitive for each operation of `composed` that takes much of the time.
 
 The primitives save passes over memory. Attention never normalises its weights and skips the keys
 that no query sees; the head computes logits for a few rows at a time; and shared work is done once.
@@ -19,15 +19,15 @@ from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
 
-# maps the gradient of a result to the gradients of the arguments; None for unwanted ones
+# maps the gradient of a result to the gradients of the arguments; None if one is not wanted
 Pulls = Callable[[Array], tuple[Array | None, ...]]
-BLOCK = 32  # queries that attention processes at once
-HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums vanish
+BLOCK = 32  # tokens whose queries attention processes at once; twice as many in long texts
+HARMLESS = 60.0  # exp of scores up to this size neither overflows nor underflows
 
-# keep at most this many attention weights of a layer; recompute others in the backward pass
+# attention weights that a layer keeps for the backward pass, which recomputes the remaining ones
 KEPT = 2**22
 TILE = 512  # keys that attention processes at once if it keeps no weights
-PIECE = 2**15  # entries that stay in the cache from one pass to the next
+PIECE = 2**15  # entries that stay in the processor's cache from one pass to the next
 ROWS = 1024  # rows that the head processes at once
 LOGITS = 2**18  # logits that the head computes at once
 SWAPPED = np.array([1, 0])
@@ -125,7 +125,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x by angles with these cosines and sines; pass ``-sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # with many sequences, repeating the tables for all heads saves passes over memory
+    # for many sequences, repeating the tables for each head is faster than broadcasting them
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -158,7 +158,7 @@ def attend_forward(
     window: int | None,
     scale: float,
     sequence_ids: Array | None = None,
-    keep: int | None = None,  # the most attention weights to keep; by default KEPT
+    keep: int | None = None,  # largest number of attention weights to keep; by default KEPT
 ) -> tuple[Array, Any]:
     keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
@@ -207,7 +207,7 @@ def attend_joint(
     def pull(g: Array) -> tuple[Array | None, ...]:
         Q, KT, V, mixed, weights, largest, sums = kept
         # The gradient of a score is its weight times (g V^T - the weighted mean of g V^T). An extra
-        # column of the product subtracts the mean.
+        # column of dmixed, times a row of ones in V1T, subtracts the mean.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
         weighted = by_group(g.reshape(wide), narrow[2]) / repeated(sums, d)
         dmixed[..., :d] = weighted
@@ -282,7 +282,7 @@ def scores(
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
-    # the mask is added only to the last keys; with few keys, one pass over all is faster
+    # all queries see the keys before the block, so the mask skips them if there are many
     seen = t - first if window is None and t - first > 4 * BLOCK else 0
     if keys.stop == end:
         S[..., seen:] += barred(end - t, end - first - seen, group, window, S.dtype)
@@ -325,7 +325,7 @@ class Expected:
         self.sums = self.total = np.zeros((1, 1), dtype)
 
     def add(self, z: Array, values: Array) -> Array:
-        """Convert logits to weights in place; return the factor that rescales earlier parts."""
+        """Add a part; turn its logits z into weights, and return the factor for earlier parts."""
         before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
         z -= self.largest
         np.exp(z, out=z)
@@ -414,7 +414,7 @@ def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
 
 
 def row_sums(x: Array) -> Array:
-    """Sum over the last axis and keep that axis; BLAS is faster than np.sum."""
+    """Return sums over the last axis, which is kept; a dot product is faster than ``np.sum``."""
     total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 

@@ -253,7 +253,7 @@ def replies(
 
 
 class Continuation:
-    """The generated part of a sequence: decode it, check for stop strings, stream it."""
+    """The continuation of a sequence, which is decoded, searched for stop strings and streamed."""
 
     def __init__(
         self, model: LanguageModel, row: list[int], begins: int, settings: Sampling
@@ -263,13 +263,13 @@ class Continuation:
         self.ended = False
         self.hidden: list[Array] = []  # the hidden state that predicted each new token
         self.streamed = 0  # number of characters streamed so far
-        # ignore stop strings before this index
+        # the prompt ends at this character; stop strings in it are ignored
         self.first = len(self.vocabulary.decode(row[begins:]))
         self.update()
 
     @property
     def tokens(self) -> list[int]:
-        """The generated tokens, including the token that ends them."""
+        """The tokens from index ``begins`` on, including the end token if there is one."""
         return self.row[self.begins :]
 
     def update(self) -> bool:
@@ -277,14 +277,14 @@ class Continuation:
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
-        # U+FFFD stands for an incomplete character
+        # a final U+FFFD stands for a character whose last bytes are still missing
         if stops or not text.endswith("\ufffd"):
             # hold back the end, which may be the beginning of a stop string
             self.write(0 if stops else max(map(len, self.stop), default=1) - 1)
         return bool(stops)
 
     def end(self) -> str:
-        """Stream the rest, and return the whole text without the token that ends it."""
+        """Stream the remaining text, and return the whole text without the end token."""
         self.write(0)
         self.stream = None
         self.update()
@@ -316,9 +316,9 @@ class Reader:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        keep_pages()  # each layer of a long prompt frees memory that the next layer needs
+        keep_pages()  # each layer of a long prompt can reuse the previous layer's memory
 
-        # Expand quantised codes to one byte each, because each token dequantises all weights.
+        # Expand packed codes to one byte each, because all weights are dequantised for every token.
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
         turning = [rope for rope in rotary if rope]
@@ -338,7 +338,7 @@ class Reader:
         return taken
 
     def spread(self, rows: Sequence[Sequence[int]]) -> Reader:
-        """Copy the only cached row for each of ``rows``, which begin with it; pad on the left."""
+        """Copy the only cached row, the beginning of all ``rows``, for each; pad on the left."""
         longest, cached = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
         gaps = [longest - len(row) for row in rows]
         if cached <= max(gaps):
@@ -352,7 +352,7 @@ class Reader:
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
-        """Process the tokens that are not cached, and return the hidden state of the last one.
+        """Process the tokens that are not cached, and return the hidden state of each last token.
 
         Parameters
         ----------
@@ -382,7 +382,7 @@ class Reader:
         return value(hidden)[:, -1]
 
     def common(self, rows: list[list[int]], gaps: Array) -> int:
-        """Count the cached columns that ``rows`` share, leaving at least one token to process."""
+        """Count the cached columns reusable for ``rows``, leaving at least one token to process."""
         if len(rows) != len(self.rows):
             return 0
         columns = []
@@ -402,7 +402,7 @@ def continued(
     *,
     prefix: int | None = None,
 ) -> list[Continuation]:
-    """Generate tokens for each row up to the limit, an end token, or a stop string."""
+    """Extend each row in place until the token limit, an end token or a stop string is reached."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [

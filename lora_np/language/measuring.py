@@ -1,4 +1,4 @@
-"""Measure how well a model predicts a text, the bits to learn it, and the inputs of layers."""
+"""Measure a model's loss on a text, the bits to learn data, and Gram matrices of layer inputs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from lora_np.language.packing import (
 from lora_np.lora import merge
 from lora_np.nn import Linear, replace
 
-AT_ONCE = 4096  # tokens per batch when nothing is trained
-ROWS = 8  # rows per batch when nothing is trained
+AT_ONCE = 4096  # tokens per batch of `likelihood`
+ROWS = 8  # rows per batch of `grams` and `bits_to_learn`
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
 
 
 def length(row: Row) -> int:
-    """Count the tokens of a row that predict another one: all but the last of each document."""
+    """Count a row's tokens that predict a next token: all but the last of each document."""
     return sum(len(document.tokens) - 1 for document in row)
 
 
@@ -182,7 +182,7 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
-    """Arrange rows as arrays, padded on the right; the padding has no labels and is masked."""
+    """Arrange rows as arrays, padded on the right by tokens that have no labels."""
     width = max(map(length, rows))
     tokens, sequence_ids = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
@@ -239,17 +239,17 @@ class Shuffled(Generic[T, B]):
 
     @property
     def identity(self) -> str:
-        # the settings already identify the data, and so the items
+        # the items are left out, because the settings already identify the data
         return f"{self.size} at a time, in order {self.order}"
 
     def __call__(self, number: int) -> B:
-        """Return a batch by its number; several batches may form one step."""
+        """Return the batch with this number; each step takes ``accumulate`` batches."""
         step, i = divmod(number, self.accumulate)
         first = step * self.accumulate
         return self.batches_of([self.drawn(first + j) for j in range(self.accumulate)])[i]
 
     def drawn(self, number: int) -> list[T]:
-        """Return the items of one batch."""
+        """Return the items of the batch with this number."""
         epoch, i = divmod(number, len(self.items) // self.size)
         order = np.random.default_rng([self.order, epoch]).permutation(len(self.items))
         return [self.items[item] for item in order[i * self.size :][: self.size]]
@@ -430,6 +430,6 @@ def windows(tokens: Array, max_length: int) -> Array:
 
 
 def within(model: LanguageModel, max_length: int | None) -> int:
-    """Return ``max_length`` if it fits the context; by default the context, but at most 256."""
+    """Validate ``max_length``, or return the default: the context, but at most 256."""
     max_length = min(model.context, 256) if max_length is None else max_length
     return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

@@ -18,7 +18,7 @@ from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
-KINDS = {"full_attention", "sliding_attention"}  # kinds of layers
+KINDS = {"full_attention", "sliding_attention"}  # kinds of layers in a config
 
 # the supported parameters of rotary embeddings
 ROPE = {
@@ -160,7 +160,7 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
-    """Read the rotary embedding of a layer; return None if it has none."""
+    """Build the rotary embedding of a layer from the config; return None if it uses none."""
     if not layer.uses_rotary:
         return None
     kind, rope = rope_of(config, layer, context)
@@ -184,7 +184,7 @@ class RopeParameters(NamedTuple):
     frequencies: Array  # pair i rotates by theta^(-2i/d) per token
 
     def stretched(self, kept: Array) -> Array:
-        """Interpolate between divided frequencies (``kept`` is 0) and unchanged ones (1)."""
+        """Interpolate between frequencies divided by ``factor`` (kept = 0) and unchanged (1)."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 
@@ -195,7 +195,7 @@ def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, Rope
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
     kind = "alpha" if kind == "dynamic" and "alpha" in fields else kind
     choice("rope_type", kind, layer.rope_kinds)
-    least = float(kind == "yarn")  # yarn divides by the logarithm of theta
+    least = float(kind == "yarn")  # yarn divides by log(theta), which must be above 0
     theta = fields.get("rope_theta", layer.theta)
     theta = number("rope_theta", theta, minimum=least, open_minimum=True)
     part = real(fields, "partial_rotary_factor", layer.part or 1.0)
@@ -239,7 +239,7 @@ def longrope(rope: RopeParameters) -> Made:
 
 
 def llama3(rope: RopeParameters) -> Made:
-    """Slow down the pairs whose wavelength is too long for the old context."""
+    """Slow down the pairs that complete few rotations within the original context."""
     low = real(rope.fields, "low_freq_factor")
     high = real(rope.fields, "high_freq_factor", above=low)
     rotations = rope.trained * rope.frequencies / (2 * math.pi)
@@ -247,10 +247,10 @@ def llama3(rope: RopeParameters) -> Made:
 
 
 def yarn(rope: RopeParameters) -> Made:
-    """Slow down the pairs that rotate rarely within the old context, and scale the scores."""
+    """Slow down pairs with few rotations within the original context, and scale the scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
-    # the pairs that rotate a given number of times within the old context
+    # indices of the pairs with ``fast`` and with ``slow`` rotations in the original context
     first, last = (
         math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
         for n in (fast, slow)
@@ -262,7 +262,7 @@ def yarn(rope: RopeParameters) -> Made:
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
-    last += 0.001 * (first == last)  # turns an empty range into a step
+    last += 0.001 * (first == last)  # avoids division by zero in an empty range
     kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
     scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
     scales = scales if all(scales) else [1.0]
@@ -272,7 +272,7 @@ def yarn(rope: RopeParameters) -> Made:
 
 
 def alpha(rope: RopeParameters) -> Made:
-    """Increase theta, which slows down the slow pairs most."""
+    """Multiply theta by a power of ``alpha``, which slows down the slowest pairs most."""
     theta = rope.theta * real(rope.fields, "alpha") ** (rope.d / (rope.d - 2))
     return theta**rope.exponents, {}
 

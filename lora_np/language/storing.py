@@ -33,11 +33,11 @@ from lora_np.models import (
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
-MAX_TEXT = 256 * 2**20  # bytes: a hundred times the text that a run in NumPy can train on
+MAX_TEXT = 256 * 2**20  # bytes: a hundred times as much text as one run in NumPy can train on
 
 # Suffixes of tensors that some checkpoints store although the config determines them.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
-CARD = "README.md"  # the model card, which the user may have written
+CARD = "README.md"  # the model card, which `save` keeps, as the user may have written it
 TOKENIZER, SETTINGS, GENERATION = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -57,7 +57,7 @@ BESIDE = (
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 Weight = Array | Quantised | None
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # may be left from a model that is replaced
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # shards of a model that may be replaced
 
 
 def load(
@@ -107,7 +107,7 @@ def load(
     folder = hub.directory(model)
     hub.inside(folder, "config.json")  # raises an error if there is none
     stored = open_model(folder)
-    # the quantisation of the file does not apply to the loaded weights
+    # quantization_config describes the weights in the files, not the loaded ones
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
 
@@ -230,13 +230,13 @@ def read_text(source: StrPath) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a regular file, up to a size limit."""
+    """Read a regular file; raise an error if it exceeds the size limit."""
     with open_regular(path) as file:
         return limited(file, str(path))
 
 
 def limited(stream: BinaryIO, name: str) -> bytes:
-    """Read a whole stream; raise an error above a size limit, because it may be endless."""
+    """Read a whole stream; raise an error above the size limit, as a stream may be endless."""
     pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
     if len(content := b"".join(pieces)) > MAX_TEXT:
         raise ValueError(f"{name} has more than {MAX_TEXT:,} bytes; use a part of it")

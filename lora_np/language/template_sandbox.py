@@ -25,8 +25,8 @@ from jinja2.visitor import NodeTransformer
 LARGEST_SOURCE = 1_000_000  # characters; the longest published templates have about 20,000
 WORK = 10_000_000  # the budget of one rendering: characters, entries and nodes
 WORK_PER_CHARACTER = 100  # added to the budget for each character of the conversation
-LARGEST_NUMBER = 10_000  # bits of an integer
-WIDEST = 9_999  # the widest field in a format
+LARGEST_NUMBER = 10_000  # most bits of an integer
+WIDEST = 9_999  # largest width of a field in a format string
 WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         }
 
     def compiled(self, source: str) -> nodes.Template:
-        """Compile a template with cost accounting."""
+        """Parse a template into a syntax tree with cost accounting."""
         if len(source) > LARGEST_SOURCE:
             raise ValueError(
                 f"it has {len(source):,} characters, at most {LARGEST_SOURCE:,} are read"
@@ -95,7 +95,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return tree
 
     def renew(self, conversation: Any) -> None:
-        """Reset the budget before a rendering."""
+        """Reset the budget and discard the earlier text before a rendering."""
         self.left = WORK + WORK_PER_CHARACTER * printed_size(conversation, {})
         self.blocks.clear()
         self.spans.clear()
@@ -121,12 +121,12 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def pay(self, name: str, value: Any, settings: list[Any]) -> None:
         """Charge for the longest possible result of a filter or method."""
-        # reject a field that is too wide, or whose width is an argument
+        # reject a format field that is too wide, or whose width is an argument
         form = name in ("format", "format_map", "%") and isinstance(value, str)
         if form and WIDE.search(value):
             raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
         size, repeated = printed_size(value, {}), sum(map(as_count, settings))
-        if name == "replace":  # every occurrence is replaced
+        if name == "replace":  # the result grows by the new text for each occurrence
             times = str(value).count(str(settings[0])) if settings else 0
             self.spend(size + times * repeated)
         elif name in REPEATING:
@@ -191,7 +191,7 @@ class Generation(Extension):
 
 
 class Payments(NodeTransformer):
-    """Insert cost accounting into a template's syntax tree: loops, macros and containers."""
+    """A visitor that adds cost accounting to a template's loops, macros and containers."""
 
     def generic_visit(self, node: nodes.Node, *args: object, **kwargs: object) -> nodes.Node:
         super().generic_visit(node)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Messages = Sequence[Mapping[str, Json]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # marks the text that the model generates
-REASONING = ("reasoning_content", "thinking", "reasoning")  # different names of one field
+REASONING = ("reasoning_content", "thinking", "reasoning")  # models name this field differently
 
 
 class Template:
@@ -122,7 +122,7 @@ class Template:
         return tokens, answer, left
 
     def prompt(self, messages: Messages, tokens: Array) -> int:
-        """Count the tokens of a conversation that come before an answer to these messages."""
+        """Count the tokens of a conversation that precede the answer to these first messages."""
         return shared(self.tokens(messages, add_generation_prompt=True), tokens) if messages else 0
 
 
@@ -142,7 +142,7 @@ def compiled(source: str) -> tuple[jinja2.Template, TemplateSandbox]:
 
 
 def complete(message: Mapping[str, Json]) -> dict[str, Json]:
-    """Drop a message's null fields, and give its reasoning both names that templates use."""
+    """Drop a message's null fields, and store its reasoning under both names that templates use."""
     known: dict[str, Json] = {name: v for name, v in message.items() if v is not None}
     thoughts = next((known[name] for name in REASONING if name in known), None)
     return (

@@ -125,7 +125,7 @@ class Characters(Described):
             ) from None
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text``, and return the tokens with the beginning and end of each in the text."""
+        """Encode ``text``; return the tokens, and the begin and end of each in the text."""
         starts = np.arange(len(text))
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
@@ -212,11 +212,11 @@ class Subwords(Described):
         return number
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Encode ``text``, by default with the special tokens around every text."""
+        """Encode ``text``, by default with the special tokens that surround every text."""
         return np.array(self.encoding(text, special).ids, dtype=np.int64)
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text`` without special tokens, and return tokens with beginnings and ends."""
+        """Encode ``text`` without special tokens; return tokens, and begin and end of each."""
         encoding = self.encoding(text, False)
         return np.array(encoding.ids, dtype=np.int64), np.array(
             encoding.offsets, dtype=np.int64
@@ -229,7 +229,7 @@ class Subwords(Described):
         try:
             return library.encode(text, add_special_tokens=special)
         except BaseException as error:
-            # the library raises plain Exceptions, and panics if an expression takes too long
+            # the library raises plain Exceptions, and panics if a regular expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise ValueError(f"this model's vocabulary cannot cut the text: {error}") from None
@@ -259,10 +259,10 @@ def growth(step: Any) -> float:
         return math.prod(map(growth, steps))
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
-        return max(1, new / old) if old else 1 + new  # a regular expression may match empty texts
+        return max(1, new / old) if old else 1 + new  # a regular expression may match anywhere
     if kind == "Prepend":
         return 1 + len(step["prepend"])
-    if kind == "Precompiled":  # the data are the size of a trie, the trie, and its replacements
+    if kind == "Precompiled":  # layout: size of a trie, the trie, and the replacements
         table = base64.b64decode(step["precompiled_charsmap"])
         texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
         return max(1, *map(len, texts))
@@ -289,7 +289,7 @@ def made(contents: Mapping[str, Any]) -> Any:
                 f"tokenizer.json: its {' or '.join(parts)} may make a text {times:.3g} times as"
                 f" long; at most {MAX_GROWTH} are allowed"
             )
-    library.no_truncation()  # transformers does neither by default
+    library.no_truncation()  # by default, transformers neither truncates nor pads
     library.no_padding()
     return library
 
@@ -327,5 +327,5 @@ def read_vocabulary(
         if numbers and vocabulary.tokenizer() == contents:
             return vocabulary
     except (AttributeError, LookupError, TypeError, ValueError):
-        pass  # the library reports damaged contents
+        pass  # not such contents; `Subwords` raises an error if they are damaged
     return Subwords(contents, files)

@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # about ten are usual, and at most sixteen were ever needed
+SWEEPS = 60  # limit on the number of sweeps; about ten are usual, and sixteen the most observed
 
 
 @np.errstate(under="ignore")
@@ -264,7 +264,7 @@ def svd(M: ArrayLike) -> SVD:
 
 @np.errstate(under="ignore")
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
-    """Return Q, R and the order of the columns, from reflections that map columns to axes."""
+    """Return Q, R and the order of the columns, computed by Householder reflections."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []

@@ -13,7 +13,7 @@ from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, w
 
 Norm = Literal["fro", "spectral", "nuclear"]
 
-SMALL = 200  # up to this size the full SVD is fast enough
+SMALL = 200  # up to this min(d, k), the full SVD is fast enough
 
 # The share of the squared norm that a sufficient rank keeps, by default.
 ENOUGH = 0.99
@@ -89,10 +89,10 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
 def low_rank_factors(
     M: ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
 ) -> tuple[Array, Array]:
-    """Return factors B and A of rank ``rank`` that minimise ``||M - B @ A||``.
+    """Return factors B and A of a rank-r approximation ``B @ A`` of M: the best one by default.
 
-    They are the best in the Frobenius and in the spectral norm; `truncated_svd` states the accuracy
-    for large matrices. Other decompositions can be truncated too, but are never better.
+    They are then the best in the Frobenius and in the spectral norm; `truncated_svd` states the
+    accuracy for large matrices. Other decompositions can be truncated too, but are never better.
 
     Parameters
     ----------
@@ -376,7 +376,7 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
 
 
 # Mirsky's theorem: the truncated SVD is the best approximation in every unitarily invariant norm,
-# and its error is that norm of the truncated singular values.
+# and its error is that norm of the dropped singular values.
 _TAIL_NORMS: dict[str, Callable[[Array], Array]] = {
     "fro": lambda s: np.sqrt(tail_sums(np.square(s))),
     "spectral": lambda s: np.append(s, 0.0),
@@ -410,7 +410,8 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         # two lower bounds of the squared error; each is accurate where rounding spoils the other
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
-        # the error exceeds the optimum by half this share of energy; the other half is a margin
+        # a squared error above the optimum by this share means an error above it by half the share;
+        # the other half is a margin
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
             return SVD(U, s[:rank].astype(M.dtype), Vh)

@@ -1,4 +1,4 @@
-"""Compute ranks by elimination and from singular values, and soft ranks."""
+"""Compute the rank by elimination or from singular values, and stable and effective ranks."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     2
     """
     M = matrix("M", M)
-    unit, s = singular_values(M)  # does not overflow, unlike the norm
+    unit, s = singular_values(M)  # scaled, because the norm of M may overflow
     return _count(unit, s, M, tolerance)
 
 

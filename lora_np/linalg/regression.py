@@ -199,5 +199,5 @@ class _Optima:
         seen = s > s[0] * max(n, k) * np.finfo(np.float64).eps
         inverse = np.divide(1.0, s, out=np.zeros_like(s), where=seen)
         whitened = np.ldexp(residual, -self.out).T @ U[:n]  # (d, m)
-        self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # (d, m)
-        self.A = (gain[:, None] * Wh * inverse) @ Vh  # (m, k)
+        self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # B (d, l), l = min(d, m)
+        self.A = (gain[:, None] * Wh * inverse) @ Vh  # (l, k)

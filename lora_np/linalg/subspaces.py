@@ -216,7 +216,7 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
 def intruder_dimensions(
     W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold: float = 0.6
 ) -> list[int]:
-    """Find leading singular vectors of a fine-tuned weight that resemble none of the base weight.
+    """Return indices of top singular vectors of W that resemble no singular vector of W0.
 
     The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any
     left singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to have a few; full

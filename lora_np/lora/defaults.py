@@ -1,4 +1,4 @@
-"""Choose default values of alpha and the learning rate, based on this project's experiments."""
+"""Choose default values of alpha and the learning rate, based on recorded training runs."""
 
 from __future__ import annotations
 

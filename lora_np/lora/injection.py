@@ -223,7 +223,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
     <nf4 matrix, 64 x 64, 4.5 bits per entry>
     """
-    # For each rounded layer, whether rounding changes it more than its update does.
+    # Maps the path of each rounded layer to whether rounding changes it more than its update does.
     drowned: dict[str, bool] = {}
 
     def without(path: str, layer: Any) -> Any:
@@ -270,7 +270,7 @@ def like(Q: Quantised) -> Quantiser:
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     """List the arrays of all adapters with their paths, such as A and B of each layer.
 
-    The others are the bias c of B, DoRA's m, LoRA-XS's R and the rows of trained tokens.
+    Further arrays are the bias c of B, DoRA's m, LoRA-XS's R and the rows of trained tokens.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
 class LowRank:
-    """The base class of layers with two factors."""
+    """The base class of layers with low-rank factors A and B."""
 
     A: Tensor | Array
     B: Tensor | Array
@@ -156,13 +156,13 @@ class LoRAEmbedding(LowRank):
         check_factors(self.A, self.B, (d, vocab))
 
     def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
-        base = self.base(tokens)  # checks the tokens
+        base = self.base(tokens)  # raises an error for invalid tokens
         if isinstance(self.base, Linear):
             return plus_low_rank(base, tokens, self.B.T, self.A.T, self.scale)
         return base + (self.A.T[tokens] * self.scale) @ self.B.T
 
     def delta(self) -> Array:
-        """Compute the update ``(alpha/r) A^T B^T`` of the embedding's shape (vocab, d)."""
+        """Compute the update ``(alpha/r) A^T B^T``, in the embedding's shape (vocab, d)."""
         return super().delta().T
 
     def merged(self) -> Embedding | Linear:
@@ -202,7 +202,7 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        # For each row, its index among the old rows followed by the new ones.
+        # Maps each row to its index in the old rows followed by the trained ones.
         place = np.arange(self.base.W.shape[0])
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):

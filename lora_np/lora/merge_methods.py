@@ -179,7 +179,7 @@ class MergeMethod:
     def valid_options(
         self, *, density: float | None, rank: int | None, rng: Rng | int
     ) -> tuple[float, int | None, Rng]:
-        """Return the options after checking them, with the default density and a Generator."""
+        """Validate the options; return them with the default density and a Generator filled in."""
         if density is not None and self.density is None:
             refuse(f"density is for methods that drop entries, such as 'ties', got {density!r}")
         share = (self.density or 1.0) if density is None else density
@@ -249,7 +249,7 @@ _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_l
 
 
 def _on_factors(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to all As and all Bs, each times the root of its scale; A takes the sign."""
+    """Apply the rule to As and Bs separately, weighted by roots of scales; A gets the signs."""
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
@@ -271,7 +271,7 @@ def _weights(updates: Updates) -> Weights:
 
 
 def _shared(updates: Updates) -> tuple[Array, Array, list[Array]]:
-    """Compute U and V^T from the SVDs of all Bs and all As, and every ``U^T dW_i V``."""
+    """Return the shared bases U (of all Bs) and V^T (of all As), and each ``U^T dW_i V``."""
     U = _svd(_wide(updates)).U
     Vh = _svd(np.vstack([update.A for update in updates])).Vh
     return U, Vh, [replace(update, B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]

@@ -145,7 +145,7 @@ class Tuner:
         return sum(map(prod, self.trained(d, k, **settings).values()))
 
     def count_directions(self, d: int, k: int, /, **settings: float) -> int:
-        """Compute R, the rank of the factors in closed form."""
+        """Return R, the number of columns of B and rows of A."""
         return self._call(self.directions, d=d, k=k, **settings)
 
     def _call(
@@ -185,7 +185,7 @@ class Tuner:
         )
 
     def _checked(self, key: str, given: Any) -> float:
-        """Return a setting after checking its type and range."""
+        """Validate the type and range of a setting, and return it."""
         default = self.settings[key]
         if isinstance(default, bool):
             if given not in (True, False):
@@ -251,7 +251,7 @@ def lokr_factors(
 
 
 def thin(M: Array) -> Pair:
-    """Factor a matrix into itself and an identity matrix of its smaller side."""
+    """Write a matrix as the product of itself and the identity matrix of its smaller side."""
     d, k = M.shape
     return (M, np.eye(k, dtype=M.dtype)) if k < d else (np.eye(d, dtype=M.dtype), M)
 
@@ -264,7 +264,7 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_factor: int) -> Shapes:
 
 
 def split(n: int, factor: int) -> tuple[int, int]:
-    """Split n as LoKr does: ``factor`` and ``n / factor``, or the divisors nearest ``sqrt(n)``."""
+    """Return two numbers with product n, as LoKr does; one is ``factor`` if that divides n."""
     if factor > 0 and n % factor == 0:
         return factor, n // factor
     most = isqrt(n) if factor < 0 else max(1, min(factor, isqrt(n)))
@@ -416,7 +416,7 @@ def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tuner_of(raw: Mapping[str, Any]) -> Tuner | None:
-    """Look up the tuner of a config in `TUNERS`.
+    """Return the row of `TUNERS` for a config, or None for a LoRA.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def kaiming(rng: Seed, r: int, k: int) -> Array:
 
 
 class Settings(NamedTuple):
-    """The options of `inject`."""
+    """The options of `inject` for one layer."""
 
     rank: int
     alpha: float
@@ -104,7 +104,7 @@ def dtype_of(layer: Linear | Embedding) -> np.dtype[np.floating]:
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
-    """Add ``(alpha/sqrt r) B A`` to W0, so that steps are as large at high ranks (rsLoRA).
+    """Add ``(alpha/sqrt r) B A`` to W0, so that steps do not shrink at high ranks (rsLoRA).
 
     Because ``alpha / sqrt(r) = alpha sqrt(r) / r``, it is plain LoRA with another alpha (arXiv
     2312.03732).
@@ -157,7 +157,7 @@ STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
 def with_part(start: Start, layer: Linear, s: Settings) -> LoRALinear:
-    """Adapt a layer with B and A from the part of W0 that ``start`` selects; freeze the rest."""
+    """Initialise B and A with the part of W0 that ``start`` selects, and freeze the remainder."""
     return around_residual(layer, *start(value(layer.W), s.rank, s.alpha / s.rank), s)
 
 
@@ -315,7 +315,7 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
 
 def quantiser(kind: str | Quantiser) -> Quantiser:
-    """Return a function that quantises a matrix, given the name of a kind or a function."""
+    """Return the function that quantises to the named kind; return a function unchanged."""
     from lora_np.quantise import quantise
 
     return kind if callable(kind) else partial(quantise, kind=kind)

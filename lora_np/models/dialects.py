@@ -22,25 +22,25 @@ from lora_np.models.names import Place, names_table
 
 Program = Literal["llama_cpp", "mlx"]
 
-# paths of the parts of a composite model; `model.` precedes them if the model has a head
+# paths of a composite model's parts, by config field; with a head, `model.` precedes them
 _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
 }
-# names that transformers renames in models of every type
+# outdated names, which transformers replaces in models of every type
 _LEGACY = (
     (r"LayerNorm\.gamma", "LayerNorm.weight"),
     (r"LayerNorm\.beta", "LayerNorm.bias"),
     (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
 )
-# Prefixes in files for image models: the prefixes of kohya and LyCORIS, whose paths have no dots,
-# and the names of the parts of a diffusion pipeline.
+# Prefixes in adapter files for image models: kohya and LyCORIS write paths without dots; other
+# programs write the name of the diffusion pipeline's part, then a dot.
 KOHYA = re.compile(
     r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
 )
-# prefixes of the paths in text encoders
+# a path that starts with one of these belongs to a text encoder
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
-_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # the number of a layer
+_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # the index of a layer in a path
 
 
 class Dialects:
@@ -83,7 +83,7 @@ class Dialects:
         return _rules_of(tuple(_types(self._config)))
 
     def place(self, name: str) -> Place | None:
-        """Locate a checkpoint's tensor in the live model; None if it is split or permuted there."""
+        """Locate a checkpoint's tensor in the live model; None if loading splits or permutes it."""
         place = None
         for rule in self._rules:
             home = next(filter(name.startswith, rule.homes), None)
@@ -98,7 +98,7 @@ class Dialects:
                 return None
             to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
             name = home + rest[: match.start()] + to + rest[match.end() :]
-            if rule.kind != "rename":  # a tensor is stacked at most once, after it is renamed
+            if rule.kind != "rename":  # renames come first; after them, at most one rule applies
                 stacked = (
                     (int(match[1]), part, len(rule.patterns)) if rule.kind == "experts" else ()
                 )
@@ -108,7 +108,7 @@ class Dialects:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
     def place_in(self, program: Program, name: str) -> Place | None:
-        """Locate the module, or the part of its outputs, that a program calls ``name``."""
+        """Return the module or part of a stacked module that a program calls ``name``, or None."""
         number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
         for family in self._families:
             if place := _places_in(program, family).get(pattern):
@@ -134,11 +134,11 @@ class _Rule(NamedTuple):
     kind: str
     patterns: tuple[re.Pattern[str], ...]
     to: str
-    homes: tuple[str, ...]  # prefixes that a name may have; the rule applies to the rest
+    homes: tuple[str, ...]  # prefixes; the rule applies to the part of a name after its prefix
 
 
 def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the types of a model and of its parts, with the prefixes of their names."""
+    """Yield the model types of a model and its parts, with the prefixes of their tensors' names."""
     yield str(config.get("model_type")), ("",)
     for key, homes in _HOMES.items():
         inner = config.get(key)
@@ -167,13 +167,13 @@ def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ..
 
 @cache
 def _templates(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
-    """Map our names to a program's names, with ``{}`` for the layer; empty if none are known."""
+    """Map module names to a program's names, with ``{}`` for the layer; empty if unknown."""
     return names_in(program, family) if family in family_names() else {}
 
 
 @cache
 def _places_in(program: str, family: str) -> Mapping[str, Place]:
-    """Map a program's names, with ``{}`` for the layer, to our modules and their parts."""
+    """Map a program's names, with ``{}`` for the layer, to modules and parts of stacked modules."""
     return {
         name: Place(path, None, part, len(names))
         for path, names in _templates(program, family).items()
@@ -228,7 +228,7 @@ def flat(name: str) -> str:
 
 
 class Rewrite(NamedTuple):
-    """A wrapper that a key may have around the path of its module, and its replacement.
+    """A wrapper around module paths in tensor names, such as ``_orig_mod.``, and its replacement.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
 
 @cache
 def rewrites() -> tuple[Rewrite, ...]:
-    """List the wrappers, in the order in which they are removed."""
+    """List all rewrites, in the order in which they are applied."""
     return tuple(Rewrite(**entry) for entry in _wrappers()["rewrites"])
 
 

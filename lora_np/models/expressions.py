@@ -18,15 +18,16 @@ from lora_np.checks import refuse
 
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_DEPTH = 100  # nested groups
-_MAX_STEPS = 1_000_000  # steps of one expression over all names: about a second
+_MAX_STEPS = 1_000_000  # steps of one expression for all names together: about a second
 _QUICK_NAME = 128  # the longest name, in characters, that is matched by Python's re
 _QUICK_STEPS = 20_000_000  # the most steps that re may need: a few tenths of a second
 
-# maps the start positions of a part to its possible end positions; each bit is a position
+# matches a part of an expression: maps the set of positions where it may start to the set where it
+# may end; bit i of an int stands for position i
 Ends = Callable[[int], int]
 _ANCHOR = r"[$^]|\\[AbBZ]"
 _REPEAT = re.compile(r"(?:([*+?])|\{(?!\})(\d*)(,?)(\d*)\})\??")
-# character classes; escapes; groups; repeats; any other character
+# a token: a character class, an escape, the start of a group, a repeat, or any other character
 _TOKEN = re.compile(
     r"\[\^?\]?(?:\\.|[^\]\\])*\]"
     r"|\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|0[0-7]{0,2}|.)"
@@ -110,7 +111,7 @@ class Expression:
         return bool(ends(sum(1 << begin for begin in (0, *dots))) >> len(name))
 
     def _parse(self) -> Ends:
-        """Parse the expression; ``re`` has already checked its syntax."""
+        """Parse the expression, which ``re`` has checked; return the function that matches it."""
         self._tokens = _TOKEN.findall(self.text)[::-1]
         self._ends = self._branches(0)
         return self._ends
@@ -151,7 +152,7 @@ class Expression:
         return ends
 
     def _item(self, token: str, depth: int) -> Ends:
-        """Parse a group, a character or an anchor."""
+        """Parse a group, a character or an anchor; return the function that matches it."""
         unsupported = (what for pattern, what in _UNSUPPORTED.items() if re.match(pattern, token))
         if what := next(unsupported, ""):
             raise self._refused(f"has {what}")
@@ -165,7 +166,7 @@ class Expression:
 
         def ends(starts: int) -> int:
             places = range(len(self._name) + 1)
-            if "<" in token:  # a lookbehind matches here if it ends here
+            if "<" in token:  # a lookbehind holds at each position where a match ends
                 reached = inner((1 << len(places)) - 1)
             else:
                 reached = sum(1 << i for i in places if starts >> i & 1 and inner(1 << i))
@@ -193,7 +194,7 @@ class Expression:
         return ends
 
     def _where(self, token: str) -> int:
-        """Return the positions where a character or an anchor matches, as bits.
+        """Return the positions where a character or an anchor matches, as the bits of an int.
 
         ``re`` is safe for these, because they leave it no choices.
         """

@@ -21,7 +21,7 @@ from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of
 _LARGEST = 2**40  # a larger number in a config is treated as a mistake
 _DEEPEST = 2**16  # the most layers in a stack
 _Table = Mapping[str, Any]
-_Variables = dict[str, Any]  # the variables of a family's formulas, by name
+_Variables = dict[str, Any]  # values of the variables in a family's formulas, by name
 _DATA = files("lora_np.models") / "data"
 
 
@@ -324,7 +324,7 @@ _NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
 def _nodes(
     family: Family, spec: ModelSpec, kinds: Mapping[str, str], layers: list[_Variables]
 ) -> dict[str, DecoderNode]:
-    """Build the blocks above the modules from the kinds and roles in the family's data."""
+    """Build a `DecoderNode` for each parent of a module, by its path."""
     base = family.tables["base"]
     nodes = {"": DecoderNode("model", {"model": base}), base: DecoderNode("decoder", {})}
 
@@ -353,9 +353,9 @@ class Family(NamedTuple):
     """A family's data file, merged with the files that it extends."""
 
     name: str
-    all_classes: tuple[str, ...]  # prefixes of class names: the first is transformers'
+    all_classes: tuple[str, ...]  # prefixes of class names; transformers uses the first
     tasks: tuple[str, ...]  # the first is the default
-    tables: _Table  # fields, let, stacks, modules, heads, parts and decoder
+    tables: _Table  # the tables of the file by name, such as fields and modules
     formulas: Formulas
 
     @property
@@ -409,7 +409,7 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
 
 @cache
 def family_of(name: str) -> Family:
-    """Read the data file of a model type.
+    """Return the family of a model type, read from its data file.
 
     Parameters
     ----------
@@ -643,7 +643,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
-    if "spelt" in field:  # a string with one letter for each layer, or older spellings
+    if "spelt" in field:  # one letter for each layer, or older spellings of values
         letters = value if isinstance(value, str) else several
         several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))

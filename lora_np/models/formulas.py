@@ -101,7 +101,7 @@ def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
 
 
 def _at(values: Json, key: int | str, default: Json) -> Json:
-    """Return the entry of a JSON object for a key, which JSON stores as a string."""
+    """Return the entry for a key, or the default; it must be a whole number, list or object."""
     entry = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(entry, (int, list, Mapping)):
         return entry

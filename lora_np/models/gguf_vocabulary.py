@@ -39,11 +39,11 @@ class Cuts(NamedTuple):
     names: list[str]
     steps: list[str]  # regular expressions or keys of `STEPS`
     normal: str | None = None  # the Unicode normal form that texts are converted to first
-    whole: bool = False  # whether a piece that is a token is kept whole
+    whole: bool = False  # whether a piece in the vocabulary becomes one token without merges
     bos: bool = False  # whether BOS precedes a text if the file does not specify it
 
     def pre_tokenizer(self) -> Part:
-        """Build the pre-tokenizer, which splits texts and then writes bytes as characters."""
+        """Build the pre-tokenizer, which splits texts and then maps each byte to a character."""
         steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
         bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
         return {"type": "Sequence", "pretokenizers": [*steps, *bytes_written]}
@@ -250,7 +250,7 @@ def texts(fields: Contents, name: str) -> list[str]:
 
 
 def standing(fields: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
-    """Return a list of the BOS or EOS token if it is added to each text, else an empty list."""
+    """Return the BOS or EOS token in a list, or an empty list if it is not added to texts."""
     number = fields.get(f"{name}_token_id")
     if not fields.get(f"add_{name}_token", default and number is not None):
         return []

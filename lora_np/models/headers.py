@@ -27,7 +27,7 @@ from lora_np.quantise import Quantised
 HEAD = "lm_head.weight"
 # ends of the names of classes with a head
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-# ends of the names of classes whose tied head has a different name in each family
+# ends of the names of classes with a tied head, whose name differs between families
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # last parts of the names of matrices whose rows are looked up, not multiplied
 _EMBEDDINGS = (
@@ -60,7 +60,8 @@ class OpenModel(ModelDirectory):
     """A base model that is opened once, with its config, modules, weights and names.
 
     `open_model` and `open_base` make it. Everything is read on demand, so a config is enough for a
-    base.
+    base. The live model is the model that transformers loads from the files; its parameters may
+    have other names and shapes than the tensors in the files.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def by_family(self) -> ModelSpec:
-        """The model as its family describes it; an error if no family describes it."""
+        """The model as its family describes it, or an error if the family or a field is invalid."""
         name = self.title or self.path.name
         with errors_at(name or "config.json"):
             return from_config(self.config, name=name)
@@ -185,7 +186,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _conv1d(self) -> bool:
-        """Whether linear weights are stored as inputs by outputs, as the length of a bias shows."""
+        """Whether linear weights are stored as inputs by outputs, which a bias's length reveals."""
         for name in self.places:
             shape, bias = self.info(name).shape, f"{name.removesuffix('weight')}bias"
             if len(shape) == 2 and bias in self and self.info(bias).shape == shape[1:] != shape[:1]:
@@ -254,7 +255,7 @@ class OpenModel(ModelDirectory):
         return {name: Parameter(self, name, places) for name, places in parameters.items()}
 
     def _is_live(self, parameter: str, shape: tuple[int, ...]) -> bool:
-        """Return whether stored experts have the live model's orientation and need no transpose."""
+        """Return whether the file stores experts in the orientation of the live model."""
         part = self.config.get("text_config")
         text = part if isinstance(part, Mapping) else self.config
         width, inner = text.get("hidden_size"), text.get("moe_intermediate_size") or 0
@@ -263,7 +264,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The tensors that transformers splits, joins or permutes on loading."""
+        """The tensors that are not read, because transformers splits, joins or permutes them."""
         return tuple(name for name, place in self._located.items() if place is None)
 
     @cached_property
@@ -464,7 +465,7 @@ class Parameter:
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
-    """Return ``tensor``, with a first segment removed or added if more names are then known."""
+    """Return ``tensor``, or a variant that adds or drops a first segment if it finds more names."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 
@@ -536,7 +537,7 @@ def resized(config: Config, tokens: int) -> dict[str, Json]:
 
 
 def open_model(path: StrPath) -> OpenModel:
-    """Open a model on disk as `hub.open_directory` does, without reading a tensor.
+    """Open a model on disk; read its config and headers, but no tensor.
 
     Parameters
     ----------
@@ -678,7 +679,7 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 
 @cache
 def kinds_by_type() -> dict[str, dict[str, str] | str]:
-    """Read for each model type the kinds that `guess` gets wrong, or why headers are not enough."""
+    """Map model types to the kinds that `guess` gets wrong, or to why headers do not suffice."""
     return read_json(Path(__file__).parent / "data" / "_kinds.json")
 
 
@@ -719,7 +720,7 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
 def module_from_shapes(
     name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]
 ) -> ModuleSpec:
-    """Derive the module of a parameter from names and shapes, as no family describes it.
+    """Derive the module of a parameter from names and shapes, without a family's description.
 
     Parameters
     ----------
@@ -749,7 +750,7 @@ def module_from_shapes(
     weight = weight[::-1] if transposed else weight
     fits = bias == weight[:1]
     if kind != known and bias is not None and not fits:
-        kind = "parameter"  # such as one norm for each head, or a transposed convolution
+        kind = "parameter"  # for example, norms of single heads, or a transposed convolution
     if kind == "parameter" or (last == "bias" and not fits):
         return ModuleSpec(name, "parameter", shapes[name])
     return ModuleSpec(owner, kind, weight, bias=fits, transposed=transposed)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Fields = Mapping[str, Any]  # the fields of a config, or the metadata of a file
-Made = dict[str, Any]  # fields that are built here
+Made = dict[str, Any]  # a config, or a part of one, built from metadata
 
 # tensors of divisors for rotary frequencies: for all texts, or for short and for long texts
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
@@ -195,7 +195,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
         place = known.place_in("llama_cpp", module) if part in ("weight", "bias") else None
         if place is None:
             raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
-        # fused experts have more than two axes, and no suffix in their name
+        # fused experts have more than two axes, and transformers' name for them has no `.weight`
         ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"
         names.setdefault(ours, [""] * place.parts)[place.part] = theirs
     with errors_at(path, (TypeError, ValueError)):
@@ -228,7 +228,8 @@ def gguf_families(names: Iterable[str] | None = None) -> list[str]:
 
 def family_in_gguf(architecture: object) -> str | None:
     """Find the family of a llama.cpp architecture; None if its models are not supported."""
-    # read only the data files of families whose names start with the architecture, without "_"
+    # reading a data file is slow: read it only if the family's name, without "_", starts with the
+    # architecture
     near = (name for name in family_names() if name.replace("_", "").startswith(str(architecture)))
     tables = {name: family_of(name).tables for name in gguf_families(near)}
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """The location of a checkpoint's tensor in the parameters of the live model.
+    """The location of a checkpoint's tensor in the model that transformers loads (live model).
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def default_targets(model_type: str) -> tuple[str, ...] | str:
 @cache
 def names_table() -> dict[str, Any]:
     """Read the naming rules of transformers and PEFT, by model type."""
-    from lora_np.files import read_json  # imported late: `inject` reads no file
+    from lora_np.files import read_json  # imported late, because `lora_np.inject` needs no files
 
     data = read_json(Path(__file__).parent / "data" / "_names.json")
     for key, what in (("rules", "rules"), ("fused", "names")):
@@ -141,7 +141,7 @@ def names_table() -> dict[str, Any]:
 
 
 def kinds_and_layers(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Split each path into its layer's number and the name that all layers share.
+    """Split each path into the name that all layers share and the layer's number.
 
     The shared name is the last part of the path, or the whole path without numbers if modules with
     other paths have the same last part.

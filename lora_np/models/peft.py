@@ -119,8 +119,8 @@ _REFUSED = {
     "use_bdlora": "BD-LoRA stores factors as blocks, one below the other",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
-# Other initialisations subtract the initial B A from the base weight, so the saved factors fit only
-# that changed base.
+# These initialisations leave the base weight unchanged. All others subtract the initial B A from
+# it, so the saved factors fit only that changed base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
 
@@ -454,7 +454,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """
     if raw.get("peft_type") != "LORA":
         raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
-    # newer than PEFT 0.21, whose settings are known
+    # `SETTINGS` lists the settings up to PEFT 0.21; newer versions may have added some
     newer = [*map(int, re.findall(r"\d+", str(raw.get("peft_version")))[:2])] > [0, 21]
     for key, content in unknown(raw).items():
         if key in _REFUSED or newer:
@@ -513,7 +513,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
         return config
     r = max(rank for rank, _ in modules.values())  # servers compare r with their largest rank
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
-    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of the most common
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # in a tie, the smallest
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {
         f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha
@@ -523,7 +523,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
 
 def checked_alpha(alpha: object) -> float:
-    """Check that ``alpha`` can be written to a file: a number between -2**63 and 2**63.
+    """Convert ``alpha`` to a float; raise an error unless it is between -2**63 and 2**63.
 
     Parameters
     ----------

@@ -23,15 +23,15 @@ T = TypeVar("T")
 Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
-_MAX_PATTERNS = 1_000  # a limit, because expressions are tried one after the other
-_PLAIN_PATTERNS = 200  # beyond this number, plain names are looked up instead of matched
-_MAX_DIGITS = 18  # the most digits in the number of a layer
+_MAX_PATTERNS = 1_000  # the most patterns; each path is compared with one after the other
+_PLAIN_PATTERNS = 200  # with more patterns than this, plain names are looked up, not matched
+_MAX_DIGITS = 18  # the most digits of a layer's number that are read
 
 _EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `peft.compose` writes it
 _PLAIN = re.compile(r"[\w.-]+")
 ADAPTABLE = ("linear", "embedding", "convolution")
-# PEFT rejects these modules of these models, because the models use their weights without calling
-# them (``_check_lora_target_modules_mamba``).
+# In models of these types, PEFT rejects the modules `_UNCALLED`: the models read their weights but
+# never call them, so adapters would have no effect or fail (``_check_lora_target_modules_mamba``).
 _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 _UNCALLED = ("out_proj", "conv1d")
 
@@ -215,7 +215,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
         known = {end for path in paths for end in ends(path)}
         missing = [target for target in listed if target not in known]
     else:
-        match = matcher(targets)  # a target that the filters leave out is not misspelt
+        match = matcher(targets)  # a target is not misspelt if only the filters exclude it
         every = chosen or any(match(path, module) for path, module in paths.items())
         missing = [] if every else [targets]
     for target in missing:  # the target may be the name of a module in checkpoints
@@ -341,7 +341,7 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
 
 
 def _parameter(module: ModuleSpec) -> Selected:
-    """Select a module's weight as a parameter; a bare parameter is its own weight."""
+    """Select the weight of a module, or a bare parameter itself, as a target parameter."""
     return Selected(module, parameter="" if module.kind in ("parameter", "experts") else "weight")
 
 
@@ -399,7 +399,7 @@ def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
 
 
 def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], list[str]]:
-    """Split the paths that a selection matches into modules that LoRA can adapt, and others.
+    """Split the matched paths into modules that LoRA can adapt and paths that PEFT rejects.
 
     Parameters
     ----------
@@ -696,11 +696,11 @@ class Patterns(Generic[T]):
 
     def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
-        self._places: dict[str, int] = {}  # from ends of paths, or ^ and whole paths, to indices
+        self._places: dict[str, int] = {}  # index by the end of a path, or by ^ and a whole path
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            # with so many keys, plain names are looked up as paths: their dots match only dots
+            # many plain names are looked up in a dictionary, where a dot matches only a dot
             if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
                 self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:
@@ -750,14 +750,15 @@ def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
 
 
 def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
-    """Return a function that finds the number of the layer in a path."""
+    """Return a function that finds the layer's number in a path, or returns None."""
     lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
     # the expressions match the part of the path before the number
     named = [Expression(name, what="layers_pattern", end=True) for name in lists]
 
     def number(path: str) -> int | None:
         parts = path.split(".")
-        # as in PEFT: the first number that follows a name, or two names if there is no pattern
+        # as in PEFT: the first number after a match of a pattern; without a pattern, the first
+        # number after at least two parts
         places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
         matches = [
             place

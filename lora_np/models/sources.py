@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
-# words for how a copy is stored and who published it, and words that all of Meta's names have
+# words in a name that do not identify the model: number formats, publishers, parts of Meta's names
 _NOISE = (
     r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf"
     r"|qat|ud|bnb|unsloth|hf|meta)\b"
@@ -64,7 +64,6 @@ def describe(source: object) -> ModelSpec:
     """
     if isinstance(source, Mapping):
         return from_config(source)
-    # readers of files are imported late, because presets do not need them
     if not isinstance(source, (str, Path)):
         return from_named_modules(source)
     path, text = Path(source), str(source)
@@ -116,6 +115,7 @@ def open_base(source: Base) -> OpenModel:
     >>> open_base("gpt2").spec.total, open_base({"model_type": "gpt2"}).config
     (124439808, {'model_type': 'gpt2'})
     """
+    # imported late, because presets and configs are described without reading checkpoints
     from lora_np.models.headers import OpenModel, open_model
 
     if isinstance(source, OpenModel):
@@ -361,7 +361,7 @@ def from_named_modules(model: Any) -> ModelSpec:
 def _torch_modules(
     name: str, module: Any, seen: set[int], fused: Mapping[str, str]
 ) -> Iterator[ModuleSpec]:
-    """Describe a module's own parameters: weight and bias together if the kind is known."""
+    """Yield a spec for each own parameter; weight and bias share one if their kind is known."""
     own = dict(module.named_parameters(recurse=False))
     shapes = {key: tuple(parameter.shape) for key, parameter in own.items()}
     tied = {key: id(parameter) in seen for key, parameter in own.items()}

@@ -130,7 +130,7 @@ class ModuleSpec(NamedTuple):
 
     def names(self) -> list[str]:
         """List the names of the modules, one for each copy."""
-        # a name without an index may contain braces
+        # a name without an index may contain braces that are not to be replaced
         return (
             list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
         )
@@ -143,7 +143,7 @@ class ModuleSpec(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Facts about a stack of transformer layers that its parameters do not show.
+    """Properties of a stack of transformer layers that its parameters do not reveal.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ class ModelSpec:
         )
 
     def per_expert(self) -> ModelSpec:
-        """Replace fused experts by single linear layers, named as in checkpoints."""
+        """Return a copy with a linear layer for each fused expert, named as in checkpoints."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property

@@ -85,7 +85,7 @@ class Linear:
         bias: bool = False,
         dtype: npt.DTypeLike = np.float64,
     ) -> Linear:
-        """Create a trainable layer, with W uniform up to ``1/sqrt(d_in)`` as in torch, and b zero.
+        """Create a trainable layer: W uniform within ``+-1/sqrt(d_in)``, as in torch; b zero.
 
         Parameters
         ----------
@@ -283,7 +283,7 @@ def relu(x: Operand) -> Operand:
     array([0., 2.])
     """
     x = operand("x", x)
-    return np.where(x <= 0, 0, x)  # this order keeps NaN
+    return np.where(x <= 0, 0, x)  # with the condition x > 0, NaN would become 0
 
 
 def sigmoid(x: Operand) -> Operand:
@@ -373,7 +373,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
 
 
 def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
-    """Set entries of ``x`` to zero with probability ``rate``, and scale up the others.
+    """Set entries of ``x`` to zero with probability ``rate``, and scale up the remaining ones.
 
     Without ``rng``, ``x`` is returned unchanged.
 

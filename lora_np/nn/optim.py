@@ -102,7 +102,7 @@ class SGD(Optimizer):
     def update(
         self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
     ) -> None:
-        if self.momentum:  # v = momentum v + g
+        if self.momentum:
             (v,) = state
             v *= self.momentum
             v += g
@@ -285,7 +285,7 @@ def check_rate(lr: LearningRate) -> None:
         number("lr", lr, open_minimum=True)
 
 
-# A run of an optimizer
+# Runs of an optimizer on a model
 
 
 class Bank:
@@ -306,7 +306,7 @@ class Bank:
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # copies and pickles rebuild the bank from its leaves, because a copied view is not a view
+        # rebuild a copy from its leaves, because copies of the views would be separate arrays
         leaves = [leaf for leaf, *_ in self.views]
         return Bank, (self.optimizer, leaves), {"state": self.state}
 
@@ -375,7 +375,7 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the optimizer's state, which is two numbers per parameter for Adam."""
+        """The size of the optimizer's state in bytes; Adam has two numbers per parameter."""
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
@@ -385,7 +385,7 @@ class Run:
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             length = math.sqrt(sum(float(bank.gradient.dot(bank.gradient)) for bank in self.banks))
-            if length > self.clip:  # scale all gradients by the same factor
+            if length > self.clip:  # a common factor keeps the direction
                 for bank in self.banks:
                     bank.gradient *= self.clip / length
         for bank in self.banks:

@@ -264,7 +264,7 @@ class Named:
 
 
 LEAVES = (Tensor, np.ndarray, Quantised)
-SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of settings
+SETTINGS = frozenset((type(None), bool, int, float, str))  # frequent types, skipped for speed
 FIELDS: dict[type, tuple[str, ...]] = {}  # field names of dataclasses; empty for every other type
 
 

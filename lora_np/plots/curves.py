@@ -28,7 +28,7 @@ def lines(
     level: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw one line for each name, and label it where it is farthest from the others.
+    """Draw one line for each name, and label it where it is farthest from the other lines.
 
     A line whose name begins with "full" has the colour of full updates.
 
@@ -185,7 +185,7 @@ def rank_error_curves(
 def _free_place(
     ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
 ) -> tuple[int, bool, bool]:
-    """Return the point of a line to label, and whether the label is above and to the right."""
+    """Return the index of the point to label, and whether the label is above it and right of it."""
 
     def unit(axis: int) -> dict[str, Array]:
         """Map the values of all lines to positions between 0 and 1 along an axis."""

@@ -134,7 +134,7 @@ def image_approximations(
     figure: Figure | None = None,
     width: float = 9.0,
 ) -> Figure:
-    """Draw an image, its low-rank approximations, and the residuals below them, on one scale.
+    """Draw an image and its low-rank approximations on one scale, with the residuals below.
 
     Parameters
     ----------

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-# The site reads the same file. Lines have a contrast of 3:1 on white and, inverted, on a dark page;
-# their labels, which are darker, have 4.5:1.
+# The website uses the same colours. Lines have a contrast of at least 3:1 on white and, inverted,
+# on a dark page; their labels, which are darker, have at least 4.5:1.
 _COLOURS = json.loads(Path(__file__).with_name("tokens.json").read_bytes())["light"]
 INK = _COLOURS["ink"]  # text, the data, the theoretical optimum
 FULL = _COLOURS["full"]  # an update of all weights
@@ -68,7 +68,7 @@ def signed() -> LinearSegmentedColormap:
 
 
 def sized_figure(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
-    """Return ``figure``, or a new pyplot figure, with this size in inches and no overlaps."""
+    """Return ``figure`` or a new pyplot figure, with this size in inches and constrained layout."""
     if figure is None:
         import matplotlib.pyplot as plt
 
@@ -111,8 +111,8 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
 
     options = {
         "xytext": (5, 0), "fontsize": 9, "va": "center",
-        "color": [0.8 * part for part in to_rgb(color)],  # thin strokes need more contrast
-        "path_effects": [withStroke(linewidth=3, foreground="white")],  # a line may lie behind it
+        "color": [0.8 * part for part in to_rgb(color)],  # darker: thin text needs more contrast
+        "path_effects": [withStroke(linewidth=3, foreground="white")],  # readable on a line
         **options,
     }  # fmt: skip
     ax.annotate(text, (x, y), annotation_clip=False, textcoords="offset points", **options)

@@ -20,7 +20,7 @@ from lora_np.quantise.weight import PIECE, Quantised
 
 Block = np.dtype[Any]
 Parts = tuple[Array, ...]  # scale, codes, and perhaps an offset to subtract
-FEW = 8  # for at most this many rows of x, multiplying by the codes is faster
+FEW = 8  # for at most this many rows of x, a product with the codes is faster than dequantising
 
 
 class Layout(NamedTuple):
@@ -119,7 +119,7 @@ class Blocks(Quantised):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Codes(Quantised):
-    """A matrix with entries ``scale * code - least`` in runs of codes; see `Blocks.expanded`.
+    """A matrix of int8 codes with entries ``scale * code - least``; see `Blocks.expanded`.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class Codes(Quantised):
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
         by_run = np.ascontiguousarray(x.T).reshape(self.scales.shape[2], -1, len(x))
-        # Each piece is used only once, so fewer calls matter more than fitting the cache.
+        # Use pieces larger than the cache: each is used only once, and fewer calls are faster.
         for part in self.pieces(4 * PIECE):
             codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
             products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)
@@ -196,7 +196,7 @@ def fields(q: Array, bits: int, group: int = 1) -> Array:
     """Unpack codes of ``bits`` bits, group by group, and within a group from the lowest bits up."""
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
-    q = np.ascontiguousarray(q)  # passes over the whole array are faster than one per group
+    q = np.ascontiguousarray(q)  # contiguous, since each shift is a pass over the whole array
     for i, shift in enumerate(shifts):
         part = parts[:, :, i]
         part[:] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(part.shape)
@@ -325,7 +325,7 @@ def encode_q45_k(x: Array, block: Block, half: Array) -> Array:
 
 
 def six_bits(a: Array) -> tuple[Array, Array, Array]:
-    """Quantise the scales of runs; return a unit per block, codes up to 63, and their products."""
+    """Quantise scales to six bits; return a unit per block, the codes, and their products."""
     most = a.max(axis=1, keepdims=True)
     codes = np.rint(over(63, most) * a)
     unit = (most / 63).astype(np.float16)
@@ -419,7 +419,7 @@ def kind(
     decode: Callable[[Array], Parts],
     encode: Callable[[Array, Block, Array], Array] | None = None,
 ) -> Layout:
-    """Make a row of the table from the entries per block, typed fields, decoder and encoder."""
+    """Return the layout of a kind; ``places`` has the names and dtypes of a block's fields."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(entries, np.dtype(forms), decode, encode)
 

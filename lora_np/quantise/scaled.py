@@ -141,7 +141,7 @@ class FourBit(Quantised):
         """Dequantise only the given rows: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
-        # Consecutive rows are decoded from the first block that they touch.
+        # Decode consecutive rows from the start of the first block that they touch.
         if isinstance(index, slice) and index.step in (None, 1):
             top, bottom, _ = index.indices(self.size // k)
             first, last = top * k // self.block * self.block, max(top, bottom) * k
@@ -156,8 +156,8 @@ class FourBit(Quantised):
         return values
 
 
-# The outermost quantile is half a step from the end, averaged over 15 and 16 levels: 1 - (1/30 +
-# 1/32) / 2, with as many digits as in bitsandbytes.
+# The probability of the outermost level is half a step below 1, averaged over 15 and 16 levels:
+# 1 - (1/30 + 1/32) / 2, with as many digits as in bitsandbytes.
 _NF4_END = 0.9677083
 
 
@@ -296,7 +296,7 @@ def dynamic_levels() -> Array:
 
 
 def _spaced(low: float, high: float, number: int) -> Array:
-    """Compute ``np.linspace`` in float32 as torch does: from both ends, with one rounding."""
+    """Compute ``np.linspace`` in float32 as torch does: from both ends, rounding only once."""
     first, last = np.float64(np.float32(low)), np.float64(np.float32(high))
     step = np.float64(np.float32(last - first) / np.float32(number - 1))
     i = np.arange(number)
@@ -327,7 +327,7 @@ def int8(W: Array) -> Int8:
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block, kind)
-    even = np.pad(values, (0, W.size % 2))  # padded with a zero, as in bitsandbytes
+    even = np.pad(values, (0, W.size % 2))  # pad an odd size with a zero, as in bitsandbytes
 
     # Comparing with the midpoints between levels finds the nearest level.
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
@@ -385,14 +385,14 @@ def _nearest_on_grid() -> Array:
 def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
     """Divide each block's entries by its largest magnitude; return quotients and magnitudes."""
     tops = np.maximum.reduceat(np.abs(flat), np.arange(0, flat.size, block))
-    least = np.float32(1e-38)  # as in bitsandbytes: zero divided by this is zero
+    least = np.float32(1e-38)  # as in bitsandbytes: the smallest divisor, so that zeros stay zero
     for size in tops[(tops > 0) & (tops < least)][:1]:
         raise ValueError(f"a block of W is too small for {kind}: its largest magnitude is {size:g}")
     values = flat.copy()
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
     scale_blocks(values[:whole], inverse[: whole // block], block)
-    if whole < flat.size:  # as in bitsandbytes: a shorter last block is divided by its scale
+    if whole < flat.size:  # as in bitsandbytes: divide a shorter last block instead of multiplying
         tops[-1:] = np.maximum(tops[-1:], least)
         values[whole:] = flat[whole:] / tops[-1]
     return np.clip(values, -1, 1, out=values), tops

@@ -58,7 +58,7 @@ class Checkpoint:
             fits("lowest", saved, bank.values)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
-        # there is no order before the first draw
+        # before the first draw, the order of the rows is empty
         size = order.size and len(getattr(training.data, "x", ()))
         fits("order", np.sort(order), np.arange(size, dtype=training.data.order.dtype))
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):

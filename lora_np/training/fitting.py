@@ -271,13 +271,13 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
 
         store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
-    # progress on batches of text is shown in tokens
+    # with batches of text, the progress bar counts tokens
     tokens = getattr(x, "tokens", None)
     unit = {"unit": "token", "scale": tokens} if tokens else {"unit": "step"}
     done = training.run.steps
     bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with bar, overflow_allowed():  # `go_on` reports overflow with the step
+        with bar, overflow_allowed():  # `go_on` raises an error with the step
             training.go_on(bar, store)
         interrupted = False
     except KeyboardInterrupt:
@@ -485,7 +485,7 @@ class Stream:
 
     @property
     def identity(self) -> dict[str, Any]:
-        # settings come first, so that a message about a difference names a setting if it can
+        # settings come first, so that an error about a mismatch names a setting if one differs
         settings = getattr(self.batches, "settings", {})
         return {**settings, "loss": self.loss, "data": self.batches}
 
@@ -541,7 +541,7 @@ class Rows(Stream):
 
 
 def data_rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
-    """Convert x and y to finite arrays with equally many rows; ``what`` precedes their names."""
+    """Convert x and y to finite arrays of equal length; ``what`` precedes their names in errors."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
         array = numbers(name, given)

@@ -215,7 +215,7 @@ def run(
     optimizer: Callable[[float], Optimizer] | None,
     options: Any,
 ) -> dict[str, Any]:
-    """Return the record of one run, on one thread because more threads change the last bits."""
+    """Train one run and return its record; on one thread, as more threads change the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
     rng = np.random.default_rng(seed)
     with one_thread():
@@ -224,8 +224,8 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings, "lr": rate}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # only for variants that train W0 + B A from W0: others change the initial weight, or
-            # train other parameters
+            # only for variants that start at W0 and train both A and B; the other variants
+            # have different optima
             record["optimum"] = problem.optimum(rank)
         chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []

@@ -16,7 +16,8 @@ from lora_np.exercises.values import Value
 # Count parameters
 
 
-ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if the number of the target's rows is the model's width
+# 1 if the target's weight has d rows, 0 if it has d_kv rows
+ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}
 
 
 def lora_count_entries(draw: Draw, answer: Answer) -> None:
@@ -25,7 +26,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
 
 
 def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
-    """Require that the answered rank fits the budget, or that the next rank does not."""
+    """Require that the answered rank fits the budget or, without ``fits``, the next does not."""
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
     if fits:

@@ -25,15 +25,15 @@ from lora_np.exercises.testing import Answer
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
-    if shape == "large":  # computing other columns too exceeds the memory limit
+    if shape == "large":  # so large that computing all columns exceeds the memory limit
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    # a loop over all columns exceeds the limit on steps; counting steps takes memory too, so that
-    # limit is higher here
+    # so wide that a loop over all columns exceeds the limit on steps; counting steps takes memory,
+    # so the memory limit is higher here
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
-    # choose a column in the middle, so that many columns precede and follow it
+    # if large, choose a column in the middle, so that many columns precede and follow it
     low, high = (k // 2, k // 2) if shape == "large" else (0, k - 1)
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", low, high)
     same(
@@ -55,7 +55,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # large enough for elimination to produce fractions
+    whole = draw.pick("whole", (False, True))  # integers for which elimination gives fractions
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -70,7 +70,7 @@ def as_typed(M: Array) -> Array:
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # small pivots magnify rounding, whether elimination begins at the left or at the right
+    # small pivots magnify rounding, so skip M if elimination from the left or the right meets any
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -86,7 +86,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # so long that sqrt d + sqrt k is closer to the larger root than to twice that root
+    if long:  # so long that sqrt d + sqrt k is clearly below 2 sqrt(max(d, k))
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
@@ -172,7 +172,7 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
-    if draw.pick("whole", (False, True)):  # with a dominant diagonal
+    if draw.pick("whole", (False, True)):  # integers with a dominant diagonal
         M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     if key == "triangles":
@@ -233,7 +233,7 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> None:
     got = real_array("the errors", answer(M), right.shape)
     if key == "ends":
         same("the first error", got[0], 1.0)
-        # a square root magnifies rounding errors
+        # the right value is 0, near which a square root magnifies rounding errors
         same("the last error", got[-1], 0.0, size=10)
     if key == "squares":
         same("errors", got, right, size=10)
@@ -248,7 +248,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
-    if draw.pick("tie", (False, False, True)):  # nothing is rounded: the squares add up to 2, 4, 16
+    if draw.pick("tie", (False, False, True)):  # the squares add up to 2, 4 or 16: no rounding
         M = np.diag(draw.pick("s", ([1.0, 1], [1.0, 1, 1, 1], [3.0, 2, 1, 1, 1])))
         kept = np.cumsum(np.diag(M) ** 2) / np.sum(M**2)
         share = float(kept[draw.whole("exact", 0, len(M) - 2)])
@@ -277,11 +277,13 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # if the values were far apart, iteration would turn all vectors towards the first direction
+    # ratios of at most 5: if the values were farther apart, power iteration would turn all vectors
+    # towards the first direction
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = with_singular_values(draw, "M", d, k, s)
-    # make the top directions orthogonal to the first columns of M and of the identity
+    # make the top directions orthogonal to the first columns of M and of the identity, so that an
+    # iteration that starts from these columns cannot find them
     if draw.pick("last", (False, True)):
         M = np.zeros((d, k))
         np.fill_diagonal(M, s)
@@ -369,7 +371,7 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
         with_singular_values(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3)
         for name in ("W0", "W")
     )
-    W = np.roll(W, 1, axis=0)  # otherwise the cosines would form a symmetric matrix
+    W = np.roll(W, 1, axis=0)  # otherwise the matrix of cosines would often be symmetric
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
     threshold = round((edges[i] + edges[i + 1]) / 2, 2)

@@ -120,7 +120,7 @@ def backward(draw: Draw, answer: Answer, key: str) -> None:
 # Train h = W0 x + BAx
 
 
-# orthogonal columns
+# a Hadamard matrix: its columns are orthogonal, and each entry is 1 or -1
 WHITE = np.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
 
 
@@ -331,7 +331,7 @@ def prompt_update(draw: Draw, answer: Answer, key: str) -> None:
 
 def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 5)
-    least = -5 if key == "ignored" else 0  # a label below zero is not in the loss
+    least = -5 if key == "ignored" else 0  # the loss ignores labels below zero
     nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
     counts = labels >= 0
     draw.assume(counts.any())
