@@ -417,7 +417,7 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def configured(
     owner: Callable[P, Settings], **remedies: str
 ) -> Callable[[Callable[[First, Second, Settings], R]], Callable[Concatenate[First, Second, P], R]]:
-    """Decorate a function of two arguments and settings, so that callers give settings by name.
+    """Decorate ``f(first, second, settings)``, so that callers pass each setting by its name.
 
     ``remedies`` map parameter names of other libraries to the right ones.
     """

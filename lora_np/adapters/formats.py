@@ -169,7 +169,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Open a PEFT directory's tensors; return them without wrappers in keys, and key changes."""
+    """Open a PEFT directory's tensors; return them by cleaned keys, and how keys were changed."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -271,7 +271,7 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
 
 
 def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
-    """Return ``base``, or else the base that the adapter names; None unless it is a directory."""
+    """Return ``base`` if it is on disk, else the adapter's base; None if that is no directory."""
     if base and base.on_disk:
         return base if base.path.is_dir() else None
     path = located(adapter.base) if adapter.base else None

@@ -194,7 +194,7 @@ def resize(
 def _decomposed(
     grams: Grams | None, work: tuple[str, AdapterModule, Path]
 ) -> tuple[AdapterModule, Spectrum]:
-    """Write a module's factors to files, strongest first; return the new module and spectrum."""
+    """Write balanced factors from a module's SVD to files; return the new module and spectrum."""
     name, module, path = work
     B, A = module.factors()
     svd = directions(name, B, A, root_of(name, grams, A.shape[-1]))

@@ -42,7 +42,7 @@ _WORST = (
 # the program that each format belongs to
 _OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
 
-# Matches names without the prefix of a model with its head, such as "layers.0.mlp.up_proj".
+# Matches names such as "layers.0.mlp.up_proj", which lack the prefix "model." or "transformer.".
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 # Families whose routers are linear layers in mlx-lm.
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")

@@ -68,7 +68,7 @@ def canonical(text: str) -> str:
 
 
 def output_path(text: str) -> Path:
-    """Convert a text to a path; raise an error if nothing can be written there."""
+    """Convert a string to a path; raise an error if nothing can be written there."""
     if not text.strip("/"):
         raise click.BadParameter(f"name what to write, got {text!r}")
     path = Path(text)

@@ -85,9 +85,9 @@ class Grades:
         return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
-        """Return ``"absent"``, ``"unreadable"``, ``"does not parse"``, or an empty text.
+        """Return what is wrong: "absent", "unreadable", "does not parse", or "" for nothing.
 
-        Return ``"partly unreadable"`` if the student has other files, whose points count.
+        The answer is "partly unreadable" if the student has other files, whose points count.
         """
         files = self.reports[student]
         unreadable = [file.unreadable for file in files]

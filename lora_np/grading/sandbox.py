@@ -71,7 +71,7 @@ class Sandbox:
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
-        """Return the deadline in ``seconds``, or the end of the file's time if that is earlier."""
+        """Return the time ``seconds`` from now, or the end of the file's time if it is earlier."""
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class LayerNorm:
 
     Examples
     --------
-    >>> LayerNorm(np.ones(2), None, eps=0.0)(np.array([[3.0, 5.0]]))
+    >>> LayerNorm(np.ones(2), None, eps=0.0)(np.array([[3.0, 7.0]]))
     array([[-1.,  1.]])
     """
 

@@ -131,7 +131,7 @@ def exact_gelu(x: Operand) -> Operand:
 
 
 def _normal_below(x: Array) -> Array:
-    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond 30, exp(-x^2) is zero
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # exp(-30^2) is zero
     tail = 0.5 * np.exp(-half * half) * chebval((56 / (2 + half) - 15) / 13, erfc_series(x.dtype))
     result: Array = np.where(x > 0, 1 - tail, tail)
     return result

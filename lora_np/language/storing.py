@@ -57,7 +57,7 @@ BESIDE = (
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 Weight = Array | Quantised | None
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # shards of a model that may be replaced
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weights that a new `save` may replace
 
 
 def load(

@@ -125,7 +125,7 @@ class Characters(Described):
             ) from None
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text``; return the tokens, and the begin and end of each in the text."""
+        """Encode ``text``; return the tokens, and the start and end of each in the text."""
         starts = np.arange(len(text))
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
@@ -216,7 +216,7 @@ class Subwords(Described):
         return np.array(self.encoding(text, special).ids, dtype=np.int64)
 
     def cut(self, text: str) -> tuple[Array, Array]:
-        """Encode ``text`` without special tokens; return tokens, and begin and end of each."""
+        """Encode ``text`` without special tokens; return tokens, and the start and end of each."""
         encoding = self.encoding(text, False)
         return np.array(encoding.ids, dtype=np.int64), np.array(
             encoding.offsets, dtype=np.int64

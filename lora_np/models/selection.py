@@ -696,7 +696,7 @@ class Patterns(Generic[T]):
 
     def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
-        self._places: dict[str, int] = {}  # index by the end of a path, or by ^ and a whole path
+        self._places: dict[str, int] = {}  # positions of keys, by path ending or "^" + whole path
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)

@@ -225,7 +225,7 @@ def over(x: ArrayLike, d: Array) -> Array:
 
 
 def extreme(x: Array) -> Array:
-    """Return the entry of largest magnitude in each row (n, 1), with its sign."""
+    """Return each row's entry of largest magnitude, with its sign, in the shape (n, 1)."""
     return np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_np.grading.confine import ALLOWED, MACHINES, filter_program
+from lora_np.grading.confine import ALLOWED, MACHINES, Limits, filter_program
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -94,3 +94,10 @@ def run(program, data):
         else:
             holds = loaded == value if operation == 0x15 else loaded >= value
             place += yes if holds else no
+
+
+@pytest.mark.parametrize("name", ["seconds", "total_seconds", "student_seconds", "memory"])
+@pytest.mark.parametrize("limit", [-1, 2**60])
+def test_a_limit_out_of_range_is_named(name, limit):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        Limits(**{name: limit})

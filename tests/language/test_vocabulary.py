@@ -27,6 +27,16 @@ def test_a_character_comes_once():
         language.Characters("aba")
 
 
+@pytest.mark.parametrize("kind", [dict, list])
+def test_of_several_chat_templates_the_default_one_is_used(kind):
+    templates = {"tool_use": "{{ tools }}", "default": "{{ messages }}"}
+    given = (
+        [{"name": n, "template": t} for n, t in templates.items()] if kind is list else templates
+    )
+    files = {"tokenizer_config.json": json.dumps({"chat_template": given}).encode()}
+    assert language.Characters("ab", files).chat_template() == "{{ messages }}"
+
+
 def test_characters_are_read_again_without_a_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     again = read_vocabulary(language.Characters("ab\n").tokenizer())

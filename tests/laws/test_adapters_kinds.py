@@ -3,6 +3,7 @@ every operation.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import lora_np as lnp
 from lora_np import adapters
 from lora_np.files import FileError
 from lora_np.hub import safetensors
+from lora_np.models import peft
 
 PREFIX = "base_model.model."
 KINDS = {
@@ -297,6 +299,14 @@ def with_rows(path, *, tokens=(3, 1), d=4, named="embed_tokens", seed=0, **raw):
     }
     (path / "adapter_config.json").write_text(json.dumps({**config, **raw}))
     return tensors[f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta"]
+
+
+def test_trained_tokens_belong_to_the_module_that_is_named():
+    said = {"embed_tokens": [1, 2], "lm_head": [3]}
+    config = peft.parse(Path("adapter"), {"peft_type": "LORA", "trainable_token_indices": said})
+    assert config.tokens_of("model.embed_tokens") == (1, 2)
+    assert config.tokens_of("lm_head") == (3,)
+    assert config.tokens_of("model.wpe") is None
 
 
 def tied_base(path, d=4):

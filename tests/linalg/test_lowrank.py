@@ -2,6 +2,8 @@
 it pays.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -255,7 +257,10 @@ def test_precision_is_kept(example):
     np.testing.assert_array_equal(rank_errors(big_endian), rank_errors(M))
 
 
-@pytest.mark.parametrize("function", [truncated_svd, low_rank_factors])
+@pytest.mark.parametrize("function", [
+    truncated_svd,
+    *(partial(low_rank_factors, method=method) for method in ("svd", "qr", "lu")),
+])  # fmt: skip
 @pytest.mark.parametrize(
     ("rank", "error", "message"),
     [

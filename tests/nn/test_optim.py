@@ -97,6 +97,7 @@ def test_nothing_to_train_is_an_error():
     (lambda: SGD(lr=-1.0), "lr must be above 0, got -1.0"),
     (lambda: Adam(lr=float("nan")), "lr must be finite, got nan"),
     (lambda: SGD(lr=0.1, momentum=1.0), "momentum must be at least 0 and below 1, got 1.0"),
+    (lambda: Adam(beta1=1.0), "beta1 must be at least 0 and below 1"),
     (lambda: Adam(beta2=1.0), "beta2 must be at least 0 and below 1"),
     (lambda: Adam(eps=0), "eps must be above 0, got 0"),
     (lambda: AdamW(weight_decay=-0.1), "weight_decay must be at least 0, got -0.1"),
