@@ -135,7 +135,7 @@ def tensors(path):
     for name, entry in json.loads(file[8:begin]).items():
         if name != "__metadata__":
             first, last = (begin + offset for offset in entry["data_offsets"])
-            upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # float32's upper half
+            upper = np.frombuffer(file[first:last], "<u2").astype("<u4")  # bfloat16
             values = (upper << 16).view("<f4").reshape(entry["shape"])
             found[name.removesuffix(".weight")] = values
     return found
