@@ -386,7 +386,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
 
 
 def composed_operations(model: T) -> T:
-    """Return the model with `composed` operations in place of the fused primitives.
+    """Return the model with ``composed`` operations in place of the fused primitives.
 
     These are slower than the fused primitives, which are tested against them.
 

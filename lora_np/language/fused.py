@@ -1,4 +1,4 @@
-"""Define a fused primitive for each operation of `composed` that takes much of the time.
+"""Define a fused primitive for each operation of ``composed`` that takes much of the time.
 
 The primitives save passes over memory. Attention never normalises its weights and skips the keys
 that no query sees; the head computes logits for a few rows at a time; and shared work is done once.

@@ -3,9 +3,11 @@ itself.
 """
 
 import builtins
+import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,9 @@ SPEC = importlib.util.spec_from_file_location(
 )
 vocabulary = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(vocabulary)
+
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "_ext"))
+site = importlib.import_module("docstrings")  # the role that makes links of names
 
 THINGS = vocabulary.THINGS
 METHODS = {name for name, thing in THINGS.items() if "." in getattr(thing, "__qualname__", "")}
@@ -120,6 +125,38 @@ def complaints(name, thing):
 def test_docstring(name):
     found = list(complaints(name, THINGS[name]))
     assert not found, "\n".join(found)
+
+
+def unknown_names(text, module, owner=""):
+    """Names in single backticks that the site would look for in vain."""
+    prose = re.sub(r"``(?s:.*?)``|:[\w:]+:`[^`]*`|`[^`]*`_", "", text or "")
+    names = re.findall(r"`([^`]+)`", prose)
+    return [
+        name
+        for name in names
+        if not name.startswith(("numpy.", "matplotlib."))
+        and not site.full_name(name, module, owner)
+    ]
+
+
+@every("name", THINGS)
+def test_names_in_single_backticks_are_public(name):
+    module, _, owner = name.rpartition(".")
+    if name in METHODS:
+        module, _, owner = module.rpartition(".")
+    elif not inspect.isclass(THINGS[name]):
+        owner = ""
+    assert not unknown_names(inspect.getdoc(THINGS[name]), module, owner)
+
+
+@every("module", vocabulary.packages())
+def test_names_in_the_text_of_a_package_are_public(module):
+    assert not unknown_names(module.__doc__, module.__name__)
+
+
+def test_a_private_name_in_single_backticks_is_found():
+    text = "Like `fit` and `rank_of_all`, not ``rank_of_all``."
+    assert unknown_names(text, "lora_np.training") == ["rank_of_all"]
 
 
 def test_everything_that_is_called_has_an_example():
