@@ -332,7 +332,7 @@ class Names:
         return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
 
     def _words(self, name: str) -> list[str]:
-        """Split a name into words and numbers, without noise and the owner before the slash."""
+        """Split a name into words and numbers, without its owner and the matches of ``noise``."""
         plain = re.sub(self.noise, " ", name.lower().rpartition("/")[2])
         return re.findall(WORD, plain)
 

@@ -185,7 +185,7 @@ class Shown:
 
 
 def one_line(cell: Cell) -> str:
-    """Join the lines of a text into one line, for a cell."""
+    """Convert a cell to text on one line, with each run of whitespace replaced by one space."""
     return " ".join(str(cell).split())
 
 

@@ -24,7 +24,7 @@ OPTIMIZERS = (
 )
 # the number of arrays that an activation function keeps, if it is not 1; gelu_new has four steps
 _KEPT = {"gelu_new": 4}
-_EXPANDING = ("gate", "up", "gate_up")  # the linear layers before the activation function
+_EXPANDING = ("gate", "up", "gate_up")  # the linear layers that widen to the MLP's inner width
 
 # with offloading, the number of layers whose inputs are still on the GPU, as in TRL and torchtune
 _IN_FLIGHT = 5

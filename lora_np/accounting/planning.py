@@ -514,7 +514,7 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
             chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
-    # try a shorter sequence or a smaller batch, with all switches if the switches did not suffice
+    # try a shorter sequence or a smaller batch, with all switches on if they alone did not suffice
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]

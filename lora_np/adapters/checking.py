@@ -183,7 +183,7 @@ OWN_BASE = "use the base that it was trained on"  # a fix in runtimes.toml that 
 def _advice(
     records: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
 ) -> list[str]:
-    """Return a note with the command that helps most programs, if any; `repair` comes first."""
+    """Return a note with the command that helps the most programs, if any; prefer `repair`."""
     records = [*records]
     if any(row.fix == OWN_BASE for row in records):
         return [f"what would help: {OWN_BASE}"]

@@ -180,7 +180,7 @@ def convert(
 
 
 def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapter, list[str]]:
-    """Match the adapter to the base's modules, as the target needs them; also return notes."""
+    """Split or fuse the adapter's modules as the target's base has them; also return notes."""
     if to == "lora" or before.pipeline:
         return before, []
     if base is None:

@@ -267,7 +267,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """Map each saved parameter to its pair and promised error, None if saved without a LoRA."""
+    """Map each saved parameter to its pair and its error; the error is None without a LoRA."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised = {pair.name: (pair, line.error) for pair, line in adapted if line.rank}
     whole = (x.pair for name, x in others.items() if kept[name] != "not kept")

@@ -1,4 +1,4 @@
-"""Repair an adapter: rewrite it under the names of its base, so that programs find its modules."""
+"""Repair an adapter: rewrite it with the module names of its base, so that programs find them."""
 
 from __future__ import annotations
 

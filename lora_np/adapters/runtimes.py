@@ -279,7 +279,7 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
 
 
 def _transposed(parts: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Transpose factors that are not stacked between PEFT's orientation and mlx-lm's."""
+    """Transpose factors from PEFT's orientation to mlx-lm's, or back, unless they are stacked."""
     return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
 
 

@@ -78,7 +78,7 @@ class Row:
             return lambda g: compress(joint(g), wanted)
         pulls = []
         for rule in compress(self.rules, wanted):
-            # a loop, because a comprehension costs a function call
+            # a loop, because before Python 3.12 a comprehension costs a function call
             pulls.append(rule(y, *values, **settings))
         if len(pulls) == 1:
             (only,) = pulls

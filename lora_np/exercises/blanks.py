@@ -389,7 +389,7 @@ def puzzle_script() -> str:
 
 
 def puzzle_lines(script: str) -> dict[str, str]:
-    r"""Find the lines below the titles in a script.
+    r"""Map the name of each puzzle in a script to the line below its title.
 
     Parameters
     ----------

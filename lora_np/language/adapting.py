@@ -173,7 +173,7 @@ class Adapted:
 
     @property
     def table(self) -> Table:
-        """The results as a table."""
+        """A row of trained parameters, steps, held-out losses before and after, and seconds."""
         names = [
             "trainable parameters",
             "steps",
@@ -262,7 +262,7 @@ class Forecast:
 
     @property
     def table(self) -> Table:
-        """The prediction as a table."""
+        """A row of tokens, rows, steps and epochs, and the expected time and memory."""
         names = ["tokens", "in the loss", "rows", "steps", "epochs", "time", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
@@ -591,7 +591,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
 
 
 def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
-    """Return the number of training steps, given the steps per epoch, and notes for the user."""
+    """Return the number of training steps, and notes; ``epoch`` is the steps per epoch."""
     notes = []
     if settings.steps is not None:
         steps = settings.steps

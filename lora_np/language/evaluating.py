@@ -26,7 +26,7 @@ FEWEST = 5  # smallest number of examples for which an interval is computed
 
 
 class Measure(NamedTuple):
-    """The measurements of each model on each example."""
+    """A metric: its value for each model and example, and the examples' weights."""
 
     values: Array  # (models, examples)
     weights: Array  # (examples,): the weight of each example, such as its tokens in the loss
@@ -330,7 +330,9 @@ def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
 
 
 def student(probability: float, degrees: int) -> float:
-    """Compute a quantile of Student's t, with an error below 0.5 % from 4 degrees of freedom on.
+    """Compute a quantile of Student's t distribution.
+
+    Up to a probability of 0.975, the error is below 0.5 % for 4 or more degrees of freedom.
 
     It is a series in the same quantile of the normal distribution (Abramowitz and Stegun, 26.7.5).
     """

@@ -153,6 +153,6 @@ def complete(message: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def shared(one: Array, other: Array) -> int:
-    """Return the length of the common beginning of two token sequences."""
+    """Return the length of the longest common prefix of two token sequences."""
     n = min(len(one), len(other))
     return int(np.argmin(np.append(one[:n] == other[:n], False)))

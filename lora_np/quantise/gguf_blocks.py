@@ -1,4 +1,4 @@
-"""Encode and decode GGUF's blocks: up to 256 entries of a row, with scales and codes.
+"""Encode and decode GGUF's blocks, which store up to 256 entries as scales and codes.
 
 The layout of a block is a structured NumPy dtype, and its decoder computes the entries of the
 matrix from the fields. All arithmetic is in float32 and in the order of ggml's reference, so that

@@ -82,7 +82,7 @@ class Sweep(Shown):
 
     @property
     def table(self) -> Table:
-        """The records as a table."""
+        """A row of settings and errors for each training."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
