@@ -57,6 +57,21 @@ def test_answers_are_learnt_and_then_said(chatty):
         assert said == "".join(told) == answer
 
 
+@pytest.mark.parametrize(
+    ("answer", "prompt", "wanted"),
+    [
+        ("01100110", [0, 1, 2, 3, 4], [5, 6]),  # the last of two answers, without what follows it
+        ("00011", [0, 1, 2], [3, 4]),
+        ("10", [], [0]),
+        ("11111100", [0, 1, 2], [3, 4, 5]),  # no prompt: halves of the text
+    ],
+)
+def test_a_question_is_what_precedes_the_last_answer(answer, prompt, wanted):
+    flags = np.array([flag == "1" for flag in answer])
+    found = adapting.question(packing.Document(np.arange(len(flags)), flags))
+    assert found == (prompt, wanted)
+
+
 def test_the_rate_is_that_of_the_schedule(chatty):
     for schedule, rates in {
         "cosine": [0.5, 1, *(0.5 + 0.5 * np.cos(np.pi * np.arange(7) / 8))],

@@ -143,6 +143,17 @@ def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
         assert means["trained"][f"baked, {kind}"] < 0.7 * base
 
 
+def test_where_the_prompt_changes_nothing_the_closed_form_is_zero(wide):
+    adapted = lnp.inject(wide, rank=2, targets=["o_proj"], rng=0)
+    d = wide.lm_head.W.shape[1]
+    lacks = [(np.eye(d), np.zeros((d, d)))] * len(wide.model.layers)
+    for layer in baking.closed_form(adapted, lacks).model.layers:
+        found = layer.attention.output
+        assert np.isfinite(found.A.data).all()
+        assert np.isfinite(found.B.data).all()
+        assert not (found.B.data @ found.A.data).any()
+
+
 def test_the_same_seed_makes_the_same_bytes_and_a_resumed_run_too(wide, tmp_path):
     class KilledError(Exception):
         pass

@@ -1,8 +1,11 @@
 """Rotations of queries and keys: which entries turn, and by which angles."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from lora_np.language import composed
+from lora_np.language.rotary import RopeParameters, yarn
 from tests.drawing import every
 from tests.language.test_fused import rotary_by
 
@@ -46,3 +49,25 @@ def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
     cos, sin = rotary.turns(slice(5), 5, np.dtype(float))
     found = composed.rotate(rotary.halves(x), cos, sin)
     np.testing.assert_allclose(found, rotary.halves(expected), atol=1e-12)
+
+
+@every(
+    ("theta", "d", "trained", "factor"),
+    [(1e4, 64, 2048, 4.0), (1e4, 128, 4096, 16.0), (5e5, 128, 8192, 2.0)],
+)
+def test_yarn_keeps_fast_pairs_and_divides_slow_ones_by_the_factor(theta, d, trained, factor):
+    """Fast: 32 rotations or more within the original context; slow: one or fewer (YaRN, arXiv
+    2309.00071, section 3.2). Each pair between is slowed down more than the pair before.
+    """
+    exponents = -np.arange(0, d, 2) / d
+    frequencies, layer = theta**exponents, SimpleNamespace(rope_each=False)
+    rope = RopeParameters({}, layer, 0, theta, d, trained, factor, exponents, frequencies)
+    ratio = frequencies / yarn(rope)[0]
+    rotations = trained * frequencies / (2 * np.pi)
+    fast, slow = rotations >= 32, rotations <= 1
+    between = ~(fast | slow)
+    assert min(fast.sum(), slow.sum(), between.sum()) > 0
+    np.testing.assert_allclose(ratio[fast], 1)
+    np.testing.assert_allclose(ratio[slow], factor)
+    assert ((ratio[between] > 1) & (ratio[between] < factor)).all()
+    assert (np.diff(ratio[between]) > 0).all()
