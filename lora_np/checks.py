@@ -236,7 +236,7 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
 
 
 def generator(rng: object) -> np.random.Generator:
-    """Return ``rng`` if it is a Generator, or a Generator with this random seed."""
+    """Return ``rng`` if it is a Generator, otherwise a new Generator with the seed ``rng``."""
     if isinstance(rng, np.random.Generator):
         return rng
     try:
@@ -247,7 +247,7 @@ def generator(rng: object) -> np.random.Generator:
 
 
 def float_name(dtype: object, known: Collection[str]) -> str:
-    """Return ``dtype`` if it is a ``known`` name; the error corrects other spellings."""
+    """Return ``dtype`` if it is a ``known`` name; else raise an error, with the right spelling."""
     if isinstance(dtype, str) and dtype in known:
         return dtype
     name = respelled(str(dtype))
@@ -257,7 +257,7 @@ def float_name(dtype: object, known: Collection[str]) -> str:
 
 
 def respelled(dtype: str) -> str:
-    """Translate ``bf16``, ``fp32`` or ``torch.float16`` to NumPy's name of the dtype."""
+    """Translate ``bf16``, ``fp32`` or ``torch.float16`` to lora_np's name of the dtype."""
     return re.sub(r"(?:torch\.)?(b?)f(?:p|loat)?(?=\d\d)", r"\1float", dtype.lower())
 
 
@@ -320,7 +320,7 @@ class Names:
         return list(dict.fromkeys(means))
 
     def nearest(self, text: str, most: int = 5) -> list[str]:
-        """List the meanings of the closest names, by family, then version, then size."""
+        """List the meanings of the closest names, compared by family, then version, then size."""
         scores = dict.fromkeys(self.several(text), 9.0)
         family, versions, size = self._parts(text)
         for name, meant in self.known.items():
@@ -456,7 +456,7 @@ def configured(
 def remedy(
     function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]
 ) -> str:
-    """Format advice on how to correct these arguments, as the end of a message."""
+    """Format advice on how to correct a call's arguments, as the end of an error message."""
     import inspect
 
     name = function.__qualname__.removesuffix(".__init__")

@@ -311,13 +311,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _stage(target: Path) -> Path:
-    """Return an unused path next to ``target``; its name is short, as file systems limit names."""
+    """Return an unused path next to ``target``, with a short name that any file system allows."""
     return target.with_name(f"{STAGE}{os.urandom(8).hex()}")
 
 
 @contextmanager
 def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
-    """Call ``clean`` at the end of the block, or when the process exits if Ctrl-C interrupts it."""
+    """Call ``clean`` at the end of the block, or at exit if Ctrl-C interrupts that call."""
     atexit.register(clean)
     try:
         yield
@@ -328,7 +328,10 @@ def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """Make errors in the block name ``path`` instead of the temporary ``stage`` or no file."""
+    """Replace the file name in errors of the block by ``path``, if the name starts with ``stage``.
+
+    An error without a file name gets ``path`` too if the disk is full.
+    """
     try:
         yield
     except OSError as error:
@@ -545,7 +548,7 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
 
 
 def _put(new: Path, target: Path, force: bool) -> None:
-    """Move the new file or directory into place, exchanging it with an old directory."""
+    """Move ``new`` to ``target``; if an old directory is there, exchange the two."""
     # a rename cannot replace a directory that is not empty
     if force and new.is_dir() and target.is_dir():
         if _exchanged(new, target):

@@ -84,7 +84,7 @@ class Table:
 
     @property
     def records(self) -> list[dict[str, Cell]]:
-        """The rows as dictionaries with unchanged values."""
+        """The rows as dictionaries from column names to unchanged values."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     @property

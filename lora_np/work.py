@@ -27,7 +27,9 @@ def parallel_map(
     progress: bool,
     label: str,
 ) -> dict[str, Result]:
-    """Call ``function`` on each item in ``jobs`` threads, or as ``joblib.parallel_config`` sets.
+    """Map each name in ``work`` to ``function(item)``, computed in ``jobs`` threads.
+
+    Within ``joblib.parallel_config``, joblib's backend is used instead of threads.
 
     Linear algebra in each call uses one thread. With more, the order of summation, and so the last
     bits, would depend on the number of workers.
@@ -56,14 +58,14 @@ def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Limit linear algebra to one thread in a block."""
+    """Limit linear algebra in a ``with`` block to one thread."""
     limits: AbstractContextManager[object] = _libraries().limit(limits=1)
     return limits
 
 
 @contextmanager
 def usual_threads() -> Iterator[None]:
-    """Limit linear algebra to one thread in a block, unless the user has set a number.
+    """Limit linear algebra in a ``with`` block to one thread, unless the user set a number.
 
     More threads than free cores wait for one another, so that a run may take several times as long.
     """

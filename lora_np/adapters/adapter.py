@@ -54,7 +54,7 @@ class Stored:
 
     @classmethod
     def of(cls, file: SafetensorsFile, key: str) -> Stored:
-        """Describe a tensor in a file; 8-bit floats get dtype float16, which is exact for them."""
+        """Return a tensor of a file; the dtype of 8-bit floats becomes float16, which is exact."""
         info = file.tensors[key]
         dtype = "float16" if info.dtype.startswith("float8") else info.dtype
         return cls(dtype, info.shape, partial(file.read, key), key)
@@ -72,7 +72,7 @@ class Stored:
 
 
 class TokenRows(NamedTuple):
-    """Rows of an embedding that an adapter replaces: PEFT's ``trainable_token_indices``.
+    """The rows of an embedding that an adapter replaces (PEFT's ``trainable_token_indices``).
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class TunedUpdate:
         return self.tuner.factors is not None and self.directions < min(self.shape)
 
     def factors(self) -> tuple[Array, Array]:
-        """Compute exact factors ``(B, A)`` if they exist, otherwise the update and an identity."""
+        """Compute ``(B, A)`` whose product is the update; unless ``exact``, one is an identity."""
         if self.exact:
             B, A = self._computed(self.tuner.lora)
             d, k = self.shape
@@ -160,7 +160,7 @@ class TunedUpdate:
         return (update, one) if len(one) == update.shape[1] else (one, update)
 
     def delta(self) -> Array:
-        """Compute the update (d, k)."""
+        """Compute the update as an array (d, k), reading the base weight if the tuner needs it."""
         if self.tuner.weight is None:
             return self._computed(self.tuner.delta)
         if self.weight is None:
@@ -234,7 +234,7 @@ class AdapterModule:
         embedding: bool = False,
         dtype: str | None = None,
     ) -> AdapterModule:
-        """Make a module from arrays; files store them as ``dtype``, by default in their own dtypes.
+        """Make a module from arrays; ``dtype``, if given, is the dtype in which files store them.
 
         Raises
         ------
@@ -307,7 +307,7 @@ class AdapterModule:
 
     @cached_property
     def scale(self) -> float:
-        """The factor on B A, ``alpha / r``, or ``alpha / sqrt(r)`` in rsLoRA (arXiv 2312.03732)."""
+        """The multiplier ``alpha / r`` of B A; ``alpha / sqrt(r)`` in rsLoRA (arXiv 2312.03732)."""
         if self.tuned:
             return 1.0
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
@@ -322,12 +322,12 @@ class AdapterModule:
 
     @property
     def magnitude(self) -> Array | None:
-        """DoRA's magnitude (d,): the norm of each row of the merged weight."""
+        """DoRA's magnitude (d,), the norm of each merged row, or None if the module is no DoRA."""
         return self.parts["magnitude"].read() if "magnitude" in self.parts else None
 
     @property
     def bias(self) -> Array | None:
-        """The bias of B (d,), which adds ``scale * bias`` to the output."""
+        """The bias of B (d,), which adds ``scale * bias`` to the output, or None without one."""
         return self.parts["bias"].read() if "bias" in self.parts else None
 
     def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
@@ -337,7 +337,7 @@ class AdapterModule:
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
     def leading(self, n: int) -> AdapterModule:
-        """Return the module with only the first n rows of A and columns of B."""
+        """Return the module with only the first ``n`` columns of B and rows of A."""
         B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(B=B.seen(lambda B: B[..., :n]), A=A.seen(lambda A: A[..., :n, :]))
 
@@ -380,7 +380,7 @@ class AdapterModule:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Adapter(Mapping[str, AdapterModule]):
-    """A mapping from the paths of modules to their updates, as `load` returns it.
+    """A mapping from the paths of modules to their updates, as returned by `load`.
 
     The paths are PEFT's names of modules, such as ``"model.layers.0.self_attn.q_proj"``.
 
@@ -438,7 +438,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def stored(self) -> list[Stored]:
-        """All tensors of the adapter, each once."""
+        """All tensors of the adapter, without duplicates."""
         parts = {
             id(part): part for module in self.modules.values() for part in module.parts.values()
         }
@@ -471,7 +471,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def base(self) -> str | None:
-        """The path or name of the base model in the settings, or None."""
+        """The path or name of the base model, or None if the settings do not name one."""
         name = self.raw.get("base_model_name_or_path")
         return os.fspath(name) if isinstance(name, (str, os.PathLike)) and name else None
 
@@ -486,7 +486,7 @@ class Adapter(Mapping[str, AdapterModule]):
         return any("magnitude" in module.parts for module in self.modules.values())
 
     def delta(self, name: str) -> Array:
-        """Compute the update ``scale * B @ A`` of one module, with outputs as rows.
+        """Compute the update ``scale * B @ A`` of the module ``name``, one row for each output.
 
         With DoRA this is the update of the direction, before rows are scaled to their magnitudes.
         """
@@ -501,7 +501,7 @@ def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
     """Raise an error if initialisation changed the base; ``with_base`` allows PiSSA and OLoRA."""
     if adapter.init is None:
         return
-    from lora_np.lora import STARTS  # imported here because it loads all the layers
+    from lora_np.lora import STARTS  # imported only here, because it is slow to load
 
     remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
     if adapter.init in STARTS:
@@ -515,7 +515,7 @@ def check_init(adapter: Adapter, *, with_base: bool = False) -> None:
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """Return the entries of a file's header; ``dtype``, if given, replaces the dtypes of floats."""
+    """Map each tensor to its header entry; ``dtype``, if given, replaces all float dtypes."""
     if dtype is not None:
         float_dtype(dtype)
     return {

@@ -100,7 +100,7 @@ def save(
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    # single files omit copies of base weights, since their programs read these from the base
+    # GGUF and kohya files omit copies of base weights, which programs read from the base
     if Path(path).suffix in FILES:
         full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
@@ -209,7 +209,7 @@ def _arrays(node: Any) -> dict[str, str]:
 
 
 def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
-    """Replace the base weights of a frozen model by the copies in the adapter's file, if any."""
+    """Return a frozen model whose base weights are replaced by the adapter's copies, if any."""
     theirs = {}
     for path, node in walk(model):
         key = f"{named(path)}.weight"
@@ -231,7 +231,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     if not layers:
         raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    # Key by identity, since a tied head shares its embedding's rows; the embedding comes first.
+    # Keyed by the identity of the array, since a tied head shares the rows of its embedding.
     rows: dict[int, tuple[str, TokenRows]] = {}
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
@@ -269,7 +269,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
 
 
 def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModule:
-    """Convert a layer to a module; ``core``, the layer itself or part of a DoRA, has A and B."""
+    """Convert a layer to a module; ``core`` is the layer or, in a DoRA, the LoRA inside it."""
     if isinstance(core, lora.LoRAExperts):
         parts = {"A": in_memory(value(core.A)), "B": in_memory(value(core.B))}
         return AdapterModule(parts, core.alpha, parameter=True)
@@ -296,7 +296,7 @@ def _own_name(path: str) -> str:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
-    """Collect the trained parameters outside adapters, and PEFT's settings for them.
+    """Collect the parameters trained outside the adapters, and PEFT's settings for them.
 
     Returns the parameters, ``modules_to_save``, ``bias`` and ``ensure_weight_tying``.
     """
@@ -306,7 +306,7 @@ def _trained_in_full(
     nodes, transposed = dict(walk(model)), _transposed_layers(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
-    biased: set[bool] = set()  # for every trained bias, whether its layer is adapted
+    biased: set[bool] = set()  # whether the layers of trained biases are adapted
     ties = any(
         isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values()
     )
@@ -375,7 +375,7 @@ class _Building:
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
     def with_rows(self, name: str, layer: T) -> T | lora.TrainableTokens:
-        """Return the layer with its own or its tied embedding's trained rows, if there are any."""
+        """Attach the trained rows of a layer or of its tied embedding, if the adapter has any."""
         own = name
         if f"{name}.weight" not in self.adapter.rows:
             own = self.embeddings.get(id(getattr(layer, "W", None)), "")
@@ -427,7 +427,7 @@ class _Building:
 
 
 def _transposed_layers(model: object) -> Collection[str]:
-    """List the layers whose weight transformers stores as inputs by outputs, as in GPT-2."""
+    """List the names of layers whose weights transformers stores as (k, d), as in GPT-2."""
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping) or config.get("model_type") not in family_names():
         return ()
@@ -437,7 +437,7 @@ def _transposed_layers(model: object) -> Collection[str]:
 def _fitting(
     key: str, stored: Stored, old: Array | Tensor | Quantised, transposed: bool = False
 ) -> Array:
-    """Read the tensor that replaces ``old``; check its shape, and convert it to the old dtype."""
+    """Read the tensor that replaces ``old``, check its shape, and convert it to ``old.dtype``."""
     new = stored.single().T if transposed else stored.single()
     if new.shape != old.shape:
         raise FileError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")

@@ -44,7 +44,7 @@ def check_pair(
     tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
-    """Raise an error if two checkpoints differ in model or width, or module names are unknown.
+    """Raise an error if two checkpoints differ in model or width, or have unknown module names.
 
     The vocabulary may have grown, and a head may have been added.
     """

@@ -76,7 +76,8 @@ class Change:
     initial: Stored  # the tensor before the change, in the dtype of the result
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # the parameter that the module changes, and the name of this tensor, which is all or part of it
+    # the parameter that the module changes, and the name of this tensor, which stores all of that
+    # parameter or a part of it
     parameter: Parameter | None = None
     tensor: str = ""
     fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
@@ -87,7 +88,7 @@ class Change:
     def result(
         self, place: str, dtype: str | None = None, rng: Rng = None
     ) -> tuple[Array, MergeLoss | None]:
-        """Compute the tensor in ``dtype``; also return statistics, None if no module changed it."""
+        """Compute the changed tensor in ``dtype``, and its statistics (None without a module)."""
         dtype, module, W = dtype or self.initial.dtype, self.module, self.initial.read()
         if dtype != W.dtype.name:  # W must be able to represent values rounded to `dtype`
             least = dtype if dtype == "float64" else "float32"
@@ -148,13 +149,13 @@ class Merging:
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """The name of the base's tensor for each adapted module."""
+        """A mapping from the name of each adapted module to the name of its tensor in the base."""
         modules = self.update.modules
         wanted = [weight_name(*item) for item in modules.items()]
         return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
-        """Return a tensor of the adapted model; a changed one is computed in float64, unrounded."""
+        """Return a tensor of the adapted model; changed tensors are in float64 and not rounded."""
         if name not in self.changes:
             return self.source.read(self.source.tied.get(name, name))
         return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
@@ -240,7 +241,7 @@ class Merging:
     def _parts(
         self, name: str, module: AdapterModule
     ) -> Iterator[tuple[Parameter, str, AdapterModule]]:
-        """Yield each tensor that a module changes, with its parameter and its part of the update.
+        """Yield the parameter, the name and the update of each tensor that a module changes.
 
         A checkpoint may store a layer's experts one by one, and fused projections separately.
         """
@@ -378,7 +379,7 @@ def add_update(
 
 
 def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
-    """Describe which share of the update survived rounding; if it is small, suggest ``offer``."""
+    """Return notes on the share of the update that survived rounding; if low, suggest ``offer``."""
     every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
@@ -399,7 +400,7 @@ def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> l
 def changing(
     module: AdapterModule, W: Array, wide: np.dtype[Any]
 ) -> Callable[[tuple[int | slice, ...]], Array]:
-    """Return a function that computes the update of the weight's rows at an index."""
+    """Return a function that maps an index of rows of ``W`` to the update of these rows."""
     if module.tuned:
         update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
@@ -418,7 +419,7 @@ class Based(NamedTuple):
 
 
 def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: bool = False) -> Based:
-    """Return the adapter with readers of its base's weights; without a base there are none."""
+    """Return the adapter with readers of the base weights; no readers if ``base`` is None."""
     if base is None:
         return Based(adapter, {}, {}, ())
     source = base if isinstance(base, OpenModel) else OpenModel.at(directory(base))

@@ -33,7 +33,7 @@ from lora_np.table import Table
 
 @dataclass(frozen=True, repr=False)
 class Checked(Findings[CheckedModule]):
-    """The result of `check`.
+    """The result of `check`: a prediction for each program and module, and notes.
 
     Parameters
     ----------

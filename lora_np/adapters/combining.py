@@ -233,7 +233,7 @@ def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> lis
 def _by_module(
     loaded: Sequence[Adapter], weights: Sequence[float], grams: Sequence[spectra.Grams] | None
 ) -> dict[str, list[_Given]]:
-    """List the updates of each module, with the weights and Gram matrices of their adapters."""
+    """Map each module to its updates, with the weights and Gram matrices of their adapters."""
     given: dict[str, list[_Given]] = {}
     every = grams or [{}] * len(loaded)
     for source, weight, by_name in zip(loaded, weights, every, strict=True):
@@ -312,7 +312,7 @@ def _combined(
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
-        if gain is not None:  # DoRA multiplies each row by its gain, so take the gain out of B
+        if gain is not None:  # DoRA will multiply the rows by the gain, so divide them by it
             B = B / gain
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
@@ -340,7 +340,7 @@ def _by_map(
     combine_maps: Callable[[list[WeightedUpdate]], tuple[Array, Array]],
     updates: list[WeightedUpdate],
 ) -> tuple[Array, Array]:
-    """Combine the updates, matrix by matrix if they are stacked."""
+    """Combine the updates of one module; each matrix of a stack is combined separately."""
     if updates[0].B.ndim == 2:
         return combine_maps(updates)
     maps = range(len(updates[0].B))
@@ -353,7 +353,7 @@ def _by_map(
 def _gained(
     W0: Array, updates: Sequence[WeightedUpdate], modules: Iterable[AdapterModule]
 ) -> tuple[Array, list[WeightedUpdate]]:
-    """Return the weighted sum of DoRA's gains (d, 1), and each update scaled by its own gains."""
+    """Return DoRA's joint gain, ``1 + sum(weight * (g - 1))``, and each update times its gain g."""
     gains = [_gain(W0, module) for module in modules]
     gained = list(zip(updates, gains, strict=True))
     gain = np.asarray(1 + sum(update.weight * (g - 1) for update, g in gained))
@@ -361,7 +361,7 @@ def _gained(
 
 
 def _gain(W0: Array, module: AdapterModule) -> Array:
-    """Compute DoRA's factors (d, 1) on the rows of ``W0 + scale B A``; ones without magnitudes."""
+    """Compute DoRA's gain, the factor on each row of ``W0 + scale B A`` (d, 1); 1 without DoRA."""
     if module.magnitude is None:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
@@ -388,7 +388,7 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 def _replaced(
     sources: list[Adapter], weights: Sequence[float], on_conflict: str
 ) -> tuple[dict[str, Stored], dict[str, TokenRows]]:
-    """Collect the parameters and rows that adapters replace, and resolve conflicts."""
+    """Collect the parameters and rows that adapters replace; resolve repeats by ``on_conflict``."""
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     for source in sources:
@@ -420,7 +420,7 @@ def _replaced(
 def _raw(
     sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
 ) -> dict[str, Any]:
-    """Return the first adapter's settings, with all modules and rows that any adapter saves."""
+    """Return the first adapter's settings, changed to list all that the new adapter saves."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
     replaced = [item for source in sources for item in source.rows.items()]
@@ -470,7 +470,7 @@ class Overlapping(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Overlap(Findings[Overlapping]):
-    """The result of `overlap`.
+    """The result of `overlap`: how far the updates of each pair of adapters overlap.
 
     Parameters
     ----------
@@ -597,7 +597,7 @@ def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
 
 
 def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, int], Array]:
-    """Compare each pair of adapters on one module, which some of them may not adapt."""
+    """Map each pair of adapters, by index, to ``_pair`` of their updates of one module."""
     name, modules = work
     updates = [[] if module is None else _maps(name, module) for module in modules]
     return {(i, j): _pair(updates[i], updates[j]) for i, j in combinations(range(len(updates)), 2)}

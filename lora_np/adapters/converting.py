@@ -196,7 +196,7 @@ def _on_base(before: Adapter, to: Target, base: OpenModel | None) -> tuple[Adapt
 
 
 def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
-    """Yield the old and new rank and scale of each module; zero updates may be left out."""
+    """Yield the old and new rank and scale of each module that the converted adapter has."""
     for name, old in before.items():
         mlx = Dialects({}).names_in("mlx", name)[0]
         if new := after.get(name) or after.get(flat(name)) or after.get(mlx):
@@ -205,7 +205,7 @@ def _compared(before: Adapter, after: Adapter) -> Iterator[ConvertedModule]:
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
-    """Return target_modules: last names if they select only adapted modules, otherwise paths.
+    """Return ``target_modules``: last names if they match no other module, otherwise full paths.
 
     If the paths select other modules too, return a regular expression.
     """
@@ -337,7 +337,7 @@ def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdat
 def _factors(
     place: str, update: TunedUpdate, tolerance: float | None, grams: Grams | None
 ) -> tuple[Array, Array]:
-    """Compute B and A of an update, exactly if that saves parameters, else within tolerance."""
+    """Compute B and A of an update: exactly if that saves parameters, else within ``tolerance``."""
     if update.exact and update.directions * sum(update.shape) < prod(update.shape):
         return update.factors()
     if tolerance is None:

@@ -58,7 +58,7 @@ class ExtractedTensor(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Extraction(Written[ExtractedTensor]):
-    """The result of `extract`.
+    """The result of `extract`: how each difference was saved, and the path of the adapter.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def _adapter(
     idle: Mapping[str, AdapterModule],
     saved: _Saved,
 ) -> Adapter:
-    """Make an adapter from the LoRAs at their full rank and from the other saved parameters."""
+    """Make an adapter from the LoRAs before truncation, and from the other saved parameters."""
     modules = {name: x.module for name, x in found.items()} or idle
     adapted = [pair.new.module for pair in able if pair.target in modules]
     raw = {
@@ -282,7 +282,7 @@ def _notes(
     saved: _Saved,
     pairs: Collection[_Pair],
 ) -> list[str]:
-    """Describe the checks, unusual properties of the adapter, and differences that it omits."""
+    """Return notes on the checks, on unusual updates, and on differences that are not saved."""
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {count})"]
     notes += [
         f"{name}: a zero update, since PEFT needs at least one adapted module" for name in idle
@@ -345,7 +345,7 @@ class _Pair:
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
     def kept_as(self, tokens: tuple[int, ...], holders: Collection[str]) -> str:
-        """Choose the form in which to save the parameter without a LoRA.
+        """Choose how to save the parameter without a LoRA: rows, bias, in full, or not at all.
 
         PEFT saves only whole modules, apart from rows and biases.
         """
@@ -404,7 +404,7 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
 
 
 class _Other(NamedTuple):
-    """A parameter that differs but has no LoRA."""
+    """A parameter that differs between the checkpoints but gets no LoRA."""
 
     pair: _Pair
     norm: float  # the norm of the difference
@@ -415,7 +415,7 @@ class _Other(NamedTuple):
 def _others(
     pairs: Collection[_Pair], *, most: int | float | None, jobs: int, progress: bool
 ) -> dict[str, _Other]:
-    """Find the parameters that differ but get no LoRA, and choose the form in which to save each.
+    """Map each parameter that differs but gets no LoRA to a description of how it is saved.
 
     Rows are saved only if they are smaller than a LoRA of rank ``most``. Without ``most``, no
     parameter is saved.
@@ -500,7 +500,7 @@ def _norm(pair: _Pair) -> float | None:
 
 
 def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
-    """Return a zero update of the smallest linear layer, by the layer's path."""
+    """Map the path of the smallest linear layer to a zero update for it."""
     linear = [pair for pair in able if pair.new.module.kind == "linear" and pair.is_weight]
     if not linear:
         raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
@@ -511,14 +511,14 @@ def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
 
 
 class _Decomposed(NamedTuple):
-    """A LoRA of the difference, with its spectrum."""
+    """A LoRA of one tensor's difference, not yet truncated to the goal, and its spectrum."""
 
     label: str  # the name of the tensor
     module: AdapterModule
     spectrum: Spectrum
 
     def line(self, made: AdapterModule | None, rank: int) -> ExtractedTensor:
-        """Return the row of the table for this LoRA at the chosen rank."""
+        """Return the table's row for this LoRA; ``made`` is the module truncated to ``rank``."""
         size = sum(part.size for part in made.parts.values()) if made else 0
         norm, error = self.spectrum.left(0) ** 0.5, self.spectrum.error(rank)
         return ExtractedTensor(self.label, "LoRA", rank, norm, error, size)
@@ -527,7 +527,7 @@ class _Decomposed(NamedTuple):
 def _tied_head(
     before: OpenModel, after: OpenModel, pairs: Iterable[_Pair], found: Mapping[str, _Decomposed]
 ) -> dict[str, _Decomposed]:
-    """Return the embedding's update for a head tied to it, by the head's name; {} if untied."""
+    """Map the name of a head tied to the embedding to the embedding's update; {} if untied."""
     table = None if HEAD in after.parameters else before.tied.get(HEAD)
     owners = (pair.target for pair in pairs if pair.old and table in pair.old.places)
     for name in (name for name in owners if name in found):
@@ -545,7 +545,7 @@ def _found(
     grams: Grams | None,
     at_once: Callable[..., Mapping[str, _Decomposed | None]],
 ) -> dict[str, _Decomposed]:
-    """Decompose every difference that a LoRA can express."""
+    """Map the path of each module that differs to a LoRA of its difference."""
     work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
     decomposed = at_once(_decompose, work, label="extract")
     return {name: result for name, result in decomposed.items() if result}

@@ -146,7 +146,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     """Read an adapter from a PEFT directory, with ``raw`` as the content of its config."""
     file, changes = tensors_of(folder)
-    if raw.get("peft_type") != "LORA":  # imported late, since this loads all the tuners
+    if raw.get("peft_type") != "LORA":  # imported only for other tuners, because it is slow to load
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
 
@@ -169,7 +169,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
 
 
 def tensors_of(folder: Path) -> tuple[safetensors.SafetensorsFile, Changes]:
-    """Open a PEFT directory's tensors; return them by cleaned keys, and how keys were changed."""
+    """Open a PEFT directory's tensor file with cleaned keys; also return each key's changes."""
     path = inside(folder, weights_file(folder).name)
     with errors_at(path):
         file = open_pickle(path) if path.suffix == ".bin" else safetensors.open(path)
@@ -201,7 +201,7 @@ def cleaned(
 
 
 def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
-    """Return the adapter with a record of the wrappers that its names had in the file."""
+    """Return the adapter with ``renamed`` set: the changes made to the keys of each module."""
     starts: Changes = {}
     for key, rewrites in changes.items():
         while key := key.rpartition(".")[0]:
@@ -216,7 +216,7 @@ def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
 
 
 def rebased(adapter: Adapter, base: OpenModel) -> Adapter:
-    """Rename modules to the base's names if only a known prefix is different."""
+    """Rename the adapter's modules to the base's names if only a known prefix is different."""
     names = {*adapter, *(name.rpartition(".")[0] for name in (*adapter.full, *adapter.rows))}
     new = base.counterparts(names)
     if not new:
@@ -271,7 +271,7 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
 
 
 def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
-    """Return ``base`` if it is on disk, else the adapter's base; None if that is no directory."""
+    """Return ``base`` if it is on disk, else the adapter's base; None unless it is a directory."""
     if base and base.on_disk:
         return base if base.path.is_dir() else None
     path = located(adapter.base) if adapter.base else None
@@ -404,7 +404,7 @@ class Findings(Shown, Generic[Row]):
 
     @property
     def table(self) -> Table:
-        """The rows as a table with headings."""
+        """The rows as a table, with the headings, title and notes of the result."""
         return Table(self.headings, self.rows, title=self.title, notes=self.notes)
 
 

@@ -27,7 +27,7 @@ HEADINGS = ("tensors", "parameters", "update / weight", "share kept", "unmoved")
 
 
 class MergedKind(NamedTuple):
-    """Totals of the changed tensors with the same quantisation type, or of one parameter.
+    """Totals over the changed tensors of one quantisation type, or over one parameter.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class MergedFile:
     def of(
         cls, merging: Merging, source: GGUFModel, dtype: str | None, rng: Rng, by_module: bool
     ) -> MergedFile:
-        """Find the tensors that change, and choose their quantisation types."""
+        """Plan the merged file: find the changed tensors, and choose their quantisation types."""
         if merging.vocabulary:
             why = "changes the vocabulary: merge it into a directory first, with its tokenizer"
             raise FileError(f"{merging.update} {why}")
@@ -287,7 +287,7 @@ def kind_of(file: gguf.GGUFFile, place: str, shape: tuple[int, ...], dtype: str 
 
 
 def in_kind(kind: str, W: Array, rng: Rng) -> Array | Blocks:
-    """Encode W in blocks of a quantisation type; with ``rng``, round codes at random."""
+    """Encode W in a GGUF type; F32 stays an array, and ``rng`` rounds quantised types at random."""
     if kind == "F32":
         return W
     Q = quantise(W.reshape(-1, W.shape[-1]), kind, rng=rng if kind.startswith("Q") else None)

@@ -34,8 +34,8 @@ from lora_np.models import KOHYA, flat, peft
 
 Parts = dict[str, Stored]
 
-# Unusual spellings in keys, as patterns, and their replacements: PEFT's prefix after the prefix of
-# the pipeline, and the keys of early versions of diffusers.
+# Patterns of unusual keys and their replacements: the keys of PEFT inside a pipeline, and of early
+# versions of diffusers.
 _SPELLINGS = (
     (r"base_model\.model\.", ""),
     (r"\.default_\d+(?=\.|$)", ""),
@@ -106,7 +106,7 @@ def has_scales(file: safetensors.SafetensorsFile) -> bool:
 
 
 def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
-    """Write a file with kohya's keys, or with diffusers' keys if names in a pipeline have dots."""
+    """Write a file with kohya's keys, or with diffusers' for names with dots in a pipeline."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
     modules = replace(adapter, full={}) if pipeline else adapter
@@ -126,7 +126,7 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
 
 
 def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
-    """Return the tensors of a module, by the ends of their keys."""
+    """Map the end of each key of a module, such as ``lora_up.weight``, to its tensor."""
     parts, alpha = dict(module.parts), module.alpha
     if not module.tuned:
         if dotted or not module.scale:  # programs would read an alpha of 0 as r
@@ -163,7 +163,7 @@ def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig
 
 
 def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
-    """Make a module from its tensors; a missing alpha, or an alpha of 0, means the rank."""
+    """Make a module from its tensors; an alpha that is missing or 0 becomes the rank."""
     rank, alpha, rslora = 0, 0.0, False
     model, _, name = place.partition(".")
     if given := parts.pop("alpha", None):

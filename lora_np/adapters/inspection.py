@@ -90,7 +90,7 @@ class InspectedKind(NamedTuple):
 
 
 class InspectedModule(NamedTuple):
-    """The measurements of one module; fields after ``scale`` are None if it is not finite.
+    """The measurements of one module; fields after ``scale`` are None if the update is not finite.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class InspectedModule(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Inspection(Findings[InspectedModule]):
-    """The result of `inspect`.
+    """The result of `inspect`: measurements of each module, totals, settings and spectra.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def inspect(
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Return a name's sort key, which puts layer 10 after layer 9."""
+    """Return a key for sorting module names, which puts layer 10 after layer 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
@@ -340,7 +340,7 @@ def _look(
 
 
 def _notes(adapter: Adapter, faults: Mapping[str, Fault]) -> list[str]:
-    """Describe faults and anything unusual about the adapter."""
+    """Return notes on faults and on anything unusual about the adapter."""
     named: dict[Fault, list[str]] = {}
     for name, fault in faults.items():
         named.setdefault(fault, []).append(name)
@@ -408,7 +408,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """Format an entry of the contents as text; a long list of names becomes a list of kinds."""
+    """Format an entry of the contents as text, long lists of names by kind; None if empty."""
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):
@@ -486,7 +486,7 @@ class ComparedPart(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Difference(Findings[ComparedPart]):
-    """The result of `diff`.
+    """The result of `diff`: a comparison of each module, and whether the adapters agree.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Match an adapter to the modules of its base by joining or splitting projections and experts.
+"""Join or split an adapter's projections and experts to match the modules of its base.
 
 Joining is exact: the LoRAs of several matrices equal one LoRA of the stacked matrix, with their As
 stacked and their Bs as the blocks of a block-diagonal B. Splitting is exact too: each part takes
@@ -33,7 +33,7 @@ _Pieces = Mapping[tuple[int, int], AdapterModule]  # modules by the indices of e
 def laid_out(
     adapter: Adapter, base: OpenModel, *, apart: bool | None = None
 ) -> tuple[Adapter, dict[str, list[str]]]:
-    """Return the adapter with the base's modules, and the old names of each module that changed.
+    """Split or join modules to match the base; also return the old names of each new module.
 
     With ``apart`` each expert gets its own modules, as in checkpoints; if it is false, all experts
     share one parameter, as in transformers. By default experts stay as they are.
@@ -85,7 +85,7 @@ def laid_out(
 
 
 def pieces_of(base: OpenModel) -> dict[str, tuple[str, int]]:
-    """Map each name that a fused projection's part may have to the projection and part index."""
+    """Map the names of the parts of fused projections to the projection and the part's index."""
     return {
         part: (module.name, i)
         for module in base.modules.values()
@@ -166,7 +166,7 @@ def _rows(name: str, outputs: Sequence[int], stack: Layers | None) -> Array:
 
 
 def _taken(module: AdapterModule, rows: Array) -> AdapterModule:
-    """Return the update with only these rows of B, in this order."""
+    """Return the update with only the given rows of B, in the given order."""
     A, B = module.parts["A"], module.parts["B"]
     return module.with_factors(A=A, B=B.seen(partial(np.take, indices=rows, axis=-2)))
 

@@ -218,11 +218,11 @@ class _Plan(NamedTuple):
     added: list[str]  # the tensors that the base does not have
     untied: list[str]  # the added tensors that were tied to another tensor in the base
     quantised: int  # the number of weights that have to be dequantised
-    dtype: str | None  # the dtype of all floats, or None; 8-bit dtypes do not apply to vectors
+    dtype: str | None  # for all floats (None keeps theirs); vectors never become 8-bit floats
 
     @classmethod
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
-        """Decide which tensors change, and which tensors each file will contain."""
+        """Plan a merge: decide which tensors change, and which tensors each file will contain."""
         source, quantised = merging.source, merging.source.quantised
         # copy quantised weights as they are if the adapter changes none of them
         if not dtype and quantised.keys().isdisjoint(merging.weights.values()):
@@ -281,7 +281,7 @@ class _Plan(NamedTuple):
         return config
 
     def notes(self) -> list[str]:
-        """Describe how the merged model differs from the base."""
+        """Return notes on how the merged model differs from the base, beyond changed weights."""
         notes = []
         if self.merging.vocabulary:
             old, new = self.merging.vocabulary
@@ -348,7 +348,7 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
 def _index(
     old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]
 ) -> dict[str, Any]:
-    """Update an index with the file of each tensor and, if the old index has it, the total size."""
+    """Return an index with the new file of each tensor and, if it had one, the new total size."""
     new = {
         **old,
         "weight_map": {tensor: name for name, tensors in written.items() for tensor in tensors},

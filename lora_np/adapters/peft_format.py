@@ -55,7 +55,7 @@ def only_lora(adapter: Adapter) -> Adapter:
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
-    """Write the two files of ``adapter``, after checking that `load` would restore it."""
+    """Write ``adapter`` as PEFT's two files, after checking that `load` would restore it."""
     adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
@@ -84,7 +84,7 @@ def file_size(adapter: Adapter) -> int:
 def keyed(adapter: Adapter) -> dict[str, Stored]:
     """Return the adapter's tensors by their keys in PEFT's file."""
     tensors = {}
-    wrapped: dict[str, list[str]] = {}  # adapted names, by the module that PEFT wraps for them
+    wrapped: dict[str, list[str]] = {}  # the adapted names of each module that PEFT wraps
     for name, module in adapter.modules.items():
         wrapped.setdefault(name.rpartition(".")[0] if module.parameter else name, []).append(name)
     for holder, names in wrapped.items():
@@ -135,7 +135,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
 
 
 def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """Return the settings ``raw`` with the full paths of these modules as targets.
+    """Return the settings ``raw`` with the full paths of ``modules`` as targets.
 
     MiCA's initialisation is removed: with it, PEFT would freeze B, but a new B must be trainable.
     """
@@ -208,7 +208,7 @@ def _modules(
     wraps: Mapping[str, int],
     config: peft.AdapterConfig,
 ) -> dict[str, AdapterModule]:
-    """Make modules from factors, keyed by name, after checking that they fit the config."""
+    """Map each name to the module made of its factors, which must fit the config."""
     modules: dict[str, AdapterModule] = {}
     targeted = dict(zip(wraps, map(config.targets, wraps), strict=True))
     named: dict[str, tuple[str, int]] = {}
@@ -239,7 +239,7 @@ def _modules(
 
 
 def is_stack(holder: str, shape: tuple[int, ...]) -> bool:
-    """Return whether a module is a stack of experts saved under one name, as by Megatron."""
+    """Return whether a module is a stack of experts with a single name, as Megatron saves it."""
     return ".experts." in holder and len(shape) == 3
 
 
@@ -261,7 +261,7 @@ def nested(names: Collection[str]) -> list[str]:
 
 
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
-    """Return the name of the parameter, or of the module, that the factors at this depth adapt."""
+    """Return the name of the parameter or module that factors at wrapper level ``depth`` adapt."""
     names = nested(config.parameters_of(holder))
     # in vLLM's files, an expert layer as a target means both of its parameters
     if not names and config.targets(holder):

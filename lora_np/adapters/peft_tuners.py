@@ -16,7 +16,7 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-_MOST = 2**32  # the largest accepted weight, in parameters; even a small file can declare more
+_MOST = 2**32  # the largest accepted weight, in entries; a small file can declare a larger one
 
 
 def read_tuner(

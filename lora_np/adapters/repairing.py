@@ -54,7 +54,7 @@ class RepairedModule(NamedTuple):
 def repair(
     adapter: StrPath, out: StrPath, *, base: Base, force: bool = False
 ) -> formats.Written[RepairedModule]:
-    """Rewrite an adapter under the module names of its base, with matching targets and patterns.
+    """Rewrite an adapter with the module names of its base, and matching targets and patterns.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def _check(place: str, name: str, module: AdapterModule, base: OpenModel) -> Non
 
 
 def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
-    """Copy a PEFT directory's tensors under the names in ``adapter``, and write its config."""
+    """Copy a PEFT directory's tensors, renaming them as in ``adapter``, and write its config."""
     file, _ = formats.tensors_of(folder)
     new = {
         change.pattern: change.to

@@ -36,7 +36,7 @@ class ResizedModule(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ResizeResult(Written[ResizedModule]):
-    """The result of `resize`.
+    """The result of `resize`: each module's ranks and error, and the new adapter's path and size.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ _TOWER = re.compile(r"(^|\.)(\w*(vision|visual|image|video|audio)\w*|multi_modal
 
 
 class Rule(TypedDict):
-    """A rule of ``runtimes.toml``: how a program treats modules that have the features ``has``."""
+    """A rule of ``runtimes.toml``: how a program treats a module with any feature in ``has``."""
 
     has: list[str]
     status: str
@@ -123,7 +123,7 @@ class CheckedModule(NamedTuple):
 
 @cache
 def runtimes() -> Mapping[str, Runtime]:
-    """Read the rules of every program."""
+    """Read ``runtimes.toml``, which maps the name of each program to its rules."""
     import tomllib  # slow to import, rarely needed
 
     return tomllib.loads(Path(__file__).with_name("runtimes.toml").read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ def predictions(
 
 
 def grouped(records: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
-    """Group predictions that differ only in the module; return the modules of each group."""
+    """Map each prediction, without its module and source, to the modules to which it applies."""
     groups: dict[CheckedModule, list[str]] = defaultdict(list)
     for row in records:
         error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
@@ -207,7 +207,7 @@ def _by_program(
     base: OpenModel | None,
     faults: Collection[tuple[str, Fault]],
 ) -> Iterator[CheckedModule]:
-    """Yield a program's prediction for each module: the worst of all predictions that apply."""
+    """Yield the worst prediction that a program's rules give for each module."""
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
     records = [fine._replace(module=name, status=x.status, why=x.why) for name, x in faults]
@@ -289,7 +289,7 @@ def _by_place(
 
 
 def _by_rank(rules: Runtime, adapter: Adapter, refused: CheckedModule) -> Iterator[CheckedModule]:
-    """Yield a prediction for ranks above the usual limit, with the option that raises the limit."""
+    """Yield a prediction for each module whose rank exceeds the program's usual limit."""
     largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
     if largest <= (most := rules.get("usual", math.inf)):
         return
@@ -393,7 +393,7 @@ def _compare(
 
 
 def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
-    """Compute, for each module, the factor by which a program's scale is too large."""
+    """Map each module to the program's scale divided by the correct one; infinity if that is 0."""
     config, errors = adapter.config, {}
     for name, module in adapter.items():
         alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]

@@ -52,8 +52,8 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-# Together, these two families use all names that mlx-lm gives to experts; transformers gives them
-# the same names in every family.
+# These two families cover all names that mlx-lm gives to experts. The names that transformers gives
+# to experts are the same in every family.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
 # for models whose modules have the same names in transformers and mlx-lm
 _MLX_NAMES = Dialects({})
@@ -79,7 +79,7 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
 def assembled(
     parts: Iterable[tuple[Place, AdapterModule]], linear: Collection[str] = ()
 ) -> dict[str, AdapterModule]:
-    """Join modules that a program stores in parts into PEFT's modules, keyed by name.
+    """Build PEFT's modules, keyed by name, from the parts in which a program stores them.
 
     ``linear`` lists modules that are known to be linear layers.
     """
@@ -298,7 +298,7 @@ def _mlx_names(adapter: Adapter, name: str, base: OpenModel | None) -> tuple[str
 def read_mlx(
     settings: Config, file: safetensors.SafetensorsFile, base: OpenModel | None
 ) -> dict[str, AdapterModule]:
-    """Read an mlx-lm directory's modules; their kinds come from the base, or else from names."""
+    """Read an mlx-lm directory's modules; without a base, infer their kinds from their names."""
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(

@@ -18,7 +18,7 @@ from lora_np.models import peft
 
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str]) -> None:
-    """Raise an error for extras or replaced parameters that a format cannot express."""
+    """Raise an error for a part of a module, or a replaced parameter, that a format lacks."""
     for name, module in adapter.items():
         for what in sorted(module.extras - {*says}):
             raise FileError(
@@ -39,7 +39,10 @@ def usual(numbers: Iterable[float]) -> float:
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
-    """Set the scale, and multiply B to compensate; B becomes float32 if 16 bits would round it."""
+    """Return the same update at another scale; B is multiplied to compensate.
+
+    A 16-bit B becomes float32 unless the multiplier is 0 or a power of two.
+    """
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # zero or a power of two
@@ -56,7 +59,7 @@ def _times(stored: Stored, factor: float) -> Array:
 
 
 def padded(module: AdapterModule, rank: int) -> AdapterModule:
-    """Pad an update to a larger rank with zero directions."""
+    """Pad the factors of an update with zeros, so that its rank becomes ``rank``."""
     more = rank // module.groups - module.directions
     if not more:
         return module
@@ -122,7 +125,7 @@ def without_zeros(module: AdapterModule) -> AdapterModule:
 
 
 def _silent(known: AdapterModule, outputs: int) -> AdapterModule:
-    """Make a zero update with the factor A of another module."""
+    """Return a zero update with ``outputs`` outputs, and with the factor A of ``known``."""
     B = known.parts["B"]
     shape = (*B.shape[:-2], outputs, B.shape[-1])
     zeros = replace(B, shape=shape, read=partial(np.zeros, shape, np.float32))
@@ -159,8 +162,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # Without limits to some layers or exclusions, a list of target names still selects the same
-    # modules, so keep it.
+    # Keep a list of target names if no other setting, which is dropped here, restricts it: the list
+    # then selects the same modules as before.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

@@ -1,4 +1,4 @@
-"""SVD of updates B A from their factors: measure, truncate, and allocate ranks."""
+"""Compute the SVD of updates B A from their factors; truncate them, and allocate ranks."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 
 def back(projected: Array, s: Array) -> Array:
-    """Divide rows of ``U.T @ D`` by the singular values of ``D R^T``; tiny values give zeros."""
+    """Divide each row of ``U.T @ D`` by its singular value of ``D R^T``; tiny values give zeros."""
     above_rounding = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps
     zeros = np.zeros_like(projected)
     return np.asarray(np.divide(projected, s[:, None], out=zeros, where=above_rounding[:, None]))
 
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
-    """Write an array to a temporary file, and describe it as a tensor to be saved as ``dtype``."""
+    """Write an array to a temporary file; return it as a `Stored` of the given ``dtype``."""
     # Avoid `numpy.save`, since its error on a full disk names neither the disk nor the file.
     path.write_bytes(np.ascontiguousarray(array).data)
     kind, shape = array.dtype, array.shape
@@ -65,7 +65,7 @@ def put_aside(array: Array, path: Path, dtype: str) -> Stored:
 
 
 def balanced(svd: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
-    """Write ``B = U sqrt(s)`` and ``A = sqrt(s) Vh`` to temporary files, and describe them."""
+    """Write the factors ``B = U sqrt(s)`` and ``A = sqrt(s) Vh`` to temporary files."""
     root = np.sqrt(svd.s)
     return {
         "B": put_aside(svd.U * root[..., None, :], path.with_suffix(".B"), B),
@@ -118,7 +118,7 @@ def no_overflow(place: str, result: Result) -> Result:
 
 
 def norm(s: Array) -> float:
-    """Compute the norm in float64, since squares of numbers above 2e19 overflow in float32."""
+    """Compute the norm of an array in float64, since squares above 3e38 overflow in float32."""
     return float(np.linalg.norm(s.astype(np.float64)))
 
 
@@ -149,11 +149,11 @@ class Spectrum:
         return float(self.missing + np.square(self.s[rank:]).sum())
 
     def error(self, rank: int) -> float:
-        """Compute the relative error at a rank, in the Frobenius norm."""
+        """Compute the relative Frobenius error of truncating the update to ``rank``."""
         return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
     def needed(self, energy: float = ENOUGH) -> int:
-        """Find the smallest rank that keeps this share of the squared norm; 0 for a zero update.
+        """Find the smallest rank that keeps ``energy`` of the squared norm; 0 for a zero update.
 
         If the known singular values do not suffice, the result is one more than their number.
         """
@@ -247,7 +247,7 @@ class Goal(NamedTuple):
 def cut(
     adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False
 ) -> Adapter:
-    """Truncate ``adapter`` to these ranks; ``ordered`` has the strongest directions first."""
+    """Truncate modules to ``ranks``; in ``ordered``, their strongest directions come first."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
         for name, module in adapter.modules.items()
@@ -257,7 +257,7 @@ def cut(
         raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # Drop these keys, so that r becomes the largest rank, which programs compare with a limit.
+        # Without these keys, the new r is the largest rank, which programs compare with a limit.
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):
@@ -336,7 +336,7 @@ def largest(
     *,
     name: str,
 ) -> dict[str, int]:
-    """Return the ``ranks`` at the largest of ``sizes`` that fits the budget."""
+    """Return ``ranks(size)`` for the largest of ``sizes`` whose ranks fit the budget."""
     fitting = bisect_right(sizes, budget, key=lambda n: taken(ranks(n)))
     if not fitting:
         raise ValueError(f"{name} must be at least {taken(ranks(sizes[0]))}, got {budget}")

@@ -110,7 +110,7 @@ def _named(name: str, part: str, stored: Stored) -> str:
 
 
 def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
-    """Yield a fault for each name in a PEFT config that has no module or no tensor in the file."""
+    """Yield a fault for each name in a PEFT config that matches no module or tensor of the file."""
     raw, known = adapter.raw, base.known if base else None
     if raw.get("peft_type") != "LORA":
         return
@@ -129,7 +129,7 @@ def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
 
 
 def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
-    """Yield a fault for modules that the targets select but the file does not have."""
+    """Yield one fault that names the modules selected as targets but missing, if there are any."""
     bare, targets = [x.removesuffix(".weight") for x in adapter], adapter.raw.get("target_modules")
     wanted = peft.parse(Path(peft.NAME), adapter.raw).targets
     others = base.counterparts(bare) if base else {}
@@ -150,5 +150,5 @@ def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
 
 
 def shortened(names: list[str]) -> str:
-    """List one or two names, or one name and the number of the others."""
+    """Format names for a message; if there are more than two, name the first and count the rest."""
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"

@@ -26,7 +26,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
 
 
 def _written(command: options.Command) -> options.Command:
-    """Add the options of a command that writes an adapter module by module."""
+    """Add the options shared by the commands that write an adapter module by module."""
     for option in (
         options.as_json,
         options.force,
@@ -311,7 +311,7 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 @options.force
 @options.as_json
 def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Rewrite an adapter under the module names of its base.
+    """Rewrite an adapter with the module names of its base.
 
     Prefixes that training has added to names (_orig_mod., module.) are replaced by the base's
     prefix. Targets and patterns that match other modules, or none, become exact. An uncertain case

@@ -35,7 +35,7 @@ def bake(
     model: str, prompt_file: str, questions: str | None, out: Path, quantised: bool,
     html: Path | None, plot: Path | None, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Bake a prompt into an adapter, so that calls can leave it out.
+    """Train an adapter that makes a prompt unnecessary.
 
     MODEL is an instruction-tuned model: a directory as transformers writes it, or a .gguf file.
     With the prompt, the model is the teacher and samples answers. Without the prompt, it is the

@@ -151,7 +151,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-BYTES = 4  # bytes of text per token, assumed (at one bit per token) if no model can be run
+BYTES = 4  # of text per bit to memorise, if no model can measure it: 1 bit per token of 4 bytes
 
 
 @click.command()

@@ -72,7 +72,7 @@ class Commands(click.Group):
 
 
 def summaries() -> dict[str, str]:
-    """Read the first line of each command's docstring from the source."""
+    """Map each command to the first line of its docstring, without importing the command."""
     texts = {}
     for file in FILES:
         source = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")

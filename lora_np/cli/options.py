@@ -37,7 +37,7 @@ Value = TypeVar("Value")
 
 
 class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic in newer click
-    """The type of an option whose values are parsed by a function."""
+    """A click option type that parses values with a given function."""
 
     def __init__(self, parse: Callable[[str], T], name: str = "text") -> None:
         self.parse, self.name = parse, name
@@ -45,7 +45,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
     def convert(
         self, value: str | T, param: click.Parameter | None, ctx: click.Context | None
     ) -> T:
-        """Parse a text; return a default value that is not a text unchanged."""
+        """Parse a string; return any other value, such as a default, unchanged."""
         return self.parse(value) if isinstance(value, str) else value
 
 
@@ -60,7 +60,7 @@ def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
 
 
 def canonical(text: str) -> str:
-    """Return lora_np's spelling of a word, in lower case; print it if it differs."""
+    """Return lora_np's spelling of a word, in lower case; print the spelling if it differs."""
     name = respelled(ALIASES.get(text.lower(), text))
     if name != text.lower():
         click.echo(f"{text}: read as {name}", err=True)
@@ -177,7 +177,7 @@ _force = partial(
     help="Replace what is there, once the new one is complete.",
 )  # fmt: skip
 force = _force()
-force_files = _force(expose_value=False)  # for commands that do not pass it on
+force_files = _force(expose_value=False)  # for commands whose functions take no ``force``
 any_base = click.option(
     "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
@@ -255,16 +255,16 @@ def _setting_help(field: Field[Any]) -> str:
 
 
 def given(values: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the options that were given."""
+    """Return the options that the user gave, whose values are neither None nor ()."""
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 def show_as(
     content: object, as_json: bool, *parts: object, status: int = 0, written: bool = True
 ) -> None:
-    """Print ``content`` as JSON, or ``parts`` (by default ``content``) for people.
+    """Print ``content`` as JSON, or ``parts`` (by default ``content``) as text.
 
-    For people, the paths of the requested files are printed too, if the files were ``written``.
+    Text ends with the paths of the requested files, if the files were ``written``.
     """
     if as_json:
         print(content.to_json() if hasattr(content, "to_json") else json_text(content))
@@ -279,7 +279,7 @@ def show_as(
 
 
 def side_by_side(table: Table) -> list[str]:
-    """Format each row of a table as a block with one line per column, to compare its texts."""
+    """Format each row of a table as a block of lines, one per column, for tables of long texts."""
     return [
         "\n".join(f"--- {name}: {one_line(text)}" for name, text in record.items())
         for record in table.records

@@ -1,4 +1,4 @@
-"""Name and convert the dtypes of numbers in files."""
+"""Name the dtypes of numbers in files, and convert between these dtypes and NumPy's."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def float_dtype(dtype: str) -> str:
 
 
 def rounded(array: Array, dtype: str, rng: Rng = None) -> Array:
-    """Round ``array`` to the values of a dtype: to nearest, ties to even, or at random.
+    """Round ``array`` to values of a dtype: to nearest, ties to even, or at random with ``rng``.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def encoded(array: Array, dtype: str) -> Array:
 
 
 def _eight(dtype: str) -> Array:
-    """Compute the values of the codes from 0 to 127 of an 8-bit float."""
+    """Compute the float32 values of the codes from 0 to 127 of an 8-bit dtype."""
     bits, least = _GRIDS[dtype]
     power, rest = np.divmod(np.arange(128), 2**bits)
     whole = rest + 2.0**bits * (power > 0)

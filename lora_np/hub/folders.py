@@ -74,14 +74,14 @@ class ModelDirectory:
 
     @cached_property
     def files(self) -> Mapping[str, SafetensorsFile]:
-        """The files of the model, by name."""
+        """The weights files of the model, with checked headers, by name."""
         folder, name = self.home
         names = sorted(set(self.index["weight_map"].values())) if self.index else [name]
         return {name: safetensors.open(inside(folder, name)) for name in names}
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The name of the file that holds each tensor."""
+        """A mapping from the name of each tensor to the name of its file."""
         places: dict[str, str] = {}
         for file_name, file in self.files.items():
             for tensor in file.tensors:
@@ -97,7 +97,7 @@ class ModelDirectory:
 
     @cached_property
     def home(self) -> tuple[Path, str]:
-        """The directory, and the name of its index or its only file."""
+        """The model's directory, and the file name of its index or of its only weights file."""
         if is_weights(self.path):
             return self.path.parent, self.path.name
         folder = directory(self.path)
@@ -125,7 +125,7 @@ class ModelDirectory:
 
 
 def is_weights(path: Path) -> bool:
-    """Return whether a path is a file of weights or an index."""
+    """Return whether ``path`` is a weights file or an index, rather than a directory."""
     return path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
 
 
@@ -171,7 +171,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
 
 
 def directory(path: StrPath) -> Path:
-    """Return the existing directory ``path``, or the directory of a shipped model or adapter.
+    """Return the directory ``path``, or the directory of the shipped model or adapter ``path``.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def _read_index(path: Path) -> Mapping[str, Any]:
 
 
 def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Path]:
-    """List the shipped models, adapters or texts.
+    """Map the names of the shipped models, adapters or texts to their paths.
 
     Parameters
     ----------
@@ -330,7 +330,7 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
 
 
 def located(path: StrPath) -> Path:
-    """Return ``path`` if it exists, or the directory of the shipped model or adapter of that name.
+    """Replace the name of a shipped model or adapter by its path, unless ``path`` exists.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ _Value = str | int | float | list[str] | Array  # a value in the metadata
 
 @dataclass(frozen=True)
 class GGUFFile(TensorFile):
-    """A GGUF file with a checked header, returned by ``open``; the file does not stay open.
+    """A GGUF file with a checked header, returned by ``open``; the file is closed again.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ Machine = pickle._Unpickler
 
 
 def open_pickle(path: StrPath) -> SafetensorsFile:
-    r"""Find the tensors in a file of PyTorch without running any code in it.
+    r"""Locate the tensors in a PyTorch file without running any code in it.
 
     Parameters
     ----------

@@ -46,13 +46,13 @@ __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _MAX_HEADER = 100_000_000  # as in the reference implementation
-_BLOCK = 2**20  # entries converted at a time, so that memory need not hold a converted copy
+_BLOCK = 2**20  # entries converted at a time; converting a whole tensor would need a second copy
 _MAX_AXES = 64  # as in NumPy
 Infos = Mapping[str, TensorInfo]
 
 
 class SafetensorsFile(TensorFile):
-    """A safetensors file with a checked header, returned by ``open``; it does not stay open.
+    """A safetensors file with a checked header, returned by ``open``; the file is closed again.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class SafetensorsFile(TensorFile):
             If no tensor has that name (the message lists close ones), it is in 8-bit floats with
             scales, or the file has changed since it was opened.
         """
-        info = self.tensors.get(name) or self.info(name)  # `info` raises if it is unknown
+        info = self.tensors.get(name) or self.info(name)  # `info` raises an error with close names
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype.startswith("float8"):
             owner = f"{name.rpartition('.')[0]}."

@@ -163,7 +163,7 @@ class Codes(Quantised):
 
 
 def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
-    """Encode a float32 matrix whose rows are whole blocks; with ``rng``, round codes at random."""
+    """Encode a float32 matrix with whole blocks in each row; ``rng`` rounds codes at random."""
     layout = LAYOUTS[kind]
     assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.entries:
@@ -188,7 +188,7 @@ def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
 
 
 def column(b: Array, name: str = "d") -> Array:
-    """Return a float16 field of each block as float32 of shape (n, 1)."""
+    """Return the float16 field ``name`` of n blocks as float32 of shape (n, 1)."""
     return b[name].astype(np.float32)[:, None]
 
 
@@ -238,7 +238,7 @@ def joined(q: Array, bits: int, group: int) -> Array:
 
 
 def record(dtype: Block, **parts: Array) -> Array:
-    """Build blocks from their fields; the field ``d`` has shape (n, 1)."""
+    """Build n blocks from their fields; ``d``, the blocks' scales, has shape (n, 1)."""
     block = np.empty(len(parts["d"]), dtype)
     for name, values in parts.items():
         block[name] = values.reshape(block[name].shape)
@@ -325,7 +325,7 @@ def encode_q45_k(x: Array, block: Block, half: Array) -> Array:
 
 
 def six_bits(a: Array) -> tuple[Array, Array, Array]:
-    """Quantise scales to six bits; return a unit per block, the codes, and their products."""
+    """Quantise scales to six bits; return each block's unit, the codes, and unit times code."""
     most = a.max(axis=1, keepdims=True)
     codes = np.rint(over(63, most) * a)
     unit = (most / 63).astype(np.float16)

@@ -141,7 +141,7 @@ class FourBit(Quantised):
         """Dequantise only the given rows: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
-        # Decode consecutive rows from the start of the first block that they touch.
+        # Blocks may cross rows, so decode consecutive rows from the start of their first block.
         if isinstance(index, slice) and index.step in (None, 1):
             top, bottom, _ = index.indices(self.size // k)
             first, last = top * k // self.block * self.block, max(top, bottom) * k
