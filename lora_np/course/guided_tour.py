@@ -58,7 +58,7 @@ A matrix W0 stays as it is; two thin matrices beside it are trained, and the fil
 
 @dataclass(frozen=True)
 class Update:
-    """A trained update, compared with the best update of its rank on the training data.
+    """A trained update, compared with the update of its rank that fits the training data best.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class Tour:
 
     @property
     def headline(self) -> str:
-        """The share of the full update's gain that the smallest update achieves, as a sentence."""
+        """A sentence on the share of the full update's gain that the smallest rank can achieve."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
         parts = f"{low.parameters:,} parameters achieve {share:.1%}"
@@ -180,7 +180,7 @@ class Tour:
 
     @property
     def table(self) -> Table:
-        """The trained updates and the best updates of their ranks, as a table."""
+        """A table that compares each trained update with the best update of its rank."""
         lines = [
             (u.name, u.parameters, u.error, u.best_error, u.share_of_gain) for u in self.updates
         ]
@@ -206,7 +206,7 @@ class Tour:
 
     @property
     def enough(self) -> str:
-        """The ranks that suffice by held-out error and by norm, and the reason if they differ."""
+        """A text on the ranks that suffice by held-out error and by norm, and why these differ."""
         return (
             f"By the error rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or more"
             " of the best full update's improvement. By the entries rank"
@@ -218,7 +218,7 @@ class Tour:
 
     @property
     def advantages(self) -> Table:
-        """The measurements of LoRA's three advantages, as a table."""
+        """A table that measures LoRA's three advantages for the full update and each rank."""
         lines: list[list[Any]] = [
             ["1. cheaper to train", "trainable parameters", *(u.parameters for u in self.updates)],
             ["", "bytes of optimizer state (Adam)", *(u.optimizer_bytes for u in self.updates)],
@@ -301,7 +301,7 @@ def check_folder(folder: Path) -> None:
 
 
 class Task:
-    """The data, the pretrained base model, and the lowest possible error at each rank."""
+    """The data, the pretrained base, and the held-out error of each rank's closed-form update."""
 
     def __init__(self, rng: int, quick: bool) -> None:
         self.rng = np.random.default_rng(rng)
@@ -343,7 +343,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
-    """Write the adapter or the full weight to a file; return its error and sizes."""
+    """Save a trained update, as an adapter or full weight, and return its errors and sizes."""
     W, leaves = value(merge(result.model).W), [leaf for _, leaf in trainable(result.model)]
     if rank is None:
         file = folder / FULL_UPDATE
@@ -378,7 +378,7 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
 
 
 def sample_text() -> Sample:
-    """Generate text without and with the shipped adapter, and measure both losses."""
+    """Generate text without and with the shipped adapter, and measure both models' losses."""
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
     adapter = adapters.load(ADAPTER)
     models = model, adapters.attach(model, adapter)
@@ -396,7 +396,7 @@ def sample_text() -> Sample:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """Draw the share of the full update's improvement that is still missing at each rank."""
+    """Plot the share of the full update's improvement that the best update of each rank lacks."""
     from matplotlib.figure import Figure
 
     full, *trained = updates

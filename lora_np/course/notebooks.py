@@ -1,4 +1,4 @@
-"""Find the lessons and the recorded runs that the package ships."""
+"""Find, copy and open the lessons, and load the recorded runs and claims."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lessons() -> list[Path]:
 
 
 def carried(folder: str, names: str) -> list[Path]:
-    """List files that are inside the package in a wheel, and next to it in a checkout."""
+    """List files in ``folder`` that match ``names``; the folder is in the package or next to it."""
     package = Path(__file__).parents[1]
     for place in (package, package.parent):
         if paths := sorted((place / folder).glob(names)):

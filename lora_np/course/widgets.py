@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Picture = Array | Figure
 
-STATIC = 4  # most pictures in the figure that replaces sliders without ipywidgets
-WIDE = 3  # pictures more than this many times as wide as high get more width or are stacked
+STATIC = 4  # largest number of pictures in the figure that replaces sliders
+WIDE = 3  # width / height above which pictures are shown wider or stacked
 
 
 def sliders(
@@ -34,7 +34,7 @@ def sliders(
     limits: tuple[float, float] = (0.0, 1.0),
     **stops: Sequence[float],
 ) -> VBox | Figure:
-    """Show a picture with its caption, and sliders that change its arguments.
+    """Show a picture and its caption, with a slider for each argument of ``show``.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def sliders(
 
 
 def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
-    """Render a picture and its caption as one HTML text, so that both always change together."""
+    """Render a picture and its caption as one HTML fragment, so that both change together."""
     stream = io.BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image

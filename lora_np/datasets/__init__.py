@@ -1,4 +1,4 @@
-"""Load small real data: a photograph, a terrain map and handwritten digits, with licences."""
+"""Load small real data sets: a photograph, a terrain map and handwritten digits, with licences."""
 
 from lora_np.lazy import on_demand
 

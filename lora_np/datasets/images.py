@@ -1,4 +1,4 @@
-"""Load two images and handwritten digits, and draw patches for the task of the tour."""
+"""Load two images and handwritten digits, and sample patches for the task of the tour."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def terrain() -> Array:
 
 
 def digits() -> tuple[Array, Array]:
-    """Load 1,797 handwritten digits, written by 13 people, and their labels.
+    """Load 1,797 digits handwritten by 13 people, and their labels.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def digits() -> tuple[Array, Array]:
 
 
 def patches(image: Array, n: int, *, rng: Seed) -> tuple[Array, Array]:
-    """Draw pairs of neighbouring patches, 10 x 12 pixels and the 10 x 10 pixels to their right.
+    """Sample pairs of neighbouring patches: 10 x 12 pixels, and 10 x 10 pixels to their right.
 
     The image is standardised (mean 0, variance 1) as a whole, and the mean of the left patch is
     subtracted from each pair, so that a model has to learn shapes, not brightness.

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-# the shipped text on which forgetting is measured, and the number of its characters to use
+# name of the shipped text that measures forgetting, and how many of its characters are used
 GENERAL, PAGE = "austen-held-out", 4000
 TIMED = 3  # number of batches that `forecast` times
-FEWEST, MOST = 16, 20  # rows that a validation should have; largest number of validations
+FEWEST, MOST = 16, 20  # desired rows per validation; default limit on the number of validations
 SCHEDULES = ("cosine", "linear", "constant")
 # the supported variants of LoRA, all of which leave the base weights unchanged
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
@@ -43,7 +43,7 @@ VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FinetuneSettings(RunSettings):
-    """The settings of `finetune`, in addition to the settings that all training runs share.
+    """The settings of `finetune`, which extend the settings shared by all training runs.
 
     Parameters
     ----------
@@ -166,14 +166,14 @@ class Adapted:
 
     @property
     def diverged(self) -> bool:
-        """Whether held-out and training loss both rose, or the held-out loss is not finite."""
+        """Whether the held-out loss is not finite, or rose while the training loss did not fall."""
         loss = self.history.loss
         learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
         return not self.after <= self.before and not learnt
 
     @property
     def table(self) -> Table:
-        """A row of trained parameters, steps, held-out losses before and after, and seconds."""
+        """A table with one row of trainable parameters, steps, held-out losses, and seconds."""
         names = [
             "trainable parameters",
             "steps",
@@ -186,7 +186,7 @@ class Adapted:
 
     @property
     def loss_table(self) -> Table:
-        """The held-out loss at each validation and the mean training loss between validations."""
+        """A table of the held-out loss at each validation, and the mean training loss before it."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         training = [float(part.mean()) if part.size else None for part in parts]
@@ -195,7 +195,7 @@ class Adapted:
         return Table(names, lines, title="Losses, nats a token")
 
     def figure(self) -> Figure:
-        """Draw the losses against the steps."""
+        """Plot the training and held-out losses against the training step."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import lines
@@ -262,7 +262,7 @@ class Forecast:
 
     @property
     def table(self) -> Table:
-        """A row of tokens, rows, steps and epochs, and the expected time and memory."""
+        """A table with one row of tokens, rows, steps, epochs, and the expected time and memory."""
         names = ["tokens", "in the loss", "rows", "steps", "epochs", "time", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
@@ -411,12 +411,12 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
 
 def told(step: int, text: str) -> str:
-    """Format the model's answer after a number of training steps as one line."""
+    """Format the model's answer after ``step`` training steps as one line."""
     return f"After {step} steps: {' '.join(text.split())}"
 
 
 def general_loss(model: LanguageModel, max_length: int) -> float | None:
-    """Measure the loss on general English; return None if the vocabulary lacks a character."""
+    """Measure the loss on general English; return None if the vocabulary cannot encode the text."""
     try:
         return likelihood(model, read_text(GENERAL)[:PAGE], max_length=max_length).loss
     except ValueError:
@@ -424,14 +424,14 @@ def general_loss(model: LanguageModel, max_length: int) -> float | None:
 
 
 class Question(NamedTuple):
-    """A prompt, usually from a held-out document, and its expected continuation, as tokens."""
+    """The tokens of a prompt, usually from a held-out document, and its expected continuation."""
 
     prompt: Sequence[int]
     wanted: Sequence[int]
 
 
 def question(document: packing.Document) -> Question:
-    """Split a document into prompt and last answer, or a text without a prompt into halves."""
+    """Split a document into a prompt and its last answer; split a text without a prompt in half."""
     tokens, answer = document
     end = int(np.flatnonzero(answer)[-1]) + 1
     given = np.flatnonzero(~answer[:end])
@@ -440,7 +440,7 @@ def question(document: packing.Document) -> Question:
 
 
 def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
-    """Answer questions by greedy decoding; "[...]" marks an answer that was cut off."""
+    """Generate a greedy answer to each question; "[...]" marks a truncated answer."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
     prompts = [[*prompt] for prompt, _ in questions]
     made = replies(model, prompts, Sampling(tokens=most, temperature=0))
@@ -518,7 +518,7 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A `finetune` run before its first step, returned by `prepared`."""
+    """The data, model, optimizer and settings of a `finetune` run before its first step."""
 
     adapted: LanguageModel
     batches: packing.Shuffled[Row, packing.Batch]
@@ -591,7 +591,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
 
 
 def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
-    """Return the number of training steps, and notes; ``epoch`` is the steps per epoch."""
+    """Return the number of training steps, and notes; an epoch has ``epoch`` steps."""
     notes = []
     if settings.steps is not None:
         steps = settings.steps
@@ -608,7 +608,7 @@ def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
 def questions_of(
     model: LanguageModel, held_out: Sequence[packing.Document], asked: int | Sequence[str]
 ) -> list[Question]:
-    """Make questions from the first ``asked`` held-out documents, or from given texts."""
+    """Make questions from the first ``asked`` held-out documents, or from the texts ``asked``."""
     if isinstance(asked, int):
         return [*map(question, held_out[:asked])]
     texts = map(vocabulary_of(model).encode, asked)
@@ -618,13 +618,13 @@ def questions_of(
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose the interval, number and rows of validations so that they take a tenth of the work.
+    """Choose the interval, number and rows of validations, which cost about a tenth of training.
 
     Training on a token counts as twice the work of validating on it, because of the backward pass.
     There are at least two validations, each on at least one row.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
-    affordable = tokens // 5 // mean  # total number of rows in all validations
+    affordable = tokens // 5 // mean  # number of rows that all validations together may process
     if every is None:
         times = min(max(affordable // min(len(rows), FEWEST), 2), MOST)
         every = -(-steps // (times - 1))

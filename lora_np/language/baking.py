@@ -1,4 +1,4 @@
-"""Bake a prompt into an adapter: the base with the prompt teaches the adapted model without it.
+"""Bake a prompt into an adapter, with which the model answers as if it had read the prompt.
 
 This is context distillation (Snell, Klein and Zhong, arXiv 2209.15189). The teacher samples
 answers, and the adapter learns the teacher's distribution of each of their tokens.
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 KINDS = ("sampled", "greedy")  # how the held-out answers are generated
 HELD_OUT = 5  # every fifth question is held out
-RIDGE = 0.1  # ridge of the closed-form start, relative to the Gram matrix's mean eigenvalue
-FIRST = 8  # first tokens of an answer, whose mean divergence is reported separately
+RIDGE = 0.1  # ridge of the closed-form solution, relative to the Gram matrix's mean eigenvalue
+FIRST = 8  # number of initial answer tokens whose mean divergence is reported separately
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
     ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
@@ -46,7 +46,7 @@ ASK = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BakeSettings(RunSettings):
-    """The settings of `bake`, in addition to the settings that all training runs share.
+    """The settings of `bake`, which extend the settings shared by all training runs.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ class TaughtAnswer(NamedTuple):
     sentence: str  # the sentence of the prompt that the question is about, if known
     row: list[int]  # the question and the answer, for the student
     prompted: list[int]  # the prompt, the question and the answer, for the teacher
-    hidden: Array  # (answer tokens, d): the teacher's hidden states that predict these tokens
+    hidden: Array  # (answer tokens, d): the teacher's hidden states that predict the answer
     text: str  # the answer as text
 
 
 class DistillationBatch(NamedTuple):
-    """A batch of questions with answers, and the teacher's hidden states, for `taught_loss`."""
+    """A batch of the student's token sequences, with the teacher's hidden states to imitate."""
 
     tokens: Array  # (rows, n)
     counts: Array  # (rows, n) bool: whether the prediction at each token is in the loss
@@ -159,7 +159,7 @@ class Baked(Shown):
         return Table(names, lines, notes=[*notes, *self.notes])
 
     def figure(self) -> Figure:
-        """Draw the divergence against the token's position in the answer."""
+        """Plot the mean divergence against the token's position in the sampled answers."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import lines
@@ -195,7 +195,7 @@ class Dialogue:
         self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        """Encode a question with or without the prompt; raise an error if no answer would fit."""
+        """Encode a question with or without the prompt; raise an error if an answer may not fit."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
@@ -359,7 +359,10 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
 def asked_of(
     model: LanguageModel, prompt: str, settings: BakeSettings, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Return pairs of a question and its sentence; the base generates them if none are given."""
+    """Return the questions in ``settings``, or let the model generate some if there are none.
+
+    Each is paired with the sentence of the prompt that it is about, or with "" if it was given.
+    """
     asked = [(text, "") for text in settings.questions]
     if not asked:
         if settings.plain:
@@ -379,7 +382,7 @@ def distilled(
     settings: BakeSettings,
     seed: int,
 ) -> tuple[LanguageModel, History | None]:
-    """Train the student on the teacher's answers; return it and its history (None for 0 steps)."""
+    """Train ``adapted`` on the teacher's answers; return it and its history, None without steps."""
     if not settings.steps:
         return adapted, None
     run = settings.of_run(
@@ -398,7 +401,7 @@ def distilled(
 def compared_with_teacher(
     students: Mapping[str, LanguageModel], tests: Mapping[str, Sequence[TaughtAnswer]]
 ) -> tuple[dict[str, tuple[Array, ...]], dict[str, float]]:
-    """Measure each student's divergence from the teacher and agreement with it, as in `Baked`."""
+    """Compare students with the teacher; return ``divergences`` and ``agreement`` of `Baked`."""
     divergences, agreement = {}, {}
     for kind, examples in tests.items():
         for name, student in students.items():
@@ -410,7 +413,7 @@ def compared_with_teacher(
 
 
 def answers_table(questions: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Table:
-    """Tabulate the answers of base, prompted and baked model to each question."""
+    """Tabulate the answers of the base, the prompted and the baked model to each question."""
     names = ["base", "prompted", "baked"]
     return Table(
         ["question", *names],
@@ -426,7 +429,7 @@ def left_table(
     *,
     with_sentences: bool,
 ) -> Table:
-    """Tabulate the divergence of each question before and after training, sorted by the latter."""
+    """Tabulate each question's divergence before and after training, largest remaining first."""
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
     )
@@ -471,7 +474,7 @@ def sentences_of(prompt: str) -> list[str]:
 def taught(
     model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
 ) -> list[TaughtAnswer]:
-    """Generate the teacher's answers, with their hidden states."""
+    """Generate the teacher's answer to each question, with the hidden states that predict it."""
     rows = [dialogue.row(question, prompted=True) for question, _ in asked]
     examples = []
     for pair, row, made in zip(asked, rows, replies(model, rows, sampling), strict=True):
@@ -499,7 +502,7 @@ def batches_of(parts: Sequence[Sequence[TaughtAnswer]]) -> list[DistillationBatc
 
 
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
-    """Compute the mean divergence from the teacher over the batch."""
+    """Compute the mean divergence from the teacher over the answer tokens of a batch, in nats."""
     hidden, head = model.model(batch.tokens, rng=rng), model.lm_head
     if not model.cap and head.b is None:
         return fused.distillation_loss(hidden, head.W, teacher=batch.teacher, counts=batch.counts)
@@ -509,14 +512,14 @@ def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = No
 
 
 def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
-    """Compute the divergence at each token of an answer, and whether the likeliest tokens agree."""
+    """Compute the divergence at each answer token, and whether both models' top tokens agree."""
     hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
     z, teacher = (value(model.logits(states)) for states in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 
 def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tuple[Array, Array]]:
-    """Sum ``X.T @ X`` and ``X.T @ Y`` over tokens, to fit each layer's missing attention output Y.
+    """Return ``X.T @ X`` and ``X.T @ Y`` of each layer, to predict its missing output Y from X.
 
     X is the weighted sum of values in attention without the prompt, before the output projection
     W_o. Y is the part of the output that is missing: W_o times the difference between the weighted
@@ -554,7 +557,7 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
 
 
 def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) -> LanguageModel:
-    """Initialise the adapters of attention's output projections to make up for the missing prompt.
+    """Initialise the adapters of attention's output projections to replace the missing prompt.
 
     ``lacks`` comes from `lacking`; the solution is a reduced-rank ridge regression.
     """
@@ -566,7 +569,7 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
             return node
         gram, product = by_layer[id(node)]
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
-        # X and Y replace the data of all tokens: X.T @ X is gram plus ridge, X.T @ Y is product
+        # small X and Y represent all tokens: X.T @ X is gram plus the ridge, and X.T @ Y is product
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
         balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and scale * B the same norm

@@ -80,7 +80,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, eq=False)
 class HeadNorms(Named):
-    """Separate layer norms for each head (StableLM)."""
+    """One layer norm for each head, as in StableLM."""
 
     norms: tuple[LayerNorm, ...]
 
@@ -122,7 +122,7 @@ class Cache:
         return self.room[1, :, : self.tokens]
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Append keys and values; return all cached ones, each of shape (batch, tokens, kv, d)."""
+        """Append keys and values, and return all cached keys and values, (batch, tokens, kv, d)."""
         begin, end = self.tokens, self.tokens + k.shape[1]
         if end > self.room.shape[2]:
             before, longest = self.room[:, :, :begin], max(self.longest, end * (1 + (begin > 0)))
@@ -134,14 +134,14 @@ class Cache:
         return self.k, self.v
 
     def take(self, rows: Sequence[int]) -> Cache:
-        """Copy the cache for the selected rows; a row may be selected more than once."""
+        """Return a copy with the selected rows; a row may be selected more than once."""
         cache = Cache(self.longest)
         cache.tokens, cache.room = self.tokens, self.room[:, rows, : self.tokens]
         return cache
 
 
 class Sequences(NamedTuple):
-    """The sequence and the position of each token, in rows that contain several sequences.
+    """The sequence number and the position of each token, in rows that pack several sequences.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class Sequences(NamedTuple):
 
 
 def sequences(ids: Array, before: int) -> Sequences:
-    """Compute each token's position in its sequence; the first ``before`` tokens are cached.
+    """Compute positions and lengths of packed sequences; the first ``before`` tokens are cached.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def sequences(ids: Array, before: int) -> Sequences:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SelfAttention(Named):
-    """Grouped-query attention ``W_o softmax(s q k^T) v`` with rotary embeddings of q and k.
+    """Grouped-query attention ``W_o softmax(s q k^T) v``, usually with rotary embeddings.
 
     The modules are linear layers: ``query``, ``key`` and ``value``, or one for all three (``qkv``),
     and ``output``. Queries and keys may have norms.
@@ -238,7 +238,7 @@ class SelfAttention(Named):
     def mixed(
         self, q: Operand, k: Operand, v: Operand, cache: Cache | None, packed: Sequences | None
     ) -> Operand:
-        """Compute the weighted sums of the values, of shape (batch, queries, heads * d)."""
+        """Return attention-weighted sums of the values, of shape (batch, queries, heads * d)."""
         by_head = self.normed == "heads"
         if by_head and self.normed_first:
             q, k = self.norms(q, k)
@@ -291,7 +291,7 @@ class SelfAttention(Named):
     def turned(
         self, rotary: Rotary, before: int, q: Operand, k: Operand, packed: Sequences | None
     ) -> tuple[Operand, Operand]:
-        """Rotate q (the queries of the last tokens) and k by the angles of their positions."""
+        """Rotate q and k by the angles of their positions; q may belong to the last tokens only."""
         tokens, end = q.shape[1], before + k.shape[1]
         if packed is None:
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
@@ -378,7 +378,7 @@ class XIELU(Named):
 
 @dataclass(frozen=True, eq=False)
 class Router:
-    """A router of tokens x to experts: ``softmax(W x)`` contains the weight of each expert.
+    """A router, whose ``softmax(W x)`` contains each expert's weight for a token x.
 
     Parameters
     ----------
@@ -393,7 +393,7 @@ class Router:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Routed(Named):
-    """A mixture of experts: the weighted sum of the chosen experts, plus a shared expert if any.
+    """A mixture of experts: a weighted sum of the chosen experts, and of a shared expert if any.
 
     Parameters
     ----------

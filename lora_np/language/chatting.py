@@ -68,7 +68,9 @@ class Chat:
 
     @configured(Sampling)
     def ask(self, question: str, settings: Sampling) -> str:
-        """Ask a question, and append it and the answer to the messages; Ctrl-C stops the answer.
+        """Ask a question, append it and the model's answer to ``messages``, and return the answer.
+
+        Ctrl-C ends the answer early.
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ def rms_norm(x: Operand, W: Operand, *, eps: float) -> Operand:
 
 
 def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
-    """Rotate entries i and i + d/2 of each head by the angle of its position (arXiv 2104.09864).
+    """Rotate each pair of entries i and i + d/2 by the angle at its position (arXiv 2104.09864).
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
 
 @functools.lru_cache(maxsize=8)
 def visible(queries: int, keys: int, window: int | None) -> Array:
-    """Compute the causal mask of shape (queries, keys): whether query i may see key j."""
+    """Return the causal mask, True where query i sees key j, with an optional sliding window."""
     i, j = np.arange(keys - queries, keys)[:, None], np.arange(keys)
     return (j <= i) & (True if window is None else j > i - window)
 
@@ -67,7 +67,7 @@ def attend(
     cap: float = 0.0,
     sequence_ids: Array | None = None,
 ) -> Operand:
-    """Compute causal attention for each head: ``softmax(s q k^T) v`` with masked scores.
+    """Compute causal attention for each head: ``softmax(scale q k^T) v`` with masked scores.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def attend(
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    # a single query needs no mask, because it is the last token's, which sees all tokens
+    # a single query needs no mask: it belongs to the last token, which sees all tokens
     if queries > 1 or window is not None or sequence_ids is not None:
         seen = visible(queries, keys, window)
         if sequence_ids is not None:

@@ -33,14 +33,14 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Conversation(NamedTuple):
-    """A list of messages; the loss includes the assistant's messages from index ``first`` on."""
+    """A list of messages; the assistant's messages at index ``first`` or later are in the loss."""
 
     messages: Sequence[Mapping[str, Json]]
     first: int = 0
 
 
 class Completion(NamedTuple):
-    """A prompt and the completion to learn."""
+    """A prompt, and the completion that the model learns."""
 
     prompt: str
     text: str
@@ -197,7 +197,7 @@ def csv_records(content: str) -> Iterator[tuple[str, Json]]:
 
 
 def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Data:
-    """Convert records to validated examples, which must all be of the same kind as the first."""
+    """Validate records and convert them to `Data`; all must be of the same kind as the first."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
@@ -263,7 +263,7 @@ def choices(question: Json, choices: Json, answer: Json) -> Choices:
 
 
 def conversation(messages: Json, first: int = 0) -> Conversation:
-    """Validate the fields of messages that chat templates do not check; return a `Conversation`."""
+    """Validate messages beyond what chat templates check, and return a `Conversation`."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of messages, got {shown(messages)}")
     for i, message in enumerate(messages, start=1):

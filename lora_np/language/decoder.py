@@ -24,7 +24,7 @@ from lora_np.models import DecoderNode, LayerConfig, ModelSpec, ModuleSpec, deco
 from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
-# a function from a name to an array, a Tensor or a quantised weight, or to None if there is none
+# maps a tensor's name to an array, a Tensor or a quantised weight, or to None if it is missing
 Read = Callable[[str], Any]
 CONTEXT = 2048  # context length in tokens if the config has none
 
@@ -89,7 +89,7 @@ class Decoder(Named):
         return x if self.scale_after == 1.0 else x * self.scale_after
 
     def embedded(self, tokens: Array, positions: Array) -> Operand:
-        """Look up the embeddings, which are the first layer's input."""
+        """Embed tokens at the given positions, as the input of the first layer."""
         x = self.embedding(tokens)
         if self.scale != 1.0:
             x = x * self.scale
@@ -98,7 +98,7 @@ class Decoder(Named):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LanguageModel(Named):
-    """A decoder with its head, which computes next-token logits: ``lm_head(model(tokens))``.
+    """A language model: a decoder, and a head that turns hidden states into next-token logits.
 
     `load` reads it from a checkpoint, and `build` makes it from any arrays.
 
@@ -276,7 +276,7 @@ MAKERS: Mapping[str, Callable[..., Named]] = {
 
 
 class DecoderSettings(NamedTuple):
-    """The settings of a decoder that a config determines.
+    """The settings of a decoder, as determined by its config.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
         unsupported way.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # read the config before nulls are dropped: a null may mean something else than no field
+        # read the config before nulls are dropped: null may differ from a missing field
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)

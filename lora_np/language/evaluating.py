@@ -37,12 +37,12 @@ class Measure(NamedTuple):
         return np.average(self.values, axis=1, weights=self.weights)
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Compute model i's mean difference from the first, its interval and detectable difference.
+        """Compare model i with the first; return the difference, low, high, and what is detectable.
 
-        It is a 95 % interval. The detectable difference is the smallest true difference that this
-        many examples show in 80 of 100 cases. The examples are a sample, so the mean is a ratio of
-        two sums; its variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977,
-        section 6.3).
+        Low and high bound a 95 % interval. The detectable difference is the smallest true
+        difference that this many examples show in 80 of 100 cases. All but the mean are None with
+        fewer than 5 examples. The examples are a sample, so the mean is a ratio of two sums; its
+        variance is a first-order approximation (Cochran, *Sampling Techniques*, 1977, section 6.3).
         """
         d, w, n = self.values[i] - self.values[0], self.weights, len(self.weights)
         mean = float(np.average(d, weights=w))
@@ -79,7 +79,7 @@ class Evaluation(Shown):
 
     @property
     def table(self) -> Table:
-        """The mean of each measure for each model, as a table."""
+        """A table of the models, with the mean of each measure, perplexity and speed."""
         columns: dict[str, Sequence[float | None]] = {}
         for name, measure in self.measures.items():
             columns[name] = measure.means.tolist()
@@ -92,7 +92,7 @@ class Evaluation(Shown):
 
     @property
     def differences(self) -> Table:
-        """Each model's difference from the first, with the interval and detectable difference."""
+        """A table of differences from the first model, with interval and detectable difference."""
         names = ["model", "measure", "difference", "low", "high", "detectable"]
         lines = [
             (self.names[i], name, *measure.difference(i))
@@ -106,14 +106,14 @@ class Evaluation(Shown):
         return Table(names, lines, title=f"Differences from {self.names[0]}", notes=[note])
 
     def to_json(self) -> str:
-        """Convert the three tables to JSON."""
+        """Convert the tables of models, differences and answers to JSON."""
         tables = {
             "models": self.table, "differences": self.differences, "answers": self.answers
         }  # fmt: skip
         return json_text({name: table.content for name, table in tables.items()})
 
     def to_html(self) -> str:
-        """Render an HTML page with the three tables."""
+        """Render an HTML page with the tables of models, differences and answers, unless empty."""
         parts = [self.table]
         parts += [self.differences] if len(self.names) > 1 else []
         parts += [self.answers] if self.answers.rows else []
@@ -211,11 +211,11 @@ def evaluate(
 
 
 class Measured(NamedTuple):
-    """The measurements of one model on the data."""
+    """The values of each measure for one model, and its answers."""
 
-    values: dict[str, Array]  # the values of each measure by name, of shape (examples,)
+    values: dict[str, Array]  # maps each measure to its values on the examples that have it
     weights: dict[str, Array]
-    texts: dict[int, str]  # the replies by the index of the example
+    texts: dict[int, str]  # maps the index of an example to the model's answer
     speed: float | None
     notes: Sequence[str]
 
@@ -247,7 +247,10 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 
 
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
-    """Compute ``acc`` and ``acc_norm``: whether the right choice of each example scores highest."""
+    """Return, as ``acc`` and ``acc_norm``, whether each example's right choice scores highest.
+
+    A score is the log probability of a choice; ``acc_norm`` divides it by the choice's characters.
+    """
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
@@ -272,7 +275,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
 def answered(
     model: LanguageModel, data: Data, asked: Sequence[int]
 ) -> tuple[dict[int, str], float | None]:
-    """Generate greedy answers; return them by index, and the tokens per second (None if none)."""
+    """Return greedy answers by example index, and the tokens per second (None if no tokens)."""
     replies: dict[int, str] = {}
     spoken, begin = 0, time.perf_counter()
     for i in asked:
@@ -294,7 +297,7 @@ def answered(
 
 
 def parts(example: Example) -> tuple[str, str]:
-    """Split an example into its question and the expected answer."""
+    """Return an example's question and expected answer; in a conversation, the last of each."""
     if isinstance(example, Conversation):
         i = last_answer(example)
         asked = [text_of(turn) for turn in example.messages[:i] if turn["role"] == "user"]

@@ -1,4 +1,4 @@
-"""Define a fused primitive for each operation of ``composed`` that takes much of the time.
+"""Define fused primitives for the operations of ``composed`` that take most of the time.
 
 The primitives save passes over memory. Attention never normalises its weights and skips the keys
 that no query sees; the head computes logits for a few rows at a time; and shared work is done once.
@@ -19,15 +19,15 @@ from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
 
-# maps the gradient of a result to the gradients of the arguments; None if one is not wanted
+# maps the result's gradient to the arguments' gradients; None for each that is not needed
 Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # tokens whose queries attention processes at once; twice as many in long texts
 HARMLESS = 60.0  # exp of scores up to this size neither overflows nor underflows
 
-# attention weights that a layer keeps for the backward pass, which recomputes the remaining ones
+# number of attention weights that a layer keeps; the backward pass recomputes all others
 KEPT = 2**22
-TILE = 512  # keys that attention processes at once if it keeps no weights
-PIECE = 2**15  # entries that stay in the processor's cache from one pass to the next
+TILE = 512  # number of keys that attention processes at once if it keeps no weights
+PIECE = 2**15  # number of entries that stay in the processor's cache between passes
 ROWS = 1024  # rows that the head processes at once
 LOGITS = 2**18  # logits that the head computes at once
 SWAPPED = np.array([1, 0])
@@ -122,7 +122,7 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
-    """Rotate x by angles with these cosines and sines; pass ``-sin`` to rotate back."""
+    """Rotate x by angles, given their cosines and sines; negate ``sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
     # for many sequences, repeating the tables for each head is faster than broadcasting them
@@ -245,7 +245,7 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Return whether ``exp(score)`` may overflow, given the norms of the longest q and k.
+    """Return whether ``exp(score)`` may overflow, by a bound from the norms of q and k.
 
     If not, the largest score need not be subtracted, which saves two passes over the scores.
     """
@@ -261,7 +261,7 @@ def largest_of(x: Array) -> float:
 
 
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield blocks of queries: their tokens, the keys that any of them sees, and their rows.
+    """Yield three slices for each block of queries: its tokens, the keys it may see, its rows.
 
     There is a key for each token, but queries only for the last tokens.
     """
@@ -318,14 +318,14 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Expected:
-    """The softmax-weighted mean of ``values``, computed from parts of the vocabulary in turn."""
+    """A softmax-weighted mean of vectors, accumulated over one part of the vocabulary at a time."""
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self.largest = np.full((n, 1), -np.inf, dtype)
         self.sums = self.total = np.zeros((1, 1), dtype)
 
     def add(self, z: Array, values: Array) -> Array:
-        """Add a part; turn its logits z into weights, and return the factor for earlier parts."""
+        """Add a part; turn its logits z into weights; return the factor to rescale earlier sums."""
         before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
         z -= self.largest
         np.exp(z, out=z)
@@ -414,7 +414,7 @@ def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
 
 
 def row_sums(x: Array) -> Array:
-    """Return sums over the last axis, which is kept; a dot product is faster than ``np.sum``."""
+    """Sum over the last axis, with ``keepdims``; the dot product is faster than ``np.sum``."""
     total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 

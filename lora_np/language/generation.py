@@ -28,7 +28,7 @@ from lora_np.settings import check_settings, setting
 from lora_np.work import keep_pages
 
 Prompt = TypeVar("Prompt", str, Sequence[str])
-AT_ONCE = 16  # number of token sequences in a batch
+AT_ONCE = 16  # largest number of token sequences in a batch of `replies`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -239,7 +239,7 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
 def replies(
     model: LanguageModel, rows: Sequence[list[int]], settings: Sampling
 ) -> list[Continuation]:
-    """Continue many token sequences in batches; a common beginning is processed only once."""
+    """Continue many token sequences in batches; their common prefix is processed only once."""
     settings = changed(settings, rng=generator(settings.rng))
     reader = Reader(model)
     same = shared(np.array(min(rows)), np.array(max(rows)))
@@ -253,7 +253,7 @@ def replies(
 
 
 class Continuation:
-    """The continuation of a sequence, which is decoded, searched for stop strings and streamed."""
+    """A generated continuation, which is decoded, searched for stop strings and streamed."""
 
     def __init__(
         self, model: LanguageModel, row: list[int], begins: int, settings: Sampling
@@ -269,11 +269,11 @@ class Continuation:
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens from index ``begins`` on, including the end token if there is one."""
+        """The sequence without its first ``begins`` tokens; an end token is included."""
         return self.row[self.begins :]
 
     def update(self) -> bool:
-        """Decode the tokens added so far, and return whether the text contains a stop string."""
+        """Decode the tokens so far, and return whether the new text contains a stop string."""
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
@@ -291,7 +291,7 @@ class Continuation:
         return self.text
 
     def write(self, held_back: int) -> None:
-        """Stream the new text, except for the last ``held_back`` characters."""
+        """Stream the remaining text, except for its last ``held_back`` characters."""
         end = len(self.text) - held_back
         if self.stream is not None and end > self.streamed:
             self.stream(self.text[self.streamed : end])
@@ -331,14 +331,14 @@ class Reader:
         self.caches: list[Cache] = []
 
     def take(self, rows: Sequence[int]) -> Reader:
-        """Copy the cache for the selected rows; a row may be selected more than once."""
+        """Return a copy with the selected rows; a row may be selected more than once."""
         taken = copy(self)
         taken.rows, taken.ids = [self.rows[i] for i in rows], self.ids[rows]
         taken.caches = [cache.take(rows) for cache in self.caches]
         return taken
 
     def spread(self, rows: Sequence[Sequence[int]]) -> Reader:
-        """Copy the only cached row, the beginning of all ``rows``, for each; pad on the left."""
+        """Repeat the only cached row, a prefix of all ``rows``, once for each; pad on the left."""
         longest, cached = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
         gaps = [longest - len(row) for row in rows]
         if cached <= max(gaps):
@@ -352,7 +352,7 @@ class Reader:
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
-        """Process the tokens that are not cached, and return the hidden state of each last token.
+        """Process the tokens that are not cached; return the hidden state of each row's last token.
 
         Parameters
         ----------
@@ -382,7 +382,7 @@ class Reader:
         return value(hidden)[:, -1]
 
     def common(self, rows: list[list[int]], gaps: Array) -> int:
-        """Count the cached columns reusable for ``rows``, leaving at least one token to process."""
+        """Count the cached columns that ``rows`` can reuse, without the last token of any row."""
         if len(rows) != len(self.rows):
             return 0
         columns = []
@@ -402,7 +402,7 @@ def continued(
     *,
     prefix: int | None = None,
 ) -> list[Continuation]:
-    """Extend each row in place until the token limit, an end token or a stop string is reached."""
+    """Extend rows in place until each has an end token or stop string, or the limit is reached."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [

@@ -1,4 +1,4 @@
-"""Measure a model's loss on a text, the bits to learn data, and Gram matrices of layer inputs."""
+"""Measure the loss on a text, the bits needed to learn data, and Gram matrices of layer inputs."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def grams(
 
 
 def bits_to_learn(model: LanguageModel, data: AnyData, *, target_loss: float = 0.0) -> float:
-    """Measure the bits needed to learn data: tokens in the loss times the loss above a target.
+    """Measure the bits needed to learn data, from the model's loss above ``target_loss``.
 
     Parameters
     ----------

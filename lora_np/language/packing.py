@@ -32,7 +32,7 @@ HELD_OUT = 10  # one example in ten is held out, or the last tenth of a text
 
 
 class Document(NamedTuple):
-    """The tokens of a document, and whether the model should produce each of them."""
+    """A document's tokens, and for each token whether the model should produce it."""
 
     tokens: Array  # (n,) int
     answer: Array  # (n,) bool
@@ -58,7 +58,7 @@ Row = Sequence[Document]
 def divided(
     data: Data, validation: Data | None, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[Document], list[str]]:
-    """Split data into training and held-out documents, with notes for the user."""
+    """Return training documents, held-out documents (from ``validation`` if given), and notes."""
     if validation is not None:
         learnt, notes = documents(data, model, max_length)
         held_out, more = documents(validation, model, max_length)
@@ -88,7 +88,7 @@ def divided(
 def documents(
     data: Data, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[str]]:
-    """Encode examples as documents of at most ``max_length`` tokens, with notes for the user."""
+    """Encode data as documents, with examples cut to ``max_length`` tokens; also return notes."""
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), max_length), []
@@ -135,7 +135,7 @@ def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Ar
 
 
 def end_of(model: LanguageModel) -> str:
-    """Return the text of the end token, or an empty text if there is none."""
+    """Return the text of the end token, or "" if the vocabulary has none."""
     vocabulary = vocabulary_of(model)
     ends = (vocabulary.decode([token]) for token in ends_of(model) if token < len(vocabulary))
     end = vocabulary.special.get("eos_token") or next(ends, "")
@@ -197,13 +197,13 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
 
 
 def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Operand:
-    """Compute a batch's loss, weighted so that the step's average is the mean over all labels."""
+    """Compute a batch's mean loss times ``share``, its weight among the batches of a step."""
     loss = token_loss(model, batch.tokens, batch.labels, sequence_ids=batch.sequence_ids, rng=rng)
     return loss if batch.share == 1 else loss * batch.share
 
 
 def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
-    """Make batches whose losses average to the mean over all labels."""
+    """Make a batch of each group of rows; the losses average to the mean over all labels."""
     learnt = [sum(document.learnt for row in rows for document in row) for rows in parts]
     return [
         batch(rows, n * len(parts) / sum(learnt)) for rows, n in zip(parts, learnt, strict=True)
@@ -211,7 +211,7 @@ def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
 
 
 def in_batches(rows: Sequence[Row], size: int) -> list[Batch]:
-    """Split rows into batches of ``size`` rows."""
+    """Split rows into batches of ``size`` rows; the last batch may have fewer."""
     return together([rows[i : i + size] for i in range(0, len(rows), size)])
 
 
@@ -430,6 +430,6 @@ def windows(tokens: Array, max_length: int) -> Array:
 
 
 def within(model: LanguageModel, max_length: int | None) -> int:
-    """Validate ``max_length``, or return the default: the context, but at most 256."""
+    """Return ``max_length`` after validation; by default, the model's context, but at most 256."""
     max_length = min(model.context, 256) if max_length is None else max_length
     return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

@@ -18,7 +18,7 @@ from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
 Made = tuple[Array, dict[str, Any]]
-KINDS = {"full_attention", "sliding_attention"}  # kinds of layers in a config
+KINDS = {"full_attention", "sliding_attention"}  # layer types that may have separate parameters
 
 # the supported parameters of rotary embeddings
 ROPE = {
@@ -93,7 +93,7 @@ class Rotary:
     def turns(
         self, where: slice | Array, longest: int | Array, dtype: np.dtype[Any]
     ) -> tuple[Array, Array]:
-        """Return cosines and sines for these positions, each of shape (*positions, 1, width).
+        """Return cosines and sines of the angles at ``where``, of shape (*positions, 1, width).
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ def table(
 
 
 def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the fields that are null, because null means missing."""
+    """Return the fields that are not null."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -184,7 +184,7 @@ class RopeParameters(NamedTuple):
     frequencies: Array  # pair i rotates by theta^(-2i/d) per token
 
     def stretched(self, kept: Array) -> Array:
-        """Interpolate between frequencies divided by ``factor`` (kept = 0) and unchanged (1)."""
+        """Interpolate between the frequencies (``kept`` = 1) and frequencies / ``factor`` (0)."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 
@@ -223,7 +223,7 @@ def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, Rope
 
 
 def longrope(rope: RopeParameters) -> Made:
-    """Divide each pair's frequency by its own factor, which differs for short and long texts."""
+    """Divide each pair's frequency by its own factor, one for short and one for long texts."""
     short, long = (
         np.array(numbers(rope.fields, f"{length}_factor", rope.d // 2))
         for length in ("short", "long")
@@ -239,7 +239,7 @@ def longrope(rope: RopeParameters) -> Made:
 
 
 def llama3(rope: RopeParameters) -> Made:
-    """Slow down the pairs that complete few rotations within the original context."""
+    """Lower the frequencies of pairs that complete few rotations within the original context."""
     low = real(rope.fields, "low_freq_factor")
     high = real(rope.fields, "high_freq_factor", above=low)
     rotations = rope.trained * rope.frequencies / (2 * math.pi)
@@ -247,7 +247,7 @@ def llama3(rope: RopeParameters) -> Made:
 
 
 def yarn(rope: RopeParameters) -> Made:
-    """Slow down pairs with few rotations within the original context, and scale the scores."""
+    """Lower the frequencies of pairs with few rotations in the original context; scale scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
     # indices of the pairs with ``fast`` and with ``slow`` rotations in the original context
@@ -272,7 +272,7 @@ def yarn(rope: RopeParameters) -> Made:
 
 
 def alpha(rope: RopeParameters) -> Made:
-    """Multiply theta by a power of ``alpha``, which slows down the slowest pairs most."""
+    """Multiply theta by a power of ``alpha``, which lowers the lowest frequencies most."""
     theta = rope.theta * real(rope.fields, "alpha") ** (rope.d / (rope.d - 2))
     return theta**rope.exponents, {}
 

@@ -33,7 +33,7 @@ from lora_np.models import (
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
-MAX_TEXT = 256 * 2**20  # bytes: a hundred times as much text as one run in NumPy can train on
+MAX_TEXT = 256 * 2**20  # bytes; about a hundred times the text that one run in NumPy can train on
 
 # Suffixes of tensors that some checkpoints store although the config determines them.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
@@ -57,7 +57,7 @@ BESIDE = (
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 Weight = Array | Quantised | None
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weights that a new `save` may replace
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weight files that `save` may replace
 
 
 def load(
@@ -105,7 +105,7 @@ def load(
     if path.suffix == ".gguf":
         return from_gguf(open_gguf(path), dtype, quantised)
     folder = hub.directory(model)
-    hub.inside(folder, "config.json")  # raises an error if there is none
+    hub.inside(folder, "config.json")  # raises an error if the file is missing
     stored = open_model(folder)
     # quantization_config describes the weights in the files, not the loaded ones
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
@@ -145,7 +145,7 @@ def load(
 
 
 def as_array(weight: Weight, dtype: npt.DTypeLike, quantised: bool) -> Weight:
-    """Convert a weight to an array, unless it is quantised and should stay quantised."""
+    """Convert a weight, if any, to an array; with ``quantised``, keep a quantised weight."""
     if weight is None or (quantised and isinstance(weight, Quantised)):
         return weight
     return np.ascontiguousarray(weight, dtype=dtype)
@@ -230,13 +230,13 @@ def read_text(source: StrPath) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a regular file; raise an error if it exceeds the size limit."""
+    """Read a regular file; raise an error if it has more than ``MAX_TEXT`` bytes."""
     with open_regular(path) as file:
         return limited(file, str(path))
 
 
 def limited(stream: BinaryIO, name: str) -> bytes:
-    """Read a whole stream; raise an error above the size limit, as a stream may be endless."""
+    """Read a stream to its end; raise an error as soon as it exceeds ``MAX_TEXT`` bytes."""
     pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
     if len(content := b"".join(pieces)) > MAX_TEXT:
         raise ValueError(f"{name} has more than {MAX_TEXT:,} bytes; use a part of it")
@@ -369,5 +369,5 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Convert a mapping to indented JSON, as bytes."""
+    """Convert a mapping to indented JSON in UTF-8."""
     return (json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Render chat templates in a sandbox with limits on their work: a template is untrusted code.
+"""Render chat templates in a sandbox with limits on their work, as a template is untrusted code.
 
 jinja2's own sandbox keeps a template away from Python's objects, but does not stop an endless loop
 or a string of a terabyte. Here each operation that can produce or repeat something first pays for
@@ -25,7 +25,7 @@ from jinja2.visitor import NodeTransformer
 LARGEST_SOURCE = 1_000_000  # characters; the longest published templates have about 20,000
 WORK = 10_000_000  # the budget of one rendering: characters, entries and nodes
 WORK_PER_CHARACTER = 100  # added to the budget for each character of the conversation
-LARGEST_NUMBER = 10_000  # most bits of an integer
+LARGEST_NUMBER = 10_000  # largest number of bits of a computed integer
 WIDEST = 9_999  # largest width of a field in a format string
 WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
 
@@ -101,7 +101,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.spans.clear()
 
     def spend(self, work: int) -> None:
-        """Charge a cost to the budget; stop the rendering if it is exhausted."""
+        """Subtract a cost from the budget; stop the rendering if the budget is exhausted."""
         self.left -= work
         if self.left < 0:
             raise ValueError(f"it takes more than {WORK:,} characters, entries and steps of work")
@@ -120,7 +120,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return value
 
     def pay(self, name: str, value: Any, settings: list[Any]) -> None:
-        """Charge for the longest possible result of a filter or method."""
+        """Charge for the longest possible result of a filter, method or operator."""
         # reject a format field that is too wide, or whose width is an argument
         form = name in ("format", "format_map", "%") and isinstance(value, str)
         if form and WIDE.search(value):
@@ -215,13 +215,13 @@ def applied(name: str, value: nodes.Node, *settings: nodes.Node) -> nodes.Filter
 
 
 def weight_of(node: nodes.Node) -> int:
-    """Count the nodes below a node, plus the characters of its text."""
+    """Return the cost of evaluating a node once: its syntax nodes and characters of text."""
     text = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
     return 1 + text + sum(1 for _ in node.find_all(nodes.Node))
 
 
 def printed_size(value: Any, known: dict[int, int]) -> int:
-    """Count the characters of a printed value, including every occurrence of shared parts.
+    """Estimate the length of a printed value, in which a shared part counts at each occurrence.
 
     ``known`` caches the sizes of containers by id, so that a structure of shared parts is measured
     in linear time although its print may be exponentially long.
@@ -240,7 +240,7 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 
 
 def as_count(value: Any) -> int:
-    """Return an upper bound on how often an argument can repeat another: its value or size."""
+    """Return an upper bound on the repetitions that an argument can cause: its value or size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from lora_np.language.template_sandbox import TemplateSandbox
 
 Messages = Sequence[Mapping[str, Json]]
-MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # marks the text that the model generates
-REASONING = ("reasoning_content", "thinking", "reasoning")  # models name this field differently
+MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # the tag before text that the model generates
+# names of the field with the model's reasoning, which differ between models
+REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class Template:
@@ -122,7 +123,7 @@ class Template:
         return tokens, answer, left
 
     def prompt(self, messages: Messages, tokens: Array) -> int:
-        """Count the tokens of a conversation that precede the answer to these first messages."""
+        """Count the leading ``tokens`` that come from ``messages`` and the generation prompt."""
         return shared(self.tokens(messages, add_generation_prompt=True), tokens) if messages else 0
 
 

@@ -34,7 +34,7 @@ NO_FILES: Mapping[str, bytes] = {}
 
 
 class Described:
-    """A vocabulary that a ``tokenizer.json`` and the files next to it describe."""
+    """The base class of vocabularies, which come from a ``tokenizer.json`` and files next to it."""
 
     files: Mapping[str, bytes]
 
@@ -157,7 +157,7 @@ class Characters(Described):
 
 
 class Subwords(Described):
-    """A vocabulary of words and parts of words, read by the library ``tokenizers``.
+    """A vocabulary of words and subwords, which the library ``tokenizers`` encodes and decodes.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ class Subwords(Described):
 
     @functools.cached_property
     def library(self) -> Any:
-        """The library's ``Tokenizer``."""
+        """The ``Tokenizer`` object of the library ``tokenizers``."""
         return made(self.contents)
 
     @functools.cached_property
@@ -202,7 +202,7 @@ class Subwords(Described):
 
     @functools.cached_property
     def specials(self) -> frozenset[int]:
-        """The special tokens, which are not text."""
+        """The numbers of the special tokens, which do not represent text."""
         added = self.contents.get("added_tokens") or ()
         return frozenset(token["id"] for token in added if token.get("special"))
 
@@ -223,7 +223,7 @@ class Subwords(Described):
         ).reshape(-1, 2)
 
     def encoding(self, text: str, special: bool) -> Any:
-        """Encode ``text`` with the library's ``Tokenizer``."""
+        """Return the library's ``Encoding`` of ``text``, with or without special tokens."""
         library = self.library
         text.encode()  # raises an error that names the position of a lone surrogate
         try:
@@ -272,7 +272,7 @@ def growth(step: Any) -> float:
 
 
 def made(contents: Mapping[str, Any]) -> Any:
-    """Build the library's ``Tokenizer`` from a ``tokenizer.json``."""
+    """Build a ``Tokenizer`` from a ``tokenizer.json``, whose steps must respect ``MAX_GROWTH``."""
     tokenizers = needed(
         "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
     )
@@ -327,5 +327,5 @@ def read_vocabulary(
         if numbers and vocabulary.tokenizer() == contents:
             return vocabulary
     except (AttributeError, LookupError, TypeError, ValueError):
-        pass  # not such contents; `Subwords` raises an error if they are damaged
+        pass  # not a vocabulary of characters; `Subwords` raises an error if it is damaged
     return Subwords(contents, files)

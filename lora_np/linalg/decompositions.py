@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # limit on the number of sweeps; about ten are usual, and sixteen the most observed
+SWEEPS = 60  # limit on the sweeps; about ten usually suffice, and no observed case needed over 16
 
 
 @np.errstate(under="ignore")
@@ -280,7 +280,7 @@ def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirror(x: Array) -> Array:
-    """Return the unit normal v of the mirror that maps x to the first axis."""
+    """Return the unit vector v whose reflection ``I - 2 v v^T`` maps x onto the first axis."""
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
@@ -295,7 +295,7 @@ def _reflect(X: Array, v: Array) -> None:
 
 
 def _product(mirrors: list[Array], d: int) -> Array:
-    """Return the first m columns of the product of all m reflections."""
+    """Return the product of all m reflections, truncated to its first m columns."""
     Q = np.eye(d, len(mirrors), dtype=mirrors[0].dtype)
     for j in reversed(range(len(mirrors))):
         _reflect(Q[j:, j:], mirrors[j])
@@ -305,7 +305,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 def _sweep(columns: Array, V: Array) -> bool:
     """Make each pair of columns orthogonal once, in place; return whether any pair was rotated."""
     k = columns.shape[1]
-    # a bound on the rounding error of an inner product that is exactly zero
+    # a relative bound on the rounding error of an inner product whose exact value is zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     rotated = False
@@ -327,7 +327,7 @@ def _sweep(columns: Array, V: Array) -> bool:
 
 
 def _directions(columns: Array, s: Array) -> Array:
-    """Return ``columns / s``; where s is too small, use columns that complete the basis."""
+    """Divide the columns by their lengths s; replace negligible columns to complete the basis."""
     good = int(np.count_nonzero(s > _smallest(columns.dtype)))
     U = columns[:, :good] / s[:good]
     if good < len(s):

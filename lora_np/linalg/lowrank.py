@@ -410,8 +410,8 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         # two lower bounds of the squared error; each is accurate where rounding spoils the other
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
-        # a squared error above the optimum by this share means an error above it by half the share;
-        # the other half is a margin
+        # if the squared error exceeds its optimum by this share, the error exceeds its optimum by
+        # half the share; the other half is a margin
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
             return SVD(U, s[:rank].astype(M.dtype), Vh)
@@ -423,8 +423,8 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
 def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
     """Return an orthonormal basis F of the part of X outside the span of Q, and ``C = F.T @ X``."""
     F, C = np.linalg.qr(X - Q @ (Q.T @ X))
-    # Orthogonalise twice, which is enough (Kahan): rounding errors along Q would dominate if little
-    # of X is left.
+    # Orthogonalise twice, which is enough (Kahan): after one pass, rounding errors along Q dominate
+    # if little of X is left.
     overlap = Q.T @ F
     F -= Q @ overlap
     if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # otherwise F is still orthonormal

@@ -187,7 +187,10 @@ def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, A
 
 
 class _Optima:
-    """The optima of all ranks, for X and the residual scaled by powers of two to about 1."""
+    """The factors B and A of the best update, whose first r directions are the best of rank r.
+
+    X and the residual are scaled to about 1 by powers of two.
+    """
 
     def __init__(self, X: Array, residual: Array, ridge: float) -> None:
         n, k = X.shape

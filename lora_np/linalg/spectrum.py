@@ -70,7 +70,7 @@ def scaled_svd(M: Array) -> tuple[float, SVD]:
 
 
 def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
-    """Return ``unit * x`` in the dtype of x; if it overflows, the error advises to rescale."""
+    """Return ``unit * x`` in the dtype of x; raise an error with advice if it overflows."""
     with overflow_allowed():
         result = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():

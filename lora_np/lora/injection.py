@@ -302,7 +302,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
 def selected(
     model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
 ) -> dict[str, Any]:
-    """Select the layers that ``targets`` match by any of their paths, except those in ``train``."""
+    """Map paths to layers that match ``targets`` by any of their paths and are not in ``train``."""
     from lora_np.models import ModelSpec, select
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
@@ -322,7 +322,7 @@ def under(path: str, parts: Iterable[str]) -> bool:
 
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
-    """Check that all paths in ``train`` exist in the model."""
+    """Raise an error if a path in ``parts`` (the option ``train``) is not in the model."""
     if isinstance(parts, str):
         raise TypeError(
             f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}"

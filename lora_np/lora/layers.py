@@ -202,7 +202,7 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        # Maps each row to its index in the old rows followed by the trained ones.
+        # Maps a token to its row in the concatenation of the old and the trained rows.
         place = np.arange(self.base.W.shape[0])
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):

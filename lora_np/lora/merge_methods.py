@@ -1,4 +1,4 @@
-"""Merge the LoRAs of one module by any of the methods in a table.
+"""Merge several LoRAs of one module by one of the methods in `MERGE_METHODS`.
 
 PEFT's rules act on entries: they drop some (`_largest`, `_dropped`) and add up the others, perhaps
 only the entries that agree in sign. A rule can act on the As and the Bs, on the updates ``scale B
@@ -179,7 +179,7 @@ class MergeMethod:
     def valid_options(
         self, *, density: float | None, rank: int | None, rng: Rng | int
     ) -> tuple[float, int | None, Rng]:
-        """Validate the options; return them with the default density and a Generator filled in."""
+        """Validate the options; return density or its default, rank, and a Generator if needed."""
         if density is not None and self.density is None:
             refuse(f"density is for methods that drop entries, such as 'ties', got {density!r}")
         share = (self.density or 1.0) if density is None else density
@@ -229,7 +229,7 @@ def _added(tensors: Tensors, weights: Weights) -> Array:
 def _of_agreeing(
     tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Weights], Array]
 ) -> Array:
-    """Add up entries with the majority's sign, and divide by a function of the weights (TIES)."""
+    """Sum entries that have the majority's sign; divide by a function of their weights (TIES)."""
     votes = _weighted(tensors, weights) if weigh_votes else tensors
     agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
@@ -249,7 +249,10 @@ _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_l
 
 
 def _on_factors(updates: Updates, rule: Rule) -> Pair:
-    """Apply the rule to As and Bs separately, weighted by roots of scales; A gets the signs."""
+    """Apply the rule to all A and to all B, weighted by the root of ``|weight * scale|``.
+
+    If ``weight * scale`` is negative, A gets the sign.
+    """
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
@@ -262,7 +265,7 @@ def _on_factors(updates: Updates, rule: Rule) -> Pair:
 
 
 def _on_updates(updates: Updates, rule: Rule) -> Array:
-    """Apply the rule to the updates themselves."""
+    """Apply the rule to the updates as full (d, k) matrices."""
     return rule([update.delta for update in updates], _weights(updates))
 
 
@@ -271,7 +274,7 @@ def _weights(updates: Updates) -> Weights:
 
 
 def _shared(updates: Updates) -> tuple[Array, Array, list[Array]]:
-    """Return the shared bases U (of all Bs) and V^T (of all As), and each ``U^T dW_i V``."""
+    """Return orthonormal bases U of all B and V^T of all A, and each ``U^T dW_i V``."""
     U = _svd(_wide(updates)).U
     Vh = _svd(np.vstack([update.A for update in updates])).Vh
     return U, Vh, [replace(update, B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]
@@ -310,7 +313,7 @@ def _iso(updates: Updates) -> Pair:
 
 
 def _tsv(updates: Updates) -> Pair:
-    """Add up the SVDs after orthonormalising all Us together and all Vs together."""
+    """Sum truncated SVDs, with their singular vectors orthonormalised across all updates."""
     most = max(1, min(len(updates[0].B), updates[0].A.shape[1]) // len(updates))
     svds = [svd_of_product(update.B, update.weighted).significant() for update in updates]
     B = _orthonormal(np.hstack([svd.U[:, :most] for svd in svds]))

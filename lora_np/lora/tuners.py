@@ -1,4 +1,4 @@
-"""Describe PEFT's tuners in one table for reading, counting, merging and converting.
+"""Describe PEFT's tuners in one table, used to read, count, merge and convert adapters.
 
 The parameters of a formula are tensors and settings by their names in PEFT; ``shape`` is ``(d,
 k)``. Formulas use only NumPy's functions, so they also accept tensors of `lora_np.autograd`.
@@ -102,12 +102,12 @@ class Tuner:
 
     @property
     def formula(self) -> Callable[..., Pair | Array]:
-        """The formula of the update, which is ``weight`` or ``factors``."""
+        """The function ``weight`` or ``factors``, whichever this tuner has."""
         return self.weight or self.factors  # type: ignore[return-value]
 
     @cached_property
     def tensors(self) -> dict[str, bool]:
-        """The names of the tensors, and whether each is required."""
+        """The names of the tensors, mapped to whether each is required."""
         others = (*self.settings, "W", "shape")
         parameters = signature(self.formula).parameters
         return {name: x.default is x.empty for name, x in parameters.items() if name not in others}
@@ -120,7 +120,7 @@ class Tuner:
         shape: Shape | None = None,
         **settings: float,
     ) -> Array:
-        """Compute the update (d, k) of a weight ``W``, or of any weight of this ``shape``."""
+        """Compute the update (d, k); pass the base weight or its shape if the formula needs it."""
         if self.weight is None:
             B, A = self.lora(tensors, shape=shape, **settings)
             return B @ A
@@ -158,7 +158,7 @@ class Tuner:
         )
 
     def settings_by_module(self, raw: Mapping[str, Any]) -> Callable[[str], dict[str, float]]:
-        """Return a function from a module's path to its settings; reject unknown settings."""
+        """Return a function that maps a module's path to its settings; reject unknown settings."""
         from lora_np.models import Patterns, peft
 
         general, patterns = dict(self.settings), {}
@@ -251,7 +251,7 @@ def lokr_factors(
 
 
 def thin(M: Array) -> Pair:
-    """Write a matrix as the product of itself and the identity matrix of its smaller side."""
+    """Write a matrix as a product with an identity matrix of its smaller size."""
     d, k = M.shape
     return (M, np.eye(k, dtype=M.dtype)) if k < d else (np.eye(d, dtype=M.dtype), M)
 
@@ -334,7 +334,7 @@ def skew(upper: Array) -> Array:
 
 
 def cayley(Q: Array, terms: int) -> Array:
-    """Compute ``I + 2 Q + 2 Q^2 + ... + Q^n``, which approximates ``(I + Q) (I - Q)^-1``."""
+    """Approximate ``(I + Q) (I - Q)^-1`` by PEFT's truncated series ``I + 2 Q + 2 Q^2 + ...``."""
     coefficients = [2] * (max(terms, 4) - 2) + [1] if terms > 2 else [2] * (terms - 1)
     R = power = np.eye(Q.shape[-1], dtype=Q.dtype)
     for coefficient in coefficients:

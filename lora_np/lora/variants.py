@@ -1,4 +1,4 @@
-"""Define the variants of LoRA, each with a row in a table and a small function.
+"""Define the variants of LoRA, each by a small function and a row of `VARIANTS`.
 
 A variant determines which layer replaces a layer (``adapt``), and may change its optimizer.
 """
@@ -152,7 +152,7 @@ def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
 
 Start = Callable[[Array, int, float], tuple[Array, Array]]
-# Variants that initialise B and A with a part of W0: functions of W0, the rank and the scale.
+# Variants that initialise B and A with a part of W0, by a function of W0, rank and scale.
 STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
@@ -183,7 +183,7 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def lora_one(layer: Linear, s: Settings) -> LoRALinear:
-    """Initialise B A with the best rank-r step along the first gradient G (arXiv 2502.01235).
+    """Initialise B A with the best rank-r approximation of a gradient step (arXiv 2502.01235).
 
     For ``G = U S V^T``, the initial update is ``B A = -U_r S_r V_r^T / (128 s_1)``, with the root
     of the singular values in each factor. W0 does not change, so training starts one step away from
@@ -315,7 +315,7 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
 
 def quantiser(kind: str | Quantiser) -> Quantiser:
-    """Return the function that quantises to the named kind; return a function unchanged."""
+    """Return a function that quantises to ``kind``, or ``kind`` itself if it is a function."""
     from lora_np.quantise import quantise
 
     return kind if callable(kind) else partial(quantise, kind=kind)
@@ -570,7 +570,7 @@ def rebase(tuned: T, original: T) -> T:
 
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
-    """Adapt a layer with B A and subtract it from W0, so that the outputs stay the same."""
+    """Adapt a layer with B A, and subtract ``(alpha/r) B A`` from W0 to keep the outputs."""
     W = value(layer.W) - (s.alpha / s.rank) * (B @ A)
     return beside(Residual(W if s.quantise is None else s.quantise(W), layer.b), B, A, s)
 

@@ -234,7 +234,7 @@ class Sequential:
         return x
 
 
-# Products with a quantised W dequantise a few rows at once, and again in the backward pass.
+# Products dequantise a quantised W a few rows at a time, and again in the backward pass.
 def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Array:
     y = W.product(x.reshape(-1, *x.shape[-1:])).reshape(*x.shape[:-1], -1)
     return y if b is None else y + b
@@ -314,7 +314,7 @@ def sigmoid(x: Operand) -> Operand:
 
 
 def gelu(x: Operand) -> Operand:
-    """Return the tanh form of the Gaussian error linear unit (arXiv 1606.08415).
+    """Return the tanh approximation of the Gaussian error linear unit (arXiv 1606.08415).
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def squared_gradients(
     return pull
 
 
-# A primitive, because the composed loss would keep four more arrays of this size for backward.
+# A primitive, because composed operations would keep four more arrays of the prediction's size.
 mean_squared_error = primitive(
     mean_squared_error,
     joint=squared_gradients,

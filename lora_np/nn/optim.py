@@ -244,7 +244,7 @@ class Groups(Optimizer):
             raise ValueError("Groups needs at least one pattern with its optimizer, got none")
 
     def of(self, path: str) -> Optimizer:
-        """Return the optimizer of the first pattern that matches."""
+        """Return the optimizer of the first pattern that matches ``path``."""
         return self.rules[self.pattern(path)].of(path)
 
     def pattern(self, path: str) -> str:
@@ -289,7 +289,7 @@ def check_rate(lr: LearningRate) -> None:
 
 
 class Bank:
-    """The leaves with one dtype and optimizer, as views of a vector, and the optimizer's state."""
+    """All leaves with the same dtype and optimizer in one vector, and the optimizer's state."""
 
     def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
         self.optimizer = optimizer
@@ -311,7 +311,7 @@ class Bank:
         return Bank, (self.optimizer, leaves), {"state": self.state}
 
     def gather(self) -> bool:
-        """Collect and clear the gradients (None counts as zero); return whether there were any."""
+        """Move the leaves' gradients into the vector; return whether any leaf had a gradient."""
         any_gradient = False
         for leaf, values, gradient in self.views:
             if leaf.data is not values:  # another array was assigned to the leaf
@@ -438,7 +438,7 @@ def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None)
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule with a linear warm-up to ``peak`` and a decay to ``final`` until ``steps``."""
+    """A learning-rate schedule: a linear warm-up to ``peak``, then a decay to ``final``."""
 
     peak: float
     steps: int

@@ -234,7 +234,7 @@ def outline(node: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Named:
-    """A node whose fields can have other names in paths.
+    """The base class of nodes whose fields have other names in paths, given by ``names``.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ FIELDS: dict[type, tuple[str, ...]] = {}  # field names of dataclasses; empty fo
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """List the named children of a node; a setting has none.
+    """List the children of a node with their names; leaves and settings have none.
 
     It is written for speed, because it runs for every node.
     """
@@ -291,7 +291,7 @@ def children(node: Any) -> list[tuple[str, Any]]:
 
 
 def with_children(node: Any, changed: dict[str, Any]) -> Any:
-    """Return ``node`` with some children changed."""
+    """Return a copy of ``node``, in which ``changed`` replaces children by name."""
     if isinstance(node, (tuple, list)):
         return type(node)([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):

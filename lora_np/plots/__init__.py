@@ -1,4 +1,4 @@
-"""Draw the figures that several packages use, from arrays and an optional ``ax=``.
+"""Draw the figures that several subpackages share, from plain arrays.
 
 Their building blocks are public too: `axes`, `label_line` and the colours, each with its
 meaning.

@@ -1,4 +1,4 @@
-"""Draw figures of an adapter: the size of its updates, and the sufficient ranks."""
+"""Draw an overview of an adapter: the norm and the sufficient rank of each update."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def adapter_overview(
 
 
 def short_name(name: str, longest: int) -> str:
-    """Shorten a long name to its end, in which the names of tensors differ.
+    """Shorten a long name by omitting its beginning, because tensor names differ at the end.
 
     Parameters
     ----------

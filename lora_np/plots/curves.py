@@ -145,7 +145,7 @@ def singular_spectrum(
 def rank_error_curves(
     curves: Mapping[str, Array], *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw relative errors against rank, and mark the smallest sufficient ranks.
+    """Draw relative errors against rank, and mark the smallest rank that meets ``tolerance``.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def rank_error_curves(
 def _free_place(
     ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
 ) -> tuple[int, bool, bool]:
-    """Return the index of the point to label, and whether the label is above it and right of it."""
+    """Return the index of the point to label, and the label's side: above or not, right or not."""
 
     def unit(axis: int) -> dict[str, Array]:
         """Map the values of all lines to positions between 0 and 1 along an axis."""
@@ -218,7 +218,7 @@ def _free_place(
 def _reached(
     ax: Axes, name: str, line: tuple[Array, Array], level: float
 ) -> tuple[str, tuple[Array, Array]]:
-    """Mark the first point at which the line reaches ``level``, and add its x to the name."""
+    """Mark where the line first reaches ``level``; return its name with that x, and the line."""
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
     if not len(reached):

@@ -83,7 +83,7 @@ def gallery(
     figure: Figure | None = None,
     width: float = 8.0,
 ) -> Figure:
-    """Draw images side by side, or under each other, each on its own grey scale.
+    """Draw images side by side or one below the other, each on its own grey scale.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def image_approximations(
     figure: Figure | None = None,
     width: float = 9.0,
 ) -> Figure:
-    """Draw an image and its low-rank approximations on one scale, with the residuals below.
+    """Draw an image and its low-rank approximations on the same grey scale, above the residuals.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ class Checkpoint:
         )
 
     def save(self) -> None:
-        """Write the state of the run, after a step."""
+        """Write the state of the run to the file."""
         training = self.training
         arrays = {
             "loss": np.array(training.loss),
@@ -131,7 +131,7 @@ class Checkpoint:
 
 
 def identity(training: Any) -> dict[str, str]:
-    """Return a description of everything that must be equal for a run to continue.
+    """Describe, by name, everything that must be unchanged for a run to continue.
 
     For a run with a name, these are only the name and the versions.
     """
@@ -163,7 +163,7 @@ def identity(training: Any) -> dict[str, str]:
 
 
 def moved_by(training: Any) -> dict[str, Array]:
-    """Return the arrays that a step changes, which are each bank's values and optimizer state."""
+    """Return the arrays that a step changes, by name: each bank's values and optimizer state."""
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}

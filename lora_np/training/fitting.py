@@ -131,7 +131,7 @@ class RunSettings:
             )
 
     def of_run(self, name: str, **changes: Any) -> dict[str, Any]:
-        """Return the arguments of `fit` for batches, with a progress bar of this name."""
+        """Return keyword arguments for `fit` on batches, with a progress bar called ``name``."""
         own = {field.name: getattr(self, field.name) for field in fields(RunSettings)}
         own["progress"] = name if self.progress is True else self.progress
         return own | {"batch_size": None} | changes
@@ -277,7 +277,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     done = training.run.steps
     bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with bar, overflow_allowed():  # `go_on` raises an error with the step
+        with bar, overflow_allowed():  # `go_on` reports overflow with its step
             training.go_on(bar, store)
         interrupted = False
     except KeyboardInterrupt:
@@ -341,7 +341,10 @@ class Training:
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
     def go_on(self, bar: tqdm, store: Checkpoint | None) -> None:
-        """Take the remaining steps; with ``patience``, restore the best model."""
+        """Take the remaining steps, unless ``goal`` or ``patience`` ends the run earlier.
+
+        With ``patience``, restore the model with the lowest validation loss.
+        """
         s = self.settings
         while (step := self.run.steps) < s.steps:
             if step % self.every == 0:
@@ -433,7 +436,7 @@ def uninterrupted(result: Fit[T]) -> Fit[T]:
 
 
 def diagnosis(training: Training) -> str:
-    """Write the message for a loss that is not finite, with the likely cause and advice."""
+    """Return an error message for a loss that is not finite, with the likely cause and advice."""
     run, losses = training.run, training.loss
     message = f"the loss is {losses[-1]} at step {run.steps}"
     largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
@@ -504,7 +507,7 @@ class Stream:
 
 
 class Rows(Stream):
-    """Batches of rows of x and y, drawn without replacement until too few rows are left."""
+    """Batches of rows of x and y, drawn without replacement, reshuffled when too few are left."""
 
     def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
         self.x, self.y = data_rows("", x, settings.y)
@@ -527,7 +530,7 @@ class Rows(Stream):
         return {"loss": self.loss, "batch size": self.batch_size, "data": (self.x, self.y)}
 
     def batch(self, step: int) -> tuple[Array, Array]:
-        """Draw the rows of the next batch."""
+        """Return the rows of x and y in the next batch."""
         if self.whole:
             return self.x, self.y
         if self.position + self.batch_size > len(self.order):

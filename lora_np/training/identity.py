@@ -40,7 +40,7 @@ def versions() -> str:
 
 
 def derivatives() -> str:
-    """Describe the derivative rules that users added to the tables, in sorted order."""
+    """Describe the derivative rules that users added to autograd's tables, in sorted order."""
     return ", ".join(sorted({describe(row) for row in added_rows()}))
 
 
@@ -83,7 +83,7 @@ def describe(thing: Any, apart: Collection[int] = ()) -> str:
 
 
 class Description:
-    """A description of nested objects; references to enclosing objects are given by depth."""
+    """The state of `describe`: the Tensors to leave out, and the objects around the current one."""
 
     def __init__(self, apart: Collection[int]) -> None:
         self.apart = apart
@@ -153,7 +153,7 @@ def refusal(thing: Any, why: str) -> TypeError:
 
 
 def attributes(thing: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a dataclass, and attributes that were added to the instance."""
+    """Yield names and values of a dataclass's fields and of attributes added to the instance."""
     names = dict.fromkeys(field.name for field in dataclasses.fields(thing))
     for name in names | dict.fromkeys(getattr(thing, "__dict__", ())):
         if not isinstance(vars(type(thing)).get(name), functools.cached_property):

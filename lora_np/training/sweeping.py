@@ -56,7 +56,7 @@ class Problem:
     loss: Callable[[Any, Array], Any] = mean_squared_error
 
     def optimum(self, rank: int) -> float | None:
-        """Return the best training loss of a rank, or None if there is no closed form."""
+        """Return the lowest training loss that a rank can reach; None if it has no closed form."""
         if self.loss is not mean_squared_error or not isinstance(self.model, Linear):
             return None
         rng = np.random.default_rng(0)
@@ -82,11 +82,14 @@ class Sweep(Shown):
 
     @property
     def table(self) -> Table:
-        """A row of settings and errors for each training."""
+        """A table with a row of settings, losses and optimum for each run."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
-        """Return the records of the best alpha and learning rate for each variant and rank."""
+        """Return the runs of each variant and rank at the alpha and learning rate of lowest error.
+
+        Errors are compared by their median over random seeds.
+        """
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
         for record in self.records:
             settings = groups.setdefault((record["variant"], record["rank"]), {})
@@ -191,7 +194,7 @@ def grid(
     lr: Sequence[float | None],
     rngs: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Validate the settings, and list each combination of them once."""
+    """Validate the settings, and return every combination of them, without duplicates."""
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     given = {"variants": variants, "ranks": ranks, "alphas": alphas, "lr": lr, "rngs": rngs}
@@ -215,7 +218,7 @@ def run(
     optimizer: Callable[[float], Optimizer] | None,
     options: Any,
 ) -> dict[str, Any]:
-    """Train one run and return its record; on one thread, as more threads change the last bits."""
+    """Train one run and return its record; use one thread, so that the result is reproducible."""
     variant, rank, alpha, rate, seed = settings.values()
     rng = np.random.default_rng(seed)
     with one_thread():
