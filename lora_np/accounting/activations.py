@@ -123,7 +123,10 @@ class TrainingOptions:
 
 
 class Growth(NamedTuple):
-    """The bytes for b sequences of s tokens, ``fixed + b (sample + s (token + s pair))``."""
+    """The coefficients of a formula for the bytes of b sequences of s tokens.
+
+    The formula is ``fixed + b (sample + s (token + s pair))``.
+    """
 
     fixed: int = 0
     sample: int = 0
@@ -131,7 +134,7 @@ class Growth(NamedTuple):
     pair: int = 0
 
     def plus(self, other: Growth) -> Growth:
-        """Return the sum of this growth and another."""
+        """Add the coefficients of two formulas."""
         return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, max_length: int) -> int:
@@ -145,7 +148,7 @@ class Moment(NamedTuple):
     """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
     kept: Growth  # kept by all layers for the backward pass
-    again: Growth  # kept by one stack of layers if checkpointing recomputed the whole stack
+    again: Growth  # kept by all layers of one stack, of which one is recomputed at a time
     layers: int  # the number of layers in that stack
     logits: Growth  # kept by the loss until its gradient is computed
     work: Growth  # needed temporarily for the loss and its gradient, or for one matrix
@@ -158,7 +161,7 @@ class Moment(NamedTuple):
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """List the moments of a step at which memory may peak; none if the layers are unknown.
+    """List the moments of a step at which memory may peak; empty if the layers are unknown.
 
     The first moment is the computation of the loss. `training_memory` states the formulas.
     """
@@ -167,7 +170,7 @@ def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list
 
 
 def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
-    """List the modules that int8 and nf4 quantise."""
+    """List the modules that int8 and nf4 quantise: linear layers and experts, but not the head."""
     linear = [module for module in spec.groups if module.kind in ("linear", "experts")]
     return [module for module in linear if module.name != spec.head and not module.tied]
 
@@ -187,7 +190,7 @@ class _Kept:
     def moments(self) -> list[Moment]:
         kept = self._outside()
         layers = []
-        below = self.full  # whether this stack or one before it has a trained module
+        below = self.full  # whether this stack or an earlier one has a trained module
         for stack in self.spec.layers:
             modules = [
                 module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")
@@ -225,7 +228,7 @@ class _Kept:
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
             token += 2 * attention * stack.width * self.item
-        # PEFT adds B A to an adapted parameter outside of linear layers, and keeps the sum
+        # PEFT adds B A to the adapted weights of experts and routers, and keeps the sum
         merged = sum(
             a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router")
         )
@@ -255,7 +258,7 @@ class _Kept:
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """Count the layers whose attention needs input gradients, and the layers whose MLP does.
+        """Count the layers whose attention needs input gradients, and those whose MLP needs them.
 
         The backward pass stops at the lowest adapter, so nothing is kept for layers below it.
         """
@@ -306,11 +309,11 @@ class _Kept:
         # gate, up and their product keep i entries each: 3 i for the 2 i outputs of gate and up
         if module.role in _EXPANDING:
             return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
-        # the outputs of experts, which the router's gradient needs
+        # the router's gradient needs the outputs of the experts
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Compute the bytes of the inputs of trained or adapted layers, shared inputs only once."""
+        """Compute the bytes per token of the inputs that layers keep; shared inputs count once."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -324,7 +327,7 @@ class _Kept:
             if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
                 numbers = 0
-            # bitsandbytes keeps the input of every int8 layer, adapted or not, but not with nf4
+            # with int8, unlike nf4, bitsandbytes keeps the input of every layer, adapted or not
             if self.training.dtype == "int8":
                 numbers = width * module.copies * reach // max(stack.depth, 1)
             if not kept:
@@ -361,7 +364,7 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Return the bytes per token that cross-entropy keeps, and the bytes of its workspace."""
+        """Return the bytes per token that cross-entropy keeps, and that it needs temporarily."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
@@ -380,14 +383,14 @@ class _Kept:
         return self.spec.experts_per_token if module.kind == "experts" else 1
 
     def _trained(self, module: ModuleSpec) -> int:
-        """Count the copies of a module whose input is needed for a weight's gradient."""
+        """Count the copies of a module whose inputs are needed for the gradients of weights."""
         if self.full:
             return module.copies
         return sum(adapter.copies for adapter in self.adapters if adapter.module is module)
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
-    """Return the `Growth` of a stack of layers from one pass's bytes per token and per pair."""
+    """Return the `Growth` of a stack of layers, given bytes per token and per pair of tokens."""
     token, pair = token * stack.repeats, pair * stack.repeats
     if stack.tokens:
         return Growth(sample=stack.tokens * (token + stack.tokens * pair))

@@ -60,7 +60,7 @@ class Capacity(Shown):
 
     @property
     def table(self) -> Table:
-        """The capacity and the required bits; a note warns if these exceed half of ``low``."""
+        """The capacity and the required bits, with a warning above half of the low estimate."""
         row: dict[str, Cell] = {
             "rank": self.count.rank,
             "trainable parameters": self.count.trainable,
@@ -135,7 +135,7 @@ def capacity(
 
 
 def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
-    """Count the LoRA; raise an error if the measurements do not cover this kind of LoRA."""
+    """Count a LoRA's parameters; raise an error if no measurement covers this kind of LoRA."""
     lora = count_adapter(model, {**options, "rank": rank})
     if lora.dora or lora.tuner or lora.saved or lora.biases:
         raise ValueError(

@@ -23,7 +23,7 @@ class NamedModules(Protocol):
     def named_modules(self) -> Iterable[tuple[str, Any]]: ...
 
 
-# a name, a path, the fields of a config, a torch module, or a tree of lora_np's layers
+# a model's name, path or config, a torch module, or a tree of lora_np's layers
 Model: TypeAlias = (
     "str | Path | Mapping[str, Any] | ModelSpec | NamedModules | DataclassInstance"
     " | Sequence[DataclassInstance] | Array"
@@ -49,7 +49,7 @@ def tree_count(model: Model) -> tuple[int, int, int, Table]:
 
 
 def tree_spec(model: Model) -> ModelSpec:
-    """List the modules of a tree of lora_np's layers."""
+    """Describe the modules of a model that is a tree of lora_np's layers."""
     modules = tuple(fold(_modules(model)))
     if not modules:
         raise _no_model(model)

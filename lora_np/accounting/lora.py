@@ -41,7 +41,7 @@ class AdaptedModules(NamedTuple):
 
     @property
     def trainable(self) -> int:
-        """The number of trainable parameters in all of these modules."""
+        """The number of the adapter's trainable parameters on all of these modules."""
         return self.size * self.copies
 
     @property
@@ -132,7 +132,7 @@ class LoraCount(Shown):
 
     @property
     def verdict(self) -> str:
-        """The line that PEFT prints, or the assumptions if that line may be wrong."""
+        """The line that PEFT prints, or the assumptions of the count if PEFT's may differ."""
         return self.spec.assumed or self.peft_line
 
     @property
@@ -170,7 +170,7 @@ class LoraCount(Shown):
 
     @property
     def by_module(self) -> Table:
-        """A table of the trained modules, with one module per line."""
+        """A table with a row for each adapted module and each module that is trained in full."""
         lines: list[tuple[Cell, ...]] = [
             (
                 name,
@@ -302,7 +302,7 @@ def count(
 
 
 def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource]) -> LoraCount:
-    """Count the adapter described by a whole config or by the options of `count_model`."""
+    """Count the parameters of an adapter, given a config or the options of `count_model`."""
     own = {"rank": None, **options}
     config = own.pop("config", None)
     if config is None:
@@ -320,7 +320,7 @@ def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource
 def counted(
     model: Model, options: Mapping[str, Option | peft.ConfigSource]
 ) -> ModelSpec | LoraCount:
-    """Return the count of a LoRA, or the model itself if no options are given."""
+    """Return the count of the LoRA that ``options`` describe or, without options, the model."""
     if isinstance(model, LoraCount):
         if options:
             raise TypeError(
@@ -481,7 +481,7 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
 
 
 def _by_convention(spec: ModelSpec, targets: Targets | None, experts: str) -> tuple[ModelSpec, str]:
-    """Apply the convention for experts; return the model, and the convention if it has experts."""
+    """Apply the convention for experts; return the model, and the convention (empty if unused)."""
     choice("experts", experts, ("peft", "per-expert"))
     has_experts = "experts" in [module.kind for module in spec.groups]
     named = any("experts" in module.name.split(".") for module in spec.groups)
@@ -534,7 +534,7 @@ def _adapted(
 
 
 def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
-    """Count the parameters that LoRA of ``rank`` adds to one module."""
+    """Count the parameters that a LoRA of rank ``rank`` adds to one module."""
     module = group.module
     many, d_out, d_in = module.sides
     bare = group.parameter is not None or module.kind in ("router", "experts")
@@ -645,7 +645,7 @@ _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_mo
 
 
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
-    """Return the model with the head of the adapter's task and the vocabulary of its file."""
+    """Return the model with the head that the task needs and the vocabulary of the adapter file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
     if task in peft.HEADS and not peft.heads_of(spec, peft.HEADS[task][1]):
         if spec.family in models.family_names() and new:

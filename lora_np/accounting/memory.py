@@ -210,7 +210,7 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> TrainingOptions:
-    """Complete the training options, and limit the default length to the model's positions."""
+    """Return the training options, with the default length limited to the model's positions."""
     training = TrainingOptions(**options)  # type: ignore[arg-type]
     if not spec.positions or training.max_length <= spec.positions:
         return training
@@ -365,7 +365,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
-    """Return whether the size of nf4 weights is known because the file stores them quantised."""
+    """Return whether the base is nf4 and its file is quantised, so that its size is known."""
     return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
@@ -448,14 +448,14 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
 
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Option]) -> Callable[[int], LoraCount]:
-    """Return a cached function that counts a LoRA at a rank."""
+    """Return a cached function that counts the parameters of a LoRA, given its rank."""
     return cache(lambda rank: count_adapter(spec, {**lora, "rank": rank}))
 
 
 def rank_that_fits(
     counted_at: Callable[[int], LoraCount], room: int, training: TrainingOptions
 ) -> int:
-    """Find the largest rank whose training fits in ``room`` bytes."""
+    """Find the largest rank whose training fits in ``room`` bytes; 0 if no rank fits."""
 
     def needed(rank: int) -> int:
         return terms_of(counted_at(rank), training).memory.total
@@ -633,7 +633,7 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
 
 
 def by_method(training: TrainingOptions) -> dict[str, TrainingOptions]:
-    """Return the training options of full fine-tuning, LoRA and QLoRA, with their base dtypes."""
+    """Map "full", "LoRA" and "QLoRA" to training options with the dtype of the method's base."""
     plain = training.dtype in ITEMSIZE
     return {
         "full": training if plain else replace(training, dtype="bfloat16"),
@@ -643,7 +643,7 @@ def by_method(training: TrainingOptions) -> dict[str, TrainingOptions]:
 
 
 def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
-    """Describe the dtype of each method's base, checkpointing, attention and cross-entropy."""
+    """Write a note on each method's base dtype, checkpointing, attention and cross-entropy."""
     over = []
     for name, training in trained.items():
         base = training.dtype

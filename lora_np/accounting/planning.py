@@ -85,7 +85,7 @@ class GPU:
 
     @property
     def room(self) -> int:
-        """The bytes available for training."""
+        """The bytes available for training, which are nine tenths of the memory."""
         return int(self.memory * (1 - _RESERVED))
 
 
@@ -271,7 +271,7 @@ class Plan(Shown):
 
     @property
     def fits(self) -> bool:
-        """Whether any of the choices fits."""
+        """Whether any of the choices fits, at least tightly."""
         return any(choice.verdict != "no" for choice in self.choices)
 
     @property
@@ -495,7 +495,7 @@ def _remedies(
     narrow: Callable[[], LoraCount] | None = None,
     attention: Sequence[str] = (),
 ) -> Iterator[Remedy]:
-    """Yield changes that make a choice fit; ``narrow`` counts its LoRA on ``attention`` only."""
+    """Yield changes that make a choice fit; ``narrow`` counts a LoRA on ``attention`` only."""
     if choice.verdict == "fits":
         return
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
@@ -528,10 +528,10 @@ def _remedies(
 
 
 def alternatives(gpu: GPU) -> list[GPU]:
-    """List Apple's GPUs if ``gpu`` is one, else all others, in the order to suggest them."""
+    """List GPUs in the order to suggest them: Apple's if ``gpu`` is from Apple, else the others."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
-        key=lambda other: (  # RTX and GTX first if ``gpu`` is one; laptops last
+        key=lambda other: (  # if ``gpu`` is an RTX or GTX, these first; laptops last
             gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
         )
     )  # fmt: skip
@@ -578,12 +578,12 @@ class Flops(Shown):
 
     @property
     def total(self) -> int:
-        """The FLOPs of a forward and a backward pass."""
+        """The FLOPs per token of a forward and a backward pass."""
         return sum(self.forward.values()) + sum(self.backward.values())
 
     @property
     def table(self) -> Table:
-        """The matrix products of both passes, with a LoRA next to full fine-tuning."""
+        """The FLOPs per token of each product; a LoRA is shown beside full fine-tuning."""
         kinds = {"full": self.full, "LoRA": self} if self.full else {"FLOPs": self}
         lines = [
             (direction, name, *(getattr(flops, direction).get(name, 0) for flops in kinds.values()))
@@ -663,7 +663,7 @@ def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flop
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """Count how often a token passes through a module, because of routing or repeated layers."""
+    """Count how many times a token passes through a module, given routing and repeated layers."""
     times = spec.experts_per_token if module.kind == "experts" else 1
     return times * next(
         (stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1

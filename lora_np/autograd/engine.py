@@ -1,4 +1,4 @@
-"""The engine: an array that records how it was computed, and the backward pass over its graph.
+"""Record how arrays are computed, and run the backward pass over the recorded graph.
 
 NumPy is the forward pass: a ``Tensor`` implements NumPy's protocols (NEP 13 and NEP 18), so
 ``np.tanh(x @ W.T)`` is a Tensor again. The derivatives of functions are in ``rules.py``.
@@ -86,7 +86,7 @@ class Tensor(ArrayMethods):
         return Tensor.answer(operator.getitem, (self, index), {})
 
     def backward(self, gradient: ArrayLike | None = None) -> None:
-        """Compute this Tensor's gradient for every leaf, and add it to the leaf's ``.grad``.
+        """Compute the gradient with respect to every leaf, and add it to the leaf's ``.grad``.
 
         The graph is consumed: its memory is freed step by step, and a second call raises an error.
 
@@ -182,7 +182,7 @@ def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "a rule") -> Array:
-    """Sum ``g`` over the axes that were broadcast, so that it has ``shape``."""
+    """Sum ``g`` over the axes that were broadcast, so that the result has ``shape``."""
     added = g.ndim - len(shape)
     total: Array = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)

@@ -10,12 +10,12 @@ from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
-# the arrays kept for the backward pass: W + scale B A, or scale A x
+# kept for the backward pass: (W + scale B A, None) or (None, scale x A^T)
 Kept = tuple[Array | None, Array | None]
 
 
 def product(a: Operand, b: Operand) -> Array:
-    """Return ``a @ b`` for a matrix b by ndarray.dot, which has half the overhead of np.matmul.
+    """Multiply rows by a matrix with ndarray.dot, which has half the overhead of np.matmul.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ affine = primitive(
 def plus_low_rank(
     h: Operand, x: Operand, A: Operand, B: Operand, scale: Operand | float
 ) -> Operand:
-    """Return ``h + scale (x A^T) B^T`` in three steps instead of the six of NumPy's functions.
+    """Return ``h + scale (x A^T) B^T`` in three recorded steps; NumPy's functions would take six.
 
     Parameters
     ----------

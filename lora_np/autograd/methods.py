@@ -33,7 +33,7 @@ def astype(a: Array, dtype: DTypeLike) -> Array:
 
 
 class ArrayMethods(NDArrayOperatorsMixin):
-    """The part of ndarray's interface that needs no engine; ``data`` contains the values."""
+    """The attributes, operators and methods that a ``Tensor`` shares with ndarray."""
 
     __slots__ = ()
 

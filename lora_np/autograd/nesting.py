@@ -1,4 +1,4 @@
-"""Gradients of gradients: ``grad(f)`` is a function like ``f``, so it can be differentiated."""
+"""Compute gradients of gradients: ``grad(f)`` is a function, which can be differentiated again."""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.log
 derivative(
     np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
 )
-derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at y = 0
+# the derivative is zero where y = 0
+derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))
 derivative(
     np.arctan2,
     lambda y, a, b: lambda g: g * b / without_zero(np.square(np.hypot(a, b))),
@@ -188,7 +189,7 @@ def clip(
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
-    """Return ``g`` where ``winner`` is larger or a value is NaN, half of it in a tie, else 0."""
+    """Return ``g`` where ``winner`` is larger or a value is NaN, ``g / 2`` in a tie, else 0."""
     return np.where(np.less(winner, loser), 0, np.where(np.equal(winner, loser), g / 2, g))
 
 
@@ -350,7 +351,7 @@ def einsum_rule(
 
 
 def reaches(size: int, letter: str, labelled: list[tuple[str, Array]]) -> bool:
-    """Return whether any array has ``size`` entries, not just one, along the axis ``letter``."""
+    """Return whether some array has length ``size`` along ``letter``, instead of a broadcast 1."""
     lengths = {
         n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter
     }
@@ -430,7 +431,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Return the product, computed step by step, as a rule with ``y / a`` would fail at zeros."""
+    """Multiply the entries one by one, because a derivative rule with ``y / a`` fails at zeros."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = (
         range(np.ndim(a))
@@ -446,7 +447,7 @@ derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
 
 
 def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
-    """Return the backward function of np.cumsum: it sums g from each entry on."""
+    """Return the backward function of np.cumsum, which sums ``g`` from each entry to the end."""
     along = -1 if axis is None else axis
     return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
 
@@ -552,10 +553,10 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 
 
 def picked(a: Array, numbers: Array) -> Array:
-    """Return the entries with these indices, counted from 1; zero for an index of 0."""
+    """Return the entries of ``a`` at flat indices that start at 1, and zero for an index of 0."""
     entries: Array = np.ravel(a)
     if not np.all(numbers):
-        entries = np.append(entries, np.zeros(1, a.dtype))  # index 0 - 1 reads this entry
+        entries = np.append(entries, np.zeros(1, a.dtype))  # at -1, for an index of 0
     entries = entries[numbers - 1]
     return entries
 
@@ -611,7 +612,7 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
 
 
 def add_rows(result: Array, rows: Array, g: Array) -> None:
-    """Add ``g`` to rows of zeros, as ``np.add.at`` does, but several times faster."""
+    """Add ``g`` to ``rows`` of an array of zeros, like ``np.add.at`` but several times faster."""
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.diff(rows, prepend=-1))

@@ -46,7 +46,7 @@ class Each(NamedTuple):
 
 
 class Row:
-    """A row of the table: the forward function, and a rule for each of its array arguments."""
+    """A row of the table of derivatives: a forward function, and a rule for each array argument."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ def constant(*functions: Callable[..., Any]) -> None:
 
 
 def composition(function: Callable[..., Any]) -> Callable[[Definition], Definition]:
-    """Return a decorator that defines a NumPy function by functions that are in the tables.
+    """Return a decorator that defines a NumPy function in terms of functions in the tables.
 
     Parameters
     ----------
@@ -397,7 +397,7 @@ def arrange(
     args: Sequence[Any],
     kwargs: dict[str, Any],
 ) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Pass array arguments by position and settings by keyword, however the caller passed them.
+    """Return array arguments by position and settings by keyword, however they were passed.
 
     A setting that equals NumPy's default is dropped; any other must be among ``covers``, the
     arguments of the rule.
@@ -447,7 +447,7 @@ def same(a: Any, b: Any) -> bool:
 
 @functools.cache
 def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
-    """Return the argument names of a rule or definition, and the number of positional ones.
+    """Return the argument names of a rule or definition, and the number of positional arguments.
 
     The number is None if the function takes any number of arguments.
     """
@@ -501,7 +501,7 @@ def not_differentiable(function: Callable[..., Operand], argument: int | str) ->
 
 
 def known() -> list[str]:
-    """List the functions that accept Tensors.
+    """List the names of the functions that accept Tensors.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Offer exercises that check themselves: statements, laws, and the functions students call."""
+"""Provide exercises: statements, laws that check answers, and the functions for students."""
 
 from lora_np.lazy import on_demand
 

@@ -129,7 +129,7 @@ class Puzzle(Exercise):
 
     @property
     def block(self) -> str:
-        """The part of ``mini.py`` that contains the line."""
+        """The source of the function around the line or, outside of functions, of ``mini.py``."""
         return inspect.getsource(attrgetter(self.within)(mini) if self.within else mini)
 
     @property
@@ -158,19 +158,19 @@ class Puzzle(Exercise):
         return "\n\n".join([self.heading, self.statement.strip(), *indented, law])
 
     def source(self, line: str) -> str:
-        """Return the code of ``mini.py`` with this line, and of the function that laws call."""
+        """Return the code of ``mini.py`` with ``line`` in it, and the function that laws call."""
         whole = inspect.getsource(mini).replace(self.right, line)
         return f"{whole}\n\n{self.stub.replace(self.blank, line)}"
 
     def cell(self, line: str) -> str:
-        """Return a cell's code, which defines the function that laws call in its own namespace."""
+        """Return code that defines, in a separate namespace, the function that laws call."""
         run = f"exec(compile(source, '<cell {self.number}>', 'exec'), names)"
         ours = f"guarded(names[{self.name!r}], {line!r}, {self.says!r}, source)"
         head = "from lora_np.exercises.blanks import guarded\nnames = {}"
         return f"{head}\nsource = {self.source(line)!r}\n{run}\n{self.name} = {ours}\n"
 
     def told(self, line: str, outcome: Outcome) -> str:
-        """Return a text that explains how a line breaks a law, with the input that shows it."""
+        """Explain why a line is wrong, with an input for which it breaks a law."""
         try:
             ast.parse(line)  # parsed alone, so that the message gives no line number of the file
         except SyntaxError as error:
@@ -192,7 +192,7 @@ class Puzzle(Exercise):
         return "\n".join([f"{filled} is not right: {message}", *hints, example]).strip()
 
     def solve(self, line: str) -> Scene:
-        """Check a line in this process; return its scene if it is right, or an explanation."""
+        """Check a line in this process; return a scene that shows its effect or its mistake."""
         line, names = line.strip(), dict[str, Callable[..., Value]]()
         if BLANK in line or not line:
             return Scene(f"Write something in place of {BLANK}.", passed=False)
@@ -270,7 +270,7 @@ def guarded(
 
 @cache
 def puzzles() -> tuple[Puzzle, ...]:
-    """List the puzzles in their order.
+    """List the fifteen puzzles in the order of their numbers.
 
     Returns
     -------

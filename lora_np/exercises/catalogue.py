@@ -224,7 +224,7 @@ def course() -> tuple[Lesson, ...]:
 
 
 def read(name: str) -> Exercise:
-    """Read the exercise in ``name.md``."""
+    """Read the exercise ``name`` from its Markdown file."""
     about, sections = parsed(name)
     statement = [sections["Statement"], f"For example:\n\n{sections['Example']}"]
     if forbids := tuple(about.get("forbids", ())):
@@ -257,7 +257,7 @@ def read(name: str) -> Exercise:
 
 
 def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Split a file into the settings between two lines of ``+++`` and the sections that follow."""
+    """Split an exercise's file into its settings, between lines of ``+++``, and its sections."""
     _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
     _, *parts = re.split(r"^## (\w+)$", text, flags=re.M)
     bodies = (part.strip() for part in parts[1::2])
@@ -265,19 +265,19 @@ def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def law_of(exercise: str, key: str) -> Check:
-    """Return the function ``exercise_key``, or else the function ``exercise`` with this key."""
+    """Return the check of a law: function ``exercise_key``, or ``exercise`` with ``key`` set."""
     known = functions()
     return known.get(f"{exercise}_{key}") or partial(known[exercise], key=key)
 
 
 def code_in(markdown: str) -> str:
-    """Extract the last block of Python without its fences."""
+    """Extract the last block of Python code from Markdown, without its fences."""
     return str(re.findall(r"^```python\n(.*?)^```", markdown + "\n", re.M | re.S)[-1])
 
 
 @cache
 def functions() -> dict[str, Any]:
-    """Collect the functions of all modules of ``checks`` by name."""
+    """Map names to the functions that the modules of ``checks`` define."""
     from lora_np.exercises.checks import build_a_lora, files, matrices, training
 
     return vars(build_a_lora) | vars(files) | vars(matrices) | vars(training)

@@ -13,11 +13,11 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None if the law holds
-OFTEN = 5  # number of inputs that prove a mistake, and that a law must be tested on in each region
+OFTEN = 5  # the number of inputs that prove a mistake, and of tests that a law needs in each region
 
 
 def alike(a: Broken, b: Broken) -> bool:
-    """Return whether two answers agree in the values that a law compares."""
+    """Return whether two answers break a law in the same way, or both satisfy it."""
     if a is None or b is None:
         return a is b
     if a.why.name != b.why.name:
@@ -70,7 +70,10 @@ def usual(name: str) -> list[Mistake]:
 
 @cache
 def written(code: str, name: str, answer: str = "") -> Value:
-    """Run ``code`` and return its function ``name``; ``answer`` defines ``solution`` for it."""
+    """Run ``code`` and return the function ``name`` that it defines.
+
+    With ``answer``, the code may call the function that ``answer`` defines as ``solution``.
+    """
     solution = written(answer, name) if answer else None
     names = {"__name__": "submission", "solution": solution}
     exec(compile(code, "<a mistake>", "exec", dont_inherit=True), names)

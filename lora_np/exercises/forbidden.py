@@ -34,7 +34,7 @@ FAMILIES = {
 
 
 class Forbidden(Exception):  # noqa: N818
-    """Raised when a function is called that the exercise forbids."""
+    """Raised when a student's function calls a function that the exercise forbids."""
 
 
 class TooMuch(Forbidden):
@@ -42,7 +42,7 @@ class TooMuch(Forbidden):
 
 
 class Rules(NamedTuple):
-    """The functions, the memory and the steps that a call may use.
+    """The functions that a call must not use, and its limits on memory and steps.
 
     Parameters
     ----------

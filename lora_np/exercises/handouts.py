@@ -128,7 +128,7 @@ def code(name: str, text: str) -> dict[str, Any]:
 
 
 def script(lesson: Lesson) -> str:
-    """Return a lesson as a script in percent format, without checks, with the hints at the end."""
+    """Return a lesson's exercises as a script in percent format, with the hints at the end."""
     blocks = []
     for cell in notebook(lesson)["cells"]:
         text = "".join(cell["source"]).partition("\n\n<details>")[0].rstrip()
@@ -145,7 +145,7 @@ def script(lesson: Lesson) -> str:
 
 
 def opening(lesson: Lesson) -> str:
-    """Return the opening: the task, and how to see solutions unless the course omits them."""
+    """Return the introduction to a lesson's exercises, with the command for solutions if any."""
     explained = ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
     return (
         f"# Exercises: {lesson.title}\n\n{len(lesson.exercises)} functions to write,"

@@ -38,7 +38,7 @@ class Drawn:
 
     value: Any  # a whole number, or an array (without axes if it is one real number)
     simplest: float  # the value that shrinking moves it towards
-    axes: tuple[str, ...] = ()  # the names of an array's sizes; empty for a size without a name
+    axes: tuple[str, ...] = ()  # the names of the sizes along an array's axes; "" if unnamed
 
 
 Inputs = Mapping[str, Drawn]
@@ -145,7 +145,10 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """Return a key that orders inputs: sizes, then fractional, nonzero, large, negative entries."""
+    """Return a key that sorts inputs by their sizes, then by their entries.
+
+    Fractional entries count first, then nonzero, large and negative entries.
+    """
     sizes, arrays = 0.0, [np.empty(0)]
     for one in drawn.values():
         if isinstance(one.value, int):
@@ -177,7 +180,7 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
 
 
 def changed(drawn: Inputs, simpler: Callable[[Array, float], Iterator[Array]]) -> Iterator[Inputs]:
-    """Yield the inputs with one array made simpler."""
+    """Yield copies of the inputs in which ``simpler`` has changed one array."""
     for name, one in drawn.items():
         if not isinstance(one.value, int):
             for new in simpler(one.value, one.simplest):
@@ -185,7 +188,7 @@ def changed(drawn: Inputs, simpler: Callable[[Array, float], Iterator[Array]]) -
 
 
 def without(drawn: Inputs, name: str, i: int) -> Inputs:
-    """Reduce a size by one, and drop index ``i`` of each array along it."""
+    """Reduce the size ``name`` by one, and delete index ``i`` along every axis of that size."""
     result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
     for other, one in drawn.items():
         for axis, size in enumerate(one.axes):
@@ -196,7 +199,7 @@ def without(drawn: Inputs, name: str, i: int) -> Inputs:
 
 
 def simpler(value: Array, simplest: float) -> Iterator[Array]:
-    """Yield simpler arrays of the same shape."""
+    """Yield simpler arrays of the same shape, made by one operation on all entries."""
     for whole in (np.full_like(value, simplest), np.rint(value), np.abs(value), np.sign(value)):
         if not np.array_equal(whole, value):
             yield whole

@@ -122,7 +122,7 @@ def same(
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
         told = f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
-        # for the comparison with known mistakes, entries that rounding may cause become 0
+        # for the comparison with known mistakes, entries that may be rounding errors become 0
         raise LawBroken("", told, np.where(np.abs(got) > allowed, got, 0))
     return got
 
@@ -167,7 +167,7 @@ def whole(what: str, answer: Value) -> int:
 
 
 def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Array, ...]:
-    """Split an answer into arrays of these shapes, such as ``B, A``.
+    """Split an answer such as ``B, A`` into arrays, and check their shapes.
 
     Examples
     --------

@@ -22,7 +22,7 @@ def table(name: str) -> dict[str, Any]:
 
 @cache
 def regions(exercise: str, law: str, parameters: tuple[str, ...]) -> dict[str, Condition]:
-    """Collect the regions of inputs in which a law must be tested.
+    """Map the name of each region of inputs in which a law must be tested to its condition.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def run_cell(
 def call(
     function: Callable[..., Value] | Value, arguments: Sequence[Value], rules: Rules = ANYTHING
 ) -> Reply:
-    """Call a student's function with copies of the arguments.
+    """Call a student's function with copies of the arguments; return its value or its error.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from lora_np.exercises.inputs import Draw, Size
 
 
 def scale(draw: Draw) -> float:
-    """Draw a scale of 1, or a very small or large one, as if the units had changed."""
+    """Draw a factor that simulates a change of units: 1, 0.001, 1e-12 or 1e12."""
     return float(draw.pick("scale", (1.0, 1e-12, 1e12, 1e-3)))
 
 
@@ -20,7 +20,7 @@ def rank_and_sides(draw: Draw, sides: str = "d k") -> list[Size]:
 
 
 def terms(A: Array, B: Array) -> float:
-    """Return the largest entry of ``|A| @ |B|``, by which rounding errors in ``A @ B`` scale."""
+    """Return the largest entry of ``|A| @ |B|``, the scale of rounding errors in ``A @ B``."""
     return float((np.abs(A) @ np.abs(B)).max(initial=0.0))
 
 

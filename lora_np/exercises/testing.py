@@ -250,7 +250,7 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """The message of the first broken law; empty if all hold."""
+        """The message of the first broken law; empty if all laws hold."""
         return next((verdict.message for verdict in self.verdicts if not verdict.passed), "")
 
     @property
@@ -263,7 +263,7 @@ class Outcome:
         return list(by_message.values())
 
     def to_dict(self) -> dict[str, Json]:
-        """Convert the outcome to plain values for JSON."""
+        """Convert the outcome to a dictionary that can be written as JSON."""
         points = {"points": self.points, "of": self.exercise.points}
         laws = [asdict(verdict) for verdict in self.verdicts]
         return {"exercise": self.exercise.name, "passed": self.passed, **points, "laws": laws}
@@ -297,7 +297,7 @@ class Answer:
 
     # returns whether a call with these arguments is needed
     wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
-    named: bool = False  # whether the known mistake in the answer has already been found
+    named: bool = False  # whether a known mistake has already been found in the answer
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
@@ -384,7 +384,7 @@ def arrays(value: Any) -> Value:
 
 
 def example_broken(answer: Answer) -> str:
-    """Return a text on how an answer breaks the statement's example; empty if it does not."""
+    """Explain how an answer differs from the statement's example; return "" if it agrees."""
     examples = doctest.DocTestParser().get_examples(answer.exercise.example)
     nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
     given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))
@@ -439,7 +439,7 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexampl
 
 
 def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest: bool) -> Verdict:
-    """Make a verdict from the smallest input found that breaks the law in the same way."""
+    """Return the verdict on a law, with the smallest input found that breaks it in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
     name = broken.why.name
@@ -465,7 +465,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
 
 
 def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
-    """Return the mistake behind an answer that breaks a law, or None."""
+    """Return a mistake that explains a wrong answer, or None if no mistake is proved."""
     one = answer.exercise
     listed = table("diagnosis")["unproved"].get(f"{one.name} {law.slug}", ())
 
@@ -490,7 +490,7 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
 
 
 def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | None:
-    """Return the mistake that agrees with the answer on all inputs that distinguish mistakes.
+    """Return the suspect that agrees with the answer on all `telling` inputs, or None.
 
     On at least five of these inputs, the answer must return a value that breaks the law. Tests
     check that all other mistakes, and small changes of the solution, differ on at least five
@@ -508,7 +508,7 @@ def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | N
 
 @cache
 def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
-    """Draw inputs from all regions that distinguish mistakes, with the arguments of each call."""
+    """Draw inputs from all regions to distinguish mistakes; also return each call's arguments."""
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
@@ -535,7 +535,7 @@ def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
 
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
-    """Test the law again, on inputs that were drawn before."""
+    """Test the law again on inputs drawn before; return a counterexample, or None if it holds."""
     # nothing is drawn, so do not create a generator, which is slow
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
@@ -591,7 +591,7 @@ def cut(text: str) -> str:
 
 
 def lines_of(name: str, value: Value) -> str:
-    """Write code that assigns ``value`` to a name; for a large array, only unusual entries.
+    """Write code that assigns ``value`` to a name, in short form if most entries are equal.
 
     Examples
     --------

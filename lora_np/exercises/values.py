@@ -32,7 +32,7 @@ class WireError(ValueError):
 
 
 class Source(str):
-    """The code of a function that is an argument; `call` evaluates it.
+    """The code of a function that is passed as an argument; `call` evaluates the code.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading  # whole, because in a browser it has no get_native_id to import
+import threading  # the whole module, because a browser has no get_native_id
 import time
 from collections.abc import Callable, Mapping
 from math import inf
@@ -55,7 +55,8 @@ class Channel:
             raise
         self.over = threading.Event()
         self.output = b""
-        # Linux's scheduling statistics of the process and of the thread that awaits its messages
+        # the seconds that the process, and the thread that awaits its messages, have waited for a
+        # processor, by the path of Linux's statistics
         self.waiters = dict.fromkeys(
             (f"/proc/{self.process.pid}", f"/proc/self/task/{threading.get_native_id()}"), 0.0
         )

@@ -32,7 +32,7 @@ Record = dict[str, str]  # a student in a roster: values by column
 
 @dataclass(frozen=True)
 class Grades:
-    """The grades of a class.
+    """The grades of a class, with a report on each submitted file.
 
     Attributes
     ----------
@@ -99,11 +99,11 @@ class Grades:
         return "partly unreadable" if any(unreadable) else ""
 
     def points(self, student: str) -> int:
-        """Add up the points of all exercises."""
+        """Add up a student's points for all exercises."""
         return sum(outcome.points for outcome in self.outcomes(student))
 
     def total(self, student: str) -> Cell:
-        """Return the points, or an empty text if none of the student's files could be read."""
+        """Return a student's points, or an empty text if no file of the student could be read."""
         return "" if self.state(student) in {"absent", "unreadable"} else self.points(student)
 
     @property
@@ -119,7 +119,7 @@ class Grades:
         return Table(["student", "points", "of", "state"], lines, notes=notes)
 
     def hard(self) -> list[str]:
-        """Return a list with a note on exercises that fewer than half solved, or an empty list."""
+        """Return a list with a note on exercises that most students did not solve; may be empty."""
         class_size, hard = len(self.reports), []
         for exercise in self.exercises:
             solved = sum(self.outcome(student, exercise).passed for student in self.reports)
@@ -130,7 +130,7 @@ class Grades:
 
     @property
     def failures(self) -> dict[str, str]:
-        """The files that could not be graded completely, by student and name, and why."""
+        """The reasons why files could not be graded completely, by student and file name."""
         files = [(student, file) for student, several in self.reports.items() for file in several]
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
@@ -324,7 +324,7 @@ def is_table_of_grades(path: Path) -> bool:
 
 
 def submissions_in(folder: Path) -> dict[str, list[Path]]:
-    """List the files of each student, without links, because they may lead anywhere."""
+    """Map each student's name to files, except links, because links may lead anywhere."""
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder of submissions")
     students: dict[str, list[Path]] = {}
@@ -386,7 +386,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
-    """List the lessons that have an answer in any submission."""
+    """List the lessons with an answer in any submission; raise an error if there are none."""
     answered = {name for files in students.values() for file in files for name in file.answers}
     answered_lessons = [
         lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)
@@ -490,7 +490,7 @@ def gradebook(records: Sequence[Record], points: Mapping[str, Cell], column: str
 
 
 def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
-    """Select exercises by name in each lesson; all of them if no name is given."""
+    """Restrict lessons to the exercises with these names; without names, keep all exercises."""
     known = [one.name for lesson in lessons for one in lesson.exercises]
     wanted = {choice("exercise", name, known) for name in names} or set(known)
     pairs = [

@@ -78,7 +78,7 @@ USUAL = Limits()
 
 
 def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
-    """Set limits on this process permanently; return those that do not hold, and why.
+    """Set limits on this process permanently; return the limits that do not hold, and the reasons.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; yield each that does not hold, the step that sets it, and why."""
+    """Try to exceed all limits; yield the name, the step and the reason of each that fails."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
@@ -191,7 +191,7 @@ def limit_resources(limits: Limits) -> None:
 
 
 def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
-    """Set resource limits, except where the present ones are lower."""
+    """Set resource limits to the wanted values, but not above the present hard limits."""
     import resource
 
     for kind, most in wanted.items():
@@ -244,7 +244,7 @@ PACKAGES = {
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """Yield the paths that a submission may read, and the rights on them.
+    """Yield the paths that a submission may access, with the rights on each path.
 
     These are single entries of the standard library and of packages, and shared libraries. A whole
     folder of installed packages is never among them, as it may contain a copy of the laws.
@@ -273,7 +273,10 @@ def readable() -> Iterator[tuple[Path, int]]:
 
 
 def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, int]]:
-    """Yield a folder, and its entries whose names (up to the first dot) are wanted, with rights."""
+    """Yield a folder and those of its entries that are ``wanted``, with rights.
+
+    ``wanted`` is called with the name of each entry up to the first dot.
+    """
     folder = Path(place).resolve()
     if not place or not folder.is_dir():
         return
@@ -284,7 +287,10 @@ def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, i
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """Yield ``path``, or its parts outside ``hidden``: a right on a folder covers all below it."""
+    """Yield ``path`` with rights or, if it contains ``hidden`` paths, its parts outside them.
+
+    A right on a folder covers everything below it.
+    """
     if path in hidden:
         return
     below = [place for place in hidden if place.is_relative_to(path)]

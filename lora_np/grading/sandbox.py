@@ -22,7 +22,7 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 class Sandbox:
-    """The functions of a submission in another process; if a call ends it, the next restarts it.
+    """A submission's functions in another process, which is restarted after a call has ended it.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Sandbox:
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:
-        """Wait for the next message; the time counts towards the file's limit."""
+        """Send ``request`` and await the next message; the time counts towards the file's limit."""
         began = process.clock()
         try:
             return process.message(deadline, request)
@@ -83,7 +83,7 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Channel:
-        """Return the process, starting it if necessary; cut a cell if it ends the process."""
+        """Return the process, or start a new one; cut every cell that ends the process."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(
@@ -124,7 +124,7 @@ class Sandbox:
         return self.process
 
     def cut(self, number: int, line: int) -> None:
-        """Cut a cell before ``line``; after too many cuts, drop this cell and all later ones."""
+        """Cut a cell off before ``line``; after too many cuts, drop it and all later cells."""
         self.cuts += 1
         if self.cuts > DROPPED:
             self.cells = {n: cell for n, cell in self.cells.items() if n < number}
@@ -161,7 +161,7 @@ class Sandbox:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Build a process's environment, with one thread and without the teacher's variables."""
+    """Build a process's environment, for one thread and without the teacher's variables."""
     kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     own = {"HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8", "MPLBACKEND": "Agg"}
     return kept | own | {f"{library}_NUM_THREADS": "1" for library in THREADS}

@@ -77,7 +77,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether all checks have passed."""
+        """Whether the answers to all exercises passed."""
         return all(outcome.passed for outcome in self.outcomes.values())
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class Report:
         return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
 
     def to_dict(self) -> dict[str, Value]:
-        """Convert the report to plain values for JSON."""
+        """Convert the report to a dictionary that can be written as JSON."""
         return {
             "file": printable(str(self.path)),
             "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
@@ -216,7 +216,7 @@ def report_on(
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """Shorten the texts of an outcome, and remove the submission's control characters."""
+    """Shorten the texts of an outcome, and replace the submission's control characters."""
     safe = (
         replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts
     )

@@ -17,7 +17,7 @@ LARGE = 2**30  # largest size in bytes of a message from the grader
 
 
 def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:
-    """Write one message."""
+    """Write one message to a stream as a line of JSON."""
     stream.write(pack(message, limit))
     stream.flush()
 
@@ -40,7 +40,7 @@ def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
 
 
 def pack(message: Value, limit: int = LIMIT) -> bytes:
-    """Encode one message as bytes."""
+    """Encode one message as a line of JSON; raise an error if it is too large."""
     try:
         line = json.dumps(encode(message)).encode() + b"\n"
     except (RecursionError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Describe models as lists of modules: their kinds, names and shapes, and how they compute."""
+"""Describe a model by the names, kinds and shapes of its modules, and by how its layers compute."""
 
 from lora_np.lazy import on_demand
 

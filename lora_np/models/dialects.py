@@ -22,7 +22,8 @@ from lora_np.models.names import Place, names_table
 
 Program = Literal["llama_cpp", "mlx"]
 
-# paths of a composite model's parts, by config field; with a head, `model.` precedes them
+# possible paths of a composite model's parts, by config field; if the model has a head, the path
+# may start with `model.`
 _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
@@ -44,7 +45,7 @@ _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # the index of a layer in a path
 
 
 class Dialects:
-    """The names of a model's modules in this package, in checkpoints and in other programs.
+    """A translator of names between a model in transformers, its checkpoint and other programs.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ class Dialects:
         return _rules_of(tuple(_types(self._config)))
 
     def place(self, name: str) -> Place | None:
-        """Locate a checkpoint's tensor in the live model; None if loading splits or permutes it."""
+        """Locate a tensor in the live model; None if loading splits, joins or permutes it."""
         place = None
         for rule in self._rules:
             home = next(filter(name.startswith, rule.homes), None)
@@ -108,7 +109,7 @@ class Dialects:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
     def place_in(self, program: Program, name: str) -> Place | None:
-        """Return the module or part of a stacked module that a program calls ``name``, or None."""
+        """Return the place of the module that a program calls ``name``; None if it is unknown."""
         number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
         for family in self._families:
             if place := _places_in(program, family).get(pattern):
@@ -138,7 +139,7 @@ class _Rule(NamedTuple):
 
 
 def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the model types of a model and its parts, with the prefixes of their tensors' names."""
+    """Yield the type of a model, and of each part of another type, with its tensors' prefixes."""
     yield str(config.get("model_type")), ("",)
     for key, homes in _HOMES.items():
         inner = config.get(key)
@@ -167,13 +168,16 @@ def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ..
 
 @cache
 def _templates(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
-    """Map module names to a program's names, with ``{}`` for the layer; empty if unknown."""
+    """Map a family's module names to a program's names; ``{}`` stands for the layer's index.
+
+    The mapping is empty if the family is unknown.
+    """
     return names_in(program, family) if family in family_names() else {}
 
 
 @cache
 def _places_in(program: str, family: str) -> Mapping[str, Place]:
-    """Map a program's names, with ``{}`` for the layer, to modules and parts of stacked modules."""
+    """Map a program's names to places in the live model; ``{}`` stands for the layer's index."""
     return {
         name: Place(path, None, part, len(names))
         for path, names in _templates(program, family).items()
@@ -203,7 +207,7 @@ def is_flat(name: str) -> bool:
 
 
 def flat(name: str) -> str:
-    """Convert the path of a module to kohya's style.
+    """Convert a module's path to kohya's style: a prefix, and underscores instead of dots.
 
     Parameters
     ----------
@@ -228,7 +232,7 @@ def flat(name: str) -> str:
 
 
 class Rewrite(NamedTuple):
-    """A wrapper around module paths in tensor names, such as ``_orig_mod.``, and its replacement.
+    """A rule that replaces the part of a tensor's name that a wrapper such as ``_orig_mod.`` added.
 
     Parameters
     ----------
@@ -252,7 +256,7 @@ class Rewrite(NamedTuple):
 
 
 def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
-    """Convert the name of an adapter's tensor to PEFT's form, and list the rewrites.
+    """Return the name of an adapter's tensor in PEFT's form, and the rewrites that were applied.
 
     Parameters
     ----------
@@ -285,7 +289,7 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
 
 
 def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Map unknown names to the model's names that differ from them only in a known prefix.
+    """Map each unknown name to the one name of the model that differs only in a known prefix.
 
     Parameters
     ----------
@@ -317,7 +321,7 @@ def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
 
 @cache
 def rewrites() -> tuple[Rewrite, ...]:
-    """List all rewrites, in the order in which they are applied."""
+    """List the rules that `unwrapped` applies to the names of tensors, in their order."""
     return tuple(Rewrite(**entry) for entry in _wrappers()["rewrites"])
 
 

@@ -22,8 +22,8 @@ _MAX_STEPS = 1_000_000  # steps of one expression for all names together: about 
 _QUICK_NAME = 128  # the longest name, in characters, that is matched by Python's re
 _QUICK_STEPS = 20_000_000  # the most steps that re may need: a few tenths of a second
 
-# matches a part of an expression: maps the set of positions where it may start to the set where it
-# may end; bit i of an int stands for position i
+# a matcher of one part of an expression: from the positions in a name where a match may start, it
+# computes the positions where the match may end; bit i of an int stands for position i
 Ends = Callable[[int], int]
 _ANCHOR = r"[$^]|\\[AbBZ]"
 _REPEAT = re.compile(r"(?:([*+?])|\{(?!\})(\d*)(,?)(\d*)\})\??")
@@ -96,7 +96,7 @@ class Expression:
             self._parse()
 
     def matches(self, name: str) -> bool:
-        """Return whether all of ``name`` matches, or its end if ``end`` was set.
+        """Return whether the expression matches the whole ``name`` or, with ``end``, its end.
 
         Raises
         ------
@@ -221,7 +221,7 @@ def _compiled(token: str) -> re.Pattern[str]:
 
 
 def _steps(text: str) -> float:
-    """Return an upper bound on the steps of ``re``, infinite if a group may be repeated."""
+    """Return an upper bound on the steps that ``re`` needs, infinite if a group may be repeated."""
     text = re.sub(r"\\\D", "a", text)
     # a comment, or a space under the flag x, could hide that a group is repeated
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):

@@ -1,4 +1,4 @@
-"""Derive the modules that transformers builds from the fields of a ``config.json``.
+"""Derive a model's modules, as transformers builds them, from the fields of its config.
 
 Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` describes its
 contents. Names, shapes and defaults are taken from transformers 5, from its files
@@ -71,7 +71,7 @@ def from_config(values: Config, *, name: str = "") -> ModelSpec:
 def _evaluated(
     family: Family, values: Config, task: str, name: str
 ) -> tuple[ModelSpec, _Variables]:
-    """Return a model's description and the variables of its family's formulas."""
+    """Return a model's description, and the values of the variables in its family's formulas."""
     try:
         modules, layers, env = _build(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
@@ -90,7 +90,7 @@ def _evaluated(
 
 @cache
 def family_names() -> tuple[str, ...]:
-    """List the model types that have a data file.
+    """List the model types that a data file in this package describes.
 
     Examples
     --------
@@ -244,7 +244,7 @@ class DecoderConfig(NamedTuple):
 
 
 def decoder_of(values: Config) -> DecoderConfig:
-    """Describe how a decoder computes from the fields of its ``config.json``.
+    """Derive a decoder's blocks and the settings of its layers from its ``config.json``.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ _NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
 def _nodes(
     family: Family, spec: ModelSpec, kinds: Mapping[str, str], layers: list[_Variables]
 ) -> dict[str, DecoderNode]:
-    """Build a `DecoderNode` for each parent of a module, by its path."""
+    """Map the path of every block that contains modules to its `DecoderNode`."""
     base = family.tables["base"]
     nodes = {"": DecoderNode("model", {"model": base}), base: DecoderNode("decoder", {})}
 
@@ -385,7 +385,7 @@ def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """Return llama.cpp's name for a family, and how its rotary embedding pairs entries.
+    """Return llama.cpp's name for a family and its pairing of rotary entries; None if unknown.
 
     Parameters
     ----------
@@ -481,7 +481,7 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
 
 
 def _fields(entries: _Table) -> _Table:
-    """Complete the descriptions of fields with defaults for the keys that they omit."""
+    """Return the descriptions of config fields, with defaults for the keys that they omit."""
     fields = {}
     for name, entry in entries.items():
         given = entry if isinstance(entry, dict) else {"default": entry}
@@ -498,7 +498,7 @@ def _fields(entries: _Table) -> _Table:
 
 
 def _build(family: Family, values: Config, task: str, path: str) -> _Found:
-    """Build the modules, layer stacks and variables of a model, which may be part of another."""
+    """Build the modules, layer stacks and variables of a model, or of a composite model's part."""
     tables, value = family.tables, family.formulas.value
     modules: list[ModuleSpec] = []
     layers: list[Layers] = []
@@ -549,7 +549,7 @@ def _part(
     family: Family, part: _Table, inner: object, values: Config, task: str, prefix: str
 ) -> _Found:
     """Build a part of a model, such as its vision tower, from its config ``inner``."""
-    if inner is None:  # older configs mix the fields of their language model with their own
+    if inner is None:  # older configs have the language model's fields at the top level
         inner = values if part.get("flat") else part.get("defaults", {})
     if not isinstance(inner, Mapping):
         raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
@@ -565,7 +565,7 @@ _FACTS = {
     "dropout": "dropout > 0", "attention_dropout": "attention_dropout > 0",
 }  # fmt: skip
 _Found = tuple[list[ModuleSpec], list[Layers], _Variables]
-# groups of identical layers: their variables, and their indices
+# groups of identical layers: the variables and the layers' indices of each group
 _Alike = list[tuple[_Variables, list[int]]]
 
 
@@ -588,7 +588,7 @@ def _modules(
     prefix: str,
     depths: Mapping[str, Indices],
 ) -> list[ModuleSpec]:
-    """Build the modules whose conditions are true; group identical ones with their indices."""
+    """Build a `ModuleSpec` for each group of identical modules whose condition is true."""
     value = family.formulas.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     groups: dict[tuple[Any, ...], list[int]] = {}
@@ -619,7 +619,7 @@ _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
 
 @cache
 def _stacks(path: str) -> tuple[str, ...]:
-    """Return the paths of the lists of layers that contain ``path``."""
+    """Return the paths of the stacks of layers that contain the module at ``path``."""
     return tuple(path[: star.start() - 1] for star in re.finditer(r"\*", path))
 
 
@@ -634,7 +634,10 @@ def _kind(role: str) -> Kind:
 
 
 def _field(family: Family, field: _Table, values: Config, env: _Variables) -> Any:
-    """Return a field's value; if the config has several of its names, the last one counts."""
+    """Return the value of a field, or its default if the config does not set the field.
+
+    If the config has several of the field's names, the last name counts.
+    """
     for name in reversed(field["from"]):
         if values.get(name) is not None:
             break
@@ -643,7 +646,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
-    if "spelt" in field:  # one letter for each layer, or older spellings of values
+    if "spelt" in field:  # the config has one letter for each layer, or older spellings
         letters = value if isinstance(value, str) else several
         several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))
@@ -670,7 +673,7 @@ _KINDS = {"flag": (bool, "true or false"), "text": (str, "text"), "texts": (str,
 
 
 def _labels(values: Config) -> int:
-    """Return the number of labels of a classifier."""
+    """Return a classifier's number of labels from its config; 2 by default."""
     names = values.get("id2label")
     if isinstance(names, (Mapping, list, tuple)):
         return len(names)
@@ -679,7 +682,7 @@ def _labels(values: Config) -> int:
 
 
 def _positions(values: Config, env: _Variables) -> int:
-    """Return the largest sequence length, from learned positions or from the config's limit."""
+    """Return the largest sequence length, from learned positions or the config; 0 if unknown."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     positions = env.get("positions") or env.get("text.positions") or given

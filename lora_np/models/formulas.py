@@ -1,4 +1,4 @@
-"""Evaluate the formulas for shapes and conditions in families' data files."""
+"""Evaluate the formulas in families' data files, which give shapes and conditions."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
 
 
 def _at(values: Json, key: int | str, default: Json) -> Json:
-    """Return the entry for a key, or the default; it must be a whole number, list or object."""
+    """Return the entry for a key, or the default; raise an error for texts, fractions and null."""
     entry = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(entry, (int, list, Mapping)):
         return entry

@@ -39,8 +39,8 @@ class Cuts(NamedTuple):
     names: list[str]
     steps: list[str]  # regular expressions or keys of `STEPS`
     normal: str | None = None  # the Unicode normal form that texts are converted to first
-    whole: bool = False  # whether a piece in the vocabulary becomes one token without merges
-    bos: bool = False  # whether BOS precedes a text if the file does not specify it
+    whole: bool = False  # whether a piece that is in the vocabulary becomes one token
+    bos: bool = False  # whether texts begin with BOS unless the file says otherwise
 
     def pre_tokenizer(self) -> Part:
         """Build the pre-tokenizer, which splits texts and then maps each byte to a character."""
@@ -58,13 +58,13 @@ def table() -> Contents:
 
 @cache
 def cuts() -> dict[str, Cuts]:
-    """Map llama.cpp's names to the rules for splitting texts."""
+    """Map llama.cpp's names of pre-tokenizers to their rules for splitting texts."""
     known = [Cuts(**entry) for entry in table()["cuts"]]
     return {name: cut for cut in known for name in cut.names}
 
 
 def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
-    """Build the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
+    """Build a ``tokenizer.json`` from a GGUF file's metadata; None if it has no vocabulary.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def sentence_pieces(fields: Contents, tokens: list[str], types: Array) -> tuple[
 
 
 def texts(fields: Contents, name: str) -> list[str]:
-    """Return a required list of strings from the metadata."""
+    """Return a list of strings from the metadata; raise an error if it is missing or invalid."""
     listed = fields.get(name)
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise ValueError(f"its {name} are missing, or not texts")

@@ -25,11 +25,11 @@ from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
-# ends of the names of classes with a head
+# suffixes of the class names of models with a head
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-# ends of the names of classes with a tied head, whose name differs between families
+# suffixes of the class names of models with a tied head; its name differs between families
 _MASKED = ("ForMaskedLM", "ForPreTraining")
-# last parts of the names of matrices whose rows are looked up, not multiplied
+# last parts of the names of embeddings, whose rows are looked up instead of multiplied
 _EMBEDDINGS = (
     "wte",
     "wpe",
@@ -57,7 +57,7 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
-    """A base model that is opened once, with its config, modules, weights and names.
+    """An open base model, with its config, modules and names; weights are read on demand.
 
     `open_model` and `open_base` make it. Everything is read on demand, so a config is enough for a
     base. The live model is the model that transformers loads from the files; its parameters may
@@ -85,7 +85,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The model as its family describes it; None if no family describes it."""
+        """The family's description; None if the family is unknown or a field is invalid."""
         # the family or the architecture may be unknown, or the fields invalid
         with suppress(TypeError, ValueError):
             return self.by_family
@@ -93,14 +93,14 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def by_family(self) -> ModelSpec:
-        """The model as its family describes it, or an error if the family or a field is invalid."""
+        """The family's description; an unknown family or an invalid field raises an error."""
         name = self.title or self.path.name
         with errors_at(name or "config.json"):
             return from_config(self.config, name=name)
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The model as its family describes it, or else as the headers of its files describe it."""
+        """The model's description by its family or, for unknown families, by its files' headers."""
         kind = self.config.get("model_type")
         if not self.on_disk:
             return self.by_family
@@ -127,13 +127,13 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def modules(self) -> Mapping[str, ModuleSpec]:
-        """The modules, by their names in transformers and in checkpoints."""
+        """A mapping from module names, in transformers and in checkpoints, to the modules."""
         modules = self.known.modules if self.known else ()
         return {name: module for module in modules for name in (module.alias, module.name) if name}
 
     @cached_property
     def quantised(self) -> Mapping[str, tuple[str, ...]]:
-        """The weights that bitsandbytes quantised, with the tensors that store each of them."""
+        """A mapping from the weights that bitsandbytes quantised to the tensors that store them."""
         if not any(name.endswith(hub.BITSANDBYTES) for name in self.places):
             return {}
         parts = {name: hub.bitsandbytes_parts(self, name) for name in self.places}
@@ -168,13 +168,13 @@ class OpenModel(ModelDirectory):
         return names | {f"{name}.weight" for name in names}
 
     def counterparts(self, names: Iterable[str]) -> dict[str, str]:
-        """Map unknown names to the base's names that differ from them only in a known prefix."""
+        """Map each unknown name to the one name of the base that differs only in a known prefix."""
         strange = [name for name in names if name.removesuffix(".weight") not in self.modules]
         return renamed(strange, self.names) if strange and self.modules else {}
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
-        """The module that the family describes for each parameter, by the parameter's name."""
+        """A mapping from the name of each parameter to its module in the family's description."""
         modules = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
@@ -195,7 +195,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
-        """The tied parameters that the checkpoint omits, each with the tensor that it shares."""
+        """A mapping from tied parameters that the checkpoint omits to the tensors they share."""
         if self.table is None:
             return {}
         owners = {f"{name}.weight": self.table for name in self.sharing}
@@ -273,7 +273,7 @@ class OpenModel(ModelDirectory):
 
     @property
     def architecture(self) -> str:
-        """The model's class in transformers, or the model type if no family describes it."""
+        """The name of the model's class in transformers, or the model type if it is unknown."""
         if names := self.config.get("architectures"):
             return str(names[0])
         if self.model_type not in family_names():
@@ -283,11 +283,11 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def dialects(self) -> Dialects:
-        """The names of the model's modules in checkpoints and in other programs."""
+        """The translator of the model's names to and from checkpoints and other programs."""
         return Dialects(self.config)
 
     def _stored(self, name: str) -> Parameter | None:
-        """Find the parameter ``name``, or the same name without its first component.
+        """Find the parameter ``name``, or ``name`` without its first component; None if absent.
 
         A checkpoint that was saved from a model without a head omits that component.
         """
@@ -326,7 +326,7 @@ class OpenModel(ModelDirectory):
         return _best(tensor, wanted, parameters, self.places)
 
 
-Base = StrPath | Config | OpenModel  # the types in which functions accept a base model
+Base = StrPath | Config | OpenModel  # what functions accept as a base model
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,7 +360,7 @@ class Parameter:
 
     @property
     def tensor(self) -> str:
-        """The name of the parameter's first tensor."""
+        """The name of the first tensor that stores the parameter."""
         return next(iter(self.places))
 
     @property
@@ -409,7 +409,7 @@ class Parameter:
                 yield np.concatenate([read(parts[part]) for part in sorted(parts)])
 
     def matrices(self, read: Callable[[str], Array] | None = None) -> Iterator[Array]:
-        """Yield the matrices as outputs by inputs, one matrix for each expert."""
+        """Yield the parameter's matrices of shape (outputs, inputs), one for each expert."""
         transposed = self.module.transposed or self.module.kind == "embedding"
         for W in self.maps(read or self.model.read):
             yield W.T if transposed else W
@@ -465,7 +465,10 @@ class Parameter:
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
-    """Return ``tensor``, or a variant that adds or drops a first segment if it finds more names."""
+    """Choose between ``tensor`` and its variants that add or drop the first segment of a name.
+
+    The result is the function that finds the most names in ``known``.
+    """
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 
@@ -652,7 +655,7 @@ def _shapes(
 
 
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
-    """Return the name of the head; add a tied head to ``modules``, as no checkpoint stores it."""
+    """Return the head's name, empty if unknown; add a tied head to ``modules``."""
     if known is None:
         heads = [module.name for module in modules if module.leaf in _HEADS]
         return heads[0] if len(heads) == 1 else ""
@@ -679,7 +682,7 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 
 @cache
 def kinds_by_type() -> dict[str, dict[str, str] | str]:
-    """Map model types to the kinds that `guess` gets wrong, or to why headers do not suffice."""
+    """Map model types to corrections of `guess`, or to the reason why headers do not suffice."""
     return read_json(Path(__file__).parent / "data" / "_kinds.json")
 
 

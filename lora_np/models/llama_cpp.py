@@ -36,7 +36,7 @@ __all__ = [
 Fields = Mapping[str, Any]  # the fields of a config, or the metadata of a file
 Made = dict[str, Any]  # a config, or a part of one, built from metadata
 
-# tensors of divisors for rotary frequencies: for all texts, or for short and for long texts
+# tensors with the divisors of rotary frequencies, for all texts or for short and for long texts
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NEEDED = (
     "hidden_size",
@@ -73,7 +73,7 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The name of the file that stores each parameter, which is the same for all."""
+        """A mapping from each parameter to the name of its file; there is only one file."""
         return dict.fromkeys(self.names, self.path.name)
 
     @cached_property
@@ -83,7 +83,7 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The modules; if a matrix is quantised, all matrices below float32 count as quantised."""
+        """The description; if a matrix is quantised, all not in float32 count as quantised."""
         tensors = [self.file.info(name) for names in self.names.values() for name in names]
         few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
         if all(tensor.dtype in ("F16", "BF16") for tensor in few):
@@ -213,7 +213,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
 
 
 def check_complete(model: GGUFModel) -> None:
-    """Check that the file has the weight of every module."""
+    """Raise an error unless the file has the weight of every module that is not tied."""
     for module in model.spec.modules:
         name = module.name if module.kind == "experts" else f"{module.name}.weight"
         if not module.tied and name not in model.names:
@@ -322,7 +322,7 @@ def as_stored(config: Fields, name: str, W: Array) -> Array:
 
 
 def from_one(config: Fields, name: str) -> bool:
-    """Return whether a parameter is the W of a norm for which the file stores ``1 + W``."""
+    """Return whether a parameter is the weight W of a norm that the file stores as ``1 + W``."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
 

@@ -74,7 +74,7 @@ def names_are_known(config: Config) -> bool:
 
 @cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """Map the names of separate experts, which PEFT still accepts, to the fused parameters.
+    """Map names of separate experts' layers, which PEFT still accepts, to the fused parameters.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ FRESH = {
     "inference_mode": True,
 }
 
-# For each task: the end of transformers' class name, and the heads that PEFT then trains in full.
+# From a task to the suffix of transformers' class name, and the heads that PEFT trains in full.
 HEADS = {
     "SEQ_CLS": ("ForSequenceClassification", ("classifier", "score")),
     "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
@@ -162,7 +162,7 @@ class AdapterConfig:
         return int(r), float(alpha)
 
     def saves(self, module: str) -> bool:
-        """Return whether ``modules_to_save`` names the module or one that contains it."""
+        """Return whether ``modules_to_save`` names the module or a module that contains it."""
         names = tuple(self.raw.get("modules_to_save") or ())
         return any(holder.endswith(names) for holder in holders(module))
 
@@ -173,7 +173,7 @@ class AdapterConfig:
         return sorted(name for name in names if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
-        """Return the indices of an embedding's trained rows; None if no single rows are trained."""
+        """Return the token indices of an embedding's trained rows; None if no rows are listed."""
         tokens = self.raw.get("trainable_token_indices")
         if isinstance(tokens, dict):
             tokens = next((ids for name, ids in tokens.items() if module.endswith(name)), None)
@@ -332,7 +332,7 @@ def _in_json(value: object) -> object:
 
 
 def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to the settings the modules that PEFT trains although no setting names them.
+    """Return the settings, with the modules added that PEFT trains without being told to.
 
     These modules are the heads of classifiers and tied weights.
 
@@ -374,7 +374,7 @@ def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Select the names in ``heads`` that occur in a model.
+    """Select the names in ``heads`` that occur in the paths of a model's modules.
 
     Parameters
     ----------
@@ -425,7 +425,7 @@ def _names_one(ends: Iterable[str]) -> bool:
 
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
-    """Validate the settings of an adapter; like PEFT, ignore `unknown` ones.
+    """Validate an adapter's settings, and return its config; like PEFT, ignore `unknown` settings.
 
     Parameters
     ----------
@@ -477,7 +477,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 
 
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
-    """Set r, lora_alpha and their patterns so that every module has its rank and alpha.
+    """Return a config whose r, lora_alpha and patterns give every module its rank and alpha.
 
     Settings in ``raw`` are kept if they are right for every module. Otherwise the largest rank and
     its most common alpha become the default, and each exception is listed by its full path.

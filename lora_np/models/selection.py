@@ -23,11 +23,11 @@ T = TypeVar("T")
 Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
-_MAX_PATTERNS = 1_000  # the most patterns; each path is compared with one after the other
+_MAX_PATTERNS = 1_000  # the largest number of patterns, each of which is compared with each path
 _PLAIN_PATTERNS = 200  # with more patterns than this, plain names are looked up, not matched
-_MAX_DIGITS = 18  # the most digits of a layer's number that are read
+_MAX_DIGITS = 18  # the largest number of digits in a layer's index
 
-_EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `peft.compose` writes it
+_EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # a pattern for one path, from `peft.compose`
 _PLAIN = re.compile(r"[\w.-]+")
 ADAPTABLE = ("linear", "embedding", "convolution")
 # In models of these types, PEFT rejects the modules `_UNCALLED`: the models read their weights but
@@ -65,7 +65,7 @@ class Selected(NamedTuple):
     parameter: str | None = None
 
     def path(self, name: str) -> str:
-        """Return the path of the module ``name`` that patterns are matched against."""
+        """Return the path that patterns must match to select the module ``name``."""
         return f"{name}.{self.parameter}" if self.parameter else name
 
 
@@ -76,7 +76,7 @@ def select(
     target_parameters: Collection[str] = (),
     **filters: Any,
 ) -> list[Selected]:
-    """Select the modules that match ``targets``, except those that ``saved`` trains in full.
+    """Select the modules that match ``targets``, except modules that are trained in full.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def select(
 
 
 def check_patterns(spec: ModelSpec, patterns: Patterns[T]) -> None:
-    """Check that every pattern matches a module.
+    """Raise an error if a pattern matches no module.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
 
 
 def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Selected]:
-    """Select the modules that match ``targets``; raise an error if LoRA cannot adapt one."""
+    """Select the modules that match ``targets``; raise an error if LoRA cannot adapt them all."""
     wanted = matcher(targets, **filters)
     listed = targets if isinstance(targets, list) else []
     groups = _told_apart(spec.groups, targets, filters)
@@ -263,7 +263,7 @@ def _told_apart(
 
 
 def _candidates(groups: Sequence[ModuleSpec], targets: Targets) -> dict[str, ModuleSpec | None]:
-    """Return the paths that ``targets`` can select, and their modules."""
+    """Map the paths that ``targets`` may match to their modules, or to None for containers."""
     paths, all_linear = _paths(groups), is_all_linear(targets)
     if not all_linear and not callable(targets):
         return paths
@@ -294,7 +294,7 @@ def _check_adaptable(
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """Split ``targets`` into names of modules and a map from fused parameters to rank factors.
+    """Split ``targets`` into names of modules, and a map from fused parameters to rank factors.
 
     If transformers fuses the experts of a family, PEFT adapts the fused parameters instead. It
     first converts a pattern to the last parts of paths, so a pattern cannot distinguish layers.
@@ -351,7 +351,7 @@ def _parameters(
     fused: Mapping[str, int],
     taken: Collection[ModuleSpec],
 ) -> list[Selected]:
-    """Select parameters by the ends of their names: ``target_parameters``, or fused experts."""
+    """Select the parameters whose names end with a target or with the name of fused experts."""
     wanted = {*targets, *fused}
     matched, selections = set(), []
     for module in spec.groups if wanted else ():
@@ -456,7 +456,7 @@ def _leaf_names(spec: ModelSpec) -> list[str]:
 
 
 def _homes(module: ModuleSpec) -> list[str]:
-    """List the paths of a module and of all its parents; a bare parameter is not a module."""
+    """List the paths of a module and of all its parents; for a bare parameter, only the parents."""
     return list(holders(module.name))[module.kind in ("parameter", "experts") :]
 
 
@@ -711,7 +711,7 @@ class Patterns(Generic[T]):
                 )
 
     def key(self, path: str) -> str | None:
-        """Find the first key that matches ``path``, or None."""
+        """Return the first key that matches ``path``, or None if no key does."""
         none = len(self._keys)
         place = none
         if self._places:
@@ -750,7 +750,7 @@ def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
 
 
 def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
-    """Return a function that finds the layer's number in a path, or returns None."""
+    """Return a function that maps a path to its layer's index, or to None if it has none."""
     lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
     # the expressions match the part of the path before the number
     named = [Expression(name, what="layers_pattern", end=True) for name in lists]

@@ -1,4 +1,4 @@
-"""Describe models from configs, presets, checkpoints, and models in memory."""
+"""Describe models that are given as configs, presets, checkpoints or objects in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
 # words for further training, which does not change shapes
 _FREE = r"instruct|chat|it|pt|sft|dpo|base|coder|math|reasoning|think|thinking|preview|exp"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
-_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # a mistyped size of a matrix
+_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # probably a mistyped size
 
 
 def describe(source: object) -> ModelSpec:
@@ -289,7 +289,7 @@ class Catalogue(NamedTuple):
 
 
 def catalogue() -> Catalogue:
-    """List the presets, and the families whose ``config.json`` can be counted.
+    """List the presets, and the families of models that can be counted from their configs.
 
     Returns
     -------
@@ -361,7 +361,7 @@ def from_named_modules(model: Any) -> ModelSpec:
 def _torch_modules(
     name: str, module: Any, seen: set[int], fused: Mapping[str, str]
 ) -> Iterator[ModuleSpec]:
-    """Yield a spec for each own parameter; weight and bias share one if their kind is known."""
+    """Yield a spec for each of a module's own parameters; if possible, one for weight and bias."""
     own = dict(module.named_parameters(recurse=False))
     shapes = {key: tuple(parameter.shape) for key, parameter in own.items()}
     tied = {key: id(parameter) in seen for key, parameter in own.items()}

@@ -111,7 +111,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """The number of matrices in one weight, and the outputs d and inputs k of each."""
+        """The number of matrices in one weight, and the outputs d and inputs k of each matrix."""
         if self.kind == "convolution":
             return 1, self.shape[0], prod(self.shape[1:]) * self.groups
         *many, d_out, d_in = self.shape
@@ -124,7 +124,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """The number of parameters of all copies, except tied ones, which are counted elsewhere."""
+        """The number of parameters of all copies; tied parameters are counted elsewhere."""
         own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
         return own * self.copies
 
@@ -143,7 +143,7 @@ class ModuleSpec(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Properties of a stack of transformer layers that its parameters do not reveal.
+    """Properties of a stack of transformer layers that the shapes of parameters do not reveal.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ class ModelSpec:
 
     @cached_property
     def head(self) -> str:
-        """The name of the output layer, which ``"all-linear"`` leaves out."""
+        """The name of the output layer, which ``"all-linear"`` omits; empty if there is none."""
         return next((module.name for module in self.groups if module.role == "head"), "")
 
     @cached_property
@@ -266,7 +266,7 @@ class ModelSpec:
 
     @cached_property
     def modules(self) -> tuple[ModuleSpec, ...]:
-        """The single modules, in the order of the layers."""
+        """The modules of all groups one by one, in the order of the layers."""
         return tuple(_expand(self.groups))
 
     def missing(
@@ -278,12 +278,12 @@ class ModelSpec:
         )
 
     def per_expert(self) -> ModelSpec:
-        """Return a copy with a linear layer for each fused expert, named as in checkpoints."""
+        """Return a copy with separate linear layers for fused experts, named as in checkpoints."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property
     def table(self) -> Table:
-        """A table of the groups of identical modules, with their parameters."""
+        """A table of the groups of identical modules, with the number of parameters of each."""
         lines: list[tuple[Cell, ...]] = []
         for module in self.groups:
             name, shape = module.name.replace("{}", "*"), shape_text(module.shape)
@@ -336,7 +336,7 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
 
 
 def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """Yield the single modules of groups, in the order of the layers."""
+    """Yield every module of the groups separately, in the order of the layers."""
     for (_, ranges), block in groupby(
         groups, key=lambda x: (x.name.partition(".{}")[0], x.ranges[:1])
     ):

@@ -26,7 +26,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
 
 
 def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
-    """Require that the answered rank fits the budget or, without ``fits``, the next does not."""
+    """Require that a rank fits the budget or, if ``fits`` is false, that the next rank does not."""
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
     if fits:
@@ -119,7 +119,7 @@ PATHS = (
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
-    """Draw B and A for each path, by default of any rank; return them also as PEFT's tensors."""
+    """Draw B and A for each path, by default of random rank; also return them as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
     for path in paths:

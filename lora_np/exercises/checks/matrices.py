@@ -55,7 +55,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # integers for which elimination gives fractions
+    whole = draw.pick("whole", (False, True))  # integers, for which elimination gives fractions
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -63,14 +63,14 @@ def of_low_rank(draw: Draw) -> Array:
 
 
 def as_typed(M: Array) -> Array:
-    """Convert whole numbers to integers, as people type them."""
+    """Convert a matrix of whole numbers to integers, as a person would type it."""
     return M.astype(np.int64) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # small pivots magnify rounding, so skip M if elimination from the left or the right meets any
+    # skip M if elimination, from the left or the right, meets small pivots, which magnify rounding
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -137,7 +137,7 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
 
 
 def true_rank_rounding(draw: Draw, answer: Answer) -> None:
-    # with so many columns, rounding makes more than one digit uncertain
+    # with this many columns, rounding errors may exceed one unit in the last digit
     k = draw.whole("k", 20, 40)
     M = np.zeros((2, k))
     M[0] = np.rint(draw.array("row", k, low=1, high=9))

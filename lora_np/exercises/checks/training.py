@@ -93,7 +93,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """Check gradients in a graph of numbers: any graph, a chain, or one with repeated parents."""
+    """Check gradients in a random graph of numbers, which may be a chain or repeat parents."""
     repeats = key == "repeats"
     # following the paths of a deep graph one by one exceeds the limit on steps
     deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
@@ -135,7 +135,7 @@ def layer(draw: Draw) -> tuple[Array, ...]:
 
 
 def forward(x: Array, W0: Array, A: Array, B: Array, alpha: float) -> tuple[Array, Array]:
-    """Compute h, and the sums of the absolute values of its terms."""
+    """Compute a layer's output h, and the sums of the absolute values of its terms."""
     s, of = alpha / len(A), np.abs
     return x @ (W0 + s * B @ A).T, of(x) @ (of(W0) + s * of(B) @ of(A)).T
 
@@ -189,7 +189,7 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
-    """Draw inputs, targets, W0 and a rank, with the losses of the best updates of all ranks."""
+    """Draw inputs, targets, W0 and a rank; also return the lowest possible loss at every rank."""
     # draw mostly ranks of at least 2, because rank 1 often comes close to the best loss
     least = draw.pick("least", (2, 1, 2, 2))
     d, k = draw.sizes("dk", low=least, high=3)
