@@ -100,7 +100,7 @@ def attention(q, k, v, *, n, width, theta):
         x = x.reshape(-1, n, few, x.shape[1] // few // width, width)
         return x.transpose(0, 2, 3, 1, 4)
 
-    def rows(x, shared=False):  # and back: gradients of a shared head add up
+    def rows(x, shared=False):  # undo heads; sum gradients of shared ones
         x = x.sum(axis=2, keepdims=True) if shared else x
         return x.transpose(0, 3, 1, 2, 4).reshape(len(x) * n, -1)
 

@@ -42,7 +42,7 @@ EXTRAS = {
 class Stored:
     """A tensor that is read only when it is used."""
 
-    dtype: str  # the dtype in the file: "float32", "bfloat16", ...
+    dtype: str  # "float32", "bfloat16", ...; files with 8-bit floats are read as "float16"
     shape: tuple[int, ...]
     read: Callable[[], Array]  # returns bfloat16 as float32
     key: str = ""  # the name of the tensor in the file

@@ -162,8 +162,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # Keep a list of target names if no other setting, which is dropped here, restricts it: the list
-    # then selects the same modules as before.
+    # Settings that restrict a list of target names are dropped here. If there are none, keep the
+    # list, since it still selects the same modules.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

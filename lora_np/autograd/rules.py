@@ -556,7 +556,7 @@ def picked(a: Array, numbers: Array) -> Array:
     """Return the entries of ``a`` at flat indices that start at 1, and zero for an index of 0."""
     entries: Array = np.ravel(a)
     if not np.all(numbers):
-        entries = np.append(entries, np.zeros(1, a.dtype))  # at -1, for an index of 0
+        entries = np.append(entries, np.zeros(1, a.dtype))  # an index of 0 selects this zero
     entries = entries[numbers - 1]
     return entries
 

@@ -151,7 +151,8 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-BYTES = 4  # of text per bit to memorise, if no model can measure it: 1 bit per token of 4 bytes
+# bytes of text for each bit to memorise, if no model measures it: a bit per token of 4 bytes
+BYTES = 4
 
 
 @click.command()

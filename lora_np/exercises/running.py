@@ -175,7 +175,7 @@ class Mistake:
 
 
 def values_alike(a: Value, b: Value, tolerance: float = 1e-3, floor: float = 0.0) -> bool:
-    """Return whether two answers are equal up to rounding, relative to the largest entry of ``b``.
+    """Return whether answers agree within ``tolerance``, relative to the largest entry of ``b``.
 
     Examples
     --------

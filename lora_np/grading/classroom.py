@@ -135,7 +135,7 @@ class Grades:
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
-        """Format the grades as CSV: one line per student, one column per exercise, and the sum."""
+        """Format the grades as CSV: a line per student, a column per exercise, the total and maximum."""
         lines: list[list[Cell]] = []
         for student in self.reports:
             outcomes = self.outcomes(student)

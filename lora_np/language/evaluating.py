@@ -37,7 +37,7 @@ class Measure(NamedTuple):
         return np.average(self.values, axis=1, weights=self.weights)
 
     def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
-        """Compare model i with the first; return the difference, low, high, and what is detectable.
+        """Compare model i with the first; return difference, low, high, and detectable difference.
 
         Low and high bound a 95 % interval. The detectable difference is the smallest true
         difference that this many examples show in 80 of 100 cases. All but the mean are None with

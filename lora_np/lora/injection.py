@@ -257,7 +257,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
 
 
 def like(Q: Quantised) -> Quantiser:
-    """Return a function that quantises with the kind, blocks and scales of ``Q``."""
+    """Return a function that quantises like ``Q``: in its kind, block size and double quantisation."""
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):

@@ -84,7 +84,7 @@ class Dialects:
         return _rules_of(tuple(_types(self._config)))
 
     def place(self, name: str) -> Place | None:
-        """Locate a tensor in the live model; None if loading splits, joins or permutes it."""
+        """Return where a tensor is in the live model; None if no ``Place`` can describe that."""
         place = None
         for rule in self._rules:
             home = next(filter(name.startswith, rule.homes), None)

@@ -86,7 +86,6 @@ class OpenModel(ModelDirectory):
     @cached_property
     def described(self) -> ModelSpec | None:
         """The family's description; None if the family is unknown or a field is invalid."""
-        # the family or the architecture may be unknown, or the fields invalid
         with suppress(TypeError, ValueError):
             return self.by_family
         return None
