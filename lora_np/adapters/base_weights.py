@@ -88,7 +88,7 @@ class Change:
     def result(
         self, place: str, dtype: str | None = None, rng: Rng = None
     ) -> tuple[Array, MergeLoss | None]:
-        """Return the changed tensor, rounded to ``dtype``, and statistics; None if nothing changed it."""
+        """Return the changed tensor, rounded to ``dtype``, and its statistics, if any."""
         dtype, module, W = dtype or self.initial.dtype, self.module, self.initial.read()
         if dtype != W.dtype.name:  # W must be able to represent values rounded to `dtype`
             least = dtype if dtype == "float64" else "float32"

@@ -408,7 +408,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """Format an entry as text, in which long lists of names are summarised; falsy if it is empty."""
+    """Format an entry as text, with long lists of names summarised; falsy if it is empty."""
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):

@@ -135,7 +135,7 @@ class Grades:
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
-        """Format the grades as CSV: a line per student, a column per exercise, the total and maximum."""
+        """Format the grades as CSV, with a line per student and a column per exercise."""
         lines: list[list[Cell]] = []
         for student in self.reports:
             outcomes = self.outcomes(student)

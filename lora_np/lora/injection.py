@@ -257,7 +257,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
 
 
 def like(Q: Quantised) -> Quantiser:
-    """Return a function that quantises like ``Q``: in its kind, block size and double quantisation."""
+    """Return a function that quantises to the kind of ``Q``, with its block size and options."""
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):
