@@ -32,11 +32,11 @@ from lora_np.work import one_thread
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-D, K = 100, 120  # 10 x 10 pixels are predicted from 10 x 12
+D, K = 100, 120  # outputs (10 x 10 pixels) and inputs (10 x 12 pixels)
 RANKS = (20, 8)
 # ridge relative to the inputs' mean square, needed because the covariance of patches is singular
 RIDGE = 0.01
-TITLE = "<title>lora-np tour: "  # identifies the report of an earlier tour
+TITLE = "<title>lora-np tour: "  # a report that contains this was written by an earlier tour
 GOAL = 0.97  # the share of the best full update's improvement that counts as enough
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
@@ -218,7 +218,7 @@ class Tour:
 
     @property
     def advantages(self) -> Table:
-        """A table that measures LoRA's three advantages for the full update and each rank."""
+        """A table of LoRA's three advantages, measured for the full update and each rank."""
         lines: list[list[Any]] = [
             ["1. cheaper to train", "trainable parameters", *(u.parameters for u in self.updates)],
             ["", "bytes of optimizer state (Adam)", *(u.optimizer_bytes for u in self.updates)],
@@ -269,7 +269,7 @@ def tour(
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # fails before training if it is invalid
+    folder.mkdir(parents=True, exist_ok=True)  # an invalid path fails before training
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}

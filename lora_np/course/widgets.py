@@ -176,7 +176,7 @@ def live_figure(
     if "IPython" in sys.modules:
         import matplotlib.pyplot as plt
 
-        plt.close(figure)  # otherwise the notebook shows it again at the end of the cell
+        plt.close(figure)  # a notebook shows open figures again at the end of the cell
         handle = import_module("IPython.display").display(figure, display_id=True)
     due = monotonic() + every
 

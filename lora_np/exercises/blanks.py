@@ -172,7 +172,7 @@ class Puzzle(Exercise):
     def told(self, line: str, outcome: Outcome) -> str:
         """Explain why a line is wrong, with an input for which it breaks a law."""
         try:
-            ast.parse(line)  # parsed alone, so that the message gives no line number of the file
+            ast.parse(line)  # parse the line alone, so that the message has no line number
         except SyntaxError as error:
             part = line[(error.offset or 1) - 1 :] or line
             why = [said for of, said in self.says if re.search(of, line)]
@@ -223,7 +223,7 @@ def drawn(*codes: str) -> Scene:
 class Slip(Exception):  # noqa: N818
     """Raised in place of a line's error, with a sentence that explains the mistake."""
 
-    __module__ = "builtins"  # otherwise a traceback would print the module before the sentence
+    __module__ = "builtins"  # without this, a traceback prints the module before the sentence
 
 
 def guarded(
@@ -257,7 +257,7 @@ def guarded(
                 if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
                     part = whole.encode()[frame.colno : frame.end_colno].decode()
                     said = f"`{part[-60:]}` raises {text}"
-            if isinstance(error, (TimeoutError, AssertionError)):  # from `watch`, or from the stub
+            if isinstance(error, (TimeoutError, AssertionError)):  # raised by `watch` or the stub
                 said = str(error)
                 seconds *= isinstance(error, AssertionError)  # after a timeout, do not wait again
             why = (more for of, more in says if re.search(of, f"{line}\n{text}"))

@@ -277,7 +277,7 @@ def code_in(markdown: str) -> str:
 
 @cache
 def functions() -> dict[str, Any]:
-    """Map names to the functions that the modules of ``checks`` define."""
+    """Return all names in the modules of ``checks``, among them the functions that check laws."""
     from lora_np.exercises.checks import build_a_lora, files, matrices, training
 
     return vars(build_a_lora) | vars(files) | vars(matrices) | vars(training)

@@ -33,7 +33,7 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     Raises
     ------
     ValueError
-        If no lesson has such a number.
+        If no lesson has such a number, or it has no exercises.
     OSError
         If a file cannot be written.
 

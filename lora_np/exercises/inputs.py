@@ -69,7 +69,7 @@ class Draw:
         """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
-            if reach > low + 6 and self.rng.random() < 0.5:  # so that small numbers stay frequent
+            if reach > low + 6 and self.rng.random() < 0.5:  # keep small numbers frequent
                 reach = low + 3
             value = int(self.rng.integers(low, reach + 1))
         else:
@@ -86,7 +86,7 @@ class Draw:
         return [self.whole(name, low, high) for name in (names.split() if " " in names else names)]
 
     def pick(self, name: str, options: Sequence[T]) -> T:
-        """Pick one option; all are equally likely, and the first counts as the simplest."""
+        """Pick one option; the first is the simplest, and up to seven are equally likely."""
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:

@@ -71,7 +71,7 @@ def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array
     wanted = f"{name} must have shape {tuple(shape)}, got ".replace("None", "any length")
     try:
         array = np.asarray(answer)
-    except ValueError:  # rows of different lengths
+    except ValueError:  # the rows differ in length
         raise LawBroken(f"The shape of {name}", wanted + type(answer).__name__) from None
     kind = f"dtype {array.dtype}" if array.dtype.kind in "cSU" else type(answer).__name__
     real = array.dtype.kind in "fiub"
@@ -154,7 +154,7 @@ def exactly(what: str, answer: Value, right: int) -> None:
 
 
 def whole(what: str, answer: Value) -> int:
-    """Convert ``answer`` to an int; raise `LawBroken` if it is a fraction.
+    """Convert ``answer`` to an int; raise `LawBroken` unless it is a whole number.
 
     Examples
     --------
@@ -197,7 +197,9 @@ def orthonormal(name: str, columns: Array) -> None:
 def at_most(
     what: str, number: float, least: float, *, size: float = 0.0, compared: Value = None
 ) -> None:
-    """Require that ``number`` is at most ``least``, up to rounding relative to ``size``.
+    """Require that ``number`` is at most ``least``, within a relative tolerance.
+
+    The tolerance is relative to the larger of ``least`` and ``size``.
 
     Examples
     --------

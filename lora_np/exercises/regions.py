@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-Condition = Callable[..., bool | None]  # returns None for arguments of another kind
+Condition = Callable[..., bool | None]  # it returns None for arguments of another kind
 
 
 @cache

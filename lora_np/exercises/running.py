@@ -65,7 +65,7 @@ def run_cell(
             reached(statement.lineno)
             part = ast.Module([statement], [])
             code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)
-            flags |= code.co_flags & annotations.compiler_flag  # keeps `from __future__` imports
+            flags |= code.co_flags & annotations.compiler_flag  # keep `from __future__` imports
             exec(code, names)
     except (Exception, SystemExit) as error:  # a submission must not end the grading
         return last_line(error)
@@ -196,7 +196,7 @@ def values_alike(a: Value, b: Value, tolerance: float = 1e-3, floor: float = 0.0
         with np.errstate(invalid="ignore"):
             near = finite & (np.abs(x - y) <= tolerance * sizes)
         return bool((near | (x == y) | (x != x) & (y != y)).all())
-    except (ValueError, TypeError):  # parts of different shapes
+    except (ValueError, TypeError):  # the parts differ in shape
         if not isinstance(a, (tuple, list)) or not isinstance(b, (tuple, list)):
             return False
         parts = itertools.zip_longest(a, b)

@@ -30,7 +30,7 @@ from lora_np.exercises.regions import regions, table
 from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
-# calls an answer with arguments under rules, as `call` does
+# a function that calls an answer with arguments under rules, as `call` does
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs that students see
@@ -295,7 +295,7 @@ class Answer:
     caller: Caller
     last: Exchange = ((), {})  # the arguments of the last call, and the reply
 
-    # returns whether a call with these arguments is needed
+    # a function that returns whether a call with these arguments is needed
     wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
     named: bool = False  # whether a known mistake has already been found in the answer
 
@@ -379,7 +379,7 @@ def arrays(value: Any) -> Value:
         return tuple(map(arrays, value))
     try:
         return np.asarray(value) if isinstance(value, list) else value
-    except ValueError:  # rows of different lengths
+    except ValueError:  # the rows differ in length
         return list(map(arrays, value))
 
 
@@ -490,7 +490,7 @@ def named(law: Law, answer: Answer, shown: Counterexample) -> Mistake | None:
 
 
 def proved(law: Law, answer: Answer, suspects: Sequence[Mistake]) -> Mistake | None:
-    """Return the suspect that agrees with the answer on all `telling` inputs, or None.
+    """Return the first suspect that agrees with the answer on all ``telling`` inputs, or None.
 
     On at least five of these inputs, the answer must return a value that breaks the law. Tests
     check that all other mistakes, and small changes of the solution, differ on at least five
@@ -513,35 +513,35 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
 
     def check(draw: Draw, answer: Answer) -> None:
         draw.effort = (
-            1.0  # large, since different mistakes often give equal answers on small inputs
+            1.0  # use large inputs: on small ones, different mistakes often give equal answers
         )
         law.check(draw, answer)
         found[repr(encode(answer.last[0]))] = draw.drawn, answer.last[0]
 
-    # a seed that no check uses
+    # the last argument is a seed that no check uses
     first_broken(replace(law, check=check), by(one.answer, one), [1, one.laws.index(law)])
     return list(found.values())
 
 
 def by(code: str, one: Exercise) -> Answer:
-    """Wrap the function that ``code`` defines as an `Answer` whose calls have no rules."""
+    """Wrap the function that ``code`` defines as an ``Answer`` whose calls have no rules."""
     return Answer(one, lambda arguments, _: call(written(code, one.name, one.answer), arguments))
 
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Test the function in ``code`` on one `telling` input; return its counterexample or None."""
+    """Test the function in ``code`` on one ``telling`` input; return its counterexample or None."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
-    """Test the law again on inputs drawn before; return a counterexample, or None if it holds."""
+    """Test the law on earlier inputs; return a counterexample, None if it holds or is skipped."""
     # nothing is drawn, so do not create a generator, which is slow
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
-    """Test the law on drawn inputs; return a counterexample, or None if the law holds."""
+    """Test the law on drawn inputs; return a counterexample, or None if it holds or is skipped."""
     try:
         law.check(draw, answer)
         return None

@@ -44,7 +44,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     Raises
     ------
     ValueError
-        If a lesson does not exist.
+        If a lesson does not exist or has no exercises.
     OSError
         If a file cannot be written.
 

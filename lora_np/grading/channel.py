@@ -122,7 +122,7 @@ class Channel:
         self.kill_group()
         for thread in self.threads:
             thread.join(timeout=1.0)
-        self.process.wait()  # frees the process id, so no thread may send signals to it afterwards
+        self.process.wait()  # this frees the id, so no thread may send signals to it afterwards
         with contextlib.suppress(OSError), self.process:  # the context closes its pipes
             pass
         # the process may have made folders that are too deep to delete

@@ -72,7 +72,7 @@ class Grades:
         }
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
-        """Return the outcome of a student's best answer to an exercise, in any file."""
+        """Return the outcome of a student's best answer to an exercise; failed if there is none."""
         files = self.reports[student]
         answers = [file.outcomes[exercise.name] for file in files if exercise.name in file.outcomes]
         if answers:
@@ -85,9 +85,10 @@ class Grades:
         return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
-        """Return what is wrong: "absent", "unreadable", "does not parse", or "" for nothing.
+        """Return what is wrong with a student's files: "absent" if there are none, "" for nothing.
 
-        The answer is "partly unreadable" if the student has other files, whose points count.
+        Otherwise it is "unreadable", "does not parse", or "partly unreadable" if there are other
+        files, whose points count.
         """
         files = self.reports[student]
         unreadable = [file.unreadable for file in files]
@@ -135,7 +136,7 @@ class Grades:
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
-        """Format the grades as CSV, with a line per student and a column per exercise."""
+        """Format grades as CSV: a line per student; the points per exercise, total and maximum."""
         lines: list[list[Cell]] = []
         for student in self.reports:
             outcomes = self.outcomes(student)
@@ -148,7 +149,7 @@ class Grades:
         return Table(columns, lines).to_csv()
 
     def feedback(self, student: str) -> str:
-        """Format a student's feedback as Markdown: the points, and each broken law."""
+        """Format a student's feedback as Markdown: points, broken laws, problems and output."""
         lines = [f"# {student}: {self.points(student)} of {plural(self.maximum, 'point')}", ""]
         for lesson in self.lessons:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
@@ -375,7 +376,7 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List the notebooks and scripts in a student's folder, or all files if there are none."""
+    """List up to 101 notebooks and scripts in a student's folder, or other files if none."""
     files: list[Path] = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST

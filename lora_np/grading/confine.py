@@ -97,7 +97,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        ("parent", lambda: die_with(parent)),  # after the change of user, which would cancel it
+        ("parent", lambda: die_with(parent)),  # a later change of user would cancel this
         ("calls", seccomp),
     ]
     for name, put in system:
@@ -112,7 +112,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed all limits; yield the name, the step and the reason of each that fails."""
+    """Try to exceed each limit; yield name, step and reason for those that do not hold."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
@@ -154,7 +154,7 @@ def die_with(parent: int) -> None:
 
 
 def become_nobody(*, may_read: bool) -> None:
-    """Give up root's rights; ``may_read`` keeps the right to read Python from root's folders."""
+    """Give up root's rights; ``may_read`` keeps the right to read root's files, such as Python."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
@@ -180,11 +180,11 @@ def limit_resources(limits: Limits) -> None:
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_AS: address_space(limits.memory),
-        resource.RLIMIT_FSIZE: 0,  # does not limit pipes, so the process can answer and print
+        resource.RLIMIT_FSIZE: 0,  # pipes have no limit, so the process can answer and print
         resource.RLIMIT_NOFILE: 64,
         # allow no other process or thread, so that killing the group ends everything
         resource.RLIMIT_NPROC: 0,
-        # ends the process even if the grader has ended
+        # this limit ends the process even if the grader has ended
         resource.RLIMIT_CPU: 1 + int(limits.total_seconds),
     }
     lower(wanted, hard=True)
@@ -287,7 +287,7 @@ def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, i
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """Yield ``path`` with rights or, if it contains ``hidden`` paths, its parts outside them.
+    """Yield ``path`` and, if it contains ``hidden`` paths, its parts outside them, with rights.
 
     A right on a folder covers everything below it.
     """
@@ -363,8 +363,8 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     by_argument = {
         fcntl: (SECOND, FCNTL),
-        tgkill: (FIRST, (pid,)),  # only signals to itself, which abort() needs
-        prlimit: (FIRST, (0,)),  # only its own limits
+        tgkill: (FIRST, (pid,)),  # abort() sends a signal to its own process
+        prlimit: (FIRST, (0,)),  # 0 stands for the process itself
     }
     lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]
     lines += [(LOAD, 0, 0, NUMBER), *((EQUAL, TO_THE_END, 0, number) for number in numbers)]

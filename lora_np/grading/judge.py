@@ -62,7 +62,7 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        # only soft limits, because the submission's process may need higher ones than the judge
+        # set only soft limits, because the submission's process may need higher ones than the judge
         cpu = int(SLACK * limits.total_seconds + STARTING)
         lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
     path = Path(order["path"])

@@ -83,7 +83,7 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Channel:
-        """Return the process, or start a new one; cut every cell that ends the process."""
+        """Return the process, after starting one if needed; cut each cell that ends or hangs it."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(

@@ -107,7 +107,7 @@ def check_file(
     seeds: Sequence[int] = SEEDS,
     limits: Limits = USUAL,
 ) -> Report:
-    """Check all answers in a notebook or script, in a separate process.
+    """Check answers in a notebook or script, in a separate process.
 
     Parameters
     ----------

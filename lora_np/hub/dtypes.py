@@ -72,7 +72,7 @@ _GRIDS = {
 
 
 def float_dtype(dtype: str) -> str:
-    """Return ``dtype`` if it is the name of a float dtype that files can have.
+    """Return ``dtype`` if it names a float dtype of 16 to 64 bits; otherwise raise an error.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """A model on disk, returned by `open_directory`; headers and tensors are read on request.
+    """A model on disk; its headers and tensors are read when they are needed.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class ModelDirectory:
 
 
 def is_weights(path: Path) -> bool:
-    """Return whether ``path`` is a weights file or an index, rather than a directory."""
+    """Return whether ``path`` is named as a weights file or an index and is no directory."""
     return path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
 
 
@@ -133,7 +133,8 @@ def open_directory(path: StrPath) -> ModelDirectory:
     """Open the model in a directory and check its config, index and headers; read no tensor.
 
     As in transformers, the model is ``model.safetensors`` if that exists, and otherwise the files
-    that ``model.safetensors.index.json`` names. Other files are ignored.
+    that ``model.safetensors.index.json`` names; without either, the names that diffusers uses are
+    tried. Other files are ignored.
 
     Parameters
     ----------
@@ -166,7 +167,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     ['q.weight']
     """
     opened = ModelDirectory.at(path)
-    len(opened.places)  # reads and checks the headers and the index
+    len(opened.places)  # this reads and checks the headers and the index
     return opened
 
 
@@ -330,7 +331,7 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
 
 
 def located(path: StrPath) -> Path:
-    """Replace the name of a shipped model or adapter by its path, unless ``path`` exists.
+    """Replace the name of a shipped model or adapter by its path, unless ``path`` has model files.
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ _STRING, _ARRAY = 8, 9
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _MAX_HEADER = 2**28  # bytes; the largest vocabularies take a tenth of this
-_MAX_NAME = 2**16 - 1  # as in the specification
-_MAX_AXES = 4  # as in ggml
+_MAX_NAME = 2**16 - 1  # the specification's limit
+_MAX_AXES = 4  # ggml's limit
 _ALIGNMENT = 32
 _Value = str | int | float | list[str] | Array  # a value in the metadata
 
@@ -394,7 +394,7 @@ def _padded(size: int, alignment: int) -> int:
 
 
 def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
-    """Return the blocks of a tensor, after checking that kind and shape agree with ``info``."""
+    """Convert a tensor to blocks; raise an error unless kind and shape agree with ``info``."""
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
         raise FileError(
             f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}"

@@ -45,9 +45,9 @@ __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
-_MAX_HEADER = 100_000_000  # as in the reference implementation
+_MAX_HEADER = 100_000_000  # the limit of the reference implementation
 _BLOCK = 2**20  # entries converted at a time; converting a whole tensor would need a second copy
-_MAX_AXES = 64  # as in NumPy
+_MAX_AXES = 64  # NumPy's limit
 Infos = Mapping[str, TensorInfo]
 
 

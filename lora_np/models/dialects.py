@@ -139,7 +139,7 @@ class _Rule(NamedTuple):
 
 
 def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the type of a model, and of each part of another type, with its tensors' prefixes."""
+    """Yield the type of a model, then each different type of a part, with tensor prefixes."""
     yield str(config.get("model_type")), ("",)
     for key, homes in _HOMES.items():
         inner = config.get(key)
@@ -232,20 +232,20 @@ def flat(name: str) -> str:
 
 
 class Rewrite(NamedTuple):
-    """A rule that replaces the part of a tensor's name that a wrapper such as ``_orig_mod.`` added.
+    """A rule that brings a tensor's name closer to PEFT's form, such as by removing ``_orig_mod.``.
 
     Parameters
     ----------
     kind : str
-        The name of the wrapper in the rules of programs.
+        The kind of the difference, as in the rules of programs, such as ``"wrapped"``.
     what : str
         A description for messages.
     pattern : str
-        A regular expression that matches the wrapper.
+        A regular expression that matches what is replaced.
     to : str
         The replacement.
     source : str
-        Where the wrapper was seen.
+        Where such names were seen.
     """
 
     kind: str
@@ -289,7 +289,7 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
 
 
 def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Map each unknown name to the one name of the model that differs only in a known prefix.
+    """Map unknown names to the model's names that differ only in a prefix, if exactly one does.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ _UNSUPPORTED = {
 
 
 class Expression:
-    r"""A regular expression that matches whole names in bounded time.
+    r"""A regular expression that is matched against names in bounded time.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Expression:
             )
         whole, starts = (rf"(?:.*\.)?(?:{text})", _QUICK_NAME + 2) if end else (text, 1)
         try:
-            re.compile(text)  # alone, because "a)(b" is invalid but "(?:a)(b)" is not
+            re.compile(text)  # without a group, because "a)(b" is invalid but "(?:a)(b)" is not
             self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
             refuse(f"{what} must be a regular expression, got {text!r} ({error})")

@@ -156,7 +156,7 @@ class LayerConfig(NamedTuple):
     uses_rotary : bool
         Whether a rotary embedding rotates the queries and keys of the layer.
     window : int
-        The number of preceding tokens that a token sees; 0 for all.
+        The number of tokens that a token sees, including itself; 0 for all up to itself.
     theta : float
         The base of the rotary embedding.
     pairs : {"halves", "neighbours"}
@@ -368,8 +368,8 @@ class Family(NamedTuple):
 def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
     """Map the modules of a family to their names in a program, "llama_cpp" or "mlx".
 
-    ``{}`` stands for the layer. A module stacks matrices along the outputs; if the program stores
-    them separately, the module has several names.
+    ``{}`` stands for the layer. A module may stack matrices along the outputs; if the program
+    stores them separately, the module has several names.
     """
     tables, tasks = family_of(family).tables, family_of(family).tasks
     modules = {

@@ -43,7 +43,7 @@ class Cuts(NamedTuple):
     bos: bool = False  # whether texts begin with BOS unless the file says otherwise
 
     def pre_tokenizer(self) -> Part:
-        """Build the pre-tokenizer, which splits texts and then maps each byte to a character."""
+        """Build the pre-tokenizer, which splits texts and maps each byte to a character."""
         steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
         bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
         return {"type": "Sequence", "pretokenizers": [*steps, *bytes_written]}

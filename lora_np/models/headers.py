@@ -59,9 +59,10 @@ Naming = Callable[[str], str]
 class OpenModel(ModelDirectory):
     """An open base model, with its config, modules and names; weights are read on demand.
 
-    `open_model` and `open_base` make it. Everything is read on demand, so a config is enough for a
-    base. The live model is the model that transformers loads from the files; its parameters may
-    have other names and shapes than the tensors in the files.
+    `open_model` and `open_base` make it. Modules and names are derived only when they are needed,
+    so a config without weights is enough for a base. The live model is the model that transformers
+    loads from the files; its parameters may have other names and shapes than the tensors in the
+    files.
 
     Parameters
     ----------
@@ -85,21 +86,21 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The family's description; None if the family is unknown or a field is invalid."""
+        """The model's description by family; None if that is unknown or a field is invalid."""
         with suppress(TypeError, ValueError):
             return self.by_family
         return None
 
     @cached_property
     def by_family(self) -> ModelSpec:
-        """The family's description; an unknown family or an invalid field raises an error."""
+        """The model's description by family; an error if that is unknown or a field is invalid."""
         name = self.title or self.path.name
         with errors_at(name or "config.json"):
             return from_config(self.config, name=name)
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The model's description by its family or, for unknown families, by its files' headers."""
+        """The model's description by family or else by headers; an error if neither is enough."""
         kind = self.config.get("model_type")
         if not self.on_disk:
             return self.by_family
@@ -167,13 +168,13 @@ class OpenModel(ModelDirectory):
         return names | {f"{name}.weight" for name in names}
 
     def counterparts(self, names: Iterable[str]) -> dict[str, str]:
-        """Map each unknown name to the one name of the base that differs only in a known prefix."""
+        """Map unknown names to the base's names that differ only in a prefix, if just one does."""
         strange = [name for name in names if name.removesuffix(".weight") not in self.modules]
         return renamed(strange, self.names) if strange and self.modules else {}
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
-        """A mapping from the name of each parameter to its module in the family's description."""
+        """A mapping from the names of parameters to their modules in the family's description."""
         modules = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
@@ -217,7 +218,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def table(self) -> str | None:
-        """The name of the token embedding's weight, or None if no other module can share it."""
+        """The name of the token embedding's weight; None if not found or known to be unshared."""
         order = {}
         for name in self.parameters:
             module = self.module_of(name)
@@ -263,7 +264,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The tensors that are not read, because transformers splits, joins or permutes them."""
+        """The tensors that are not read, because no ``Place`` describes what becomes of them."""
         return tuple(name for name, place in self._located.items() if place is None)
 
     @cached_property
@@ -272,7 +273,7 @@ class OpenModel(ModelDirectory):
 
     @property
     def architecture(self) -> str:
-        """The name of the model's class in transformers, or the model type if it is unknown."""
+        """The name of the model's class in transformers, or the model type if no class is known."""
         if names := self.config.get("architectures"):
             return str(names[0])
         if self.model_type not in family_names():
@@ -564,12 +565,12 @@ def open_model(path: StrPath) -> OpenModel:
     """
     opened = hub.open_directory(path)
     model = OpenModel(opened.path, opened.config)
-    vars(model).update(vars(opened))  # includes the headers, which have been read
+    vars(model).update(vars(opened))  # keep the headers, which have been read
     return model
 
 
 def from_safetensors(source: str | Path) -> ModelSpec:
-    """Describe the modules of a safetensors file, an index or a directory from headers only.
+    """Describe the modules of a safetensors file, index or directory without reading tensors.
 
     A matrix called ``weight`` belongs to a linear layer, unless its module is named as an
     embedding. An array with more axes belongs to a convolution, and a vector to a norm. Anything
@@ -654,7 +655,7 @@ def _shapes(
 
 
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
-    """Return the head's name, empty if unknown; add a tied head to ``modules``."""
+    """Return the name that a head would have, empty if unknown; add a tied head to ``modules``."""
     if known is None:
         heads = [module.name for module in modules if module.leaf in _HEADS]
         return heads[0] if len(heads) == 1 else ""
@@ -752,7 +753,7 @@ def module_from_shapes(
     weight = weight[::-1] if transposed else weight
     fits = bias == weight[:1]
     if kind != known and bias is not None and not fits:
-        kind = "parameter"  # for example, norms of single heads, or a transposed convolution
+        kind = "parameter"  # norms of single heads and transposed convolutions have such a bias
     if kind == "parameter" or (last == "bias" and not fits):
         return ModuleSpec(name, "parameter", shapes[name])
     return ModuleSpec(owner, kind, weight, bias=fits, transposed=transposed)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ class GGUFModel(OpenModel):
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The description; if a matrix is quantised, all not in float32 count as quantised."""
+        """The description; if a matrix is quantised, every matrix not in float32 counts as such."""
         tensors = [self.file.info(name) for names in self.names.values() for name in names]
         few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
         if all(tensor.dtype in ("F16", "BF16") for tensor in few):
@@ -108,7 +108,7 @@ class GGUFModel(OpenModel):
         return np.array(self.weight(name))
 
     def weight(self, name: str) -> Array | Quantised | None:
-        """Read one parameter by its name in transformers; a quantised one stays quantised.
+        """Read a parameter by its name in transformers: as an array, or as the blocks of the file.
 
         Parameters
         ----------
@@ -222,7 +222,7 @@ def check_complete(model: GGUFModel) -> None:
 
 
 def gguf_families(names: Iterable[str] | None = None) -> list[str]:
-    """List the families whose models can be read from GGUF files."""
+    """List the families, among ``names`` if given, whose models can be read from GGUF files."""
     return [name for name in names or family_names() if family_of(name).tables["in_gguf"]]
 
 

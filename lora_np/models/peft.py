@@ -39,7 +39,7 @@ FRESH = {
     "inference_mode": True,
 }
 
-# From a task to the suffix of transformers' class name, and the heads that PEFT trains in full.
+# For each task: the suffix of transformers' class name, and the heads that PEFT trains in full.
 HEADS = {
     "SEQ_CLS": ("ForSequenceClassification", ("classifier", "score")),
     "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
@@ -298,7 +298,7 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     Returns
     -------
     dict of str to object
-        The settings that are not empty, and ``peft_type``.
+        The settings that are not empty, ``peft_type``, and an empty list of ``target_modules``.
 
     Raises
     ------
@@ -320,7 +320,7 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
         config = config.to_dict()
     plain = json.loads(json.dumps(config, default=_in_json))
     fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
-    if plain.get("target_modules") == []:  # an empty list selects no module
+    if plain.get("target_modules") == []:  # unlike a missing list, an empty one selects no module
         fields["target_modules"] = []
     return {"peft_type": "LORA", **fields}
 
@@ -332,9 +332,9 @@ def _in_json(value: object) -> object:
 
 
 def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings, with the modules added that PEFT trains without being told to.
+    """Return the settings plus the modules that PEFT trains without being told to.
 
-    These modules are the heads of classifiers and tied weights.
+    These modules are the heads of the task and, with ``ensure_weight_tying``, tied weights.
 
     Parameters
     ----------
@@ -374,7 +374,7 @@ def on_model(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
-    """Select the names in ``heads`` that occur in the paths of a model's modules.
+    """Select the names in ``heads`` that end some part of a module's path.
 
     Parameters
     ----------
@@ -399,7 +399,7 @@ def heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that also select the modules tied to a selected embedding, as in PEFT.
+    """Return the settings that PEFT changes because an embedding with tied modules is selected.
 
     With ``ensure_weight_tying``, PEFT adds these modules only if the last part of a selected name
     is among `EMBEDDINGS`.
@@ -464,14 +464,14 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
-        targets = "(?!)"  # matches no module
+        targets = "(?!)"  # an expression that matches no module
     filters: dict[str, Any] = {"layers": () if layers is None else layers, "what": "target_modules"}
     for ours, theirs in _FILTERS.items():
         filters[ours] = raw.get(theirs) or ()
     try:
         ranks, alphas = (Patterns(raw.get(name) or {}, name) for name in _PATTERNS)
         wanted = matcher(ALL_LINEAR if targets is None else targets, **filters)
-    except ValueError as error:  # an invalid expression
+    except ValueError as error:  # an invalid expression, an empty list, or too many patterns
         raise FileError(f"{path}: {error}") from None
     return AdapterConfig(dict(raw), ranks, alphas, wanted)
 
@@ -513,7 +513,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
         return config
     r = max(rank for rank, _ in modules.values())  # servers compare r with their largest rank
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
-    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # in a tie, the smallest
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # a tie gives the smallest
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {
         f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha

@@ -24,7 +24,7 @@ Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
 _MAX_PATTERNS = 1_000  # the largest number of patterns, each of which is compared with each path
-_PLAIN_PATTERNS = 200  # with more patterns than this, plain names are looked up, not matched
+_PLAIN_PATTERNS = 200  # after this many patterns, plain names are looked up, not matched
 _MAX_DIGITS = 18  # the largest number of digits in a layer's index
 
 _EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # a pattern for one path, from `peft.compose`
@@ -65,7 +65,7 @@ class Selected(NamedTuple):
     parameter: str | None = None
 
     def path(self, name: str) -> str:
-        """Return the path that patterns must match to select the module ``name``."""
+        """Return the path of the adapted parameter of the module ``name``, or else ``name``."""
         return f"{name}.{self.parameter}" if self.parameter else name
 
 
@@ -76,7 +76,7 @@ def select(
     target_parameters: Collection[str] = (),
     **filters: Any,
 ) -> list[Selected]:
-    """Select the modules that match ``targets``, except modules that are trained in full.
+    """Select the modules and parameters that a LoRA adapts, by PEFT's rules.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def _candidates(groups: Sequence[ModuleSpec], targets: Targets) -> dict[str, Mod
 def _check_adaptable(
     spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targets
 ) -> None:
-    """Raise an error if a target matches a container or a module that LoRA cannot adapt."""
+    """Raise an error if ``path``, which a target matches, is not a module that LoRA can adapt."""
     if module is not None and module.kind in ADAPTABLE:
         return
     listed = targets if isinstance(targets, list) else []

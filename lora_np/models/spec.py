@@ -77,7 +77,7 @@ class ModuleSpec(NamedTuple):
 
     name: str
     kind: Kind
-    shape: tuple[int, ...]  # (d_out, d_in[, *kernel]); (vocabulary, width); (experts, d_out, d_in)
+    shape: tuple[int, ...]
     bias: bool = False
     tied: bool = False
     tied_bias: bool = False
@@ -278,7 +278,7 @@ class ModelSpec:
         )
 
     def per_expert(self) -> ModelSpec:
-        """Return a copy with separate linear layers for fused experts, named as in checkpoints."""
+        """Return a copy whose experts, named as in checkpoints, and routers are linear layers."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property
@@ -302,7 +302,7 @@ _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a na
 
 
 def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """Group modules that differ only in an index, if their indices have no gap.
+    """Group modules that differ only in indices, if no combination of indices is missing.
 
     Parameters
     ----------

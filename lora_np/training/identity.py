@@ -113,7 +113,7 @@ class Description:
         if kind is Tensor:
             values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
             return f"trained {thing.dtype} {thing.shape}{values}"
-        if kind in (set, frozenset):  # sorted, because their order depends on the process
+        if kind in (set, frozenset):  # sort them, because their order depends on the process
             return f"{kind.__name__}[{', '.join(sorted(map(self.of, thing)))}]"
         if isinstance(thing, tuple) or kind is list:
             return f"{kind.__name__}[{self.all(thing)}]"
@@ -153,7 +153,7 @@ def refusal(thing: Any, why: str) -> TypeError:
 
 
 def attributes(thing: Any) -> Iterator[tuple[str, Any]]:
-    """Yield names and values of a dataclass's fields and of attributes added to the instance."""
+    """Yield names and values of a dataclass's fields and other attributes, but no cached ones."""
     names = dict.fromkeys(field.name for field in dataclasses.fields(thing))
     for name in names | dict.fromkeys(getattr(thing, "__dict__", ())):
         if not isinstance(vars(type(thing)).get(name), functools.cached_property):

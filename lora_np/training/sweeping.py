@@ -227,8 +227,8 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings, "lr": rate}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # only for variants that start at W0 and train both A and B; the other variants
-            # have different optima
+            # the formula holds for variants that start at W0 and train both A and B; the
+            # others have different optima
             record["optimum"] = problem.optimum(rank)
         chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []

@@ -148,7 +148,7 @@ def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def tensors_in(content: bytes) -> dict[str, Array]:
-    """Read the tensors of a safetensors file."""
+    """Read tensors from the bytes of a safetensors file; raise an error unless all are float32."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "adapter_model.safetensors")
         path.write_bytes(content)

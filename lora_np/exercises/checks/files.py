@@ -40,7 +40,7 @@ def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
     a, b = draw.sizes("ab", high=9)
-    # draw matrices, square or not, such that d k or d k - 1 is a multiple of d + k
+    # sometimes draw matrices, square or not, such that d k or d k - 1 is a multiple of d + k
     tie = draw.pick("tie", ("", "d k", "d k - 1"))
     if tie:
         d, k = (a * (a + b), b * (a + b)) if tie == "d k" else (a + 1, a * (a + 1) + 1)
@@ -162,7 +162,7 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
 def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
-    if large:  # so large that forming a d x k matrix exceeds the memory limit
+    if large:  # a d x k matrix exceeds the memory limit
         d, k = draw.whole("many rows", 150, 180), draw.whole("many columns", 150, 180)
     adapters, weights, ranks = [], [], 0
     total, size = np.zeros((d, k)), 0.0

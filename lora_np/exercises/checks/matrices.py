@@ -25,10 +25,10 @@ from lora_np.exercises.testing import Answer
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
-    if shape == "large":  # so large that computing all columns exceeds the memory limit
+    if shape == "large":  # all columns together exceed the memory limit
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    # so wide that a loop over all columns exceeds the limit on steps; counting steps takes memory,
+    # a loop over so many columns exceeds the limit on steps; counting steps takes memory,
     # so the memory limit is higher here
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
@@ -55,7 +55,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # integers, for which elimination gives fractions
+    whole = draw.pick("whole", (False, True))  # elimination turns integers into fractions
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -63,7 +63,7 @@ def of_low_rank(draw: Draw) -> Array:
 
 
 def as_typed(M: Array) -> Array:
-    """Convert a matrix of whole numbers to integers, as a person would type it."""
+    """Convert a matrix to integers, as a person would type it, if no entry has a fraction."""
     return M.astype(np.int64) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
@@ -86,12 +86,12 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # so long that sqrt d + sqrt k is clearly below 2 sqrt(max(d, k))
+    if long:  # at this length, sqrt d + sqrt k is clearly below 2 sqrt(max(d, k))
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # above the threshold by a margin
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # clearly above the threshold
     M = with_singular_values(
         draw,
         "M",
@@ -172,7 +172,7 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
-    if draw.pick("whole", (False, True)):  # integers with a dominant diagonal
+    if draw.pick("whole", (False, True)):  # a dominant diagonal keeps pivots large
         M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     if key == "triangles":
@@ -371,7 +371,7 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
         with_singular_values(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3)
         for name in ("W0", "W")
     )
-    W = np.roll(W, 1, axis=0)  # otherwise the matrix of cosines would often be symmetric
+    W = np.roll(W, 1, axis=0)  # without this, the cosines would often form a symmetric matrix
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
     threshold = round((edges[i] + edges[i + 1]) / 2, 2)

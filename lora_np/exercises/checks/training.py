@@ -150,7 +150,7 @@ def lora_forward_sum(draw: Draw, answer: Callable[..., Value]) -> None:
 def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
     r, rng = draw.whole("r", 1, 4), draw.whole("rng", 0, 100)
     d, k = int(draw.whole("d", r, 8)), int(draw.whole("k", r + 1, 8))
-    if key != "zero":  # large enough that chance affects neither rank nor spread
+    if key != "zero":  # chance affects neither rank nor spread of large matrices
         d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else (40, 40)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
     if key == "zero":
@@ -444,7 +444,7 @@ def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
     near = distance < 1 if error else distance == 0
     right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
     losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
-    if n > 1 and draw.pick("tie", (False, False, False, True)):  # exactly one standard error apart
+    if n > 1 and draw.pick("tie", (False, False, False, True)):  # means one standard error apart
         losses = np.full((n, 4), 9.0)
         losses[best], losses[best - 1] = (4, 0, 0, 0), 2
         right = min(ranks[best], ranks[:n][best - 1])
