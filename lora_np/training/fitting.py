@@ -203,7 +203,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         ``sample(step, model)`` is called at each validation, with the frozen model; text that it
         returns is printed above the progress bar, and stored in the history.
     checkpoint : path, optional
-        A file to save the run in, at every twentieth of ``steps`` and at the end. The file is
+        A file to save the run in, at every twentieth of ``steps`` and after the last. The file is
         always complete, and may be deleted when the run is over.
     resume : bool
         Continue from ``checkpoint`` if it exists. With the same call, the result is the same bit
@@ -385,11 +385,11 @@ class Training:
         return total
 
     def validate(self, bar: tqdm) -> None:
-        """Validate and sample the model, unless this was already done at this step."""
+        """Validate and sample the model, unless it was already validated at this step."""
         sample, step = self.settings.sample, self.run.steps
         if self.data.validation is None and sample is None:
             return
-        if self.validated and self.validated[-1][0] == step:
+        if step in dict((*self.validated[-1:], *self.samples[-1:])):
             return
         frozen = freeze(self.model)
         if self.data.validation is not None:

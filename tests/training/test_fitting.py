@@ -207,6 +207,20 @@ def test_samples_are_taken_of_the_frozen_model_at_each_validation(capsys):
     assert result.history.samples == tuple((step, f"after {step} steps") for step in seen)
 
 
+def test_a_goal_that_ends_the_run_at_a_validation_takes_no_second_sample():
+    x = np.eye(3)
+    result = lnp.fit(
+        lnp.Linear(lnp.Tensor(np.zeros((3, 3)))),
+        x,
+        x,
+        steps=5,
+        goal=1e9,
+        sample=lambda step, frozen: f"after {step} steps",
+        progress=False,
+    )
+    assert result.history.samples == ((0, "after 0 steps"),)
+
+
 @pytest.mark.parametrize(("arguments", "settings", "words"), [
     ([np.ones((2, 4))], {"loss": loss_of_batch}, "got one array and no y"),
     ([iter([])], {"loss": loss_of_batch}, "an iterator cannot be resumed; make it a list"),
