@@ -319,8 +319,8 @@ class Names:
             ]
         return list(dict.fromkeys(means))
 
-    def nearest(self, text: str, most: int = 5) -> list[str]:
-        """List the meanings of the closest names, compared by family, then version, then size."""
+    def nearest(self, text: str) -> list[str]:
+        """List up to five closest names' meanings, compared by family, then version, then size."""
         scores = dict.fromkeys(self.several(text), 9.0)
         family, versions, size = self._parts(text)
         for name, meant in self.known.items():
@@ -329,7 +329,8 @@ class Names:
             if size and other[2]:
                 score += 2 / (1 + abs(math.log2(size / other[2])))
             scores[meant] = max(score, scores.get(meant, 0))
-        return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
+        found = filter(scores.get, scores)  # a name that shares nothing scores 0
+        return sorted(found, key=lambda meant: (-scores[meant], meant))[:5]
 
     def _words(self, name: str) -> list[str]:
         """Split a name into words and numbers, without its owner and the matches of ``noise``."""

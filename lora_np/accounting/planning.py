@@ -538,23 +538,21 @@ def alternatives(gpu: GPU) -> list[GPU]:
 
 
 def _gpu(name: str | int) -> GPU:
-    names = gpu_names()
-    if not isinstance(name, str):
-        return GPU("a GPU", whole_number("the memory of a GPU", name))
-    if meant := names.find(name):
-        return gpus()[meant]
-    size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
-    if size and (size[0] != size[1] or len(size[1]) < 4):  # four digits alone may be a name
-        memory = parse_bytes("gpu", f"{size[1]}{size[2] or 'g'}ib")
-        return GPU("a GPU", whole_number("the memory of a GPU", memory))
-    most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists all
-    if len(several := names.several(name)) > 1:
-        which = " or ".join(map(repr, several))
-        refuse(f"gpu must say which: {which}, got {shown(name)}")
-    close = ", ".join(map(repr, names.nearest(name, most)))
-    return refuse(
-        f"gpu must be a memory such as 24 GB, or a GPU such as {close}, got {shown(name)}"
-    )
+    if isinstance(name, str):
+        names = gpu_names()
+        if meant := names.find(name):
+            return gpus()[meant]
+        size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
+        if not size or (size[0] == size[1] and len(size[1]) > 3):  # four digits may be a name
+            if len(several := names.several(name)) > 1:
+                which = " or ".join(map(repr, several))
+                refuse(f"gpu must say which: {which}, got {shown(name)}")
+            close = ", ".join(map(repr, names.nearest(name) or sorted(gpus())))
+            refuse(
+                f"gpu must be a memory such as 24 GB, or a GPU such as {close}, got {shown(name)}"
+            )
+        name = parse_bytes("gpu", f"{size[1]}{size[2] or 'g'}ib")
+    return GPU("a GPU", whole_number("the memory of a GPU", name))
 
 
 @dataclass(frozen=True, repr=False)

@@ -52,10 +52,8 @@ def describe(source: object) -> ModelSpec:
 
     Raises
     ------
-    FileNotFoundError
-        If the file or preset does not exist.
     ValueError
-        If the file or the config is invalid.
+        If the model does not exist, or its file or config is invalid.
 
     Examples
     --------
@@ -83,10 +81,11 @@ def describe(source: object) -> ModelSpec:
     if _SIZES.fullmatch(text):
         what = "two sizes with an x between, such as 100x120"
         raise ValueError(f"a matrix must be {what}, got {text!r}")
+    close = ", ".join(names.nearest(text))
     raise ValueError(
         f"no model {text!r}: neither a directory or file (config.json, *.safetensors, *.gguf), nor"
         f" a matrix such as 100x120, nor shipped ({', '.join(hub.shipped_paths('models'))}), nor a"
-        f" preset; close names: {', '.join(names.nearest(text))}"
+        f" preset{'; close names: ' * bool(close)}{close or ' (lora-np count --list)'}"
     )
 
 
@@ -96,7 +95,7 @@ def open_base(source: Base) -> OpenModel:
     Parameters
     ----------
     source : str, path, mapping or OpenModel
-        Any source of `describe` except a matrix. At first only the config is read.
+        Any source of `describe` except a matrix or a model in memory. No weights are read.
 
     Returns
     -------
@@ -105,10 +104,8 @@ def open_base(source: Base) -> OpenModel:
 
     Raises
     ------
-    FileNotFoundError
-        If the file or preset does not exist.
     ValueError
-        If the config or the file is invalid.
+        If the model does not exist, or its file or config is invalid.
 
     Examples
     --------
@@ -125,7 +122,8 @@ def open_base(source: Base) -> OpenModel:
     path = hub.located(source)
     if path.is_dir() or path.name.endswith((".safetensors", ".safetensors.index.json")):
         model = OpenModel.at(path)
-        return model if model.config else open_model(path)  # raises an error for missing files
+        # without a config, open_model reads the headers, or raises an error for missing files
+        return model if model.config else open_model(path)
     if path.suffix == ".json":
         name = path.parent.name if path.name == "config.json" else path.stem
         return OpenModel(Path(), read_json(path), name, on_disk=False)

@@ -349,7 +349,8 @@ def test_the_exit_status(
             2,
             "gpu must say which: 'A100 40GB' or 'A100 80GB', got 'a100'",
         ),
-        (["llama-3-8b", "--gpu", "?"], 2, "'V100 32GB', got '?'"),
+        (["llama-3-8b", "--gpu", "?"], 2, "'V100 32GB', got '?'"),  # like none: all
+        (["llama-3-8b", "--gpu", "RTX 9999"], 2, "'RTX 4090'"),
         (["llama-3-8b"], 2, "--gpu"),
         (
             ["llama-3-8b", "--gpu", "2400"],

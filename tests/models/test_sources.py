@@ -122,6 +122,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ValueError, match=r"no model 'lama-3-8b': neither .*; close names: llama-3-8b"
     ):
         model_spec("lama-3-8b")
+    with pytest.raises(ValueError, match=r"nor a preset \(lora-np count --list\)$"):
+        model_spec("xyz")  # like no name
     assert model_spec("LLAMA-3-8B").total == model_spec("llama-3-8b").total
     with pytest.raises(ValueError, match="d must be at least 1, got 0"):
         model_spec("0x120")
