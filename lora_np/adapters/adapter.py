@@ -44,8 +44,8 @@ class Stored:
 
     dtype: str  # "float32", "bfloat16", ...; files with 8-bit floats are read as "float16"
     shape: tuple[int, ...]
-    read: Callable[[], Array]  # returns bfloat16 as float32
-    key: str = ""  # the name of the tensor in the file
+    read: Callable[[], Array]  # reads the tensor; bfloat16 becomes float32
+    key: str = ""  # the name of the tensor in its file, if it has one
 
     @property
     def size(self) -> int:
@@ -88,9 +88,9 @@ class TokenRows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TunedUpdate:
-    """The update of one module, trained by a PEFT tuner other than LoRA."""
+    """The update of one module by a PEFT tuner other than plain LoRA."""
 
-    name: str  # the name of the module, for error messages
+    name: str  # the path of the module
     tuner: Tuner
     settings: Mapping[str, float]
     tensors: Mapping[str, Stored]
@@ -170,7 +170,7 @@ class TunedUpdate:
 
     def _computed(self, formula: Callable[..., Result]) -> Result:
         tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
-        # The callers raise an error if the result is not finite.
+        # Do not warn about overflow: operations on adapters raise an error for it.
         with overflow_allowed(divide="ignore"):
             return formula(tensors, shape=self.shape, **self.settings)
 
@@ -307,7 +307,10 @@ class AdapterModule:
 
     @cached_property
     def scale(self) -> float:
-        """The multiplier ``alpha / r`` of B A; ``alpha / sqrt(r)`` in rsLoRA (arXiv 2312.03732)."""
+        """The factor on B A, ``alpha / r`` or (rsLoRA) ``alpha / sqrt(r)``; 1 for other tuners.
+
+        The paper on rsLoRA is arXiv 2312.03732.
+        """
         if self.tuned:
             return 1.0
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
@@ -347,13 +350,13 @@ class AdapterModule:
         return self.with_factors(**parts)
 
     def factors(self) -> tuple[Array, Array]:
-        """Read ``B`` (d, r) and ``A`` (r, k), in float32 or better."""
+        """Return ``B`` (d, r) and ``A`` (r, k), in float32 or better."""
         if self.tuned:
             return self.tuned.factors()
         return self.parts["B"].single(), self.parts["A"].single()
 
     def weighted(self) -> tuple[Array, Array]:
-        """Read ``B`` and ``scale * A``, whose product is the update."""
+        """Return ``B`` and ``scale * A``, whose product is the update."""
         B, A = self.factors()
         return B, A * A.dtype.type(self.scale)
 

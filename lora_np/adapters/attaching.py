@@ -71,8 +71,10 @@ def save(
     Raises
     ------
     FileError
-        If the target exists (unless ``force``), or the model has parts that the format cannot
-        express: `load` reads back exactly what was saved.
+        If the model has parts that the format cannot express: `load` reads back exactly what was
+        saved.
+    ValueError
+        If the target exists (unless ``force``).
 
     See Also
     --------
@@ -109,7 +111,7 @@ def save(
 
 
 def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
-    """Return a frozen copy of the model with the adapter's trainable A and B on its layers.
+    """Return a frozen copy of the model with the adapter's trainable parameters attached.
 
     Parameters
     ----------
@@ -306,7 +308,7 @@ def _trained_in_full(
     nodes, transposed = dict(walk(model)), _transposed_layers(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
-    biased: set[bool] = set()  # whether the layers of trained biases are adapted
+    biased: set[bool] = set()  # for each trained bias, whether its layer is adapted
     ties = any(
         isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values()
     )
@@ -354,7 +356,7 @@ class _Building:
         return made if np.array_equal(value(made), array) else Tensor(array)
 
     def replaced(self, key: str, old: Array, transposed: bool) -> Tensor:
-        """Return the trainable tensor that replaces ``old``; tied layers share one tensor."""
+        """Return the trainable tensor that replaces ``old``; layers that are tied may share it."""
         place = id(old) if id(old) in self.tables else key
         return self.tensor(place, _fitting(key, self.adapter.full[key], old, transposed))
 

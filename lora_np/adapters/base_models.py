@@ -60,10 +60,11 @@ def check_pair(
 
 
 def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
-    """Raise an error if the adapter belongs to another base; return a note if its base is unknown.
+    """Raise an error if the adapter is for another base or already merged; note an unknown base.
 
     The adapter's base is known if the adapter gives a path on this disk, or a class that PEFT
-    recorded. The name of a model on the hub proves nothing either way.
+    recorded. A name on the hub proves nothing, but if its last part is the name of the base's
+    directory, there is no note.
     """
     config, path = base.config, base.path
     if MERGED in config and adapter.path and digest_of(adapter.path) in str(config[MERGED]):
@@ -89,7 +90,7 @@ def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
 
 
 def check_bases(sources: Sequence[Adapter]) -> None:
-    """Raise an error if adapters name different bases or were made for different model classes."""
+    """Raise an error if adapters name different bases or were made for different model families."""
     classes: dict[str, tuple[Adapter, str]] = {}
     bases: dict[str, tuple[Adapter, str]] = {}
     for source in sources:
@@ -111,7 +112,7 @@ def digest_of(adapter: Path) -> str:
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:
-    """Return the base's class and family from ``auto_mapping``; None if PEFT did not write it."""
+    """Return the base's class and family; None if the adapter names no class of transformers."""
     mapping = adapter.raw.get("auto_mapping")
     mapping = mapping if isinstance(mapping, Mapping) else {}
     name, library = str(mapping.get("base_model_class")), str(mapping.get("parent_library"))
@@ -139,7 +140,7 @@ def _families(config: Mapping[str, Any]) -> set[str]:
 
 
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: StrPath) -> None:
-    """Raise an error if two configs differ in a field of `_SAME`."""
+    """Raise an error if two configs differ in a field of ``_SAME`` that both have."""
     for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):

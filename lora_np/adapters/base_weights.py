@@ -71,9 +71,9 @@ class MergeLoss(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one tensor: its ``rows`` are replaced, then ``module``'s update is added."""
+    """The new value of one tensor: ``initial`` with new ``rows`` and the update of ``module``."""
 
-    initial: Stored  # the tensor before the change, in the dtype of the result
+    initial: Stored  # the base's tensor or the one that replaces it; has the result's usual dtype
     module: AdapterModule | None = None
     rows: TokenRows | None = None
     # the parameter that the module changes, and the name of this tensor, which stores all of that
@@ -82,13 +82,16 @@ class Change:
     tensor: str = ""
     fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
 
-    # the initialisation that subtracted the module's first factors from the weight
+    # the initialisation, such as PiSSA, that subtracted its B A from the weight
     init: str | None = None
 
     def result(
         self, place: str, dtype: str | None = None, rng: Rng = None
     ) -> tuple[Array, MergeLoss | None]:
-        """Return the changed tensor, rounded to ``dtype``, and its statistics, if any."""
+        """Return the new tensor, and statistics of the update, or None without a ``module``.
+
+        Without a ``module``, the tensor is not rounded to ``dtype``.
+        """
         dtype, module, W = dtype or self.initial.dtype, self.module, self.initial.read()
         if dtype != W.dtype.name:  # W must be able to represent values rounded to `dtype`
             least = dtype if dtype == "float64" else "float32"
@@ -108,7 +111,7 @@ class Change:
         return W, add_update(place, maps, module, dtype=dtype, rng=rng)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
-        """Return the tensor before the change, in float32 or better, in the shape of ``module``."""
+        """Return the tensor before the update as a (d, k) matrix or a stack, at least float32."""
         return self.oriented(place, self.initial.single(), module)
 
     def oriented(self, place: str, W: Array, module: AdapterModule) -> Array:
@@ -155,14 +158,14 @@ class Merging:
         return dict(zip(modules, map(self.named, wanted), strict=True))
 
     def read(self, name: str) -> Array:
-        """Return a tensor of the adapted model; changed tensors are in float64 and not rounded."""
+        """Return a tensor of the adapted model; changed ones in float64, with unrounded updates."""
         if name not in self.changes:
             return self.source.read(self.source.tied.get(name, name))
         return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
 
     @cached_property
     def changes(self) -> dict[str, Change]:
-        """The changes of all tensors that the adapter changes, by their names in the base."""
+        """The changes of all tensors that the adapter changes or unties, by their names."""
         named, tied = self.named, self.source.tied
         changes = {named(name): self._replacement(name) for name in self.update.full}
         for name, rows in self.update.rows.items():
@@ -293,7 +296,7 @@ class Merging:
         return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
-        """Return a `Change` that leaves a tensor as it is; bitsandbytes' codes become float32."""
+        """Return a ``Change`` that leaves a tensor as it is; bitsandbytes' codes become float32."""
         source = self.source
         if name in source.quantised:
             shape = hub.read_bitsandbytes(source, name).shape
@@ -379,7 +382,7 @@ def add_update(
 
 
 def losses(merging: Merging, parts: Sequence[MergeLoss | None], offer: str) -> list[str]:
-    """Return notes on the share of the update that survived rounding; if low, suggest ``offer``."""
+    """Return notes on what merging changed; if rounding lost much, suggest ``offer``."""
     every = MergeLoss.together(part for part in parts if part)
     if not every.tensors:
         return []
@@ -410,7 +413,7 @@ def changing(
 
 
 class Based(NamedTuple):
-    """An adapter with readers of the base weights (d, k) and of the biases that it changes."""
+    """An adapter with readers of the base weights (d, k), and of the biases that a tuner scales."""
 
     adapter: Adapter
     weights: Mapping[str, Reader]
@@ -430,7 +433,8 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     biases: dict[str, Callable[[], tuple[Array, MergeLoss | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
-        if (change := merging.changes.get(target)) is None:  # stored as several tensors
+        # Skip weights that the base stores as several tensors.
+        if (change := merging.changes.get(target)) is None:
             continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)

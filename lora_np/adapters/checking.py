@@ -42,7 +42,8 @@ class Checked(Findings[CheckedModule]):
     rows : tuple of CheckedModule
         A prediction for each program and module.
     notes : tuple of str
-        The version, date and source of each program's rules, and the command that would help.
+        The version, date and source of each program's rules, what was not checked, and what would
+        help.
     headings : tuple of str
         The headings of the columns.
     fine : bool
@@ -183,7 +184,7 @@ OWN_BASE = "use the base that it was trained on"  # a fix in runtimes.toml that 
 def _advice(
     records: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
 ) -> list[str]:
-    """Return a note with the command that helps the most programs, if any; prefer `repair`."""
+    """Return a note on the right base, or else on the command that helps most programs, if any."""
     records = [*records]
     if any(row.fix == OWN_BASE for row in records):
         return [f"what would help: {OWN_BASE}"]

@@ -95,8 +95,8 @@ def combine(
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        Adapters in any format that `load` reads, or its results. A single adapter is
-        not changed, whatever the method.
+        Adapters in any format that `load` reads, or its results. Whatever the method, a single
+        adapter is only multiplied by its weight, and truncated if there is a ``rank``.
     out : path
         The directory to make, or a file that ends in ``.gguf``.
     weights : sequence of float, optional
@@ -144,11 +144,11 @@ def combine(
     ------
     FileError
         If the adapters do not fit each other or the method, save the same parameters, or use DoRA
-        without a base; if the result is not finite; or if the target exists.
+        without a base; or if the result is not finite.
     TypeError
         If ``adapters`` is not a sequence of paths, or an option has the wrong type.
     ValueError
-        If an option is out of range or does not apply to this method.
+        If an option is out of range or does not apply to this method, or the target exists.
 
     See Also
     --------
@@ -586,7 +586,7 @@ def overlap(
 
 
 def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
-    """Summarise the measurements of `_pair`, an array (modules, 7), in a row of the table."""
+    """Summarise the measurements of ``_pair``, an array (modules, 7), in a row of the table."""
     inner, on_second, on_first, one, other = parts[:, :5].sum(axis=0)
     share = np.sqrt((on_second + on_first) / ((one + other) or 1.0))
     cosine = inner / (np.sqrt(one * other) or 1.0)

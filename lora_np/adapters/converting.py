@@ -254,8 +254,9 @@ def to_lora(
     Returns
     -------
     Adapter
-        A LoRA, in float32 or better. A plain LoRA is returned unchanged; conversion from another
-        tuner leaves out modules whose update is zero.
+        A LoRA, in float32 or better, or for PiSSA and OLoRA in the dtypes of their file. A plain
+        LoRA is returned unchanged; conversion from another tuner leaves out modules whose update is
+        zero.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class ExtractedTensor(NamedTuple):
     Parameters
     ----------
     name : str
-        The name of the tensor in the fine-tuned checkpoint.
+        The name of the tensor in the fine-tuned model.
     kept : {"LoRA", "rows", "bias", "in full", "not kept"}
         The form in which the difference was saved.
     rank : int or None
@@ -158,12 +158,12 @@ def extract(
     Raises
     ------
     FileError
-        If the checkpoints are equal or do not belong together, contain values that are not finite,
-        or the target exists.
+        If the checkpoints are equal or do not belong together, or contain values that are not
+        finite.
     TypeError
         If an option has the wrong type.
     ValueError
-        If an option is out of range.
+        If an option is out of range, or the target exists.
 
     See Also
     --------
@@ -223,7 +223,10 @@ def extract(
 
 
 def _compared(before: OpenModel, after: OpenModel, *, any_base: bool) -> list[_Pair]:
-    """Pair the parameters of two checkpoints, after checking that they belong to the same model."""
+    """Pair the parameters of two checkpoints, and check that they fit each other.
+
+    With ``any_base``, it is enough if they have one tensor in common.
+    """
     pairs = list(_pairs(before, after))
     if not any_base:
         shapes = {pair.name: (pair.old_shape, pair.new.shape) for pair in pairs if pair.is_weight}
@@ -267,7 +270,7 @@ def _promised(
     kept: Mapping[str, str],
     lines: Mapping[str, ExtractedTensor],
 ) -> dict[str, tuple[_Pair, float | None]]:
-    """Map each saved parameter to its pair and its error; the error is None without a LoRA."""
+    """Map each saved parameter that the base has to its pair and its error, None without a LoRA."""
     adapted = ((pair, lines[pair.target]) for pair in able if pair.target in lines)
     promised = {pair.name: (pair, line.error) for pair, line in adapted if line.rank}
     whole = (x.pair for name, x in others.items() if kept[name] != "not kept")
@@ -358,7 +361,11 @@ class _Pair:
         return "in full" if savable else "not kept"
 
     def new_rows(self, most: int | float) -> tuple[int, ...]:
-        """Return the tokens whose rows differ; () if a LoRA of rank ``most`` is smaller."""
+        """Return the tokens whose rows differ, if saving these rows is possible and saves space.
+
+        Otherwise return (). The rows of an unchanged vocabulary are compared with a LoRA of rank
+        ``most``, the rows of a larger one with the whole weight.
+        """
         shape = self.new.shape
         if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(shape) == 2):
             return ()
@@ -408,7 +415,7 @@ class _Other(NamedTuple):
 
     pair: _Pair
     norm: float  # the norm of the difference
-    kept: str  # the form in which it is saved
+    kept: str  # the form in which the difference is saved, or "not kept"
     tokens: tuple[int, ...]  # the tokens whose rows differ
 
 
@@ -438,7 +445,7 @@ class _Saved(NamedTuple):
 
     full: Mapping[str, Stored]
     rows: Mapping[str, TokenRows]
-    kept: Mapping[str, str]  # the form in which each is saved, by the parameter's name
+    kept: Mapping[str, str]  # the form in which each parameter is saved, by name
     settings: Mapping[str, object]  # PEFT's settings that list these parameters
 
     @classmethod
@@ -527,7 +534,7 @@ class _Decomposed(NamedTuple):
 def _tied_head(
     before: OpenModel, after: OpenModel, pairs: Iterable[_Pair], found: Mapping[str, _Decomposed]
 ) -> dict[str, _Decomposed]:
-    """Map the name of a head tied to the embedding to the embedding's update; {} if untied."""
+    """Map a head tied to the embedding to the embedding's transposed update; {} without both."""
     table = None if HEAD in after.parameters else before.tied.get(HEAD)
     owners = (pair.target for pair in pairs if pair.old and table in pair.old.places)
     for name in (name for name in owners if name in found):
@@ -575,13 +582,13 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=dtype, A=dtype)
     embedding, parameter = pair.new.module.kind == "embedding", pair.target == pair.name
-    alpha = float(s.shape[-1])  # for a scale of 1
+    alpha = float(s.shape[-1])  # gives a scale of 1
     module = AdapterModule(parts, alpha, embedding=embedding, parameter=parameter)
     return _Decomposed(pair.name, module, spectrum)
 
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
-    """Return ``D R^T``, whose norm is the norm of D's outputs; without Gram matrices, return D."""
+    """Return ``D R^T`` for the Gram matrix ``R^T R`` of the inputs; without Gram matrices, D."""
     root = root_of(pair.target, grams, D.shape[1])
     return D if root is None else D @ root.T.astype(D.dtype)
 

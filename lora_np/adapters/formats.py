@@ -1,6 +1,6 @@
 """Read and write adapters on disk; the format is detected from the contents of a path.
 
-Operations on adapters return `Findings`, or `Written` if they write a new adapter or model.
+Most operations on adapters return `Findings`, or `Written` if they write a new adapter or model.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     """Read an adapter from a PEFT directory, with ``raw`` as the content of its config."""
     file, changes = tensors_of(folder)
-    if raw.get("peft_type") != "LORA":  # imported only for other tuners, because it is slow to load
+    # Import the code for other tuners only if it is needed, because it is slow to load.
+    if raw.get("peft_type") != "LORA":
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
 
@@ -279,7 +280,7 @@ def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
 
 
 def has_effect(adapter: Adapter) -> bool:
-    """Return whether an adapter changes anything in its base."""
+    """Return whether an adapter contains anything other than LoRAs with a zero factor."""
     replaced = adapter.full or adapter.rows or adapter.has_magnitudes
     return bool(replaced) or any(
         module.tuned or (module.A.any() and module.B.any()) for module in adapter.values()

@@ -103,9 +103,9 @@ def merge_gguf(
     ------
     FileError
         If the base is not a GGUF file with a model, base and adapter do not fit, a changed tensor
-        has a type that cannot be written, a result is not finite, or the target exists.
+        has a type that cannot be written, a result is not finite, or a Modelfile exists.
     ValueError
-        If an option is unknown.
+        If an option is unknown, or the target exists.
 
     See Also
     --------
@@ -241,7 +241,7 @@ class MergedFile:
     def read(self, place: str) -> Array | Blocks | gguf.GGUFFile:
         """Compute a changed tensor, or return the file from which to copy an unchanged one.
 
-        The rounding error of a changed tensor is added to ``measured``.
+        The statistics of a changed tensor are added to ``measured``.
         """
         source, change = self.source, self.merging.changes
         if place not in self.parts:

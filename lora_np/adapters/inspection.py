@@ -74,7 +74,7 @@ class InspectedKind(NamedTuple):
         The name of the modules within a layer, ``"saved in full"``, ``"rows of embeddings"``, or
         ``"all"``.
     modules : int
-        The number of modules.
+        The number of modules, or of tensors that are saved in full or as rows.
     parameters, bytes : int
         The number of their parameters, and their size in the file.
     norm, share : float or None
@@ -156,7 +156,7 @@ class Inspection(Findings[InspectedModule]):
     kinds : tuple of InspectedKind
         The totals of each kind of module.
     spectra : mapping of str to ndarray
-        The singular values of each update, scale included; empty if a module is not finite.
+        The singular values of each update, scale included; an empty array if it is not finite.
     """
 
     contents: Mapping[str, Any]
@@ -178,7 +178,7 @@ class Inspection(Findings[InspectedModule]):
 
     @property
     def kinds_table(self) -> Table:
-        """The totals of each kind of module, of parameters saved in full, and of the adapter."""
+        """The totals of each kind of module, of replaced parameters, and of the adapter."""
         return Table(InspectedKind._fields, self.kinds, title="Totals by kind", formats=_FORMATS)
 
     @property
@@ -187,7 +187,7 @@ class Inspection(Findings[InspectedModule]):
         return {name: _LEGEND[name] for name in self.headings}
 
     def to_json(self) -> str:
-        """Return everything as JSON: title, contents, kinds, rows, legend and notes.
+        """Return the title, contents, kinds, rows, legend and notes as JSON.
 
         ``contents`` has its own keys. ``kinds`` and ``rows`` (modules) are lists of objects; the
         keys of ``rows`` are the fields of ``InspectedModule``, and ``legend`` explains them.
@@ -225,7 +225,9 @@ def inspect(
     jobs: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Measure each module of an adapter, by thin QR decompositions instead of forming B A.
+    """Measure each module's update: its norm and ranks and, with a base, its size relative to W0.
+
+    Norms and spectra of a LoRA come from thin QR decompositions of B and A, without forming B A.
 
     Parameters
     ----------
@@ -473,7 +475,8 @@ class ComparedPart(NamedTuple):
         The part that is compared: ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"``, ``"in
         full"`` or ``"rows"``.
     difference : float
-        ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has the part.
+        ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has the part, or
+        the shapes differ.
     cosine : float or None
         The cosine of the angle between two updates.
     """
@@ -493,7 +496,7 @@ class Difference(Findings[ComparedPart]):
     title : str
         The title of the table.
     rows : tuple of ComparedPart
-        The modules, then the parameters that are replaced in full.
+        The modules, then the parameters that are replaced in full or in some rows.
     notes : tuple of str
         The verdict.
     headings : tuple of str
@@ -517,9 +520,10 @@ def diff(
     jobs: int = 1,
     progress: bool = False,
 ) -> Difference:
-    """Compare the updates of two adapters, with thin QR decompositions instead of forming B A.
+    """Compare the updates of two adapters, module by module.
 
     Factors are not compared, since B A is the same update as (B M) (M^-1 A), at any rank and alpha.
+    Norms of a LoRA come from thin QR decompositions of its factors, without forming B A.
 
     Parameters
     ----------
@@ -538,8 +542,8 @@ def diff(
     Returns
     -------
     Difference
-        A row for each module and each parameter that is replaced in full; ``same`` is the verdict,
-        ``largest`` the largest relative difference.
+        A row for each module and each replaced parameter; ``same`` is the verdict, ``largest`` the
+        largest relative difference.
 
     Raises
     ------
@@ -612,13 +616,13 @@ def _compare(
 
 
 def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
-    """Compute the relative difference and the cosine of two updates."""
+    """Compute the relative difference and the cosine of two updates; no cosine if one is zero."""
     (B1, A1), (B2, A2) = one.weighted(), two.weighted()
     norm1, norm2 = (norm(directions(place, B, A).s) for B, A in ((B1, A1), (B2, A2)))
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
     if np.array_equal(B1, B2) and np.array_equal(A1, A2):
-        return 0.0, 1.0  # exactly, without the rounding errors of the SVD
+        return 0.0, 1.0  # exact, whereas the SVD below has rounding errors
     apart = directions(place, *side_by_side([(B1, A1), (-B2, A2)])).s
     products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
     cosine = float(np.sum(products) / (norm1 * norm2))

@@ -33,7 +33,7 @@ _Pieces = Mapping[tuple[int, int], AdapterModule]  # modules by the indices of e
 def laid_out(
     adapter: Adapter, base: OpenModel, *, apart: bool | None = None
 ) -> tuple[Adapter, dict[str, list[str]]]:
-    """Split or join modules to match the base; also return the old names of each new module.
+    """Split or join modules to match the base; also return the old names of modules that changed.
 
     With ``apart`` each expert gets its own modules, as in checkpoints; if it is false, all experts
     share one parameter, as in transformers. By default experts stay as they are.
@@ -172,7 +172,7 @@ def _taken(module: AdapterModule, rows: Array) -> AdapterModule:
 
 
 def _stack(base: OpenModel, name: str) -> Layers | None:
-    """Return the stack of layers that contains a module; None if the family is not known."""
+    """Return the stack of layers that contains a module; None if no known stack does."""
     stacks = base.known.layers if base.known else ()
     return next((stack for stack in stacks if name.startswith(stack.prefix)), None)
 

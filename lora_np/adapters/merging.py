@@ -25,7 +25,7 @@ from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
 from lora_np.work import parallel_map
 
-# Weights in other formats, which are not copied because they would still be unmerged.
+# Extensions of weight files that are not copied, because their weights are not merged.
 _OTHER_WEIGHTS = (
     *hub.PICKLES,
     ".safetensors",
@@ -117,9 +117,9 @@ def merge(
     Raises
     ------
     FileError
-        If base and adapter do not fit, a result is not finite, or the target exists.
+        If base and adapter do not fit, or a result is not finite.
     ValueError
-        If an option is unknown.
+        If an option is unknown, or the target exists.
 
     See Also
     --------
@@ -132,8 +132,9 @@ def merge(
     2402.09353). Sums are computed in float64 if the result is in float32 or float64, otherwise in
     float32.
 
-    If bitsandbytes quantised the base (nf4 or int8), all its quantised weights are written in
-    float32, and the config says so: quantising the result would round it again.
+    If the adapter changes a weight that bitsandbytes quantised (nf4 or int8), all quantised weights
+    are written in ``dtype``, by default float32, and the config says so: quantising the result
+    would round it again.
 
     If only one of a tied head and embedding is adapted, the head gets its own copy of the weight,
     since merging into the shared weight would change both.
@@ -218,7 +219,7 @@ class _Plan(NamedTuple):
     added: list[str]  # the tensors that the base does not have
     untied: list[str]  # the added tensors that were tied to another tensor in the base
     quantised: int  # the number of weights that have to be dequantised
-    dtype: str | None  # for all floats (None keeps theirs); vectors never become 8-bit floats
+    dtype: str | None  # the dtype of all floats, or None for their own; vectors never get 8 bits
 
     @classmethod
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
@@ -314,7 +315,7 @@ def _merge_shard(
     def merged(name: str) -> Array | SafetensorsFile:
         if name not in changes:
             return source
-        # Seeded by the tensor's name, since shards may be written in any order.
+        # Seed by the tensor's name, since shards may be written in any order.
         rng = None if seed is None else np.random.default_rng([seed, crc32(name.encode())])
         W, found[name] = changes[name].result(f"{source.path}: {name!r}", rng=rng)
         return W
@@ -324,7 +325,7 @@ def _merge_shard(
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
-    """List the base's files other than its weights: files to copy, and files to leave out."""
+    """List the base's files to copy besides its weights, and what not to copy, such as adapters."""
     root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
     for path in sorted(root.rglob("*")):

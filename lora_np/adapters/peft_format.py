@@ -186,7 +186,7 @@ def interpret(
             continue
         key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
         if (own := _COPIES.sub("", key)) != key and own in others:
-            # skip the originals of resized embeddings and of biases, which PEFT also saves
+            # skip the second copies that PEFT saves of resized embeddings and of biases
             continue
         name = full_name(PREFIX + key, config, wraps)
         if name in full:

@@ -40,8 +40,8 @@ class RepairedModule(NamedTuple):
     rank : int
         The rank of the update.
     norm_before, norm : float or None
-        The Frobenius norm of the update in the old and the new file; None if it depends on the
-        weights of the base.
+        The Frobenius norm of the update in the old and the new file; None if another tuner than
+        LoRA trained it.
     """
 
     name: str
@@ -236,7 +236,7 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
 
 
 def _norm(place: str, module: AdapterModule) -> float | None:
-    """Compute the norm of ``scale * B A``; None if the update depends on the base."""
+    """Compute the norm of ``scale * B A``; None if another tuner than LoRA trained the update."""
     if module.tuned:
         return None
     return abs(module.scale) * norm(directions(place, *module.factors()).s)

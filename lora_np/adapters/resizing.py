@@ -118,11 +118,11 @@ def resize(
     Raises
     ------
     FileError
-        If the adapter is damaged or not finite, or the target exists.
+        If the adapter is damaged or not finite.
     TypeError
         If an option has the wrong type.
     ValueError
-        If an option is out of range.
+        If an option is out of range, or the target exists.
 
     See Also
     --------

@@ -153,8 +153,9 @@ def predictions(
 ) -> tuple[CheckedModule, ...]:
     """Predict how programs run each module and replaced parameter of an adapter in a format.
 
-    If a program does not read the format, a single prediction covers all modules. ``faults`` of the
-    adapter itself take precedence over predictions.
+    If a program does not read the format, one prediction covers all modules; only in PEFT's
+    directories, which scripts convert for such programs, are problems of single modules predicted
+    too. ``faults`` of the adapter count as predictions, and each name gets the worst one.
     """
     having = {} if _tuner(adapter) else _features(adapter, form, base)
     return tuple(
@@ -176,8 +177,9 @@ def remarks(
 ) -> list[str]:
     """List the problems that the format's own program will have with the adapter.
 
-    With ``portable``, list the problems of any program. Raise an error if the format's own program
-    refuses the adapter or runs it at a wrong scale.
+    With ``portable``, list the problems of any program; without it, only note which other programs
+    would use a wrong scale. Raise an error if the format's own program refuses the adapter or runs
+    it at a wrong scale.
     """
     own, notes = _OWN.get(form), []
     programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
@@ -321,7 +323,7 @@ def _tuner(adapter: Adapter) -> str | None:
 
 
 def _features(adapter: Adapter, form: Format, base: OpenModel | None) -> dict[str, set[str]]:
-    """Map each of the `FEATURES` to the names of the modules and parameters that have it."""
+    """Map each of the ``FEATURES`` to the names of the modules and parameters that have it."""
     having: defaultdict[str, set[str]] = defaultdict(set)
     r, settings = adapter.config.get("r"), adapter.raw
     kohya = form == "kohya"

@@ -55,7 +55,7 @@ _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
 # These two families cover all names that mlx-lm gives to experts. The names that transformers gives
 # to experts are the same in every family.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-# for models whose modules have the same names in transformers and mlx-lm
+# The names for models whose modules are named alike in transformers and mlx-lm.
 _MLX_NAMES = Dialects({})
 
 
@@ -187,7 +187,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
 
 
 def real(name: str, value: object) -> float:
-    """Return ``value`` after checking that it is a number below 2^63 in magnitude."""
+    """Return ``value`` after checking that it is a number of at most 2^63 in magnitude."""
     try:
         return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
     except (TypeError, ValueError) as error:

@@ -95,7 +95,7 @@ def finite(
     *inputs: Inputs.args,
     **options: Inputs.kwargs,
 ) -> Result:
-    """Call ``function``; if it raises an error or overflows, name the module in the message."""
+    """Call ``function``; if it raises a ValueError or overflows, name ``place`` in the message."""
     try:
         with overflow_allowed():
             return no_overflow(place, function(*inputs, **options))
@@ -170,7 +170,7 @@ Modules = Mapping[str, AdapterModule]
 
 
 class Goal(NamedTuple):
-    """The goal of a rank reduction, made by `of`.
+    """The goal of a rank reduction, made by ``Goal.of``.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def _named(name: str, part: str, stored: Stored) -> str:
 
 
 def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
-    """Yield a fault for each name in a PEFT config that matches no module or tensor of the file."""
+    """Yield faults for patterns and modules in PEFT's settings that match nothing in the file."""
     raw, known = adapter.raw, base.known if base else None
     if raw.get("peft_type") != "LORA":
         return

@@ -17,7 +17,7 @@ from lora_np.table import Table, binary_bytes
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
 
-# an option for each field of the class, for the commands that estimate memory
+# an option for each field of TrainingOptions, for the commands that estimate memory
 _TRAINING = options.of_settings(accounting.TrainingOptions)
 _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 

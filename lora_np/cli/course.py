@@ -116,7 +116,7 @@ def puzzles(file: Path, hints: int, prompt: str) -> None:
 def lab(folder: Path, browser: bool, port: int | None) -> None:
     """Copy the lessons and open them in JupyterLab.
 
-    Your own work is never overwritten. JupyterLab comes with the extra notebooks.
+    Your own work is never overwritten. JupyterLab comes with the extra "notebooks".
 
     Example: lora-np lab --no-browser
     """
@@ -129,7 +129,7 @@ def lab(folder: Path, browser: bool, port: int | None) -> None:
 @click.argument("name", required=False)
 @options.as_json
 def claims(name: str | None, as_json: bool) -> None:
-    """Show our verdicts on published claims about LoRA.
+    """Show verdicts on published claims about LoRA.
 
     Without a NAME all claims are listed; with one, everything about it is shown.
 
@@ -272,7 +272,7 @@ def grade_command(
     grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table, written=False)
-    # written last, so that the points are on the screen even if a file cannot be written
+    # Write the files last, so that the points are on the screen even if a file cannot be written.
     written = grades.write(out, column)
     if not as_json:
         options.show_written(written)

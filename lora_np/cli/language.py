@@ -173,7 +173,7 @@ def generate(
 
 
 def lines() -> Iterator[str]:
-    """Yield the lines that the user types, until the input ends."""
+    """Yield the lines that the user types, except blank ones, until the input ends."""
     with suppress(EOFError):
         while True:
             if (line := input("> " if sys.stdin.isatty() else "")).strip():

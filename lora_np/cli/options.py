@@ -101,7 +101,7 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
 
 
 def new_folder(files: tuple[str, ...], text: str) -> Path:
-    """Convert a text to the path of a new directory, or of a file with one of these extensions."""
+    """Convert a text to the path of a new directory, or of a file with one of the extensions."""
     path = output_path(text)
     if path.suffix.lower() in FILES - {*files}:
         wanted = " or a .gguf file" if files else ""

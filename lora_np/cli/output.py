@@ -50,7 +50,7 @@ class PrintableStream:
 def printable_output() -> Iterator[None]:
     """Print through a `PrintableStream` inside the block, and show that the block is still running.
 
-    A terminal shows progress bars. Elsewhere, a line is printed every `SECONDS` seconds.
+    A terminal shows progress bars. Elsewhere, a line is printed every ``SECONDS`` seconds.
     """
     before, over, begin = (sys.stdout, sys.stderr), Event(), monotonic()
 

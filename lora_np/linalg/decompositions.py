@@ -280,7 +280,10 @@ def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirror(x: Array) -> Array:
-    """Return the unit vector v whose reflection ``I - 2 v v^T`` maps x onto the first axis."""
+    """Return the unit vector v whose reflection maps x to the first axis; zero if x is zero.
+
+    The reflection is ``I - 2 v v^T``.
+    """
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
@@ -316,7 +319,8 @@ def _sweep(columns: Array, V: Array) -> bool:
             if min(xx, yy) <= smallest**2 or abs(xy) <= tolerance * np.sqrt(xx) * np.sqrt(yy):
                 continue
             rotated = True
-            # the smaller root of t^2 + 2 zeta t - 1 = 0, a rotation by at most 45 degrees
+            # t, the smaller root of t^2 + 2 zeta t - 1 = 0, is the tangent of the rotation's angle,
+            # which is at most 45 degrees
             zeta = (yy - xx) / (2 * xy)
             t = np.copysign(1, zeta) / (abs(zeta) + np.hypot(1, zeta))
             cosine = 1 / np.hypot(1, t)

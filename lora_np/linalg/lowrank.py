@@ -25,7 +25,8 @@ OVERSAMPLING = 12
 def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     """Return the SVD truncated to ``rank``, which is the best approximation of that rank.
 
-    Above 200 rows and columns, it is computed by iteration, always from the same random subspace.
+    Above 200 rows and columns, an SVD of low rank is computed by iteration, up to ``tolerance`` and
+    always from the same random subspace.
 
     Parameters
     ----------
@@ -410,8 +411,8 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         # two lower bounds of the squared error; each is accurate where rounding spoils the other
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
-        # if the squared error exceeds its optimum by this share, the error exceeds its optimum by
-        # half the share; the other half is a margin
+        # If the squared error exceeds its optimum by the share ``tolerance``, the error exceeds its
+        # optimum by only half that share; the other half is a margin.
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
             return SVD(U, s[:rank].astype(M.dtype), Vh)

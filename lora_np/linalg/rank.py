@@ -282,7 +282,7 @@ def effective_rank(M: ArrayLike) -> float:
 
 
 def energy(M: ArrayLike) -> Array:
-    """Return the energy ``sum(s[:r]**2) / sum(s**2)`` that the best approximation of rank r keeps.
+    """Return the energy ``sum(s[:r]**2) / sum(s**2)`` of the best rank-r approximation for every r.
 
     The energy is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero
     matrix, it is 1 at every rank.

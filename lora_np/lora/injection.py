@@ -94,7 +94,8 @@ def inject(
     Returns
     -------
     tree
-        The adapted model, whose only Tensors are A, B and the parts in ``train``.
+        The adapted model, whose only Tensors are the trained factors of the adapters and what
+        ``train`` and ``bias`` select.
 
     Raises
     ------
@@ -201,7 +202,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     Returns
     -------
     tree
-        The merged model, in plain arrays without any Tensor.
+        The merged model, without any Tensor.
 
     Raises
     ------
@@ -257,7 +258,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
 
 
 def like(Q: Quantised) -> Quantiser:
-    """Return a function that quantises to the kind of ``Q``, with its block size and options."""
+    """Return a function that quantises like Q: in its kind, block size and double quantisation."""
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):

@@ -24,7 +24,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         convert_arrays(self)
-        # A plain float, because a NumPy scalar would turn float32 into float64 in every call.
+        # Store a plain float, because a NumPy scalar would turn float32 into float64 in every call.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
     @property
@@ -80,8 +80,8 @@ class LoRALinear(LowRank):
     """
 
     base: Linear
-    A: Tensor | Array  # (r, k)  random: breaks the symmetry
-    B: Tensor | Array  # (d, r)  zero: training starts exactly at the base model
+    A: Tensor | Array  # (r, k)
+    B: Tensor | Array  # (d, r)
     alpha: float
     dropout: float = 0.0
     c: Tensor | Array | None = None  # (d,)
@@ -146,8 +146,8 @@ class LoRAEmbedding(LowRank):
     """
 
     base: Embedding | Linear
-    A: Tensor | Array  # (r, vocab)  zero: training starts exactly at the base model
-    B: Tensor | Array  # (d, r)      random: breaks the symmetry
+    A: Tensor | Array  # (r, vocab)
+    B: Tensor | Array  # (d, r)
     alpha: float
 
     def __post_init__(self) -> None:
@@ -202,7 +202,7 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        # Maps a token to its row in the concatenation of the old and the trained rows.
+        # Maps a token to its index in the old rows or outputs followed by the trained ones.
         place = np.arange(self.base.W.shape[0])
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):

@@ -1,9 +1,9 @@
 """Merge several LoRAs of one module by one of the methods in `MERGE_METHODS`.
 
-PEFT's rules act on entries: they drop some (`_largest`, `_dropped`) and add up the others, perhaps
-only the entries that agree in sign. A rule can act on the As and the Bs, on the updates ``scale B
-A``, or on the updates in a shared basis (KnOTS, Core Space). Where possible, methods compute with
-the factors and form no (d, k) matrix.
+PEFT's rules act on entries: they drop some (``_largest``, ``_dropped``) and add up the others,
+perhaps only the entries that agree in sign. A rule can act on the As and the Bs, on the updates
+``scale B A``, or on the updates in a shared basis (KnOTS, Core Space). Where possible, methods
+compute with the factors and form no (d, k) matrix.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ def _wide(updates: Updates) -> Array:
 
 
 def _iso(updates: Updates) -> Pair:
-    """Set all singular values of the sum to their mean."""
+    """Set the nonzero singular values of the sum to their mean."""
     U, s, Vh = svd_of_product(*_sum(updates)).significant()
     return U * s.mean(), Vh
 
@@ -341,7 +341,7 @@ def _regmean(updates: Updates) -> Pair:
 
 
 def _conditioned(gram: Array | None, k: int) -> Array:
-    """Make a Gram matrix invertible by shrinking its off-diagonal entries, as in the paper."""
+    """Make a Gram matrix invertible: shrink its off-diagonal entries, and add a ridge."""
     if gram is None:
         raise ValueError("'regmean' needs a Gram matrix of each adapter's inputs (grams=)")
     G = matrix("a Gram matrix", gram).astype(np.float64)

@@ -304,8 +304,8 @@ def oft(
 ) -> Array:
     """Return OFT's weight, ``W' = W R^T`` with a block-diagonal, orthogonal R.
 
-    R is ``(I - Q) (I + Q)^-1`` for a skew-symmetric Q. By default, PEFT uses a truncated series of
-    the inverse instead, ``(I + Q) (I - Q)^-1``.
+    R is ``(I - Q) (I + Q)^-1`` for a skew-symmetric Q. By default, PEFT uses a truncated series for
+    the inverse of this R instead, ``(I + Q) (I - Q)^-1``.
     """
     Q = skew(weight)
     I = np.eye(Q.shape[-1], dtype=Q.dtype)

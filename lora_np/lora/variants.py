@@ -72,7 +72,7 @@ class Variant(NamedTuple):
     """A row of `VARIANTS`: how a layer is adapted, and how the optimizer changes."""
 
     adapt: Callable[..., Adapted]
-    embeds: bool = False  # whether it supports embeddings
+    embeds: bool = False  # whether the variant supports embeddings
     ratio: float = 1.0  # the learning rate of B divided by the learning rate of A
 
     def optimizer(self, optimizer: Optimizer) -> Optimizer:
@@ -115,7 +115,8 @@ def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding
 def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
     """Train only B, with A frozen (LoRA-FA; Zhang et al., arXiv 2308.03303).
 
-    This halves the trainable parameters, and the backward pass needs ``x A^T`` but not x.
+    A square layer has half as many trainable parameters as with LoRA. The backward pass needs
+    ``x A^T`` but not x.
     """
     adapted = lora_linear(layer, s)
     return changed(adapted, A=value(adapted.A))
@@ -174,7 +175,7 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
     """Initialise A and B with singular vectors of the first gradient G (LoRA-GA; arXiv 2407.05000).
 
     The factors are ``A = c V_1..r^T`` and ``B = c U_r+1..2r`` for ``G = U S V^T``, with
-    ``c = d^(1/4) / 4``. The initial B A is subtracted from W0.
+    ``c = d^(1/4) / 4``. The initial ``(alpha/r) B A`` is subtracted from W0.
     """
     U, _, Vh = np.linalg.svd(first_gradient(layer, s), full_matrices=False)
     r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
@@ -185,7 +186,7 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 def lora_one(layer: Linear, s: Settings) -> LoRALinear:
     """Initialise B A with the best rank-r approximation of a gradient step (arXiv 2502.01235).
 
-    For ``G = U S V^T``, the initial update is ``B A = -U_r S_r V_r^T / (128 s_1)``, with the root
+    For ``G = U S V^T``, the initial product is ``B A = -U_r S_r V_r^T / (128 s_1)``, with the root
     of the singular values in each factor. W0 does not change, so training starts one step away from
     the base.
     """
@@ -413,7 +414,7 @@ class XSLinear:
 
     base: Linear
     A: Array  # (r, k)
-    R: Tensor | Array  # (r, r)  zero: training starts exactly at the base model
+    R: Tensor | Array  # (r, r)
     B: Array  # (d, r)
 
     __repr__ = outline

@@ -102,7 +102,10 @@ class Blocks(Quantised):
         return W.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
-        """Return the same matrix with a byte per code and float32 scales: larger, but faster."""
+        """Return the matrix with a byte per code and float32 scales; plain floats stay as they are.
+
+        This form is larger, but faster.
+        """
         layout = LAYOUTS[self.kind]
         if layout.block.names is None:
             return self
@@ -377,7 +380,7 @@ def fit_scale(x: Array) -> Array:
     """Fit ``scale q`` to each row for q from -32 to 31, with weights x^2, as in make_qx_quants."""
     total = partial(np.sum, axis=1, keepdims=True)
     _, exponent = np.frexp(extreme(x))
-    x = np.ldexp(x, -exponent)  # so that products of four entries neither overflow nor underflow
+    x = np.ldexp(x, -exponent)  # products of four entries must neither overflow nor underflow
     largest = extreme(x)
     scale = best = np.zeros_like(largest)
     for i in (0, *range(-9, 0), *range(1, 10)):

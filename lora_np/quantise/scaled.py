@@ -56,7 +56,7 @@ class Int8(Quantised):
 
     def rows(self, index: Array | slice) -> Array:
         """Dequantise only the given rows: ``codes * scales / 127``."""
-        # In bitsandbytes' order, code times scale and then times 1 / 127, so that rounding agrees.
+        # Multiply in bitsandbytes' order, by scale and then by 1 / 127, so that rounding agrees.
         return self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
 
 
@@ -426,7 +426,7 @@ KINDS = (
 def quantise(
     W: ArrayLike, kind: str, *, block: int = 64, double: bool = False, rng: Rng = None
 ) -> Quantised:
-    """Quantise W, so that each entry is one of a few levels times the scale of its block.
+    """Quantise W to the codes and scales of one of the `KINDS`, or round it to floats of 16 bits.
 
     Parameters
     ----------

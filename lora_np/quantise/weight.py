@@ -22,7 +22,7 @@ class Quantised:
     Attributes
     ----------
     kind : str
-        The kind of quantisation, one of `KINDS`.
+        The kind of quantisation, such as "nf4" or "Q4_K".
     shape : tuple of int
         The shape of the matrix, (d, k).
 
