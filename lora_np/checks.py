@@ -294,8 +294,8 @@ class Names:
         """Return the meaning of ``text``, or "" if no name matches or the matches disagree.
 
         These names are tried in order: the same name; the same words in any order; the same words
-        written apart or together; names with additional words that are optional. The last two are
-        then tried again without words that do not change the meaning.
+        written apart or together; names with additional words that are optional. The last three
+        are then tried again without words that do not change the meaning.
         """
         means = self.several(text)
         return means[0] if len(means) == 1 else ""
@@ -320,7 +320,7 @@ class Names:
         return list(dict.fromkeys(means))
 
     def nearest(self, text: str) -> list[str]:
-        """List up to five closest names' meanings, compared by family, then version, then size."""
+        """List the meanings of up to five names that are most alike in family, version and size."""
         scores = dict.fromkeys(self.several(text), 9.0)
         family, versions, size = self._parts(text)
         for name, meant in self.known.items():
@@ -329,8 +329,8 @@ class Names:
             if size and other[2]:
                 score += 2 / (1 + abs(math.log2(size / other[2])))
             scores[meant] = max(score, scores.get(meant, 0))
-        found = filter(scores.get, scores)  # a name that shares nothing scores 0
-        return sorted(found, key=lambda meant: (-scores[meant], meant))[:5]
+        # a name that shares nothing with the text scores 0
+        return sorted(filter(scores.get, scores), key=lambda meant: (-scores[meant], meant))[:5]
 
     def _words(self, name: str) -> list[str]:
         """Split a name into words and numbers, without its owner and the matches of ``noise``."""

@@ -187,7 +187,8 @@ def combine(
     modules = [module for source in loaded for module in source.values()]
     if rank is None and merge_method.cut:
         rank = max(module.rank for module in modules)
-    merge_method = merge_method if len(loaded) > 1 else MERGE_METHODS["sum"]
+    if len(loaded) == 1:  # as in PEFT, no entries of a single adapter are dropped
+        merge_method, density = MERGE_METHODS["sum"], None
     parts = {part for module in modules for part in module.parts}
     bases = _bases(loaded, base, any_base=any_base) if "magnitude" in parts else {}
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):

@@ -103,9 +103,9 @@ def merge_gguf(
     ------
     FileError
         If the base is not a GGUF file with a model, base and adapter do not fit, a changed tensor
-        has a type that cannot be written, a result is not finite, or a Modelfile exists.
+        has a type that cannot be written, or a result is not finite.
     ValueError
-        If an option is unknown, or the target exists.
+        If an option is unknown, or the target or a Modelfile exists.
 
     See Also
     --------
@@ -138,7 +138,7 @@ def merge_gguf(
     out, base = Path(out), Path(base)
     recipe = out.with_name("Modelfile")
     if modelfile and recipe.exists() and not force:
-        raise FileError(f"{recipe} already exists; pass force=True (--force)")
+        raise ValueError(f"{recipe}: already exists; pass force=True (--force) to replace it")
     source = opened(base)
     update = load(adapter, base=source)
     unsure = () if any_base else check_base(source, update)

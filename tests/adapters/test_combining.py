@@ -76,6 +76,7 @@ def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
 @pytest.mark.parametrize("method", MERGE_METHODS)
 def test_one_adapter_alone_is_left_as_it_is(three, tmp_path, method):
     given = {"grams": [grams(0)]} if method == "regmean" else {}
+    given |= {"density": 0.5} if MERGE_METHODS[method].density else {}
     adapters.combine(three[:1], tmp_path / "out", weights=[-3.0], method=method, **given)
     before, after = adapters.load(three[0]), adapters.load(tmp_path / "out")
     for name in before:

@@ -137,7 +137,7 @@ def test_a_modelfile_names_the_new_file(tmp_path):
     both(tmp_path, "F32", 0.1, modelfile=True)
     assert (tmp_path / "Modelfile").read_text() == "FROM ./new.gguf\n"
     (tmp_path / "new.gguf").unlink()
-    with pytest.raises(FileError, match="Modelfile already exists; pass force=True"):
+    with pytest.raises(ValueError, match="Modelfile: already exists; pass force=True"):
         both(tmp_path, "F32", 0.1, modelfile=True)
     assert not (tmp_path / "new.gguf").exists()
 
