@@ -267,7 +267,7 @@ def _unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
 
 
 def _whole(text: str) -> int:
-    if text == "-0":  # an int in Python, but a float in other languages
+    if text == "-0":  # Python reads -0 as an int, but other languages as a float
         raise FileError("-0 does not mean the same to all readers of JSON")
     return int(text)
 

@@ -6,7 +6,7 @@ written once. ``from lora_np.lazy import numpy as np`` is NumPy, imported on fir
 """
 
 import builtins
-from _thread import RLock  # as in functools, because importing threading takes a millisecond
+from _thread import RLock  # not from threading, whose import takes a millisecond
 
 
 class on_demand:  # noqa: N801  lower case like suppress, as it is used in a with statement
@@ -89,7 +89,7 @@ class Deferred(Module):
         from importlib import import_module
 
         value = getattr(import_module(self.__name__), name)
-        setattr(self, name, value)  # so that later uses do not call this method
+        setattr(self, name, value)  # later uses find the value without this method
         return value
 
 

@@ -235,7 +235,7 @@ class _Kept:
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
-        """Compute the bytes of W0 x and B A x, which DoRA keeps to train its magnitudes."""
+        """Compute the bytes per token of W0 x and B A x, which DoRA keeps; 0 for other LoRAs."""
         item = self.item + self.training.adapter_item
         return self.dora * item * adapted.module.sides[1] * adapted.copies
 
@@ -245,7 +245,7 @@ class _Kept:
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """Compute the bytes of the matrices from which PEFT computes DoRA's norms."""
+        """Compute the bytes that PEFT needs to compute DoRA's norms for the largest module."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -347,7 +347,7 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            # an activation function follows, and keeps this layer's output
+            # in a projector, the activation function after a linear layer keeps the layer's output
             if module.role == "linear":
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:

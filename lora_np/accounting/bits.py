@@ -35,9 +35,10 @@ class Capacity(Shown):
     low, high : float
         The range of bits that the LoRA can memorise.
     bits : float or None
-        The bits that the data require.
+        The bits that the data require, if they were given.
     enough : int or None
-        The smallest rank whose ``low`` is at least ``bits``.
+        The smallest rank whose ``low`` is at least ``bits``; None without ``bits``, or if that rank
+        is above those that were measured.
     """
 
     count: LoraCount
@@ -60,7 +61,7 @@ class Capacity(Shown):
 
     @property
     def table(self) -> Table:
-        """The capacity and the required bits, with a warning above half of the low estimate."""
+        """A table of capacity and required bits; a note warns above half of the low estimate."""
         row: dict[str, Cell] = {
             "rank": self.count.rank,
             "trainable parameters": self.count.trainable,

@@ -46,7 +46,7 @@ class AdaptedModules(NamedTuple):
 
     @property
     def lowest(self) -> int:
-        """The index of the lowest adapted layer."""
+        """The index of the lowest adapted layer; 0 for a module outside the layers."""
         if self.names is None:
             return self.module.ranges[0][0] if self.module.ranges else 0
         place = self.module.name.split(".").index("{}")
@@ -71,8 +71,8 @@ class LoraCount(Shown):
     adapters : tuple of AdaptedModules
         The adapted modules, in groups of identical ones.
     saved : mapping of str to int
-        From a module to the parameters of the copy that ``modules_to_save`` trains, or of the rows
-        of ``trainable_token_indices``.
+        By module, the parameters of the copy that ``modules_to_save`` trains, or of the rows of
+        ``trainable_token_indices``.
     biases : int
         The parameters of the base's biases that are also trained.
     experts : str
@@ -101,7 +101,7 @@ class LoraCount(Shown):
 
     @cached_property
     def adapter(self) -> int:
-        """The number of parameters in the adapter's factors and in DoRA's magnitudes."""
+        """The adapter's number of trainable parameters, without saved copies and base biases."""
         return sum(adapted.trainable for adapted in self.adapters)
 
     @property
@@ -132,7 +132,7 @@ class LoraCount(Shown):
 
     @property
     def verdict(self) -> str:
-        """The line that PEFT prints, or the assumptions of the count if PEFT's may differ."""
+        """The line that PEFT prints, or the count's assumptions if PEFT's count may differ."""
         return self.spec.assumed or self.peft_line
 
     @property
@@ -170,7 +170,7 @@ class LoraCount(Shown):
 
     @property
     def by_module(self) -> Table:
-        """A table with a row for each adapted module and each module that is trained in full."""
+        """A table with a row for each adapted module, saved copy, and module with trained rows."""
         lines: list[tuple[Cell, ...]] = [
             (
                 name,
@@ -238,7 +238,7 @@ def count(
     config: peft.ConfigSource | None = None,
     **options: Option,
 ) -> LoraCount | ModelCount:
-    """Count the parameters of a LoRA on any model, or of the model itself if no rank is given.
+    """Count the parameters of a LoRA on any model, or of the model itself without any options.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource
 def counted(
     model: Model, options: Mapping[str, Option | peft.ConfigSource]
 ) -> ModelSpec | LoraCount:
-    """Return the count of the LoRA that ``options`` describe or, without options, the model."""
+    """Count the LoRA that ``options`` describe; without any, return the model's spec or count."""
     if isinstance(model, LoraCount):
         if options:
             raise TypeError(
@@ -359,8 +359,8 @@ def count_model(
     targets : str, iterable of str, or None
         A list contains ends of module names (``["q_proj", "v_proj"]``). A string is a regular
         expression for whole names, or ``"all-linear"``: every linear layer except the head. None
-        takes the family's default, as PEFT does; for a single matrix and for lora_np's own models
-        the default is ``"all-linear"``.
+        takes the family's default, as PEFT does; for a single matrix, for lora_np's own models and
+        for families without a default it is ``"all-linear"``.
     rank_pattern : mapping of str to int
         Other ranks for some modules, by a regular expression for the end of their names; the first
         match counts.

@@ -179,7 +179,7 @@ class MatrixCount(Shown):
     Parameters
     ----------
     counts : mapping of int to int
-        From a rank to the parameters of its factors.
+        The parameters of the update by rank, with DoRA's magnitudes if requested.
     table : Table
         The full update and each rank; the notes give the break-even rank.
     """

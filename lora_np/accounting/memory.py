@@ -103,7 +103,7 @@ class Memory(Shown):
 
     @property
     def table(self) -> Table:
-        """The parts and their total, in bytes and in units such as GiB."""
+        """A table of the parts and their total, in bytes and in units such as GiB."""
         sizes = {**self.parts, "total": self.total}
         lines = [(part, size, size) for part, size in sizes.items()]
         return Table(
@@ -239,7 +239,7 @@ class MemoryTerms(NamedTuple):
     positions : int
         The longest sequence that the model supports; 0 if it has no limit.
     weights, adapter : int
-        The bytes of the base, and of the adapter's factors.
+        The bytes of the base, and of the adapter with its saved copies.
     trained, itemsize : int
         The number of trained parameters, and the bytes of each.
     tensors : tuple of (int, int, int)

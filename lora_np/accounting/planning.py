@@ -51,7 +51,7 @@ _RESERVED = 0.1  # the share of memory that is left for CUDA and the allocator
 
 @dataclass(frozen=True)
 class GPU:
-    """The memory and features of a GPU, from the file ``gpus.json``, which cites its sources.
+    """The memory and features of a GPU, usually from ``gpus.json``, which cites its sources.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class GPU:
 
     @property
     def title(self) -> str:
-        """The name of the GPU with its advertised memory."""
+        """The name of the GPU with its memory, as sold if that is known."""
         if self.name.endswith("GB"):
             return self.name
         return f"{self.name}, {f'{self.sold} GB' if self.sold else size_text(self.memory)}"
@@ -276,7 +276,7 @@ class Plan(Shown):
 
     @property
     def table(self) -> Table:
-        """The choices, with the largest rank, batch size and length that fit."""
+        """A table of the choices, with the largest rank, batch size and length that fit."""
         training = self.training
         columns = (
             *_KEY, "trainable", "memory", "verdict",
@@ -299,7 +299,7 @@ class Plan(Shown):
 
     @property
     def breakdown(self) -> Table:
-        """The memory of each choice by part, the checkpoint's size, and FLOPs per token."""
+        """A table of each choice's memory by part, checkpoint size, and FLOPs per token."""
         sizes = (*PARTS, "total")
         lines = [
             (*_key(one), *(getattr(one.memory, part) for part in sizes), one.disk, one.flops)
@@ -430,7 +430,7 @@ def _notes(
     settings: Mapping[str, TrainingOptions],
     counts: Iterable[LoraCount],
 ) -> tuple[str, ...]:
-    """List the assumptions behind the estimates."""
+    """List the assumptions behind the estimates, and remarks about the GPU and the LoRA."""
     dtypes = {own.dtype for own in settings.values()}
     notes = [
         _in_gb(assumptions(spec, settings)),
@@ -564,7 +564,7 @@ class Flops(Shown):
     title : str
         The title of the table.
     forward, backward : mapping of str to int
-        From a product, such as ``"W0 x"``, to its FLOPs.
+        The FLOPs of each product, such as ``"W0 x"``.
     full : Flops or None
         The FLOPs of full fine-tuning of the same model, for comparison with a LoRA.
     """
@@ -581,7 +581,7 @@ class Flops(Shown):
 
     @property
     def table(self) -> Table:
-        """The FLOPs per token of each product; a LoRA is shown beside full fine-tuning."""
+        """A table of each product's FLOPs per token, with full fine-tuning beside a LoRA."""
         kinds = {"full": self.full, "LoRA": self} if self.full else {"FLOPs": self}
         lines = [
             (direction, name, *(getattr(flops, direction).get(name, 0) for flops in kinds.values()))

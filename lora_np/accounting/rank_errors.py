@@ -72,7 +72,7 @@ class RankErrors:
 
     @property
     def table(self) -> Table:
-        """The errors at ranks 1, 2, 4, ..., at the smallest sufficient rank and at full rank."""
+        """A table of errors at ranks 1, 2, 4, ..., the smallest sufficient rank and full rank."""
         last = len(self.errors) - 1
         ranks = sorted({2**i for i in range(last.bit_length())} | {self.rank, last} - {0})
         full, lines = count_full(*self.shape), []

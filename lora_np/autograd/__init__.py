@@ -2,10 +2,10 @@
 
 Read the files in this order. ``engine.py`` contains the Tensor and the backward pass;
 ``tables.py`` contains the tables that map functions to derivatives; ``rules.py`` contains the
-derivatives; ``nesting.py`` computes gradients of gradients; and ``law.py`` checks all derivatives.
+derivatives; ``nesting.py`` computes gradients of gradients; and ``law.py`` checks derivatives.
 """
 
-import lora_np.autograd.linear_algebra  # noqa: F401  it and rules fill the tables
+import lora_np.autograd.linear_algebra  # noqa: F401  importing it and rules fills the tables
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):

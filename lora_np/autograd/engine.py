@@ -57,7 +57,7 @@ class Tensor(ArrayMethods):
     """
 
     __slots__ = ("__weakref__", "data", "grad", "level", "node")
-    __hash__ = object.__hash__  # by identity, because == compares entries
+    __hash__ = object.__hash__  # a hash by identity, because == compares entries
 
     grad: Array | None
     level: int  # 0, or the level of the enclosing `grad`; inner levels are higher

@@ -159,7 +159,7 @@ def plus_low_rank(
     >>> plus_low_rank(np.zeros((1, 2)), x, A, B, 2.0)
     array([[22.,  0.]])
     """
-    return affine(affine(x, A) * scale, B, h)  # scale the smallest array, (n, r)
+    return affine(affine(x, A) * scale, B, h)  # scale the (n, r) array, the smallest one
 
 
 def adapted_affine(
@@ -206,7 +206,7 @@ def adapted_affine(
         update = (B * scale).dot(A)
         merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
         y, kept = affine_of_arrays(x, merged, b), (merged, None)
-    return y, kept  # type: ignore[return-value]  # as keeps=True requires
+    return y, kept  # type: ignore[return-value]  # keeps=True expects (y, kept)
 
 
 def adapted_gradients(
@@ -222,8 +222,7 @@ def adapted_gradients(
 ) -> Pulls:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
     merged, z = kept
-    # One product with x is faster than four narrow ones, unless W has many more entries than A and
-    # B.
+    # one wide product with x is faster than narrow ones, unless W is much larger than A and B
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
     def pull(g: Array) -> tuple[Operand | None, ...]:
@@ -233,7 +232,7 @@ def adapted_gradients(
         if by_W and gW is not None:
             gA, gB = B.T.dot(gW) * scale, gW.dot(A.T) * scale
         else:
-            u = product(g, B) * scale  # scale the smallest array, (n, r)
+            u = product(g, B) * scale  # scale the (n, r) array, the smallest one
             if for_x and merged is None:
                 gx = affine_of_arrays(u, A.T, product(g, W))
             gA = sum_of_outer(u, x) if for_A else None

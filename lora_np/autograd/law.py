@@ -24,7 +24,7 @@ def check_derivative(
 ) -> float:
     """Check that ``<w, J v>`` by central differences equals ``<J^T w, v>`` by ``backward``.
 
-    The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per
+    The Jacobian is never formed, so the check costs three calls of ``f`` and one ``backward`` per
     direction, whatever the sizes.
 
     Parameters

@@ -18,8 +18,8 @@ LEVELS = count(1)  # an inner grad begins after the outer one, and so gets a lar
 def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """Return the gradient of ``f`` as a function, which can be differentiated again.
 
-    Inside ``f``, each argument is wrapped in a Tensor, even if it is a Tensor already. So the rules
-    compute with Tensors if an outer ``grad`` or a ``backward()`` follows, which is enough for
+    Inside ``f``, each ``argument`` is wrapped in a Tensor, even if it is a Tensor already. So the
+    rules compute with Tensors if an outer ``grad`` or a ``backward()`` follows, which is enough for
     gradients of gradients.
 
     Parameters

@@ -75,12 +75,13 @@ derivative(
 derivative(
     np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b))
 )
-# 1 / (1 + exp(b - a)), written so that it neither overflows nor is NaN if a is infinite
+# The derivative is 1 / (1 + exp(b - a)). In this form it does not overflow, and is not NaN if a is
+# infinite.
 derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.logaddexp(0, b - a))))
 derivative(
     np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
 )
-# the derivative is zero where y = 0
+# at a = b = 0, the derivatives of hypot and arctan2 are set to zero
 derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))
 derivative(
     np.arctan2,
@@ -152,7 +153,8 @@ derivative(np.minimum, *symmetric(lambda y, a, b: lambda g: share(g, b, a)))
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
-    lambda y, condition, a, b: only_at(np.array(condition, bool)),  # copied: callers may change it
+    # copy the condition, because the caller may change it
+    lambda y, condition, a, b: only_at(np.array(condition, bool)),
     lambda y, condition, a, b: only_at(np.logical_not(condition)),
 )
 clipped = primitive(
@@ -338,7 +340,7 @@ def einsum_rule(
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
                 letter = free.pop(0)
             elif not reaches(size, letter, [(output, g), *others]):
-                # other arrays have one entry along this axis, so all entries get the same gradient
+                # no other array has this length along the axis, so all entries get one gradient
                 others.append((letter, np.ones(size, dtype=g.dtype)))
             read += letter
         labels = ",".join([output, *(label for label, _ in others)])
@@ -394,7 +396,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
 
 
 def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
-    """Restore the reduced axes of ``g`` with size one, so that it broadcasts with the input."""
+    """Restore reduced axes of ``g`` with size one, if it needs them to broadcast with the input."""
     if keepdims or axis is None or ndim == 0:
         return g
     return np.expand_dims(g, normalize_axis_tuple(axis, ndim))
@@ -414,7 +416,8 @@ def of_deviation(
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
-        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at y = 0, even if g is NaN
+        # at y = 0 the gradient is zero, even if g is NaN
+        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))
         return with_axes(slope, axis, keepdims, a.ndim) * a
 
     return pull

@@ -88,12 +88,12 @@ class Row:
 
 DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # differentiable functions
 
-# functions with a derivative of zero, or with no real result
+# functions whose derivative is zero, or whose result has no derivative, such as an index
 CONSTANTS: set[Callable[..., Any]] = set()
 # functions that are composed of functions in the tables
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-NOT_DIFFERENTIABLE = None  # in place of a rule: a Tensor in this argument raises an error
+NOT_DIFFERENTIABLE = None  # takes the place of a rule if a Tensor in the argument is an error
 
 
 def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
@@ -190,7 +190,7 @@ def primitive(
         )
 
     row = Row(function, rules, joint, keeps, composed)
-    of_numbers = not row.fixed  # otherwise, an integer array may be an index
+    of_numbers = not row.fixed  # with a fixed argument, integer arrays may be indices
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
@@ -258,7 +258,7 @@ def composition(function: Callable[..., Any]) -> Callable[[Definition], Definiti
 
 
 def added_rows() -> list[tuple[Any, ...]]:
-    """List the rows that code outside the package has added to the tables.
+    """List the derivatives and compositions that code outside the package has added to the tables.
 
     Returns
     -------
@@ -343,7 +343,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
-                forward = function  # also records the step on the outer level
+                forward = function  # calling function records the step on the outer level too
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -425,7 +425,10 @@ def arrange(
 
 
 def snapshot(setting: Any) -> Any:
-    """Copy a list, or an array of indices or conditions, because the caller may change it."""
+    """Return a setting, copied if it is a list or an array of indices or conditions.
+
+    The caller may change these before the backward pass.
+    """
     if isinstance(setting, np.ndarray):
         return setting if setting.dtype.kind == "f" else setting.copy()
     changes = isinstance(setting, Sequence) and not is_simple(setting)

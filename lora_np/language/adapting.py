@@ -99,7 +99,8 @@ class FinetuneSettings(RunSettings):
             )
 
 
-# settings that identify a run, in the order in which a checkpoint compares them
+# Names of the settings that the result and a checkpoint record. Resuming a run with other settings
+# is an error about the first that differs in this order.
 RECORDED = [
     "targets",
     *(
@@ -111,7 +112,7 @@ RECORDED = [
 
 
 class Replies(NamedTuple):
-    """The model's answers to a held-out question before and after training."""
+    """The model's answers to a question before and after training."""
 
     question: str
     wanted: str
@@ -138,7 +139,7 @@ class Adapted:
     notes : tuple of str
         Remarks about the data for the user.
     answers : tuple of Replies
-        The answers to held-out questions before and after training, if ``questions`` was given.
+        The answers to the questions before and after training, if ``questions`` was given.
     general : tuple of float, optional
         The loss on a general text before and after, if ``questions`` was given and the vocabulary
         has the text's characters.
@@ -186,7 +187,7 @@ class Adapted:
 
     @property
     def loss_table(self) -> Table:
-        """A table of the held-out loss at each validation, and the mean training loss before it."""
+        """A table of each validation's held-out loss and the mean training loss since the last."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         training = [float(part.mean()) if part.size else None for part in parts]
@@ -233,7 +234,7 @@ class Forecast:
     Parameters
     ----------
     examples : tuple of str
-        Three examples as the model sees them, with the tokens in the loss in double brackets.
+        Up to three examples as the model sees them, with double brackets around the answers.
     notes : tuple of str
         Remarks about the data for the user.
     tokens, learnt : int
@@ -424,7 +425,7 @@ def general_loss(model: LanguageModel, max_length: int) -> float | None:
 
 
 class Question(NamedTuple):
-    """The tokens of a prompt, usually from a held-out document, and its expected continuation."""
+    """The tokens of a prompt, and of the expected answer, which is empty for a user's own text."""
 
     prompt: Sequence[int]
     wanted: Sequence[int]
@@ -448,7 +449,7 @@ def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
-    """Decode tokens to text without the special tokens."""
+    """Decode tokens to text, without special tokens and surrounding white space."""
     vocabulary = vocabulary_of(model)
     return vocabulary.decode(i for i in tokens if i not in vocabulary.specials).strip()
 
@@ -469,8 +470,8 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     Returns
     -------
     Forecast
-        The ``table`` of all figures, which are also attributes; three ``examples`` with the tokens
-        in the loss in double brackets; and ``notes`` about the data.
+        The ``table`` of all figures, which are also attributes; up to three ``examples``, with
+        double brackets around the answers; and ``notes`` about the data.
 
     Raises
     ------
@@ -591,7 +592,7 @@ def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepar
 
 
 def steps_of(settings: FinetuneSettings, epoch: float) -> tuple[int, list[str]]:
-    """Return the number of training steps, and notes; an epoch has ``epoch`` steps."""
+    """Return the number of training steps, and notes for the user; an epoch has ``epoch`` steps."""
     notes = []
     if settings.steps is not None:
         steps = settings.steps
@@ -618,10 +619,10 @@ def questions_of(
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Choose the interval, number and rows of validations, which cost about a tenth of training.
+    """Choose the interval, number and rows of validations, to cost at most a tenth of training.
 
     Training on a token counts as twice the work of validating on it, because of the backward pass.
-    There are at least two validations, each on at least one row.
+    There are at least two validations, each on at least one row, even if they cost more.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
     affordable = tokens // 5 // mean  # number of rows that all validations together may process

@@ -445,7 +445,7 @@ def left_table(
 def written(
     model: LanguageModel, prompt: str, n: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Generate questions about each sentence of the prompt; return pairs (question, sentence)."""
+    """Generate questions about each sentence of the prompt; return distinct ones with sentences."""
     template = Template(vocabulary_of(model))
     pairs: dict[str, str] = {}
     sampling = Sampling(tokens=40, temperature=1.0, rng=rng)

@@ -141,7 +141,7 @@ class Cache:
 
 
 class Sequences(NamedTuple):
-    """The sequence number and the position of each token, in rows that pack several sequences.
+    """The sequence of each token, its position there, and the sequence's length, in packed rows.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class SelfAttention(Named):
     rotary : Rotary or None
         The rotary embedding of queries and keys; None without one.
     window : int, optional
-        The number of tokens that a query sees; by default all before it.
+        The number of tokens that a query sees, including its own; by default all up to its own.
     score : float
         s, usually ``1 / sqrt(d)``.
     score_cap : float
@@ -259,7 +259,7 @@ class SelfAttention(Named):
             # keep no attention weights, because no gradient passes through a cache
             if tokens > 1 and use_fused:
                 return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
-        # process a long prompt in blocks of queries, to save memory
+        # with a cache, process a long prompt in blocks of queries, to save memory
         size, parts = tokens if cache is None else fused.BLOCK, []
         for i in range(0, tokens, size):
             some = q[:, i : i + size]
@@ -322,7 +322,7 @@ class MLP(Named):
     activation : str
         f: a key of `ACTIVATIONS`, or "xielu", which has two trained parameters.
     fused : bool
-        Whether one primitive computes the product of gate and up, for silu.
+        Whether one primitive computes ``f(W_gate x) * W_up x`` if f is silu.
     """
 
     activation: str
@@ -393,7 +393,7 @@ class Router:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Routed(Named):
-    """A mixture of experts: a weighted sum of the chosen experts, and of a shared expert if any.
+    """A mixture of experts: the weighted sum of the chosen experts, plus any gated shared expert.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Define a decoder's operations with NumPy functions; `fused` has faster versions."""
+"""Define a decoder's operations with NumPy functions; ``fused`` has faster versions of most."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def attend(
     window : int or None
         The number of tokens that a query sees, including its own; None for all.
     scale : float
-        s, usually ``1 / sqrt(d)``.
+        A factor on the scores, usually ``1 / sqrt(d)``.
     cap : float
         If not 0, scores x become ``cap tanh(x / cap)``.
     sequence_ids : ndarray of int, shape (batch, at least keys), optional
@@ -96,7 +96,7 @@ def attend(
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    # a single query needs no mask: it belongs to the last token, which sees all tokens
+    # a single query without window and sequences needs no mask: the last token sees all tokens
     if queries > 1 or window is not None or sequence_ids is not None:
         seen = visible(queries, keys, window)
         if sequence_ids is not None:
@@ -131,7 +131,7 @@ def exact_gelu(x: Operand) -> Operand:
 
 
 def _normal_below(x: Array) -> Array:
-    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # exp(-30^2) is zero
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # exp(-30^2) rounds to zero
     tail = 0.5 * np.exp(-half * half) * chebval((56 / (2 + half) - 15) / 13, erfc_series(x.dtype))
     result: Array = np.where(x > 0, 1 - tail, tail)
     return result
@@ -161,7 +161,7 @@ def log_probabilities(logits: Operand, labels: Array) -> Operand:
     labels : ndarray of int, shape (...)
     """
     counts = labels != IGNORED
-    # shift the logits by a constant, to avoid overflow
+    # subtracting the maximum does not change the result, and keeps exp from overflowing
     z = logits - value(logits).max(axis=-1, keepdims=True)
     picked = z[(*np.indices(labels.shape), np.where(counts, labels, 0))]
     result: Operand = (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts

@@ -1,7 +1,7 @@
-"""Read training data: conversations, completions, instructions or texts, from JSON, CSV or text.
+"""Read examples for training and evaluation from JSON lines, CSV or text.
 
 This module detects the format, validates the examples and converts them to a common form. Then
-`packing.documents` converts them to tokens.
+``packing.documents`` converts them to tokens.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Example: TypeAlias = Conversation | Completion | Choices
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Training examples, returned by `read_data`.
+    """Examples of one kind for training or evaluation, returned by `read_data`.
 
     Parameters
     ----------
@@ -107,7 +107,8 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
         and ``answer``. A CSV file whose first line names such columns. Any other file is one
         continuous text. A name such as "genesis" is a text that the package ships.
     format : {"jsonl", "csv", "text"}, optional
-        The format of the file; by default it is detected from the first line.
+        The format of the file; by default it is detected from the first line, or else the
+        extension.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
 
 
 def as_data(data: AnyData) -> Data:
-    """Convert one continuous text, or examples that are mappings or texts, to `Data`."""
+    """Convert a continuous text, or examples that are mappings or texts, to `Data`, if needed."""
     if isinstance(data, Data):
         return data
     if isinstance(data, str):

@@ -56,7 +56,7 @@ class Decoder(Named):
     scale : float
         A factor on the embedding (Gemma: sqrt(d)).
     scale_after : float
-        A factor on the final hidden states, and so on the logits.
+        A factor on the final hidden states, and therefore on the logits.
     """
 
     scale: float = 1.0
@@ -229,7 +229,7 @@ def build(
         else:
             W = array(f"{name}.weight", shape)
         if module.kind == "linear":
-            return Linear(W, read(f"{name}.bias"))  # None if the checkpoint has no bias
+            return Linear(W, read(f"{name}.bias"))  # read returns None if there is no bias
         if module.kind == "embedding":
             embeddings.append(Embedding(W))
             return embeddings[-1]
@@ -386,9 +386,10 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
 
 
 def composed_operations(model: T) -> T:
-    """Return the model with ``composed`` operations in place of the fused primitives.
+    """Return the model with ``composed`` operations in its RMS norms, attention and MLPs.
 
-    These are slower than the fused primitives, which are tested against them.
+    These are slower than the fused primitives, which are tested against them. The experts of a
+    mixture, and the loss of a frozen head, keep the fused primitives.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ class Evaluation(Shown):
 
     @property
     def differences(self) -> Table:
-        """A table of differences from the first model, with interval and detectable difference."""
+        """A table of differences from the first model, with intervals and detectable sizes."""
         names = ["model", "measure", "difference", "low", "high", "detectable"]
         lines = [
             (self.names[i], name, *measure.difference(i))
@@ -139,9 +139,10 @@ def evaluate(
         so the models should not have been trained on them. Examples with ``question``, ``choices``
         and ``answer`` are multiple choice.
     max_length : int, optional
-        Most tokens of an example; longer ones are cut. By default the model's context.
+        Most tokens of an example; longer ones are cut, but in multiple choice they are an error. By
+        default the model's context.
     answers : int
-        The number of answers to show side by side.
+        The largest number of answers to show side by side.
 
     Returns
     -------
@@ -156,8 +157,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is no model, the models have different vocabularies, an example is damaged or
-        longer than the context, or the data are conversations but a model has no chat template.
+        If there is no model, the models have different vocabularies, an example is damaged, a
+        multiple-choice example is longer than ``max_length``, or the data are conversations but a
+        model has no chat template.
 
     See Also
     --------
@@ -249,7 +251,7 @@ def loss_of(model: LanguageModel, document: Document) -> float:
 def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
     """Return, as ``acc`` and ``acc_norm``, whether each example's right choice scores highest.
 
-    A score is the log probability of a choice; ``acc_norm`` divides it by the choice's characters.
+    A score is the log probability of a choice; ``acc_norm`` divides it by the number of characters.
     """
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
@@ -335,9 +337,9 @@ def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
 def student(probability: float, degrees: int) -> float:
     """Compute a quantile of Student's t distribution.
 
-    Up to a probability of 0.975, the error is below 0.5 % for 4 or more degrees of freedom.
-
-    It is a series in the same quantile of the normal distribution (Abramowitz and Stegun, 26.7.5).
+    The result is a series in the same quantile of the normal distribution (Abramowitz and Stegun,
+    26.7.5). For probabilities up to 0.975 and 4 or more degrees of freedom, its error is below
+    0.5 %.
     """
     z = NormalDist().inv_cdf(probability)
     terms = (

@@ -38,7 +38,7 @@ SWAPPED = np.array([1, 0])
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5).reshape(-1, 1)
-    y = inverse.dot(W[None])  # faster than two multiplications with broadcasting
+    y = inverse.dot(W[None])  # two multiplications with broadcasting are slower
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -125,7 +125,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x by angles, given their cosines and sines; negate ``sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for many sequences, repeating the tables for each head is faster than broadcasting them
+    # for more than two sequences, repeating the tables for each head beats broadcasting them
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -133,7 +133,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
-        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # in this mode, NumPy needs no buffer
+        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # mode="clip" avoids a buffer
         out *= sin[i] if by_row else sin
         out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)
@@ -278,11 +278,12 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """Compute ``Q K^T`` for a block of tokens, with minus infinity for masked keys."""
+    """Compute scaled scores ``Q K^T`` of a block of tokens, with minus infinity for masked keys."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
-    # all queries see the keys before the block, so the mask skips them if there are many
+    # Without a window, all queries see the keys before the block. If there are many such keys, the
+    # mask leaves them out.
     seen = t - first if window is None and t - first > 4 * BLOCK else 0
     if keys.stop == end:
         S[..., seen:] += barred(end - t, end - first - seen, group, window, S.dtype)
@@ -307,14 +308,15 @@ def by_group(x: Array, kv: int) -> Array:
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """Undo `by_group`, and reshape the result to ``shape``, which is (batch, tokens, ...)."""
+    """Undo ``by_group``, and reshape the result to ``shape``, which is (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
 
 # The head and its loss process some rows of h and a part of the vocabulary at once, so that logits
-# stay in the cache. The gradient of h is computed in the same pass: the label's row of W, minus the
-# softmax-weighted mean of all rows of W. A trainable head uses the composed loss.
+# stay in the cache. The gradient with respect to h is computed in the same pass. For the log
+# probability of a label, it is the label's row of W minus the softmax-weighted mean of all rows. A
+# trainable head uses the composed loss.
 
 
 class Expected:
@@ -325,7 +327,7 @@ class Expected:
         self.sums = self.total = np.zeros((1, 1), dtype)
 
     def add(self, z: Array, values: Array) -> Array:
-        """Add a part; turn its logits z into weights; return the factor to rescale earlier sums."""
+        """Add a part, overwrite its logits z by weights, and return the factor on earlier sums."""
         before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
         z -= self.largest
         np.exp(z, out=z)
@@ -420,7 +422,7 @@ def row_sums(x: Array) -> Array:
 
 
 def repeated(column: Array, n: int) -> Array:
-    """Repeat a column n times, which is faster than broadcasting it."""
+    """Repeat a column n times along the last axis, which is faster than broadcasting it."""
     return np.repeat(column, n, axis=-1)
 
 

@@ -239,7 +239,7 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
 def replies(
     model: LanguageModel, rows: Sequence[list[int]], settings: Sampling
 ) -> list[Continuation]:
-    """Continue many token sequences in batches; their common prefix is processed only once."""
+    """Continue many token sequences in batches, and reuse the cache of their common prefix."""
     settings = changed(settings, rng=generator(settings.rng))
     reader = Reader(model)
     same = shared(np.array(min(rows)), np.array(max(rows)))
@@ -273,7 +273,7 @@ class Continuation:
         return self.row[self.begins :]
 
     def update(self) -> bool:
-        """Decode the tokens so far, and return whether the new text contains a stop string."""
+        """Decode and stream the text so far; return whether its new part contains a stop string."""
         text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
@@ -318,7 +318,7 @@ class Reader:
     def __init__(self, model: LanguageModel) -> None:
         keep_pages()  # each layer of a long prompt can reuse the previous layer's memory
 
-        # Expand packed codes to one byte each, because all weights are dequantised for every token.
+        # unpack codes to one byte each in advance, as all weights are dequantised for every token
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
         turning = [rope for rope in rotary if rope]
@@ -338,7 +338,11 @@ class Reader:
         return taken
 
     def spread(self, rows: Sequence[Sequence[int]]) -> Reader:
-        """Repeat the only cached row, a prefix of all ``rows``, once for each; pad on the left."""
+        """Return a copy that repeats the only cached row, a prefix of all ``rows``, once for each.
+
+        Shorter rows are padded on the left. If no cached token is left for one of them, the copy is
+        empty.
+        """
         longest, cached = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
         gaps = [longest - len(row) for row in rows]
         if cached <= max(gaps):
@@ -376,7 +380,7 @@ class Reader:
             self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
         self.rows = [list(row) for row in rows]
         mask = None if self.ids.all() else self.ids
-        # weights that are too large may overflow, which `Sampling.draw` reports
+        # if weights are too large, the result may overflow, which `Sampling.draw` reports
         with overflow_allowed():
             hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask, last=True)
         return value(hidden)[:, -1]

@@ -66,7 +66,7 @@ def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None
     model : LanguageModel
         A model with a vocabulary.
     text : str
-        The text to predict.
+        The text to predict. A remainder that is shorter than a window is left out.
     max_length : int, optional
         Tokens in a window: by default, and at most, ``model.context``. A window does not see the
         text before it. Only the first window begins with BOS, if the vocabulary adds one to texts.
@@ -133,8 +133,8 @@ def grams(
 
     Notes
     -----
-    The result is a mean, so that a long text counts no more than a short one. Memory does not grow
-    with the data.
+    The result is a mean over tokens, so it does not grow with the amount of data, and neither does
+    memory.
 
     Examples
     --------

@@ -88,7 +88,10 @@ def divided(
 def documents(
     data: Data, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[str]]:
-    """Encode data as documents, with examples cut to ``max_length`` tokens; also return notes."""
+    """Encode data as documents, and return them with notes for the user.
+
+    Examples are cut to ``max_length`` tokens, and left out if nothing in them is in the loss.
+    """
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), max_length), []
@@ -145,7 +148,8 @@ def end_of(model: LanguageModel) -> str:
 def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
     """Pack documents into rows of at most ``max_length`` tokens, longest first, by best fit.
 
-    This is trl's strategy "bfd".
+    A window of a continuous text, which has one token more, fills a row. This is trl's strategy
+    "bfd".
     """
     rows: list[Row] = []
     open_rows: list[tuple[int, int, list[Document]]] = []  # sorted by remaining space, then by age
@@ -174,7 +178,7 @@ def pages(text: Array, max_length: int) -> list[Document]:
 
 
 def marked(document: Document, vocabulary: Vocabulary) -> str:
-    """Decode a document, with double brackets around the tokens in the loss."""
+    """Decode a document, with double brackets around the tokens that the model should produce."""
     cuts = np.flatnonzero(np.diff(document.answer)) + 1
     runs = zip(np.split(document.tokens, cuts), np.split(document.answer, cuts), strict=True)
     texts = ((vocabulary.decode(tokens), answer[0]) for tokens, answer in runs)
@@ -216,7 +220,7 @@ def in_batches(rows: Sequence[Row], size: int) -> list[Batch]:
 
 
 def mean_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
-    """Compute the mean loss of a frozen model over batches."""
+    """Compute a model's mean loss over batches, without gradients."""
     frozen = freeze(model)
     return float(np.mean([batch_loss(frozen, part) for part in batches]))
 
@@ -272,8 +276,8 @@ def token_loss(
     tokens : ndarray of int, shape (batch, tokens)
         The tokens of a text in each row.
     labels : ndarray of int, shape (batch, tokens), optional
-        The token that follows each of ``tokens``, or -100 to leave it out of the loss. By default
-        the last of ``tokens`` is only a label, and the first is not.
+        The token that follows each of ``tokens``, or -100 to leave it out of the loss. By default,
+        each token of a row but the first is the label of the token before it.
     sequence_ids : ndarray of int, shape (batch, tokens), optional
         The sequence of each token if rows hold several sequences: a token sees only its own.
     rng : Generator, optional
@@ -331,7 +335,8 @@ def log_probabilities(
     Returns
     -------
     Tensor or ndarray of shape (batch, tokens)
-        One number per label, 0 for labels of -100. `token_loss` is minus the mean of the others.
+        One number per label, 0 for labels of -100; without ``labels``, tokens - 1 numbers per row.
+        `token_loss` is minus the mean of the others.
 
     Raises
     ------

@@ -133,7 +133,8 @@ def table(
     # compute the angles in the model's precision, as transformers does
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
-    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # entries that do not rotate
+    # the other entries do not rotate: their cosines are 1, and their sines are 0
+    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]
     cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
     return np.concatenate([cos, cos], axis=-1), np.concatenate([-sin, sin], axis=-1)
 
@@ -262,7 +263,7 @@ def yarn(rope: RopeParameters) -> Made:
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
-    last += 0.001 * (first == last)  # avoids division by zero in an empty range
+    last += 0.001 * (first == last)  # an empty range would divide by zero
     kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
     scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
     scales = scales if all(scales) else [1.0]

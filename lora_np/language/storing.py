@@ -107,7 +107,7 @@ def load(
     folder = hub.directory(model)
     hub.inside(folder, "config.json")  # raises an error if the file is missing
     stored = open_model(folder)
-    # quantization_config describes the weights in the files, not the loaded ones
+    # quantization_config describes how the files store weights; the loaded model does not need it
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
 

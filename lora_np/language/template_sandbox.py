@@ -77,7 +77,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             "charged": self.charged,
             "spent": self.spend,
         }
-        del self.globals["lipsum"]  # generates text of any length
+        del self.globals["lipsum"]  # this function generates text of any length
         self.globals |= {
             "namespace": BoundedNamespace,
             "strftime_now": lambda form: datetime.now().strftime(form[:100]),
@@ -113,7 +113,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             yield item
 
     def charged(self, value: T) -> T:
-        """Charge for the printed size of a value; for an iterator, charge each item in turn."""
+        """Return a value after charging for its printed size; charge an iterator for each item."""
         if isinstance(value, Iterator):
             return map(self.charged, value)  # type: ignore[return-value]
         self.spend(printed_size(value, {}))
@@ -135,7 +135,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             self.spend(size + repeated)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Evaluate ``left operator right`` if the budget covers the result."""
+        """Evaluate a binary operator if the budget covers the result and integers stay short."""
         if not (isinstance(left, int) and isinstance(right, int)):
             times = as_count(left) * as_count(right)
             self.pay(operator, left, [times if operator == "*" else right])
@@ -154,9 +154,10 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return self.paid(name, call, owner if name else 0)(*args, **kwargs)
 
     def paid(self, name: str, rule: Callable[..., Any], *owner: Any) -> Callable[..., Any]:
-        """Wrap a filter, or a method of ``owner``, so that arguments and result are charged.
+        """Wrap a filter, method or function, so that its arguments and result are charged.
 
-        The arguments also determine the charge for the longest possible result.
+        The arguments also determine the charge for the longest possible result. ``owner``
+        is the text whose method is called, or 0 for another function.
         """
 
         @functools.wraps(rule)  # keeps jinja2's marks on filters that take the context
@@ -204,7 +205,8 @@ class Payments(NodeTransformer):
         elif isinstance(node, nodes.Concat):
             return applied("join", nodes.List(node.nodes))
         makes = isinstance(node, nodes.List | nodes.Dict | nodes.Tuple)
-        if makes and getattr(node, "ctx", "load") == "load":  # not a target of {% set a, b = ... %}
+        # the targets of {% set a, b = ... %} form a tuple too, which is stored and not loaded
+        if makes and getattr(node, "ctx", "load") == "load":
             return applied("charged", node)
         return node
 

@@ -90,15 +90,15 @@ class Template:
         messages : sequence of mapping
             The conversation.
         first : int
-            The first message to learn from.
+            The index of the first message to learn from.
 
         Returns
         -------
         tokens : ndarray of int, shape (n,)
         answer : ndarray of bool, shape (n,)
-            True for the text that the template marks by ``{% generation %}``. If it marks nothing,
-            true for the tokens that a message of the assistant adds to the conversation before it
-            and the beginning of an answer.
+            True for the text that the template marks by ``{% generation %}``. If it has no such
+            tag, True for the tokens of each answer of the assistant, without the generation prompt
+            before it.
         left : int
             The number of answers without labels, because the template rewrites them when further
             messages follow.

@@ -17,7 +17,7 @@ from lora_np.checks import Array, needed
 from lora_np.files import errors_at, parse_json
 
 MAX_GROWTH = 3000  # the largest factor by which the steps of a tokenizer.json may lengthen a text
-UNFOLDING = {"NFKC", "NFKD"}  # steps that can replace one character by 18
+UNFOLDING = {"NFKC", "NFKD"}  # steps that can replace one character by up to 18
 NO_GROWTH = {
     "BertPreTokenizer",
     "ByteFallback",

@@ -24,7 +24,7 @@ from lora_np.nn.losses import operand
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
-Layer = Callable[..., Operand]  # called with an input and rng=
+Layer = Callable[..., Operand]  # a layer is called as layer(x, rng=rng)
 
 
 @dataclass(frozen=True, eq=False)

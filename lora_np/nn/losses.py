@@ -44,8 +44,8 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     flat = residual.ravel("K")
     if flat.dtype == np.float16:  # sums of float16 would overflow at 65504
         flat = flat.astype(np.float32)
-    # a dot product needs no array of squares
-    return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]  # for keeps=True
+    # a dot product needs no array of squares; the residual is kept for the backward pass
+    return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]
 
 
 def residual_of(prediction: Any, target: Any) -> Any:

@@ -218,7 +218,7 @@ def _free_place(
 def _reached(
     ax: Axes, name: str, line: tuple[Array, Array], level: float
 ) -> tuple[str, tuple[Array, Array]]:
-    """Mark where the line first reaches ``level``; return its name with that x, and the line."""
+    """Mark where the line first reaches ``level``; add that x to its name; return name and line."""
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
     if not len(reached):

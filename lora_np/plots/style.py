@@ -112,7 +112,8 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     options = {
         "xytext": (5, 0), "fontsize": 9, "va": "center",
         "color": [0.8 * part for part in to_rgb(color)],  # darker: thin text needs more contrast
-        "path_effects": [withStroke(linewidth=3, foreground="white")],  # readable on a line
+        # a white outline keeps the text readable on a line
+        "path_effects": [withStroke(linewidth=3, foreground="white")],
         **options,
     }  # fmt: skip
     ax.annotate(text, (x, y), annotation_clip=False, textcoords="offset points", **options)
