@@ -243,7 +243,7 @@ SHORTER = {
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """The methods that fit on a GPU and their costs, made by `plan`.
+    """The cost of each method on a GPU and whether it fits, made by `plan`.
 
     Parameters
     ----------

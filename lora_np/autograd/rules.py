@@ -405,7 +405,7 @@ def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
 def of_deviation(
     function: Callable[..., Array], size: Callable[..., Operand], root: Callable[..., float]
 ) -> None:
-    """Define np.var or np.std; like a norm, std has derivative 0 if all entries are equal."""
+    """Define the derivative of np.var or np.std; std's is 0 where all entries are equal."""
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:

@@ -47,7 +47,7 @@ def evaluate(
                 )
                 for path in (adapter if i == 0 else ())
             }
-            # yield only after all adapters are known to fit, because measuring takes long
+            # first check that every adapter fits the model, because measuring is slow
             yield name, model
             yield from adapted.items()
 

@@ -55,7 +55,7 @@ Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
-    """Return an option type for one of several words, in any case or another program's spelling."""
+    """Return an option type for one of several words; ignore case, and accept other spellings."""
     return Parsed(lambda text: choice(name, canonical(text), choices))
 
 

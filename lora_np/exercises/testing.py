@@ -30,7 +30,7 @@ from lora_np.exercises.regions import regions, table
 from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
-# a function that calls an answer with arguments under rules, as `call` does
+# a function that calls a student's function with arguments and enforces rules, as `call` does
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs that students see
@@ -530,7 +530,7 @@ def by(code: str, one: Exercise) -> Answer:
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Test the function in ``code`` on one ``telling`` input; return its counterexample or None."""
+    """Test one ``telling`` input; return a counterexample if ``code`` breaks the law on it, or None."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 

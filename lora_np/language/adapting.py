@@ -212,7 +212,7 @@ class Adapted:
         parts: list[Part] = [*self.notes, self.table, self.figure(), self.loss_table]
         if self.answers:
             formats = dict.fromkeys(Replies._fields, one_line)
-            title = "Held-out questions"
+            title = "Questions and answers"
             parts.append(Table(Replies._fields, self.answers, title=title, formats=formats))
         if self.general:
             title = "What was forgotten: loss on general English, nats a token"

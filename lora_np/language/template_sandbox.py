@@ -113,7 +113,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             yield item
 
     def charged(self, value: T) -> T:
-        """Return a value after charging for its printed size; charge an iterator for each item."""
+        """Return a value after subtracting the cost of printing it; an iterator costs item by item."""
         if isinstance(value, Iterator):
             return map(self.charged, value)  # type: ignore[return-value]
         self.spend(printed_size(value, {}))

@@ -157,7 +157,7 @@ class Characters(Described):
 
 
 class Subwords(Described):
-    """A vocabulary of words and subwords, which the library ``tokenizers`` encodes and decodes.
+    """A vocabulary of subwords; the library ``tokenizers`` encodes and decodes the text.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def growth(step: Any) -> float:
         return math.prod(map(growth, steps))
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
-        return max(1, new / old) if old else 1 + new  # a regular expression may match anywhere
+        return max(1, new / old) if old else 1 + new  # an empty match at each character
     if kind == "Prepend":
         return 1 + len(step["prepend"])
     if kind == "Precompiled":  # layout: size of a trie, the trie, and the replacements

@@ -36,7 +36,7 @@ __all__ = [
 Fields = Mapping[str, Any]  # the fields of a config, or the metadata of a file
 Made = dict[str, Any]  # a config, or a part of one, built from metadata
 
-# tensors with the divisors of rotary frequencies, for all texts or for short and for long texts
+# tensors that divide rotary frequencies: one for all lengths, or one for short and one for long
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NEEDED = (
     "hidden_size",

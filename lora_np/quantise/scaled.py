@@ -345,7 +345,7 @@ def double_quantised(scales: Array) -> BlockScales:
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
     wide = np.repeat(tops, _SCALES_BLOCK)[: len(rest)]
-    with overflow_allowed():  # the reciprocal of a denormal number is infinite
+    with overflow_allowed():  # the reciprocal of a denormal number may overflow
         values = rest * np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
     values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
     # bitsandbytes first rounds to a grid of 65,536 points, then looks up the nearest level.

@@ -277,7 +277,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     done = training.run.steps
     bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with bar, overflow_allowed():  # `go_on` reports overflow with its step
+        with bar, overflow_allowed():  # no warnings: `go_on` raises an error that names the step
             training.go_on(bar, store)
         interrupted = False
     except KeyboardInterrupt:

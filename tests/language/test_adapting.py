@@ -266,7 +266,7 @@ def test_the_page_holds_the_whole_run(place, capsys):
     page = (place / "page.html").read_text()
     for part in (
         "data.jsonl: 20 conversations", "weight_decay", "0.02", "held-out loss", "<svg",
-        "Held-out questions", "wanted", "memory of the process",
+        "Questions and answers", "wanted", "memory of the process",
         f"lora-np {TUNE} --html page.html --plot losses.png",
     ):  # fmt: skip
         assert part in page

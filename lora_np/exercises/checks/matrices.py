@@ -86,7 +86,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # at this length, sqrt d + sqrt k is clearly below 2 sqrt(max(d, k))
+    if long:  # tells the threshold sqrt d + sqrt k from 2 sqrt(max(d, k))
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
