@@ -530,7 +530,7 @@ def by(code: str, one: Exercise) -> Answer:
 
 @cache
 def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
-    """Test one ``telling`` input; return a counterexample if ``code`` breaks the law on it, or None."""
+    """Test one ``telling`` input; return a counterexample if ``code`` breaks the law, else None."""
     return again(law, by(code, one), telling(one, law)[place][0])
 
 

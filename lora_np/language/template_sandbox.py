@@ -113,7 +113,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             yield item
 
     def charged(self, value: T) -> T:
-        """Return a value after subtracting the cost of printing it; an iterator costs item by item."""
+        """Return a value after charging the budget for its printed size, or for each item read."""
         if isinstance(value, Iterator):
             return map(self.charged, value)  # type: ignore[return-value]
         self.spend(printed_size(value, {}))
