@@ -33,11 +33,11 @@ from lora_np.models import (
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
-MAX_TEXT = 256 * 2**20  # bytes; about a hundred times the text that one run in NumPy can train on
+MAX_TEXT = 256 * 2**20  # bytes; one run in NumPy can train on about a hundredth of this
 
 # Suffixes of tensors that some checkpoints store although the config determines them.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
-CARD = "README.md"  # the model card, which `save` keeps, as the user may have written it
+CARD = "README.md"  # the model card; `save` keeps it, because the user may have written it
 TOKENIZER, SETTINGS, GENERATION = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -57,7 +57,7 @@ BESIDE = (
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 Weight = Array | Quantised | None
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # weight files that `save` may replace
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # names of files that `save` may replace
 
 
 def load(
@@ -225,7 +225,7 @@ def read_text(source: StrPath) -> str:
     with errors_at(source):
         text = decode_text(content)
     if not text.strip():
-        raise ValueError(f"{source} is empty: there is nothing to learn from")
+        raise ValueError(f"{source} is empty: there is no text in it")
     return text
 
 

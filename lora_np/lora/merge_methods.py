@@ -238,8 +238,8 @@ def _of_agreeing(
     return total
 
 
-# PEFT divides by the number of entries that agree. mergekit divides by the sum of their weights,
-# but not at all with DARE.
+# PEFT divides by the number of entries that agree. mergekit divides by the sum of their weights;
+# with DARE, it does not divide.
 _peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
 _mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
 _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)
@@ -256,7 +256,7 @@ def _on_factors(updates: Updates, rule: Rule) -> Pair:
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
-            f"ranks are {ranks}; a method that adds factors needs equal ones, unlike 'sum'"
+            f"ranks are {ranks}; a method that adds factors needs equal ones, unlike 'sum' and the methods in '_svd'"
         )
     scales = [update.weight * update.scale for update in updates]
     roots = [abs(scale) ** 0.5 for scale in scales]
@@ -372,7 +372,7 @@ _factors = MergeMethod(
 )
 _updates = MergeMethod(_on_updates, cut=True)
 
-# Names are the values of PEFT's ``combination_type`` if PEFT has the method.
+# If PEFT has a method, its name here is its ``combination_type`` in PEFT.
 MERGE_METHODS: dict[str, MergeMethod] = {
     "sum": _exact,
     "cat": _exact,
