@@ -27,12 +27,13 @@ Settings = TypeVar("Settings")
 if TYPE_CHECKING:
     Array = npt.NDArray[Any]
     ArrayLike = npt.ArrayLike
-else:  # commands that only count parameters do not import NumPy
+else:  # so that commands that only count parameters do not import NumPy
     Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
-# The source of randomness in a layer's call, for dropout; quoted, as numpy.random loads slowly.
+# The random generator for dropout in a layer's call. These types are quoted, because numpy.random
+# is slow to import.
 Rng: TypeAlias = "np.random.Generator | None"
-Seed: TypeAlias = "np.random.Generator | int"  # the generator of a whole run, or its seed
+Seed: TypeAlias = "np.random.Generator | int"  # the generator of a run, or its seed
 
 
 def refuse(message: str) -> NoReturn:
@@ -56,7 +57,7 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
-# replacements for drawing characters in encodings that lack them
+# maps drawing characters to ASCII characters, for encodings that lack them
 ASCII = dict(zip("░▒▓█▁▂▃▄▅▆▇□■─│├┤┌┐└┘►◄↑↓·√−", ".:+#_.-=+*%o#-|++++++><^v*V-", strict=True))
 
 
@@ -85,7 +86,7 @@ def whole_number(
 
     ``top`` names ``maximum`` in the message, as in ``"min(d, k)"``.
     """
-    if type(value).__name__ in ("bool", "bool_"):  # bool and numpy.bool, without importing NumPy
+    if type(value).__name__ in ("bool", "bool_"):  # test for numpy.bool without importing NumPy
         raise TypeError(f"{name} must be a whole number, got the boolean {value}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -138,7 +139,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 def real(name: str, value: object) -> Array:
     """Convert ``value`` to floats: floats keep their dtype, integers and bools become float64."""
     if type(value) is np.ndarray and value.dtype.kind == "f":
-        return value  # a fast path, because this runs in every training step
+        return value  # return early, because this runs in every training step
     array = numbers(name, value)
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
@@ -176,7 +177,8 @@ def masked(value: object) -> bool:
     """Return whether ``value`` is a masked array or a list that contains one."""
     if isinstance(value, (list, tuple)):
         return any(map(masked, value))
-    return isinstance(value, np.ndarray) and hasattr(value, "mask")  # avoids importing numpy.ma
+    # masked arrays are found by their `mask`, because importing numpy.ma would take time
+    return isinstance(value, np.ndarray) and hasattr(value, "mask")
 
 
 def arrays(named: Mapping[str, ArrayLike]) -> dict[str, Array]:
@@ -205,7 +207,7 @@ def number(
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
-    except OverflowError:  # an int with more than 308 digits
+    except OverflowError:  # an integer beyond the range of floats
         result = float("inf")
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {brief(str(value), 100)}")
@@ -329,7 +331,7 @@ class Names:
             if size and other[2]:
                 score += 2 / (1 + abs(math.log2(size / other[2])))
             scores[meant] = max(score, scores.get(meant, 0))
-        # a name that shares nothing with the text scores 0
+        # leave out names that share nothing with the text, which have a score of 0
         return sorted(filter(scores.get, scores), key=lambda meant: (-scores[meant], meant))[:5]
 
     def _words(self, name: str) -> list[str]:
@@ -405,7 +407,7 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
-                # give no advice on an error from inside the function
+                # a longer traceback means that the error is not about the call, so give no advice
                 if error.__traceback__ is None or error.__traceback__.tb_next:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None
@@ -428,7 +430,7 @@ def configured(
         function: Callable[[First, Second, Settings], R],
     ) -> Callable[Concatenate[First, Second, P], R]:
         first, second, _ = inspect.signature(function).parameters.values()
-        own = [*inspect.get_annotations(owner)]  # own fields come before inherited ones
+        own = [*inspect.get_annotations(owner)]  # list the class's own fields before inherited ones
         settings = sorted(
             inspect.signature(owner).parameters.values(),
             key=lambda p: (p.kind, own.index(p.name) if p.name in own else len(own)),

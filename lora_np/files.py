@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few MiB
+# largest size in bytes; the indexes and configs of the largest models have a few MiB
+MAX_JSON = 32 * 2**20
 
 # largest number of items in all lists and objects; the largest vocabularies have two million,
 # including merges
@@ -157,7 +158,7 @@ def decode_text(content: bytes) -> str:
     >>> decode_text("r = 8\r\n".encode("utf-16")), decode_text(b"# caf\xe9\r")
     ('r = 8\n', '# café\n')
     """
-    # UTF-16 without a byte order mark is recognised by the zero byte that each Latin letter has
+    # many zero bytes show UTF-16 without a byte order mark, where each Latin letter has a zero byte
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * content.count(0) > len(content)
     wider = "utf-16-be" if content[:1] == b"\0" else "utf-16"
     for encoding in (wider,) if wide else ("utf-8", "cp1252"):
@@ -232,7 +233,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     >>> parse_json(b'{"r": 8}')
     {'r': 8}
     """
-    # count the items before parsing, because each takes up to 100 bytes of memory
+    # count the items before parsing, because each parsed item takes up to 100 bytes of memory
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
     number = _whole if b"-0" in data else None
@@ -244,7 +245,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
             parse_constant=partial(_no_constant, text),
             parse_int=number,
         )
-        if b"\\u" in data:  # escapes may form a lone surrogate, which is not text
+        if b"\\u" in data:  # escapes may form a lone surrogate, which encode() rejects
             json.dumps(content, ensure_ascii=False).encode()
     except FileError:
         raise
@@ -267,7 +268,7 @@ def _unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
 
 
 def _whole(text: str) -> int:
-    if text == "-0":  # Python reads -0 as an int, but other languages as a float
+    if text == "-0":  # Python reads -0 as the integer 0, but some languages as a float with a sign
         raise FileError("-0 does not mean the same to all readers of JSON")
     return int(text)
 
@@ -449,7 +450,7 @@ def replacing(
         If the target exists and ``force`` is false, a file in it would be lost, or a killed run has
         left its old version under another name.
     """
-    import shutil  # imported late, because it imports all archive formats
+    import shutil  # imported late, because it imports several compression modules
 
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
@@ -488,7 +489,7 @@ def _parents(target: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in new:
-            with suppress(OSError):  # the directory is missing, or no longer empty
+            with suppress(OSError):  # the directory may be missing, or no longer empty
                 folder.rmdir()
         raise
 
@@ -543,13 +544,13 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
     after = target.stat()
     if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
-    # check again, because another run replaced the directory while its files were listed
+    # another run replaced the directory while its files were listed, so check the new one
     _check_directory(target, writes, marks)
 
 
 def _put(new: Path, target: Path, force: bool) -> None:
     """Move ``new`` to ``target``; if an old directory is there, exchange the two."""
-    # a rename cannot replace a directory that is not empty
+    # exchange or move directories, because a rename cannot replace one that is not empty
     if force and new.is_dir() and target.is_dir():
         if _exchanged(new, target):
             return
@@ -615,7 +616,7 @@ def unfinished(target: Path) -> str:
 def _sync(path: Path) -> None:
     """Flush data to the disk, so that a later rename cannot reach the disk before the data."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
-        return  # Windows cannot flush a directory
+        return  # Windows cannot flush a directory, and a broken link has no data to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -89,7 +89,7 @@ def progress_bar(
 
     If ``shown`` is a string, it replaces ``label``. Each of ``total`` counts as ``scale`` units.
     """
-    # ipywidgets loads ipykernel outside a notebook too, but only a notebook has a shell
+    # require a shell too, because ipywidgets loads ipykernel even outside a notebook
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
     notebook = ipython is not None and ipython.get_ipython() is not None
     seen = bool(shown) and (notebook or sys.stderr.isatty())

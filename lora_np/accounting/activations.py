@@ -22,11 +22,13 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-# the number of arrays that an activation function keeps, if it is not 1; gelu_new has four steps
+# how many arrays an activation function keeps for the backward pass, if more than one: gelu_new is
+# computed in several steps, and keeps the results of four
 _KEPT = {"gelu_new": 4}
-_EXPANDING = ("gate", "up", "gate_up")  # the linear layers that widen to the MLP's inner width
+_EXPANDING = ("gate", "up", "gate_up")  # the MLP's layers whose outputs have its inner width
 
-# with offloading, the number of layers whose inputs are still on the GPU, as in TRL and torchtune
+# If inputs are offloaded to host memory, those of five layers are on the GPU at a time, as in TRL
+# and torchtune.
 _IN_FLIGHT = 5
 
 
@@ -147,11 +149,12 @@ class Growth(NamedTuple):
 class Moment(NamedTuple):
     """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
-    kept: Growth  # kept by all layers for the backward pass
-    again: Growth  # kept by all layers of one stack, of which one is recomputed at a time
-    layers: int  # the number of layers in that stack
+    kept: Growth  # kept in the forward pass for the backward pass
+    # what all layers of a checkpointed stack would keep; they are recomputed one at a time
+    again: Growth
+    layers: int  # the number of layers that `again` counts
     logits: Growth  # kept by the loss until its gradient is computed
-    work: Growth  # needed temporarily for the loss and its gradient, or for one matrix
+    work: Growth  # temporary arrays, for the loss or for the largest matrix
 
     def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Return the bytes of activations, logits and workspace."""
@@ -205,7 +208,7 @@ class _Kept:
                 inputs = min(stack.depth, _IN_FLIGHT if self.training.offloading else stack.depth)
                 size = _growth(stack, inputs * stack.width * self.training.hidden_item)
             kept = kept.plus(size)
-        # logits are freed before the first layer is recomputed
+        # later moments have no logits, which are freed before the first layer is recomputed
         work = max(self._matrix(), self._norms())
         again = layers or [(Growth(), 1)]
         logits, copies = (Growth(token=size) for size in self._loss())
@@ -253,7 +256,8 @@ class _Kept:
         sizes = [0]
         for module, rank in ((adapter.module, adapter.rank) for adapter in self.adapters):
             inputs = module.shape[-1] if module.kind == "linear" else 0
-            # three or four d x k matrices, a k x k identity matrix, and A
+            # three d x k matrices, a fourth if the weight is converted to the adapter's dtype, a
+            # k x k identity matrix, and A
             sizes.append((3 + casts) * prod(module.shape) + inputs * (inputs + rank))
         return item * max(sizes)
 
@@ -280,8 +284,8 @@ class _Kept:
         )
         if not keeps_weights:
             return token, 0
-        # A softmax in float32 is kept before and after rounding. Dropout also keeps its mask and
-        # its result, and a soft cap keeps its tanh.
+        # In a 16-bit model, a float32 softmax and its rounded copy are kept. Dropout also keeps its
+        # mask and its result, and a soft cap keeps its tanh.
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -293,20 +297,22 @@ class _Kept:
             width *= stack.kv_heads if module.role == "key_norm" else stack.heads
         if module.bias:
             return width * module.copies * self.item
-        # an RMS norm keeps its input in float32, and the normalised input for its weight's gradient
+        # An RMS norm keeps its input in float32. If its weight is trained, it also keeps the
+        # normalised input.
         scaled = 4 if any(layer.float_norm for layer in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
         """Compute the bytes per token that a module adds to the MLP's memory, besides its input."""
-        # a router keeps its softmax, and its input for the gradient of its weight
+        # a router keeps its float32 softmax and, if its weight is trained, its input
         if module.kind == "router":
             return (
                 4 * module.shape[0] * module.copies
                 + module.shape[-1] * self._trained(module) * self.item
             )
         numbers = module.shape[-2] * self._chosen(module) * module.copies
-        # gate, up and their product keep i entries each: 3 i for the 2 i outputs of gate and up
+        # A gated MLP keeps three arrays: the outputs of gate and up, and the activation function's
+        # result. So it keeps 3/2 of the entries that gate and up have together.
         if module.role in _EXPANDING:
             return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
         # the router's gradient needs the outputs of the experts
@@ -322,7 +328,7 @@ class _Kept:
                 continue
             width = module.shape[-1] * self._chosen(module)
             numbers = self._trained(module) * width
-            # attention or the activation function keeps these inputs anyway
+            # do not count these inputs twice: attention and ReLU keep their results anyway
             kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
             if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
@@ -347,7 +353,7 @@ class _Kept:
             size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
-            # in a projector, the activation function after a linear layer keeps the layer's output
+            # a projector's activation function keeps the output of the linear layer before it
             if module.role == "linear":
                 size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
@@ -371,10 +377,11 @@ class _Kept:
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # the gradient of the head's input is kept; a temporary array is about as large
+            # The gradient of the head's input is kept. A chunk of logits has about as many entries,
+            # and exists in the model's dtype and in float32.
             return width * item, width * (item + 4)
-        # Log-probabilities and the tanh of a soft cap are kept. The logits, and their float32
-        # copy or their gradient, are needed temporarily.
+        # Log-probabilities and the tanh of a soft cap are kept. The logits are temporary, and so is
+        # either their float32 copy or their gradient.
         capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
         loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
         return vocabulary * (loss + capped), vocabulary * (item + loss)

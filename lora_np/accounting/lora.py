@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
 Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
-# the types of options of a count or an estimate
+# the type of an option's value, in a count or an estimate
 Option: TypeAlias = (
     "int | str | Path | Iterable[str] | Callable[[str, ModuleSpec], bool] | Rows | None"
 )
@@ -31,7 +31,7 @@ class AdaptedModules(NamedTuple):
 
     module: ModuleSpec
     rank: int
-    size: int  # the adapter's parameters on one module
+    size: int  # the number of the adapter's parameters on one module
     names: tuple[str, ...] | None = None
 
     @property
@@ -471,7 +471,8 @@ def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> Lo
     return replace(lora, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
 
 
-# target names that may refer to experts, which PEFT translates if transformers fuses them
+# Targets with these names may be experts. If transformers fuses the experts of a model, PEFT
+# translates the names.
 _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_up_proj", "experts")
 
 
@@ -542,7 +543,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # in PEFT, B has as many groups as the base's convolution, and A has none
+    # in PEFT, B is a convolution with as many groups as the base's, and A has a single group
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(
@@ -640,7 +641,7 @@ def lora_options(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"rank": 8, "mica": str(fields.get("init_lora_weights")).lower() == "mica", **options}
 
 
-# parts of keys that PEFT puts between the name of an embedding and its weight
+# names that PEFT inserts into keys between the name of an embedding and "weight"
 _AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_module", "default")
 
 

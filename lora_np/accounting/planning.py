@@ -40,13 +40,13 @@ NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-# words that people write next to a GPU's name: vendors, clouds, units
+# words to ignore around a GPU's name: vendors, clouds, units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|intel|arc|colab|kaggle|sxm\d|gpu)\b"
     r"|rtx|\brx(?=\W|\d)|gi?b?\b|gtx|hbm\d\w?|apple(?= m\d)"
     r"|\bi?mac(?:book)?(?: (?:air|mini|pro|studio))?(?= m\d)"
 )
-_RESERVED = 0.1  # the share of memory that is left for CUDA and the allocator
+_RESERVED = 0.1  # the share of memory reserved for CUDA and the allocator
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,8 @@ class Remedy:
 
 
 NARROW = "attention only"
-# Changes of options that save memory, with their disadvantages; `NARROW` changes the targets.
+# Changes of options that save memory, with their disadvantages. `NARROW` changes no option here,
+# because its targets depend on the model.
 SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
     "unquantised weights in bfloat16": (
@@ -233,7 +234,7 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
         "some per cent more time, and host memory",
     ),
 }
-# all combinations of switches in the order in which to try them, the smallest first
+# all combinations of switches; those with fewer switches are tried first
 TRIALS = [*chain.from_iterable(combinations(SWITCHES, n + 1) for n in range(len(SWITCHES)))]
 SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
@@ -514,7 +515,8 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
             chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
-    # try a shorter sequence or a smaller batch, with all switches on if they alone did not suffice
+    # Try a shorter sequence or a smaller batch. If no combination of switches was enough, all
+    # switches are still on here.
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
@@ -531,7 +533,7 @@ def alternatives(gpu: GPU) -> list[GPU]:
     """List GPUs in the order to suggest them: Apple's if ``gpu`` is from Apple, else the others."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
-        key=lambda other: (  # if ``gpu`` is an RTX or GTX, these first; laptops last
+        key=lambda other: (  # if ``gpu`` is an RTX or GTX, put these first; put laptops last
             gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
         )
     )  # fmt: skip
@@ -543,7 +545,8 @@ def _gpu(name: str | int) -> GPU:
         if meant := names.find(name):
             return gpus()[meant]
         size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
-        if not size or (size[0] == size[1] and len(size[1]) > 3):  # four digits may be a name
+        # a number of four digits, such as 4090, is a GPU's name and not a size
+        if not size or (size[0] == size[1] and len(size[1]) > 3):
             if len(several := names.several(name)) > 1:
                 which = " or ".join(map(repr, several))
                 refuse(f"gpu must say which: {which}, got {shown(name)}")

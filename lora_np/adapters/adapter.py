@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
-# The formats that are a single file, by file extension; every other format is a directory.
+# Formats in which an adapter is one file, by file extension. In other formats, it is a directory.
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
@@ -42,9 +42,9 @@ EXTRAS = {
 class Stored:
     """A tensor that is read only when it is used."""
 
-    dtype: str  # "float32", "bfloat16", ...; files with 8-bit floats are read as "float16"
+    dtype: str  # such as "bfloat16"; 8-bit floats in files become "float16"
     shape: tuple[int, ...]
-    read: Callable[[], Array]  # reads the tensor; bfloat16 becomes float32
+    read: Callable[[], Array]  # reads the tensor; bfloat16 is returned as float32
     key: str = ""  # the name of the tensor in its file, if it has one
 
     @property
@@ -66,7 +66,7 @@ class Stored:
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
         """Return a tensor that applies ``view``, such as a reshape or padding, when it is read."""
-        # Find the new shape with a broadcast zero, which has the full shape but needs no memory.
+        # Find the new shape by applying `view` to a broadcast zero, which needs almost no memory.
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
@@ -95,7 +95,7 @@ class TunedUpdate:
     settings: Mapping[str, float]
     tensors: Mapping[str, Stored]
     size: tuple[int, ...] | None = None  # (d, k), if it is known
-    weight: Callable[[], Array] | None = None  # reads the base weight, which some tuners need
+    weight: Callable[[], Array] | None = None  # reads the base weight, for tuners that need it
     dtype: npt.DTypeLike = np.float32  # the precision in which the update is computed
 
     def on(self, size: tuple[int, ...]) -> TunedUpdate:
@@ -153,7 +153,7 @@ class TunedUpdate:
         if self.exact:
             B, A = self._computed(self.tuner.lora)
             d, k = self.shape
-            # AdaLoRA may have pruned every direction.
+            # if AdaLoRA has pruned every direction, return zero factors of rank 1
             return (B, A) if len(A) else (np.zeros((d, 1), B.dtype), np.zeros((1, k), A.dtype))
         update = self.delta()
         one = np.eye(min(update.shape), dtype=update.dtype)
@@ -170,7 +170,7 @@ class TunedUpdate:
 
     def _computed(self, formula: Callable[..., Result]) -> Result:
         tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
-        # Do not warn about overflow: operations on adapters raise an error for it.
+        # suppress warnings about overflow, because operations on adapters raise an error for it
         with overflow_allowed(divide="ignore"):
             return formula(tensors, shape=self.shape, **self.settings)
 

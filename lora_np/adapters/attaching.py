@@ -102,7 +102,7 @@ def save(
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    # GGUF and kohya files omit copies of base weights, which programs read from the base
+    # leave copies of base weights out of GGUF and kohya files, because programs use the base's own
     if Path(path).suffix in FILES:
         full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
         adapter = changed(adapter, full=full)
@@ -233,7 +233,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     if not layers:
         raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    # Keyed by the identity of the array, since a tied head shares the rows of its embedding.
+    # The keys are ids of arrays, so that rows shared by an embedding and its tied head occur once.
     rows: dict[int, tuple[str, TokenRows]] = {}
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
@@ -254,7 +254,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
         if isinstance(layer, lora.LoRAExperts):
             continue
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(core.base.W, np.ndarray):
-            # Save the base weight too, as PEFT does, since the vocabulary may have grown.
+            # also save the base weight, as PEFT does, because the vocabulary may have grown
             full[f"{name}.weight"] = in_memory(core.base.W)
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = Adapter(modules).has_magnitudes
@@ -283,7 +283,7 @@ def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModu
     A, B, c = value(core.A), value(core.B), None
     embedding = isinstance(core.base, Embedding)
     if isinstance(layer, lora.LoRAEmbedding) and not embedding:
-        A, B = B.T, A.T  # a tied head uses the embedding's factors, transposed
+        A, B = B.T, A.T  # a tied head has the transposed factors of the embedding
 
     # In PEFT, either all layers or no layers have a bias of B, so a missing bias becomes zeros.
     elif biased and isinstance(layer, lora.LoRALinear):
@@ -308,7 +308,7 @@ def _trained_in_full(
     nodes, transposed = dict(walk(model)), _transposed_layers(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
-    biased: set[bool] = set()  # for each trained bias, whether its layer is adapted
+    biased: set[bool] = set()  # True if adapted layers train biases, False if other layers do
     ties = any(
         isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values()
     )
@@ -328,7 +328,7 @@ def _trained_in_full(
                 f"{path}: PEFT's format cannot express a weight that is both adapted and trained"
             )
         else:
-            # For a module in modules_to_save, PEFT expects every parameter, trained or not.
+            # save every parameter of the module, trained or not, as PEFT's modules_to_save requires
             sharing = {id(nodes[holder]): holder for holder, _ in reversed(places)}
             ties = ties or len(sharing) > 1
             for holder in sharing.values():
@@ -346,7 +346,7 @@ class _Building:
 
     def __init__(self, adapter: Adapter, tables: Mapping[int, str]) -> None:
         self.adapter = adapter
-        self.embeddings = tables  # the names of embeddings, by the identity of their arrays
+        self.embeddings = tables  # maps the ids of arrays to the names of embeddings
         self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}
         self.made: dict[str | int | tuple[str, str], Tensor] = {}
 
@@ -402,7 +402,7 @@ class _Building:
             raise FileError(
                 f"{name!r} adapts {kind} of shape {module.shape}, which does not fit {here}"
             )
-        alpha = module.scale * module.rank  # these layers always have the scale alpha / r
+        alpha = module.scale * module.rank  # these layers compute their scale as alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:

@@ -22,7 +22,8 @@ from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
 MERGED = "merged_adapters"  # the key of a merged model's config that lists its adapters' digests
 _INSIST = "; pass any_base=True (--any-base) to insist"
-# Fields that must be equal if both configs have them; some versions of transformers omit fields.
+# Fields that must be equal if both configs have them. A field may be missing, because some versions
+# of transformers omit fields.
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
@@ -34,8 +35,8 @@ _SAME = (
     "sliding_window",
     "tie_word_embeddings", "n_embd", "n_layer", "n_head", "d_model", "num_layers",
 )  # fmt: skip
-# The part of a class name of transformers after the family, as in GPT2LMHeadModel,
-# Gemma3TextModel and LlamaForCausalLM.
+# Matches the end of a class name of transformers, after the family: LMHeadModel in GPT2LMHeadModel,
+# TextModel in Gemma3TextModel.
 _TASK = re.compile(r"(Text|Vision|Audio|Language|LMHead|DoubleHeads|Encoder)*(Model|For[A-Z]\w*)$")
 
 
@@ -147,12 +148,12 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            # An adapter for a model with tied embeddings also fits a model with a separate head.
+            # allow a tied head in the first config only: its adapters also fit a separate head
             same = (
                 None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
             )
             if isinstance(ours, float) and isinstance(others, float):
-                # GGUF stores floats in single precision.
+                # compare to 6 digits, because GGUF stores floats in single precision
                 same = math.isclose(ours, others, rel_tol=1e-6)
             if not same:
                 name = f"{place}.{key}" if place else key

@@ -73,11 +73,11 @@ class MergeLoss(NamedTuple):
 class Change:
     """The new value of one tensor: ``initial`` with new ``rows`` and the update of ``module``."""
 
-    initial: Stored  # the base's tensor or the one that replaces it; has the result's usual dtype
+    # the base's tensor, or the adapter's replacement; the result has its dtype unless one is given
+    initial: Stored
     module: AdapterModule | None = None
     rows: TokenRows | None = None
-    # the parameter that the module changes, and the name of this tensor, which stores all of that
-    # parameter or a part of it
+    # the parameter that the module changes, and the name of a tensor that stores it or a part of it
     parameter: Parameter | None = None
     tensor: str = ""
     fan_in_fan_out: bool = False  # whether the base stores weights as (k, d)
@@ -93,7 +93,7 @@ class Change:
         Without a ``module``, the tensor is not rounded to ``dtype``.
         """
         dtype, module, W = dtype or self.initial.dtype, self.module, self.initial.read()
-        if dtype != W.dtype.name:  # W must be able to represent values rounded to `dtype`
+        if dtype != W.dtype.name:  # make W wide enough for values rounded to `dtype`
             least = dtype if dtype == "float64" else "float32"
             W = W.astype(np.promote_types(W.dtype, least), copy=False)
         if self.rows is not None:
@@ -203,8 +203,7 @@ class Merging:
         same = {
             name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())
         }
-        # PEFT keeps replaced rows and biases tied, so they stay shared; any other change unties a
-        # tensor.
+        # PEFT keeps tensors tied if an adapter replaces rows or biases; other changes untie them.
         moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (
             adapted | full.keys()
         )
@@ -269,7 +268,7 @@ class Merging:
             if (bias := self._parameter(f"{name}.bias")).tensor in source:
                 column = module.tuned.on((module.shape[0], 1))
                 yield bias, bias.tensor, replace(module, tuned=column)
-        elif "bias" in module.parts:  # scale * bias is the update of a matrix with one column
+        elif "bias" in module.parts:  # treat the bias as a matrix with one column
             trained, bias = module.parts["bias"], self._parameter(f"{name}.bias")
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
             factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
@@ -318,7 +317,7 @@ class Merging:
             raise FileError(
                 f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
             )
-        # Copy the array, since rows may be replaced in place and the caller may own the array.
+        # copy the array, because rows are replaced in place and the caller may own the array
         return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
 
     def _original(self, target: str, name: str) -> Change:
@@ -363,14 +362,14 @@ def add_update(
     change = changing(module, W, wide)
     magnitude, measured = module.magnitude, []
     step = max(1, BLOCK // W.shape[-1])
-    # If results are not finite, an error is raised below.
+    # no warnings, because a result that is not finite raises an error below
     with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for first in range(0, W.shape[-2], step):
                 rows = (*index, slice(first, first + step))
                 update = change(rows)
                 exact = W[rows] + update
-                if magnitude is not None:  # DoRA (arXiv 2402.09353); a row of zeros becomes NaN
+                if magnitude is not None:  # DoRA; a zero row becomes NaN and raises an error below
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
                     update = exact - W[rows]
                 stored = hub.rounded(exact, dtype, rng)
@@ -433,7 +432,7 @@ def on_base(adapter: Adapter, base: StrPath | OpenModel | None, *, any_base: boo
     biases: dict[str, Callable[[], tuple[Array, MergeLoss | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
-        # Skip weights that the base stores as several tensors.
+        # skip weights that the base stores as several tensors, which have no single change
         if (change := merging.changes.get(target)) is None:
             continue
         module = change.module or modules[name]

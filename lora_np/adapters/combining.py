@@ -292,7 +292,7 @@ def _combined(
     name, given, path, rng = work
     first = given[0][0]
     arrays, gain, off = {}, None, 0.0
-    # If results are not finite, an error is raised below.
+    # no warnings, because a result that is not finite raises an error below
     with overflow_allowed(divide="ignore"):
         updates = [
             WeightedUpdate(*module.factors(), weight, module.scale, gram)
@@ -313,7 +313,7 @@ def _combined(
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
-        if gain is not None:  # DoRA will multiply the rows by the gain, so divide them by it
+        if gain is not None:  # divide the rows by the gain, because DoRA multiplies them by it
             B = B / gain
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
@@ -346,7 +346,7 @@ def _by_map(
         return combine_maps(updates)
     maps = range(len(updates[0].B))
     made = [combine_maps([replace(x, B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
-    rank = max(len(A) for _, A in made)  # updates of smaller rank are padded with zeros
+    rank = max(len(A) for _, A in made)  # pad smaller ranks with zeros, so that the matrices stack
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
 

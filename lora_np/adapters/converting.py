@@ -34,8 +34,8 @@ from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
-# Whether a target stores each expert as a module (True), all experts as one parameter (False, the
-# default), or accepts both (None).
+# True: a target needs a module for each expert. None: it also accepts one parameter for all
+# experts. Other targets need this single parameter.
 _APART = {"vllm": True, "portable": None}
 
 
@@ -211,7 +211,7 @@ def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
     """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    # PEFT also matches the paths of containers and numbered layers, so check those paths too.
+    # also check the paths of containers, such as model.layers.0, because PEFT matches them too
     paths = {path for name in known for path in accumulate(name.split("."), "{}.{}".format)}
     for names in (wanted,) if any(map(str.isdecimal, ends)) else (ends, wanted):
         endings = tuple(f".{name}" for name in names)

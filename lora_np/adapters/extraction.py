@@ -25,10 +25,10 @@ from lora_np.table import Table
 from lora_np.work import parallel_map
 
 _HEAD = HEAD.removesuffix(".weight")
-# The additional error, relative to the change, that rounding the factors to each dtype may cause.
+# Rounding the factors to a dtype may add this error, relative to the norm of the change.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
-_FIRST_RANK = 16  # the first rank of the search for a rank that keeps enough energy
-_SEARCHED = 8  # search up to an eighth of the full rank; beyond that, the full SVD is faster
+_FIRST_RANK = 16  # the first rank to try when searching for enough energy
+_SEARCHED = 8  # above 1/8 of full rank, compute the full SVD, which is faster
 
 
 class ExtractedTensor(NamedTuple):
@@ -199,7 +199,8 @@ def extract(
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # a lazy mapping computes its values here, once
-        # save rows if they are smaller than a LoRA of this rank; None saves only LoRAs
+        # save an embedding's changed rows if they are smaller than a LoRA of this rank; if it is
+        # None, save only LoRAs
         most = (goal.value if goal.name == "rank" else 1) if save_others else None
         others = _others(pairs, most=most, jobs=jobs, progress=progress)
         saved = _Saved.of(after, pairs, others)
@@ -207,7 +208,7 @@ def extract(
         found = _found(able, aside, goal, grams, at_once)
         if not found and {*saved.kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
-        idle = {} if found else _idle(able)  # PEFT needs at least one adapted module
+        idle = {} if found else _idle(able)  # a zero update, as PEFT needs one module
         found |= (tied := _tied_head(before, after, pairs, found))
         whole = _adapter(str(base), able, found, idle, saved)
         made, ranks = _cut(whole, found, goal, portable=portable) if found else (whole, {})
@@ -374,7 +375,7 @@ class _Pair:
             return ()
         known = (W[: len(W0)] != W0).any(axis=1)
         tokens = np.append(np.flatnonzero(known), np.arange(len(W0), len(W)))
-        # a LoRA cannot add rows, so save the rows of a larger vocabulary unless all rows differ
+        # a LoRA cannot add rows, so save the rows of a larger vocabulary unless every row differs
         fewer = len(W) if len(W) > len(W0) else most * sum(W.shape) / W.shape[1]
         return tuple(tokens.tolist()) if len(tokens) < fewer else ()
 
@@ -400,11 +401,11 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     for name, new in {**after.parameters, **unread}.items():
         first, module = named(new.tensor), new.module
         old = by_tensor.get(first) or before.parameters.get(name)
-        # One checkpoint may store a parameter as a single tensor, and the other in parts.
+        # if the base has no such parameter, look for a single tensor of the same name
         alone = before.tied.get(name, first)
         places = old.places if old else {alone: Place(name)} if alone in before else None
         old = None if places is None else Parameter(before, name, places, module)
-        # PEFT mistakes modules with some names for fused experts, so adapt their parameters.
+        # PEFT mistakes modules with names in `fused` for experts, so target their parameters
         whole = module.kind in ("linear", "embedding")
         whole = whole and new.holder.rpartition(".")[2] not in fused
         yield _Pair(new.holder if whole else name, old, new)
@@ -415,7 +416,7 @@ class _Other(NamedTuple):
 
     pair: _Pair
     norm: float  # the norm of the difference
-    kept: str  # the form in which the difference is saved, or "not kept"
+    kept: str  # the form in which the parameter is saved, or "not kept"
     tokens: tuple[int, ...]  # the tokens whose rows differ
 
 
@@ -570,7 +571,8 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
         if not (stacked or changed):
             return None
         seen = _seen(pair, D, grams)
-        if stacked and goal.name == "energy":  # the rank of a stack depends on all its experts
+        # the rank of a stack depends on all experts together, so compute all singular values
+        if stacked and goal.name == "energy":
             (U, s, Vh), left = finite(place, _truncated, seen, min(D.shape))
         else:
             (U, s, Vh), left = finite(place, _leading, seen, goal, itemsize)
@@ -582,7 +584,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> _Decomposed | No
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=dtype, A=dtype)
     embedding, parameter = pair.new.module.kind == "embedding", pair.target == pair.name
-    alpha = float(s.shape[-1])  # gives a scale of 1
+    alpha = float(s.shape[-1])  # alpha = r gives a scale of 1
     module = AdapterModule(parts, alpha, embedding=embedding, parameter=parameter)
     return _Decomposed(pair.name, module, spectrum)
 
@@ -606,7 +608,7 @@ def _check(
         if not all(np.allclose(*maps, rtol=2**-7, atol=0) for maps in zip(*both, strict=True)):
             raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r}")
         return
-    own = pair.name in old.model.tied  # the adapter unties this parameter
+    own = pair.name in old.model.tied  # the LoRA of a tied parameter unties it
     made_of = replace(old, places={pair.name: Place(pair.name)}) if own else old
     made = made_of.matrices(adapted.read)
     for W, W0, W1 in zip(new.matrices(), old.matrices(), made, strict=True):

@@ -37,7 +37,7 @@ Changes = dict[str, tuple[models.Rewrite, ...]]  # the rewrites that produced ea
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _STACKED = models.Rewrite("stacked", "experts stacked as in another program", "", "", "SkyRL#1852")
 NOTHING = "every update is zero, so the adapter changes nothing"
-CARD = "README.md"  # PEFT writes this file into each adapter's directory, and people edit it
+CARD = "README.md"  # PEFT's model card, which is kept when an adapter is replaced
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -146,7 +146,7 @@ def opened(adapter: Source, *, base: OpenModel | None = None, ordered: bool = Tr
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     """Read an adapter from a PEFT directory, with ``raw`` as the content of its config."""
     file, changes = tensors_of(folder)
-    # Import the code for other tuners only if it is needed, because it is slow to load.
+    # import the code for other tuners only if it is needed, because it is slow to load
     if raw.get("peft_type") != "LORA":
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
@@ -187,12 +187,12 @@ def cleaned(
         if info.shape == (0,):
             why = "DeepSpeed ZeRO-3 leaves tensors empty that it saves without gathering them"
             raise FileError(f"{key!r} is empty: {why}; DeepSpeed's zero_to_fp32.py gathers them")
-        # `unwrapped` expects PEFT's prefix, which the other formats do not have.
+        # add PEFT's prefix, which `unwrapped` expects, to keys of formats that do not have it
         clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:
             clean = clean.removeprefix(peft_format.PREFIX)
         if ".modules_to_save." in key and clean in {*file.tensors} - {key}:
-            continue  # with bias="all", PEFT saves the biases of modules_to_save twice
+            continue  # skip a bias of modules_to_save, which PEFT saves twice if bias is "all"
         if clean in tensors:
             raise FileError(f"{key!r} and another key both become {clean!r} without wrappers")
         tensors[clean] = info
@@ -367,7 +367,7 @@ def new_adapter(
     if by_name != (to if ending else None):
         wanted = f"must end in {ending}" if ending else "must not have the extension of a file"
         raise ValueError(f"{target}: the name of the new adapter {wanted}")
-    from tempfile import TemporaryDirectory  # slow to import, and `load` does not need it
+    from tempfile import TemporaryDirectory  # imported here, because it is slow to load
 
     # An existing file is replaced only if it is an adapter.
     check = partial(load, target) if ending else None

@@ -199,7 +199,7 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
     if dtype:
-        # llama.cpp then derives the file type from the tensors
+        # without this key, llama.cpp derives the file type from the tensors
         metadata.pop("general.file_type", None)
     return metadata
 
@@ -211,12 +211,12 @@ class MergedFile:
     merging: Merging
     source: GGUFModel
     tensors: Mapping[str, TensorInfo]
-    # for each changed tensor: its parameter, its index among the parts into which llama.cpp splits
-    # the parameter's outputs, and the number of parts
+    # llama.cpp may split the outputs of a parameter into several tensors. For each changed tensor:
+    # the name of the parameter, the index of the tensor, and the number of tensors.
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     by_module: bool
-    # statistics of the tensors written so far, by quantisation type or by parameter
+    # statistics of the changed tensors written so far, by quantisation type or by parameter
     measured: dict[str, MergeLoss]
 
     @classmethod

@@ -34,8 +34,8 @@ from lora_np.models import KOHYA, flat, peft
 
 Parts = dict[str, Stored]
 
-# Patterns of unusual keys and their replacements: the keys of PEFT inside a pipeline, and of early
-# versions of diffusers.
+# Patterns that rewrite unusual keys to the usual ones. PEFT in a pipeline and early versions of
+# diffusers write such keys.
 _SPELLINGS = (
     (r"base_model\.model\.", ""),
     (r"\.default_\d+(?=\.|$)", ""),
@@ -51,11 +51,11 @@ _PARTS = {
     "alpha": "alpha",
 }  # fmt: skip
 _TUNED = re.compile("diff|lokr_w[12]|(lokr|hada)_(w[12]_[ab]|t[12])")
-# Tensors that are added to norms and biases, or that replace weights; they are kept unchanged.
+# These tensors are added to norms and biases, or replace weights. They are copied unchanged.
 _BESIDE = ("w_norm", "b_norm", "diff_b", "set_weight")
 _ON_WEIGHTS = {"on_input": "(IA)^3", "a1": "GLoRA", "oft_blocks": "OFT", "oft_R": "OFT"}
 _ACTS = "needs the base weights, which are in the pipeline: only its programs can apply it"
-_HEADER = "lora_adapter_metadata"  # the metadata key under which diffusers stores its LoraConfigs
+_HEADER = "lora_adapter_metadata"  # diffusers stores its LoraConfigs under this metadata key
 
 
 def read(
@@ -213,7 +213,7 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
         raise FileError(f"{place!r} has no {missing.args[0]}") from None
     rank = next((own[kind + w].shape[0] for w in ("w2_b", "w1_b") if kind + w in own), 0)
     tensors = {"w1_a": B1, "w1_b": A1, "w2_a": B2, "w2_b": A2}
-    # Without a rank, as for a LoKr of two whole matrices, the scale is 1.
+    # a LoKr of two whole matrices has no rank: its scale is 1
     tuner, settings = TUNERS["LOHA"], {"alpha": alpha or rank or 1.0, "r": rank or alpha or 1.0}
     size = (B1.shape[0], A1.shape[1])
     if kind == "lokr_":

@@ -33,7 +33,7 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TOP = 10  # the number of leading directions of a merged weight that are searched for intruders
+_TOP = 10  # search this many leading directions of a merged weight for intruders
 _LEGEND = {
     "module": "its path in the model; in the totals, kind: the last name of that path",
     "status": (
@@ -333,7 +333,7 @@ def _look(
         norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
-    if W0.ndim == 2:  # stacked matrices do not share directions
+    if W0.ndim == 2:  # the matrices of a stack have different directions
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
         gain = amplification_factor(W0, update, rank=strongest) if norm else None
         new = intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))
@@ -386,7 +386,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", from its invocation tokens on (aLoRA)" * any(module.alora for module in modules)
     row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
-    # Files for image models may contain updates of several tuners.
+    # list all tuners, because a file for an image model may contain updates by several
     others = {module.tuned.tuner.name for module in modules if module.tuned}
     kind = ", ".join([*sorted(others), *[kind] * any(not module.tuned for module in modules)])
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
@@ -458,7 +458,7 @@ def _total(
     nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in tensors)
     if not records:
         return InspectedKind(kind, len(tensors), numbers, nbytes)
-    # Modules that are not finite have neither a norm nor a share.
+    # modules that are not finite have no norm and no share, so count them as 0
     norm = sum((row.norm or 0.0) ** 2 for row in records) ** 0.5
     share = sum(row.share or 0.0 for row in records)
     return InspectedKind(kind, len(records), numbers, nbytes, norm, share)
@@ -622,7 +622,7 @@ def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float,
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
     if np.array_equal(B1, B2) and np.array_equal(A1, A2):
-        return 0.0, 1.0  # exact, whereas the SVD below has rounding errors
+        return 0.0, 1.0  # avoids the rounding errors of the SVD below
     apart = directions(place, *side_by_side([(B1, A1), (-B2, A2)])).s
     products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
     cosine = float(np.sum(products) / (norm1 * norm2))

@@ -25,7 +25,7 @@ from lora_np.hub import SafetensorsFile, TensorInfo, directory
 from lora_np.models import OpenModel, resized, untied
 from lora_np.work import parallel_map
 
-# Extensions of weight files that are not copied, because their weights are not merged.
+# Weight files with these extensions are not copied, because they contain the unmerged weights.
 _OTHER_WEIGHTS = (
     *hub.PICKLES,
     ".safetensors",
@@ -37,7 +37,7 @@ _OTHER_WEIGHTS = (
     ".tflite",
     ".npz",
 )
-# Names of weight files that an earlier merge may have left at the target.
+# Matches weight files of an earlier merge into the same directory, which are replaced.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -214,12 +214,13 @@ class _Plan(NamedTuple):
     """The contents of a merged checkpoint."""
 
     merging: Merging
-    changes: Mapping[str, Change]  # the change of every tensor that is not copied
+    changes: Mapping[str, Change]  # by tensor; tensors without a change are copied
     written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
     added: list[str]  # the tensors that the base does not have
     untied: list[str]  # the added tensors that were tied to another tensor in the base
-    quantised: int  # the number of weights that have to be dequantised
-    dtype: str | None  # the dtype of all floats, or None for their own; vectors never get 8 bits
+    quantised: int  # the number of weights to dequantise
+    # the dtype of all floats, or None to keep each tensor's own; vectors do not get 8-bit dtypes
+    dtype: str | None
 
     @classmethod
     def of(cls, merging: Merging, dtype: str | None) -> _Plan:
@@ -236,7 +237,7 @@ class _Plan(NamedTuple):
             if dtype and fits and initial.dtype in hub.ALL_FLOATS:
                 changes[name] = replace(change, initial=replace(initial, dtype=dtype))
         infos = header({name: change.initial for name, change in changes.items()})
-        # leave out the scales that are stored beside the weights to dequantise
+        # dequantised weights need no scales, so leave these tensors out
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {
@@ -315,7 +316,7 @@ def _merge_shard(
     def merged(name: str) -> Array | SafetensorsFile:
         if name not in changes:
             return source
-        # Seed by the tensor's name, since shards may be written in any order.
+        # seed by the tensor's name, because shards may be written in any order
         rng = None if seed is None else np.random.default_rng([seed, crc32(name.encode())])
         W, found[name] = changes[name].result(f"{source.path}: {name!r}", rng=rng)
         return W

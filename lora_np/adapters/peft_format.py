@@ -20,8 +20,8 @@ METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 REPAIR = "; lora-np repair --base MODEL corrects the config"
 
-# Maps the end of a key, after the module's path, to the part that it contains, and to whether the
-# module is an embedding (None: either).
+# Maps the end of a key, after the module's path, to the name of the part and to whether the module
+# is an embedding (None if it may be either).
 _PARTS = {
     "lora_A.weight": ("A", False),
     "lora_B.weight": ("B", False),
@@ -29,12 +29,13 @@ _PARTS = {
     "lora_embedding_A": ("A", True),
     "lora_embedding_B": ("B", True),
     "lora_magnitude_vector": ("magnitude", None),
-    "lora_velora_embed": ("velora", False),  # used only in the backward pass
+    "lora_velora_embed": ("velora", False),  # has no effect on outputs
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # ends the key of an embedding's replaced rows
-_TABLE = ".token_adapter.base_layer.weight"  # ends the key of an embedding that has such rows
-_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")  # PEFT's copies of a module
+_TABLE = ".token_adapter.base_layer.weight"  # ends the key of an embedding with replaced rows
+# matches the names that PEFT inserts into the keys of modules that it copies
+_COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")
 _WRAPPED = ".base_layer"  # PEFT's name for a module inside the layer that wraps it
 
 
@@ -59,7 +60,7 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
-    # Without targets, PEFT would use its defaults.
+    # list the targets, because PEFT would use its defaults without them
     if not {"target_modules", "target_parameters"} & adapter.raw.keys():
         adapter = replace(adapter, raw=targeting(adapter.raw, adapter.modules))
     for name, module in adapter.modules.items():
@@ -84,11 +85,13 @@ def file_size(adapter: Adapter) -> int:
 def keyed(adapter: Adapter) -> dict[str, Stored]:
     """Return the adapter's tensors by their keys in PEFT's file."""
     tensors = {}
-    wrapped: dict[str, list[str]] = {}  # the adapted names of each module that PEFT wraps
+    # maps each module that PEFT wraps to its adapted parameters, or to itself
+    wrapped: dict[str, list[str]] = {}
     for name, module in adapter.modules.items():
         wrapped.setdefault(name.rpartition(".")[0] if module.parameter else name, []).append(name)
     for holder, names in wrapped.items():
-        for depth, name in enumerate(reversed(nested(names))):  # PEFT wraps once per parameter
+        # PEFT wraps a module once for each of its adapted parameters
+        for depth, name in enumerate(reversed(nested(names))):
             module = adapter.modules[name]
             for suffix, (part, embedding) in _PARTS.items():
                 if part in module.parts and embedding in (None, module.embedding):
@@ -156,7 +159,7 @@ def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
     """Make an adapter from ``file``; raise an error for keys that the config does not explain."""
-    # keyed by the path of the module and by the number of PEFT's wrappers
+    # each key is a module's path and the level of one of PEFT's wrappers, 0 for the outermost
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
     full: dict[str, Stored] = {}
@@ -180,13 +183,13 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            # A head that the config does not name is tied to the embedding: skip its rows.
+            # skip the rows of a head that the config does not name: they belong to its embedding
             if config.tokens_of(name) or name + _TABLE not in others:
                 rows[f"{name}.weight"] = _token_rows(name, config, tensor)
             continue
         key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
         if (own := _COPIES.sub("", key)) != key and own in others:
-            # skip the second copies that PEFT saves of resized embeddings and of biases
+            # PEFT saves resized embeddings and biases twice, so skip the second copy
             continue
         name = full_name(PREFIX + key, config, wraps)
         if name in full:
@@ -263,14 +266,15 @@ def nested(names: Collection[str]) -> list[str]:
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
     """Return the name of the parameter or module that factors at wrapper level ``depth`` adapt."""
     names = nested(config.parameters_of(holder))
-    # in vLLM's files, an expert layer as a target means both of its parameters
+    # if a config for vLLM targets an expert layer, it means both of its parameters
     if not names and config.targets(holder):
         names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
-    if len(names) > wraps:  # a name without a path may be meant for other modules only
+    # prefer targets with a path, because a bare name may be meant for other modules
+    if len(names) > wraps:
         ends = [end for end in config.raw["target_parameters"] if "." in end]
         names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
     if not names:
-        # A tied head is adapted with its embedding, even if the config does not name the head.
+        # with tied weights, PEFT also adapts the head that the config does not name
         if config.raw.get("ensure_weight_tying"):
             return holder
         raise FileError(
@@ -387,7 +391,7 @@ def full_name(
     replaced = depth > 0 and bare in adapted
     module = bare if replaced else module
     trained_bias = parameter == "bias" and config.raw.get("bias", "none") != "none"
-    # PEFT saves embeddings in full if they are adapted or the vocabulary was resized.
+    # accept embeddings, which PEFT saves in full if they are adapted or were resized
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.VOCABULARY
     if not module or not (replaced or trained_bias or embedding or config.saves(module)):
         raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")

@@ -16,7 +16,8 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-_MOST = 2**32  # the largest accepted weight, in entries; a small file can declare a larger one
+# the largest accepted number of entries of a weight, because a small file may declare a huge one
+_MOST = 2**32
 
 
 def read_tuner(

@@ -17,10 +17,10 @@ from lora_np.adapters.values import Fault, shortened
 from lora_np.files import FileError, read_json
 from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targeted
 
-CLOSE = 1e-6  # the largest relative error at which a scale counts as correct
-ALL = "(all)"  # the module's name in predictions for the adapter as a whole
+CLOSE = 1e-6  # a scale is correct if its relative error is at most this
+ALL = "(all)"  # replaces a module's name in predictions about the whole adapter
 
-# The features of adapters. If a program has no rule for a feature, the status is "not known".
+# Features of adapters that rules are about. Without a rule, a program's status is "not known".
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
@@ -39,17 +39,17 @@ _WORST = (
     "not known",
     "fine",
 )
-# the program that each format belongs to
+# the program that defines each format, except kohya's, which several programs use
 _OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
 
 # Matches names such as "layers.0.mlp.up_proj", which lack the prefix "model." or "transformer.".
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
-# Families whose routers are linear layers in mlx-lm.
+# In these families, routers are linear layers in mlx-lm.
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
 _GIVE_BASE = "--base MODEL"
-# The module names of Llama and most other families; without a base, only these are known.
+# Matches the module names of Llama and most other families, the only ones known without a base.
 _LLAMA = re.compile(
     r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
     r"|model\.embed_tokens|lm_head"
@@ -124,7 +124,7 @@ class CheckedModule(NamedTuple):
 @cache
 def runtimes() -> Mapping[str, Runtime]:
     """Read ``runtimes.toml``, which maps the name of each program to its rules."""
-    import tomllib  # slow to import, rarely needed
+    import tomllib  # imported here, because it is slow to load and rarely needed
 
     return tomllib.loads(Path(__file__).with_name("runtimes.toml").read_text(encoding="utf-8"))
 
@@ -224,7 +224,7 @@ def _by_program(
     elif not reads:
         why = f"reads {' and '.join(rules['reads']) or 'no adapter'}, but this is {form}"
         records.append(refused._replace(why=why))
-    # Check a PEFT directory for every program: scripts convert it for programs that cannot read it.
+    # also check PEFT files for programs that cannot read them, because scripts convert such files
     if not tuner and (reads or form == "peft"):
         errors = _scale_errors(rules, adapter) if form == "peft" else {}
         records += _by_features(rules, form, having, refused)

@@ -41,7 +41,7 @@ from lora_np.quantise import LAYOUTS
 Config = Mapping[str, Any]
 File = safetensors.SafetensorsFile | gguf.GGUFFile
 
-# The dtype in which each kind of tensor is read.
+# Maps each type of tensor, such as "Q8_0" or "F16", to the dtype in which it is read.
 _DTYPES = {**{name: name for name in FLOATS}, **dict.fromkeys(LAYOUTS, "float32"), "F16": "float16"}
 _DTYPES["BF16"] = "bfloat16"
 _KINDS = {"float64": "F32", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -55,7 +55,7 @@ _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
 # These two families cover all names that mlx-lm gives to experts. The names that transformers gives
 # to experts are the same in every family.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
-# The names for models whose modules are named alike in transformers and mlx-lm.
+# The usual names, for models whose modules have the same names in transformers and mlx-lm.
 _MLX_NAMES = Dialects({})
 
 
@@ -138,7 +138,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
-        # llama.cpp takes the head counts from the base, but `read_gguf` may have only this file.
+        # numbers of heads, for `read_gguf` without the base; llama.cpp takes them from the base
         **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
     infos = {
@@ -180,7 +180,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
         A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
         if ordered:
             B = _ordered(place.parameter, B, base, path)
-        # If alpha is missing or 0, llama.cpp uses a scale of 1.
+        # alpha = r gives a scale of 1, which llama.cpp uses if alpha is missing or 0
         own = alpha or float(A.shape[-2])
         parts.append((place, AdapterModule({"A": A, "B": B}, own, embedding=embedding)))
     return assembled(parts)

@@ -45,7 +45,7 @@ def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
     """
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
-        exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # zero or a power of two
+        exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # multiplying by 0 or 2^n is exact
         dtype = B.dtype if exact or B.dtype in ("float64", "float32") else "float32"
         B = replace(B, dtype=dtype, read=partial(_times, B, factor))
     return replace(module, parts={**module.parts, "B": B}, alpha=scale * module.rank, rslora=False)
@@ -162,8 +162,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # Settings that restrict a list of target names are dropped here. If there are none, keep the
-    # list, since it still selects the same modules.
+    # Settings that restrict target_modules are dropped here. A list of names without such settings
+    # still selects the same modules, so keep it.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

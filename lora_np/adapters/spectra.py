@@ -58,7 +58,7 @@ def back(projected: Array, s: Array) -> Array:
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
     """Write an array to a temporary file; return it as a `Stored` of the given ``dtype``."""
-    # Avoid `numpy.save`, since its error on a full disk names neither the disk nor the file.
+    # do not use `numpy.save`: if the disk is full, its error does not name the file
     path.write_bytes(np.ascontiguousarray(array).data)
     kind, shape = array.dtype, array.shape
     return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
@@ -99,7 +99,7 @@ def finite(
     try:
         with overflow_allowed():
             return no_overflow(place, function(*inputs, **options))
-    except np.linalg.LinAlgError:  # raised by LAPACK if numbers overflow
+    except np.linalg.LinAlgError:  # an SVD fails if numbers have overflowed
         raise FileError(f"{place}: {_NOT_FINITE}") from None
     except FileError:
         raise
@@ -157,7 +157,7 @@ class Spectrum:
 
         If the known singular values do not suffice, the result is one more than their number.
         """
-        # Adding small terms first loses the least precision.
+        # add small terms first, which loses the least precision
         lost = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]
         if not lost[0]:
             return 0
@@ -228,7 +228,7 @@ class Goal(NamedTuple):
         if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
             return largest(budget, equal, range(1, most + 1), size, name=self.name)
-        # A magnitude or a bias has an effect even at rank 0, but PEFT requires at least rank 1.
+        # keep rank 1 for a magnitude or a bias, because PEFT does not allow rank 0
         at_least = {
             name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
         }
@@ -257,7 +257,7 @@ def cut(
         raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # Without these keys, the new r is the largest rank, which programs compare with a limit.
+        # drop r, so that the largest rank replaces it: programs compare r with a limit
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):

@@ -27,7 +27,7 @@ class Fault(NamedTuple):
     """A fault of a module, of a replaced parameter, or of the whole file."""
 
     status: str  # "not finite", "zero", "empty", "absent", "refused", "ignored" or "not known"
-    why: str  # the reason, which names tensors by the ends of their keys
+    why: str  # the reason; it names tensors by the ends of their keys
 
 
 def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
@@ -95,7 +95,7 @@ def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
     """Return a fault that names the first tensor with a NaN or an infinity, or None."""
     for part, stored in parts.items():
         x = stored.read()
-        # np.isfinite(x) would need an array of booleans as large as the tensor; min and max do not.
+        # use min and max, because np.isfinite(x) would need a boolean for each entry
         with np.errstate(invalid="ignore"):
             ends = [float(x.min(initial=0)), float(x.max(initial=0))]
         if not np.isfinite(ends).all():
@@ -140,7 +140,7 @@ def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
         if not targets or is_all_linear(targets):
             every = [name for name in every if _LAYER.sub("*", name, count=1) in kinds]
         status, why = "absent", "which target_modules selects"
-    else:  # assume that all layers have the same modules
+    else:  # without a base, assume that all layers have the same modules
         depth = max((int(x[0]) for name in have if (x := _LAYER.search(name))), default=0)
         layers = product(kinds, map(str, range(depth)))
         every = [name for kind, i in layers if wanted(name := kind.replace("*", i))]

@@ -18,7 +18,7 @@ from lora_np.autograd.methods import ArrayMethods
 from lora_np.checks import Array, ArrayLike, real
 
 Operand: TypeAlias = "Tensor | Array"
-Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of an argument
+Pull = Callable[..., Operand]  # maps the gradient of a result to the gradient of one argument
 Pulls = Callable[..., Iterable[Any]]  # maps the gradient of a result to one gradient per argument
 
 
@@ -57,10 +57,10 @@ class Tensor(ArrayMethods):
     """
 
     __slots__ = ("__weakref__", "data", "grad", "level", "node")
-    __hash__ = object.__hash__  # a hash by identity, because == compares entries
+    __hash__ = object.__hash__  # Tensors are hashed by identity, because == compares entries
 
     grad: Array | None
-    level: int  # 0, or the level of the enclosing `grad`; inner levels are higher
+    level: int  # 0, or the level of the `grad` that it belongs to; inner levels are higher
     node: Node | None  # the step that computed this Tensor; None for a leaf
 
     def __init__(self, data: ArrayLike) -> None:
@@ -132,9 +132,9 @@ class Node:
         self, name: str, y: Operand, targets: Sequence[Node | Tensor], pull: Pulls
     ) -> None:
         self.name, self.shape, self.dtype = name, y.shape, y.dtype
-        self.targets = targets  # the steps and leaves that y was computed from
+        self.targets = targets  # the steps and leaves that get a gradient
 
-        # maps the gradient of y to one gradient for each target; None once it has been used
+        # computes the gradient of each target from the gradient of y; None after its first use
         self.pull: Pulls | None = pull
         self.order = next(Node.clock)
 
@@ -174,7 +174,7 @@ def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
                 arrived[target] = pulled
                 heapq.heappush(latest_first, (-target.order, target))
             else:
-                # Copy a shared array: addition passes the same array to both of its inputs.
+                # copy an array that may be shared: addition passes one array to both of its inputs
                 shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
                 arrived[target] = pulled.copy() if shared else pulled
         node.targets = ()

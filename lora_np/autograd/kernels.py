@@ -10,7 +10,8 @@ from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
-# kept for the backward pass: (W + scale B A, None) or (None, scale x A^T)
+# What `adapted_affine` keeps for the backward pass, depending on its order of products:
+# (W + scale B A, None) or (None, scale x A^T).
 Kept = tuple[Array | None, Array | None]
 
 
@@ -36,14 +37,14 @@ def product(a: Operand, b: Operand) -> Array:
     """
     if 0 < a.ndim <= 2:
         return a.dot(b)  # type: ignore[no-any-return]
-    # one matrix product; np.matmul would compute one for each index of the leading axes
+    # compute one matrix product, where np.matmul would compute one for each leading index
     return rows(a).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
 
 
 def rows(a: Operand) -> Array:
     if not a.ndim:
         raise ValueError("x must have an axis of inputs, got a number")
-    # reshape cannot infer -1 if the last axis is empty
+    # if the last axis is empty, compute the number of rows, because reshape cannot infer it
     return a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
 
 
@@ -75,7 +76,7 @@ def sum_of_outer(g: Array, x: Array) -> Array:
     """
     if g.ndim != 2:
         g, x = rows(g), rows(x)
-    # BLAS is faster with the wide matrix first.
+    # pass the matrix with more columns first, because BLAS is faster in this order
     wide: Array = np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
     return wide
 
@@ -159,7 +160,7 @@ def plus_low_rank(
     >>> plus_low_rank(np.zeros((1, 2)), x, A, B, 2.0)
     array([[22.,  0.]])
     """
-    return affine(affine(x, A) * scale, B, h)  # scale the (n, r) array, the smallest one
+    return affine(affine(x, A) * scale, B, h)  # scale the (n, r) array, because it is small
 
 
 def adapted_affine(
@@ -202,7 +203,7 @@ def adapted_affine(
         z = product(x, A.T) * scale
         y, kept = affine_of_arrays(z, B, affine_of_arrays(x, W, b)), (None, z)
     else:
-        # x is larger than W, so adding the matrices is cheap and saves products with x
+        # x is larger than W, so it is cheap to add B A to W, and one product replaces three
         update = (B * scale).dot(A)
         merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
         y, kept = affine_of_arrays(x, merged, b), (merged, None)
@@ -222,7 +223,8 @@ def adapted_gradients(
 ) -> Pulls:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
     merged, z = kept
-    # one wide product with x is faster than narrow ones, unless W is much larger than A and B
+    # The gradients of A and B follow from the gradient of W. Computing it takes one wide product
+    # with x, which is faster than narrow products unless W is much larger than A and B.
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
     def pull(g: Array) -> tuple[Operand | None, ...]:
@@ -232,7 +234,7 @@ def adapted_gradients(
         if by_W and gW is not None:
             gA, gB = B.T.dot(gW) * scale, gW.dot(A.T) * scale
         else:
-            u = product(g, B) * scale  # scale the (n, r) array, the smallest one
+            u = product(g, B) * scale  # scale the (n, r) array, because it is small
             if for_x and merged is None:
                 gx = affine_of_arrays(u, A.T, product(g, W))
             gA = sum_of_outer(u, x) if for_A else None

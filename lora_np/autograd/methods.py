@@ -40,7 +40,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     data: Any  # an ndarray, or a Tensor inside a `grad`
     grad: Array | None
     node: Any  # the step that computed this Tensor; None for a leaf
-    answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result; set in tables.py
+    answer: ClassVar[Callable[..., Any]]  # returns function(*args, **kwargs); set in tables.py
 
     # Redefine the most common operators of NDArrayOperatorsMixin to avoid NumPy's slow dispatch.
     __add__ = operation(np.add)
@@ -49,7 +49,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     __truediv__ = operation(np.divide)
     __matmul__ = operation(np.matmul)
 
-    # x += y binds the name to x + y; writing to the array would make gradients wrong
+    # x += y creates a new Tensor, because writing to x's array would make gradients wrong
     __iadd__ = __add__
     __isub__ = __sub__
     __imul__ = __mul__
@@ -68,7 +68,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         )
 
     def __repr__(self) -> str:
-        if isinstance(self.data, ArrayMethods):  # a Tensor inside a Tensor, as `grad` makes it
+        if isinstance(self.data, ArrayMethods):  # `grad` puts a Tensor inside a Tensor
             return f"Tensor({self.data!r})"
         body = np.array2string(self.data, separator=", ", prefix="Tensor(")
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
@@ -98,7 +98,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         """Return the value of a Tensor with one element as a Python number."""
         return self.data.item()  # type: ignore[no-any-return]
 
-    # attrgetter is fast, and every step of a graph reads these attributes
+    # use attrgetter, which is fast, because every step of a graph reads these attributes
     shape: tuple[int, ...] = property(attrgetter("data.shape"))  # type: ignore[assignment]
     ndim: int = property(attrgetter("data.ndim"))  # type: ignore[assignment]
     size: int = property(attrgetter("data.size"))  # type: ignore[assignment]
@@ -122,7 +122,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
 
-    # NumPy's functions, as methods: x.sum(...) is np.sum(x, ...)
+    # NumPy's functions work as methods: x.sum(...) calls np.sum(x, ...)
     flatten = ravel = np.ravel
     copy, dot, trace = np.copy, np.dot, np.trace
     sum, prod, mean, var, std = np.sum, np.prod, np.mean, np.var, np.std

@@ -12,7 +12,7 @@ import numpy as np
 from lora_np.autograd.engine import Operand, Tensor, tensor, walk
 from lora_np.checks import real
 
-LEVELS = count(1)  # an inner grad begins after the outer one, and so gets a larger number
+LEVELS = count(1)  # an inner `grad` starts later, so it gets a higher level
 
 
 def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:

@@ -60,7 +60,7 @@ derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
 derivative(
     np.power,
     lambda y, a, b: lambda g: g * b * a ** one_less(b, g.dtype),
-    # 0 ** b does not depend on b, unless b is negative
+    # at a = 0 and b >= 0, use log(1) instead of log(0), so that the derivative is 0
     lambda y, a, b: (
         lambda g: (
             g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), g.dtype.type(1), a))
@@ -75,23 +75,19 @@ derivative(
 derivative(
     np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b))
 )
-# The derivative is 1 / (1 + exp(b - a)). In this form it does not overflow, and is not NaN if a is
-# infinite.
+# The derivative 1 / (1 + exp(b - a)) is computed in a form that does not overflow. Another form,
+# exp(a - y), would be NaN if a is infinity.
 derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.logaddexp(0, b - a))))
 derivative(
     np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
 )
-# at a = b = 0, the derivatives of hypot and arctan2 are set to zero
+# hypot and arctan2 have no derivative at a = b = 0; these rules return 0 there
 derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))
 derivative(
     np.arctan2,
     lambda y, a, b: lambda g: g * b / without_zero(np.square(np.hypot(a, b))),
     lambda y, a, b: lambda g: -g * a / without_zero(np.square(np.hypot(a, b))),
 )
-
-
-# Rules compute in the dtype of g, because a constant may be int8, which overflows, or float16,
-# which rounds.
 
 
 def without_zero(y: Array) -> Array:
@@ -102,6 +98,7 @@ def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
     """Return ``b - 1``, but 0 where b is zero, so that ``b * a ** (b - 1)`` is zero there."""
     if isinstance(b, (int, float)):
         return b - 1 if b else 0
+    # in its own dtype, b - 1 might overflow (int8) or be rounded (float16)
     b = b.astype(dtype)
     return np.where(b == 0, 0, b - 1)
 
@@ -135,7 +132,7 @@ for to_degrees in (np.rad2deg, np.degrees):
     derivative(to_degrees, lambda y, a: lambda g: g * (180 / math.pi))
 for magnitude in (np.absolute, np.fabs):
     derivative(magnitude, lambda y, a: lambda g: g * np.sign(a))
-# the engine converts the gradient back to the argument's dtype
+# this rule need not convert g, because the engine converts it to the argument's dtype
 derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)
 derivative(
     np.nan_to_num,
@@ -160,7 +157,7 @@ derivative(
 clipped = primitive(
     lambda a, a_min=None, a_max=None: np.clip(a, a_min, a_max),
     lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
-    # if the bounds cross, np.clip returns the upper bound
+    # if a_min > a_max, np.clip returns a_max, so a_min gets no gradient
     lambda y, a, a_min=None, a_max=None: (
         lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0)
     ),
@@ -267,7 +264,7 @@ composition(np.vecdot)(
 def kron(a: Array, b: Array) -> Array:
     n = max(np.ndim(a), np.ndim(b))
     a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
-    # Interleave the axes of a and b, then join each pair into one.
+    # multiply arrays with interleaved axes, then join each axis of a with the same axis of b
     products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(
         b, tuple(range(0, 2 * n, 2))
     )
@@ -285,7 +282,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    # the product of reshaped arrays would accept wrong shapes with the same number of entries
+    # compare the summed axes, because the product below only compares their numbers of entries
     if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
@@ -335,12 +332,12 @@ def einsum_rule(
         ]
         read, free = "", [c for c in ALPHABET if c not in left]
         for letter, size in zip(inputs[i], shapes[i], strict=True):
-            # a repeated letter reads a diagonal, so an identity puts the gradient there
+            # a repeated letter reads a diagonal: an identity matrix puts the gradient back on it
             if letter in read:
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
                 letter = free.pop(0)
             elif not reaches(size, letter, [(output, g), *others]):
-                # no other array has this length along the axis, so all entries get one gradient
+                # no other array has this axis at full length, so its entries share one gradient
                 others.append((letter, np.ones(size, dtype=g.dtype)))
             read += letter
         labels = ",".join([output, *(label for label, _ in others)])
@@ -388,7 +385,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
-        ties = np.where(ties == 0, np.nan, ties)  # if y is NaN, no entry equals it
+        ties = np.where(ties == 0, np.nan, ties)  # if y is NaN, no entry equals it, so all get NaN
         part = with_axes(g, axis, keepdims, a.ndim) / ties
         return np.where(largest | np.isnan(ties), part, 0)
 
@@ -416,7 +413,7 @@ def of_deviation(
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
-        # at y = 0 the gradient is zero, even if g is NaN
+        # define the gradient at y = 0 as zero, even if g is NaN
         slope = np.where(np.equal(y, 0), 0, g / without_zero(y))
         return with_axes(slope, axis, keepdims, a.ndim) * a
 
@@ -473,7 +470,7 @@ def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
 
 # Shapes
 
-# the engine sums the gradient to the input's shape
+# this rule returns g, because the engine sums it over the broadcast axes
 derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)
 derivative(
     np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order)
@@ -540,7 +537,7 @@ def column_stack(tup: Sequence[Array]) -> Array:
 composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, values], axis=axis))
 
 
-# Rearrangements: applying the function to the indices of entries shows where each entry goes
+# Rearrangements: the function is applied to the indices of entries, which shows where each one goes
 
 
 def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) -> Any:
@@ -609,7 +606,7 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
         return result
     if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
         result[index] = g
-    else:  # an index may select an entry twice; its gradients then add up
+    else:  # add, because an index may select an entry twice
         np.add.at(result, index, g)
     return result
 

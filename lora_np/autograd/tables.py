@@ -19,8 +19,8 @@ from lora_np.autograd.engine import Node, Operand, Pull, Pulls, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names, plain, real
 
-Rule = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
-Joint = Callable[..., Pulls]  # one rule for all arguments, whose pull returns all gradients
+Rule = Callable[..., Pull]  # takes the result y and the arguments, and returns a pull
+Joint = Callable[..., Pulls]  # one rule for all arguments; its pull returns all gradients
 Definition = TypeVar("Definition", bound=Callable[..., Any])
 Wanted = Sequence[bool]  # for each argument, whether its gradient is needed
 
@@ -53,15 +53,15 @@ class Row:
         function: Callable[..., Any],
         rules: Sequence[Rule | Each | None],
         joint: Joint | None = None,  # one rule for all arguments, instead of one for each
-        # whether the forward function returns (y, kept), and the rules get kept instead of y
+        # whether the function returns a pair (y, kept); the rules then get `kept` instead of y
         keeps: bool = False,
-        # the same function written in NumPy functions, for `grad`
+        # the same function made of NumPy functions, which `grad` can differentiate repeatedly
         composed: Callable[..., Operand] | None = None,
     ) -> None:
         self.name, self.forward = name_of(function), function
         self.keeps, self.composed = keeps, composed
         rule = joint or next(r for r in rules if r is not NOT_DIFFERENTIABLE)
-        self.spread = isinstance(rule, Each)  # whether the items of a sequence are the arguments
+        self.spread = isinstance(rule, Each)  # whether the arguments are the items of one sequence
         self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
         names, places = signature(rule.rule if isinstance(rule, Each) else rule)
         self.covers = names[1:]  # the rule's arguments after y
@@ -78,7 +78,7 @@ class Row:
             return lambda g: compress(joint(g), wanted)
         pulls = []
         for rule in compress(self.rules, wanted):
-            # a loop, because before Python 3.12 a comprehension costs a function call
+            # use a loop, because before Python 3.12 a comprehension costs a function call
             pulls.append(rule(y, *values, **settings))
         if len(pulls) == 1:
             (only,) = pulls
@@ -86,14 +86,14 @@ class Row:
         return lambda g: (pull(g) for pull in pulls)
 
 
-DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # differentiable functions
+DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # maps differentiable functions to rules
 
 # functions whose derivative is zero, or whose result has no derivative, such as an index
 CONSTANTS: set[Callable[..., Any]] = set()
-# functions that are composed of functions in the tables
+# maps functions to definitions made of functions that have a derivative
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-NOT_DIFFERENTIABLE = None  # takes the place of a rule if a Tensor in the argument is an error
+NOT_DIFFERENTIABLE = None  # replaces a rule if a Tensor as this argument is an error
 
 
 def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
@@ -190,7 +190,8 @@ def primitive(
         )
 
     row = Row(function, rules, joint, keeps, composed)
-    of_numbers = not row.fixed  # with a fixed argument, integer arrays may be indices
+    # whether integer arrays are numbers; with a NOT_DIFFERENTIABLE argument, they may be indices
+    of_numbers = not row.fixed
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
@@ -330,7 +331,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
             if a.level > level:
                 level = a.level
         elif type(a) is np.ndarray and (a.dtype.kind == "f" or function is row.forward):
-            continue  # a float array, or an array that NumPy converts
+            continue  # floats need no conversion, and NumPy's functions convert arrays
         elif isinstance(a, HOLDERS) and i not in row.fixed:
             convert = plain if function is row.forward else real
             values[i] = convert(row.covers[0 if row.spread else i], a)
@@ -343,7 +344,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
-                forward = function  # calling function records the step on the outer level too
+                forward = function  # `function` also records the step for an outer `grad`
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -382,7 +383,7 @@ def constants(a: Any) -> Any:
     """Replace each Tensor, also in lists and tuples, by a read-only view of its array."""
     if isinstance(a, Tensor):
         a = value(a).view()
-        a.flags.writeable = False  # functions with out= must not write to it
+        a.flags.writeable = False  # so that no function overwrites the Tensor's values
         return a
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 
@@ -461,7 +462,7 @@ def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
 
 
 REQUIRED = inspect.Parameter.empty
-# defaults that NumPy gives as "no value", or that C functions do not reveal
+# Defaults that signatures do not reveal: NumPy shows "no value", and functions in C show none.
 USUAL = {
     "out": None,
     "where": True,

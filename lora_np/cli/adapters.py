@@ -15,7 +15,7 @@ from lora_np.cli import options
 from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
 from lora_np.table import Shown
 
-# the goals of `resize` and `extract`; exactly one of them must be given
+# the options that set a goal for `resize` and `extract`; exactly one must be given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),

@@ -46,7 +46,7 @@ def bake(
     """
     options.check_place(out)
     settings = options.given(asked)
-    language.BakeSettings(**settings)  # validate before anything is read
+    language.BakeSettings(**settings)  # check the settings before reading files
     prompt = language.read_text(prompt_file).strip()
     if questions is not None:
         lines = language.read_text(questions).splitlines()

@@ -73,11 +73,11 @@ def _counted(
     if not (rank or config) and (group_by or memory or asked):
         refuse("options can only be given with a rank, as in --rank 8, or with --config")
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
-    accounting.TrainingOptions(**training)  # validate before the model is read
+    accounting.TrainingOptions(**training)  # check the options before reading the model
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
-        # pass a rank too, so that `count` raises an error if both are given
+        # also pass a rank, so that `count` raises an error if a config and a rank are given
         asked |= {"rank": rank} if rank else {}
         counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
@@ -151,7 +151,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-# bytes of text for each bit to memorise, if no model measures it: a bit per token of 4 bytes
+# If no model can measure the bits of a text, assume one bit per token and 4 bytes per token.
 BYTES = 4
 
 

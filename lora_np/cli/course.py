@@ -272,7 +272,7 @@ def grade_command(
     grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table, written=False)
-    # Write the files last, so that the points are on the screen even if a file cannot be written.
+    # write files last, so that the points are shown even if a file cannot be written
     written = grades.write(out, column)
     if not as_json:
         options.show_written(written)

@@ -18,7 +18,7 @@ from lora_np.checks import brief, close_names
 from lora_np.cli.output import printable_output
 from lora_np.version import __version__
 
-# The commands of each file; running a command loads only its own file.
+# Maps each file of `lora_np.cli` to its commands. Running a command loads only its own file.
 FILES = {
     "course": ("tour", "puzzles", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
@@ -137,7 +137,7 @@ def run(arguments: list[str]) -> int:
         except click.ClickException as error:
             return fail(error.format_message(), 2)
         except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-            # errors raised in `checks` are about a value that the user typed
+            # an error raised in `checks` is about a value that the user typed: exit with status 2
             place = traceback.extract_tb(error.__traceback__)[-1].filename
             of_value = place == checks.__file__ and not isinstance(error, ImportError)
             return fail(message(error), 2 if of_value else 1)

@@ -41,13 +41,13 @@ def evaluate(
     def opened() -> Iterator[tuple[str, language.LanguageModel]]:
         for i, name in enumerate(models):
             model = language.load(name, quantised=quantised)
+            # first check that every adapter fits the model, because measuring is slow
             adapted = {
                 path: adapters.attach(
                     model, adapters.load(path, base=model.config), any_base=any_base
                 )
                 for path in (adapter if i == 0 else ())
             }
-            # first check that every adapter fits the model, because measuring is slow
             yield name, model
             yield from adapted.items()
 

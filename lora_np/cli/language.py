@@ -17,7 +17,7 @@ from lora_np.checks import refuse
 from lora_np.cli import options
 from lora_np.work import usual_threads
 
-QUESTIONS = 5  # number of questions that the HTML report shows
+QUESTIONS = 5  # the HTML report shows this many questions
 
 
 @click.command()
@@ -66,7 +66,7 @@ def finetune(
             refuse("name the adapter to write with -o, or ask for a --dry-run")
         options.check_place(out)
     training = options.given(asked)
-    language.FinetuneSettings(**training)  # validate before anything is read
+    language.FinetuneSettings(**training)  # check the settings before reading files
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
@@ -141,7 +141,7 @@ def generate(
     if system is not None and not chat:
         refuse("--system needs --chat")
     sampling = {"stream": partial(print, end="", flush=True), **options.given(asked)}
-    language.Sampling(**sampling)  # validate before the model is read
+    language.Sampling(**sampling)  # check the options before reading the model
     base = speaker = language.load(model, quantised=quantised)
 
     def adapted(name: str) -> language.LanguageModel:

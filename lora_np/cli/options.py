@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-# extensions of files, which the name of a new directory must not have
+# the name of a new directory must not end in one of these extensions of files
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
-# maps other programs' names, in lower case, to lora_np's names
+# maps names in other programs, in lower case, to lora_np's names
 ALIASES = {
     "adamw_torch": "adamw", "paged_adamw_32bit": "paged_adamw", "4bit": "nf4", "8bit": "int8",
     "all_linear": "all-linear",
@@ -49,7 +49,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
         return self.parse(value) if isinstance(value, str) else value
 
 
-# the type of an option; `Kinds` maps names of options to their types and help texts
+# `Kind` is the type of an option. `Kinds` maps an option's name to its type and help text.
 Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
 Kinds = Mapping[str, tuple[Kind, str]]
 
@@ -143,7 +143,7 @@ def parse_targets(text: str) -> str | list[str]:
     if canonical(text) == "all-linear":
         return "all-linear"
     if re.search(r"[^\w\-.,\s]", text):
-        matcher(text)  # raises an error for an invalid expression
+        matcher(text)  # raise an error if the expression is invalid
         return text
     return parse_names(text)
 

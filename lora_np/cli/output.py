@@ -15,7 +15,7 @@ from typing import TextIO
 
 from lora_np.checks import encodable, printable
 
-SECONDS = 30  # seconds between lines that replace a progress bar outside a terminal
+SECONDS = 30  # outside a terminal, a line is printed at this interval instead of a progress bar
 
 
 class PrintableStream:
@@ -61,7 +61,7 @@ def printable_output() -> Iterator[None]:
     sys.stdout, sys.stderr = map(PrintableStream, before)
     try:
         if not before[1].isatty():
-            with suppress(RuntimeError):  # a browser has no threads
+            with suppress(RuntimeError):  # in a browser, a thread cannot start
                 Thread(target=tell, daemon=True).start()
         yield
     finally:

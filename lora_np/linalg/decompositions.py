@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # limit on the sweeps; about ten usually suffice, and no observed case needed over 16
+SWEEPS = 60  # the most sweeps; about ten usually suffice, and no observed case needed more than 16
 
 
 @np.errstate(under="ignore")
@@ -81,7 +81,7 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
         L[[j, best], :j] = L[[best, j], :j]
         order[[j, best]] = order[[best, j]]
         if U[j, j] == 0:
-            continue  # the column is already zero
+            continue  # from row j on, the column is already zero
         L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
         U[j + 1 :, j:] -= np.outer(L[j + 1 :, j], U[j, j:])
         U[j + 1 :, j] = 0
@@ -265,7 +265,7 @@ def svd(M: ArrayLike) -> SVD:
 @np.errstate(under="ignore")
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
     """Return Q, R and the order of the columns, computed by Householder reflections."""
-    unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
+    unit, R = well_scaled(np.array(matrix("M", M)))  # scaled, so that squared norms do not overflow
     order = np.arange(R.shape[1])
     mirrors = []
     for j in range(min(R.shape)):
@@ -287,8 +287,8 @@ def _mirror(x: Array) -> Array:
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
-    v: Array = x / size  # squares must neither overflow nor underflow
-    v[0] += np.copysign(np.linalg.norm(v), v[0])  # this sign avoids cancellation
+    v: Array = x / size  # scaled, so that squares neither overflow nor underflow
+    v[0] += np.copysign(np.linalg.norm(v), v[0])  # summands of equal sign do not cancel
     v /= np.linalg.norm(v)
     return v
 
@@ -319,8 +319,8 @@ def _sweep(columns: Array, V: Array) -> bool:
             if min(xx, yy) <= smallest**2 or abs(xy) <= tolerance * np.sqrt(xx) * np.sqrt(yy):
                 continue
             rotated = True
-            # t, the smaller root of t^2 + 2 zeta t - 1 = 0, is the tangent of the rotation's angle,
-            # which is at most 45 degrees
+            # t is the tangent of the rotation's angle. Of the roots of t^2 + 2 zeta t - 1 = 0,
+            # take the smaller in magnitude, so that the angle is at most 45 degrees.
             zeta = (yy - xx) / (2 * xy)
             t = np.copysign(1, zeta) / (abs(zeta) + np.hypot(1, zeta))
             cosine = 1 / np.hypot(1, t)

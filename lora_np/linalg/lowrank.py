@@ -15,7 +15,7 @@ Norm = Literal["fro", "spectral", "nuclear"]
 
 SMALL = 200  # up to this min(d, k), the full SVD is fast enough
 
-# The share of the squared norm that a sufficient rank keeps, by default.
+# By default, a sufficient rank keeps this share of the squared norm.
 ENOUGH = 0.99
 # extra directions beyond the rank, which widen the spectral gap and so speed up convergence
 OVERSAMPLING = 12
@@ -376,8 +376,8 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     return SVD(Qb @ U, restored("B @ A", s, of_B * of_A, divide="B or A"), Vh @ Qa.T)
 
 
-# Mirsky's theorem: the truncated SVD is the best approximation in every unitarily invariant norm,
-# and its error is that norm of the dropped singular values.
+# Functions from the singular values to the errors at ranks 0, 1, ... in each norm. By Mirsky's
+# theorem, the least error is the norm of the dropped singular values.
 _TAIL_NORMS: dict[str, Callable[[Array], Array]] = {
     "fro": lambda s: np.sqrt(tail_sums(np.square(s))),
     "spectral": lambda s: np.append(s, 0.0),
@@ -408,7 +408,7 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         fresh, outside = _orthonormal_beyond(Q, image)
         V, s, Uh = np.linalg.svd(T.astype(np.float64))
         residuals = np.square(outside @ V[-width:, :rank]).sum(axis=0) - hidden
-        # two lower bounds of the squared error; each is accurate where rounding spoils the other
+        # two lower bounds on the squared error; each is accurate where rounding spoils the other
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
         # If the squared error exceeds its optimum by the share ``tolerance``, the error exceeds its
@@ -428,7 +428,7 @@ def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
     # if little of X is left.
     overlap = Q.T @ F
     F -= Q @ overlap
-    if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # otherwise F is still orthonormal
+    if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # F has lost its orthonormality
         F, again = np.linalg.qr(F)
         C = again @ C
     return F, C

@@ -197,7 +197,7 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     2
     """
     M = matrix("M", M)
-    unit, s = singular_values(M)  # scaled, because the norm of M may overflow
+    unit, s = singular_values(M)  # s is scaled by 1 / unit, because the norm of M may overflow
     return _count(unit, s, M, tolerance)
 
 

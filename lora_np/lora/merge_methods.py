@@ -256,7 +256,7 @@ def _on_factors(updates: Updates, rule: Rule) -> Pair:
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
-            f"ranks are {ranks}; adding factors needs equal ones, unlike 'sum' and methods in '_svd'"
+            f"ranks are {ranks}; adding factors needs equal ones, unlike 'sum' or methods in '_svd'"
         )
     scales = [update.weight * update.scale for update in updates]
     roots = [abs(scale) ** 0.5 for scale in scales]

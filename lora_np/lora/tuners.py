@@ -94,7 +94,7 @@ class Tuner:
     outputs: bool = False
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        # Its lambdas cannot be pickled, so a row of the table is pickled by its key.
+        # Lambdas cannot be pickled, so a row of the table is pickled as its key.
         for key, row in TUNERS.items():
             if row is self:
                 return row_of, (key,)
@@ -162,7 +162,7 @@ class Tuner:
         from lora_np.models import Patterns, peft
 
         general, patterns = dict(self.settings), {}
-        if "init_r" in self.settings:  # AdaLoRA's rank_pattern lists which directions remain
+        if "init_r" in self.settings:  # AdaLoRA's rank_pattern marks the directions that remain
             left = {
                 f"^{re.escape(path.removesuffix('.lora_E'))}": sum(kept)
                 for path, kept in (raw.get("rank_pattern") or {}).items()
@@ -310,7 +310,7 @@ def oft(
     Q = skew(weight)
     I = np.eye(Q.shape[-1], dtype=Q.dtype)
     R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else np.linalg.solve(I + Q, I - Q)
-    # R has n blocks (n, b, b), or one block for all (1, b, b).
+    # R has shape (n, b, b), or (1, b, b) if all n pieces share a block.
     pieces = W.reshape(len(W), -1, len(I)).swapaxes(0, 1)
     return (pieces @ R.swapaxes(-1, -2)).swapaxes(0, 1).reshape(W.shape)
 
@@ -347,7 +347,7 @@ def size_of_pair(shapes: Mapping[str, Shape]) -> tuple[int, int]:
     return shapes["B"][0], shapes["A"][1]
 
 
-# Keys are values of PEFT's peft_type, followed by a setting if it selects the tuner.
+# A key is PEFT's peft_type; if a setting selects the tuner, the setting's name follows.
 TUNERS: dict[str, Tuner] = {
     "LORA": Tuner(
         "LoRA", "2106.09685", "lora_", lambda d, k, r: {"A": (r, k), "B": (d, r)},

@@ -153,7 +153,7 @@ def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
 
 Start = Callable[[Array, int, float], tuple[Array, Array]]
-# Variants that initialise B and A with a part of W0, by a function of W0, rank and scale.
+# Maps the variants whose initial B A is a part of W0 to functions that compute B and A.
 STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 

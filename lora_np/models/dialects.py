@@ -22,8 +22,8 @@ from lora_np.models.names import Place, names_table
 
 Program = Literal["llama_cpp", "mlx"]
 
-# possible paths of a composite model's parts, by config field; if the model has a head, the path
-# may start with `model.`
+# maps config fields, which describe parts of a composite model, to possible paths of these parts;
+# if the model has a head, the path may start with `model.`
 _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
@@ -76,7 +76,7 @@ class Dialects:
         self._families = tuple(families) or (str(config.get("model_type")),)
         architectures = config.get("architectures")
         name = architectures[0] if isinstance(architectures, list) and architectures else ""
-        # a model saved without its head: its names lack the first part, `model.`
+        # if a model was saved without its head, its names lack the first part, `model.`
         self._bare = str(name).endswith("Model") and "vision_config" in config
 
     @cached_property
@@ -135,7 +135,7 @@ class _Rule(NamedTuple):
     kind: str
     patterns: tuple[re.Pattern[str], ...]
     to: str
-    homes: tuple[str, ...]  # prefixes; the rule applies to the part of a name after its prefix
+    homes: tuple[str, ...]  # names must start with one of these; `patterns` match the rest
 
 
 def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:

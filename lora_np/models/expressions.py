@@ -18,12 +18,12 @@ from lora_np.checks import refuse
 
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_DEPTH = 100  # nested groups
-_MAX_STEPS = 1_000_000  # steps of one expression for all names together: about a second
+_MAX_STEPS = 1_000_000  # the most steps of one expression for all names together: about a second
 _QUICK_NAME = 128  # the longest name, in characters, that is matched by Python's re
 _QUICK_STEPS = 20_000_000  # the most steps that re may need: a few tenths of a second
 
-# a matcher of one part of an expression: from the positions in a name where a match may start, it
-# computes the positions where the match may end; bit i of an int stands for position i
+# A function that matches one part of an expression: given the positions in a name where a match may
+# start, it returns the positions where the match may end. Bit i of an int stands for position i.
 Ends = Callable[[int], int]
 _ANCHOR = r"[$^]|\\[AbBZ]"
 _REPEAT = re.compile(r"(?:([*+?])|\{(?!\})(\d*)(,?)(\d*)\})\??")
@@ -180,7 +180,7 @@ class Expression:
         high = int(most) if most else low if least and not comma else 1 if sign == "?" else maxsize
 
         def ends(starts: int) -> int:
-            longest = len(self._name) + 1  # further repeats reach no new position
+            longest = len(self._name) + 1  # more repeats reach no new position
             for _ in range(min(low, longest)):
                 starts = item(self._counted(starts))
             reached = starts

@@ -472,7 +472,7 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
     kept = {
         name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}
     }
-    merged["let"] = {**let, **kept}  # new formulas first: inherited ones may use their values
+    merged["let"] = {**let, **kept}  # inherited formulas come last, because they may use new ones
     for table, inner in (("decoder", ("fields", "nodes")), ("gguf", ("keys", "assumed"))):
         lower, upper = below.get(table, {}), above.get(table, {})
         both = {key: {**lower.get(key, {}), **upper.get(key, {})} for key in inner}

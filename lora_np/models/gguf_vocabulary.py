@@ -24,7 +24,7 @@ Part = dict[str, Any]  # a JSON file to be written, or a part of it
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a normal token
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
-# llama.cpp's names of special tokens, by their names in transformers
+# maps transformers' names of special tokens to llama.cpp's
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 SPACE = "\u2581"  # SentencePiece's character for a space
 

@@ -25,11 +25,11 @@ from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 from lora_np.quantise import Quantised
 
 HEAD = "lm_head.weight"
-# suffixes of the class names of models with a head
+# if a model's class name ends in one of these, it has the head `lm_head`
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-# suffixes of the class names of models with a tied head; its name differs between families
+# if a model's class name ends in one of these, it has a tied head, whose name depends on the family
 _MASKED = ("ForMaskedLM", "ForPreTraining")
-# last parts of the names of embeddings, whose rows are looked up instead of multiplied
+# a module is an embedding if the last part of its path is one of these
 _EMBEDDINGS = (
     "wte",
     "wpe",
@@ -402,7 +402,7 @@ class Parameter:
         for name, place in self.places.items():
             experts.setdefault(place.expert, {})[place.part] = name
         for expert, parts in sorted(experts.items(), key=lambda entry: entry[0] or 0):
-            if expert is None:  # one tensor is the whole parameter
+            if expert is None:  # one tensor holds the whole parameter
                 W = self.whole(read)
                 yield from W if W.ndim == 3 else [W]
             else:
@@ -565,7 +565,7 @@ def open_model(path: StrPath) -> OpenModel:
     """
     opened = hub.open_directory(path)
     model = OpenModel(opened.path, opened.config)
-    vars(model).update(vars(opened))  # keep the headers, which have been read
+    vars(model).update(vars(opened))  # reuse the headers that have already been read
     return model
 
 
@@ -748,12 +748,13 @@ def module_from_shapes(
         return ModuleSpec(name, "parameter", shapes[name])
     known = kinds.get(starred(owner), "")
     kind = known if known in get_args(Kind) else guess(owner, weight)
-    # GPT-2's Conv1D stores its weight as (d_in, d_out); the length of its bias reveals that
+    # if only the second axis fits the bias, the weight is (d_in, d_out), as in GPT-2's Conv1D
     transposed = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
     weight = weight[::-1] if transposed else weight
     fits = bias == weight[:1]
     if kind != known and bias is not None and not fits:
-        kind = "parameter"  # norms of single heads and transposed convolutions have such a bias
+        # the guess is wrong, for example for a transposed convolution or a norm of single heads
+        kind = "parameter"
     if kind == "parameter" or (last == "bias" and not fits):
         return ModuleSpec(name, "parameter", shapes[name])
     return ModuleSpec(owner, kind, weight, bias=fits, transposed=transposed)  # type: ignore[arg-type]

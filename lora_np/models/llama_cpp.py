@@ -272,7 +272,7 @@ def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
     """Read the scaling of the rotary embedding from a GGUF file; None if there is none."""
     kind = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
     factors = [file.read(name).tolist() for name in _FACTORS if name in file.tensors]
-    if factors:  # one list for all texts, or two for short and for long texts
+    if factors:  # one list for all lengths, or one for short and one for long
         parameters = {
             "rope_type": "longrope",
             "short_factor": factors[0],

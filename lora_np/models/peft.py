@@ -45,9 +45,9 @@ HEADS = {
     "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
     "QUESTION_ANS": ("ForQuestionAnswering", ("qa_outputs",)),
 }
-# Last parts of the names of modules that PEFT treats as embeddings that may be tied.
+# PEFT treats modules with these names as embeddings, which may be tied.
 EMBEDDINGS = ("embed_tokens", "lm_head")
-# Last parts of the names of all modules in transformers that have one row for each token.
+# Modules with these names have one row for each token of the vocabulary.
 VOCABULARY = (*EMBEDDINGS, "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 
 _MAX_ALPHA = 2**63
@@ -56,7 +56,7 @@ _FILTERS = {
     "layers_pattern": "layers_pattern",
     "saved": "modules_to_save",
 }
-# Settings for single modules, and the settings for all modules that they override.
+# Maps each setting for single modules to the general setting that it overrides.
 _PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 
 
@@ -79,7 +79,7 @@ def _are_tokens(value: Any) -> bool:
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
 _SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying")
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
-# For each setting: a description of its values, the types allowed, and a further condition.
+# Maps each setting to a description of its values, the allowed types and a further condition.
 SETTINGS: Mapping[str, _Wanted | None] = {
     "r": ("a whole number from 1 on", int, lambda x: type(x) is int and 1 <= x < 2**31),
     "lora_alpha": ("a finite number", (int, float),
@@ -106,7 +106,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     )),
 }  # fmt: skip
 
-# Settings that change the output in ways that are not supported, and the reasons.
+# Maps each unsupported setting that changes the output to the reason why it is not supported.
 _REFUSED = {
     "arrow_config": "Arrow mixes several adapters anew for each token",
     "kasa_config": (
@@ -226,7 +226,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
     lora_np.files.FileError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
     """
     entries = [*zip(raw, raw, raw.values(), strict=True)]
-    for name, rule, value in entries:  # the loop appends the values for single modules to the list
+    for name, rule, value in entries:  # the loop also visits the entries that it appends
         wanted, kind, fits = SETTINGS.get(rule) or ("", object, None)
         if value is None and rule not in ("r", "lora_alpha"):
             continue
@@ -464,7 +464,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
-        targets = "(?!)"  # an expression that matches no module
+        targets = "(?!)"  # select no module: only parameters or tokens are adapted
     filters: dict[str, Any] = {"layers": () if layers is None else layers, "what": "target_modules"}
     for ours, theirs in _FILTERS.items():
         filters[ours] = raw.get(theirs) or ()
@@ -506,14 +506,14 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     """
     path = Path(NAME)
     config = parse(path, raw)
-    given = "r" in raw and "lora_alpha" in raw  # without them PEFT would silently assume 8 and 8
+    given = "r" in raw and "lora_alpha" in raw  # if one is missing, PEFT silently assumes 8
     if not modules or (
         given and {name: config.rank_and_alpha(name) for name in modules} == modules
     ):
         return config
     r = max(rank for rank, _ in modules.values())  # servers compare r with their largest rank
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
-    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # a tie gives the smallest
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of equally common ones
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {
         f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha

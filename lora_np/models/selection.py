@@ -23,9 +23,9 @@ T = TypeVar("T")
 Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
-_MAX_PATTERNS = 1_000  # the largest number of patterns, each of which is compared with each path
-_PLAIN_PATTERNS = 200  # after this many patterns, plain names are looked up, not matched
-_MAX_DIGITS = 18  # the largest number of digits in a layer's index
+_MAX_PATTERNS = 1_000  # a limit, because each expression is compared with each path
+_PLAIN_PATTERNS = 200  # after this many expressions, plain names are looked up, not matched
+_MAX_DIGITS = 18  # further digits of a layer's index are ignored
 
 _EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # a pattern for one path, from `peft.compose`
 _PLAIN = re.compile(r"[\w.-]+")
@@ -557,7 +557,7 @@ def matcher(
     number_of = _numbering(layers_pattern)
 
     def selects(path: str, layer: Any = None) -> bool:
-        # as in PEFT, a module named by its whole path is selected whatever its layer
+        # as in PEFT, a target that is a whole path is selected even if `layers` lacks its layer
         named = path in names or (wanted(path, layer) and number_of(path) in numbers)
         return named and not any(drops(path) for drops in excluded)
 
@@ -696,7 +696,7 @@ class Patterns(Generic[T]):
 
     def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
-        self._places: dict[str, int] = {}  # positions of keys, by path ending or "^" + whole path
+        self._places: dict[str, int] = {}  # maps a path's ending, or "^" + path, to a key's index
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
@@ -752,13 +752,13 @@ def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
 def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
     """Return a function that maps a path to its layer's index, or to None if it has none."""
     lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
-    # the expressions match the part of the path before the number
+    # each expression must match the end of the path before the number
     named = [Expression(name, what="layers_pattern", end=True) for name in lists]
 
     def number(path: str) -> int | None:
         parts = path.split(".")
-        # as in PEFT: the first number after a match of a pattern; without a pattern, the first
-        # number after at least two parts
+        # As in PEFT, the layer's index is the first number directly after a match of a pattern.
+        # Without a pattern, it is the first number after at least two parts.
         places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
         matches = [
             place

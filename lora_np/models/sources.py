@@ -28,7 +28,7 @@ _NOISE = (
     r"|qat|ud|bnb|unsloth|hf|meta)\b"
 )
 _OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
-# words for further training, which does not change shapes
+# words in names for variants of a model that have the same shapes
 _FREE = r"instruct|chat|it|pt|sft|dpo|base|coder|math|reasoning|think|thinking|preview|exp"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 _SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # probably a mistyped size

@@ -61,13 +61,13 @@ def squared_gradients(
 ) -> Callable[[Array], tuple[Array, Array | None]]:
     def pull(g: Array) -> tuple[Array, Array | None]:
         gradient = residual
-        gradient *= 2 * float(g) / gradient.size  # in place, because nothing else refers to it
+        gradient *= 2 * float(g) / gradient.size  # in place, because nothing else uses the residual
         return gradient, -gradient if wanted[1] else None
 
     return pull
 
 
-# A primitive, because composed operations would keep four more arrays of the prediction's size.
+# A primitive, because composed operations would create more arrays of the prediction's size.
 mean_squared_error = primitive(
     mean_squared_error,
     joint=squared_gradients,

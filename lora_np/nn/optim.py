@@ -385,7 +385,7 @@ class Run:
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             length = math.sqrt(sum(float(bank.gradient.dot(bank.gradient)) for bank in self.banks))
-            if length > self.clip:  # a common factor keeps the direction
+            if length > self.clip:  # scale all banks equally, which keeps the direction
                 for bank in self.banks:
                     bank.gradient *= self.clip / length
         for bank in self.banks:

@@ -264,8 +264,8 @@ class Named:
 
 
 LEAVES = (Tensor, np.ndarray, Quantised)
-SETTINGS = frozenset((type(None), bool, int, float, str))  # frequent types, skipped for speed
-FIELDS: dict[type, tuple[str, ...]] = {}  # field names of dataclasses; empty for every other type
+SETTINGS = frozenset((type(None), bool, int, float, str))  # frequent types without children
+FIELDS: dict[type, tuple[str, ...]] = {}  # names of a dataclass's fields; none for other types
 
 
 def children(node: Any) -> list[tuple[str, Any]]:

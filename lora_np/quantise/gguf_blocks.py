@@ -199,7 +199,7 @@ def fields(q: Array, bits: int, group: int = 1) -> Array:
     """Unpack codes of ``bits`` bits, group by group, and within a group from the lowest bits up."""
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
-    q = np.ascontiguousarray(q)  # contiguous, since each shift is a pass over the whole array
+    q = np.ascontiguousarray(q)  # contiguous, because each shift reads the whole array
     for i, shift in enumerate(shifts):
         part = parts[:, :, i]
         part[:] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(part.shape)
@@ -380,7 +380,7 @@ def fit_scale(x: Array) -> Array:
     """Fit ``scale q`` to each row for q from -32 to 31, with weights x^2, as in make_qx_quants."""
     total = partial(np.sum, axis=1, keepdims=True)
     _, exponent = np.frexp(extreme(x))
-    x = np.ldexp(x, -exponent)  # products of four entries must neither overflow nor underflow
+    x = np.ldexp(x, -exponent)  # scaled, so that b, c and c^2 neither overflow nor underflow
     largest = extreme(x)
     scale = best = np.zeros_like(largest)
     for i in (0, *range(-9, 0), *range(1, 10)):

@@ -40,7 +40,7 @@ class Checkpoint:
             theirs = str(facts["identity"].get(name))
             if theirs != ours:
                 why = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
-                if name.startswith("the "):  # these values are too long to show
+                if name.startswith("the "):  # values with such names are too long to show
                     why = f"what differs is {name}"
                 raise ValueError(f"{self.path} belongs to another run: {why}")
         try:

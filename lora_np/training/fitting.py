@@ -331,7 +331,7 @@ class Training:
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         self.samples: list[tuple[int, str]] = []
-        # with patience, the values of each bank at the lowest held-out loss
+        # the values of each bank at the lowest held-out loss; empty without patience
         self.lowest: list[Array] = []
 
     @property

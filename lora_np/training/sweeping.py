@@ -228,7 +228,7 @@ def run(
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
             # the formula holds for variants that start at W0 and train both A and B; the
-            # others have different optima
+            # others may have different optima
             record["optimum"] = problem.optimum(rank)
         chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []

@@ -550,7 +550,7 @@ COMBINATIONS = {
         ["a", "b"],
         {"method": "linear"},
         FileError,
-        r"q_proj: ranks are \[1, 2\]; adding factors needs equal ones, unlike 'sum' and methods in '_svd'",
+        r"q_proj: ranks are \[1, 2\]; adding factors needs equal ones, unlike 'sum' or methods in '_svd'",
     ),
     "different shapes": (
         ["a", "c"],
