@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 
 D, K = 100, 120  # outputs (10 x 10 pixels) and inputs (10 x 12 pixels)
 RANKS = (20, 8)
-# ridge relative to the inputs' mean square, needed because the covariance of patches is singular
+# The ridge parameter, relative to the inputs' mean square. Without it, the covariance of patches
+# would be singular.
 RIDGE = 0.01
 TITLE = "<title>lora-np tour: "  # a report that contains this was written by an earlier tour
-GOAL = 0.97  # the share of the best full update's improvement that counts as enough
+GOAL = 0.97  # a rank is enough if it achieves this share of the full update's improvement
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
-PROMPT = "And the "  # the beginning of the generated text
+PROMPT = "And the "  # the beginning of a text that the models continue
 OPENING = """\
 LoRA, low-rank adaptation, teaches a trained model something new without changing its weights.
 A matrix W0 stays as it is; two thin matrices beside it are trained, and the file is small.
@@ -269,7 +270,7 @@ def tour(
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # an invalid path fails before training
+    folder.mkdir(parents=True, exist_ok=True)  # now, so that an invalid path fails before training
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
@@ -309,7 +310,7 @@ class Task:
         self.steps = 500 if quick else 2_000
         x0, y0 = datasets.patches(datasets.photograph(), n, rng=self.rng)
         B, A = reduced_rank_regression(x0, y0, ridge=ridge_for(x0))
-        W0 = B @ A  # at full rank this is plain ridge regression
+        W0 = B @ A  # ridge regression, because the rank is not limited
         x, y = datasets.patches(datasets.terrain(), n + held_out, rng=self.rng)
         self.x, self.y, self.held_out = x[:n], y[:n], (x[n:], y[n:])
         self.base = Linear(W0.astype(np.float32))
@@ -383,7 +384,7 @@ def sample_text() -> Sample:
     adapter = adapters.load(ADAPTER)
     models = model, adapters.attach(model, adapter)
     parameters = sum(module.A.size + module.B.size for module in adapter.modules.values())
-    with one_thread():  # several threads would slow down such small products
+    with one_thread():  # several threads would be slower, because the products are small
         base, adapted = (
             " ".join(language.generate(model, PROMPT, tokens=180, temperature=0.6, rng=2).split())
             for model in models

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Picture = Array | Figure
 
 STATIC = 4  # largest number of pictures in the figure that replaces sliders
-WIDE = 3  # width / height above which pictures are shown wider or stacked
+WIDE = 3  # pictures whose width / height is above this are shown wider, or stacked
 
 
 def sliders(
@@ -102,7 +102,7 @@ def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
         from PIL import Image
 
         levels = np.interp(picture, limits, (0, 255)).round().astype(np.uint8)
-        # PIL writes one byte per pixel, matplotlib four
+        # use PIL, because it writes one byte per pixel and matplotlib writes four
         Image.fromarray(levels).save(stream, "png")
         width = "40em" if picture.shape[1] > WIDE * len(picture) else "24em"
     else:
@@ -176,7 +176,8 @@ def live_figure(
     if "IPython" in sys.modules:
         import matplotlib.pyplot as plt
 
-        plt.close(figure)  # a notebook shows open figures again at the end of the cell
+        # close the figure, because a notebook shows open figures again at the end of the cell
+        plt.close(figure)
         handle = import_module("IPython.display").display(figure, display_id=True)
     due = monotonic() + every
 

@@ -29,7 +29,7 @@ from lora_np.work import one_thread
 
 BLANK = "___"
 TITLE = "# Puzzle {}: {}"  # the title above each blank in a script of puzzles
-SECONDS = 9.0  # CPU time in seconds after which a line is stopped as endless
+SECONDS = 9.0  # a line is stopped as endless after this many seconds of CPU time
 solved: dict[str, str] = {}  # the lines that passed in this process, by the names of puzzles
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
@@ -76,7 +76,7 @@ class Scene:
             )
             parts.append("\n".join([label, *signs]))
         text = "\n\n".join(filter(None, parts))
-        # replace characters that the terminal's encoding lacks, which print would reject
+        # replace characters that the terminal's encoding lacks, because print would raise an error
         return encodable(text, getattr(sys.stdout, "encoding", None))
 
 
@@ -172,7 +172,9 @@ class Puzzle(Exercise):
     def told(self, line: str, outcome: Outcome) -> str:
         """Explain why a line is wrong, with an input for which it breaks a law."""
         try:
-            ast.parse(line)  # parse the line alone, so that the message has no line number
+            # parse the line alone, because an error in the whole source has a line number that
+            # means nothing to the student
+            ast.parse(line)
         except SyntaxError as error:
             part = line[(error.offset or 1) - 1 :] or line
             why = [said for of, said in self.says if re.search(of, line)]
@@ -186,7 +188,8 @@ class Puzzle(Exercise):
             return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
         other = "^(An answer is made of arrays|The answer has the type).*"
         message = re.sub(other, f"it is neither a number nor a matrix. {self.law}", message)
-        hints = [line for line in known if " Hint: " in line]  # general mistakes have no hint
+        # leave out known mistakes without a hint, because they are not about this puzzle
+        hints = [line for line in known if " Hint: " in line]
         given = outcome.broken[0].call.rpartition("\n")[0]
         example = f"\nFor example with\n{given}" * bool(given)
         return "\n".join([f"{filled} is not right: {message}", *hints, example]).strip()
@@ -223,7 +226,7 @@ def drawn(*codes: str) -> Scene:
 class Slip(Exception):  # noqa: N818
     """Raised in place of a line's error, with a sentence that explains the mistake."""
 
-    __module__ = "builtins"  # without this, a traceback prints the module before the sentence
+    __module__ = "builtins"  # a traceback then prints `Slip` without its module
 
 
 def guarded(
@@ -235,7 +238,7 @@ def guarded(
     def asked(*arguments: Value) -> Value:
         nonlocal seconds
         before = sys.gettrace()
-        # the CPU clock decides, but it is slow to read, so the wall clock is compared first
+        # the limit is on CPU time, but that clock is slow to read, so the wall clock is read first
         end, cpu_end = time.monotonic() + seconds, time.process_time() + seconds
 
         def watch(frame: FrameType, event: str, _: object) -> Any:
@@ -243,7 +246,8 @@ def guarded(
                 return None  # do not trace library functions, because that would slow them down
             if time.monotonic() > end and time.process_time() > cpu_end:
                 raise TimeoutError(f"does not end: it was stopped after {SECONDS:g} seconds")
-            frame.f_trace_opcodes = True  # an endless `while True: pass` causes no other events
+            # trace opcodes, because `while True: pass` causes no other events in Python 3.11
+            frame.f_trace_opcodes = True
             return watch
 
         sys.settrace(watch)
@@ -257,9 +261,11 @@ def guarded(
                 if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
                     part = whole.encode()[frame.colno : frame.end_colno].decode()
                     said = f"`{part[-60:]}` raises {text}"
-            if isinstance(error, (TimeoutError, AssertionError)):  # raised by `watch` or the stub
+            # `watch` raises the first error, and the puzzle's stub the second
+            if isinstance(error, (TimeoutError, AssertionError)):
                 said = str(error)
-                seconds *= isinstance(error, AssertionError)  # after a timeout, do not wait again
+                # after a timeout, stop later calls at once
+                seconds *= isinstance(error, AssertionError)
             why = (more for of, more in says if re.search(of, f"{line}\n{text}"))
             raise Slip(". ".join([said, *why])) from None
         finally:
@@ -322,7 +328,7 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
         line = lines.get(one.name, one.right)
         code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
     found = table("puzzles")["ending"] | {"show": str, "lines": lines, "folder": folder} | settings
-    with one_thread():  # a second thread does not speed up such small matrices
+    with one_thread():  # more threads do not speed up such small matrices
         problem = run_cell(code + stubs + found["code"], "cell 0", found)
     if problem:
         raise ValueError(f"the lines do not train a model: {problem}")

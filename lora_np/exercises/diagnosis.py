@@ -13,7 +13,8 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None if the law holds
-OFTEN = 5  # the number of inputs that prove a mistake, and of tests that a law needs in each region
+# A mistake is proved by at least this many inputs. A law needs this many tests in each region.
+OFTEN = 5
 
 
 def alike(a: Broken, b: Broken) -> bool:

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from lora_np.exercises.values import Value
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath", "sys", "_thread")
-# packages whose own code may run, because it calls a student's function
+# functions of these packages are never forbidden, because they call a student's function
 OURS = ("lora_np.exercises", "lora_np.grading")
 
-# packages that a student's own algorithm never needs
+# packages of ready-made linear algebra, which most of the families below forbid as a whole
 LINEAR = "scipy.linalg scipy.sparse scipy.optimize sklearn sympy mpmath"
 
-# Words that stand for several others. A word with the name of a library, such as "lora_np.nn",
-# forbids a package; any other word forbids a function.
+# Each key stands for the words in its value. A word that begins with the name of a library, such as
+# "lora_np.nn", forbids a package; any other word forbids a function.
 FAMILIES = {
     "SVD": f"svd svdvals truncated_svd svd_of_product low_rank_factors lstsq {LINEAR}",
     "eigenvectors": f"eig eigh eigvals eigvalsh {LINEAR}",
@@ -88,7 +88,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         If a forbidden function was called; `TooMuch` if a limit was exceeded.
     """
     forbids, within, steps = rules
-    # these functions would end the profiling, or escape it
+    # forbid these functions too, because they would end the profiling or start an unseen thread
     unseen = "setprofile settrace start_new_thread start_joinable_thread"
     names = {word for rule in forbids for word in f"{FAMILIES.get(rule, rule)} {unseen}".split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
@@ -98,9 +98,10 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     def watch(frame: FrameType, event: str, called: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         if event == "c_call" and frame.f_globals is not globals():
-            module, name = f"{called.__module__}", called.__name__  # a method's module may be None
+            # convert the module to text, because a method's module may be None
+            module, name = f"{called.__module__}", called.__name__
         if (
-            "call" in event  # "call" or "c_call", not a return
+            "call" in event  # the event is "call" or "c_call", not a return
             and (name in names or (module.startswith(packages) and name != "<module>"))
             and module.startswith(LIBRARIES)
             and not module.startswith(OURS)
@@ -120,7 +121,8 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         tracemalloc.reset_peak()
         allocated = tracemalloc.get_traced_memory()[0]
     collecting = gc.isenabled()
-    gc.disable()  # closing a library's generator would look like a forbidden call
+    # stop garbage collection, because closing a library's generator looks like a forbidden call
+    gc.disable()
     if names:
         sys.setprofile(watch)
     if steps is not None:
@@ -128,7 +130,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     try:
         value = function(*arguments)
     except BaseException:
-        if not refused:  # an error after a forbidden call does not matter
+        if not refused:  # after a forbidden call, `Forbidden` is raised instead of any other error
             raise
     finally:
         sys.settrace(trace)

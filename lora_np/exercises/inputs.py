@@ -36,7 +36,7 @@ class Size(int):
 class Drawn:
     """One input that a law has drawn."""
 
-    value: Any  # a whole number, or an array (without axes if it is one real number)
+    value: Any  # a whole number, or an array; a real number is an array without axes
     simplest: float  # the value that shrinking moves it towards
     axes: tuple[str, ...] = ()  # the names of the sizes along an array's axes; "" if unnamed
 
@@ -69,7 +69,8 @@ class Draw:
         """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
-            if reach > low + 6 and self.rng.random() < 0.5:  # keep small numbers frequent
+            # draw a small number half of the time
+            if reach > low + 6 and self.rng.random() < 0.5:
                 reach = low + 3
             value = int(self.rng.integers(low, reach + 1))
         else:

@@ -9,7 +9,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike
 from lora_np.exercises.values import Value
 
-TOLERANCE = 1e-4  # relative to the largest number; float32 is more accurate than this
+TOLERANCE = 1e-4  # largest error, relative to the largest number; float32 has smaller errors
 
 
 class LawBroken(AssertionError):  # noqa: N818
@@ -122,7 +122,8 @@ def same(
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
         told = f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
-        # for the comparison with known mistakes, entries that may be rounding errors become 0
+        # set entries that may be rounding errors to 0, so that they do not matter in the comparison
+        # of the answer with known mistakes
         raise LawBroken("", told, np.where(np.abs(got) > allowed, got, 0))
     return got
 

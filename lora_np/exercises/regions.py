@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-Condition = Callable[..., bool | None]  # it returns None for arguments of another kind
+# returns whether arguments are in a region; None if the region is for another kind of argument
+Condition = Callable[..., bool | None]
 
 
 @cache

@@ -65,9 +65,10 @@ def run_cell(
             reached(statement.lineno)
             part = ast.Module([statement], [])
             code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)
-            flags |= code.co_flags & annotations.compiler_flag  # keep `from __future__` imports
+            # later statements must keep the effect of `from __future__ import annotations`
+            flags |= code.co_flags & annotations.compiler_flag
             exec(code, names)
-    except (Exception, SystemExit) as error:  # a submission must not end the grading
+    except (Exception, SystemExit) as error:  # exit() in a submission must not end the grading
         return last_line(error)
     return ""
 
@@ -129,7 +130,7 @@ def unwritten(function: Callable[..., Value]) -> bool:
     >>> unwritten(unwritten)
     False
     """
-    # the __code__ of an object that is not a function may raise an error
+    # check this first, because reading `__code__` of another callable object may raise an error
     if not isinstance(function, FunctionType):
         return False
     code = function.__code__
@@ -189,14 +190,14 @@ def values_alike(a: Value, b: Value, tolerance: float = 1e-3, floor: float = 0.0
         x, y = np.asarray(a), np.asarray(b)
         if x.shape != y.shape or x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
             return x.shape == y.shape and bool((x == y).all())
-        # like np.allclose, but in a third of the time
+        # do not call np.allclose with equal_nan=True, because it takes three times as long
         x, y, finite = x.astype(float), y.astype(float), np.isfinite(y)
         sizes = np.abs(y)
         sizes += max(floor, sizes.max(where=finite, initial=0.0))
         with np.errstate(invalid="ignore"):
             near = finite & (np.abs(x - y) <= tolerance * sizes)
         return bool((near | (x == y) | (x != x) & (y != y)).all())
-    except (ValueError, TypeError):  # the parts differ in shape
+    except (ValueError, TypeError):  # for example, the parts of a tuple differ in shape
         if not isinstance(a, (tuple, list)) or not isinstance(b, (tuple, list)):
             return False
         parts = itertools.zip_longest(a, b)

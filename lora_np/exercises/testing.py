@@ -33,16 +33,16 @@ from lora_np.exercises.values import Json, Source, Value, WireError, decode, enc
 # a function that calls a student's function with arguments and enforces rules, as `call` does
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
-SEEDS = (0,)  # seeds of the inputs that students see
-LARGEST = 200  # largest number of characters in a counterexample, and in its message
+SEEDS = (0,)  # seeds of the inputs on which students check their own answers
+LARGEST = 200  # most characters to show of a counterexample, and of the reason why it breaks a law
 PATIENCE = 150  # give up after this many draws in a row without an input from a missing region
-ATTEMPTS = 15  # attempts to shrink an input, for each case of the exercise
+ATTEMPTS = 15  # number of attempts to shrink an input, per case of the exercise
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
 GIVEN = "The statement's example holds"
 EXAMPLE = 5e-3  # the relative tolerance of examples, which may show only two digits
-LAWS = {  # laws that a failed call breaks, by the kind of error
+LAWS = {  # maps the kind of a call's error to the law that the call breaks
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
     "Forbidden": "The exercise forbids it",
@@ -320,7 +320,7 @@ class Answer:
             if "Tensor" in detail:
                 detail += "; lora_np.value(x) is the array of a Tensor"
             raise LawBroken("An answer is made of arrays and numbers", detail)
-        # compare the arguments in this process, which the answer cannot reach
+        # compare the arguments here: an answer that runs in another process cannot tamper with this
         kept: Any = reply["arguments"]
         pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
@@ -449,7 +449,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # only large inputs show that the cost is too high, and these are slow, so try few
+        # try few inputs if the cost is too high, because only large inputs show that, and are slow
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
@@ -536,7 +536,7 @@ def given_by(code: str, one: Exercise, law: Law, place: int) -> Broken:
 
 def again(law: Law, answer: Answer, inputs: Inputs) -> Broken:
     """Test the law on earlier inputs; return a counterexample, None if it holds or is skipped."""
-    # nothing is drawn, so do not create a generator, which is slow
+    # pass no random generator, because nothing is drawn and creating a generator is slow
     return breaks(law, Draw(cast(np.random.Generator, None), remembered=inputs), answer)
 
 
@@ -561,7 +561,7 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            # drop printed output, because the function would print for every input
+            # drop printed output, because a function that prints would do so for every input
             with contextlib.redirect_stdout(io.StringIO()):
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:

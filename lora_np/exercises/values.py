@@ -89,8 +89,8 @@ def encode(thing: Value) -> Json:
     )
 
 
-# The limits of an answer. Each is checked before memory is allocated, because a short document can
-# declare an array of any size.
+# Limits of an answer: axes of an array, length of an axis, characters of a text, depth of lists.
+# The first two are checked before an array is made, because a short document can declare any shape.
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
@@ -141,7 +141,7 @@ def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
 
 
 def array_of(kind: str, shape: list[int], content: str) -> np.ndarray | np.generic:
-    # check the dtype first, because np.dtype would parse a text into a structure of any size
+    # check the dtype first, because np.dtype would turn some texts into structures of any size
     numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
     sizes = len(shape) <= AXES and all(type(n) is int and 0 <= n < ITEMS for n in shape)
     if not (numeric and sizes):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading  # the whole module, because a browser has no get_native_id
+import threading  # import the whole module, because a browser's Python lacks get_native_id
 import time
 from collections.abc import Callable, Mapping
 from math import inf
@@ -21,8 +21,8 @@ import numpy as np
 from lora_np.exercises import Value
 from lora_np.grading.wire import LARGE, receive, send
 
-TICK = 0.05  # seconds between checks of the clock
-STARTING = 60.0  # seconds to start Python and NumPy on a slow and busy machine
+TICK = 0.05  # seconds between two checks of the deadline
+STARTING = 60.0  # time limit in seconds for starting Python and NumPy, even on a busy machine
 PRINTED = 2_000  # characters of the process's output to keep
 CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.{} import main; main()"
 
@@ -55,8 +55,8 @@ class Channel:
             raise
         self.over = threading.Event()
         self.output = b""
-        # the seconds that the process, and the thread that awaits its messages, have waited for a
-        # processor, by the path of Linux's statistics
+        # The process and the thread that awaits its messages may have to wait for a processor. This
+        # maps the folder of each one's statistics in Linux to the seconds that it has waited.
         self.waiters = dict.fromkeys(
             (f"/proc/{self.process.pid}", f"/proc/self/task/{threading.get_native_id()}"), 0.0
         )
@@ -97,7 +97,7 @@ class Channel:
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # after the deadline, ignore even messages that have arrived: there may be endlessly many
+        # read nothing after the deadline, because endlessly many messages may have arrived
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:
@@ -122,8 +122,9 @@ class Channel:
         self.kill_group()
         for thread in self.threads:
             thread.join(timeout=1.0)
-        self.process.wait()  # this frees the id, so no thread may send signals to it afterwards
-        with contextlib.suppress(OSError), self.process:  # the context closes its pipes
+        # end the threads before this, because it frees the id: a signal could hit another process
+        self.process.wait()
+        with contextlib.suppress(OSError), self.process:  # leaving the context closes the pipes
             pass
         # the process may have made folders that are too deep to delete
         with contextlib.suppress(RecursionError, OSError):

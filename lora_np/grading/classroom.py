@@ -24,10 +24,10 @@ from lora_np.grading.submissions import Report, kind, printable, text_of
 from lora_np.table import Cell, Table
 from lora_np.work import parallel_map
 
-DEEPEST = 10  # largest depth of the folders of one student
-MOST = 100  # largest number of files of one student
+DEEPEST = 10  # a student's folders are searched down to this depth
+MOST = 100  # number of files that are graded at most for one student
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
-Record = dict[str, str]  # a student in a roster: values by column
+Record = dict[str, str]  # a student's row in a roster: maps each column to its value
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def grade(
     students = {name: list(map(look_at, paths)) for name, paths in submissions_in(folder).items()}
     known = read_roster(roster) if roster else []
     students = by_roster(known, students)
-    try:  # test that processes can be started, so that a later failure is the fault of one file
+    try:  # check that processes can start, so that a later failure concerns only one file
         with Sandbox([], replace(limits, total_seconds=STARTING)):
             pass
     except Ended as ended:
@@ -343,7 +343,7 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
     readable: dict[str, list[Path]] = {}
     for name, files in students.items():
         shown = readable_name(name)
-        while shown in readable:  # different names on disk may look the same
+        while shown in readable:  # two names on disk may have the same readable form
             shown += "'"
         readable[shown] = files
     return readable
@@ -520,5 +520,5 @@ def broken_laws(outcomes: Sequence[Outcome]) -> Table:
         if not verdict.passed and not verdict.message.startswith("Not ")
     ]
     lines = [(*what, count) for what, count in Counter(broken).most_common()]
-    lines.sort(key=lambda line: not line[2])  # unknown mistakes come last
+    lines.sort(key=lambda line: not line[2])  # laws broken without a known mistake come last
     return Table(["exercise", "law", "known mistake", "students"], lines)

@@ -97,7 +97,8 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        ("parent", lambda: die_with(parent)),  # a later change of user would cancel this
+        # this step follows the change of user, which would cancel it
+        ("parent", lambda: die_with(parent)),
         ("calls", seccomp),
     ]
     for name, put in system:
@@ -163,7 +164,7 @@ def become_nobody(*, may_read: bool) -> None:
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     if may_read:
-        read_search = 1 << 2  # CAP_DAC_READ_SEARCH, the only capability to keep
+        read_search = 1 << 2  # keep only the capability CAP_DAC_READ_SEARCH
         rights = struct.pack("6I", read_search, read_search, 0, 0, 0, 0)
         nonnegative(linux().capset(struct.pack("Ii", 0x20080522, 0), rights))
 
@@ -184,7 +185,7 @@ def limit_resources(limits: Limits) -> None:
         resource.RLIMIT_NOFILE: 64,
         # allow no other process or thread, so that killing the group ends everything
         resource.RLIMIT_NPROC: 0,
-        # this limit ends the process even if the grader has ended
+        # end the process after this CPU time, even if the grader has ended
         resource.RLIMIT_CPU: 1 + int(limits.total_seconds),
     }
     lower(wanted, hard=True)
@@ -197,14 +198,15 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
     for kind, most in wanted.items():
         _, ceiling = resource.getrlimit(kind)
         least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
-        # macOS rejects some limits; `broken` tests whether they hold
+        # ignore errors, because macOS rejects some limits; `broken` tests what is enforced
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
 # Landlock: only listed files and folders can be read, and only three devices can be written.
 
-ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # (version of Landlock, number of its rights)
+# pairs of a Landlock version and the number of rights on files that it knows
+ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))
 READ = 0b1101  # the rights to execute a file, to read a file, and to list a folder
 LIST = 0b1000  # the right to list a folder
 READ_AND_WRITE = 0b110  # the rights to read and to write a file
@@ -259,7 +261,7 @@ def readable() -> Iterator[tuple[Path, int]]:
     modules = {*sys.stdlib_module_names, "__pycache__"}
     for place in {*standard, *(f"{folder}/lib-dynload" for folder in standard)}:
         yield from entries(place, lambda name: name in modules or name.startswith("_sysconfigdata"))
-    # NumPy may be installed in a folder of any name
+    # include the folder that contains NumPy, which may be none of the usual ones
     for place in {*sys.path, paths["purelib"], paths["platlib"], str(Path(np.__file__).parents[1])}:
         if place not in standard:
             yield from entries(place, lambda name: name.partition("-")[0] in PACKAGES)
@@ -300,12 +302,12 @@ def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
             yield from around(entry, hidden)
 
 
-# Seccomp: a filter in the kernel that rejects every system call that is not listed. The listed
-# calls read (files that Landlock allows), compute, wait, or ask about the process itself. So the
-# process cannot start a process or thread, send signals to others, open a socket, use shared memory
-# or queues, or change modes, owners or times.
+# Seccomp: a filter in the kernel that rejects every system call that is not listed below. The
+# listed calls read and write files (Landlock decides which), manage memory, wait, or return
+# information. So the process cannot start a process or thread, send signals to others, open a
+# socket, use shared memory or queues, or change modes, owners or times.
 
-ALLOWED = {  # numbers on x86_64 and aarch64; -1 if a machine has no such call
+ALLOWED = {  # the number of each call on x86_64 and on aarch64; -1 if there is no such call
     "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1),
     "fstat": (5, 80),
     "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226),
@@ -332,13 +334,13 @@ ALLOWED = {  # numbers on x86_64 and aarch64; -1 if a machine has no such call
     283),
     "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
-# number of the architecture, column in `ALLOWED`, numbers of fcntl, tgkill and prlimit64
+# for each machine: number of the architecture, index in the values of `ALLOWED`, and the numbers of
+# fcntl, tgkill and prlimit64
 MACHINES = {
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-# operations of fcntl that are allowed: they copy a descriptor, or get or set flags, whereas others
-# could send signals
+# The allowed operations of fcntl copy a descriptor, or get or set flags. Others could send signals.
 FCNTL = (0, 1, 2, 3, 4, 1030)
 TO_THE_END = -1  # a jump to the last line, which allows the call
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
@@ -363,8 +365,8 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     by_argument = {
         fcntl: (SECOND, FCNTL),
-        tgkill: (FIRST, (pid,)),  # abort() sends a signal to its own process
-        prlimit: (FIRST, (0,)),  # 0 stands for the process itself
+        tgkill: (FIRST, (pid,)),  # a process may signal only itself, as abort() does
+        prlimit: (FIRST, (0,)),  # a process may read or set only its own limits: 0 means itself
     }
     lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]
     lines += [(LOAD, 0, 0, NUMBER), *((EQUAL, TO_THE_END, 0, number) for number in numbers)]
@@ -372,7 +374,7 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         lines += [(EQUAL, 0, 2 + len(allowed), call), (LOAD, 0, 0, place)]
         lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
     lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
-    last = len(lines) - 2  # jumps count from the next line
+    last = len(lines) - 2  # a jump's length counts from the next line
     return [
         (op, last - i if yes == TO_THE_END else yes, no, n)
         for i, (op, yes, no, n) in enumerate(lines)

@@ -35,7 +35,7 @@ def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: L
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
-            # the limit is generous, because the file's processes may wait for a processor
+            # set a generous limit, because the file's processes may wait for a processor
             report = channel.message(
                 channel.clock() + SLACK * limits.total_seconds + STARTING, order
             )
@@ -62,14 +62,14 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        # set only soft limits, because the submission's process may need higher ones than the judge
+        # set only soft limits: the submission's process inherits hard ones, but may need more
         cpu = int(SLACK * limits.total_seconds + STARTING)
         lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
     path = Path(order["path"])
     exercises = [exercise(name) for name in order["exercises"]]
     try:
         report = check_file(path, exercises, seeds=order["seeds"], limits=limits)
-    except (OSError, ValueError) as error:  # the file is not a notebook or script, or not text
+    except (OSError, ValueError) as error:  # the file cannot be read as a notebook or script
         failure = printable(str(error).replace(str(path), path.name))
         report = Report(path, {}, failure=failure, unreadable=True)
     fields = {

@@ -17,7 +17,9 @@ from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
-DROPPED = 5  # after this many cells that hang or end the process, later cells do not run
+# A cell that hangs or ends the process is cut off before the line where it did so. After this many
+# cuts, the next such cell and all later cells are dropped.
+DROPPED = 5
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
@@ -90,7 +92,7 @@ class Sandbox:
                     f"the whole file took longer than {self.limits.total_seconds:g} seconds"
                 )
             self.process = process = Channel("child", environment)
-            # a file outside the process's folder, to test that it cannot be read
+            # make a file outside the process's folder; the process tests that it cannot read it
             secret = Path(process.place.name, "secret")
             secret.touch(mode=0o644)
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
@@ -104,7 +106,7 @@ class Sandbox:
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
-            # number, line and deadline of the running cell
+            # the number of the running cell, its line, and its deadline
             current, line, deadline = 0, 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:

@@ -33,9 +33,9 @@ LARGEST = 20 * 2**20  # largest size of a file in bytes
 
 # in scripts up to this number of lines, errors give the line in the file instead of in the cell
 NUMBERED = 5_000
-CELLS = 1_000  # largest number of code cells in a file
+CELLS = 1_000  # largest number of code cells in a file; empty cells do not count
 PROBLEMS = 50  # largest number of cells whose problems are shown
-LONGEST = 2_000  # largest number of characters in one message to a student
+LONGEST = 2_000  # largest number of characters in one text that a report shows
 UNPRINTABLE = (
     r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

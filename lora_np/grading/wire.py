@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from lora_np.exercises import Value, WireError, decode, encode
 
-# largest size of a message in bytes; decoding can take up to sixty times as much memory
+# largest size in bytes of an untrusted message; decoding may take sixty times as much memory
 LIMIT = 8 * 2**20
-LARGE = 2**30  # largest size in bytes of a message from the grader
+LARGE = 2**30  # largest size in bytes of a trusted message, such as one from the grader
 
 
 def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:

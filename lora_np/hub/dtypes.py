@@ -5,9 +5,9 @@ from __future__ import annotations
 from lora_np.checks import Array, Rng, float_name, real
 from lora_np.lazy import numpy as np
 
-# The name of each dtype in safetensors, and the NumPy type that reads its bytes; the widest dtypes
-# come first, which is the format's order of tensors. NumPy has neither bfloat16, which is the upper
-# half of a float32, nor 8-bit floats: both are computed from their bits.
+# The name of each dtype in safetensors, and the NumPy type that reads its bytes. The widest dtypes
+# come first, because this is the format's order of tensors. NumPy has neither bfloat16, which is
+# the upper half of a float32, nor 8-bit floats. So their bits are read as integers and converted.
 TABLE = {
     "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"),
     "float32": ("F32", "<f4"),
@@ -168,7 +168,7 @@ def encoded(array: Array, dtype: str) -> Array:
     if dtype != "bfloat16":
         code = np.searchsorted(_eight(dtype), np.abs(_on_grid(array, dtype)))
         return np.asarray(code + 128 * np.signbit(array), np.uint8)
-    if array.dtype.itemsize > 4:  # rounding to float32 first would round twice
+    if array.dtype.itemsize > 4:  # rounding float64 to float32 first would round twice
         array = _on_grid(array, dtype)
     bits = array.astype(np.float32).view(np.uint32)
     result = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -181,6 +181,7 @@ def _eight(dtype: str) -> Array:
     power, rest = np.divmod(np.arange(128), 2**bits)
     whole = rest + 2.0**bits * (power > 0)
     values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
-    # the infinity of e5m2 becomes NaN too; e4m3 has no infinity
+    # The last code of e4m3 and the last three of e5m2 are NaN. The code of e5m2 before them is
+    # infinity, which becomes NaN too.
     values[127 if bits == 3 else 124 :] = np.nan
     return values

@@ -22,7 +22,8 @@ DIFFUSERS = "diffusion_pytorch_model.safetensors"
 # The files that may hold a model or its index: transformers', then diffusers'.
 HOMES = (SINGLE, INDEX, DIFFUSERS, f"{DIFFUSERS}.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# For each missing file: another file that shows what the directory contains, and the message.
+# For each file that may be missing: another file that shows what the directory contains instead,
+# and the text of the error.
 _OTHERS = {
     "config.json": (
         "adapter_config.json",
@@ -32,7 +33,7 @@ _OTHERS = {
         "config.json", "a model, not an adapter: it has no adapter_config.json",
     ),
 }  # fmt: skip
-# Shipped models and adapters can be named wherever a path is accepted.
+# The folder and the patterns of the shipped files. Shipped models and adapters are found by name.
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
     "models": "*/config.json",
@@ -355,7 +356,7 @@ def located(path: StrPath) -> Path:
     path = Path(path)
     if path.name != str(path):
         return path
-    # A folder of the same name without JSON or safetensors files does not hide a shipped model.
+    # A folder of the same name hides a shipped model only if it has JSON or safetensors files.
     files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
     if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
         return path

@@ -25,9 +25,9 @@ from lora_np.hub.dtypes import BLOCKS
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.tensors import TensorInfo
 
-_MOST = 2**24  # bytes of a pickle, enough for a hundred thousand tensors
+_MOST = 2**24  # largest size of a pickle in bytes, enough for a hundred thousand tensors
 _FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed opcodes
-# Python's implementation, because the C version allocates as much memory as a file requests
+# use Python's implementation, because the C version allocates as much memory as a file requests
 Machine = pickle._Unpickler
 
 

@@ -46,7 +46,8 @@ __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _MAX_HEADER = 100_000_000  # the limit of the reference implementation
-_BLOCK = 2**20  # entries converted at a time; converting a whole tensor would need a second copy
+# number of entries to convert at a time, because converting a whole tensor would need a second copy
+_BLOCK = 2**20
 _MAX_AXES = 64  # NumPy's limit
 Infos = Mapping[str, TensorInfo]
 
@@ -84,7 +85,8 @@ class SafetensorsFile(TensorFile):
             If no tensor has that name (the message lists close ones), it is in 8-bit floats with
             scales, or the file has changed since it was opened.
         """
-        info = self.tensors.get(name) or self.info(name)  # `info` raises an error with close names
+        # if there is no such tensor, `info` raises an error that lists close names
+        info = self.tensors.get(name) or self.info(name)
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype.startswith("float8"):
             owner = f"{name.rpartition('.')[0]}."
@@ -288,7 +290,7 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
-# Other kinds of files that often have this extension by mistake, keyed by their first bytes.
+# Maps the first bytes of other files that often have this extension to the text of the error.
 _OTHERS = {
     b"version ": "a Git LFS pointer: git lfs pull fetches the file itself",
     b"PK\x03\x04": "a zip archive, such as a pickle of torch.save under another name",
@@ -314,7 +316,7 @@ def _checked(
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Validate a header; return its tensors in the order of their offsets, and its metadata."""
     metadata = header.pop("__metadata__", None)
-    if metadata is None:  # mlx writes null
+    if metadata is None:  # the key is missing, or its value is null, as in files that mlx writes
         metadata = {}
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
         raise FileError("its __metadata__ is not a map from text to text")

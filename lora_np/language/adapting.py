@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 # name of the shipped text that measures forgetting, and how many of its characters are used
 GENERAL, PAGE = "austen-held-out", 4000
 TIMED = 3  # number of batches that `forecast` times
-FEWEST, MOST = 16, 20  # desired rows per validation; default limit on the number of validations
+# desired number of rows per validation, and largest number of validations by default
+FEWEST, MOST = 16, 20
 SCHEDULES = ("cosine", "linear", "constant")
 # the supported variants of LoRA, all of which leave the base weights unchanged
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
@@ -99,8 +100,8 @@ class FinetuneSettings(RunSettings):
             )
 
 
-# Names of the settings that the result and a checkpoint record. Resuming a run with other settings
-# is an error about the first that differs in this order.
+# Names of the settings that a result and a checkpoint record. If a run is resumed with other
+# settings, the error names the first one in this list that differs.
 RECORDED = [
     "targets",
     *(
@@ -395,7 +396,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     if result.interrupted:
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
-    # with patience, a run that was not interrupted returns the model with the lowest loss
+    # with patience, an uninterrupted run returns the model of its lowest validation loss
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
     both = (model, result.model) if asked else ()
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
@@ -499,8 +500,8 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         )  # fmt: skip
         return result.history.seconds
 
-    # Begin with the longest rows, which need the most memory, and do not measure their time: the
-    # first batch is slower, because it fills caches and gets memory pages from the system.
+    # Begin with the longest rows, because they need the most memory. Do not count their time: the
+    # first batch is slower, because it fills caches and gets memory from the system.
     seconds_of(sorted(plan.batches.items, key=length, reverse=True)[: plan.batches.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
@@ -542,7 +543,7 @@ class Prepared:
 def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepared:
     """Split and pack the data, adapt the model, and fill in the default settings."""
     data = as_data(data)
-    width = model.model.norm.W.shape[0]  # no weight of a decoder can have a higher rank
+    width = model.model.norm.W.shape[0]  # the hidden size; no weight of a decoder has a higher rank
     whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
     max_length = packing.within(model, s.max_length)
     other = None if s.validation is None else as_data(s.validation)
@@ -625,7 +626,7 @@ def budget(
     There are at least two validations, each on at least one row, even if they cost more.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
-    affordable = tokens // 5 // mean  # number of rows that all validations together may process
+    affordable = tokens // 5 // mean  # total number of rows that all validations may process
     if every is None:
         times = min(max(affordable // min(len(rows), FEWEST), 2), MOST)
         every = -(-steps // (times - 1))
@@ -636,7 +637,8 @@ def budget(
 
 def peak_memory() -> int | None:
     """Return the process's peak memory in bytes, or None if the system does not report it."""
-    # only Linux has this file; getrusage is no substitute, as it may report the parent's peak
+    # Only Linux has this file. Elsewhere, getrusage is no substitute, because it may report the
+    # peak of the parent process.
     status = Path("/proc/self/status")
     words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
     return 1024 * int(words[0]) if words else None

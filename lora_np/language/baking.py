@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from lora_np.table import Part
 
 KINDS = ("sampled", "greedy")  # how the held-out answers are generated
-HELD_OUT = 5  # every fifth question is held out
+HELD_OUT = 5  # one in this many questions is held out
 RIDGE = 0.1  # ridge of the closed-form solution, relative to the Gram matrix's mean eigenvalue
-FIRST = 8  # number of initial answer tokens whose mean divergence is reported separately
+FIRST = 8  # the mean divergence of this many first tokens of an answer is reported separately
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
     ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
@@ -569,7 +569,7 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
             return node
         gram, product = by_layer[id(node)]
         L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
-        # small X and Y represent all tokens: X.T @ X is gram plus the ridge, and X.T @ Y is product
+        # X and Y stand for the data of all tokens: X.T @ X is gram + ridge, and X.T @ Y is product
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
         balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and scale * B the same norm

@@ -259,7 +259,7 @@ class SelfAttention(Named):
             # keep no attention weights, because no gradient passes through a cache
             if tokens > 1 and use_fused:
                 return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
-        # with a cache, process a long prompt in blocks of queries, to save memory
+        # with a cache, process the queries of a long prompt in blocks, to save memory
         size, parts = tokens if cache is None else fused.BLOCK, []
         for i in range(0, tokens, size):
             some = q[:, i : i + size]
@@ -297,7 +297,7 @@ class SelfAttention(Named):
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(packed.positions, packed.lengths, q.dtype)
-        # for a single token, the number of calls determines the time, so rotate q and k together
+        # rotate q and k of a single token together, because its time depends on the number of calls
         if k.shape[1] == 1:
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]

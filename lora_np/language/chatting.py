@@ -96,7 +96,8 @@ class Chat:
             text = continued(self.model, [row], settings, self.reader)[0].end()
         except KeyboardInterrupt:
             text = vocabulary_of(self.model).decode(row[begins:])
-            # drop the answer from the cache, because some layers may lack the last token's keys
+            # drop the answer from the cache, because Ctrl-C may have come before all layers had
+            # added their keys of the last token
             self.reader.rows = [row[:begins]] if len(row) > begins else []
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text

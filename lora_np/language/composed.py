@@ -96,7 +96,7 @@ def attend(
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    # a single query without window and sequences needs no mask: the last token sees all tokens
+    # without window and sequences, a single query needs no mask: the last token sees all tokens
     if queries > 1 or window is not None or sequence_ids is not None:
         seen = visible(queries, keys, window)
         if sequence_ids is not None:
@@ -131,7 +131,8 @@ def exact_gelu(x: Operand) -> Operand:
 
 
 def _normal_below(x: Array) -> Array:
-    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # exp(-30^2) rounds to zero
+    # values above 30 may be replaced by 30, because exp(-30^2) already rounds to zero
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)
     tail = 0.5 * np.exp(-half * half) * chebval((56 / (2 + half) - 15) / 13, erfc_series(x.dtype))
     result: Array = np.where(x > 0, 1 - tail, tail)
     return result

@@ -18,7 +18,7 @@ from lora_np.checks import StrPath, choice, shown
 from lora_np.files import Json, errors_at, parse_json
 from lora_np.language.storing import read_text
 
-ONE = "one text"  # the kind of data that is one continuous text
+ONE = "one text"  # the name of the kind of data that is a single continuous text
 FORMATS = ("jsonl", "csv", "text")
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 # The kinds of examples, each with its required and its optional fields. The data are of the first
@@ -158,7 +158,7 @@ def as_data(data: AnyData) -> Data:
 def told_by(content: str, ending: str) -> str:
     """Detect a file's format from its first line, or else from its extension."""
     first = content.lstrip().partition("\n")[0]
-    # a JSON list is not supported; reading it as JSON lines raises an error about its first line
+    # treat a JSON list, which is not supported, as JSON lines: the error names its first line
     if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}

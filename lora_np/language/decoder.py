@@ -28,8 +28,8 @@ T = TypeVar("T")
 Read = Callable[[str], Any]
 CONTEXT = 2048  # context length in tokens if the config has none
 
-# Fields that change the computation of some models. Other models accept only these neutral values
-# or null, which have no effect.
+# Some models support these fields, which change their computation. In the config of any other
+# model, a field must be null or have this neutral value, which changes nothing.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
     **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),

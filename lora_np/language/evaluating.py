@@ -21,7 +21,8 @@ from lora_np.nn import freeze
 from lora_np.table import Shown, Table, json_text, one_line, page
 
 SHORT = 40  # an expected answer of at most this many characters is compared exactly
-SPOKEN = 48, 200  # most tokens to generate if the expected answer is short, and if it is long
+# largest number of tokens to generate if the expected answer is short, and if it is long
+SPOKEN = 48, 200
 FEWEST = 5  # smallest number of examples for which an interval is computed
 
 
@@ -256,7 +257,8 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
-        assert isinstance(example, Choices)  # the caller checked the first, and all are of one kind
+        # the caller has checked the first example, and all examples are of the same kind
+        assert isinstance(example, Choices)
         context = f"Question: {example.question}\nAnswer:"
         begin, scores = len(vocabulary.encode(context)), []
         for text in example.choices:
@@ -290,7 +292,7 @@ def answered(
                 stop = []
             else:
                 row = vocabulary_of(model).encode(parts(example)[0])
-                stop = ["\n"]  # a base model might not stop by itself
+                stop = ["\n"]  # end with the line, because a base model might not stop by itself
             tokens = row.tolist()
             how = Sampling(tokens=most, stop=stop, temperature=0)
             replies[i] = continued(model, [tokens], how)[0].end()

@@ -19,15 +19,15 @@ from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
 
-# maps the result's gradient to the arguments' gradients; None for each that is not needed
+# maps the result's gradient to the arguments' gradients; a gradient that is not needed is None
 Pulls = Callable[[Array], tuple[Array | None, ...]]
-BLOCK = 32  # tokens whose queries attention processes at once; twice as many in long texts
+BLOCK = 32  # number of tokens whose queries attention processes at once; doubled in long texts
 HARMLESS = 60.0  # exp of scores up to this size neither overflows nor underflows
 
-# number of attention weights that a layer keeps; the backward pass recomputes all others
+# largest number of attention weights that a layer keeps; the backward pass recomputes all others
 KEPT = 2**22
-TILE = 512  # number of keys that attention processes at once if it keeps no weights
-PIECE = 2**15  # number of entries that stay in the processor's cache between passes
+TILE = 512  # number of keys that attention processes at once when it keeps no more weights
+PIECE = 2**15  # number of entries to process at once, so that they stay in the processor's cache
 ROWS = 1024  # rows that the head processes at once
 LOGITS = 2**18  # logits that the head computes at once
 SWAPPED = np.array([1, 0])
@@ -38,7 +38,7 @@ SWAPPED = np.array([1, 0])
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5).reshape(-1, 1)
-    y = inverse.dot(W[None])  # two multiplications with broadcasting are slower
+    y = inverse.dot(W[None])  # the outer product is faster than a second product with broadcasting
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -71,8 +71,8 @@ def norm_joint(
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit is computed in pieces that stay in the cache from one pass to the next. The
-# backward pass recomputes intermediate values, since that is faster than loading them from memory.
+# The gated unit is computed in pieces that stay in the processor's cache between passes. The
+# backward pass recomputes intermediate values, because loading them from memory is slower.
 
 
 def gated_forward(gate: Array, up: Array) -> Array:
@@ -125,7 +125,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x by angles, given their cosines and sines; negate ``sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for more than two sequences, repeating the tables for each head beats broadcasting them
+    # for more than two sequences, repeating the tables for each head is faster than broadcasting
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -206,8 +206,8 @@ def attend_joint(
 
     def pull(g: Array) -> tuple[Array | None, ...]:
         Q, KT, V, mixed, weights, largest, sums = kept
-        # The gradient of a score is its weight times (g V^T - the weighted mean of g V^T). An extra
-        # column of dmixed, times a row of ones in V1T, subtracts the mean.
+        # The gradient of a score is its weight times (g V^T - the weighted mean of g V^T). To
+        # subtract the mean, an extra column of dmixed is multiplied by a row of ones in V1T.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
         weighted = by_group(g.reshape(wide), narrow[2]) / repeated(sums, d)
         dmixed[..., :d] = weighted
@@ -313,9 +313,9 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
 
-# The head and its loss process some rows of h and a part of the vocabulary at once, so that logits
-# stay in the cache. The gradient with respect to h is computed in the same pass. For the log
-# probability of a label, it is the label's row of W minus the softmax-weighted mean of all rows. A
+# The head and its loss process some rows of h and a part of the vocabulary at a time, so that
+# logits stay in the cache. The same pass computes the gradient with respect to h. The gradient of a
+# label's log probability is the label's row of W minus the softmax-weighted mean of all rows. A
 # trainable head uses the composed loss.
 
 

@@ -263,7 +263,7 @@ class Continuation:
         self.ended = False
         self.hidden: list[Array] = []  # the hidden state that predicted each new token
         self.streamed = 0  # number of characters streamed so far
-        # the prompt ends at this character; stop strings in it are ignored
+        # the index of the first new character; stop strings before it are ignored
         self.first = len(self.vocabulary.decode(row[begins:]))
         self.update()
 
@@ -316,7 +316,7 @@ class Reader:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        keep_pages()  # each layer of a long prompt can reuse the previous layer's memory
+        keep_pages()  # keep freed memory, so that each layer can reuse the previous layer's
 
         # unpack codes to one byte each in advance, as all weights are dequantised for every token
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
@@ -367,7 +367,7 @@ class Reader:
         -------
         ndarray of shape (rows, d)
         """
-        gaps = np.argmax(self.ids, axis=1)  # lengths of the padding on the left
+        gaps = np.argmax(self.ids, axis=1)  # the length of each row's padding, on its left
         common = self.common(rows, gaps)
         new = [row[common - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
         if common and min(map(len, new)) == max(map(len, new)):
@@ -380,7 +380,7 @@ class Reader:
             self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
         self.rows = [list(row) for row in rows]
         mask = None if self.ids.all() else self.ids
-        # if weights are too large, the result may overflow, which `Sampling.draw` reports
+        # no warnings: if weights are so large that this overflows, `Sampling.draw` raises an error
         with overflow_allowed():
             hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask, last=True)
         return value(hidden)[:, -1]

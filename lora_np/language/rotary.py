@@ -130,7 +130,7 @@ def table(
     elif longest:
         stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
         frequencies *= stretch ** -(np.arange(half) / (half - 1))
-    # compute the angles in the model's precision, as transformers does
+    # compute the angles in the model's precision: in float32, they then round as in transformers
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
     # the other entries do not rotate: their cosines are 1, and their sines are 0
@@ -179,7 +179,7 @@ class RopeParameters(NamedTuple):
     context: int  # the context length of the model
     theta: float
     d: int  # the number of entries of a head that rotate
-    trained: int  # the context length before it was extended
+    trained: int  # the context length before any extension
     factor: float  # the factor by which the context was extended
     exponents: Array  # -2i/d for pair i
     frequencies: Array  # pair i rotates by theta^(-2i/d) per token
@@ -196,7 +196,7 @@ def rope_of(config: Fields, layer: LayerConfig, context: int) -> tuple[str, Rope
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
     kind = "alpha" if kind == "dynamic" and "alpha" in fields else kind
     choice("rope_type", kind, layer.rope_kinds)
-    least = float(kind == "yarn")  # yarn divides by log(theta), which must be above 0
+    least = float(kind == "yarn")  # yarn divides by log(theta), so theta must be above 1
     theta = fields.get("rope_theta", layer.theta)
     theta = number("rope_theta", theta, minimum=least, open_minimum=True)
     part = real(fields, "partial_rotary_factor", layer.part or 1.0)
@@ -251,7 +251,7 @@ def yarn(rope: RopeParameters) -> Made:
     """Lower the frequencies of pairs with few rotations in the original context; scale scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
-    # indices of the pairs with ``fast`` and with ``slow`` rotations in the original context
+    # unrounded indices of the pairs that rotate ``fast`` and ``slow`` times in the original context
     first, last = (
         math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
         for n in (fast, slow)
@@ -263,7 +263,7 @@ def yarn(rope: RopeParameters) -> Made:
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
-    last += 0.001 * (first == last)  # an empty range would divide by zero
+    last += 0.001 * (first == last)  # widen an empty range, whose length would be a zero divisor
     kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
     scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
     scales = scales if all(scales) else [1.0]
@@ -278,7 +278,7 @@ def alpha(rope: RopeParameters) -> Made:
     return theta**rope.exponents, {}
 
 
-# for each kind, a function that returns the frequencies and other fields of `Rotary`
+# maps each kind to a function that returns the frequencies and other fields of `Rotary`
 MADE: dict[str, Callable[[RopeParameters], Made]] = {
     "default": lambda rope: (rope.frequencies, {}),
     "linear": lambda rope: (rope.frequencies / rope.factor, {}),
@@ -295,7 +295,7 @@ MADE: dict[str, Callable[[RopeParameters], Made]] = {
 
 def parameters_of(config: Fields, layer: LayerConfig) -> Fields:
     """Read the parameters of a layer's rotary embedding; raise an error for unknown ones."""
-    # transformers 5 writes "rope_parameters"; older versions "rope_scaling" and "rope_theta"
+    # transformers 5 writes "rope_parameters"; older versions write "rope_scaling" and "rope_theta"
     both = {"rope_parameters": layer.rope, "rope_scaling": {}, **config}
     rope, scaling = both["rope_parameters"], both["rope_scaling"]
     for name in ("rope_parameters", "rope_scaling"):

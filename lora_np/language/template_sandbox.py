@@ -148,7 +148,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         call = functools.partial(super().call, context, function)
         if isinstance(function, Macro):
             return self.charged(call(*args, **kwargs))
-        method = getattr(function, "__wrapped__", function)  # jinja2 wraps str.format
+        # jinja2 wraps str.format in a function without `__self__`
+        method = getattr(function, "__wrapped__", function)
         owner = getattr(method, "__self__", None)
         name = method.__name__ if isinstance(owner, str) else ""
         return self.paid(name, call, owner if name else 0)(*args, **kwargs)

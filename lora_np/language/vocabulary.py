@@ -259,7 +259,8 @@ def growth(step: Any) -> float:
         return math.prod(map(growth, steps))
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
-        return max(1, new / old) if old else 1 + new  # an empty match at each character
+        # a regular expression may have an empty match at each character
+        return max(1, new / old) if old else 1 + new
     if kind == "Prepend":
         return 1 + len(step["prepend"])
     if kind == "Precompiled":  # layout: size of a trie, the trie, and the replacements
@@ -327,5 +328,5 @@ def read_vocabulary(
         if numbers and vocabulary.tokenizer() == contents:
             return vocabulary
     except (AttributeError, LookupError, TypeError, ValueError):
-        pass  # not a vocabulary of characters; `Subwords` raises an error if it is damaged
+        pass  # not a vocabulary of characters; if the file is damaged, `Subwords` raises an error
     return Subwords(contents, files)

@@ -40,7 +40,7 @@ def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
     a, b = draw.sizes("ab", high=9)
-    # sometimes draw matrices, square or not, such that d k or d k - 1 is a multiple of d + k
+    # sometimes draw sides for which d + k divides d k or d k - 1, to catch ranks wrong by one
     tie = draw.pick("tie", ("", "d k", "d k - 1"))
     if tie:
         d, k = (a * (a + b), b * (a + b)) if tie == "d k" else (a + 1, a * (a + 1) + 1)

@@ -28,8 +28,8 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     if shape == "large":  # all columns together exceed the memory limit
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    # a loop over so many columns exceeds the limit on steps; counting steps takes memory,
-    # so the memory limit is higher here
+    # A loop over so many columns exceeds the limit on steps. Counting steps takes memory, so the
+    # memory limit is higher here.
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
@@ -55,7 +55,8 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    whole = draw.pick("whole", (False, True))  # elimination turns integers into fractions
+    # draw integers to catch an elimination that truncates fractions in an array of integers
+    whole = draw.pick("whole", (False, True))
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
     B, A = draw.array("B", d, r), draw.array("A", r, k)
@@ -70,7 +71,7 @@ def as_typed(M: Array) -> Array:
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # skip M if elimination, from the left or the right, meets small pivots, which magnify rounding
+    # skip M if rounding errors give elimination from the left or the right a wrong rank
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -86,12 +87,14 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    if long:  # tells the threshold sqrt d + sqrt k from 2 sqrt(max(d, k))
+    # different sides tell sqrt d + sqrt k from 2 sqrt(max(d, k)), which are equal if d = k
+    if long:
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 2.55 + draw.array("signal", r, low=0, high=40)  # clearly above the threshold
+    # the signal's singular values as multiples of sigma (sqrt d + sqrt k); the threshold is 2
+    loud = 2.55 + draw.array("signal", r, low=0, high=40)
     M = with_singular_values(
         draw,
         "M",
@@ -132,12 +135,13 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         large, all_pivots = (
             linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4)
         )
-        draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots magnify rounding
+        # skip M if a pivot is small, because small pivots magnify rounding errors
+        draw.assume(faint == 1e-3 or large == all_pivots)
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
 
 def true_rank_rounding(draw: Draw, answer: Answer) -> None:
-    # with this many columns, rounding errors may exceed one unit in the last digit
+    # rounding errors grow with the number of columns: with 20 or more, 2e-15 may be such an error
     k = draw.whole("k", 20, 40)
     M = np.zeros((2, k))
     M[0] = np.rint(draw.array("row", k, low=1, high=9))
@@ -172,7 +176,8 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
-    if draw.pick("whole", (False, True)):  # a dominant diagonal keeps pivots large
+    # adding 16 on the diagonal keeps the pivots large that elimination divides by
+    if draw.pick("whole", (False, True)):
         M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     if key == "triangles":
@@ -233,7 +238,7 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> None:
     got = real_array("the errors", answer(M), right.shape)
     if key == "ends":
         same("the first error", got[0], 1.0)
-        # the right value is 0, near which a square root magnifies rounding errors
+        # allow a larger error: the right value is 0, where a square root magnifies rounding errors
         same("the last error", got[-1], 0.0, size=10)
     if key == "squares":
         same("errors", got, right, size=10)
@@ -244,11 +249,12 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    # choose a share for which a sum without squares would give another rank
+    # sometimes choose a share for which singular values without squares may give another rank
     if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
-    if draw.pick("tie", (False, False, True)):  # the squares add up to 2, 4 or 16: no rounding
+    # the squares add up to 2, 4 or 16, so that the shares have no rounding errors
+    if draw.pick("tie", (False, False, True)):
         M = np.diag(draw.pick("s", ([1.0, 1], [1.0, 1, 1, 1], [3.0, 2, 1, 1, 1])))
         kept = np.cumsum(np.diag(M) ** 2) / np.sum(M**2)
         share = float(kept[draw.whole("exact", 0, len(M) - 2)])
@@ -260,7 +266,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
 def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     r, d, k = rank_and_sides(draw)
     M = np.zeros((d, k))
-    # use whole numbers, so that no rounding affects the rank
+    # use whole numbers, so that rounding errors do not affect the rank
     entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))
     np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
     exactly("the rank", answer(scale(draw) * M, 1.0), int(r))
@@ -277,7 +283,7 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # ratios of at most 5: if the values were farther apart, power iteration would turn all vectors
+    # draw ratios of at most 5, because with larger ratios, power iteration would turn all vectors
     # towards the first direction
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
@@ -340,7 +346,7 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     if key == "directions":
         W0 = draw.array("W0", d, k)
         right = linalg.amplification_factor(W0, dW, rank=r)
-        # W0 must not be nearly zero in the update's directions
+        # skip W0 if it is nearly zero in the update's directions, because the factor divides by it
         draw.assume(right < 10 * np.linalg.norm(dW))
         same("the factor", answer(W0, dW, r), right)
 
@@ -371,7 +377,8 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
         with_singular_values(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3)
         for name in ("W0", "W")
     )
-    W = np.roll(W, 1, axis=0)  # without this, the cosines would often form a symmetric matrix
+    # without this, the cosines would often form a symmetric matrix, which hides a wrong axis
+    W = np.roll(W, 1, axis=0)
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
     threshold = round((edges[i] + edges[i + 1]) / 2, 2)

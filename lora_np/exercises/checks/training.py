@@ -150,7 +150,8 @@ def lora_forward_sum(draw: Draw, answer: Callable[..., Value]) -> None:
 def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
     r, rng = draw.whole("r", 1, 4), draw.whole("rng", 0, 100)
     d, k = int(draw.whole("d", r, 8)), int(draw.whole("k", r + 1, 8))
-    if key != "zero":  # chance affects neither rank nor spread of large matrices
+    # use large matrices, because chance hardly affects their rank and spread
+    if key != "zero":
         d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else (40, 40)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
     if key == "zero":
@@ -190,7 +191,7 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 def regression(draw: Draw, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Draw inputs, targets, W0 and a rank; also return the lowest possible loss at every rank."""
-    # draw mostly ranks of at least 2, because rank 1 often comes close to the best loss
+    # draw mostly ranks of at least 2, because a rank-1 update often comes close to the best loss
     least = draw.pick("least", (2, 1, 2, 2))
     d, k = draw.sizes("dk", low=least, high=3)
     r = draw.whole("r", least, min(d, k))
@@ -252,7 +253,7 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
     mix = with_singular_values(
         draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1)
     )
-    # free directions are orthogonal to all inputs
+    # the columns of `free` are orthogonal to all inputs
     X, free = scale(draw) * mix @ turn[:known], turn[known:].T
     if key == "mixtures":
         more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
@@ -439,12 +440,14 @@ def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
     spread = np.round(losses - losses.mean(axis=1, keepdims=True), 3)
     error = spread[best].std(ddof=1) / np.sqrt(seeds)
     draw.assume(error == 0 or error > 0.1)
+    # distance of each mean from the best mean, in standard errors, or absolute if the error is 0
     distance = np.array([draw.pick(f"distance {i}", (0.9, 1.1, 1.3, 0.5)) for i in range(n)])
-    distance[best] = 0  # distance of each mean from the best, in standard errors
+    distance[best] = 0
     near = distance < 1 if error else distance == 0
     right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
     losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
-    if n > 1 and draw.pick("tie", (False, False, False, True)):  # means one standard error apart
+    # in a tie, the means of two ranks are exactly one standard error apart
+    if n > 1 and draw.pick("tie", (False, False, False, True)):
         losses = np.full((n, 4), 9.0)
         losses[best], losses[best - 1] = (4, 0, 0, 0), 2
         right = min(ranks[best], ranks[:n][best - 1])
