@@ -306,7 +306,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
         raise FileError(f"it is {other}")
     length = int.from_bytes(first, "little")
     if length > min(size - 8, _MAX_HEADER):
-        raise FileError(f"its header claims {length} bytes, but the file has only {size}")
+        raise FileError(f"its header has {length} bytes, the file {size}; the limit: {_MAX_HEADER}")
     with errors_at("its header"):
         return parse_json(file.read(length)), 8 + length
 

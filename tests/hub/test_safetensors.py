@@ -383,9 +383,9 @@ def test_duplicate_names_are_refused(path):
         (b"1234567", "it has 7 bytes, too few"),
         (
             struct.pack("<Q", 2**63) + b"{}",
-            "its header claims 9223372036854775808 bytes, but the file has only 10",
+            "its header has 9223372036854775808 bytes, the file 10; the limit: 100000000",
         ),
-        (struct.pack("<Q", 3) + b"{}", "its header claims 3 bytes, but the file has only 10"),
+        (struct.pack("<Q", 3) + b"{}", "its header has 3 bytes, the file 10; the limit: 100000000"),
     ],
 )
 def test_a_truncated_file_is_refused(path, content, message):
