@@ -259,7 +259,7 @@ def float_name(dtype: object, known: Collection[str]) -> str:
 
 
 def respelled(dtype: str) -> str:
-    """Translate ``bf16``, ``fp32`` or ``torch.float16`` to lora_np's name of the dtype."""
+    """Translate a dtype's name, such as ``bf16`` or ``torch.float16``, to lora_np's name for it."""
     return re.sub(r"(?:torch\.)?(b?)f(?:p|loat)?(?=\d\d)", r"\1float", dtype.lower())
 
 

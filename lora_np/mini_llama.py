@@ -127,7 +127,7 @@ def turned(x, theta, back=False):
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-# The model: its files as Hugging Face lays them out.
+# The model, read from files in Hugging Face's format.
 def tensors(path):
     """Read the tensors of a safetensors file: a length, a JSON header, the numbers."""
     file, found = Path(path).read_bytes(), {}

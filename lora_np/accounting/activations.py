@@ -154,7 +154,7 @@ class Moment(NamedTuple):
     again: Growth
     layers: int  # the number of layers that `again` counts
     logits: Growth  # kept by the loss until its gradient is computed
-    work: Growth  # temporary arrays, for the loss or for the largest matrix
+    work: Growth  # temporary: for the loss, a dequantised matrix, or DoRA's norms
 
     def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Return the bytes of activations, logits and workspace."""

@@ -68,7 +68,7 @@ def _modules(model: Model) -> Iterator[ModuleSpec]:
     seen: set[int] = set()
     for module in layer_specs(model):
         layer = paths[module.name]
-        if id(layer) not in seen:  # count a layer that occurs at several paths only once
+        if id(layer) not in seen:  # count a layer only once, even if it has several paths
             yield module._replace(name=module.name or "W")
             seen |= {id(layer), id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):

@@ -16,7 +16,7 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-# the largest accepted number of entries of a weight, because a small file may declare a huge one
+# the most entries that a weight may have; otherwise a small file could declare a huge weight
 _MOST = 2**32
 
 

@@ -1,4 +1,4 @@
-"""Repair an adapter: rewrite it with the module names of its base, so that programs find them."""
+"""Repair an adapter: rename its modules as in its base, so that programs find them."""
 
 from __future__ import annotations
 

@@ -462,7 +462,8 @@ def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
 
 
 REQUIRED = inspect.Parameter.empty
-# Defaults that signatures do not reveal: NumPy shows "no value", and functions in C show none.
+# Defaults that signatures may not reveal: some show "no value", and in NumPy 2.0, functions in C
+# have no signature.
 USUAL = {
     "out": None,
     "where": True,

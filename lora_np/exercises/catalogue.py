@@ -139,7 +139,7 @@ def solution(name: str) -> Solution:
 
 
 def check(function: Callable[..., Value], *, rng: Seed | None = None) -> Outcome:
-    """Check a student's function by the laws of its exercise, on inputs from small to large.
+    """Check a student's function against the laws of its exercise, on inputs from small to large.
 
     Parameters
     ----------

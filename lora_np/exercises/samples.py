@@ -14,7 +14,7 @@ def scale(draw: Draw) -> float:
 
 
 def rank_and_sides(draw: Draw, sides: str = "d k") -> list[Size]:
-    """Draw a rank r, then sides of at least r, so that r is often strictly between its limits."""
+    """Draw a rank r, then sides of at least r, so that r is often above 1 and below both sides."""
     r = draw.whole("r", 1, 4)
     return [r, *(draw.whole(name, r, 6) for name in sides.split())]
 

@@ -290,7 +290,7 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
-# Maps the first bytes of other files that often have this extension to the text of the error.
+# The first bytes of other formats that are often saved as .safetensors, and what errors call them
 _OTHERS = {
     b"version ": "a Git LFS pointer: git lfs pull fetches the file itself",
     b"PK\x03\x04": "a zip archive, such as a pickle of torch.save under another name",

@@ -141,7 +141,7 @@ class Cache:
 
 
 class Sequences(NamedTuple):
-    """The sequence of each token, its position there, and the sequence's length, in packed rows.
+    """Which sequence each token of packed rows is in, its position in it, and the length of that.
 
     Parameters
     ----------

@@ -292,7 +292,7 @@ def answered(
                 stop = []
             else:
                 row = vocabulary_of(model).encode(parts(example)[0])
-                stop = ["\n"]  # end with the line, because a base model might not stop by itself
+                stop = ["\n"]  # stop at the end of the line: a base model may go on
             tokens = row.tolist()
             how = Sampling(tokens=most, stop=stop, temperature=0)
             replies[i] = continued(model, [tokens], how)[0].end()

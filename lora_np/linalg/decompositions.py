@@ -306,7 +306,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 
 
 def _sweep(columns: Array, V: Array) -> bool:
-    """Make each pair of columns orthogonal once, in place; return whether any pair was rotated."""
+    """Do one Jacobi sweep over all pairs of columns in place; return whether any was rotated."""
     k = columns.shape[1]
     # a relative bound on the rounding error of an inner product whose exact value is zero
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
