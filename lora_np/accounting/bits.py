@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lora_np.accounting.lora import LoraCount, Option, count_adapter
+from lora_np.accounting.lora import LoraCount, Option, count_adapter, reusable
 from lora_np.checks import choice, number, whole_number
 from lora_np.table import Cell, Shown, Table
 
@@ -125,14 +125,14 @@ def capacity(
     choice("content", content, ("text", "labels"))
     bits = None if bits is None else number("bits", bits)
     whole_number("rank", rank)
-    lora, rank_one = (_plain(model, r, options) for r in (rank, 1))
-    low, high = estimated(lora, content)
+    options = reusable(options)
+    lora = _plain(model, rank, options)
     enough = None
     if bits is not None:
-        above = max(2, ceil(bits / (MEASURED[content][0] * rank_one.trainable)))
-        needed = 1 if bits <= estimated(rank_one, content)[0] else above
-        enough = needed if needed <= _highest(lora) else None
-    return Capacity(lora, content, low, high, bits, enough)
+        ranks = range(1, _highest(lora) + 1)
+        i = bisect_left(ranks, bits, key=lambda r: estimated(_plain(model, r, options), content)[0])
+        enough = ranks[i] if i < len(ranks) else None
+    return Capacity(lora, content, *estimated(lora, content), bits, enough)
 
 
 def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:

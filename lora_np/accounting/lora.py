@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -299,6 +299,13 @@ def count(
         return ModelCount(spec.total, spec.total, None, spec.table)
     trainable = sum(parameter.numel() for _, parameter in parameters() if parameter.requires_grad)
     return ModelCount(trainable, spec.total, None, spec.table)
+
+
+def reusable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that can be counted with repeatedly, with a list for each iterator."""
+    return {
+        name: [*given] if isinstance(given, Iterator) else given for name, given in options.items()
+    }
 
 
 def count_adapter(model: Model, options: Mapping[str, Option | peft.ConfigSource]) -> LoraCount:

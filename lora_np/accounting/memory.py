@@ -24,6 +24,7 @@ from lora_np.accounting.lora import (
     count_adapter,
     counted,
     model_spec,
+    reusable,
     spec_of,
 )
 from lora_np.checks import choice, refuse, whole_number
@@ -206,7 +207,7 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
         choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
     TrainingOptions(**training)  # type: ignore[arg-type]  # raises errors before a model is read
-    return training, {name: options[name] for name in options if name not in training}
+    return training, reusable({name: options[name] for name in options if name not in training})
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> TrainingOptions:

@@ -73,7 +73,7 @@ def inject(
         The `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
         ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every
         linear layer but the output layer (one called ``lm_head``, or one that shares the array of
-        an embedding); or a function of (path, layer). Embeddings have no dropout.
+        an embedding); or a function of (path, layer). Embeddings, HiRA and LoRA-XS have no dropout.
     train : collection of str
         The paths of parts that are trained in full instead of being frozen, such as a new head. A
         tied weight can be named by any of its paths, is trained once, and stays tied.
@@ -138,6 +138,8 @@ def inject(
     """
     rank = whole_number("rank", rank)
     choice("variant", variant, VARIANTS)
+    if dropout and variant in ("hira", "lora-xs"):
+        raise ValueError(f"dropout must be 0 for the variant {variant!r}, got {dropout}")
     choice("bias", bias, ("none", "lora_only", "all"))
     nodes = list(walk(model))
     if any(isinstance(node, ADAPTED) for _, node in nodes):

@@ -381,8 +381,11 @@ class DoRALinear:
 
     def merged(self) -> Linear:
         """Build one frozen `Linear` with the same outputs."""
-        W = value(self.lora.merged().W)
-        return freeze(Linear((value(self.m) / row_norms(W))[:, None] * W, self.b))
+        layer = self.lora.merged()
+        gain, b = value(self.m) / row_norms(layer.W), self.b
+        if layer.b is not None:
+            b = gain * layer.b + (0 if b is None else value(b))
+        return freeze(Linear(gain[:, None] * layer.W, b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -564,7 +567,7 @@ def rebase(tuned: T, original: T) -> T:
         A = np.concatenate([value(layer.A), A / layer.scale]).astype(W0.dtype)
         B = np.concatenate([value(layer.B), -B], axis=1).astype(W0.dtype)
         return LoRALinear(
-            freeze(Linear(W0, layer.base.b)), A, B, layer.scale * len(A), layer.dropout
+            freeze(Linear(W0, layer.base.b)), A, B, layer.scale * len(A), layer.dropout, layer.c
         )
 
     return replace(tuned, LoRALinear, on_original)
@@ -606,7 +609,7 @@ def first_gradient(layer: Linear, s: Settings) -> Array:
     if G is None or G.shape != shape:
         got = None if G is None else G.shape
         raise ValueError(f"needs the first gradient, of shape {shape}, got {got}: pass gradients=")
-    return G
+    return G.astype(dtype_of(layer), copy=False)
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:

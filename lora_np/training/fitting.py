@@ -330,6 +330,7 @@ class Training:
             whole_number("patience", s.patience)
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
+        self.seen = -1  # the step of the last validation or sample
         self.samples: list[tuple[int, str]] = []
         # the values of each bank at the lowest held-out loss; empty without patience
         self.lowest: list[Array] = []
@@ -387,10 +388,9 @@ class Training:
     def validate(self, bar: tqdm) -> None:
         """Validate and sample the model, unless it was already validated at this step."""
         sample, step = self.settings.sample, self.run.steps
-        if self.data.validation is None and sample is None:
+        if step == self.seen or (self.data.validation is None and sample is None):
             return
-        if step in dict((*self.validated[-1:], *self.samples[-1:])):
-            return
+        self.seen = step
         frozen = freeze(self.model)
         if self.data.validation is not None:
             error = self.data.validation_loss(frozen)

@@ -96,7 +96,8 @@ class Sweep(Shown):
             settings.setdefault((record["alpha"], record["lr"]), []).append(record)
 
         def middle(runs: list[dict[str, Any]]) -> float:
-            return float(np.median([np.inf if run[error] is None else run[error] for run in runs]))
+            errors = np.array([run[error] for run in runs], float)  # None becomes NaN
+            return float(np.median(np.where(np.isnan(errors), np.inf, errors)))
 
         return [run for settings in groups.values() for run in min(settings.values(), key=middle)]
 

@@ -77,6 +77,18 @@ def test_the_smallest_rank_is_the_smallest(seed, content):
     assert (share in str(found)) == ("Warning" in str(found)) == (found.bits > found.low / 2)
 
 
+def test_a_layer_may_have_a_rank_of_its_own():
+    """Then the parameters are no multiple of the rank; and targets may be an iterator."""
+    targets, pattern = ["q_proj", "v_proj"], {"q_proj": 64}
+    given = {"rank_pattern": pattern, "bits": 4e6}
+    found = accounting.capacity("llama-3-8b", rank=8, targets=iter(targets), **given)
+    lows = [
+        accounting.capacity("llama-3-8b", rank=rank, targets=targets, rank_pattern=pattern).low
+        for rank in (found.enough - 1, found.enough)
+    ]
+    assert lows[0] < 4e6 <= lows[1]
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -171,6 +171,19 @@ def test_the_largest_fits_and_one_more_does_not(find: Any, rebuild: Any) -> None
     assert find(budget=10**6) == 0
 
 
+def test_options_may_be_iterators() -> None:
+    found = [
+        largest_rank(
+            "llama-3.2-1b",
+            budget="8 GiB",
+            targets=kind(["q_proj"]),
+            modules_to_save=kind(["lm_head"]),
+        )
+        for kind in (list, iter)
+    ]
+    assert found[0] == found[1] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -121,6 +121,9 @@ def test_starts_along_the_first_gradient():
     for factor, vectors in [(ga.A.data, Vh[:2]), (ga.B.data.T, U[:, 2:4].T)]:
         np.testing.assert_allclose(np.abs(factor @ vectors.T), np.eye(2) * 9**0.25 / 4, atol=1e-12)
     np.testing.assert_allclose(ga.base.W + ga.delta(), W0)
+    for variant in ("lora-one", "lora-ga"):  # gradients may be in another dtype than the weight
+        half = lnp.inject(lnp.Linear(W0.astype(np.float32)), variant=variant, **settings)
+        assert half(np.ones((1, 7), np.float32)).dtype == np.float32
     with pytest.raises(ValueError, match="pass gradients="):
         lnp.inject(lnp.Linear(W0), rank=2, variant="lora-ga")
     with pytest.raises(ValueError, match=r"of shape \(9, 7\), got \(7, 9\)"):
@@ -163,6 +166,14 @@ def test_doras_equation_and_its_constant_norm():
     np.sum(np.square(h * (fixed[2] / norm) + fixed[3])).backward()
     for ours, theirs in zip(tensors, fixed, strict=True):
         np.testing.assert_allclose(ours.grad, theirs.grad, rtol=1e-10)
+
+
+@pytest.mark.parametrize("b", [None, np.array([1.0, -1.0, 2.0])])
+def test_a_merged_dora_keeps_the_bias_of_b(b):
+    rng = np.random.default_rng(0)
+    W0, A, B, c, m, x = (rng.normal(size=s) for s in [(3, 4), (2, 4), (3, 2), 3, 3, (5, 4)])
+    layer = DoRALinear(lnp.LoRALinear(lnp.Linear(W0), A, B, alpha=3.0, c=c), m, b)
+    np.testing.assert_allclose(layer.merged()(x), layer(x))
 
 
 def test_dora_refuses_a_bias_in_the_wrong_place():
@@ -282,6 +293,8 @@ def test_lora_plus_gives_b_a_larger_step():
     ({"variant": "pissa", "rank": 9}, ValueError, r"rank must be between 1 and min\(d, k\) = 6, got 9"),
     ({"variant": "olora", "rank": 9}, ValueError, r"rank must be between 1 and min\(d, k\) = 6, got 9"),
     ({"alpha": 0}, ValueError, "alpha must be above 0, got 0"),
+    ({"variant": "hira", "dropout": 0.1}, ValueError, "dropout must be 0 for the variant 'hira', got 0.1"),
+    ({"variant": "lora-xs", "dropout": 0.1}, ValueError, "dropout must be 0 for the variant 'lora-xs'"),
 ])  # fmt: skip
 def test_bad_settings(settings, error, match):
     with pytest.raises(error, match=match):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.training import Problem, optimum, sweep
+from lora_np.training import Problem, Sweep, optimum, sweep
 
 
 def problem(validation=True):
@@ -120,6 +120,12 @@ def test_a_run_that_diverges_is_a_record_too():
     assert 0 < bad["diverged_at"] < 300
     assert [r["lr"] for r in result.best()] == [0.1]
     json.loads(json.dumps(result.records))
+
+
+def test_a_loss_that_is_no_number_is_not_the_best():
+    runs = [{"variant": "lora", "rank": 1, "alpha": 1, "lr": lr, "loss": loss}
+            for lr, loss in [(9.0, np.nan), (9.0, 1.0), (0.1, 2.0), (0.1, 3.0)]]  # fmt: skip
+    assert {run["lr"] for run in Sweep(runs).best()} == {0.1}
 
 
 def test_table_json_and_the_best():
