@@ -319,7 +319,7 @@ REFUSED = {
     "too much": ("ties", {"density": 1.5}, ValueError, "density must be above 0 and at most 1, got 1.5"),
     "no rank": ("svd", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
     "no seed": ("dare_linear", {}, TypeError, "rng must be a numpy.random.Generator or a whole number"),
-    "other ranks": ("linear", {}, ValueError, r"ranks are \[1, 2\]; a method that adds factors needs equal ones"),
+    "other ranks": ("linear", {}, ValueError, r"ranks are \[1, 2\]; adding factors needs equal ones"),
     "no inputs": ("regmean", {}, ValueError, "'regmean' needs a Gram matrix of each adapter's inputs"),
 }  # fmt: skip
 
