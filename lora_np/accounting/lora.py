@@ -301,7 +301,7 @@ def count(
     return ModelCount(trainable, spec.total, None, spec.table)
 
 
-def reusable(options: Mapping[str, Any]) -> dict[str, Any]:
+def reusable(options: Mapping[str, Option]) -> dict[str, Option]:
     """Return options that can be counted with repeatedly, with a list for each iterator."""
     return {
         name: [*given] if isinstance(given, Iterator) else given for name, given in options.items()

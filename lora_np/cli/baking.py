@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import click
 
 from lora_np import adapters, language
 from lora_np.cli import options
+from lora_np.cli.language import tell
 from lora_np.work import usual_threads
 
 
@@ -40,7 +39,8 @@ def bake(
     MODEL is an instruction-tuned model: a directory as transformers writes it, or a .gguf file.
     With the prompt, the model is the teacher and samples answers. Without the prompt, it is the
     student and learns the teacher's distributions of each next token. --steps 0 skips this
-    training: it keeps the initial adapter, which a regression finds in two minutes.
+    training: it keeps the initial adapter, which a regression finds in two minutes. Ctrl-C ends
+    the training early and keeps the result so far.
 
     Example: lora-np bake smollm2.gguf --prompt persona.txt --questions asked.txt -o persona
     """
@@ -52,8 +52,10 @@ def bake(
         lines = language.read_text(questions).splitlines()
         settings["questions"] = [line.strip() for line in lines if line.strip()]
     base = language.load(model, quantised=quantised)
-    result = language.bake(base, prompt, tell=partial(print, file=sys.stderr), **settings)
+    result = language.bake(base, prompt, tell=tell, **settings)
     adapters.save(result.model, out, base=model, force=force)
     options.write_asked(result, plot, html, prompt=prompt)
     answers = options.side_by_side(result.answers)
     options.show_as(result.table, as_json, *answers, result.left, result.table)
+    if result.interrupted:
+        raise KeyboardInterrupt

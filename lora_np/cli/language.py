@@ -65,7 +65,9 @@ def finetune(
         if out is None:
             refuse("name the adapter to write with -o, or ask for a --dry-run")
         options.check_place(out)
-    training = options.given(asked)
+    elif html or plot:
+        refuse("a --dry-run trains nothing to show: leave out --html and --plot")
+    training = options.given({**asked, "sample_every": sample_every or None})
     language.FinetuneSettings(**training)  # check the settings before reading files
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
@@ -78,7 +80,7 @@ def finetune(
         return
     asked_for = 0 if sample_every == 0 else QUESTIONS
     training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}
-    result = language.finetune(base, told, **training, sample_every=sample_every or None)
+    result = language.finetune(base, told, **training)
     refuse_failure(result)
     adapters.save(result.model, out, base=model, force=force)
     words = [word for word in click.get_current_context().obj if word != "--resume"]
@@ -95,19 +97,17 @@ def tell(note: object) -> None:
 
 def refuse_failure(result: language.Adapted) -> None:
     """Raise an error if training diverged or changed nothing; warn if it overfitted."""
-    rate = result.settings["lr"]
-    moved = (
-        f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a"
-        " token"
+    last = result.history.validation_loss[-1]  # not `after`, which is the lowest with --patience
+    advice = (
+        f"training took the held-out loss from {result.before:.4g} to {last:.4g} nats a token;"
+        " nothing was written: try a learning rate"
     )
-    if result.diverged and not result.interrupted:
-        raise FloatingPointError(
-            f"{moved}; nothing was written: try a learning rate below {rate:g}, or fewer steps"
-        )
-    if result.after == result.before and not result.interrupted:
-        raise ValueError(
-            f"{moved}; nothing was written: try a learning rate above {rate:g}, or more steps"
-        )
+    rate, same = result.settings["lr"], result.after == result.before
+    if not result.interrupted:
+        if result.diverged or (same and last != result.before):
+            raise FloatingPointError(f"{advice} below {rate:g}, or fewer steps")
+        if same:
+            raise ValueError(f"{advice} above {rate:g}, or more steps")
     if result.after > result.before:
         tell("Only the training loss fell (overfitting): try fewer steps or a longer text")
 

@@ -16,7 +16,7 @@ from lora_np.checks import configured, generator, overflow_allowed, refuse, whol
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Sampling, replies
+from lora_np.language.generation import Sampling, check_texts, replies
 from lora_np.language.measuring import likelihood
 from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.language.storing import read_text
@@ -98,6 +98,15 @@ class FinetuneSettings(RunSettings):
             refuse(
                 f"give steps or epochs, not both: got steps={self.steps} and epochs={self.epochs}"
             )
+        if self.sample_every and self.validate_every not in (None, self.sample_every):
+            refuse(
+                "answers are given at validations: sample_every must equal validate_every, got"
+                f" {self.sample_every} and {self.validate_every}"
+            )
+        if isinstance(self.questions, int):
+            whole_number("questions", self.questions, minimum=0)
+        else:
+            check_texts("questions", self.questions)
 
 
 # Names of the settings that a result and a checkpoint record. If a run is resumed with other
@@ -324,7 +333,8 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     questions : int or sequence of str
         The number of held-out questions to answer before and after training; or texts to continue.
     sample_every : int, optional
-        Steps between further answers to the first question, which replace ``sample``.
+        Steps between further answers to the first question, which replace ``sample``. They are
+        given at validations, so ``validate_every`` must be the same number or left out.
     tell : callable, optional
         ``tell(note)`` is called with each remark about the data, such as how many were cut.
     accumulate : int
@@ -397,7 +407,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     # with patience, an uninterrupted run returns the model of its lowest validation loss
-    after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
+    after = losses[-1] if settings.patience is None or result.interrupted else np.nanmin(losses)
     both = (model, result.model) if asked else ()
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
     replied = [answered(one, asked) for one in both]
@@ -630,7 +640,7 @@ def budget(
     if every is None:
         times = min(max(affordable // min(len(rows), FEWEST), 2), MOST)
         every = -(-steps // (times - 1))
-    times = 1 + -(-steps // whole_number("validate_every", every))
+    times = 1 + -(-steps // every)
     stride = -(-len(rows) // min(max(affordable // times, 1), len(rows)))
     return every, times, rows[::stride]
 

@@ -18,7 +18,7 @@ from lora_np.checks import Array, Rng, configured, generator
 from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Reader, Sampling, replies
+from lora_np.language.generation import Reader, Sampling, ends_of, replies
 from lora_np.language.packing import Shuffled
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
@@ -127,6 +127,8 @@ class Baked(Shown):
         The number of prompt tokens that each call saves.
     notes : tuple of str
         Remarks for the user.
+    interrupted : bool
+        Whether Ctrl-C ended training early; ``model`` is then the model after the last step.
     """
 
     model: LanguageModel
@@ -138,6 +140,7 @@ class Baked(Shown):
     agreement: dict[str, float]
     saved: int
     notes: tuple[str, ...]
+    interrupted: bool
 
     @property
     def table(self) -> Table:
@@ -331,7 +334,9 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         )
     if settings.start == "closed-form":
         adapted = closed_form(adapted, lacking(frozen, examples))
-    adapted, history = distilled(adapted, examples, tests["sampled"], settings, seeds[2])
+    adapted, history, interrupted = distilled(
+        adapted, examples, tests["sampled"], settings, seeds[2]
+    )
     students = {"base": frozen, "baked": freeze(adapted)}
     divergences, agreement = compared_with_teacher(students, tests)
     alone = [dialogue.row(question, prompted=False) for question, _ in held_out]
@@ -340,7 +345,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         for name, student in students.items()
     }
     answers["prompted"] = [example.text for example in tests["greedy"]]
-    cut = sum(len(example.hidden) == settings.answer_length for example in examples)
+    cut = sum(example.row[-1] not in ends_of(model) for example in examples)
     return Baked(
         model=adapted,
         history=history,
@@ -353,6 +358,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         notes=(f"{cut} of {len(examples)} answers were cut at {settings.answer_length} tokens.",)
         if cut
         else (),
+        interrupted=interrupted,
     )
 
 
@@ -381,10 +387,10 @@ def distilled(
     held_out: Sequence[TaughtAnswer],
     settings: BakeSettings,
     seed: int,
-) -> tuple[LanguageModel, History | None]:
-    """Train ``adapted`` on the teacher's answers; return it and its history, None without steps."""
+) -> tuple[LanguageModel, History | None, bool]:
+    """Train ``adapted`` on the teacher's answers; return ``model``, ... of `Baked`."""
     if not settings.steps:
-        return adapted, None
+        return adapted, None, False
     run = settings.of_run(
         "bake", rng=seed, loss=taught_loss, steps=settings.steps,
         optimizer=AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps)),
@@ -395,7 +401,7 @@ def distilled(
     read = {"rows": [example.row for example in examples]}
     order = Shuffled(examples, batches_of, size, settings.accumulate, seed, read)
     result = fit(adapted, order, **run)
-    return result.model, result.history
+    return result.model, result.history, result.interrupted
 
 
 def compared_with_teacher(

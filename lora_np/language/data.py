@@ -233,7 +233,7 @@ def example(fields: Mapping[str, Any], kind: str) -> Example:
         return conversation(values["messages"])
     if kind == "multiple choice":
         return choices(**values)
-    if all(isinstance(value, list) for value in values.values()):
+    if "prompt" in values and all(isinstance(value, list) for value in values.values()):
         return conversation([*values["prompt"], *values["completion"]], len(values["prompt"]))
     for name, text in values.items():
         if text is not None and not isinstance(text, str):

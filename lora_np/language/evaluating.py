@@ -158,9 +158,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is no model, the models have different vocabularies, an example is damaged, a
-        multiple-choice example is longer than ``max_length``, or the data are conversations but a
-        model has no chat template.
+        If there is no model, the models have different vocabularies or cut examples at different
+        lengths, an example is damaged, a multiple-choice example is longer than ``max_length``, or
+        the data are conversations but a model has no chat template.
 
     See Also
     --------
@@ -192,7 +192,8 @@ def evaluate(
         if not all(np.array_equal(run.weights[m], first.weights[m]) for m in run.weights):
             raise ValueError(
                 f"{name} cuts the data into other tokens than {names[0]}, so that their losses"
-                " cannot be compared: compare models with one vocabulary"
+                " cannot be compared: compare models with one vocabulary, and with a max_length"
+                " (--max-length) within the shortest context"
             )
         names.append(name)
         runs.append(run)

@@ -87,12 +87,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if isinstance(self.stop, str) or not all(
-            isinstance(text, str) and text for text in self.stop
-        ):
-            raise ValueError(
-                f"stop must be a list of texts that are not empty, got {shown(self.stop)}"
-            )
+        check_texts("stop", self.stop)
 
     def draw(self, logits: Array, before: Sequence[int], rng: np.random.Generator) -> int:
         """Draw the next token from its logits; the tokens ``before`` it may be penalised."""
@@ -124,6 +119,12 @@ class Sampling:
         if self.min_p > 0:
             z[np.exp(z) < self.min_p] = -np.inf
         return z
+
+
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Raise an error if ``texts`` is not a list of texts, or one of them is empty."""
+    if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"{name} must be a list of texts that are not empty, got {shown(texts)}")
 
 
 @configured(Sampling)
@@ -426,13 +427,10 @@ def continued(
             continuations[i].hidden.append(state.copy())
             rows[i].append(settings.draw(scores, rows[i], rng))
             continuations[i].ended = rows[i][-1] in ends
-        heard = [
-            continuation.ended or (listening and continuation.update())
-            for continuation in continuations
-        ]
-        if all(heard):
+        some = [continuations[i] for i in going]
+        left = [k for k, one in enumerate(some) if not (one.ended or (listening and one.update()))]
+        if not left:
             break
-        left = [k for k, i in enumerate(going) if not continuations[i].ended]
         if len(left) < len(going):
             reader, going = reader.take(left), [going[k] for k in left]
     return continuations

@@ -277,7 +277,8 @@ def token_loss(
         The tokens of a text in each row.
     labels : ndarray of int, shape (batch, tokens), optional
         The token that follows each of ``tokens``, or -100 to leave it out of the loss. By default,
-        each token of a row but the first is the label of the token before it.
+        each token of a row but the first is the label of the token before it, if both are of the
+        same sequence.
     sequence_ids : ndarray of int, shape (batch, tokens), optional
         The sequence of each token if rows hold several sequences: a token sees only its own.
     rng : Generator, optional
@@ -303,9 +304,9 @@ def token_loss(
     >>> round(float(token_loss(austen, tokens[None])), 2)
     1.04
     """
-    log_p = log_probabilities(model, tokens, labels, sequence_ids=sequence_ids, rng=rng)
-    counts = log_p.size if labels is None else np.count_nonzero(np.asarray(labels) != IGNORED)
-    result: Operand = -np.sum(log_p) / counts
+    tokens, labels, ids = labelled(tokens, labels, sequence_ids)
+    log_p = log_probabilities(model, tokens, labels, sequence_ids=ids, rng=rng)
+    result: Operand = -np.sum(log_p) / np.count_nonzero(labels != IGNORED)
     return result
 
 
@@ -353,12 +354,7 @@ def log_probabilities(
     >>> np.exp(log_probabilities(austen, tokens[None])).round(2)  # m, m, a
     array([[0.09, 0.82, 0.93]], dtype=float32)
     """
-    tokens = plain("tokens", tokens)
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens must have 2 axes, got shape {tokens.shape}")
-    if labels is None:
-        tokens, labels = tokens[:, :-1], tokens[:, 1:]
-    labels = plain("labels", labels)
+    tokens, labels, sequence_ids = labelled(tokens, labels, sequence_ids)
     check_labels(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
     if (
@@ -371,6 +367,21 @@ def log_probabilities(
         return composed.log_probabilities(logits, labels)
     hidden = model.model(tokens, sequence_ids=sequence_ids, rng=rng)
     return fused.head_log_probabilities(hidden, head.W, labels=labels)
+
+
+def labelled(
+    tokens: Array, labels: Array | None, ids: Array | None
+) -> tuple[Array, Array, Array | None]:
+    """Return arguments of `token_loss`; by default, labels are the next tokens of a sequence."""
+    tokens = plain("tokens", tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens must have 2 axes, got shape {tokens.shape}")
+    if labels is None:
+        tokens, labels = tokens[:, :-1], tokens[:, 1:]
+        if ids is not None:
+            labels = np.where(np.diff(ids), IGNORED, labels)
+            ids = plain("sequence_ids", ids)[:, :-1]
+    return tokens, plain("labels", labels), ids
 
 
 def check_labels(labels: Array, tokens: Array, vocab: int) -> None:

@@ -56,13 +56,12 @@ def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
+@pytest.mark.parametrize("more", [[], ["--patience", "1"]])
+def test_a_run_that_diverges_writes_nothing(tmp_path, capsys, more):
     (tmp_path / "text.txt").write_text(language.read_text("genesis")[:4000])
     command = ["finetune", "austen", str(tmp_path / "text.txt"), "-o", str(tmp_path / "adapter")]
-    assert (
-        run([*command, "--steps", "4", "--max-length", "64", "--lr", "1e4", "--sample-every", "0"])
-        == 1
-    )
+    command += ["--steps", "4", "--max-length", "64", "--lr", "1e4", "--sample-every", "0"]
+    assert run([*command, *more]) == 1
     err = capsys.readouterr().err
     assert "learning rate below 1" in err
     assert err.count("\n") == 2
@@ -202,6 +201,13 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
             f"{TUNE} --lr 1e30 --steps 9 --sample-every 0",
             "loss is nan at step .*learning rate below",
         ),
+        (
+            None,
+            f"{TUNE} --sample-every 2 --validate-every 3",
+            "must equal validate_every, got 2 and 3",
+        ),
+        (None, f"{TUNE} --dry-run --html page.html", "leave out --html and --plot"),
+        (None, f"{TUNE} --dry-run --plot losses.png", "leave out --html and --plot"),
         (None, f"{TUNE} --quantised", "^lora-np: base holds no quantised weights"),
         (
             None,

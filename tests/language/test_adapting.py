@@ -187,6 +187,13 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
         np.testing.assert_array_equal(one.data, other.data)
 
 
+def test_an_early_stop_at_a_loss_of_nan_tells_the_loss_of_the_model_that_it_keeps(chatty):
+    result = tuned(chatty, steps=1, lr=1e30, schedule="constant", warmup=0, patience=1)
+    assert np.isnan(result.history.validation_loss[-1])
+    assert result.after == result.before
+    assert not result.diverged
+
+
 def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
     """With a clock that ticks once for each look at it, a batch takes a second, also of a
     validation.
@@ -347,6 +354,21 @@ def test_defaults_follow_the_data(chatty):
         prepared(chatty, steps=3, epochs=2)
     with pytest.raises(ValueError, match="epochs must be above 0, got 0"):
         prepared(chatty, epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sample_every": 2, "validate_every": 3}, "must equal validate_every, got 2 and 3"),
+        ({"questions": "In the"}, "questions must be a list of texts"),
+        ({"questions": [""]}, "questions must be a list of texts"),
+        ({"questions": -1}, "questions must be at least 0"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused_before_training(chatty, settings, words):
+    with pytest.raises(ValueError, match=words):
+        prepared(chatty, **settings)
+    assert prepared(chatty, sample_every=2, validate_every=2).every == 2
 
 
 def test_the_adapter_of_a_chat_is_heard_in_a_chat(place, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from lora_np.cli import output, run
 from lora_np.language import baking
 from lora_np.language.baking import BakeSettings, Dialogue, batches_of, taught_loss
 from lora_np.language.generation import Sampling
+from lora_np.training import fitting
 from tests.drawing import FULL
 from tests.language.conftest import random_model
 
@@ -203,6 +204,12 @@ def test_an_answer_ends_with_its_token_and_a_cut_one_without(wide):
     (note,) = result.notes
     assert re.fullmatch("[1-8] of 8 answers were cut at 2 tokens.", note)
     assert note in str(result.table)
+    # an answer that ends at the last token is whole
+    always = replace(model, generation={"eos_token_id": [*range(len(letters))]})
+    result = language.bake(
+        always, "be kind.", questions=BEGINNINGS, answer_length=1, steps=0, rank=1
+    )
+    assert result.notes == ()
 
 
 def test_the_base_writes_questions_about_each_sentence(wide, monkeypatch):
@@ -298,6 +305,23 @@ def test_the_command_writes_an_adapter_or_nothing(wide, tmp_path, monkeypatch, c
     adapter = lnp.adapters.load("new", base=wide.config)
     attached = lnp.adapters.attach(language.load("base"), adapter, any_base=True)
     assert not np.array_equal(*(lnp.freeze(m)(np.array([[1, 2]])) for m in (wide, attached)))
+    gradients = fitting.Training.gradients
+
+    def stopped(training):
+        if training.run.steps == 1:
+            raise KeyboardInterrupt
+        return gradients(training)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting.Training, "gradients", stopped)
+        assert language.bake(
+            wide, "the old king. ", **QUIET, questions=BEGINNINGS, steps=2
+        ).interrupted
+        assert run([*good[:-3], "early", *good[-2:]]) == 130
+    out, err = capsys.readouterr()
+    assert "Written: early" in out
+    assert err.endswith("\nlora-np: interrupted\n")
+    assert (tmp_path / "early").exists()
     assert run(good) == 2
     assert "--force" in capsys.readouterr().err
     content = (tmp_path / "new" / "adapter_model.safetensors").read_bytes()

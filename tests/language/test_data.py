@@ -123,6 +123,12 @@ WRONG = {
     ),
     "no text": ('{"text": ""}', "", "line 1: its text is empty"),
     "a number as text": ('{"text": 7}', "", "line 1: text must be text, got 7"),
+    "texts as text": ('{"text": ["a", "b"]}', "", r"line 1: text must be text, got \['a', 'b'\]"),
+    "lists as instructions": (
+        '{"instruction": ["a"], "input": ["b"], "output": ["c"]}',
+        "",
+        "line 1: instruction must be text",
+    ),
     "text and messages": (
         '{"prompt": [], "completion": "a"}',
         "",

@@ -187,7 +187,7 @@ def test_what_cannot_be_compared_is_refused(models, data, message):
 def test_models_that_cut_the_text_otherwise_are_refused(model):
     shorter = random_model(max_position_embeddings=8)
     texts = ["abcdefghijklmno"] * 5
-    with pytest.raises(ValueError, match="short cuts the data into other tokens than long"):
+    with pytest.raises(ValueError, match=r"short cuts the data .* than long, .* max_length"):
         language.evaluate({"long": model, "short": shorter}, texts)
     assert language.evaluate({"long": model, "short": shorter}, texts, max_length=8).names
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from lora_np import language
 from lora_np.language.generation import Sampling
 
 RULES = [
@@ -89,6 +90,15 @@ def test_the_most_likely_one_is_taken_at_temperature_0_or_where_nothing_else_is_
     assert (
         Sampling(temperature=0, repetition_penalty=100.0).draw(np.array([2.0, 1.0]), [0], rng) == 1
     )
+
+
+def test_a_text_that_has_stopped_is_the_same_beside_one_that_goes_on():
+    """Although what would follow completes another stop string, which begins earlier."""
+    austen, prompts = language.load("austen"), ["It is a truth ", "Emma was "]
+    how = {"tokens": 40, "temperature": 0, "stop": ["a gr", "e a great deal"]}
+    alone = [language.generate(austen, prompt, **how) for prompt in prompts]
+    assert language.generate(austen, prompts, **how) == alone
+    assert alone[0] == "It is a truth to be "
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,17 @@ def test_a_document_does_not_depend_on_its_neighbours():
         assert_near(model.model(b.tokens, sequence_ids=b.sequence_ids)[0, :8], exact)
 
 
+def test_without_labels_no_token_is_predicted_from_another_sequence():
+    model, rng = in_double(random_model(max_position_embeddings=64)), np.random.default_rng(0)
+    pair = [packing.Document(rng.integers(0, 30, n), np.ones(n, bool)) for n in (6, 9)]
+    tokens = np.concatenate([document.tokens for document in pair])[np.newaxis]
+    ids = np.repeat([[1, 2]], [6, 9], axis=1)
+    log_p = language.log_probabilities(model, tokens, sequence_ids=ids)
+    assert np.flatnonzero(log_p == 0).tolist() == [5]
+    loss = language.token_loss(model, tokens, sequence_ids=ids)
+    assert loss == pytest.approx(apart(model, pair), rel=1e-12)
+
+
 @pytest.mark.parametrize("seed", few(range(60), 10))
 def test_rows_hold_each_document_once_and_none_is_too_long(seed):
     """Best fit, longest first: a document goes where the least is left, and opens a row only if
