@@ -6,7 +6,8 @@ captures only the names that it uses, so other arrays can be freed. The engine h
 broadcasting.
 
 At kinks, the rules make the same choices as torch: abs'(0) = 0, clip passes gradients at its
-bounds, and ties in max and min, also of NaNs, share the gradient equally.
+bounds (but is constant between equal ones), and ties in max and min, also of NaNs, share the
+gradient equally.
 """
 
 from __future__ import annotations
@@ -472,9 +473,7 @@ def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
 
 # this rule returns g, because the engine sums it over the broadcast axes
 derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)
-derivative(
-    np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order)
-)
+derivative(np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(a, order))
 derivative(np.transpose, lambda y, a, axes=None: lambda g: g.transpose(inverse(axes)))
 derivative(np.swapaxes, lambda y, a, axis1=None, axis2=None: lambda g: np.swapaxes(g, axis1, axis2))
 derivative(
@@ -485,7 +484,10 @@ derivative(
 )
 
 
-def reshape_back(shape: tuple[int, ...], order: Literal["C", "F", "A"]) -> Pull:
+def reshape_back(a: Array, order: Literal["C", "F", "A"]) -> Pull:
+    shape = np.shape(a)
+    if order in ("A", "a"):  # the order of a's memory, which need not be that of g
+        order = "F" if np.isfortran(value(a)) else "C"
     return lambda g: g.reshape(shape, order=order)
 
 
@@ -602,7 +604,8 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
     """Return an array of zeros with ``g`` added at ``index``."""
     result = np.zeros(shape, dtype=g.dtype)
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.size:
-        add_rows(result, index.ravel() % shape[0], g.reshape(index.size, *shape[1:]))
+        rows = index.ravel().astype(np.intp) % shape[0]  # a uint8 may be too small for shape[0]
+        add_rows(result, rows, g.reshape(index.size, *shape[1:]))
         return result
     if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
         result[index] = g

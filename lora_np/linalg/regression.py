@@ -93,7 +93,7 @@ def reduced_rank_regression(
     X, Y, W0, residual = _problem(X, Y, W0)
     limit = min(W0.shape)
     rank = limit if rank is None else whole_number("rank", rank, maximum=limit, top="min(d, k)")
-    optima = _Optima(X, residual, number("ridge", ridge))
+    optima = _Optima(X, residual, number("ridge", ridge), rank)
     dtype = np.result_type(X, Y, W0)
     with np.errstate(over="ignore"):
         A = np.ldexp(optima.A[:rank], optima.out - optima.into).astype(dtype)
@@ -169,6 +169,8 @@ def optimal_losses(
         left = tail_sums(np.square(target).sum(axis=0))
         missed = np.square(target - X @ optima.A.T).sum(axis=0)
         losses = (outside + left + np.append(0.0, np.cumsum(missed))) / residual.size
+        # ranks above the number of rows reach no less
+        losses = np.pad(losses, (0, min(W0.shape) + 1 - len(losses)), "edge")
         return restored("a loss", np.ldexp(losses, 2 * optima.out), 1, divide="Y and W0")
 
 
@@ -192,15 +194,17 @@ class _Optima:
     X and the residual are scaled to about 1 by powers of two.
     """
 
-    def __init__(self, X: Array, residual: Array, ridge: float) -> None:
+    def __init__(self, X: Array, residual: Array, ridge: float, rank: int = 0) -> None:
         n, k = X.shape
-        X = X.astype(np.float64)
-        if ridge:  # append rows, so that X^T X becomes X^T X + n ridge I
-            X = np.concatenate([X, np.sqrt(n * ridge) * np.eye(k)])
+        # with ridge, X^T X becomes X^T X + n ridge I; without, there are at least as many rows as
+        # the rank
+        added = np.sqrt(n * ridge) * np.eye(k) if ridge else np.zeros((max(rank - n, 0), k))
+        X = np.concatenate([X.astype(np.float64), added])
         self.into, self.out = exponent(X), exponent(residual)
         U, s, Vh = np.linalg.svd(np.ldexp(X, -self.into), full_matrices=False)
         seen = s > s[0] * max(n, k) * np.finfo(np.float64).eps
         inverse = np.divide(1.0, s, out=np.zeros_like(s), where=seen)
-        whitened = np.ldexp(residual, -self.out).T @ U[:n]  # (d, m)
+        # what no input can reach must not count in the choice of directions
+        whitened = np.ldexp(residual, -self.out).T @ U[:n] * seen  # (d, m)
         self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # B (d, l), l = min(d, m)
         self.A = (gain[:, None] * Wh * inverse) @ Vh  # (l, k)

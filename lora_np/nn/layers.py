@@ -16,6 +16,7 @@ from lora_np.checks import (
     computed_dtype,
     convert_arrays,
     generator,
+    number,
     numbers_below,
     shown,
     whole_number,
@@ -396,6 +397,8 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     ------
     TypeError
         If ``rng`` is neither a Generator nor None.
+    ValueError
+        If ``rate`` is out of range.
 
     Examples
     --------
@@ -404,7 +407,7 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     >>> dropout(np.ones(4), 0.5, rng=None)
     array([1., 1., 1., 1.])
     """
-    if rng is None or rate == 0:
+    if rng is None or number("rate", rate, maximum=1, open_maximum=True) == 0:
         return x
     if not isinstance(rng, np.random.Generator):
         raise TypeError(

@@ -109,12 +109,8 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
     True
     """
     logits = operand("logits", logits)
-    shape, labels = logits.shape, plain("labels", labels)
-    if len(shape) != 2 or labels.shape != shape[:1]:
-        raise ValueError(
-            f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}"
-        )
-    labels = numbers_below("labels", labels, shape[1])
+    shape = logits.shape
+    labels = numbers_below("labels", labels_of(shape, labels), shape[1])
     # a constant shift does not change the loss, and this one keeps exp from overflowing
     shifted = logits - value(logits).max(axis=1, keepdims=True)
     with np.errstate(under="ignore"):
@@ -138,13 +134,29 @@ def accuracy(logits: Operand, labels: Array) -> float:
     float
         The share, from 0 to 1.
 
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
     Examples
     --------
     >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
     """
     scores = value(operand("logits", logits))
-    return float(np.mean(scores.argmax(axis=1) == real("labels", labels)))
+    labels = real("labels", labels_of(scores.shape, labels))
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def labels_of(shape: tuple[int, ...], labels: Array) -> Array:
+    """Convert labels to an array, which must have one for each row of logits of this ``shape``."""
+    labels = plain("labels", labels)
+    if len(shape) != 2 or labels.shape != shape[:1]:
+        raise ValueError(
+            f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}"
+        )
+    return labels
 
 
 def operand(name: str, x: Operand) -> Operand:

@@ -384,10 +384,13 @@ class Run:
         if not any(gathered):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
-            length = math.sqrt(sum(float(bank.gradient.dot(bank.gradient)) for bank in self.banks))
+            gradients = [bank.gradient for bank in self.banks]
+            # squares of float16 would overflow at 65504
+            wide = (g.astype(np.result_type(g, np.float32), copy=False) for g in gradients)
+            length = math.sqrt(sum(float(g.dot(g)) for g in wide))
             if length > self.clip:  # scale all banks equally, which keeps the direction
-                for bank in self.banks:
-                    bank.gradient *= self.clip / length
+                for g in gradients:
+                    g *= self.clip / length
         for bank in self.banks:
             rate = rate_at(bank.optimizer.lr, self.steps)
             bank.optimizer.update(
@@ -456,7 +459,7 @@ class Schedule:
         """Return the learning rate at ``step``."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
-        done = min((step - self.warmup) / max(self.steps - self.warmup, 1), 1.0)
+        done = 1 if step >= self.steps else (step - self.warmup) / (self.steps - self.warmup)
         left = (1 + math.cos(math.pi * done)) / 2 if self.cosine else 1 - done
         return self.final + (self.peak - self.final) * left
 

@@ -293,7 +293,8 @@ def children(node: Any) -> list[tuple[str, Any]]:
 def with_children(node: Any, changed: dict[str, Any]) -> Any:
     """Return a copy of ``node``, in which ``changed`` replaces children by name."""
     if isinstance(node, (tuple, list)):
-        return type(node)([changed.get(name, child) for name, child in children(node)])
+        make = getattr(node, "_make", type(node))  # a NamedTuple takes each field by itself
+        return make([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):
         return {key: changed.get(str(key), child) for key, child in node.items()}
     if isinstance(node, Named):

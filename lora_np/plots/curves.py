@@ -35,7 +35,8 @@ def lines(
     Parameters
     ----------
     curves : mapping of str to ndarray or (ndarray, ndarray)
-        From a name to y values, at x = 1, 2, 3, ..., or to x and y values.
+        From a name to y values, at x = 1, 2, 3, ..., or to x and y values. Empty curves are left
+        out.
     xlabel, ylabel : str
         The labels of the axes, with units.
     logarithmic : {"", "x", "y", "xy"}
@@ -74,6 +75,7 @@ def lines(
         else (np.arange(1, len(curve) + 1), real(name, curve))
         for name, curve in curves.items()
     }
+    given = {name: line for name, line in given.items() if len(line[1])}
     if "x" in logarithmic:
         ax.set_xscale("log")
     elif all(np.issubdtype(x.dtype, np.integer) for x, _ in given.values()):
@@ -175,7 +177,7 @@ def rank_error_curves(
     'rank r'
     """
     places = {
-        name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[0], errors, 0))
+        name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[:1], errors, 0))
         for name, errors in arrays(curves).items()
     }
     ylabel = "relative error $\\|M - M_r\\| / \\|M\\|$"
@@ -221,7 +223,7 @@ def _reached(
 ) -> tuple[str, tuple[Array, Array]]:
     """Mark where the line first reaches ``level``; add that x to its name; return name and line."""
     x, y = line
-    reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
+    reached = np.flatnonzero((y <= level) if y[0] > level else (y >= level))
     if not len(reached):
         return name, line
     place = x[reached[0]]

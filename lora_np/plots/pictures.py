@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, arrays, real
+from lora_np.checks import Array, arrays, real, refuse
 from lora_np.plots.style import INK, MUTED, axes, signed, sized_figure
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def matrix_tiles(
     >>> [ax.get_title() for ax in figure.axes]
     ['B', 'A', 'B A']
     """
-    matrices = arrays(matrices)
+    matrices = arrays(matrices) or refuse("matrix_tiles needs at least one matrix, got none")
     heights, widths = zip(*(M.shape for M in matrices.values()), strict=True)
     gap, tall = 0.16 * max(widths), max(heights)
     wide = sum(widths) + gap * len(widths)
@@ -111,7 +111,7 @@ def gallery(
     >>> len(gallery({"stripes": np.ones((4, 1)) * [0, 1, 0, 1]}, figure=Figure()).axes)
     1
     """
-    images = arrays(images)
+    images = arrays(images) or refuse("gallery needs at least one image, got none")
     ratios = [image.shape[1] / image.shape[0] for image in images.values()]
     if stacked:
         figure = sized_figure(figure, width, sum(width / ratio + 0.3 for ratio in ratios))
@@ -239,7 +239,9 @@ def heatmap(
     ax.grid(False)
     values = real("values", values)
     finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if limits is None else limits
+    if limits is None:
+        limits = (finite.min(), finite.max()) if finite.size else (0, 1)
+    low, high = limits
     y, x = (
         np.arange(1, n + 1) if given is None else np.asarray(given)
         for n, given in zip(values.shape, (rows, columns), strict=True)

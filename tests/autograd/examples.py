@@ -164,6 +164,7 @@ EXAMPLES = {
         (lambda a: np.reshape(a, (3, -1)), (matrix(2, 6),)),
         (lambda a: a.reshape(4, 3), (matrix(2, 6),)),
         (lambda a: np.reshape(a, (3, 4), order="F"), (matrix(2, 6),)),
+        (lambda a: np.reshape(a.T, (3, 4), order="A"), (matrix(2, 6),)),
     ],
     np.transpose: [
         (np.transpose, (matrix(2, 3, 4),)),
@@ -178,7 +179,7 @@ EXAMPLES = {
     ],
     np.squeeze: [(np.squeeze, (matrix(2, 1, 3, 1),)), (lambda a: np.squeeze(a, axis=1), (matrix(2, 1, 3, 1),))],
     np.expand_dims: [(lambda a: np.expand_dims(a, 1), (matrix(2, 3),)), (lambda a: np.expand_dims(a, (0, -1)), (matrix(2),))],
-    np.ravel: [(np.ravel, (matrix(2, 3),))],
+    np.ravel: [(np.ravel, (matrix(2, 3),)), (lambda a: np.ravel(a.T, "A"), (matrix(2, 3),))],
     np.concatenate: [
         (lambda a, b: np.concatenate([a, b]), (matrix(2, 3), matrix(1, 3))),
         (lambda a, b: np.concatenate((a, b, a), axis=-1), (matrix(2, 3), matrix(2, 1))),

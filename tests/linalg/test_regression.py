@@ -136,8 +136,13 @@ def test_inputs_that_miss_directions_get_the_smallest_exact_update(n):
     Y = X @ rng.normal(size=(6, 8)).T
     B, A = reduced_rank_regression(X, Y)
     assert mse(X, Y, B @ A) < 1e-20
-    unseen = np.linalg.svd(X)[2][3:]
-    np.testing.assert_allclose(A @ unseen.T, 0, atol=1e-10)
+    assert (B.shape, A.shape) == ((6, 6), (6, 8))
+    U, _, Vh = np.linalg.svd(X)
+    np.testing.assert_allclose(A @ Vh[3:].T, 0, atol=1e-10)
+    # what no input can predict does not change the choice: U's first columns are white inputs
+    Y += rng.normal(size=Y.shape)
+    expected = np.pad(optimal_losses(U[:, :3], Y)[:4], (0, 3), "edge")
+    np.testing.assert_allclose(optimal_losses(X, Y), expected, rtol=1e-9, atol=1e-20)
 
 
 def test_an_ill_conditioned_input_keeps_its_digits():

@@ -93,6 +93,12 @@ def test_dropout_carries_gradients_through_what_it_kept():
     np.testing.assert_array_equal(x.grad, value(y))
 
 
+@pytest.mark.parametrize("rate", [1.0, -0.1])
+def test_dropout_has_a_rate_below_one(rate):
+    with pytest.raises(ValueError, match=f"rate must be at least 0 and below 1, got {rate}"):
+        dropout(np.ones(3), rate, rng=RNG)
+
+
 def test_lists_are_as_good_as_arrays():
     layer = lnp.Linear(np.array([[1.0, 2.0]]))
     assert layer([[3.0, 4.0]]).tolist() == [[11.0]]

@@ -48,6 +48,9 @@ def test_accuracy():
     assert accuracy(
         Tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 1])
     ) == pytest.approx(2 / 3)
+    for labels in ([[0], [1], [2]], [0]):
+        with pytest.raises(ValueError, match=r"must fit, got \(3, 3\) and \("):
+            accuracy(np.eye(3), labels)
 
 
 @pytest.mark.peers

@@ -122,6 +122,8 @@ def test_schedules_rise_fall_and_stay(make):
     assert rates[9] == rates[10] == pytest.approx(0.1)
     assert (np.diff(rates[10:100]) < 0).all()
     np.testing.assert_allclose(rates[100:], 0.01)
+    rising = make(0.1, steps=10, warmup=10)
+    assert (rising(9), rising(10)) == (0.1, 0)
 
 
 def test_a_schedule_sets_the_rate_of_each_step():
@@ -218,6 +220,13 @@ def test_clipping_is_by_the_length_of_all_gradients_together(groups):
     np.testing.assert_allclose(model["a"].data, [-0.9, 0])
     with pytest.raises(ValueError, match="clip must be above 0, got 0"):
         training_run(SGD(lr=1.0), model, clip=0)
+
+
+def test_the_length_of_float16_gradients_does_not_overflow():
+    p = Tensor(np.ones(4, np.float16))
+    p.grad = np.full(4, 200, np.float16)
+    training_run(SGD(lr=0.5), p, clip=1.0).step()
+    np.testing.assert_array_equal(p.data, 0.75)
 
 
 def test_schedules_compare_and_scale():

@@ -1,7 +1,7 @@
 """One walk and one rewrite."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -113,7 +113,16 @@ def test_freeze_computes_the_same_without_tensors():
     assert frozen.layers[0].W is m.layers[0].W.data
 
 
-@pytest.mark.parametrize("kind", [list, tuple, dict])
-def test_containers_keep_their_type(kind):
-    tree = {"a": np.ones(2)} if kind is dict else kind([np.ones(2)])
-    assert type(replace(tree, np.ndarray, lambda path, a: a * 2)) is kind
+class Pair(NamedTuple):
+    first: Any
+    second: Any = None
+
+
+ONE = np.ones(1)
+
+
+@pytest.mark.parametrize("tree", [[ONE], (ONE,), {"a": ONE}, Pair(ONE), Pair(ONE, ONE)], ids=repr)
+def test_containers_keep_their_type_and_paths(tree):
+    doubled = replace(tree, np.ndarray, lambda path, a: a * 2)
+    assert type(doubled) is type(tree)
+    assert leaves(doubled) == [(path, 2) for path, _ in leaves(tree)]

@@ -11,6 +11,7 @@ from lora_np.plots import (
     heatmap,
     image_approximations,
     lines,
+    matrix_tiles,
     rank_error_curves,
     singular_spectrum,
 )
@@ -103,6 +104,14 @@ def test_names_stand_beside_their_own_line(ax):
     assert [text.get_verticalalignment() for text in ax.texts] == ["top", "bottom"]
 
 
+@pytest.mark.parametrize("logarithmic", ["", "y"])
+def test_empty_curves_are_left_out(ax, logarithmic):
+    curves = {"none": [], "one": [2.0, 1.0]}
+    lines(curves, xlabel="", ylabel="", logarithmic=logarithmic, level=1.5, ax=ax)
+    assert texts(ax) == ["one: 2"]
+    rank_error_curves({"none": []}, ax=ax)
+
+
 def test_more_curves_than_colours_can_be_drawn(ax):
     lines({f"M{i}": np.linspace(0, 1, 5) ** (1 + i) for i in range(9)}, xlabel="", ylabel="", ax=ax)
     assert len(ax.lines) == 9
@@ -119,6 +128,19 @@ def test_a_map_has_a_number_in_each_tile_that_is_finite(ax):
     assert [found[column, 1] for column in range(3)] == ["0.300", "", ""]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "16"]
+
+
+@pytest.mark.parametrize("numbers", ["", ".3f"])
+def test_a_map_without_a_finite_value_has_empty_tiles(ax, numbers):
+    heatmap(np.full((2, 3), np.nan), numbers=numbers, xlabel="", ylabel="", ax=ax)
+    ax.figure.canvas.draw()
+    assert not any(texts(ax))
+
+
+@pytest.mark.parametrize("draw", [gallery, matrix_tiles])
+def test_no_picture_is_refused(draw):
+    with pytest.raises(ValueError, match=f"{draw.__name__} needs at least one"):
+        draw({}, figure=Figure())
 
 
 def test_a_map_puts_each_value_where_the_axes_say(ax):
