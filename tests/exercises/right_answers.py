@@ -279,6 +279,12 @@ def smallest_rank(M, share):
     return r
 
 
+@right("the energy as the sum of the squared entries")
+def smallest_rank(M, share):
+    kept = np.cumsum(np.linalg.svd(M, compute_uv=False) ** 2)
+    return 1 + int(np.argmax(kept >= share * np.sum(M**2)))
+
+
 @right("searchsorted")
 def smallest_rank(M, share):
     e = np.cumsum(np.linalg.svd(M)[1] ** 2)

@@ -5676,3 +5676,19 @@ def project_adapter(layers):
     }
     config, content = adapter_file(made)
     return config, np.frombuffer(content, np.uint8)
+
+
+@wrong("counts layers of one shape once")
+def affordable_rank(shapes, budget):
+    return budget // sum(d + k for d, k in set(shapes))
+
+
+@wrong("counts layers of one shape once")
+def rank_for_bits(bits, shapes, per_parameter):
+    return -(-bits // (per_parameter * sum(d + k for d, k in set(shapes))))
+
+
+@wrong("raises q to 1e-13")
+def kl_divergence(p, q):
+    some = p > 0
+    return np.sum(p[some] * np.log(p[some] / np.maximum(q[some], 1e-13)))

@@ -48,9 +48,13 @@ def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
-    """Draw the shapes of one to three matrices."""
+    """Draw the shapes of one to three matrices, of which the last is often like the first."""
     count = draw.whole("n", 1, 3)
-    return [(draw.whole(f"d{i}", 1, high), draw.whole(f"k{i}", 1, high)) for i in range(count)]
+    drawn = ((draw.whole(f"d{i}", 1, high), draw.whole(f"k{i}", 1, high)) for i in range(count))
+    shapes: list[tuple[int, int]] = [*drawn]
+    if draw.pick("repeated", (False, True)):
+        shapes[-1] = shapes[0]
+    return shapes
 
 
 def multiple_or_not(draw: Draw, name: str, one: int) -> int:

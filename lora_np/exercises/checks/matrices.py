@@ -269,7 +269,8 @@ def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     # use whole numbers, so that rounding errors do not affect the rank
     entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))
     np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
-    exactly("the rank", answer(scale(draw) * M, 1.0), int(r))
+    size = draw.pick("scale", (1.0, 2.0**-40, 2.0**40))  # powers of two do not round either
+    exactly("the rank", answer(size * M, 1.0), int(r))
 
 
 def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:

@@ -303,9 +303,10 @@ def kl_divergence(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 5)
     p = draw.array("p", n, low=key == "nats", high=9)
     q = draw.array("q", n, low=1, high=9)
-    if draw.pick("small", (False, True)):
-        smallest = draw.whole("smallest", 0, n - 1)
-        p[smallest], q[smallest] = 1e-4 * p[smallest], 1e-12 * q[smallest]
+    i = draw.whole("smallest", 0, n - 1)
+    p[i] *= draw.pick("factor of p", (1, 1e-4))
+    if draw.pick("small q", (False, True)):
+        q[i] = 2e-14 * q.sum()  # the statement allows 1e-14
     draw.assume(p.any())
     p, q = p / p.sum(), q / q.sum()
     same("the divergence", answer(p, q), p @ np.log(np.where(p > 0, p, q) / q), size=1)
