@@ -22,11 +22,11 @@ from lora_np.adapters.adapter import (
     in_memory,
 )
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.formats import base_of, load, new_adapter, without_copies, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, StrPath, close_names
-from lora_np.files import FileError
+from lora_np.checks import Array, StrPath, close_names, number, refuse
+from lora_np.files import FileError, errors_at
 from lora_np.models import OpenModel, decoder_of, family_names, open_base, peft
 from lora_np.nn import LEAVES, Embedding, Linear, Named, freeze, join, replace, trainable, walk
 from lora_np.quantise import Quantised
@@ -74,7 +74,7 @@ def save(
         If the model has parts that the format cannot express: `load` reads back exactly what was
         saved.
     ValueError
-        If the target exists (unless ``force``).
+        If the target exists (unless ``force``), or an `Adapter` comes with ``names``.
 
     See Also
     --------
@@ -98,14 +98,20 @@ def save(
     >>> sorted(file.name for file in path.iterdir())
     ['adapter_config.json', 'adapter_model.safetensors']
     """
-    adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
-    config = None if isinstance(source, Adapter) else getattr(source, "config", None)
+    ready = isinstance(source, Adapter)
+    if ready and names:
+        refuse("names is for a model, and an Adapter has its names already")
+    adapter = source if ready else adapter_of(source, names=names)
+    config = None if ready else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     # leave copies of base weights out of GGUF and kohya files, because programs use the base's own
     if Path(path).suffix in FILES:
-        full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
-        adapter = changed(adapter, full=full)
+        if ready:  # its copies may differ from the base
+            adapter = without_copies(adapter, base_of(adapter, None))
+        else:
+            full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
+            adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
         write(adapter, stage, base=config and open_base(config), dtype=dtype)
 
@@ -160,6 +166,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     if base and not any_base:
         check_base(base, adapter)
     check_init(adapter, with_base=True)
+    with errors_at(adapter):
+        for name, module in adapter.items():
+            number(f"alpha of {name!r}", module.alpha, open_minimum=True)
     named = names or _own_name
     waiting, transposed = {*adapter, *adapter.full, *adapter.rows}, _transposed_layers(model)
     frozen = _on_their_base(freeze(model), adapter, named)
@@ -371,7 +380,8 @@ class _Building:
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
             raise FileError(
-                f"{key!r} adapts experts of shape {module.shape}, which does not fit {W.shape}"
+                f"{key!r} adapts a parameter of shape {module.shape}: attach needs experts,"
+                f" (experts, d, k), of the model's shape {W.shape}"
             )
         A, B = (Tensor(part.astype(W.dtype)) for part in (module.A, module.B))
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)

@@ -144,7 +144,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     faults = _empty(weights_file(path)) if path and path.exists() and form != "gguf" else []
     read = Adapter({})
     if not faults:
-        read = opened(adapter, base=known)
+        read = opened(adapter, base=known, ordered=known is not None)
         read = without_copies(read, base_of(read, known))
         faults = [*((ALL, fault) for fault in missing(read, known)), *value_faults(read)]
         faults += _unselected(path, read) if path and form == "mlx" else []
@@ -197,7 +197,8 @@ def _advice(
     best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
     verb, *options = best.split(" ", 2)[1:]
     model = base if isinstance(base, (str, os.PathLike)) else "MODEL"
-    given = f"{model} {adapter}" if verb == "merge" else str(adapter)
+    name = adapter.path or "ADAPTER" if isinstance(adapter, Adapter) else adapter
+    given = f"{model} {name}" if verb == "merge" else str(name)
     command = " ".join([verb, given, *options]).replace("MODEL", str(model))
     to = best.partition("--to ")[2].partition(" ")[0]
     kept = form if verb in ("repair", "resize") or to == "lora" else to

@@ -26,7 +26,7 @@ from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import made_portable
+from lora_np.adapters.scaling import dtype_of, made_portable
 from lora_np.checks import (
     Array,
     Seed,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 ALL = "all"  # the name of the row for all modules together
 _Given = tuple[AdapterModule, float, Array | None]  # module, its adapter's weight, its Gram matrix
 _Work = tuple[str, list[_Given], Path, np.random.Generator]
+_Key = tuple[str, tuple[int, ...] | None]  # a replaced parameter; the tokens, if it is some rows
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
@@ -118,10 +119,11 @@ def combine(
         For "regmean", a mapping for each adapter: ``X.T @ X`` of the inputs X of each module on
         that adapter's data, by the module's path. `lora_np.language.grams` computes them.
     base : path, optional
-        The base model, which DoRA's magnitudes need. The sum of DoRAs is a DoRA.
+        The base model, which DoRA's magnitudes need, and names and rows as in `load`. The sum of
+        DoRAs is a DoRA.
     on_conflict : {"refuse", "first", "mean"}
-        If adapters save the same parameter in full: raise an error, take the first, or take the
-        weighted mean.
+        If adapters replace the same parameter, or rows of it: raise an error, take the first
+        adapter's, or take the weighted mean, which needs the same rows and shapes.
     portable : bool
         Whether to write the portable form that `convert` makes, in which every module is padded to
         the largest rank.
@@ -182,10 +184,10 @@ def combine(
     choice("on_conflict", on_conflict, ON_CONFLICT)
     weights = _weighed(adapters, weights)
     _check_grams(grams, method, len(adapters))
-    loaded = [only_lora(load(path)) for path in adapters]
+    loaded = [only_lora(load(path, base=base)) for path in adapters]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
-    if rank is None and merge_method.cut:
+    if rank is None and merge_method.cut and modules:
         rank = max(module.rank for module in modules)
     if len(loaded) == 1:  # as in PEFT, no entries of a single adapter are dropped
         merge_method, density = MERGE_METHODS["sum"], None
@@ -193,19 +195,21 @@ def combine(
     bases = _bases(loaded, base, any_base=any_base) if "magnitude" in parts else {}
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
         work = _work(_by_module(loaded, weights, grams), aside, rng)
-        options = density, rank, "bias" in parts
-        combined_by = partial(_combined, merge_method, options, bases)
-        results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
+        combine_one = partial(_combined, merge_method, (density, rank, "bias" in parts), bases)
+        results = parallel_map(combine_one, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, *_) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
         pipeline = any(source.pipeline for source in loaded)
         if pipeline and full:
             raise FileError(f"{min(full)!r} changes a bias or a norm, which cannot be combined")
         made = Adapter(
-            combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
+            combined,
+            full,
+            _raw(loaded, parts, combined, full, tokens),
+            rows=tokens,
+            pipeline=pipeline,
         )
-        made = made_portable(made) if portable else made
-        _, notes = write(made, stage)
+        _, notes = write(made_portable(made) if portable else made, stage)
     records = tuple(
         CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )
@@ -214,14 +218,24 @@ def combine(
         notes.insert(0, f"{method!r} {merge_method.warning}")
     if not (full or tokens or any(acts for *_, acts in results.values())):
         notes.append(NOTHING)
-    headings = ("module", "rank", "relative difference")
-    return Written(f"{method}: {title}", records, tuple(notes), headings, Path(out))
+    return Written(
+        f"{method}: {title}",
+        records,
+        tuple(notes),
+        ("module", "rank", "relative difference"),
+        Path(out),
+    )
+
+
+def _check_sequence(adapters: Sequence[Source]) -> None:
+    """Raise an error for a single adapter, and for anything else that is no sequence."""
+    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
+        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
 
 
 def _weighed(adapters: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
     """Check the adapters' weights and return them; by default each is 1."""
-    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
-        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
+    _check_sequence(adapters)
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
         refuse(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
@@ -310,7 +324,8 @@ def _combined(
         B, A = spectra.finite(name, _by_map, combine_maps, updates)
         terms = sum(spectra.norm(x.B) * spectra.norm(x.weighted) for x in updates)
         acts = bool(B.any() and A.any() and spectra.norm(s) > 1e-6 * terms)
-        if not merge_method.exact or B.shape != wanted[0].shape:
+        exact = merge_method.exact and B.shape == wanted[0].shape
+        if not exact:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
         if gain is not None:  # divide the rows by the gain, because DoRA multiplies them by it
@@ -321,11 +336,13 @@ def _combined(
         if with_bias:
             arrays["bias"] = _bias(given)
         arrays |= {"A": A, "B": B}
-    parts = {}
+    parts, factors = {}, [weight * module.scale for module, weight, _ in given if exact]
     for part, array in arrays.items():
-        dtype = first.parts.get(part, first.parts["B"]).dtype
+        kinds = {module.parts.get(part, module.parts["B"]).dtype for module, *_ in given}
         kept = spectra.no_overflow(name, array)
-        parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
+        parts[part] = spectra.put_aside(
+            kept, path.with_suffix(f".{part}"), dtype_of(kinds, factors)
+        )
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off, acts or with_bias or gain is not None
 
@@ -390,48 +407,54 @@ def _replaced(
     sources: list[Adapter], weights: Sequence[float], on_conflict: str
 ) -> tuple[dict[str, Stored], dict[str, TokenRows]]:
     """Collect the parameters and rows that adapters replace; resolve repeats by ``on_conflict``."""
-    full: dict[str, Stored] = {}
-    rows: dict[str, TokenRows] = {}
+    kept: dict[_Key, Stored] = {}
+    every: list[dict[_Key, Stored]] = []
     for source in sources:
-        for name in (*source.full, *source.rows):
-            both = name in full and name in source.full
-            both = both and (
-                on_conflict == "mean" or np.array_equal(full[name].read(), source.full[name].read())
-            )
-            if name in full | rows and on_conflict != "first" and not both:
+        every.append({(name, None): x for name, x in source.full.items()})
+        every[-1] |= {(name, x.tokens): x.new for name, x in source.rows.items()}
+        shapes = {name: x.shape for (name, _), x in kept.items()}
+        for (name, tokens), x in every[-1].items():
+            if name not in shapes:
+                kept[name, tokens] = x
+            elif on_conflict != "first":
+                before = kept.get((name, tokens))
+                alike = before if before and before.shape == x.shape else None
+                if alike and (on_conflict == "mean" or np.array_equal(alike.read(), x.read())):
+                    continue
+                how = f" in other rows or shape {shapes[name]}, not {x.shape}"
+                how, ways = ("", "'first' or 'mean'") if alike else (how, "'first'")
                 raise FileError(
-                    f"{source}: replaces {name!r}, as an earlier adapter does; "
-                    "pass on_conflict='first' or 'mean' (--on-conflict)"
+                    f"{source}: replaces {name!r}, as an earlier adapter does{how}; pass "
+                    f"on_conflict={ways} (--on-conflict)"
                 )
-        full = {**source.full, **full}
-        rows = {**source.rows, **rows}
-    for name in full if on_conflict == "mean" else ():
-        given = [
-            (w, x.full[name].read())
-            for x, w in zip(sources, weights, strict=True)
-            if name in x.full
-        ]
+    for key, x in kept.items() if on_conflict == "mean" else ():
+        given = [(w, of[key].read()) for w, of in zip(weights, every, strict=True) if key in of]
         if len(given) > 1:
             with np.errstate(all="ignore"):
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
-            full[name] = in_memory(spectra.no_overflow(name, mean), full[name].dtype)
-    return full, rows
+            kept[key] = in_memory(spectra.no_overflow(key[0], mean), x.dtype)
+    rows = {name: TokenRows(at, x) for (name, at), x in kept.items() if at is not None}
+    return {name: x for (name, at), x in kept.items() if at is None}, rows
 
 
 def _raw(
-    sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
+    sources: list[Adapter],
+    parts: set[str],
+    modules: Mapping[str, AdapterModule],
+    full: Iterable[str],
+    rows: Mapping[str, TokenRows],
 ) -> dict[str, Any]:
     """Return the first adapter's settings, changed to list all that the new adapter saves."""
-    saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
+    saved = {name for source in sources for name in source.raw.get("modules_to_save") or ()}
+    saved = {end for end in saved if any(f".{end}." in f".{name}" for name in full)}
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
-    replaced = [item for source in sources for item in source.rows.items()]
-    tokens = {name.removesuffix(".weight"): list(rows.tokens) for name, rows in replaced}
+    tokens = {name.removesuffix(".weight"): list(x.tokens) for name, x in rows.items()}
     raw = {
         **sources[0].raw,
         "use_rslora": False,
         "use_dora": "magnitude" in parts,
         "lora_bias": "bias" in parts,
-        "modules_to_save": saved or None,
+        "modules_to_save": sorted(saved) or None,
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
         "trainable_token_indices": tokens or None,
     }
@@ -539,6 +562,8 @@ def overlap(
     ------
     FileError
         If an adapter is damaged or not finite, or their bases differ.
+    TypeError
+        If ``adapters`` is not a sequence of paths.
     ValueError
         If there are fewer than two adapters.
 
@@ -564,6 +589,7 @@ def overlap(
     >>> round(found.rows[-1].inputs)
     45
     """
+    _check_sequence(adapters)
     if len(adapters) < 2:
         refuse(f"overlap compares two adapters or more, got {len(adapters)}")
     loaded = [only_lora(load(path)) for path in adapters]
@@ -579,7 +605,8 @@ def overlap(
         both = {name: [compared[name][i, j]] for name in loaded[i] if name in loaded[j]}
         every = {**both, ALL: [pairs[i, j] for pairs in compared.values()]}
         records += [
-            _row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()
+            _row(names[i], names[j], module, np.reshape(parts, (-1, 7)))
+            for module, parts in every.items()
         ]
     note = "overlap: the part in the other's row space; angles: the smallest, in degrees"
     headings = tuple(name.replace("_", " ") for name in Overlapping._fields)
@@ -593,7 +620,10 @@ def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
     cosine = inner / (np.sqrt(one * other) or 1.0)
     measured = (share, cosine, on_second / (one or 1.0), on_first / (other or 1.0))
     return Overlapping(
-        first, second, module, *map(float, (*measured, *np.degrees(parts[:, 5:].min(axis=0))))
+        first,
+        second,
+        module,
+        *map(float, (*measured, *np.degrees(parts[:, 5:].min(axis=0, initial=np.pi / 2)))),
     )
 
 

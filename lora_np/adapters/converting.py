@@ -27,7 +27,7 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.adapters.spectra import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.adapters.values import check_finite
-from lora_np.checks import Array, StrPath, choice, number
+from lora_np.checks import Array, StrPath, choice, number, refuse
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
@@ -142,6 +142,8 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
+    if to != "lora" and (tolerance, grams) != (None, None):
+        refuse(f"tolerance and grams (--data) are only for to='lora', got to={to!r}")
     if tolerance is not None:
         number("tolerance", tolerance, maximum=1, open_maximum=True)
     given = None if base is None else open_base(base)
@@ -307,7 +309,10 @@ def to_lora(
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
-        if module.tuned is None and "bias" in module.parts:
+        if not module.tuned and "magnitude" not in module.parts:
+            modules[name] = module  # a plain LoRA beside DoRAs or other tuners
+            continue
+        if not module.tuned and "bias" in module.parts:
             raise FileError(f"{place} is a DoRA with a bias of B, which cannot be converted")
         update = module.tuned or _dora(name, module, known.weights.get(name))
         B, A = finite(place, _factors, place, update, tolerance, grams)
@@ -321,7 +326,8 @@ def to_lora(
     if not modules:
         raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: in_memory(read()[0]) for name, read in known.biases.items()}}
-    raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
+    kept = (*peft.FRESH, "trainable_token_indices")
+    raw = {key: before.raw.get(key) for key in kept} | selecting(before.raw)
     if known.biases:
         raw["bias"] = "lora_only"
     return Adapter(modules, full, targeting(raw, modules), rows=before.rows)

@@ -603,13 +603,14 @@ def _check(
     old, new = pair.old, pair.new
     assert old is not None
     lost = norm = 0.0
+    # what changes a tied parameter by its own name unties it
+    own = pair.name in old.model.tied.keys() & adapted.changes
+    made_of = replace(old, places={pair.name: Place(pair.name)}) if own else old
     if promised is None:
-        both = old.maps(adapted.read), new.maps(new.model.read)
+        both = made_of.maps(adapted.read), new.maps(new.model.read)
         if not all(np.allclose(*maps, rtol=2**-7, atol=0) for maps in zip(*both, strict=True)):
             raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r}")
         return
-    own = pair.name in old.model.tied  # the LoRA of a tied parameter unties it
-    made_of = replace(old, places={pair.name: Place(pair.name)}) if own else old
     made = made_of.matrices(adapted.read)
     for W, W0, W1 in zip(new.matrices(), old.matrices(), made, strict=True):
         lost += float(np.square(_seen(pair, W - W1, grams)).sum())

@@ -27,6 +27,7 @@ from lora_np.adapters.adapter import (
     Source,
     Stored,
 )
+from lora_np.adapters.values import fault_of
 from lora_np.checks import StrPath, shown
 from lora_np.files import FileError, errors_at, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, open_pickle, rounded, safetensors
@@ -280,11 +281,10 @@ def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
 
 
 def has_effect(adapter: Adapter) -> bool:
-    """Return whether an adapter contains anything other than LoRAs with a zero factor."""
+    """Return whether an adapter contains anything other than updates of zero."""
     replaced = adapter.full or adapter.rows or adapter.has_magnitudes
-    return bool(replaced) or any(
-        module.tuned or (module.A.any() and module.B.any()) for module in adapter.values()
-    )
+    faults = (fault_of(*item) for item in adapter.items())
+    return bool(replaced) or any(not fault or fault.status != "zero" for fault in faults)
 
 
 def without_copies(adapter: Adapter, base: OpenModel | None) -> Adapter:

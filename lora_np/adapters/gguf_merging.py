@@ -17,11 +17,12 @@ from lora_np.adapters.formats import Written, load
 from lora_np.adapters.values import check_finite
 from lora_np.checks import Array, Rng, Seed, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
-from lora_np.hub import TensorInfo, gguf, located
+from lora_np.hub import TensorInfo, gguf, located, rounded
 from lora_np.models import Dialects, GGUFModel, as_stored, open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 ENCODED = [kind for kind, layout in LAYOUTS.items() if layout.encode]
+_FLOATS = {"F16": "float16", "BF16": "bfloat16"}
 OFFER = "take --dtype Q8_0, which keeps small updates"
 HEADINGS = ("tensors", "parameters", "update / weight", "share kept", "unmoved")
 
@@ -80,8 +81,8 @@ def merge_gguf(
         The quantisation type of the changed matrices, such as "Q8_0"; by default each matrix keeps
         its type. Vectors always keep theirs.
     rounding : {"nearest", "random"}
-        How codes are rounded. Rounding to nearest loses most of a small update; random rounding
-        keeps it on average, with noise.
+        How entries are rounded. Rounding to nearest loses most of a small update; random rounding
+        keeps it on average, with noise; MXFP4 has only nearest.
     rng : Generator or int
         Randomness for random rounding.
     by_module : bool
@@ -165,8 +166,9 @@ def merge_gguf(
         )
         for name, one in merged.measured.items()
     )
-    eight = any(merged.tensors[place].dtype == "Q8_0" for place in merged.parts)
-    offer = "take --dtype F16" if eight else OFFER
+    kinds = {merged.tensors[place].dtype for place in merged.parts}
+    wider = "F32" if kinds & _FLOATS.keys() else "F16" if "Q8_0" in kinds else None
+    offer = f"take --dtype {wider}" if wider else OFFER
     notes = [
         *losses(merging, [*merged.measured.values()], offer),
         *unsure,
@@ -287,9 +289,13 @@ def kind_of(file: gguf.GGUFFile, place: str, shape: tuple[int, ...], dtype: str 
 
 
 def in_kind(kind: str, W: Array, rng: Rng) -> Array | Blocks:
-    """Encode W in a GGUF type; F32 stays an array, and ``rng`` rounds quantised types at random."""
+    """Encode W in a GGUF type, with ``rng`` rounded at random; F32 stays an array."""
     if kind == "F32":
         return W
-    Q = quantise(W.reshape(-1, W.shape[-1]), kind, rng=rng if kind.startswith("Q") else None)
+    if rng and kind == "MXFP4":
+        raise FileError(f"{kind} cannot be rounded at random: {OFFER}")
+    if rng and kind in _FLOATS:
+        W, rng = rounded(W, _FLOATS[kind], rng), None
+    Q = quantise(W.reshape(-1, W.shape[-1]), kind, rng=rng)
     assert isinstance(Q, Blocks)
     return Blocks(kind, Q.data.reshape(*W.shape[:-1], -1), W.shape)

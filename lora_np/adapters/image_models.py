@@ -120,9 +120,10 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
             raise FileError(f"{name!r} and another module both become {place!r} in kohya's format")
         tensors |= keyed
     metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    safetensors.write(
-        header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata
-    )
+    # an alpha is a setting, so keep it in float32
+    alphas = header({key: x for key, x in tensors.items() if key.endswith(".alpha")})
+    infos = header(tensors, dtype) | alphas
+    safetensors.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
 
 
 def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:

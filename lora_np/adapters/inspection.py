@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_init
 from lora_np.adapters.base_weights import Reader, add_update, on_base, relative_to_base
 from lora_np.adapters.formats import Findings, load, weights_file
 from lora_np.adapters.peft_format import file_size
@@ -311,13 +312,15 @@ def _look(
     fault = fault_of(name, module)
     if fault and fault.status == "not finite":
         return row, np.zeros(0), fault
+    if "magnitude" in module.parts:
+        fault = None  # the magnitude may change the weight even if B A is zero
     B, A = module.factors()
     spectrum = Spectrum.of(directions(place, B, A).s, module.scale)
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
     row = row._replace(
-        status="ok" if norm and not fault else "DEAD",
+        status="DEAD" if fault else "ok",
         norm=norm,
         rank_for_99=needed,
         excess_rank=module.rank - needed,
@@ -470,10 +473,10 @@ class ComparedPart(NamedTuple):
     Parameters
     ----------
     name : str
-        The path of the module or parameter.
+        The path of the module or parameter, or the name of a setting.
     what : str
         The part that is compared: ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"``, ``"in
-        full"`` or ``"rows"``.
+        full"``, ``"rows"`` or ``"alora"``.
     difference : float
         ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has the part, or
         the shapes differ.
@@ -533,7 +536,8 @@ def diff(
         The largest relative difference at which two updates count as the same; the default allows
         for rounding in float32.
     base : path, optional
-        The base model of both adapters, which some tuners need: see `lora_np.lora.TUNERS`.
+        The base model of both adapters, which some tuners need: see `lora_np.lora.TUNERS`. PiSSA
+        and OLoRA need it too, unless both adapters have the same ranks and scales.
     jobs : int
         The number of modules to work on at a time.
     progress : bool
@@ -548,7 +552,7 @@ def diff(
     Raises
     ------
     FileError
-        If an adapter is damaged, or not finite.
+        If an adapter is damaged, not finite, or needs the base.
 
     See Also
     --------
@@ -568,13 +572,28 @@ def diff(
     """
     tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     model = None if base is None else OpenModel.at(directory(base))
-    one, two = (on_base(load(source, base=model), model).adapter for source in (first, second))
+    loaded = [load(source, base=model) for source in (first, second)]
+    known = [on_base(source, model) for source in loaded]
+    one, two = (x.adapter for x in known)
+    # without the base, an initialisation such as PiSSA cancels only between equal settings
+    if model is None and (one.init, one.ranks_and_alphas) != (two.init, two.ranks_and_alphas):
+        for source in loaded:
+            check_init(source)
     both = f"{first} and {second}"
-    work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
+    work = {
+        name: (
+            f"{both}: {name!r}",
+            [(x.adapter.get(name), x.weights.get(name), x.adapter.init) for x in known],
+        )
+        for name in (*one, *two)
+    }
     compared = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")
     parts = [
         ComparedPart(name, *result) for name, results in compared.items() for result in results
     ]
+    setting = "alora_invocation_tokens"
+    if (one.raw.get(setting) or None) != (two.raw.get(setting) or None):
+        parts.append(ComparedPart(setting, "alora", 1.0))
     mine, theirs = map(_replaced, (one, two))
     for key in dict.fromkeys((*mine, *theirs)):
         name, what, _ = key
@@ -591,15 +610,24 @@ def diff(
 
 def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored]:
     """Collect the tensors that replace whole parameters or rows, by parameter and tokens."""
-    rows = {(name, "rows", (*rows.tokens,)): rows.new for name, rows in adapter.rows.items()}
+    rows = {
+        (name, "rows", (*sorted(tokens),)): new.seen(
+            partial(np.take, indices=np.argsort(tokens), axis=0)
+        )
+        for name, (tokens, new) in adapter.rows.items()
+    }
     return {(name, "in full", ()): new for name, new in adapter.full.items()} | rows
 
 
 def _compare(
-    work: tuple[str, AdapterModule | None, AdapterModule | None],
+    work: tuple[str, list[tuple[AdapterModule | None, Reader | None, str | None]]],
 ) -> list[tuple[str, float, float | None]]:
     """Compare a module in two adapters; return each part's relative difference and cosine."""
-    place, one, two = work
+    place, sides = work
+    one, two = (
+        relative_to_base(module, weight(), init) if module and weight and init else module
+        for module, weight, init in sides
+    )
     if one is None or two is None:
         return [("update", 1.0, None)]
     if one.kind != two.kind:

@@ -272,7 +272,7 @@ class _Plan(NamedTuple):
     def config(self) -> Mapping[str, Any]:
         """Return the config of the merged model, or the base's config object if nothing changes."""
         config, update = self.merging.source.config, self.merging.update
-        if self.quantised or self.dtype in hub.FLOATS:
+        if config and (self.quantised or self.dtype in hub.FLOATS):
             config = _in_numbers(config, self.dtype or "float32")
         config = untied(config) if self.untied else config
         if self.merging.vocabulary:
@@ -367,6 +367,6 @@ def _in_numbers(old: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         key: _in_numbers(part, dtype) if key == "text_config" and part else part
         for key, part in old.items()
     }
-    new |= {key: dtype for key in ("dtype", "torch_dtype") if key in new}
+    new |= dict.fromkeys({"dtype", "torch_dtype"} & new.keys() or ["torch_dtype"], dtype)
     new.pop("quantization_config", None)
     return new

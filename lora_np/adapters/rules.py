@@ -228,7 +228,7 @@ def _by_program(
     if not tuner and (reads or form == "peft"):
         errors = _scale_errors(rules, adapter) if form == "peft" else {}
         records += _by_features(rules, form, having, refused)
-        records += _by_place(runtime, adapter, form, base, refused) if reads else ()
+        records += _by_place(runtime, adapter, form, having, base, refused) if reads else ()
         records += _by_rank(rules, adapter, refused)
         records += _by_scale(rules, adapter, errors, refused)
     worst: dict[str, CheckedModule] = {}
@@ -267,7 +267,12 @@ def _by_features(
 
 
 def _by_place(
-    runtime: str, adapter: Adapter, form: Format, base: OpenModel | None, refused: CheckedModule
+    runtime: str,
+    adapter: Adapter,
+    form: Format,
+    having: Mapping[str, set[str]],
+    base: OpenModel | None,
+    refused: CheckedModule,
 ) -> Iterator[CheckedModule]:
     """Yield a prediction for each module that the program cannot, or perhaps cannot, adapt."""
     unknown, table = refused._replace(status="not known", fix=""), places().get(runtime)
@@ -279,11 +284,13 @@ def _by_place(
         kind = base.model_type if runtime == "mlx" else base.architecture
         names, source = placed(runtime, kind), f"{runtime} {table['version']}, {table['table']}"
         row = unknown._replace(source=source, version=table["version"], date=table["date"])
+        # the table lists no experts one by one, for which there are rules
+        others = having.get("expert", ())
         for name, module in adapter.items():
             end = name.removesuffix(".weight").rpartition(".")[2]
             if names is None:
                 yield row._replace(module=name, why=f"its modules of {kind} are not listed here")
-            elif end not in names and not module.parameter:
+            elif end not in names and not module.parameter and name not in others:
                 why = f"{end} of {kind} cannot have a LoRA there"
                 yield row._replace(module=name, status="refused", why=why, fix="lora-np merge")
             elif _TOWER.search(name):

@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.adapters.adapter import EXTRAS, Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import targeting
 from lora_np.checks import Array
-from lora_np.files import FileError
+from lora_np.files import FileError, errors_at
 from lora_np.models import peft
 
 
@@ -45,17 +45,26 @@ def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
     """
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # a smaller difference is lost in float32
-        exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # multiplying by 0 or 2^n is exact
-        dtype = B.dtype if exact or B.dtype in ("float64", "float32") else "float32"
-        B = replace(B, dtype=dtype, read=partial(_times, B, factor))
+        B = replace(B, dtype=dtype_of([B.dtype], [factor]), read=partial(_times, B, factor))
     return replace(module, parts={**module.parts, "B": B}, alpha=scale * module.rank, rslora=False)
 
 
 def _times(stored: Stored, factor: float) -> Array:
     array = stored.single()
-    with np.errstate(over="raise"):
+    with np.errstate(over="raise"), errors_at(stored.key or "B", (FloatingPointError,)):
         scaled: Array = array * array.dtype.type(factor)
     return scaled
+
+
+def dtype_of(kinds: Iterable[str], factors: Iterable[float] = ()) -> str:
+    """Return the dtype of tensors in dtypes ``kinds`` times ``factors``.
+
+    It is float32 or better if the dtypes differ, or a factor is neither 0 nor a power of two, by
+    which multiplying is exact.
+    """
+    inexact = ("float32" for x in factors if abs(math.frexp(x)[0]) not in (0.0, 0.5))
+    kinds = {*kinds, *inexact}
+    return max(kinds if len(kinds) == 1 else {"float32"} | (kinds & {"float64"}))
 
 
 def padded(module: AdapterModule, rank: int) -> AdapterModule:
@@ -147,8 +156,7 @@ def _below(parts: Sequence[Stored], axis: int = -2) -> Stored:
     """Concatenate tensors along an axis, in float32 or better if their dtypes differ."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    kinds = {part.dtype for part in parts}
-    dtype = max(kinds if len(kinds) == 1 else {"float32"} | (kinds & {"float64"}))
+    dtype = dtype_of(part.dtype for part in parts)
     join = partial(np.concatenate, axis=axis)
     return Stored(dtype, tuple(shape), lambda: join([part.read() for part in parts]))
 

@@ -254,7 +254,7 @@ def cut(
         if ranks[name] > 0
     }
     if not modules:
-        raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
+        raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
         # drop r, so that the largest rank replaces it: programs compare r with a limit

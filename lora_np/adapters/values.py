@@ -58,7 +58,9 @@ def fault_of(name: str, module: AdapterModule) -> Fault | None:
             if not tuned.delta().any():
                 return Fault("zero", f"its {tuned.tuner.name} changes nothing")
         return None
-    return None if bias is not None and bias.any() else _of_product(name, module)
+    acts = "magnitude" in module.parts or (bias is not None and bias.any())
+    fault = _of_product(name, module)
+    return None if acts and fault and fault.status == "zero" else fault
 
 
 def _of_product(name: str, module: AdapterModule) -> Fault | None:
@@ -125,7 +127,8 @@ def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
         has = sure is not None and any(ends_with(name, end) for name in sure.modules)
         if not named and (has or not saved):
             yield Fault("absent", f"the file has no tensor of {end!r} in modules_to_save")
-    yield from _lost(adapter, sure)
+    if {"target_modules", "target_parameters"} & raw.keys():  # not of an adapter made in memory
+        yield from _lost(adapter, sure)
 
 
 def _lost(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:

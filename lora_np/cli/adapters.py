@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
+from lora_np.adapters.formats import format_of
 from lora_np.checks import Array, refuse, respelled
 from lora_np.cli import options
 from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
@@ -62,9 +63,9 @@ def inspect(
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    folder = (adapter.parent if adapter.is_file() else adapter).resolve()
-    for path in (plot, html):
-        if path is not None and path.exists() and path.resolve().is_relative_to(folder):
+    for path in filter(None, (plot, html)):
+        own = path.exists() and format_of(adapter)[1].resolve()
+        if own and path.resolve().is_relative_to(own):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     result = adapters.inspect(adapter, **asked, progress=True)
     options.write_asked(result, plot, html)
@@ -82,7 +83,8 @@ def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: A
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
-    base = asked.pop("base")
+    if (base := asked.pop("base")) and not data:
+        refuse(f"--base {base} is for --data, which is not given")
     asked = options.given(asked) | {"grams": data and _Inputs(base, data, adapter)}
     options.show_as(adapters.resize(adapter, out, **asked, progress=True).table, as_json)
 

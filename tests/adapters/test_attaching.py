@@ -12,7 +12,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters
 from lora_np.files import FileError
-from lora_np.hub import rounded
+from lora_np.hub import rounded, safetensors
 from lora_np.lora import rebase
 from lora_np.nn import Embedding
 
@@ -206,12 +206,35 @@ def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
             r"'linear' adapts a linear layer of shape \(5, 3\)",
         ),
         ({"A": np.ones((1, 3)), "B": np.ones((2, 1)), "embedding": True}, "adapts an embedding"),
+        (
+            {"A": np.ones((1, 3)), "B": np.ones((2, 1)), "alpha": -4.0},
+            "alpha of 'linear' must be above 0, got -4.0",
+        ),
     ],
 )
 def test_an_adapter_that_does_not_fit_the_model_is_refused(module, message):
-    adapter = adapters.Adapter({"linear": adapters.AdapterModule.of(**module, alpha=1.0)})
+    adapter = adapters.Adapter({"linear": adapters.AdapterModule.of(**{"alpha": 1.0, **module})})
     with pytest.raises(FileError, match=message):
         adapters.attach(lnp.Linear(np.zeros((2, 3))), adapter)
+
+
+@pytest.mark.parametrize("ending", [".gguf", ".safetensors"])
+def test_a_copy_of_a_weight_is_left_out_only_if_the_base_has_it(tmp_path, ending):
+    W = RNG.standard_normal((8, 4)).astype(np.float32)
+    (tmp_path / "base").mkdir()
+    safetensors.save({"lm_head.weight": W}, tmp_path / "base" / "model.safetensors")
+    config = {"model_type": "llama", "hidden_size": 4, "vocab_size": 8, "num_attention_heads": 1}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    module = adapters.AdapterModule.of(A=np.ones((1, 4)), B=np.ones((8, 1)), alpha=1.0)
+    for copy in (W + 1, W[:7], W):
+        full = {"lm_head.weight": adapters.adapter.in_memory(copy)}
+        adapter = adapters.Adapter({"lm_head": module}, full)
+        if copy is not W:
+            with pytest.raises(FileError, match=r"'lm_head.weight' is replaced in full"):
+                adapters.save(adapter, tmp_path / f"a{ending}", base=tmp_path / "base")
+    adapters.save(adapter, tmp_path / f"a{ending}", base=tmp_path / "base")
+    with pytest.raises(ValueError, match="names is for a model"):
+        adapters.save(adapter, tmp_path / "b", names=str.upper)
 
 
 def test_two_layers_under_one_name_are_refused(tmp_path):
@@ -326,5 +349,11 @@ def test_each_expert_has_factors_of_its_own(tmp_path):
         expected = x @ (W[i] + 3 * B[i] @ A[i]).T
         for each in (model, merged, again):
             np.testing.assert_allclose(lnp.value(each["experts"](x, i)), expected)
-    with pytest.raises(FileError, match=r"'experts.weights' adapts experts of shape \(3, 5, 4\)"):
+    own = r"'experts.weights' adapts a parameter of shape \(3, 5, 4\): .* of the model's .*\(2, 5, 4\)"
+    with pytest.raises(FileError, match=own):
         adapters.attach({**base, "experts": Maps(W[:2])}, tmp_path / "experts")
+    router = replace(adapters.AdapterModule.of(A=A[0], B=B[0, :4], alpha=1.0), parameter=True)
+    with pytest.raises(
+        FileError, match=r"'linear.weight' .* attach needs experts, \(experts, d, k\)"
+    ):
+        adapters.attach(base, adapters.Adapter({"linear.weight": router}))

@@ -19,11 +19,12 @@ from lora_np.adapters.rules import FEATURES, runtimes
 from lora_np.adapters.runtimes import write_mlx
 from lora_np.cli import run
 from lora_np.files import FileError
-from lora_np.hub import safetensors
+from lora_np.hub import gguf, safetensors
 from lora_np.language import located_adapter
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
 from tests.drawing import every
+from tests.gguf_files import save_gguf
 from tests.models.test_dialects import wrap
 
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
@@ -296,6 +297,32 @@ def test_fused_experts_are_fine_only_where_somebody_has_seen_it():
     }
     assert statuses == {"peft": "fine", "vllm": "not known", "sglang": "not known", "llama.cpp": "refused",
                         "tensorrt-llm": "not known"}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "qwen3_moe"])
+def test_experts_one_by_one_are_not_refused_by_the_program_that_they_are_written_for(
+    tmp_path, family
+):
+    config = {**LLAMA, "model_type": family, "head_dim": 4, "moe_intermediate_size": 24}
+    config |= {"num_experts": 2, "num_local_experts": 2}
+    adapter = drawn(config, roles=["experts"], scales=(1.0,), ranks=(2,))
+    adapters.convert(adapter, tmp_path / "out", to="vllm", base=config)
+    found = findings(tmp_path / "out", "vllm", config)
+    assert {(row.status, row.why[:6]) for row in found.values()} == {("not known", "served")}
+
+
+def test_a_gguf_file_without_heads_is_checked_without_a_base(tmp_path):
+    path = tmp_path / "a.gguf"
+    adapters.convert(drawn(LLAMA), path, to="gguf", base=LLAMA)
+    file = gguf.open(path)
+    metadata = {key: value for key, value in file.metadata.items() if "head_count" not in key}
+    save_gguf({name: file.read(name) for name in file.tensors}, path, metadata=metadata)
+    assert adapters.check(path, runtime="llama.cpp").fine
+
+
+def test_an_advice_about_an_adapter_in_memory_has_a_word_in_its_place():
+    note = adapters.check(made(ranks=(4, 2), alphas=(8.0, 4.0)), runtime="llama.cpp").notes[-1]
+    assert note == "what would help: lora-np convert ADAPTER --to gguf -o NEW.gguf"
 
 
 def test_a_tied_head_and_an_own_router_are_not_fine_for_mlx(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
+from lora_np.adapters.adapter import TokenRows, in_memory
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.lora import MERGE_METHODS, WeightedUpdate
@@ -157,6 +158,40 @@ def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp
         np.testing.assert_allclose(total[name], wanted, atol=1e-10)
 
 
+def test_names_and_rows_that_depend_on_the_base_are_read_with_it(make_checkpoint, tmp_path):
+    base = make_checkpoint("base", shapes={"q": (6, 4)})
+    ends = {"lora_down.weight": (2, 4), "lora_up.weight": (6, 2), "dora_scale": (6, 1)}
+    tensors = {f"lora_unet_q.{end}": np.ones(shape) for end, shape in ends.items()}
+    safetensors.save(tensors, tmp_path / "a.safetensors", dtype="float32")
+    adapters.combine([tmp_path / "a.safetensors"] * 2, tmp_path / "sum", base=base)
+    assert adapters.load(tmp_path / "sum")["q"].rank == 4
+    with pytest.raises(ValueError, match="no model 'nowhere'"):
+        adapters.combine([tmp_path / "sum"], tmp_path / "out", base="nowhere")
+
+
+DTYPES = [
+    (("bfloat16", "float32"), (1, 1), "float32"),
+    (("float32", "bfloat16"), (1, 1), "float32"),
+    (("float16", "bfloat16"), (1, 1), "float32"),
+    (("float32", "float64"), (1, 1), "float64"),
+    (("bfloat16", "bfloat16"), (0.7, 0.1), "float32"),
+    (("bfloat16", "bfloat16"), (0.5, -2), "bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("dtypes", "weights", "expected"), DTYPES)
+def test_a_sum_is_stored_in_a_dtype_that_holds_it(
+    make_adapter, tmp_path, dtypes, weights, expected
+):
+    paths = [make_adapter(f"a{i}", seed=i, dtype=dtype) for i, dtype in enumerate(dtypes)]
+    made = adapters.combine(paths, tmp_path / "sum", weights=weights)
+    first, second, out = map(adapters.load, (*paths, tmp_path / "sum"))
+    for row in made.rows:
+        total = weights[0] * first.delta(row.name) + weights[1] * second.delta(row.name)
+        assert {part.dtype for part in out[row.name].parts.values()} == {expected}
+        np.testing.assert_allclose(out.delta(row.name), total, atol=1e-5)
+
+
 def test_doras_need_their_base(make_adapter, tmp_path):
     paths = [dora(tmp_path / "d", 1), make_adapter("plain", dtype="float64")]
     with pytest.raises(FileError, match=r"adding DoRA's magnitudes needs the base weights"):
@@ -208,6 +243,64 @@ def test_parameters_saved_twice_are_refused_or_the_first_or_the_mean(heads, tmp_
         full = adapters.load(tmp_path / saved).full
         np.testing.assert_allclose(full["model.norm.weight"].read(), of_norm, atol=1e-12)
         np.testing.assert_allclose(full[bias].read(), of_bias, atol=1e-12)
+
+
+def replacing(
+    path, *, tokens=(), vocabulary=9, module="model.layers.0.q_proj", name="model.embed_tokens"
+):
+    """An adapter with rows of an embedding, or with all of it."""
+    x = np.random.default_rng(len(tokens)).standard_normal((len(tokens) or vocabulary, 5))
+    modules = (
+        {module: AdapterModule.of(A=np.ones((1, 4)), B=np.ones((6, 1)), alpha=1)} if module else {}
+    )
+    new = {f"{name}.weight": TokenRows(tokens, in_memory(x)) if tokens else in_memory(x)}
+    saved = (
+        {"trainable_token_indices": {name: [*tokens]}} if tokens else {"modules_to_save": [name]}
+    )
+    raw = {"peft_type": "LORA", **saved}
+    adapters.save(Adapter(modules, {} if tokens else new, raw, rows=new if tokens else {}), path)
+    return path
+
+
+REPEATS = {
+    "rows of other tokens": ({"tokens": (1, 2)}, {"tokens": (3, 4)}, r"other rows or shape \(2, 5\), not \(2, 5\)"),
+    "other numbers of rows": ({"tokens": (1, 2)}, {"tokens": (3, 4, 5)}, r"shape \(2, 5\), not \(3, 5\)"),
+    "all of it, and rows": ({}, {"tokens": (1, 2)}, r"shape \(9, 5\), not \(2, 5\)"),
+    "rows, and all of it": ({"tokens": (1, 2)}, {}, r"shape \(2, 5\), not \(9, 5\)"),
+    "other vocabularies": ({}, {"vocabulary": 8}, r"shape \(9, 5\), not \(8, 5\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two", "message"), REPEATS.values(), ids=REPEATS)
+def test_of_an_embedding_replaced_twice_the_first_is_kept(tmp_path, one, two, message):
+    paths = [replacing(tmp_path / "one", **one), replacing(tmp_path / "two", **two)]
+    for way in ("refuse", "mean"):
+        with pytest.raises(FileError, match=f"{message}; pass on_conflict='first' \\(--on-con"):
+            adapters.combine(paths, tmp_path / "out", on_conflict=way)
+    adapters.combine(paths, tmp_path / "out", on_conflict="first")
+    first, out = adapters.load(paths[0]), adapters.load(tmp_path / "out")
+    assert (out.full.keys(), out.rows.keys()) == (first.full.keys(), first.rows.keys())
+    for old, new in zip(first.stored[2:], out.stored[2:], strict=True):
+        np.testing.assert_array_equal(new.read(), old.read())
+    assert [x.tokens for x in out.rows.values()] == [x.tokens for x in first.rows.values()]
+    assert out.raw["modules_to_save"] == first.raw.get("modules_to_save")
+
+
+def test_rows_that_are_equal_contradict_nothing_and_have_a_mean(tmp_path):
+    path = replacing(tmp_path / "a", tokens=(3, 1))
+    for options in ({}, {"on_conflict": "mean"}):
+        adapters.combine([path, path], tmp_path / "out", weights=[3, -1], force=True, **options)
+        (new,), (old,) = (adapters.load(x).rows.values() for x in (tmp_path / "out", path))
+        assert new.tokens == old.tokens
+        np.testing.assert_allclose(new.new.read(), old.new.read(), atol=1e-12)
+
+
+def test_adapters_without_modules_are_combined_and_overlap_with_nothing(tmp_path):
+    path = replacing(tmp_path / "a", tokens=(3, 1), module="")
+    adapters.combine([path], tmp_path / "out", method="svd")
+    assert len(adapters.load(tmp_path / "out").rows) == 1
+    (row,) = adapters.overlap([path, path]).rows
+    assert (row.overlap, row.cosine, row.inputs, row.outputs) == (0, 0, 90, 90)
 
 
 def test_weights_that_cancel_have_no_mean(heads, tmp_path):
@@ -581,8 +674,9 @@ def test_what_can_not_be_combined_is_refused(
 def test_what_is_no_sequence_of_paths_is_refused(make_adapter, tmp_path, monkeypatch, adapters_):
     make_adapter("a")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TypeError, match=r"adapters must be a sequence of paths, .*got"):
-        adapters.combine(adapters_, "out")
+    for call in (lambda: adapters.combine(adapters_, "out"), lambda: adapters.overlap(adapters_)):
+        with pytest.raises(TypeError, match=r"adapters must be a sequence of paths, .*got"):
+            call()
     assert not (tmp_path / "out").exists()
 
 

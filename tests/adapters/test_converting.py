@@ -1,6 +1,7 @@
 """Conversions: what a target cannot run is refused, and what a base tells is used."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,11 +100,38 @@ def test_an_update_of_zero_is_told(tmp_path):
     assert "the adapter changes nothing" in told.notes[0]
     both = adapters.Adapter({"q": zero, "k": module()})
     assert not adapters.convert(both, tmp_path / "both", to="portable").notes
+    biased = replace(zero, parts={**zero.parts, "bias": adapters.adapter.in_memory(np.ones(4))})
+    raw = {"peft_type": "LORA", "lora_bias": True}
+    biased = adapters.Adapter({"q": biased}, raw=raw)
+    assert not adapters.convert(biased, tmp_path / "bias", to="peft").notes
     base = tmp_path / "base"
     base.mkdir()
     safetensors.save({"q.weight": np.eye(4)}, base / "model.safetensors")
     merged = adapters.merge(base, tmp_path / "zero", tmp_path / "merged", any_base=True)
     assert any("nothing has changed" in note for note in merged.notes)
+
+
+def test_what_is_beside_a_dora_is_kept(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    weights = {f"{name}.weight": np.eye(4) for name in ("q", "k", "embed")}
+    safetensors.save(weights, base / "model.safetensors")
+    new = adapters.adapter.TokenRows((2, 0), adapters.adapter.in_memory(np.ones((2, 4))))
+    raw = {"peft_type": "LORA", "use_dora": True, "trainable_token_indices": {"embed": [2, 0]}}
+    modules = {"q": module(magnitude=np.ones(4)), "k": module(seed=1)}
+    dora = adapters.Adapter(modules, raw=raw, rows={"embed.weight": new})
+    adapters.convert(dora, tmp_path / "out", to="lora", base=base, tolerance=0.5)
+    found = adapters.load(tmp_path / "out")
+    assert found.rows["embed.weight"].tokens == (2, 0)
+    np.testing.assert_array_equal(found.delta("k"), modules["k"].delta())
+
+
+@pytest.mark.parametrize("option", [{"tolerance": 0.1}, {"grams": {"q": np.eye(4)}}])
+def test_options_of_another_target_are_refused(tmp_path, option):
+    with pytest.raises(ValueError, match="only for to='lora', got to='kohya'"):
+        adapters.convert(
+            adapters.Adapter({"q": module()}), tmp_path / "a.safetensors", to="kohya", **option
+        )
 
 
 def test_combinations_that_cancel_are_told_and_equal_copies_are_no_conflict(tmp_path):

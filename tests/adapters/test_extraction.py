@@ -175,6 +175,28 @@ def test_a_head_that_is_the_embedding_follows_it(tmp_path):
     assert any("lm_head shares the embedding's weight" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("grown", [0, 2])
+def test_a_head_that_is_no_longer_the_embedding_is_saved(tmp_path, grown):
+    rng = np.random.default_rng(1)
+    tuned = {name: rng.standard_normal(shape) for name, shape in tensors_of("llama").items()}
+    base = {name: W for name, W in tuned.items() if name != "lm_head.weight"}
+    table = base["model.embed_tokens.weight"]
+    tuned["lm_head.weight"] = table + np.isin(np.arange(20), (3, 7))[:, None]
+    if grown:
+        new = np.vstack([table + 1, rng.standard_normal((grown, 8))])
+        tuned |= {"lm_head.weight": new, "model.embed_tokens.weight": new}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    pair = (
+        checkpoint(tmp_path / "base", base, **config, tie_word_embeddings=True),
+        checkpoint(tmp_path / "tuned", tuned, **config, vocab_size=20 + grown),
+    )
+    adapters.extract(*pair, tmp_path / "out", rank=1, save_others=True)
+    adapters.merge(pair[0], tmp_path / "out", tmp_path / "merged")
+    merged = open_model(tmp_path / "merged")
+    for name, W in tuned.items():
+        np.testing.assert_array_equal(merged.read(merged.tied.get(name, name)), W)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -81,16 +81,20 @@ def test_the_share_kept_is_the_projection_on_the_update(tmp_path, kind, strength
     assert made.notes[0].startswith(said)
 
 
-def test_random_rounding_keeps_what_nearest_rounding_takes_back(tmp_path):
-    _, nearest = both(tmp_path, "Q4_1", 0.002)
+@pytest.mark.parametrize(
+    ("kind", "strength", "wider"),
+    [("Q4_1", 0.002, "Q8_0"), ("BF16", 3e-5, "F32"), ("F16", 3e-6, "F32")],
+)
+def test_random_rounding_keeps_what_nearest_rounding_takes_back(tmp_path, kind, strength, wider):
+    _, nearest = both(tmp_path, kind, strength)
     assert nearest.rows[0].share_kept < 0.5
-    assert any("Q8_0" in note and "random" in note for note in nearest.notes)
+    assert any(f"--dtype {wider}" in note and "random" in note for note in nearest.notes)
     shares = [
-        both(tmp_path, "Q4_1", 0.002, rounding="random", rng=seed, force=True)[1].rows[0].share_kept
+        both(tmp_path, kind, strength, rounding="random", rng=seed, force=True)[1]
         for seed in range(8)
     ]
-    assert np.mean(shares) == pytest.approx(1, abs=0.1)
-    _, wide = both(tmp_path, "Q4_1", 0.002, dtype="Q8_0", force=True)
+    assert np.mean([made.rows[0].share_kept for made in shares]) == pytest.approx(1, abs=0.1)
+    _, wide = both(tmp_path, kind, strength, dtype=wider, force=True)
     assert wide.rows[0].share_kept == pytest.approx(1, abs=0.02)
     assert not any("--rounding" in note for note in wide.notes)
 
@@ -153,6 +157,10 @@ def test_a_modelfile_names_the_new_file(tmp_path):
         ({"dtype": "IQ4_NL"}, "dtype must be one of"),
         ({"rounding": "up"}, "rounding must be one of 'nearest', 'random', got 'up'"),
         ({"rng": -1, "rounding": "random"}, "rng must be"),
+        (
+            {"dtype": "MXFP4", "rounding": "random"},
+            "'model.*': MXFP4 cannot be rounded at random: take --dtype Q8_0",
+        ),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_written(tmp_path, settings, message):

@@ -199,6 +199,14 @@ def test_diffusers_header_has_the_scales_and_a_folder_is_known(tmp_path, said, s
         adapters.load(path)
 
 
+@pytest.mark.parametrize(("alpha", "dtype"), [(301.0, "bfloat16"), (1e5, "float16")])
+def test_an_alpha_is_not_rounded(tmp_path, alpha, dtype):
+    made = adapters.AdapterModule.of(A=np.ones((2, 4)), B=np.ones((3, 2)), alpha=alpha)
+    path = tmp_path / "a.safetensors"
+    adapters.convert(adapters.Adapter({"q": made}), path, to="kohya", dtype=dtype)
+    assert {module.alpha for module in adapters.load(path).values()} == {alpha}
+
+
 @pytest.mark.parametrize("name", ["lora_unet_to_q", "unet.to_q", "diffusion_model.to_q"])
 @pytest.mark.parametrize("kernel", [(), (3, 3)])
 def test_a_dora_by_outputs_keeps_its_lengths_where_its_programs_look(tmp_path, name, kernel):

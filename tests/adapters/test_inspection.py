@@ -9,8 +9,9 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.adapter import in_memory
+from lora_np.adapters.adapter import TokenRows, in_memory
 from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.files import FileError
 from lora_np.models import open_model
 
 
@@ -196,6 +197,14 @@ def test_dead_modules_and_nan_are_called_out(tmp_path):
     assert json.loads(table.to_json())
 
 
+@pytest.mark.parametrize("part", ["magnitude", "bias"])
+def test_a_module_is_not_dead_if_another_part_may_change_the_layer(part):
+    made = AdapterModule.of(A=np.ones((2, 3)), B=np.zeros((4, 2)), alpha=1, **{part: np.ones(4)})
+    found = adapters.inspect(Adapter({"q": made}))
+    assert found.rows[0].status == "ok"
+    assert not any("DEAD" in note for note in found.notes)
+
+
 def test_with_a_base_updates_are_held_against_it(make_checkpoint, tmp_path):
     base = make_checkpoint("base", dtype="float64")
     W0 = open_model(base).read("model.layers.0.q_proj.weight")
@@ -256,6 +265,31 @@ def test_what_only_one_adapter_has_differs_altogether(make_adapter):
     found = adapters.diff(one, two)
     assert [row["relative difference"] for row in found.table.records][1:] == [1.0, 1.0]
     assert not found.same
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_what_began_with_a_part_of_the_base_is_compared_on_it(make_adapter, make_checkpoint, init):
+    base, plain = make_checkpoint("base"), make_adapter("plain")
+    path = make_adapter("a", init_lora_weights=init)
+    assert adapters.diff(path, path).same
+    assert adapters.diff(path, adapters.to_lora(path, base=base), base=base).same
+    assert not adapters.diff(path, plain, base=base).same
+    for other in (plain, make_adapter("b", rank=3, init_lora_weights=init)):
+        with pytest.raises(FileError, match=f"init_lora_weights = '{init}' takes the first B A"):
+            adapters.diff(path, other)
+
+
+def test_settings_and_the_order_of_tokens_are_compared():
+    made = {"q": module(np.random.default_rng(0), 4, 4, 2)}
+    tokens = [Adapter(made, raw={"alora_invocation_tokens": x}) for x in (None, [1], [2])]
+    for i, j in ((0, 0), (0, 1), (1, 1), (1, 2)):
+        assert adapters.diff(tokens[i], tokens[j]).same == (i == j)
+    new = np.eye(2, 4)
+    one, other = (
+        Adapter(made, rows={"embed.weight": TokenRows(tokens, in_memory(rows))})
+        for tokens, rows in (((1, 7), new), ((7, 1), new[::-1]))
+    )
+    assert adapters.diff(one, other, tolerance=0).same
 
 
 def test_dead_modules_are_the_same_as_each_other_only(tmp_path):

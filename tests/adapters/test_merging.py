@@ -118,6 +118,19 @@ def test_names_that_differ_by_the_models_prefix_are_found(make_checkpoint, make_
         adapters.merge(make_checkpoint("whole"), body, tmp_path / "two")
 
 
+@pytest.mark.parametrize("config", [{}, {"dtype": "float32"}, {"torch_dtype": "float32"}])
+def test_a_dtype_is_recorded(make_adapter, make_checkpoint, tmp_path, config):
+    base = make_checkpoint("base", config=config)
+    adapters.merge(base, make_adapter("a"), tmp_path / "out", dtype="bfloat16")
+    new = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: new[key] for key in new if "dtype" in key} == dict.fromkeys(
+        config or ["torch_dtype"], "bfloat16"
+    )
+    (base / "config.json").unlink()  # nothing to record it in
+    adapters.merge(base, tmp_path / "a", tmp_path / "bare", dtype="bfloat16", any_base=True)
+    assert not (tmp_path / "bare" / "config.json").exists()
+
+
 MISFITS = {
     "a module that the base lacks": (
         {"model.layers.7.q_proj": (6, 4)},

@@ -4,10 +4,12 @@ of it.
 
 import json
 
+import numpy as np
 import pytest
 
 from lora_np import adapters
 from lora_np.adapters.rules import remarks
+from lora_np.files import FileError
 from lora_np.hub import located, safetensors
 from lora_np.language import located_adapter
 from tests.rounding import assert_near
@@ -102,6 +104,14 @@ def test_extract(tmp_path):
     again = adapters.load(tmp_path / "a.gguf")  # with the order of rows of the base that was there
     adapters.extract(located("austen"), tmp_path / "tuned", tmp_path / "a", rank=2)
     assert adapters.diff(again, tmp_path / "a").same
+
+
+def test_a_factor_that_overflows_is_named(tmp_path):
+    tiny, huge = np.full((1, 5), 1e-30, "f4"), np.full((4, 1), 1e35, "f4")
+    module = adapters.AdapterModule.of(A=tiny, B=huge, alpha=1e10)
+    adapters.save(adapters.Adapter({"q": module}), tmp_path / "a")
+    with pytest.raises(FileError, match=r"a: base_model.model.q.lora_B.weight: overflow"):
+        adapters.convert(tmp_path / "a", tmp_path / "out", to="portable")
 
 
 @pytest.mark.parametrize("size", [45_000, 60_000, 100_000, 250_000])

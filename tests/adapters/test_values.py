@@ -340,6 +340,22 @@ def test_zero_nan_and_infinity_are_found_wherever_they_are():
         assert fault_of("q", zero).why.startswith(f"{part} is zero")
 
 
+@pytest.mark.parametrize("part", ["magnitude", "bias"])
+def test_a_magnitude_or_a_bias_may_act_without_b(part):
+    huge = np.full((2, 1), 1e30, np.float32)
+    make = lambda B: AdapterModule.of(A=huge.T, B=B, alpha=1, **{part: np.ones(2)})
+    assert fault_of("q", make(0 * huge)) is None
+    assert fault_of("q", make(huge)).status == "not finite"
+
+
+def test_what_was_made_in_memory_lacks_no_module():
+    """It has no target_modules, which would select more."""
+    module = AdapterModule.of(A=np.ones((1, 64)), B=np.ones((64, 1)), alpha=1)
+    adapter = Adapter({"model.layers.2.self_attn.q_proj": module})
+    for base in (BASE, None):
+        assert adapters.check(adapter, runtime="peft", base=base).fine
+
+
 def test_merge_and_convert_blame_the_adapter(tmp_path):
     """And the base for its own NaN."""
     folder, _ = damaged("one module NaN", tmp_path)

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 
 from lora_np import adapters
 from lora_np.cli import run
+from lora_np.hub import safetensors
 from lora_np.models import open_gguf
 from tests.adapters.test_gguf_merging import weak
 from tests.models.test_gguf_vocabulary import write
@@ -85,6 +87,16 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
     ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
 
 
+def test_a_picture_next_to_an_adapter_in_one_file_is_replaced(command, tmp_path):
+    factors = {"lora_down.weight": np.ones((1, 4)), "lora_up.weight": np.ones((3, 1))}
+    tensors = {f"lora_unet_q.{name}": x for name, x in factors.items()}
+    safetensors.save(tensors, tmp_path / "a.safetensors", dtype="float32")
+    for status in (0, 2, 0):
+        force = ["--force"] * (status == 0)
+        words = ("inspect", tmp_path / "a.safetensors", "--plot", tmp_path / "a.png", *force)
+        assert command(*words)[0] == status
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -112,6 +124,13 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             2,
             "already exists; pass --force to replace it",
         ),
+        (
+            ["resize", "a", "-o", "out", "--rank", "1", "--base", "base"],
+            2,
+            "--base base is for --data",
+        ),
+        (["combine", "a", "-o", "out", "--base", "nowhere"], 1, "no model 'nowhere'"),
+        (["inspect", "a", "--plot", "a/b.png", "--force"], 2, "must not replace 'a/b.png'"),
         (["combine", "a=much", "-o", "out"], 2, "the weight of a must be a number, got 'much'"),
         (
             ["combine", "a", "--method", "tie", "-o", "out"],
@@ -140,7 +159,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
 def test_mistakes_are_one_line(
     command, make_adapter, make_checkpoint, tmp_path, monkeypatch, arguments, status, message
 ):
-    make_adapter("a")
+    (make_adapter("a") / "b.png").touch()
     make_checkpoint("base")
     monkeypatch.chdir(tmp_path)
     got, _, err = command(*arguments)
