@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
-from lora_np.adapters.formats import format_of
 from lora_np.checks import Array, refuse, respelled
 from lora_np.cli import options
 from lora_np.hub import ALL_FLOATS, float_dtype, read_arrays
@@ -63,9 +62,10 @@ def inspect(
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    for path in filter(None, (plot, html)):
-        own = path.exists() and format_of(adapter)[1].resolve()
-        if own and path.resolve().is_relative_to(own):
+    # the files of an adapter's directory, such as adapter_config.json, may be named instead of it
+    own = adapter.parent if adapter.is_file() and adapter.name.startswith("adapter") else adapter
+    for path in (plot, html):
+        if path is not None and path.exists() and path.resolve().is_relative_to(own.resolve()):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     result = adapters.inspect(adapter, **asked, progress=True)
     options.write_asked(result, plot, html)
