@@ -101,11 +101,12 @@ class Table:
         import csv
         from io import StringIO
 
-        text = StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return text.getvalue()
+        def line(row: Sequence[Cell]) -> str:
+            text = StringIO()
+            csv.writer(text).writerow(row)  # its usual end of line makes it quote "\r", too
+            return text.getvalue()[:-2] + "\n"
+
+        return "".join(map(line, (self.columns, *self.rows)))
 
     def __str__(self) -> str:
         """Format the table as text in aligned columns, with numbers aligned on the right."""
@@ -275,7 +276,9 @@ def _plain(value: Any) -> Any:
 # Sizes in bytes: 1 GB is 1000**3 bytes, and 1 GiB is 1024**3.
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_SIZES = {unit.lower().replace("i", ""): 1000**power for power, unit in enumerate(_BINARY)}
+_SIZES: dict[str, int] = {
+    unit.lower().replace("i", ""): 1000**power for power, unit in enumerate(_BINARY)
+}
 _SIZES |= {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 
 
@@ -335,4 +338,4 @@ def parse_bytes(name: str, size: int | str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)
     if not match or match[2].lower() not in _SIZES:
         refuse(f"{name} must be bytes or text such as '24 GB' or '24 GiB', got {size!r}")
-    return int(float(match[1]) * _SIZES[match[2].lower()])
+    return round(float(match[1]) * _SIZES[match[2].lower()])

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from lora_np.table import Table
+from lora_np.table import Table, parse_bytes
 
 TABLE = Table(
     ("name", "count", "share", "bytes"),
@@ -43,6 +43,17 @@ def test_csv_reads_back() -> None:
     assert [row["count"] for row in rows] == ["1234567", "8"]
     assert rows[0]["bytes"] == ""
     assert rows[0]["name"] == "a|b"
+
+
+def test_csv_quotes_a_carriage_return() -> None:
+    text = Table(["a", "b"], [("x\ry", 1)]).to_csv()
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["a", "b"], ["x\ry", "1"]]
+    assert text.endswith('",1\n')
+
+
+def test_decimals_of_sizes_are_exact() -> None:
+    sizes = [parse_bytes("size", f"{n // 100}.{n % 100:02} GB") for n in range(1_000)]
+    assert sizes == [n * 10**7 for n in range(1_000)]
 
 
 def test_html_is_well_formed_and_escaped() -> None:

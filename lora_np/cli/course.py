@@ -244,7 +244,7 @@ def solution_command(name: str) -> None:
     default="grades.csv",
     help="Feedback goes next to it.",
 )
-@options.force_files
+@options.force
 @lessons
 @click.option("--exercise", "only", multiple=True, help="Name of an exercise. Repeatable.")
 @click.option("--roster", type=options.READ, help="The class as CSV: names in the first column.")
@@ -256,7 +256,13 @@ def solution_command(name: str) -> None:
 @click.option("--jobs", type=options.JOBS, help="Number of parallel workers.")
 @options.as_json
 def grade_command(
-    submissions: Path, out: Path, lessons: tuple[int, ...], column: str, as_json: bool, **asked: Any
+    submissions: Path,
+    out: Path,
+    force: bool,
+    lessons: tuple[int, ...],
+    column: str,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Grade a folder of submissions, with feedback.
 
@@ -264,7 +270,7 @@ def grade_command(
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
-    grading.check_out(out, submissions)
+    grading.check_out(out, submissions, asked["roster"], force=force)
     asked = options.given(asked)
     if "memory" in asked:
         asked["memory"] *= 2**20

@@ -84,10 +84,11 @@ def whole_numbers(
     """Parse whole numbers from a repeated option or from one with commas, as in ``--rank 8,16``."""
     text = ",".join(texts)
     try:
-        numbers = [int(number) for number in text.split(",") if number.strip()]
+        numbers = tuple(int(number) for number in text.split(",") if number.strip())
     except ValueError:
         raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
-    return checks.whole_numbers(option.opts[0].strip("-"), numbers)
+    # lessons, which begin at 0, are checked where they are looked up
+    return checks.whole_numbers("rank", numbers) if option.name == "rank" else numbers
 
 
 def new_file(endings: tuple[str, ...], text: str) -> Path:

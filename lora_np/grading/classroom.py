@@ -7,13 +7,14 @@ import hashlib
 import os
 import re
 import secrets
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
-from lora_np.checks import Seed, choice
+from lora_np.checks import Seed, choice, refuse
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_seeds, plural
 from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
@@ -156,27 +157,33 @@ class Grades:
             for exercise in lesson.exercises:
                 lines += [f"**{exercise.title}**", "", quoted(self.outcome(student, exercise).text)]
         for file in self.reports[student]:
+            name = readable_name(file.path.name)
             if problems := [text for text in (file.failure, *file.problems) if text]:
-                heading = f"## Problems while {file.path.name} was run"
+                heading = f"## Problems while {name} was run"
                 lines += [heading, "", quoted("\n".join(problems))]
             if file.printed:
-                lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
+                lines += [f"## What {name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
 
     def write(self, path: Path, column: str = "lora-np") -> list[Path]:
         """Write grades, feedback, broken laws and, with a roster, a gradebook; return the paths."""
-        folder = path.with_name(f"{path.stem}-feedback")
+        path, folder, laws, *books = paths = outputs(path, self.roster)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
-        laws, book = (path.with_name(f"{path.stem}-{what}.csv") for what in ("laws", "gradebook"))
         outcomes = [one for student in self.reports for one in self.outcomes(student)]
         write_text(laws, broken_laws(outcomes).to_csv())
-        if self.roster:
+        for book in books:
             totals = {student: self.total(student) for student in self.reports}
             write_text(book, gradebook(self.roster, totals, column).to_csv())
-        return [path, folder, laws, *([book] if self.roster else [])]
+        return paths
+
+
+def outputs(path: Path, roster: object) -> list[Path]:
+    """List the paths that `Grades.write` writes to; only with a roster, the last is a gradebook."""
+    names = ("-feedback", "-laws.csv", *["-gradebook.csv"] * bool(roster))
+    return [path, *(path.with_name(path.stem + name) for name in names)]
 
 
 def grade(
@@ -281,8 +288,10 @@ def grade(
     return Grades(tuple(graded), seeds[0], reports, known)
 
 
-def check_out(path: Path, submissions: Path) -> None:
-    """Raise an error for an output path that must not be written to.
+def check_out(
+    path: Path, submissions: Path, roster: Path | None = None, *, force: bool = False
+) -> None:
+    """Raise an error for output paths that must not be written to.
 
     Parameters
     ----------
@@ -290,11 +299,16 @@ def check_out(path: Path, submissions: Path) -> None:
         The path for the table of grades; a table that `Grades.write` has written may be replaced.
     submissions : Path
         The folder that is graded.
+    roster : Path, optional
+        The class.
+    force : bool
+        Also allow to replace the feedback, laws and gradebook next to the table.
 
     Raises
     ------
     ValueError
-        If the path is a directory, is among the submissions, or is a file of another kind.
+        If the path is a directory or a file of another kind, or an output path exists or is what
+        `grade` reads.
 
     Examples
     --------
@@ -302,15 +316,16 @@ def check_out(path: Path, submissions: Path) -> None:
     >>> check_out(Path("submissions/grades.csv"), Path("submissions"))
     Traceback (most recent call last):
         ...
-    ValueError: grades must not be written among the submissions in submissions, got
-    submissions/grades.csv
+    ValueError: submissions/grades.csv must not be written, because submissions is read
     """
     if path.name == "" or path.is_dir():
         raise ValueError(f"grades must go into a file, got the directory {str(path)!r}")
-    if path.resolve().is_relative_to(submissions.resolve()):
-        raise ValueError(
-            f"grades must not be written among the submissions in {submissions}, got {path}"
-        )
+    for one in outputs(path, roster):
+        for read in filter(None, (submissions, roster)):
+            if one.resolve().is_relative_to(read.resolve()):
+                raise ValueError(f"{one} must not be written, because {read} is read")
+        if one != path and os.path.lexists(one) and not force:
+            refuse(f"{str(one)!r} already exists; pass --force to replace it")
     if path.exists() and not is_table_of_grades(path):
         raise ValueError(f"{path} exists and is not a table of grades; name another file")
 
@@ -334,10 +349,8 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
             continue
         if entry.is_dir():
             students.setdefault(entry.name, []).extend(files_below(entry))
-        elif (kind(entry) or entry.suffix in ARCHIVES) and entry.is_file():
-            students.setdefault(entry.name.removesuffix(".txt").rpartition(".")[0], []).append(
-                entry
-            )
+        elif entry.is_file():  # of any kind, so that no student's file vanishes
+            students.setdefault(Path(entry.name.removesuffix(".txt")).stem, []).append(entry)
     if not students:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
     readable: dict[str, list[Path]] = {}
@@ -365,14 +378,17 @@ class HandedIn:
 
 def look_at(path: Path) -> HandedIn:
     if not kind(path):
-        told = "is neither a notebook nor a script" + " (an archive)" * (path.suffix in ARCHIVES)
-        return HandedIn(path, failure=f"{readable_name(path.name)} {told}")
+        told = f"{readable_name(path.name)} is neither a notebook nor a script"
+        archive = " (an archive)" * (path.suffix.lower() in ARCHIVES)
+        return HandedIn(path, failure=told + archive)
     try:
         text = text_of(path)
     except (OSError, ValueError) as error:
         return HandedIn(path, failure=printable(f"{error}".replace(f"{path}", path.name)))
     known = {exercise.name for lesson in lessons() for exercise in lesson.exercises}
-    return HandedIn(path, known.intersection(re.findall(r"\bdef (\w{1,100})", text)))
+    # search a notebook's JSON, with \n between lines, because parsing it may take much memory
+    defined = r"(?:\b|\\n)(?:def\s+|(?=\w+\s*=\s*lambda))(\w{1,100})"
+    return HandedIn(path, known.intersection(re.findall(defined, text)))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -459,21 +475,23 @@ def by_roster(
 ) -> dict[str, list[HandedIn]]:
     """Assign files to the students of a roster, and add students whom the roster does not name.
 
-    A folder belongs to a student if its name is the student's, or begins with it and an underscore,
-    as in downloads from Moodle and Canvas.
+    A folder belongs to the student with the longest name that is the folder's, or with which it
+    begins before an underscore, as in downloads from Moodle and Canvas.
 
     Examples
     --------
     >>> by_roster([{"name": "Ada"}, {"name": "Bob"}], {"Ada_17_file": ["a.py"], "Cy": ["c.py"]})
     {'Ada': ['a.py'], 'Bob': [], 'Cy': ['c.py']}
     """
-    left = dict(handed_in)
-    result: dict[str, list[HandedIn]] = {}
-    for record in records:
-        name = name_in(record)
-        own = [folder for folder in left if folder == name or folder.startswith(f"{name}_")]
-        result[name] = [one for folder in own for one in left.pop(folder)]
-    return result | left
+
+    def start(name: str) -> str:
+        return unicodedata.normalize("NFC", f"{name}_")  # macOS stores letters apart from accents
+
+    result: dict[str, list[HandedIn]] = {name_in(record): [] for record in records}
+    for folder, files in handed_in.items():
+        owners = [one for one in map(name_in, records) if start(folder).startswith(start(one))]
+        result.setdefault(max(owners, key=start, default=folder), []).extend(files)
+    return result
 
 
 def gradebook(records: Sequence[Record], points: Mapping[str, Cell], column: str) -> Table:

@@ -248,7 +248,7 @@ def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], seeds: Sequenc
 
 def defined_in(cells: Sequence[str]) -> list[Exercise]:
     """List the exercises whose function a cell defines, in the order of the course."""
-    names = set(re.findall(r"^def (\w+)", "\n".join(cells), re.MULTILINE))
+    names = set(re.findall(r"^def\s+(\w+)", "\n".join(cells), re.MULTILINE))
     return [one for lesson in lessons() for one in lesson.exercises if one.name in names]
 
 
@@ -257,11 +257,12 @@ def kind(path: Path) -> str:
 
     Examples
     --------
-    >>> kind(Path("ivy (copy).py.txt")), kind(Path("work.zip"))
+    >>> kind(Path("ivy (copy).PY.txt")), kind(Path("work.zip"))
     ('.py', '')
     """
-    plain = path.with_suffix("") if path.suffix == ".txt" else path
-    return plain.suffix if plain.suffix in SUFFIXES else ""
+    plain = path.with_suffix("") if path.suffix.lower() == ".txt" else path
+    suffix = plain.suffix.lower()
+    return suffix if suffix in SUFFIXES else ""
 
 
 def text_of(path: Path) -> str:
@@ -281,7 +282,7 @@ def text_of(path: Path) -> str:
 
 
 def cells_of(path: Path) -> list[str]:
-    """Split a notebook, or a script at each ``# %%``, into cells of code.
+    """Split a notebook, or a script at each ``# %%`` or ``# In[``, into cells of code.
 
     Lines that only IPython understands (``%magic``, ``!command``) are left out.
 
@@ -298,7 +299,7 @@ def cells_of(path: Path) -> list[str]:
             code = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
             cells = ["".join(cell["source"]) for cell in code]
         else:
-            cells = re.split(r"^# %%.*$", text, flags=re.M)
+            cells = re.split(r"^# ?(?:%%|In\[).*$", text, flags=re.M)
         full = sum(1 for cell in cells if cell.strip())
     except (MemoryError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is neither a notebook nor a script: {error!r}") from None

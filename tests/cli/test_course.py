@@ -26,6 +26,8 @@ def test_list(capsys):
     text = capsys.readouterr().out
     assert "lora_count" in text
     assert "5 exercises, 9 points." in text
+    assert run(["exercises", "list", "--lesson", "0"]) == 0
+    assert "2 exercises, 4 points." in capsys.readouterr().out
     assert run(["exercises", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["exercise"] == "lora_forward"
 
@@ -96,7 +98,7 @@ def test_what_goes_wrong_is_one_line(arguments, words, status, capsys):
     ("", "name what to write, got ''"),
     ("folder", "got the directory 'folder'"),
     ("class/ann.py", "must end in .csv, got 'class/ann.py'"),
-    ("class/grades.csv", "must not be written among the submissions in class"),
+    ("class/grades.csv", "class/grades.csv must not be written, because class is read"),
     ("other.csv", "other.csv exists and is not a table of grades"),
 ])  # fmt: skip
 def test_grades_cost_no_file(out, words, tmp_path, monkeypatch, capsys):
@@ -110,6 +112,27 @@ def test_grades_cost_no_file(out, words, tmp_path, monkeypatch, capsys):
     assert words in capsys.readouterr().err
     assert (tmp_path / "class" / "ann.py").read_text() == COUNT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["class", "folder", "other.csv"]
+
+
+@pytest.mark.parametrize(("submissions", "existing", "status"), [
+    ("class", "g-laws.csv", 2),
+    ("class", "g-feedback", 2),
+    ("class", "g-gradebook.csv", 1),  # which is the roster
+    ("g-feedback", "other.csv", 1),
+])  # fmt: skip
+def test_each_output_is_checked(submissions, existing, status, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / submissions).mkdir()
+    (tmp_path / submissions / "ann.py").write_text(COUNT)
+    (tmp_path / existing).write_text("name\nann\n")
+    command = ["exercises", "grade", submissions, "-o", "g.csv", "--roster", existing]
+    if status == 2:
+        command = command[:-2]
+    assert run(command) == status
+    words = "already exists; pass --force" if status == 2 else "must not be written, because"
+    assert words in capsys.readouterr().err
+    assert (tmp_path / existing).read_text() == "name\nann\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([submissions, existing])
 
 
 def test_grades_replace_their_own_table(tmp_path):

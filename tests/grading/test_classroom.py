@@ -21,7 +21,7 @@ import pytest
 
 from lora_np.grading import classroom, judge
 from lora_np.grading.channel import Channel
-from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
+from lora_np.grading.classroom import Grades, by_roster, grade, harmless, quoted, submissions_in
 from lora_np.grading.confine import Limits
 from lora_np.grading.submissions import Report
 from tests.drawing import few
@@ -54,7 +54,6 @@ def graded(tmp_path_factory, solved):
         "erin/again.py": f"print('# a heading')\n{COUNT}",
         "=1+2.py": COUNT,
     })  # fmt: skip
-    (folder / "notes.txt").write_text("for the teacher")
     (folder / "frank.py").symlink_to(folder / "alice.py")
     return grade(folder, rng=5, limits=LIMITS)
 
@@ -164,8 +163,11 @@ def test_text_of_students_is_neither_markdown_nor_formula():
 def test_names_that_are_long_or_not_text_cost_nobody_anything(tmp_path):
     fill(
         tmp_path / "class",
-        {"x" * 255 + "/a.py": COUNT, "\r=1+1\x1b[2J.py": COUNT, "anna.py": COUNT},
+        {"x" * 255 + "/a.py": COUNT, "\r=1+1\x1b[2J.py": COUNT, "ada/a.py": COUNT},
     )
+    forged = os.fsdecode(b"ada/caf\xe9\n# ada: 9 of 9 points.py")
+    with contextlib.suppress(OSError):
+        fill(tmp_path / "class", {forged: f"print(1)\n1 / 0\n# %%\n{COUNT}"})
     with contextlib.suppress(OSError):  # where names must be text there is nothing to fear
         (tmp_path / "class" / os.fsdecode(b"caf\xe9.py")).write_text(COUNT)
     grades = grade(tmp_path / "class", rng=1, limits=LIMITS)
@@ -173,9 +175,37 @@ def test_names_that_are_long_or_not_text_cost_nobody_anything(tmp_path):
     assert len(grades.reports) == len(os.listdir(tmp_path / "class"))
     grades.write(tmp_path / "grades.csv")
     assert len(os.listdir(tmp_path / "grades-feedback")) == len(grades.reports)
+    assert "\n# ada: 9" not in "".join(map(grades.feedback, grades.reports))
     text = str(grades.table) + grades.to_csv() + grades.table.to_json()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
     text.encode()
+
+
+def test_every_file_counts_and_every_way_to_define_a_function(tmp_path):
+    count = "import numpy as np\n" + COUNT
+    cell = {"cell_type": "code", "source": count}  # a text, as other programs than Jupyter write
+    right = {
+        "a.ipynb": json.dumps({"cells": [cell]}),
+        "b.PY": COUNT,
+        "c.py.TXT": COUNT.replace(" ", "  ", 1),
+        "d/D.PY": "lora_count = lambda d, k, r: r * (d + k)",
+        "e.py": f"get_ipython()\n\n# In[2]:\n{COUNT}",
+    }
+    grades = grade(
+        fill(tmp_path, {**right, "f.docx": b"PK\3\4\0", "g.txt": COUNT}), rng=1, limits=LIMITS
+    )
+    assert list(map(grades.points, grades.reports)) == [1, 1, 1, 1, 1, 0, 0]
+    assert list(map(grades.state, "fg")) == ["unreadable"] * 2
+    assert list(grades.failures) == ["f, f.docx", "g, g.txt"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_longest_name_on_the_roster_has_the_file_in_any_form_of_unicode(order):
+    files = {"j": [1], "j_smith": [2], "j_smith_17": [3], "j_b": [4], "Jose\u0301_5": [5], "x": [6]}
+    names = ["j", "j_smith", "Jos\xe9", "Jo"][::order]
+    assert by_roster([{"name": name} for name in names], files) == {
+        "j": [1, 4], "j_smith": [2, 3], "Jos\xe9": [5], "Jo": [], "x": [6],
+    }  # fmt: skip
 
 
 def test_folders_as_deep_as_the_disk_allows_cost_nobody_anything(tmp_path, monkeypatch):

@@ -20,12 +20,17 @@ def notebook(*cells):
 
 def test_a_script_is_cut_at_its_marks(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text(f"import numpy as np\n# %% [markdown]\n# words\n\n# %%\n{RIGHT}")
-    assert [cell.strip() for cell in cells_of(path)] == [
-        "import numpy as np",
-        "# words",
-        RIGHT.strip(),
-    ]
+    for first, second in [
+        ("# %% [markdown]", "# %%"),
+        ("#%%", "# In[ ]:"),
+        ("# In[1]:", "# In[2]:"),
+    ]:
+        path.write_text(f"import numpy as np\n{first}\n# words\n\n{second}\n{RIGHT}")
+        assert [cell.strip() for cell in cells_of(path)] == [
+            "import numpy as np",
+            "# words",
+            RIGHT.strip(),
+        ]
 
 
 def test_lines_for_ipython_alone_are_left_out(tmp_path):
@@ -191,5 +196,7 @@ def test_the_check_cells_of_a_notebook_cost_nothing(tmp_path):
 
 
 def test_definitions_in_the_order_of_the_course():
-    found = defined_in([WRONG, "    def cut(M, r):\n", RIGHT, "def helper(x):\n"])
+    found = defined_in(
+        [WRONG, "    def cut(M, r):\n", RIGHT.replace(" ", "  ", 1), "def helper(x):\n"]
+    )
     assert [one.name for one in found] == ["lora_count", "training_bytes"]
