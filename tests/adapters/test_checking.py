@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+import lora_np.adapters.checking  # noqa: F401  # before a test replaces what it imports
 from lora_np import adapters, hub
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import TokenRows, in_memory
