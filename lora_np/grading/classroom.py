@@ -27,6 +27,7 @@ from lora_np.work import parallel_map
 
 DEEPEST = 10  # a student's folders are searched down to this depth
 MOST = 100  # number of files that are graded at most for one student
+NOTES = (".txt", ".md", ".csv")  # files beside the students' that are the teacher's own
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
 Record = dict[str, str]  # a student's row in a roster: maps each column to its value
 
@@ -349,7 +350,8 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
             continue
         if entry.is_dir():
             students.setdefault(entry.name, []).extend(files_below(entry))
-        elif entry.is_file():  # of any kind, so that no student's file vanishes
+        # a file of another kind is reported, such as a Word document
+        elif entry.is_file() and (kind(entry) or entry.suffix.lower() not in NOTES):
             students.setdefault(Path(entry.name.removesuffix(".txt")).stem, []).append(entry)
     if not students:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")

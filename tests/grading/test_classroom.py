@@ -192,11 +192,13 @@ def test_every_file_counts_and_every_way_to_define_a_function(tmp_path):
         "e.py": f"get_ipython()\n\n# In[2]:\n{COUNT}",
     }
     grades = grade(
-        fill(tmp_path, {**right, "f.docx": b"PK\3\4\0", "g.txt": COUNT}), rng=1, limits=LIMITS
+        fill(tmp_path, {**right, "f.docx": b"PK\3\4\0", "g.pdf": COUNT, "notes.md": ""}),
+        rng=1,
+        limits=LIMITS,
     )
     assert list(map(grades.points, grades.reports)) == [1, 1, 1, 1, 1, 0, 0]
     assert list(map(grades.state, "fg")) == ["unreadable"] * 2
-    assert list(grades.failures) == ["f, f.docx", "g, g.txt"]
+    assert list(grades.failures) == ["f, f.docx", "g, g.pdf"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
