@@ -228,7 +228,7 @@ def combine(
 
 
 def _check_sequence(adapters: Sequence[Source]) -> None:
-    """Raise an error for a single adapter, and for anything else that is no sequence."""
+    """Raise an error unless ``adapters`` is a sequence of paths or adapters."""
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
 
