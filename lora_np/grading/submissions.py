@@ -284,7 +284,7 @@ def text_of(path: Path) -> str:
 def cells_of(path: Path) -> list[str]:
     """Split a notebook, or a script at each ``# %%`` or ``# In[``, into cells of code.
 
-    Lines that only IPython understands (``%magic``, ``!command``) are left out.
+    Lines that only IPython understands (``%magic``, ``x = !command``, ``help?``) are left out.
 
     Raises
     ------
@@ -308,6 +308,5 @@ def cells_of(path: Path) -> list[str]:
     if kind(path) == ".py" and text.count("\n") <= NUMBERED:
         starts = accumulate((cell.count("\n") for cell in cells[:-1]), initial=0)
         cells = ["\n" * before + cell for before, cell in zip(starts, cells, strict=True)]
-    return [
-        re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) if cell.strip() else "" for cell in cells
-    ]
+    only_ipython = re.compile(r"^(?:[%!?]|[\w, ]+= *[%!]|[\w.]+\?\??$).*$", flags=re.MULTILINE)
+    return [only_ipython.sub("", cell) if cell.strip() else "" for cell in cells]

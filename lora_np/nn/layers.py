@@ -407,7 +407,7 @@ def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     >>> dropout(np.ones(4), 0.5, rng=None)
     array([1., 1., 1., 1.])
     """
-    if rng is None or number("rate", rate, maximum=1, open_maximum=True) == 0:
+    if number("rate", rate, maximum=1, open_maximum=True) == 0 or rng is None:
         return x
     if not isinstance(rng, np.random.Generator):
         raise TypeError(

@@ -37,6 +37,12 @@ def test_lines_for_ipython_alone_are_left_out(tmp_path):
     path = tmp_path / "a.ipynb"
     path.write_text(notebook("%matplotlib inline\n!pip install x\nx = 5 % 3", RIGHT))
     assert cells_of(path) == ["\n\nx = 5 % 3", RIGHT]
+    for line in ("files = !ls", "a, b = %sx ls", "np.linalg.svd?", "len??", "?len"):
+        path.write_text(notebook(f"x = 1\n{line}\n{RIGHT}"))
+        assert cells_of(path) == [f"x = 1\n\n{RIGHT}"]
+    kept = "x = y != 2\nif x: print('What?')\nz = 5 % 3  # why?"
+    path.write_text(notebook(kept))
+    assert cells_of(path) == [kept]
 
 
 def test_a_file_from_windows(tmp_path):

@@ -95,8 +95,9 @@ def test_dropout_carries_gradients_through_what_it_kept():
 
 @pytest.mark.parametrize("rate", [1.0, -0.1])
 def test_dropout_has_a_rate_below_one(rate):
-    with pytest.raises(ValueError, match=f"rate must be at least 0 and below 1, got {rate}"):
-        dropout(np.ones(3), rate, rng=RNG)
+    for rng in (RNG, None):
+        with pytest.raises(ValueError, match=f"rate must be at least 0 and below 1, got {rate}"):
+            dropout(np.ones(3), rate, rng=rng)
 
 
 def test_lists_are_as_good_as_arrays():
