@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
@@ -25,15 +26,19 @@ from jinja2.visitor import NodeTransformer
 LARGEST_SOURCE = 1_000_000  # characters; the longest published templates have about 20,000
 WORK = 10_000_000  # the budget of one rendering: characters, entries and nodes
 WORK_PER_CHARACTER = 100  # added to the budget for each character of the conversation
+WORK_PER_MESSAGE = 10  # added to that for each message
 LARGEST_NUMBER = 10_000  # largest number of bits of a computed integer
 WIDEST = 9_999  # largest width of a field in a format string
-WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
+# a field after "%", or the specification of a field in braces, that is wider or has its width as
+# an argument
+WIDE = re.compile(r"%(\([^)]*\))?[-#0 +]*(\d*\.)?(\*|\d{5,})")
+WIDE_BRACES = re.compile(r"\{|\d{5,}")
 
 T = TypeVar("T")
 # Filters and methods whose result can be many times as long as their arguments.
 REPEATING = {
-    "batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust",
-    "round", "slice", "tojson", "translate", "truncate", "urlize", "wordwrap", "xmlattr", "zfill",
+    "batch", "center", "expandtabs", "indent", "join", "ljust", "replace", "rjust", "round",
+    "slice", "to_bytes", "tojson", "translate", "urlize", "wordwrap", "xmlattr", "zfill",
 }  # fmt: skip
 
 
@@ -71,7 +76,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             finalize=pass_context(lambda context, value: self.charged(value)),
         )
         self.filters["tojson"] = to_json
+        self.filters["%"] = self.filters["format"]
         self.filters = {name: self.paid(name, rule) for name, rule in self.filters.items()}
+        self.filters["format"] = self.filters["%"]  # the method of this name has another syntax
         self.filters |= {
             "counted": self.counted,
             "charged": self.charged,
@@ -96,7 +103,10 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def renew(self, conversation: Any) -> None:
         """Reset the budget and discard the earlier text before a rendering."""
-        self.left = WORK + WORK_PER_CHARACTER * printed_size(conversation, {})
+        # some templates look at the whole conversation for each message
+        self.left = WORK + printed_size(conversation, {}) * (
+            WORK_PER_CHARACTER + WORK_PER_MESSAGE * len(conversation)
+        )
         self.blocks.clear()
         self.spans.clear()
 
@@ -121,12 +131,15 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def pay(self, name: str, value: Any, settings: list[Any]) -> None:
         """Charge for the longest possible result of a filter, method or operator."""
-        # reject a format field that is too wide, or whose width is an argument
-        form = name in ("format", "format_map", "%") and isinstance(value, str)
-        if form and WIDE.search(value):
-            raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
-        size, repeated = printed_size(value, {}), sum(map(as_count, settings))
-        if name == "replace":  # the result grows by the new text for each occurrence
+        by_value = name in REPEATING or name == "*"
+        size = printed_size(value, {})
+        repeated = sum(as_count(x) if by_value else printed_size(x, {}) for x in settings)
+        if name in ("format", "format_map", "%") and isinstance(value, str):
+            if is_wide(name, value):
+                raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
+            # each field inserts one argument
+            self.spend(size + value.count("%" if name == "%" else "{") * repeated)
+        elif name == "replace":  # the result grows by the new text for each occurrence
             times = str(value).count(str(settings[0])) if settings else 0
             self.spend(size + times * repeated)
         elif name in REPEATING:
@@ -151,7 +164,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         # jinja2 wraps str.format in a function without `__self__`
         method = getattr(function, "__wrapped__", function)
         owner = getattr(method, "__self__", None)
-        name = method.__name__ if isinstance(owner, str) else ""
+        name = method.__name__ if isinstance(owner, str | bytes | int) else ""
         return self.paid(name, call, owner if name else 0)(*args, **kwargs)
 
     def paid(self, name: str, rule: Callable[..., Any], *owner: Any) -> Callable[..., Any]:
@@ -233,6 +246,8 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
         return len(value)
     if isinstance(value, int):
         return 1 + value.bit_length() // 3
+    if isinstance(value, range):  # prints little, and has many entries to read
+        return len(value)
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
         return 1
     if id(value) not in known:
@@ -247,9 +262,28 @@ def as_count(value: Any) -> int:
     return abs(value) if isinstance(value, int) else printed_size(value, {})
 
 
-def to_json(value: Any, ensure_ascii: bool = False, **settings: Any) -> str:
+def is_wide(name: str, form: str) -> bool:
+    """Return whether a field of a format is wider than `WIDEST`, or as wide as an argument says."""
+    if name == "%":
+        return WIDE.search(form) is not None
+    try:
+        fields = [*string.Formatter().parse(form)]
+    except ValueError:  # which the formatting will raise again
+        return False
+    return any(WIDE_BRACES.search(specification or "") for _, _, specification, _ in fields)
+
+
+def to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Convert a value to JSON without escaping it for HTML, as transformers does."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **settings)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def refuse(message: str) -> NoReturn:

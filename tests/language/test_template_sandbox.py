@@ -37,7 +37,7 @@ LONG = [
         *(f"{x}|tojson(indent={MANY})" for x in ("messages", "[[1]]", "{'a': 1}")),
         "messages|tojson(indent='x' * 9999999)",
         *(f"'a\\nb'|indent({n})" for n in (MANY, "'x' * 9999999")),
-        *(f"'a b'|{name}({MANY})" for name in ("center", "wordwrap", "truncate", "batch|list")),
+        *(f"'a b'|{name}({MANY})" for name in ("center", "wordwrap", "batch|list")),
         f"'a'|center({MANY})",
         f"[1]|batch({MANY}, 0)|list",
         f"[1]|slice({MANY})|list",
@@ -46,6 +46,11 @@ LONG = [
         f"range({MANY})|list|length",
         f"1.5|round({MANY})",
         "lipsum(n=999999)",
+        f"(5).to_bytes({MANY})",
+        f"(5).to_bytes(1).ljust({MANY})",
+        "('%(a)s' * 99999) % {'a': 'b' * 99999}",
+        "('%(a)s' * 99999)|format(a='b' * 99999)",
+        "('{0}' * 99999).format('b' * 99999)",
     ]
 ]
 # Formats, whose widths hide in a string.
@@ -163,6 +168,18 @@ ORDINARY = {
     "{% for m in messages recursive %}{{ m.content if m is mapping }}{% endfor %}": "hi <b>ab\nc",
     "{{ '%s-%03d' % ('a', 7) }}{{ '{:>4}'.format('x') }}{{ 7 // 2 }}{{ 2 ** 10 }}": "a-007   x31024",
     "{{ messages[0].content.replace('hi', 'ho') }}{{ 'a,b'.split(',') | join }}": "ho <b>ab",
+    "{{ '* {}'.format('x') }}{{ '**%s**' % 'x' }}{{ 'a*b %s' | format('a') }}": "* x**x**a*b a",
+    """{{ '{{"a": "{}"}}'.format('x') }}{{ '{"a": {"b": "%s"}}' % 'x' }}""": (
+        '{"a": "x"}{"a": {"b": "x"}}'
+    ),
+    "{{ '<|128000|>%s' % 'x' }}{{ 'at {}'.format(1733011200) }}{{ '%d' % 1733011200 }}": (
+        "<|128000|>xat 17330112001733011200"
+    ),
+    "{{ namespace(t=1733011200).t }}{{ {}.get('x', 99999999) }}{{ x | default(99999999) }}"
+    "{{ dict(a=123456789) }}": "17330112009999999999999999{'a': 123456789}",
+    "{{ '%s'.format(1) }}{{ ('x' * 3000 ~ '{}').format('a' * 5000) | length }}"
+    "{{ ('ab ' * 2000) | truncate(4000) | length }}": "%s80003998",
+    "{{ [1] | tojson(false, 2) }}": "[\n  1\n]",
     "{{ messages[::-1][0].role }}{{ loop is defined }}{{ tools is none }}": "assistantFalseTrue",
 }
 
@@ -215,6 +232,13 @@ def test_the_budget_grows_with_the_conversation():
     long = [{"role": "user", "content": "ab " * 200_000}] * 20
     text = render("{% for m in messages %}{{ m.content | trim }}{% endfor %}", long)
     assert len(text) == 20 * (600_000 - 1)
+
+
+def test_many_messages_can_be_counted_for_each_of_them():
+    """As Qwen3's template counts them."""
+    turns = [{"role": "user", "content": "x" * 1000}] * 300
+    source = "{% for m in messages[::-1] %}{{ (messages|length - 1) - loop.index0 }} {% endfor %}"
+    assert render(source, turns) == "".join(f"{i} " for i in range(299, -1, -1))
 
 
 def test_each_rendering_has_the_whole_budget():
