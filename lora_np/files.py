@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-# largest size in bytes; the indexes and configs of the largest models have a few MiB
+# largest size of a JSON file in bytes; the indexes of the largest models have a few MiB
 MAX_JSON = 32 * 2**20
 
-# largest number of items in all lists and objects; the largest vocabularies have two million,
-# including merges
+# largest number of items in a JSON file; the largest vocabularies and their merges together have
+# two million
 MAX_ITEMS = 3_000_000
 
 
@@ -158,14 +158,21 @@ def decode_text(content: bytes) -> str:
     >>> decode_text("r = 8\r\n".encode("utf-16")), decode_text(b"# caf\xe9\r")
     ('r = 8\n', '# café\n')
     """
-    # many zero bytes show UTF-16 without a byte order mark, where each Latin letter has a zero byte
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    # UTF-16 may lack a byte order mark. Each Latin letter in UTF-16 has a zero byte, so many zero
+    # bytes indicate UTF-16.
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * content.count(0) > len(content)
     wider = "utf-16-be" if content[:1] == b"\0" else "utf-16"
     for encoding in (wider,) if wide else ("utf-8", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            text = content.removeprefix(b"\xef\xbb\xbf").decode(encoding)
-            if "\0" not in text:
-                return text.replace("\r\n", "\n").replace("\r", "\n")
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError as error:
+            # `head -c` may cut a file within a letter; one byte of Windows-1252 is not such a cut
+            if error.reason != "unexpected end of data" or content[: error.start].isascii():
+                continue
+            text = content[: error.start].decode(encoding)
+        if "\0" not in text:
+            return text.replace("\r\n", "\n").replace("\r", "\n")
     raise FileError("not text in UTF-8, UTF-16 or Windows-1252")
 
 
@@ -245,7 +252,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
             parse_constant=partial(_no_constant, text),
             parse_int=number,
         )
-        if b"\\u" in data:  # escapes may form a lone surrogate, which encode() rejects
+        if b"\\u" in data:  # an escape may be a lone surrogate, which encode() rejects
             json.dumps(content, ensure_ascii=False).encode()
     except FileError:
         raise
@@ -268,7 +275,8 @@ def _unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
 
 
 def _whole(text: str) -> int:
-    if text == "-0":  # Python reads -0 as the integer 0, but some languages as a float with a sign
+    # Python reads -0 as the integer 0, but some other languages read it as the float -0.0
+    if text == "-0":
         raise FileError("-0 does not mean the same to all readers of JSON")
     return int(text)
 
@@ -470,9 +478,8 @@ def replacing(
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)
         for path in (*stage.rglob("*"), stage):
             _sync(path)
-        _check_target(
-            target, force, real_inputs, may_go
-        )  # check again, because another process may have made the target in the meantime
+        # check again, because another process may have made the target in the meantime
+        _check_target(target, force, real_inputs, may_go)
         if target.exists():
             shutil.copymode(target, new)
         with _uninterrupted():
@@ -489,7 +496,7 @@ def _parents(target: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in new:
-            with suppress(OSError):  # the directory may be missing, or no longer empty
+            with suppress(OSError):  # rmdir fails if the directory is missing or not empty
                 folder.rmdir()
         raise
 
@@ -544,13 +551,13 @@ def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collect
     after = target.stat()
     if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
         raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
-    # another run replaced the directory while its files were listed, so check the new one
+    # another run replaced the directory during this check, so check the new directory
     _check_directory(target, writes, marks)
 
 
 def _put(new: Path, target: Path, force: bool) -> None:
     """Move ``new`` to ``target``; if an old directory is there, exchange the two."""
-    # exchange or move directories, because a rename cannot replace one that is not empty
+    # rename alone does not suffice, because it cannot replace a directory that is not empty
     if force and new.is_dir() and target.is_dir():
         if _exchanged(new, target):
             return
@@ -570,7 +577,7 @@ def _put(new: Path, target: Path, force: bool) -> None:
     except OSError:
         if not (force and new.is_dir() and target.is_dir()):
             raise
-        _put(new, target, force)  # try again, because another run has just made the target
+        _put(new, target, force)  # another run has just made the target directory
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -579,7 +586,7 @@ def _exchanged(one: Path, other: Path) -> bool:
         return False
     import ctypes  # imported late, because Pyodide may lack it
 
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # not every C library has it
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # not every C library has this function
     here, exchange = -100, 2
     paths = here, os.fsencode(one), here, os.fsencode(other)
     return rename is not None and rename(*paths, exchange) == 0
@@ -616,7 +623,7 @@ def unfinished(target: Path) -> str:
 def _sync(path: Path) -> None:
     """Flush data to the disk, so that a later rename cannot reach the disk before the data."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
-        return  # Windows cannot flush a directory, and a broken link has no data to flush
+        return  # Windows cannot flush directories, and broken links have no data to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -305,3 +305,9 @@ def test_random_bytes_are_not_text():
         for _ in range(100):
             with pytest.raises(ValueError, match="not text"):
                 decode_text(rng.bytes(size))
+
+
+def test_a_text_that_is_cut_within_a_letter_stays_utf_8():
+    content = "Ça a débuté comme ça".encode()
+    assert decode_text(content[: content.rindex("ç".encode()) + 1]) == "Ça a débuté comme "
+    assert decode_text(b"caf\xe9") == "café"

@@ -47,10 +47,12 @@ def bake(
     options.check_place(out)
     settings = options.given(asked)
     language.BakeSettings(**settings)  # check the settings before reading files
-    prompt = language.read_text(prompt_file).strip()
+    # without a template, the spaces at the end of the prompt stay between it and what follows
+    strip = (lambda text: text.removesuffix("\n")) if settings.get("plain") else str.strip
+    prompt = strip(language.read_text(prompt_file))
     if questions is not None:
         lines = language.read_text(questions).splitlines()
-        settings["questions"] = [line.strip() for line in lines if line.strip()]
+        settings["questions"] = [strip(line) for line in lines if line.strip()]
     base = language.load(model, quantised=quantised)
     result = language.bake(base, prompt, tell=tell, **settings)
     adapters.save(result.model, out, base=model, force=force)

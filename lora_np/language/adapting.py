@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from lora_np.table import Part
 
-# name of the shipped text that measures forgetting, and how many of its characters are used
+# name of the shipped text on which forgetting is measured, and number of characters to use
 GENERAL, PAGE = "austen-held-out", 4000
 TIMED = 3  # number of batches that `forecast` times
-# desired number of rows per validation, and largest number of validations by default
+# defaults of `budget`: number of rows to aim for per validation, largest number of validations
 FEWEST, MOST = 16, 20
 SCHEDULES = ("cosine", "linear", "constant")
-# the supported variants of LoRA, all of which leave the base weights unchanged
+# the supported LoRA variants; all of them leave the base weights unchanged
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")
 
 
@@ -109,8 +109,8 @@ class FinetuneSettings(RunSettings):
             check_texts("questions", self.questions)
 
 
-# Names of the settings that a result and a checkpoint record. If a run is resumed with other
-# settings, the error names the first one in this list that differs.
+# Names of the settings that are recorded in a result and a checkpoint. If a run is resumed with
+# different settings, the error names the first of these that differs.
 RECORDED = [
     "targets",
     *(
@@ -510,8 +510,8 @@ def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         )  # fmt: skip
         return result.history.seconds
 
-    # Begin with the longest rows, because they need the most memory. Do not count their time: the
-    # first batch is slower, because it fills caches and gets memory from the system.
+    # Begin with the longest rows, because they need the most memory. Do not count the time of this
+    # first batch, because it also fills caches and gets memory from the system.
     seconds_of(sorted(plan.batches.items, key=length, reverse=True)[: plan.batches.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
@@ -541,7 +541,7 @@ class Prepared:
     questions: list[Question]  # held-out questions
     every: int  # steps between validations
     times: int  # number of validations
-    watched: list[packing.Batch]  # the batches of each validation
+    watched: list[packing.Batch]  # the batches on which every validation is computed
     notes: list[str]
 
     @property
@@ -553,7 +553,7 @@ class Prepared:
 def prepared(model: LanguageModel, data: AnyData, s: FinetuneSettings) -> Prepared:
     """Split and pack the data, adapt the model, and fill in the default settings."""
     data = as_data(data)
-    width = model.model.norm.W.shape[0]  # the hidden size; no weight of a decoder has a higher rank
+    width = model.model.norm.W.shape[0]  # the hidden size, an upper bound on any weight's rank
     whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
     max_length = packing.within(model, s.max_length)
     other = None if s.validation is None else as_data(s.validation)
@@ -647,8 +647,8 @@ def budget(
 
 def peak_memory() -> int | None:
     """Return the process's peak memory in bytes, or None if the system does not report it."""
-    # Only Linux has this file. Elsewhere, getrusage is no substitute, because it may report the
-    # peak of the parent process.
+    # The file exists only on Linux. On other systems, getrusage does not replace it, because it may
+    # report the peak of the parent process.
     status = Path("/proc/self/status")
     words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
     return 1024 * int(words[0]) if words else None

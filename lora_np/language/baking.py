@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 KINDS = ("sampled", "greedy")  # how the held-out answers are generated
 HELD_OUT = 5  # one in this many questions is held out
-RIDGE = 0.1  # ridge of the closed-form solution, relative to the Gram matrix's mean eigenvalue
-FIRST = 8  # the mean divergence of this many first tokens of an answer is reported separately
+RIDGE = 0.1  # ridge parameter of `closed_form`, relative to the Gram matrix's mean eigenvalue
+FIRST = 8  # the divergence over this many first tokens of each answer is reported separately
 ASK = (
     "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
     ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
@@ -87,8 +87,8 @@ class TaughtAnswer(NamedTuple):
 
     question: str
     sentence: str  # the sentence of the prompt that the question is about, if known
-    row: list[int]  # the question and the answer, for the student
-    prompted: list[int]  # the prompt, the question and the answer, for the teacher
+    row: list[int]  # the student's token sequence: question and answer
+    prompted: list[int]  # the teacher's token sequence: prompt, question and answer
     hidden: Array  # (answer tokens, d): the teacher's hidden states that predict the answer
     text: str  # the answer as text
 
@@ -158,7 +158,8 @@ class Baked(Shown):
         notes = [f"Of the base's divergence {' and '.join(left)} answers is left."]
         if all(means[f"baked, {kind}"] >= means[f"base, {kind}"] for kind in KINDS):
             notes.append("The adapter is no nearer to the prompted model than the base is.")
-        notes.append(f"Each call saves {self.saved} tokens.")
+        if self.saved > 0:  # a prompt can be shorter than the template's own system message
+            notes.append(f"Each call saves {self.saved} tokens.")
         return Table(names, lines, notes=[*notes, *self.notes])
 
     def figure(self) -> Figure:
@@ -309,8 +310,9 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError("the prompt is empty: there is nothing to bake")
     dialogue, rng = Dialogue(model, prompt, settings), generator(settings.rng)
-    saved = len(dialogue.row("", prompted=True)) - len(dialogue.row("", prompted=False))
-    if not saved:
+    prompted, plain = (dialogue.row("", prompted=each) for each in (True, False))
+    saved = len(prompted) - len(plain)
+    if prompted == plain:
         raise ValueError("the chat template leaves out system messages: there is nothing to bake")
     frozen = freeze(model)
     asked = asked_of(frozen, prompt, settings, rng)
@@ -534,7 +536,7 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
     """
     layers = model.model.layers
     sums: list[Any] = [(0.0, 0.0)] * len(layers)
-    # all of the teacher's sequences begin with the same tokens, which are processed only once
+    # process only once the tokens with which all of the teacher's sequences begin
     common = min(
         len(example.prompted)
         - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))
@@ -544,7 +546,8 @@ def lacking(model: LanguageModel, examples: Sequence[TaughtAnswer]) -> list[tupl
     reader.read([examples[0].prompted[:common]])
     for example in examples:
         new = example.prompted[common:-1]
-        own = len(example.row) - 1 - len(new)
+        # at least 0, because the same text can have more tokens after the prompt than on its own
+        own = max(0, len(example.row) - 1 - len(new))
         student = value(model.model.embedded(np.array([example.row[:own]], int), np.arange(own)))
         positions = np.arange(common, common + len(new))
         teacher = value(model.model.embedded(np.array([new]), positions))
@@ -578,7 +581,7 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
         # X and Y stand for the data of all tokens: X.T @ X is gram + ridge, and X.T @ Y is product
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
-        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and scale * B the same norm
+        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and scale * B equal norms
         B, A = B * balance / node.scale, A / balance
         return changed(node, A=Tensor(A.astype(dtype)), B=Tensor(B.astype(dtype)))
 

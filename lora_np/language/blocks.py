@@ -259,7 +259,7 @@ class SelfAttention(Named):
             # keep no attention weights, because no gradient passes through a cache
             if tokens > 1 and use_fused:
                 return fused.attend_forward(value(q), k, v, **settings, keep=0)[0]
-        # with a cache, process the queries of a long prompt in blocks, to save memory
+        # with a cache, process a long prompt's queries in blocks, to limit the memory for scores
         size, parts = tokens if cache is None else fused.BLOCK, []
         for i in range(0, tokens, size):
             some = q[:, i : i + size]
@@ -297,7 +297,7 @@ class SelfAttention(Named):
             cos, sin = rotary.turns(slice(before, end), end, q.dtype)
         else:
             cos, sin = rotary.turns(packed.positions, packed.lengths, q.dtype)
-        # rotate q and k of a single token together, because its time depends on the number of calls
+        # rotate q and k of a single token in one call, because the overhead of calls dominates
         if k.shape[1] == 1:
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
@@ -413,7 +413,7 @@ class Routed(Named):
     def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         flat = x.reshape(-1, x.shape[-1])
         every = self.router(flat)
-        # indices of each token's chosen experts, of shape (tokens, chosen)
+        # (tokens, chosen): the indices of the experts that each token is routed to
         best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]
         weights = every[np.arange(len(best))[:, None], best]
         if self.to_one:

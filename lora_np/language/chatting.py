@@ -96,8 +96,8 @@ class Chat:
             text = continued(self.model, [row], settings, self.reader)[0].end()
         except KeyboardInterrupt:
             text = vocabulary_of(self.model).decode(row[begins:])
-            # drop the answer from the cache, because Ctrl-C may have come before all layers had
-            # added their keys of the last token
+            # drop the answer from the cache, because Ctrl-C may have stopped the model before all
+            # layers had cached the last token
             self.reader.rows = [row[:begins]] if len(row) > begins else []
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text

@@ -91,12 +91,12 @@ def attend(
     batch, queries, heads, d = q.shape
     keys, kv = k.shape[1:3]
     q = (q * scale).transpose(0, 2, 1, 3)
-    # heads with the same keys form a group; the queries of a group become the rows of one matrix
+    # query heads that share a key head form a group; their queries become the rows of one matrix
     q = q.reshape(batch, kv, heads // kv * queries, d)
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    # without window and sequences, a single query needs no mask: the last token sees all tokens
+    # a single query without window and sequences needs no mask, because it sees all keys
     if queries > 1 or window is not None or sequence_ids is not None:
         seen = visible(queries, keys, window)
         if sequence_ids is not None:
@@ -131,7 +131,7 @@ def exact_gelu(x: Operand) -> Operand:
 
 
 def _normal_below(x: Array) -> Array:
-    # values above 30 may be replaced by 30, because exp(-30^2) already rounds to zero
+    # limit `half` to 30, because its square could overflow; exp(-30^2) already rounds to zero
     x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)
     tail = 0.5 * np.exp(-half * half) * chebval((56 / (2 + half) - 15) / 13, erfc_series(x.dtype))
     result: Array = np.where(x > 0, 1 - tail, tail)
@@ -162,7 +162,7 @@ def log_probabilities(logits: Operand, labels: Array) -> Operand:
     labels : ndarray of int, shape (...)
     """
     counts = labels != IGNORED
-    # subtracting the maximum does not change the result, and keeps exp from overflowing
+    # subtract the maximum, which does not change the result, so that exp cannot overflow
     z = logits - value(logits).max(axis=-1, keepdims=True)
     picked = z[(*np.indices(labels.shape), np.where(counts, labels, 0))]
     result: Operand = (picked - np.log(np.sum(np.exp(z), axis=-1))) * counts

@@ -18,11 +18,11 @@ from lora_np.checks import StrPath, choice, shown
 from lora_np.files import Json, errors_at, parse_json
 from lora_np.language.storing import read_text
 
-ONE = "one text"  # the name of the kind of data that is a single continuous text
+ONE = "one text"  # names the kind of data that consists of one continuous text
 FORMATS = ("jsonl", "csv", "text")
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
-# The kinds of examples, each with its required and its optional fields. The data are of the first
-# kind whose required fields the first example has.
+# Maps each kind of example to its required and optional fields. The data are of the first kind in
+# this mapping whose required fields the first example has.
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conversations": (("messages",), ()),
     "prompts and completions": (("prompt", "completion"), ()),
@@ -151,6 +151,8 @@ def as_data(data: AnyData) -> Data:
         return data
     if isinstance(data, str):
         return Data((Completion("", data),), ("",), ONE, "the text")
+    if isinstance(data, bytes | Mapping):
+        raise TypeError(f"data must be a text or a sequence of examples, got {shown(data)}")
     examples = ({"text": item} if isinstance(item, str) else item for item in data)
     return data_of((f"example {i}", item) for i, item in enumerate(examples, start=1))
 
@@ -158,7 +160,7 @@ def as_data(data: AnyData) -> Data:
 def told_by(content: str, ending: str) -> str:
     """Detect a file's format from its first line, or else from its extension."""
     first = content.lstrip().partition("\n")[0]
-    # treat a JSON list, which is not supported, as JSON lines: the error names its first line
+    # treat a JSON list as JSON lines, so that the error for this unsupported format names a line
     if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}
@@ -179,6 +181,7 @@ def json_records(content: str) -> Iterator[tuple[str, Json]]:
 def csv_records(content: str) -> Iterator[tuple[str, Json]]:
     """Yield a label such as "line 3" and the fields of each CSV record, by column name."""
     first = content.partition("\n")[0]
+    limit = csv.field_size_limit(len(content))  # a field may be as long as the file
     reader = csv.reader(
         io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True
     )
@@ -195,6 +198,8 @@ def csv_records(content: str) -> Iterator[tuple[str, Json]]:
             yield f"line {reader.line_num}", dict(zip(names, record, strict=True))
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Data:
@@ -226,8 +231,9 @@ def example(fields: Mapping[str, Any], kind: str) -> Example:
     needed, optional = KINDS[kind]
     values: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if values[name] is None]:
+        there = [name for name, value in fields.items() if value is not None]
         raise ValueError(
-            f"it has no {missing[0]}, unlike the first example, only {', '.join(fields)}"
+            f"it has no {missing[0]}, unlike the first example, only {', '.join(there)}"
         )
     if kind == "conversations":
         return conversation(values["messages"])
@@ -277,7 +283,8 @@ def conversation(messages: Json, first: int = 0) -> Conversation:
             raise ValueError(
                 f"message {i} must have a role, such as user or assistant, got {shown(role)}"
             )
-        texts = [part.get("text") for part in content] if isinstance(content, list) else [content]
+        contents = content if isinstance(content, list) else [{"text": content}]
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in contents]
         if not all(isinstance(text, str) for text in texts) and not message.get("tool_calls"):
             raise ValueError(f"message {i} must have text as its content, got {shown(content)}")
         if message.get("weight", 1) != 1:

@@ -28,8 +28,8 @@ T = TypeVar("T")
 Read = Callable[[str], Any]
 CONTEXT = 2048  # context length in tokens if the config has none
 
-# Some models support these fields, which change their computation. In the config of any other
-# model, a field must be null or have this neutral value, which changes nothing.
+# Maps config fields to the values that leave the computation unchanged. In a model that does not
+# support a field, the field must have this value or be null.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
     **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
@@ -82,7 +82,7 @@ class Decoder(Named):
         x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            # if only the last token is needed, the last layer computes no output for earlier tokens
+            # if only the last token is needed, the last layer skips the outputs of earlier tokens
             only = last and i + 1 == len(self.layers)
             x = layer(x, rng=rng, cache=cache, packed=packed, last=only)
         x = self.norm(x)
@@ -229,7 +229,7 @@ def build(
         else:
             W = array(f"{name}.weight", shape)
         if module.kind == "linear":
-            return Linear(W, read(f"{name}.bias"))  # read returns None if there is no bias
+            return Linear(W, read(f"{name}.bias"))  # `read` returns None for a missing bias
         if module.kind == "embedding":
             embeddings.append(Embedding(W))
             return embeddings[-1]
@@ -355,7 +355,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
         unsupported way.
     """
     with errors_at("config.json", (TypeError, ValueError)):
-        # read the config before nulls are dropped: null may differ from a missing field
+        # call `decoder_of` before nulls are dropped, because null may differ from a missing field
         decoder = decoder_of(config)
         facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)

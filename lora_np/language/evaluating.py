@@ -14,16 +14,17 @@ from lora_np.checks import Array, whole_number
 from lora_np.files import Json, errors_at
 from lora_np.language.data import AnyData, Choices, Completion, Conversation, Data, Example, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Sampling, continued
+from lora_np.language.generation import Sampling, continued, ends_of
 from lora_np.language.packing import Document, documents, mean_loss, together, within
 from lora_np.language.templates import Template
 from lora_np.nn import freeze
 from lora_np.table import Shown, Table, json_text, one_line, page
 
-SHORT = 40  # an expected answer of at most this many characters is compared exactly
-# largest number of tokens to generate if the expected answer is short, and if it is long
+SHORT = 40  # an expected answer of at most this many characters is compared word for word
+# default limits on generated tokens, for short and for long expected answers
 SPOKEN = 48, 200
-FEWEST = 5  # smallest number of examples for which an interval is computed
+SPARE = 8  # additional tokens, for what a template writes before an answer
+FEWEST = 5  # intervals are computed only from at least this many examples
 
 
 class Measure(NamedTuple):
@@ -240,7 +241,10 @@ def measured(
     replies, speed = answered(model, data, asked)
     short = {i: wanted for i in replies if len(wanted := parts(data.examples[i])[1]) <= SHORT}
     if short:
-        equal = [replies[i].split() == wanted.split() for i, wanted in short.items()]
+        equal = [
+            replies[i].split() in (wanted.split(), written(model, data.examples[i]).split())
+            for i, wanted in short.items()
+        ]
         values["exact match"] = np.array(equal, float)
     weights = {name: weights.get(name, np.ones(len(row))) for name, row in values.items()}
     return Measured(values, weights, replies, speed, notes)
@@ -258,7 +262,7 @@ def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Arra
     vocabulary = vocabulary_of(model)
     right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
     for example, place in zip(data.examples, data.places, strict=True):
-        # the caller has checked the first example, and all examples are of the same kind
+        # for mypy: the caller has checked the first example, and all are of the same kind
         assert isinstance(example, Choices)
         context = f"Question: {example.question}\nAnswer:"
         begin, scores = len(vocabulary.encode(context)), []
@@ -285,7 +289,11 @@ def answered(
     spoken, begin = 0, time.perf_counter()
     for i in asked:
         example = data.examples[i]
-        most = SPOKEN[len(parts(example)[1]) > SHORT]
+        wanted = parts(example)[1]
+        most = SPOKEN[len(wanted) > SHORT]
+        if len(wanted) <= SHORT:  # a short answer can still have many tokens
+            most = max(most, len(vocabulary_of(model).encode(wanted)) + SPARE)
+        lines = 0
         with errors_at(f"{data.source}: {data.places[i]}"):
             if isinstance(example, Conversation):
                 turns = example.messages[: last_answer(example)]
@@ -293,12 +301,25 @@ def answered(
                 stop = []
             else:
                 row = vocabulary_of(model).encode(parts(example)[0])
-                stop = ["\n"]  # stop at the end of the line: a base model may go on
+                # allow as many lines as the expected answer has, because a base model may go on
+                lines = 1 + wanted.count("\n")
+                stop = ["\n"] if lines == 1 else []
             tokens = row.tolist()
             how = Sampling(tokens=most, stop=stop, temperature=0)
-            replies[i] = continued(model, [tokens], how)[0].end()
+            reply = continued(model, [tokens], how)[0].end()
+            replies[i] = "\n".join(reply.split("\n")[:lines]) if lines else reply
             spoken += len(tokens) - len(row)
     return replies, spoken / (time.perf_counter() - begin) if spoken else None
+
+
+def written(model: LanguageModel, example: Example) -> str:
+    """Return the expected answer as the chat template writes it, perhaps after an empty thought."""
+    if not isinstance(example, Conversation):
+        return parts(example)[1]
+    vocabulary, i = vocabulary_of(model), last_answer(example)
+    tokens, learnt, _ = Template(vocabulary).labelled(example.messages[: i + 1], i)
+    ends = {*ends_of(model), *vocabulary.specials}
+    return vocabulary.decode(token for token in tokens[learnt].tolist() if token not in ends)
 
 
 def parts(example: Example) -> tuple[str, str]:
@@ -308,7 +329,7 @@ def parts(example: Example) -> tuple[str, str]:
         asked = [text_of(turn) for turn in example.messages[:i] if turn["role"] == "user"]
         return "".join(asked[-1:]), text_of(example.messages[i])
     if isinstance(example, Completion):
-        return example.prompt, example.text.strip("\n")
+        return example.prompt, example.text.rstrip("\n")
     return example.question, example.choices[example.answer]
 
 

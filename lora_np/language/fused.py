@@ -21,15 +21,15 @@ from lora_np.quantise import Quantised
 
 # maps the result's gradient to the arguments' gradients; a gradient that is not needed is None
 Pulls = Callable[[Array], tuple[Array | None, ...]]
-BLOCK = 32  # number of tokens whose queries attention processes at once; doubled in long texts
-HARMLESS = 60.0  # exp of scores up to this size neither overflows nor underflows
+BLOCK = 32  # number of tokens whose queries are processed at once; doubled above 2 * TILE keys
+HARMLESS = 60.0  # exp neither overflows nor underflows for scores up to this absolute value
 
 # largest number of attention weights that a layer keeps; the backward pass recomputes all others
 KEPT = 2**22
 TILE = 512  # number of keys that attention processes at once when it keeps no more weights
-PIECE = 2**15  # number of entries to process at once, so that they stay in the processor's cache
-ROWS = 1024  # rows that the head processes at once
-LOGITS = 2**18  # logits that the head computes at once
+PIECE = 2**15  # number of entries to process at once; so many fit in the processor's cache
+ROWS = 1024  # largest number of rows that the head processes at once
+LOGITS = 2**18  # largest number of logits that the head computes at once
 SWAPPED = np.array([1, 0])
 
 
@@ -38,7 +38,7 @@ SWAPPED = np.array([1, 0])
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5).reshape(-1, 1)
-    y = inverse.dot(W[None])  # the outer product is faster than a second product with broadcasting
+    y = inverse.dot(W[None])  # an outer product is faster than a product with broadcasting
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -71,8 +71,8 @@ def norm_joint(
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit is computed in pieces that stay in the processor's cache between passes. The
-# backward pass recomputes intermediate values, because loading them from memory is slower.
+# The gated unit processes pieces that are small enough to stay in the processor's cache. The
+# backward pass recomputes intermediate values, because loading them from memory would be slower.
 
 
 def gated_forward(gate: Array, up: Array) -> Array:
@@ -125,7 +125,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x by angles, given their cosines and sines; negate ``sin`` to rotate back."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     by_row = cos.ndim == x.ndim
-    # for more than two sequences, repeating the tables for each head is faster than broadcasting
+    # with more than two sequences, repeating cos and sin for each head is faster than broadcasting
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
     tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
@@ -146,8 +146,8 @@ rotate = primitive(
 )
 
 
-# Attention. The rows of a group of heads are ordered by token, then by head, so that the rows of a
-# block of tokens are one slice.
+# Attention: within a group of heads, rows are ordered by token, then by head, so that a block of
+# tokens is one slice of rows.
 
 
 def attend_forward(
@@ -162,7 +162,7 @@ def attend_forward(
 ) -> tuple[Array, Any]:
     keep = KEPT if keep is None else keep
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
-    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # BLAS is faster with this layout
+    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # BLAS is faster on contiguous keys
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
     mixed = np.empty_like(Q)  # (batch, kv, tokens * heads / kv, d)
     sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
@@ -206,8 +206,8 @@ def attend_joint(
 
     def pull(g: Array) -> tuple[Array | None, ...]:
         Q, KT, V, mixed, weights, largest, sums = kept
-        # The gradient of a score is its weight times (g V^T - the weighted mean of g V^T). To
-        # subtract the mean, an extra column of dmixed is multiplied by a row of ones in V1T.
+        # The gradient of a score is its weight times the difference between g V^T and the weighted
+        # mean of g V^T. An extra column of dmixed, times a row of ones in V1T, subtracts the mean.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
         weighted = by_group(g.reshape(wide), narrow[2]) / repeated(sums, d)
         dmixed[..., :d] = weighted
@@ -249,7 +249,8 @@ def may_overflow(Q: Array, KT: Array) -> bool:
 
     If not, the largest score need not be subtracted, which saves two passes over the scores.
     """
-    if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # a fast bound, usually sufficient
+    # try a looser bound first, because it is faster and usually suffices
+    if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:
         return False
     both = Q, KT.swapaxes(-1, -2)
     longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in both)
@@ -282,8 +283,8 @@ def scores(
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     group = Q.shape[2] // (end - t)
-    # Without a window, all queries see the keys before the block. If there are many such keys, the
-    # mask leaves them out.
+    # Without a window, every query sees all keys before the block. If there are many of these keys,
+    # the mask is added only to the block's own keys, to save time.
     seen = t - first if window is None and t - first > 4 * BLOCK else 0
     if keys.stop == end:
         S[..., seen:] += barred(end - t, end - first - seen, group, window, S.dtype)
@@ -313,10 +314,10 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
 
-# The head and its loss process some rows of h and a part of the vocabulary at a time, so that
-# logits stay in the cache. The same pass computes the gradient with respect to h. The gradient of a
-# label's log probability is the label's row of W minus the softmax-weighted mean of all rows. A
-# trainable head uses the composed loss.
+# The head and its loss process some rows of h and a part of the vocabulary at a time, so that the
+# logits stay in the processor's cache. The same pass computes the gradient with respect to h: for a
+# label's log probability, it is the label's row of W minus the softmax-weighted mean of all rows. A
+# trainable head uses the composed loss, because this pass computes no gradient of W.
 
 
 class Expected:

@@ -107,7 +107,7 @@ class Sampling:
         z -= z.max()
         if self.temperature == 0:
             return z
-        # at a tiny temperature, all logits but the largest may overflow to -inf, as they should
+        # at a tiny temperature, logits can overflow to -inf, which only excludes unlikely tokens
         with np.errstate(over="ignore"):
             z /= self.temperature
         if 0 < self.top_k < len(z):
@@ -184,8 +184,6 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
     if settings.stream is not None and len(prompts) != 1:
         raise ValueError(f"stream is for one prompt, got {len(prompts)}")
     rows = [vocabulary.encode(text).tolist() for text in prompts]
-    if not all(rows):
-        raise ValueError("the prompt must hold at least one token, got an empty text")
     made = continued(model, rows, settings, prefix=len(vocabulary.begins))
     texts = [continuation.end() for continuation in made]
     return texts[0] if isinstance(prompt, str) else texts
@@ -280,7 +278,7 @@ class Continuation:
         self.text = text[: min(stops, default=None)]
         # a final U+FFFD stands for a character whose last bytes are still missing
         if stops or not text.endswith("\ufffd"):
-            # hold back the end, which may be the beginning of a stop string
+            # hold back the end of the text, which may be the beginning of a stop string
             self.write(0 if stops else max(map(len, self.stop), default=1) - 1)
         return bool(stops)
 
@@ -317,15 +315,15 @@ class Reader:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        keep_pages()  # keep freed memory, so that each layer can reuse the previous layer's
+        keep_pages()  # each layer reuses the memory that the previous layer freed
 
-        # unpack codes to one byte each in advance, as all weights are dequantised for every token
+        # unpack codes to one byte each now, because every token dequantises all weights again
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
         turning = [rope for rope in rotary if rope]
         #: The length of the longest text, in tokens, for which the model has positions.
         self.reach = max([model.context, *(rope.reach for rope in turning)])
-        # beyond this length, longrope's angles change, so that cached keys are wrong
+        # beyond this length, longrope uses other angles, so cached keys become invalid
         self.limit = next((rope.trained for rope in turning if rope.longer), math.inf)
         self.rows: list[list[int]] = []
         self.ids: Array = np.empty((0, 1), int)
@@ -368,7 +366,7 @@ class Reader:
         -------
         ndarray of shape (rows, d)
         """
-        gaps = np.argmax(self.ids, axis=1)  # the length of each row's padding, on its left
+        gaps = np.argmax(self.ids, axis=1)  # the number of padding tokens at the start of each row
         common = self.common(rows, gaps)
         new = [row[common - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
         if common and min(map(len, new)) == max(map(len, new)):
@@ -381,7 +379,7 @@ class Reader:
             self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
         self.rows = [list(row) for row in rows]
         mask = None if self.ids.all() else self.ids
-        # no warnings: if weights are so large that this overflows, `Sampling.draw` raises an error
+        # suppress overflow warnings, because `Sampling.draw` rejects non-finite logits
         with overflow_allowed():
             hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask, last=True)
         return value(hidden)[:, -1]
@@ -408,6 +406,8 @@ def continued(
     prefix: int | None = None,
 ) -> list[Continuation]:
     """Extend rows in place until each has an end token or stop string, or the limit is reached."""
+    if not all(rows):
+        raise ValueError("the prompt must hold at least one token, got an empty text")
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
     continuations = [

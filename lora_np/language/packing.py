@@ -28,7 +28,7 @@ from lora_np.nn import Linear, freeze
 T = TypeVar("T")
 B = TypeVar("B")
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
-HELD_OUT = 10  # one example in ten is held out, or the last tenth of a text
+HELD_OUT = 10  # hold out one example in ten, or the last tenth of a continuous text
 
 
 class Document(NamedTuple):
@@ -243,7 +243,7 @@ class Shuffled(Generic[T, B]):
 
     @property
     def identity(self) -> str:
-        # the items are left out, because the settings already identify the data
+        # leave out the items, because `settings` already identifies the data
         return f"{self.size} at a time, in order {self.order}"
 
     def __call__(self, number: int) -> B:

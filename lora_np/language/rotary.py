@@ -130,10 +130,10 @@ def table(
     elif longest:
         stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
         frequencies *= stretch ** -(np.arange(half) / (half - 1))
-    # compute the angles in the model's precision: in float32, they then round as in transformers
+    # compute the angles in the model's precision; in float32, this rounds as transformers does
     angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
-    # the other entries do not rotate: their cosines are 1, and their sines are 0
+    # pad for the entries that do not rotate: their cosines are 1, and their sines are 0
     rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]
     cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
     return np.concatenate([cos, cos], axis=-1), np.concatenate([-sin, sin], axis=-1)
@@ -251,7 +251,7 @@ def yarn(rope: RopeParameters) -> Made:
     """Lower the frequencies of pairs with few rotations in the original context; scale scores."""
     fields, d = rope.fields, rope.d
     slow, fast = real(fields, "beta_slow", 1), real(fields, "beta_fast", 32)
-    # unrounded indices of the pairs that rotate ``fast`` and ``slow`` times in the original context
+    # indices, not yet rounded, of the pairs that rotate ``fast`` and ``slow`` times in the context
     first, last = (
         math.log(rope.trained / (2 * math.pi * n)) / math.log(rope.theta) * d / 2
         for n in (fast, slow)
@@ -259,11 +259,11 @@ def yarn(rope: RopeParameters) -> Made:
     truncate = fields.get("truncate", True)
     if not isinstance(truncate, bool):
         raise ValueError(f"truncate must be true or false, got {shown(truncate)}")
-    # transformers ignores truncate if each kind of layer has its own parameters
+    # if each kind of layer has its own parameters, transformers ignores `truncate` and rounds
     if truncate or rope.layer.rope_each:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, d - 1)
-    last += 0.001 * (first == last)  # widen an empty range, whose length would be a zero divisor
+    last += 0.001 * (first == last)  # an empty range would cause a division by zero
     kept = 1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1)
     scales = [number(name, fields.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")]
     scales = scales if all(scales) else [1.0]

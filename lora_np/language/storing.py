@@ -33,7 +33,7 @@ from lora_np.models import (
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
-MAX_TEXT = 256 * 2**20  # bytes; one run in NumPy can train on about a hundredth of this
+MAX_TEXT = 256 * 2**20  # bytes; about a hundred times as much text as one run can train on
 
 # Suffixes of tensors that some checkpoints store although the config determines them.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
@@ -43,7 +43,7 @@ TOKENIZER, SETTINGS, GENERATION = (
     "tokenizer_config.json",
     "generation_config.json",
 )
-# Other files of a vocabulary, which are copied unchanged.
+# The vocabulary's other files, which `save` copies unchanged.
 BESIDE = (
     SETTINGS,
     "special_tokens_map.json",
@@ -322,6 +322,7 @@ def save(
     arrays = stored_arrays(model)
     kept = dtype or str(next(iter(arrays.values())).dtype)
     config = {**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept}
+    config |= dict.fromkeys({"torch_dtype"} & config.keys(), kept)  # the older name of dtype
     files = {"config.json": as_json(config)}
     if model.generation:
         files[GENERATION] = as_json(model.generation)

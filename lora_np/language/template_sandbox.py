@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 LARGEST_SOURCE = 1_000_000  # characters; the longest published templates have about 20,000
-WORK = 10_000_000  # the budget of one rendering: characters, entries and nodes
+WORK = 10_000_000  # the budget for one rendering, in characters, entries and nodes
 WORK_PER_CHARACTER = 100  # added to the budget for each character of the conversation
 WORK_PER_MESSAGE = 10  # added to that for each message
 LARGEST_NUMBER = 10_000  # largest number of bits of a computed integer
@@ -139,7 +139,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
                 raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
             # each field inserts one argument
             self.spend(size + value.count("%" if name == "%" else "{") * repeated)
-        elif name == "replace":  # the result grows by the new text for each occurrence
+        elif name == "replace":  # each occurrence adds at most the length of the new text
             times = str(value).count(str(settings[0])) if settings else 0
             self.spend(size + times * repeated)
         elif name in REPEATING:
@@ -161,7 +161,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         call = functools.partial(super().call, context, function)
         if isinstance(function, Macro):
             return self.charged(call(*args, **kwargs))
-        # jinja2 wraps str.format in a function without `__self__`
+        # unwrap str.format, which jinja2 wraps in a function without `__self__`
         method = getattr(function, "__wrapped__", function)
         owner = getattr(method, "__self__", None)
         name = method.__name__ if isinstance(owner, str | bytes | int) else ""
@@ -174,7 +174,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         is the text whose method is called, or 0 for another function.
         """
 
-        @functools.wraps(rule)  # keeps jinja2's marks on filters that take the context
+        @functools.wraps(rule)  # keeps the marks of jinja2 on filters that take the context
         def paying(*args: Any, **kwargs: Any) -> Any:
             given = [arg if isinstance(arg, CONTEXTS) else self.charged(arg) for arg in args]
             value, *settings = [*owner, *(arg for arg in given if not isinstance(arg, CONTEXTS))]
@@ -214,12 +214,12 @@ class Payments(NodeTransformer):
             weight = nodes.Const(weight_of(node))
             if isinstance(node, nodes.For):
                 node.iter = applied("counted", node.iter, weight)
-            # charge in the body too, because recursive loops and macros do not use this iterator
+            # charge in the body as well, because recursive loops and macros bypass this iterator
             node.body.insert(0, nodes.ExprStmt(applied("spent", weight)))
         elif isinstance(node, nodes.Concat):
             return applied("join", nodes.List(node.nodes))
         makes = isinstance(node, nodes.List | nodes.Dict | nodes.Tuple)
-        # the targets of {% set a, b = ... %} form a tuple too, which is stored and not loaded
+        # do not charge the tuple of targets in {% set a, b = ... %}, which holds no values
         if makes and getattr(node, "ctx", "load") == "load":
             return applied("charged", node)
         return node

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.checks import Array, needed
+from lora_np.checks import Array, needed, shown
 from lora_np.files import Json
 from lora_np.language.vocabulary import Vocabulary
 
@@ -65,6 +65,10 @@ class Template:
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
         """Render a conversation as text; afterwards ``self.sandbox.spans`` has the marked parts."""
+        if isinstance(messages, str | Mapping) or not all(isinstance(m, Mapping) for m in messages):
+            raise TypeError(
+                f"messages must be a list of objects with role and content, got {shown(messages)}"
+            )
         told = [complete(message) for message in messages]
         self.sandbox.renew(told)
         blocks = self.sandbox.blocks
@@ -114,12 +118,15 @@ class Template:
             return tokens, answer, left
         for i in range(first, len(messages)):
             if messages[i]["role"] == "assistant":
-                upto = self.tokens(messages[: i + 1])
+                said = self.render(messages[: i + 1])
+                upto = self.vocabulary.encode(said, special=False)
                 end = shared(upto, tokens)
-                if self.vocabulary.specials.issuperset(upto[end:].tolist()):
-                    answer[self.prompt(messages[:i], tokens) : end] = True
-                else:
+                if text.startswith(said):  # its last tokens may differ, where more text follows
+                    end = int(np.sum(places[:, 0] < len(said)))
+                elif not self.vocabulary.specials.issuperset(upto[end:].tolist()):
                     left += 1
+                    continue
+                answer[self.prompt(messages[:i], tokens) : end] = True
         return tokens, answer, left
 
     def prompt(self, messages: Messages, tokens: Array) -> int:

@@ -16,8 +16,8 @@ import numpy as np
 from lora_np.checks import Array, needed
 from lora_np.files import errors_at, parse_json
 
-MAX_GROWTH = 3000  # the largest factor by which the steps of a tokenizer.json may lengthen a text
-UNFOLDING = {"NFKC", "NFKD"}  # steps that can replace one character by up to 18
+MAX_GROWTH = 3000  # the largest factor by which a tokenizer.json may lengthen a text
+UNFOLDING = {"NFKC", "NFKD"}  # normal forms that can replace one character by up to 18
 NO_GROWTH = {
     "BertPreTokenizer",
     "ByteFallback",
@@ -45,7 +45,9 @@ class Described:
     @functools.cached_property
     def special(self) -> dict[str, str]:
         """The special tokens by their names in transformers, such as ``eos_token``."""
-        named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
+        named = self.beside("tokenizer_config.json")
+        if "added_tokens_decoder" not in named:  # else transformers does not read the older file
+            named = {**named, **self.beside("special_tokens_map.json")}
         texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
         return {
             name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)
@@ -134,8 +136,8 @@ class Characters(Described):
         return self.numbers.get(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Decode ``tokens`` to text."""
-        return "".join(self.characters[int(i)] for i in tokens)
+        """Decode ``tokens`` to text; a number beyond the vocabulary becomes no text."""
+        return "".join(self.characters[int(i) : int(i) + 1] for i in tokens)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -263,7 +265,7 @@ def growth(step: Any) -> float:
         return max(1, new / old) if old else 1 + new
     if kind == "Prepend":
         return 1 + len(step["prepend"])
-    if kind == "Precompiled":  # layout: size of a trie, the trie, and the replacements
+    if kind == "Precompiled":  # the size of a trie, the trie, and the replacements
         table = base64.b64decode(step["precompiled_charsmap"])
         texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
         return max(1, *map(len, texts))

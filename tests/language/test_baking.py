@@ -14,9 +14,10 @@ from lora_np.cli import output, run
 from lora_np.language import baking
 from lora_np.language.baking import BakeSettings, Dialogue, batches_of, taught_loss
 from lora_np.language.generation import Sampling
+from lora_np.language.vocabulary import read_vocabulary
 from lora_np.training import fitting
 from tests.drawing import FULL
-from tests.language.conftest import random_model
+from tests.language.conftest import byte_level, needs_tokenizers, random_model
 
 BEGINNINGS = [
     "the ",
@@ -330,3 +331,47 @@ def test_the_command_writes_an_adapter_or_nothing(wide, tmp_path, monkeypatch, c
     if sys.platform != "emscripten":
         assert re.search(r"^running for \d+ s$", capsys.readouterr().err, re.MULTILINE)
     assert (tmp_path / "new" / "adapter_model.safetensors").read_bytes() == content
+
+
+def test_a_plain_prompt_and_its_questions_keep_their_spaces(wide, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    language.save(wide, "base")
+    (tmp_path / "prompt.txt").write_text("the old king. \n")
+    (tmp_path / "asked.txt").write_text("\n".join(BEGINNINGS))
+    texts, encode = [], language.Characters.encode
+    monkeypatch.setattr(
+        language.Characters,
+        "encode",
+        lambda self, text, **more: (texts.append(text), encode(self, text, **more))[1],
+    )
+    command = "bake base --plain --prompt prompt.txt --questions asked.txt --answer-length 8"
+    assert run(f"{command} --steps 0 --rank 2 -o new".split()) == 0
+    assert f"the old king. {BEGINNINGS[0]}" in texts
+
+
+def test_a_prompt_as_long_as_the_template_s_own_is_baked(wide):
+    """Qwen2.5's template has a system message of its own, for conversations without one."""
+    pytest.importorskip("jinja2")
+    source = b"{% if messages[0].role != 'system' %}so kind. {% endif %}" + TEMPLATE
+    vocabulary = language.Characters(wide.vocabulary.characters, {"chat_template.jinja": source})
+    result = language.bake(
+        replace(wide, vocabulary=vocabulary), "be kind.", questions=BEGINNINGS[:6], rank=1, steps=0,
+        answer_length=4, progress=False,
+    )  # fmt: skip
+    assert result.saved == 0
+    assert "Each call saves" not in str(result.table)
+
+
+@needs_tokenizers
+def test_a_question_may_take_fewer_tokens_after_the_prompt():
+    """'ab' 'cd' of the prompt and the question become 'a' 'bc' 'd' together."""
+    merges = [("b", "c"), ("a", "b"), ("c", "d")]
+    vocabulary = read_vocabulary(byte_level(merges=merges), {})
+    model = replace(random_model(vocab_size=len(vocabulary) + len(vocabulary) % 2,
+                                 max_position_embeddings=64), vocabulary=vocabulary)  # fmt: skip
+    questions = ["e one ", "cd two ", "f three ", "g four ", "h five ", "i six"]
+    result = language.bake(
+        model, "x ab", questions=questions, plain=True, rank=1, steps=1, answer_length=4,
+        progress=False,
+    )  # fmt: skip
+    assert np.isfinite(result.history.loss).all()

@@ -126,3 +126,12 @@ def test_commands_of_a_chat(chatty, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("/adapter nothing\n"))
     assert run(command) == 1
     assert "nothing" in capsys.readouterr().err
+
+
+def test_messages_are_a_list_of_objects_with_some_text(chatty):
+    for wrong in ("What is it?", {"role": "user", "content": "x"}, ["x"]):
+        with pytest.raises(TypeError, match="messages must be a list of objects with role and"):
+            language.answer(chatty, wrong)
+    silent = with_template(chatty, "{% for m in messages %}{{ m.content }}{% endfor %}")
+    with pytest.raises(ValueError, match="the prompt must hold at least one token"):
+        language.answer(silent, [{"role": "user", "content": ""}], tokens=5)

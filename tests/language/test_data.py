@@ -2,6 +2,7 @@
 in one line.
 """
 
+import csv
 import json
 import re
 
@@ -9,7 +10,7 @@ import pytest
 
 from lora_np import language
 from lora_np.cli import run
-from lora_np.language.data import Completion, Conversation
+from lora_np.language.data import Completion, Conversation, as_data
 
 from .conftest import random_model
 from .test_packing import with_template
@@ -284,3 +285,24 @@ def test_the_recipe_makes_conversations_of_our_pages(tmp_path, monkeypatch):
     assert len(answers[1]) > 10
     assert not answers[0] & answers[1]
     assert not any("{" in text or "](" in text for text in answers[0] | answers[1])
+
+
+@pytest.mark.parametrize("data", [{"prompt": "a", "completion": "b"}, b"abc"])
+def test_one_mapping_is_no_sequence_of_examples(data):
+    with pytest.raises(TypeError, match="data must be a text or a sequence of examples, got"):
+        as_data(data)
+
+
+def test_a_field_of_csv_may_be_long(tmp_path):
+    path, limit = tmp_path / "a.csv", csv.field_size_limit()
+    path.write_text(f"prompt,completion\n{'x' * 140_000},b\n")
+    assert language.read_data(path).examples[0].prompt == "x" * 140_000
+    assert csv.field_size_limit() == limit
+
+
+def test_what_is_missing_is_not_named_as_there(tmp_path):
+    with pytest.raises(ValueError, match="no completion, unlike the first example, only prompt"):
+        as_data([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None}])
+    turns = [{"role": "user", "content": ["hi"]}, {"role": "assistant", "content": "x"}]
+    with pytest.raises(ValueError, match=r"message 1 must have text as its content, got \['hi'\]"):
+        as_data([{"messages": turns}])

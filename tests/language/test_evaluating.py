@@ -12,8 +12,9 @@ import lora_np as lnp
 from lora_np import language
 from lora_np.cli import run
 from lora_np.language.evaluating import Measure, student
+from lora_np.language.vocabulary import read_vocabulary
 from tests.drawing import FULL
-from tests.language.conftest import random_model
+from tests.language.conftest import byte_level, needs_tokenizers, random_model
 
 TEMPLATE = (
     b"{% for m in messages %}{{ m.content }}{% if m.role == 'user' %} {% endif %}{% endfor %}"
@@ -244,3 +245,70 @@ def test_the_command_compares_an_adapter_with_its_base(speaker, tmp_path, monkey
     assert run(["evaluate", "base", "base", "--data", "data.jsonl"]) == 2
     assert run([*command, "--html", "page.html"]) == 2
     assert "--force" in capsys.readouterr().err
+
+
+def reciting(text, vocabulary, end="~"):
+    """A model that writes this text, whatever it reads: its next token depends on the position."""
+    tokens, n = vocabulary.encode(text), len(vocabulary) + len(vocabulary) % 2
+    width = context = len(tokens) + len(tokens) % 2 + 64
+    head = np.zeros((n, width), np.float32)
+    head[tokens[1:], np.arange(len(tokens) - 1)] = 50
+    shapes = {
+        "wte.weight": (n, width), "c_attn.weight": (width, 3 * width),
+        "c_attn.bias": 3 * width, "attn.c_proj.weight": (width, width), "c_fc.weight": (width, 2),
+        "c_fc.bias": 2, "mlp.c_proj.weight": (2, width), "c_proj.bias": width,
+    }  # fmt: skip
+
+    def read(name):
+        if name == "lm_head.weight":
+            return head
+        if name == "transformer.wpe.weight":
+            return np.eye(context, width, dtype=np.float32)
+        if ".ln_" in name:
+            return np.full(width, float(name.endswith("weight")), np.float32)
+        return next(
+            (np.zeros(s, np.float32) for end, s in shapes.items() if name.endswith(end)), None
+        )
+
+    config = {
+        "model_type": "gpt2", "vocab_size": n, "n_embd": width, "n_layer": 1, "n_head": 1,
+        "n_inner": 2, "n_positions": context, "tie_word_embeddings": False,
+        "eos_token_id": vocabulary.number(end),
+    }  # fmt: skip
+    return language.build(config, read, vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize("wanted", ["\nyes", "yes\nmax", " yes", "yes", "a\n\nb\n"])
+def test_a_completion_of_several_lines_matches(wanted):
+    characters = "".join(sorted({*f"Q{wanted}~"}))
+    for said, right in ((wanted, 1), (f"{wanted.rstrip()}x", 0)):
+        model = reciting(f"Q{said}~", language.Characters("".join(sorted({*characters, *said}))))
+        result = language.evaluate({"it": model}, [{"prompt": "Q", "completion": wanted}] * 5)
+        assert result.measures["exact match"].means == [right]
+
+
+def test_an_answer_that_the_template_begins_matches():
+    """As Qwen3's template writes an empty thought before the last answer."""
+    pytest.importorskip("jinja2")
+    source = (
+        "{% for m in messages %}^{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}"
+        "<think>\n\n</think>\n\n{% endif %}{{ m.content }}~{% endfor %}"
+        "{% if add_generation_prompt %}^assistant\n{% endif %}"
+    )
+    begin, answer = "^user\nHow?~^assistant\n", "Fine."
+    characters = "".join(sorted({*f"{begin}<think></think>{answer}y~"}))
+    files = {"chat_template.jinja": source.encode()}
+    data = chats(*[("How?", answer)] * 5)
+    for said, right in (("<think>\n\n</think>\n\nFine.", 1), ("Fine.", 1), ("<think>Fine.", 0)):
+        model = reciting(f"{begin}{said}~", language.Characters(characters, files))
+        assert language.evaluate({"it": model}, data).measures["exact match"].means == [right]
+
+
+@needs_tokenizers
+def test_a_short_answer_of_many_tokens_matches():
+    wanted = "नमस्ते दुनिया भारत"
+    vocabulary = read_vocabulary(byte_level(special=["~~"]), {})
+    assert len(wanted) <= 40 < 48 < len(vocabulary.encode(wanted))
+    model = reciting(f"Q{wanted}~~", vocabulary, "~~")
+    result = language.evaluate({"it": model}, [{"prompt": "Q", "completion": wanted}] * 5)
+    assert result.measures["exact match"].means == [1]

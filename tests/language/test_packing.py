@@ -12,10 +12,12 @@ import lora_np as lnp
 from lora_np import language
 from lora_np.language import packing
 from lora_np.language.data import as_data
+from lora_np.language.templates import Template
+from lora_np.language.vocabulary import read_vocabulary
 from tests.drawing import few
 from tests.rounding import assert_near, in_double
 
-from .conftest import LETTERS, random_model
+from .conftest import LETTERS, byte_level, needs_tokenizers, random_model
 
 jinja2 = pytest.importorskip("jinja2")
 
@@ -280,3 +282,19 @@ def test_log_probabilities_are_those_of_the_logits_and_the_loss_is_minus_their_m
     whole = language.log_probabilities(lnp.freeze(model), tokens)
     assert whole.shape == (2, 6)
     assert float(language.token_loss(lnp.freeze(model), tokens)) == pytest.approx(-whole.mean())
+
+
+@needs_tokenizers
+def test_answers_are_learnt_whose_end_is_cut_otherwise_before_more_text():
+    """At the end of a text, two line feeds are one token of this vocabulary."""
+    source = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
+    source += "{% if add_generation_prompt %}### assistant:\n{% endif %}"
+    contents = byte_level(merges=[("Ċ", "Ċ")])
+    vocabulary = read_vocabulary(contents, {"chat_template.jinja": source.encode()})
+    said = ["one", "two", "three"]
+    turns = [(role, text) for text in said for role in ("user", "assistant")]
+    template = Template(vocabulary)
+    tokens, answer, left = template.labelled([{"role": r, "content": c} for r, c in turns])
+    assert left == 0
+    runs = np.split(tokens, np.flatnonzero(np.diff(answer)) + 1)
+    assert [vocabulary.decode(run) for run in runs[1::2]] == [f"{text}\n\n" for text in said]

@@ -772,3 +772,10 @@ def test_files_that_are_not_text(tmp_path, content, words):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         language.read_text(file)
+
+
+def test_a_saved_config_names_one_dtype(model, tmp_path):
+    old = dataclasses.replace(model, config={**model.config, "torch_dtype": "bfloat16"})
+    language.save(old, tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["torch_dtype"] == config["dtype"] == "float32"

@@ -612,3 +612,17 @@ def test_a_tokenizer_that_replaces_a_little_is_fine():
     steps = [{"type": "NFKD"}, TWICE, {"type": "Lowercase"}, *[precompiled(b"a")] * 40]
     described = {**Characters("ab").tokenizer(), "normalizer": in_sequence(steps, "normalizers")}
     assert Subwords(described).encode("Ab").tolist() in ([0, 1], [0, 0, 1])
+
+
+@pytest.mark.parametrize("more", [{}, {"added_tokens_decoder": {}}])
+def test_the_map_of_special_tokens_wins_unless_the_settings_list_added_tokens(more):
+    files = {
+        "tokenizer_config.json": json.dumps({"eos_token": "a", **more}).encode(),
+        "special_tokens_map.json": b'{"eos_token": "b", "bos_token": "c"}',
+    }
+    found = Characters("abc", files).special
+    assert found == ({"eos_token": "a"} if more else {"eos_token": "b", "bos_token": "c"})
+
+
+def test_a_number_beyond_the_vocabulary_is_no_text():
+    assert Characters("abc").decode([0, 7, 2]) == "ac"
