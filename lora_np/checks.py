@@ -27,11 +27,11 @@ Settings = TypeVar("Settings")
 if TYPE_CHECKING:
     Array = npt.NDArray[Any]
     ArrayLike = npt.ArrayLike
-else:  # so that commands that only count parameters do not import NumPy
+else:  # NumPy is slow to import, and commands that only count parameters do not need it
     Array = ArrayLike = Any
 StrPath = str | os.PathLike[str]
-# The random generator for dropout in a layer's call. These types are quoted, because numpy.random
-# is slow to import.
+# `Rng` is the generator for dropout when a layer is called. `Rng` and `Seed` are quoted, because
+# numpy.random is slow to import.
 Rng: TypeAlias = "np.random.Generator | None"
 Seed: TypeAlias = "np.random.Generator | int"  # the generator of a run, or its seed
 
@@ -207,7 +207,7 @@ def number(
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
-    except OverflowError:  # an integer beyond the range of floats
+    except OverflowError:  # the integer is beyond the range of floats
         result = float("inf")
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {brief(str(value), 100)}")
@@ -224,7 +224,7 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``options``; the error lists them, or the closest ones."""
     known = list(options)
     if value not in known:
-        from difflib import get_close_matches  # imported late, as it is rarely needed
+        from difflib import get_close_matches  # imported here, because it is rarely needed
 
         text, names = str(value)[:100].lower(), {name.lower(): name for name in known}
         close = [names[name] for name in get_close_matches(text, names, n=12, cutoff=0.0)]
@@ -331,7 +331,7 @@ class Names:
             if size and other[2]:
                 score += 2 / (1 + abs(math.log2(size / other[2])))
             scores[meant] = max(score, scores.get(meant, 0))
-        # leave out names that share nothing with the text, which have a score of 0
+        # leave out names with a score of 0, which have nothing in common with the text
         return sorted(filter(scores.get, scores), key=lambda meant: (-scores[meant], meant))[:5]
 
     def _words(self, name: str) -> list[str]:
@@ -383,7 +383,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
     str
         A text that begins with a semicolon; empty if there are no known names.
     """
-    from difflib import get_close_matches  # imported late, as it is rarely needed
+    from difflib import get_close_matches  # imported here, because it is rarely needed
 
     known = list(dict.fromkeys(known))
     close = get_close_matches(name, known, n=3) or get_close_matches(
@@ -407,7 +407,8 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
-                # a longer traceback means that the error is not about the call, so give no advice
+                # a longer traceback means that the error arose inside the function, so give no
+                # advice about the call
                 if error.__traceback__ is None or error.__traceback__.tb_next:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None

@@ -19,7 +19,7 @@ class on_demand:  # noqa: N801  lower case like suppress, as it is used in a wit
         name``.
     """
 
-    lock = RLock()  # the block replaces ``builtins.__import__``, which all threads share
+    lock = RLock()  # the with block replaces ``builtins.__import__``, which all threads share
 
     def __init__(self, namespace: dict[str, object]) -> None:
         self.namespace = namespace

@@ -103,7 +103,8 @@ class Table:
 
         def line(row: Sequence[Cell]) -> str:
             text = StringIO()
-            csv.writer(text).writerow(row)  # its usual end of line makes it quote "\r", too
+            # keep the default line ending "\r\n", because it makes the writer quote "\r" in a cell
+            csv.writer(text).writerow(row)
             return text.getvalue()[:-2] + "\n"
 
         return "".join(map(line, (self.columns, *self.rows)))

@@ -89,7 +89,7 @@ def progress_bar(
 
     If ``shown`` is a string, it replaces ``label``. Each of ``total`` counts as ``scale`` units.
     """
-    # require a shell too, because ipywidgets loads ipykernel even outside a notebook
+    # also require an IPython shell, because ipywidgets loads ipykernel even outside a notebook
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
     notebook = ipython is not None and ipython.get_ipython() is not None
     seen = bool(shown) and (notebook or sys.stderr.isatty())
@@ -98,7 +98,7 @@ def progress_bar(
     else:
         from tqdm import tqdm  # tqdm.auto would import widgets
     label = shown if isinstance(shown, str) else label
-    # An interval of 0 keeps tqdm from starting a monitor thread, as a browser has no threads.
+    # An interval of 0 keeps tqdm from starting a monitor thread, because browsers have no threads.
     interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
     try:
         return tqdm(

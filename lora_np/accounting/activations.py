@@ -22,13 +22,13 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-# how many arrays an activation function keeps for the backward pass, if more than one: gelu_new is
-# computed in several steps, and keeps the results of four
+# The number of arrays that an activation function keeps for the backward pass, if not one. gelu_new
+# is computed in several steps and keeps the results of four steps.
 _KEPT = {"gelu_new": 4}
-_EXPANDING = ("gate", "up", "gate_up")  # the MLP's layers whose outputs have its inner width
+_EXPANDING = ("gate", "up", "gate_up")  # the MLP's layers before the activation; gate_up joins two
 
-# If inputs are offloaded to host memory, those of five layers are on the GPU at a time, as in TRL
-# and torchtune.
+# If layer inputs are offloaded to host memory, the inputs of five layers stay on the GPU at a time,
+# as in TRL and torchtune.
 _IN_FLIGHT = 5
 
 
@@ -150,7 +150,7 @@ class Moment(NamedTuple):
     """The memory in use at one moment of a step, besides weights, gradients and optimizer state."""
 
     kept: Growth  # kept in the forward pass for the backward pass
-    # what all layers of a checkpointed stack would keep; they are recomputed one at a time
+    # what a stack would keep without checkpointing; its layers are recomputed one at a time
     again: Growth
     layers: int  # the number of layers that `again` counts
     logits: Growth  # kept by the loss until its gradient is computed
@@ -208,7 +208,7 @@ class _Kept:
                 inputs = min(stack.depth, _IN_FLIGHT if self.training.offloading else stack.depth)
                 size = _growth(stack, inputs * stack.width * self.training.hidden_item)
             kept = kept.plus(size)
-        # later moments have no logits, which are freed before the first layer is recomputed
+        # the logits are freed before the first layer is recomputed, so later moments have none
         work = max(self._matrix(), self._norms())
         again = layers or [(Growth(), 1)]
         logits, copies = (Growth(token=size) for size in self._loss())
@@ -231,7 +231,7 @@ class _Kept:
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
             token += 2 * attention * stack.width * self.item
-        # PEFT adds B A to the adapted weights of experts and routers, and keeps the sum
+        # PEFT adds B A to the weights of adapted experts and routers, and keeps the sum in memory
         merged = sum(
             a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router")
         )
@@ -256,8 +256,8 @@ class _Kept:
         sizes = [0]
         for module, rank in ((adapter.module, adapter.rank) for adapter in self.adapters):
             inputs = module.shape[-1] if module.kind == "linear" else 0
-            # three d x k matrices, a fourth if the weight is converted to the adapter's dtype, a
-            # k x k identity matrix, and A
+            # Count three d x k matrices, a fourth if the weight is converted to the adapter's
+            # dtype, and, for linear layers, a k x k identity matrix and A.
             sizes.append((3 + casts) * prod(module.shape) + inputs * (inputs + rank))
         return item * max(sizes)
 
@@ -284,8 +284,9 @@ class _Kept:
         )
         if not keeps_weights:
             return token, 0
-        # In a 16-bit model, a float32 softmax and its rounded copy are kept. Dropout also keeps its
-        # mask and its result, and a soft cap keeps its tanh.
+        # A 16-bit model keeps a float32 softmax and its rounded copy, unless it computes the
+        # softmax in 16 bits. Dropout also keeps its mask and its result, and a soft cap keeps its
+        # tanh.
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -315,7 +316,7 @@ class _Kept:
         # result. So it keeps 3/2 of the entries that gate and up have together.
         if module.role in _EXPANDING:
             return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
-        # the router's gradient needs the outputs of the experts
+        # the experts' outputs are kept, because the router's gradient needs them
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
@@ -328,7 +329,8 @@ class _Kept:
                 continue
             width = module.shape[-1] * self._chosen(module)
             numbers = self._trained(module) * width
-            # do not count these inputs twice: attention and ReLU keep their results anyway
+            # this layer's input is the result of attention or ReLU, which is kept anyway: do not
+            # count it twice
             kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
             if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
@@ -377,11 +379,11 @@ class _Kept:
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # The gradient of the head's input is kept. A chunk of logits has about as many entries,
-            # and exists in the model's dtype and in float32.
+            # The gradient of the head's input is kept. A chunk of logits has about as many entries
+            # as this gradient, and exists both in the model's dtype and in float32.
             return width * item, width * (item + 4)
         # Log-probabilities and the tanh of a soft cap are kept. The logits are temporary, and so is
-        # either their float32 copy or their gradient.
+        # a second array of their shape: a float32 copy or the gradient of the logits.
         capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
         loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
         return vocabulary * (loss + capped), vocabulary * (item + loss)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
 Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
-# the type of an option's value, in a count or an estimate
+# the type of the options that counts and estimates accept
 Option: TypeAlias = (
     "int | str | Path | Iterable[str] | Callable[[str, ModuleSpec], bool] | Rows | None"
 )
@@ -31,7 +31,7 @@ class AdaptedModules(NamedTuple):
 
     module: ModuleSpec
     rank: int
-    size: int  # the number of the adapter's parameters on one module
+    size: int  # the number of adapter parameters for one module
     names: tuple[str, ...] | None = None
 
     @property
@@ -472,7 +472,7 @@ def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> Lo
             kind = f"{_starred(module)}: {module.kind}"
             raise ValueError(f"{tuner.name} is supported on linear layers, not on {kind}")
         adapters += _adapted(module, names, partial(rank_and_size, module.shape))
-    # AdaLoRA also saves each module's rank before pruning, one number that is not trained
+    # for each module, AdaLoRA also saves the rank before pruning, a number that is not trained
     frozen = (tuner is TUNERS["ADALORA"]) * sum(adapted.copies for adapted in adapters)
     rank = int(settings("").get("r", 0))
     return replace(lora, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
@@ -550,7 +550,7 @@ def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
             raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
-    # in PEFT, B is a convolution with as many groups as the base's, and A has a single group
+    # for a grouped convolution, PEFT's B has as many groups as the base layer, and A has one group
     groups = 1 if bare else module.groups
     if rank % groups:
         raise ValueError(
@@ -627,7 +627,7 @@ def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")
 
 
-# Counting the parameters of a complete PEFT config
+# Counting parameters from a complete PEFT config
 
 # The settings that have the same names in PEFT and in `count_model`.
 _ALIKE = (

@@ -40,8 +40,9 @@ _UNKNOWN = (
 )
 _LARGEST = 2**31 - 1  # the largest batch size, and the longest sequence if the model has no limit
 
-# Constants of bitsandbytes: the smallest tensor whose optimizer state is kept in 8 bits, the
-# smallest one whose state may be paged, and the number of parameters that share a scale.
+# Constants of bitsandbytes: the size of the smallest tensor whose optimizer state is kept in 8
+# bits, the size of the smallest tensor whose state may be paged, and the number of state entries
+# that share a scale.
 IN_8_BITS, PAGED, BLOCK = 4096, 100_000, 256
 _GROWING = ("activations", "logits", "workspace")
 PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
@@ -463,8 +464,9 @@ def rank_that_fits(
 
     one, two = counted_at(1), counted_at(2)
     limit = max(adapted.limit for adapted in one.adapters)
-    # Memory grows with the rank, except where a tensor becomes large enough for an 8-bit or a
-    # paged state. Search separately between these ranks.
+    # Memory grows with the rank, except at ranks where a tensor becomes large enough for its
+    # optimizer state to be kept in 8 bits or paged. Search each range between such ranks
+    # separately.
     falls = {1, limit + 1}
     sizes = (
         IN_8_BITS * training.optimizer.endswith("8bit"),

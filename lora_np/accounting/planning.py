@@ -40,7 +40,7 @@ NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-# words to ignore around a GPU's name: vendors, clouds, units
+# words to ignore in a GPU's name: vendors, product lines, clouds, units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|intel|arc|colab|kaggle|sxm\d|gpu)\b"
     r"|rtx|\brx(?=\W|\d)|gi?b?\b|gtx|hbm\d\w?|apple(?= m\d)"
@@ -218,8 +218,8 @@ class Remedy:
 
 
 NARROW = "attention only"
-# Changes of options that save memory, with their disadvantages. `NARROW` changes no option here,
-# because its targets depend on the model.
+# Maps each way to save memory to the options that it changes and to its disadvantage. `NARROW`
+# lists no options, because its targets depend on the model.
 SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
     "unquantised weights in bfloat16": (
@@ -515,8 +515,8 @@ def _remedies(
             yield remedy(", ".join(chosen), options, memory, "; ".join(prices))
             chosen, prices, options, terms = (), [], {}, terms_of(model, training)
             break
-    # Try a shorter sequence or a smaller batch. If no combination of switches was enough, all
-    # switches are still on here.
+    # Try a shorter sequence or a smaller batch. All switches are on if no combination of them was
+    # enough, otherwise none.
     for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
@@ -533,7 +533,8 @@ def alternatives(gpu: GPU) -> list[GPU]:
     """List GPUs in the order to suggest them: Apple's if ``gpu`` is from Apple, else the others."""
     return sorted(
         (other for other in gpus().values() if ("Apple" in other.name) == ("Apple" in gpu.name)),
-        key=lambda other: (  # if ``gpu`` is an RTX or GTX, put these first; put laptops last
+        # if `gpu` is an RTX or GTX, list RTX and GTX cards first; list laptop GPUs after the others
+        key=lambda other: (
             gpu.name[1:3] == "TX" != other.name[1:3], "Laptop" in other.name, other.memory
         )
     )  # fmt: skip
@@ -545,7 +546,7 @@ def _gpu(name: str | int) -> GPU:
         if meant := names.find(name):
             return gpus()[meant]
         size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
-        # a number of four digits, such as 4090, is a GPU's name and not a size
+        # a number of four digits or more without a unit, such as 4090, is a GPU's name
         if not size or (size[0] == size[1] and len(size[1]) > 3):
             if len(several := names.several(name)) > 1:
                 which = " or ".join(map(repr, several))

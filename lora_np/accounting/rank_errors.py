@@ -58,7 +58,7 @@ class RankErrors:
         from lora_np.plots import rank_error_curves, short_name
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        # mark no error of zero, because the logarithmic axis cannot show it
+        # do not mark an error of zero, because the logarithmic axis cannot show it
         enough = float(self.errors[self.rank]) or None
         ax = rank_error_curves(
             {"rank that is enough": self.errors}, tolerance=enough, ax=figure.add_subplot()

@@ -29,8 +29,8 @@ FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # only mlx-lm's directories have a file of this name
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # only diffusers' directories have this file
 
-# Attributes and tensors that a module may have besides the two factors of a linear layer, with
-# their descriptions for error messages.
+# Maps attributes and tensors that a module can have, besides the two factors of a linear layer, to
+# descriptions for error messages.
 EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -42,7 +42,7 @@ EXTRAS = {
 class Stored:
     """A tensor that is read only when it is used."""
 
-    dtype: str  # such as "bfloat16"; 8-bit floats in files become "float16"
+    dtype: str  # such as "bfloat16"; "float16" if the file stores 8-bit floats
     shape: tuple[int, ...]
     read: Callable[[], Array]  # reads the tensor; bfloat16 is returned as float32
     key: str = ""  # the name of the tensor in its file, if it has one
@@ -153,7 +153,8 @@ class TunedUpdate:
         if self.exact:
             B, A = self._computed(self.tuner.lora)
             d, k = self.shape
-            # if AdaLoRA has pruned every direction, return zero factors of rank 1
+            # if AdaLoRA has pruned all directions, return zeros of rank 1, because rank 0 is not
+            # allowed
             return (B, A) if len(A) else (np.zeros((d, 1), B.dtype), np.zeros((1, k), A.dtype))
         update = self.delta()
         one = np.eye(min(update.shape), dtype=update.dtype)
@@ -170,7 +171,7 @@ class TunedUpdate:
 
     def _computed(self, formula: Callable[..., Result]) -> Result:
         tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
-        # suppress warnings about overflow, because operations on adapters raise an error for it
+        # suppress warnings about overflow, because operations on adapters raise an error instead
         with overflow_allowed(divide="ignore"):
             return formula(tensors, shape=self.shape, **self.settings)
 
@@ -496,7 +497,7 @@ class Adapter(Mapping[str, AdapterModule]):
         return self[name].delta()
 
 
-# Operations accept an adapter as an object or as a path.
+# the argument of most operations: an adapter, or its path
 Source = Adapter | StrPath
 
 

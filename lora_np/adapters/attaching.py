@@ -105,9 +105,10 @@ def save(
     config = None if ready else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    # leave copies of base weights out of GGUF and kohya files, because programs use the base's own
+    # do not write copies of base weights to GGUF and kohya files, because programs that read these
+    # files take the weights from the base
     if Path(path).suffix in FILES:
-        if ready:  # its copies may differ from the base
+        if ready:  # remove only copies that equal the base's weights
             adapter = without_copies(adapter, base_of(adapter, None))
         else:
             full = {name: x for name, x in adapter.full.items() if name not in adapter.copies}
@@ -292,7 +293,7 @@ def _module_of(name: str, layer: Any, core: Any, *, biased: bool) -> AdapterModu
     A, B, c = value(core.A), value(core.B), None
     embedding = isinstance(core.base, Embedding)
     if isinstance(layer, lora.LoRAEmbedding) and not embedding:
-        A, B = B.T, A.T  # a tied head has the transposed factors of the embedding
+        A, B = B.T, A.T  # a tied head's factors are the embedding's, transposed
 
     # In PEFT, either all layers or no layers have a bias of B, so a missing bias becomes zeros.
     elif biased and isinstance(layer, lora.LoRALinear):
@@ -355,7 +356,7 @@ class _Building:
 
     def __init__(self, adapter: Adapter, tables: Mapping[int, str]) -> None:
         self.adapter = adapter
-        self.embeddings = tables  # maps the ids of arrays to the names of embeddings
+        self.embeddings = tables  # maps the id of an embedding's array to its name
         self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}
         self.made: dict[str | int | tuple[str, str], Tensor] = {}
 
@@ -412,7 +413,7 @@ class _Building:
             raise FileError(
                 f"{name!r} adapts {kind} of shape {module.shape}, which does not fit {here}"
             )
-        alpha = module.scale * module.rank  # these layers compute their scale as alpha / r
+        alpha = module.scale * module.rank  # lora_np's layers compute their scale as alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:

@@ -27,7 +27,7 @@ _INSIST = "; pass any_base=True (--any-base) to insist"
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
-    # settings that change the outputs, often without changing the shape of a weight
+    # some of these settings change the outputs without changing the shape of a weight
     "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function",
     "rms_norm_eps",
@@ -135,7 +135,7 @@ def _families(config: Mapping[str, Any]) -> set[str]:
     )
     if str(kind) in family_names():
         families.add(_family(f"{family_of(str(kind)).classes}Model"))
-    if kind == "llama" and not architectures:  # llama.cpp uses this name for Mistral's models too
+    if kind == "llama" and not architectures:  # llama.cpp also calls Mistral's models llama
         families.add("Mistral")
     return families - {""}
 
@@ -148,7 +148,8 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            # allow a tied head in the first config only: its adapters also fit a separate head
+            # allow a tied head in the first model and not in the second, because adapters for a
+            # tied head also fit a separate one
             same = (
                 None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
             )

@@ -40,7 +40,7 @@ class MergeLoss(NamedTuple):
     rounding: float = 0.0  # max |Q - W0 - dW|
     tensors: int = 0
     parameters: int = 0
-    unmoved: int = 0  # entries with Q = W0
+    unmoved: int = 0  # the number of entries where Q = W0
     weight: float = 0.0  # <W0, W0>
     update: float = 0.0  # <dW, dW>
     kept: float = 0.0  # <Q - W0, dW>
@@ -73,7 +73,7 @@ class MergeLoss(NamedTuple):
 class Change:
     """The new value of one tensor: ``initial`` with new ``rows`` and the update of ``module``."""
 
-    # the base's tensor, or the adapter's replacement; the result has its dtype unless one is given
+    # the base's tensor or the adapter's replacement; sets the dtype unless another is given
     initial: Stored
     module: AdapterModule | None = None
     rows: TokenRows | None = None
@@ -268,7 +268,7 @@ class Merging:
             if (bias := self._parameter(f"{name}.bias")).tensor in source:
                 column = module.tuned.on((module.shape[0], 1))
                 yield bias, bias.tensor, replace(module, tuned=column)
-        elif "bias" in module.parts:  # treat the bias as a matrix with one column
+        elif "bias" in module.parts:  # treat the bias as a matrix (d, 1)
             trained, bias = module.parts["bias"], self._parameter(f"{name}.bias")
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
             factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
@@ -362,7 +362,7 @@ def add_update(
     change = changing(module, W, wide)
     magnitude, measured = module.magnitude, []
     step = max(1, BLOCK // W.shape[-1])
-    # no warnings, because a result that is not finite raises an error below
+    # suppress warnings, because a result that is not finite raises an error below
     with np.errstate(all="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for first in range(0, W.shape[-2], step):

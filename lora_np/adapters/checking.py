@@ -133,8 +133,8 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     programs = {
         name: rules
         for name, rules in runtimes().items()
-        # "all" selects the programs for image models if the format is kohya's, otherwise those for
-        # language models
+        # "all" selects the programs for image models if the format is kohya's, otherwise the
+        # programs for language models
         if runtime == name
         or (
             runtime == "all" and rules["reads"] and ("kohya" in rules["reads"]) == (form == "kohya")
@@ -192,7 +192,7 @@ def _advice(
     if not fixes:
         return []
     votes = Counter(fix for _, fix in fixes)
-    # Prefer `repair`, then the fix that helps most programs. On a tie, prefer `--to portable`,
+    # Prefer `repair`, then the fix that helps the most programs. On a tie, prefer `--to portable`,
     # which suits every program.
     best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
     verb, *options = best.split(" ", 2)[1:]

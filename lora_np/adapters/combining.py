@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 ALL = "all"  # the name of the row for all modules together
 _Given = tuple[AdapterModule, float, Array | None]  # module, its adapter's weight, its Gram matrix
 _Work = tuple[str, list[_Given], Path, np.random.Generator]
-_Key = tuple[str, tuple[int, ...] | None]  # a replaced parameter; the tokens, if it is some rows
+_Key = tuple[str, tuple[int, ...] | None]  # parameter name, its tokens if only rows are replaced
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
@@ -189,7 +189,7 @@ def combine(
     modules = [module for source in loaded for module in source.values()]
     if rank is None and merge_method.cut and modules:
         rank = max(module.rank for module in modules)
-    if len(loaded) == 1:  # as in PEFT, no entries of a single adapter are dropped
+    if len(loaded) == 1:  # like PEFT, drop no entries of a single adapter
         merge_method, density = MERGE_METHODS["sum"], None
     parts = {part for module in modules for part in module.parts}
     bases = _bases(loaded, base, any_base=any_base) if "magnitude" in parts else {}
@@ -306,7 +306,7 @@ def _combined(
     name, given, path, rng = work
     first = given[0][0]
     arrays, gain, off = {}, None, 0.0
-    # no warnings, because a result that is not finite raises an error below
+    # suppress warnings, because a result that is not finite raises an error below
     with overflow_allowed(divide="ignore"):
         updates = [
             WeightedUpdate(*module.factors(), weight, module.scale, gram)
@@ -328,7 +328,7 @@ def _combined(
         if not exact:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
-        if gain is not None:  # divide the rows by the gain, because DoRA multiplies them by it
+        if gain is not None:  # DoRA multiplies rows by the gain, so divide the rows of B
             B = B / gain
             arrays["magnitude"] = (
                 gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)

@@ -34,8 +34,8 @@ from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import Base, Dialects, OpenModel, flat, open_base, peft
 
 Target = Literal["peft", "portable", "vllm", "gguf", "mlx", "kohya", "lora"]
-# True: a target needs a module for each expert. None: it also accepts one parameter for all
-# experts. Other targets need this single parameter.
+# True: the target needs a module for each expert. None: it accepts either separate modules or one
+# parameter for all experts. Targets not listed need the single parameter.
 _APART = {"vllm": True, "portable": None}
 
 
@@ -213,7 +213,7 @@ def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
     """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    # also check the paths of containers, such as model.layers.0, because PEFT matches them too
+    # also check containers, such as model.layers.0, because PEFT matches their paths as well
     paths = {path for name in known for path in accumulate(name.split("."), "{}.{}".format)}
     for names in (wanted,) if any(map(str.isdecimal, ends)) else (ends, wanted):
         endings = tuple(f".{name}" for name in names)
@@ -310,7 +310,7 @@ def to_lora(
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
         if not module.tuned and "magnitude" not in module.parts:
-            modules[name] = module  # a plain LoRA beside DoRAs or other tuners
+            modules[name] = module  # a plain LoRA needs no conversion
             continue
         if not module.tuned and "bias" in module.parts:
             raise FileError(f"{place} is a DoRA with a bias of B, which cannot be converted")

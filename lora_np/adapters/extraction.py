@@ -25,10 +25,10 @@ from lora_np.table import Table
 from lora_np.work import parallel_map
 
 _HEAD = HEAD.removesuffix(".weight")
-# Rounding the factors to a dtype may add this error, relative to the norm of the change.
+# The error that rounding the factors to a dtype can add, relative to the norm of the change.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
 _FIRST_RANK = 16  # the first rank to try when searching for enough energy
-_SEARCHED = 8  # above 1/8 of full rank, compute the full SVD, which is faster
+_SEARCHED = 8  # above 1/8 of full rank, a full SVD is faster, so compute it
 
 
 class ExtractedTensor(NamedTuple):
@@ -198,9 +198,9 @@ def extract(
     pairs = _compared(before, after, any_base=any_base)
     at_once = partial(parallel_map, jobs=jobs, progress=progress)
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
-        grams = grams and {**grams}  # a lazy mapping computes its values here, once
-        # save an embedding's changed rows if they are smaller than a LoRA of this rank; if it is
-        # None, save only LoRAs
+        grams = grams and {**grams}  # compute the values of a lazy mapping only once
+        # An embedding's changed rows are saved if a LoRA of rank `most` would be larger. If `most`
+        # is None, only LoRAs are saved.
         most = (goal.value if goal.name == "rank" else 1) if save_others else None
         others = _others(pairs, most=most, jobs=jobs, progress=progress)
         saved = _Saved.of(after, pairs, others)
@@ -208,7 +208,7 @@ def extract(
         found = _found(able, aside, goal, grams, at_once)
         if not found and {*saved.kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
-        idle = {} if found else _idle(able)  # a zero update, as PEFT needs one module
+        idle = {} if found else _idle(able)  # a zero update, because PEFT needs at least one module
         found |= (tied := _tied_head(before, after, pairs, found))
         whole = _adapter(str(base), able, found, idle, saved)
         made, ranks = _cut(whole, found, goal, portable=portable) if found else (whole, {})
@@ -401,7 +401,7 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     for name, new in {**after.parameters, **unread}.items():
         first, module = named(new.tensor), new.module
         old = by_tensor.get(first) or before.parameters.get(name)
-        # if the base has no such parameter, look for a single tensor of the same name
+        # if the base does not list the parameter, look for a single tensor with its name
         alone = before.tied.get(name, first)
         places = old.places if old else {alone: Place(name)} if alone in before else None
         old = None if places is None else Parameter(before, name, places, module)
@@ -521,7 +521,7 @@ def _idle(able: Iterable[_Pair]) -> dict[str, AdapterModule]:
 class _Decomposed(NamedTuple):
     """A LoRA of one tensor's difference, not yet truncated to the goal, and its spectrum."""
 
-    label: str  # the name of the tensor
+    label: str
     module: AdapterModule
     spectrum: Spectrum
 
@@ -603,7 +603,7 @@ def _check(
     old, new = pair.old, pair.new
     assert old is not None
     lost = norm = 0.0
-    # what changes a tied parameter by its own name unties it
+    # a tied parameter that is changed under its own name is no longer tied, so read it by that name
     own = pair.name in old.model.tied.keys() & adapted.changes
     made_of = replace(old, places={pair.name: Place(pair.name)}) if own else old
     if promised is None:

@@ -152,7 +152,7 @@ def merge_gguf(
         try:
             gguf.write(merged.tensors, merged.read, stage, metadata=metadata)
         except FileError:
-            check_finite(update)  # an error that names the adapter's tensor is more helpful
+            check_finite(update)  # if the adapter is the cause, name its tensor in the error
             raise
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
@@ -201,7 +201,8 @@ def metadata_of(file: gguf.GGUFFile, dtype: str | None) -> dict[str, Any]:
     if alignment := file.metadata.get("general.alignment"):
         metadata["general.alignment"] = alignment
     if dtype:
-        # without this key, llama.cpp derives the file type from the tensors
+        # remove the file type, which may be wrong for the new dtype; llama.cpp then derives it from
+        # the tensors
         metadata.pop("general.file_type", None)
     return metadata
 
@@ -213,8 +214,8 @@ class MergedFile:
     merging: Merging
     source: GGUFModel
     tensors: Mapping[str, TensorInfo]
-    # llama.cpp may split the outputs of a parameter into several tensors. For each changed tensor:
-    # the name of the parameter, the index of the tensor, and the number of tensors.
+    # Maps each changed tensor to the name of the parameter, the index of the tensor and the number
+    # of tensors, because llama.cpp can split the outputs of a parameter into several tensors.
     parts: Mapping[str, tuple[str, int, int]]
     rng: Rng
     by_module: bool

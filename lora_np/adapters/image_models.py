@@ -34,8 +34,8 @@ from lora_np.models import KOHYA, flat, peft
 
 Parts = dict[str, Stored]
 
-# Patterns that rewrite unusual keys to the usual ones. PEFT in a pipeline and early versions of
-# diffusers write such keys.
+# Patterns and replacements that turn unusual keys into usual ones. Pipelines with PEFT and early
+# versions of diffusers write the unusual keys.
 _SPELLINGS = (
     (r"base_model\.model\.", ""),
     (r"\.default_\d+(?=\.|$)", ""),
@@ -120,7 +120,7 @@ def write(adapter: Adapter, path: Path, dtype: str | None) -> None:
             raise FileError(f"{name!r} and another module both become {place!r} in kohya's format")
         tensors |= keyed
     metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    # an alpha is a setting, so keep it in float32
+    # keep alphas in float32 for any `dtype`, because they are settings and not weights
     alphas = header({key: x for key, x in tensors.items() if key.endswith(".alpha")})
     infos = header(tensors, dtype) | alphas
     safetensors.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
@@ -130,7 +130,7 @@ def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
     """Map the end of each key of a module, such as ``lora_up.weight``, to its tensor."""
     parts, alpha = dict(module.parts), module.alpha
     if not module.tuned:
-        if dotted or not module.scale:  # programs would read an alpha of 0 as r
+        if dotted or not module.scale:  # dotted keys have no alpha; programs read alpha = 0 as r
             module = scaling.rescaled(module, 1.0)
         alpha = module.scale * module.rank
         ends = {"lora_A": "A", "lora_B": "B"} if dotted else {"lora_down": "A", "lora_up": "B"}
@@ -214,7 +214,7 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
         raise FileError(f"{place!r} has no {missing.args[0]}") from None
     rank = next((own[kind + w].shape[0] for w in ("w2_b", "w1_b") if kind + w in own), 0)
     tensors = {"w1_a": B1, "w1_b": A1, "w2_a": B2, "w2_b": A2}
-    # a LoKr of two whole matrices has no rank: its scale is 1
+    # a LoKr of two whole matrices has no rank, so its scale is 1
     tuner, settings = TUNERS["LOHA"], {"alpha": alpha or rank or 1.0, "r": rank or alpha or 1.0}
     size = (B1.shape[0], A1.shape[1])
     if kind == "lokr_":

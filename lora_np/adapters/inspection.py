@@ -34,7 +34,7 @@ from lora_np.work import parallel_map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TOP = 10  # search this many leading directions of a merged weight for intruders
+_TOP = 10  # the number of a merged weight's leading directions to search for intruders
 _LEGEND = {
     "module": "its path in the model; in the totals, kind: the last name of that path",
     "status": (
@@ -336,7 +336,7 @@ def _look(
         norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
-    if W0.ndim == 2:  # the matrices of a stack have different directions
+    if W0.ndim == 2:  # a stack has no common singular directions to measure
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
         gain = amplification_factor(W0, update, rank=strongest) if norm else None
         new = intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))
@@ -389,7 +389,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", from its invocation tokens on (aLoRA)" * any(module.alora for module in modules)
     row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
-    # list all tuners, because a file for an image model may contain updates by several
+    # list all tuners, because a file for an image model can contain updates by several of them
     others = {module.tuned.tuner.name for module in modules if module.tuned}
     kind = ", ".join([*sorted(others), *[kind] * any(not module.tuned for module in modules)])
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
@@ -575,7 +575,8 @@ def diff(
     loaded = [load(source, base=model) for source in (first, second)]
     known = [on_base(source, model) for source in loaded]
     one, two = (x.adapter for x in known)
-    # without the base, an initialisation such as PiSSA cancels only between equal settings
+    # without the base, the initial B A of PiSSA and similar methods cancels in the difference only
+    # if both adapters have equal settings
     if model is None and (one.init, one.ranks_and_alphas) != (two.init, two.ranks_and_alphas):
         for source in loaded:
             check_init(source)
@@ -650,7 +651,7 @@ def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float,
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
     if np.array_equal(B1, B2) and np.array_equal(A1, A2):
-        return 0.0, 1.0  # avoids the rounding errors of the SVD below
+        return 0.0, 1.0  # return exact values; the SVD below has rounding errors
     apart = directions(place, *side_by_side([(B1, A1), (-B2, A2)])).s
     products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
     cosine = float(np.sum(products) / (norm1 * norm2))

@@ -22,8 +22,8 @@ from lora_np.checks import Array
 from lora_np.files import FileError
 from lora_np.models import Layers, ModuleSpec, OpenModel
 
-# The names of fused projections, and their parts. The rows of query_key_value (in GPT-NeoX, BLOOM
-# and Falcon) are ordered by heads, those of other projections by parts.
+# The names of fused projections and of their parts. The rows of query_key_value (in GPT-NeoX, BLOOM
+# and Falcon) are ordered by heads, the rows of the other projections by parts.
 _FUSED = re.compile(r"(qkv|query_key_value|c_attn|gate_up)(?=(_proj)?$)")
 _BY_HEADS = "query_key_value"
 _PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}

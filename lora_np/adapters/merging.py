@@ -37,7 +37,7 @@ _OTHER_WEIGHTS = (
     ".tflite",
     ".npz",
 )
-# Matches weight files of an earlier merge into the same directory, which are replaced.
+# Matches weight files of an earlier merge into the same directory; a new merge replaces them.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -187,7 +187,7 @@ def merge(
         try:
             measured = plan.write(stage, seed, jobs, progress)
         except FileError:
-            check_finite(update)  # an error that names the adapter's tensor is more helpful
+            check_finite(update)  # if the adapter is the cause, name its tensor in the error
             raise
     records = [
         MergedTensor(
@@ -214,12 +214,12 @@ class _Plan(NamedTuple):
     """The contents of a merged checkpoint."""
 
     merging: Merging
-    changes: Mapping[str, Change]  # by tensor; tensors without a change are copied
+    changes: Mapping[str, Change]  # by tensor; other tensors are copied unchanged
     written: Mapping[str, Mapping[str, TensorInfo]]  # the tensors of each file
     added: list[str]  # the tensors that the base does not have
     untied: list[str]  # the added tensors that were tied to another tensor in the base
     quantised: int  # the number of weights to dequantise
-    # the dtype of all floats, or None to keep each tensor's own; vectors do not get 8-bit dtypes
+    # the dtype of all floats, or None to keep each tensor's own dtype; an 8-bit dtype skips vectors
     dtype: str | None
 
     @classmethod
@@ -237,7 +237,7 @@ class _Plan(NamedTuple):
             if dtype and fits and initial.dtype in hub.ALL_FLOATS:
                 changes[name] = replace(change, initial=replace(initial, dtype=dtype))
         infos = header({name: change.initial for name, change in changes.items()})
-        # dequantised weights need no scales, so leave these tensors out
+        # leave out the tensors with scales, which dequantised weights do not need
         gone = {part for parts in quantised.values() for part in parts[1:]}
         written = {
             name: {
@@ -248,7 +248,7 @@ class _Plan(NamedTuple):
             for name, file in source.files.items()
         }
         added = [name for name in changes if name not in source.places]
-        # new tensors go into the last file
+        # put tensors that the base does not have into the last file
         written[max(written)] |= {name: infos[name] for name in added}
         untied = sorted(source.tied.keys() & {*added})
         return cls(merging, changes, written, added, untied, len(quantised), dtype)

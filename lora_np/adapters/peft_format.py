@@ -21,7 +21,7 @@ PREFIX = "base_model.model."
 REPAIR = "; lora-np repair --base MODEL corrects the config"
 
 # Maps the end of a key, after the module's path, to the name of the part and to whether the module
-# is an embedding (None if it may be either).
+# is an embedding (None: it may or may not be one).
 _PARTS = {
     "lora_A.weight": ("A", False),
     "lora_B.weight": ("B", False),
@@ -33,7 +33,7 @@ _PARTS = {
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # ends the key of an embedding's replaced rows
-_TABLE = ".token_adapter.base_layer.weight"  # ends the key of an embedding with replaced rows
+_TABLE = ".token_adapter.base_layer.weight"  # ends the key of that embedding's base weight
 # matches the names that PEFT inserts into the keys of modules that it copies
 _COPIES = re.compile(r"\.(modules_to_save|original_module)(?=\.)")
 _WRAPPED = ".base_layer"  # PEFT's name for a module inside the layer that wraps it
@@ -90,7 +90,7 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
     for name, module in adapter.modules.items():
         wrapped.setdefault(name.rpartition(".")[0] if module.parameter else name, []).append(name)
     for holder, names in wrapped.items():
-        # PEFT wraps a module once for each of its adapted parameters
+        # PEFT wraps a module once per adapted parameter; each wrapper adds ".base_layer" to keys
         for depth, name in enumerate(reversed(nested(names))):
             module = adapter.modules[name]
             for suffix, (part, embedding) in _PARTS.items():
@@ -159,7 +159,7 @@ def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
     """Make an adapter from ``file``; raise an error for keys that the config does not explain."""
-    # each key is a module's path and the level of one of PEFT's wrappers, 0 for the outermost
+    # the keys are a module's path and a level of PEFT's nested wrappers, 0 for the outermost
     factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
     full: dict[str, Stored] = {}
@@ -183,7 +183,8 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            # skip the rows of a head that the config does not name: they belong to its embedding
+            # skip the rows of a tied head, which the config does not name: they repeat the
+            # embedding's rows
             if config.tokens_of(name) or name + _TABLE not in others:
                 rows[f"{name}.weight"] = _token_rows(name, config, tensor)
             continue
@@ -266,15 +267,15 @@ def nested(names: Collection[str]) -> list[str]:
 def _parameter(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> str:
     """Return the name of the parameter or module that factors at wrapper level ``depth`` adapt."""
     names = nested(config.parameters_of(holder))
-    # if a config for vLLM targets an expert layer, it means both of its parameters
+    # a config for vLLM that targets an expert layer means both parameters of the layer
     if not names and config.targets(holder):
         names = [f"{holder}.{name}" for name in ("gate_up_proj", "down_proj")]
-    # prefer targets with a path, because a bare name may be meant for other modules
+    # prefer targets with a path, because a bare name can be meant for other modules
     if len(names) > wraps:
         ends = [end for end in config.raw["target_parameters"] if "." in end]
         names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
     if not names:
-        # with tied weights, PEFT also adapts the head that the config does not name
+        # with tied weights, PEFT also adapts the head, although the config does not name it
         if config.raw.get("ensure_weight_tying"):
             return holder
         raise FileError(
@@ -391,7 +392,7 @@ def full_name(
     replaced = depth > 0 and bare in adapted
     module = bare if replaced else module
     trained_bias = parameter == "bias" and config.raw.get("bias", "none") != "none"
-    # accept embeddings, which PEFT saves in full if they are adapted or were resized
+    # accept embeddings, because PEFT saves an embedding in full if it is adapted or resized
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.VOCABULARY
     if not module or not (replaced or trained_bias or embedding or config.saves(module)):
         raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")

@@ -16,7 +16,7 @@ from lora_np.models import peft
 
 Tensors = Mapping[str, Stored]
 
-# the most entries that a weight may have; otherwise a small file could declare a huge weight
+# limits the entries of a weight, so that a small file cannot declare a huge weight
 _MOST = 2**32
 
 

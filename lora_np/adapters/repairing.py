@@ -222,7 +222,7 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
     for key in file.tensors:
         name = key.removeprefix(peft_format.PREFIX)
         holder = next((holder for holder in holders(name) if holder in new), "")
-        own = name == key  # without PEFT's prefix, the tensor is shared by all modules
+        own = name == key  # all modules share a tensor whose key has no prefix
         moved = new.get(holder, "") + name[len(holder) :]
         sources[key if own else peft_format.PREFIX + moved] = key
     infos = {key: file.tensors[source] for key, source in sources.items()}

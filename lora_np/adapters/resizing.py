@@ -150,7 +150,7 @@ def resize(
     before = only_lora(load(adapter))
     check_init(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
-        grams = grams and {**grams}  # a lazy mapping computes its values here, once
+        grams = grams and {**grams}  # compute the values of a lazy mapping only once
         work = {
             name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())
         }

@@ -20,7 +20,8 @@ from lora_np.models import KOHYA, OpenModel, is_all_linear, is_flat, peft, targe
 CLOSE = 1e-6  # a scale is correct if its relative error is at most this
 ALL = "(all)"  # replaces a module's name in predictions about the whole adapter
 
-# Features of adapters that rules are about. Without a rule, a program's status is "not known".
+# The features of adapters that rules describe. If a program has no rule for a feature, the status
+# is "not known".
 FEATURES = (
     "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
     "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
@@ -39,17 +40,17 @@ _WORST = (
     "not known",
     "fine",
 )
-# the program that defines each format, except kohya's, which several programs use
+# the program that defines each format; kohya's format is missing, because several programs use it
 _OWN: dict[Format, str] = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
 
 # Matches names such as "layers.0.mlp.up_proj", which lack the prefix "model." or "transformer.".
 _HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
-# In these families, routers are linear layers in mlx-lm.
+# Families whose routers are linear layers in mlx-lm.
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
 _GIVE_BASE = "--base MODEL"
-# Matches the module names of Llama and most other families, the only ones known without a base.
+# Matches the module names of Llama and most other families, the only names known without a base.
 _LLAMA = re.compile(
     r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
     r"|model\.embed_tokens|lm_head"
@@ -284,7 +285,7 @@ def _by_place(
         kind = base.model_type if runtime == "mlx" else base.architecture
         names, source = placed(runtime, kind), f"{runtime} {table['version']}, {table['table']}"
         row = unknown._replace(source=source, version=table["version"], date=table["date"])
-        # the table lists no experts one by one, for which there are rules
+        # the table does not list separate experts, which are covered by rules
         others = having.get("expert", ())
         for name, module in adapter.items():
             end = name.removesuffix(".weight").rpartition(".")[2]

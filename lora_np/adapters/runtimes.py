@@ -52,8 +52,8 @@ _HEADS = {
 }
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
-# These two families cover all names that mlx-lm gives to experts. The names that transformers gives
-# to experts are the same in every family.
+# These two families together have every name that mlx-lm uses for experts. In transformers, experts
+# have the same names in every family.
 _EXPERTS = Dialects({}, ("qwen3_moe", "mixtral"))
 # The usual names, for models whose modules have the same names in transformers and mlx-lm.
 _MLX_NAMES = Dialects({})
@@ -86,7 +86,7 @@ def assembled(
     modules: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
         check_shapes(module.parts, f" of {place.parameter!r}")
-        # PEFT adapts routers and experts as parameters, not as modules.
+        # PEFT adapts routers and experts as parameters, unless they are known to be linear layers.
         known = place.parameter in linear
         router = place.parameter.endswith(".mlp.gate") and not known
         name = place.parameter + ".weight" * router
@@ -138,7 +138,7 @@ def write_gguf(adapter: Adapter, path: Path, base: OpenModel | None, dtype: str 
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
-        # numbers of heads, for `read_gguf` without the base; llama.cpp takes them from the base
+        # numbers of heads, which `read_gguf` needs if it gets no base; llama.cpp reads the base's
         **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
     infos = {
@@ -230,7 +230,7 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
     """Put the rows of B in transformers' order, or, with ``back``, in llama.cpp's order."""
     try:
         order = row_order(config, name, B.shape[-2])
-    except KeyError:  # the config does not have the number of heads
+    except KeyError:  # the config lacks the number of heads
 
         def refused() -> Array:
             raise FileError(
@@ -272,7 +272,7 @@ def write_mlx(adapter: Adapter, folder: Path, base: OpenModel | None, dtype: str
     settings = {
         "model": adapter.raw.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if dora else "lora",
-        "num_layers": -1,  # all layers, since `keys` are whole paths
+        "num_layers": -1,  # all layers, because `keys` already selects by whole paths
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }
     write_json(folder / peft.NAME, settings)

@@ -170,8 +170,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
-    # Settings that restrict target_modules are dropped here. A list of names without such settings
-    # still selects the same modules, so keep it.
+    # Settings that restrict target_modules are dropped. If there are none, a list of target names
+    # still selects the same modules, so keep the list.
     names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})

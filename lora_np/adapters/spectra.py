@@ -99,7 +99,7 @@ def finite(
     try:
         with overflow_allowed():
             return no_overflow(place, function(*inputs, **options))
-    except np.linalg.LinAlgError:  # an SVD fails if numbers have overflowed
+    except np.linalg.LinAlgError:  # NumPy's SVD raises this error for values that overflowed
         raise FileError(f"{place}: {_NOT_FINITE}") from None
     except FileError:
         raise
@@ -228,7 +228,7 @@ class Goal(NamedTuple):
         if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
             return largest(budget, equal, range(1, most + 1), size, name=self.name)
-        # keep rank 1 for a magnitude or a bias, because PEFT does not allow rank 0
+        # modules with a magnitude or a bias keep at least rank 1, because PEFT rejects rank 0
         at_least = {
             name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
         }
@@ -257,7 +257,7 @@ def cut(
         raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
-        # drop r, so that the largest rank replaces it: programs compare r with a limit
+        # drop r, so that the largest new rank becomes r: some programs reject an r above a limit
         raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):

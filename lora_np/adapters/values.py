@@ -27,7 +27,7 @@ class Fault(NamedTuple):
     """A fault of a module, of a replaced parameter, or of the whole file."""
 
     status: str  # "not finite", "zero", "empty", "absent", "refused", "ignored" or "not known"
-    why: str  # the reason; it names tensors by the ends of their keys
+    why: str  # the reason, which names tensors by the ends of their keys
 
 
 def value_faults(adapter: Adapter) -> Iterator[tuple[str, Fault]]:
@@ -97,7 +97,7 @@ def _not_finite(name: str, parts: Mapping[str, Stored]) -> Fault | None:
     """Return a fault that names the first tensor with a NaN or an infinity, or None."""
     for part, stored in parts.items():
         x = stored.read()
-        # use min and max, because np.isfinite(x) would need a boolean for each entry
+        # use min and max, because np.isfinite(x) would allocate a boolean for each entry
         with np.errstate(invalid="ignore"):
             ends = [float(x.min(initial=0)), float(x.max(initial=0))]
         if not np.isfinite(ends).all():
@@ -127,7 +127,8 @@ def missing(adapter: Adapter, base: OpenModel | None) -> Iterator[Fault]:
         has = sure is not None and any(ends_with(name, end) for name in sure.modules)
         if not named and (has or not saved):
             yield Fault("absent", f"the file has no tensor of {end!r} in modules_to_save")
-    if {"target_modules", "target_parameters"} & raw.keys():  # not of an adapter made in memory
+    # an adapter made in memory may list no targets
+    if {"target_modules", "target_parameters"} & raw.keys():
         yield from _lost(adapter, sure)
 
 

@@ -134,7 +134,7 @@ class Node:
         self.name, self.shape, self.dtype = name, y.shape, y.dtype
         self.targets = targets  # the steps and leaves that get a gradient
 
-        # computes the gradient of each target from the gradient of y; None after its first use
+        # maps the gradient of y to the gradients of the targets; None after the first use
         self.pull: Pulls | None = pull
         self.order = next(Node.clock)
 
@@ -174,7 +174,8 @@ def walk(root: Tensor, gradient: Array) -> dict[Tensor, Operand]:
                 arrived[target] = pulled
                 heapq.heappush(latest_first, (-target.order, target))
             else:
-                # copy an array that may be shared: addition passes one array to both of its inputs
+                # copy an array that may be shared, because addition gives both inputs the same
+                # array
                 shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
                 arrived[target] = pulled.copy() if shared else pulled
         node.targets = ()

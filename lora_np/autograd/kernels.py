@@ -10,8 +10,8 @@ from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
-# What `adapted_affine` keeps for the backward pass, depending on its order of products:
-# (W + scale B A, None) or (None, scale x A^T).
+# What `adapted_affine` keeps for the backward pass: (W + scale B A, None) if it adds B A to W,
+# otherwise (None, scale x A^T).
 Kept = tuple[Array | None, Array | None]
 
 
@@ -203,7 +203,7 @@ def adapted_affine(
         z = product(x, A.T) * scale
         y, kept = affine_of_arrays(z, B, affine_of_arrays(x, W, b)), (None, z)
     else:
-        # x is larger than W, so it is cheap to add B A to W, and one product replaces three
+        # x has many rows, so it is cheaper to add B A to W: one product with x then replaces three
         update = (B * scale).dot(A)
         merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
         y, kept = affine_of_arrays(x, merged, b), (merged, None)
@@ -223,8 +223,9 @@ def adapted_gradients(
 ) -> Pulls:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
     merged, z = kept
-    # The gradients of A and B follow from the gradient of W. Computing it takes one wide product
-    # with x, which is faster than narrow products unless W is much larger than A and B.
+    # The gradients of A and B can be computed from the gradient of W. The gradient of W takes one
+    # wide product with x, which is faster than two narrow products unless W is much larger than A
+    # and B.
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
     def pull(g: Array) -> tuple[Operand | None, ...]:

@@ -102,7 +102,7 @@ def check_derivative(
             same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
         expected = float(np.sum(w * Jv))
         got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
-        # an estimate of the rounding error of `expected`, from the two calls of f
+        # estimate the rounding error that the two calls of f cause in `expected`
         noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * answer))) / step
         scale = max(float(np.sum(np.abs(w * Jv))), step)
         error = (abs(got - expected) - noise) / scale

@@ -37,10 +37,10 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     __slots__ = ()
 
-    data: Any  # an ndarray, or a Tensor inside a `grad`
+    data: Any  # an ndarray; in a nested `grad`, a Tensor
     grad: Array | None
     node: Any  # the step that computed this Tensor; None for a leaf
-    answer: ClassVar[Callable[..., Any]]  # returns function(*args, **kwargs); set in tables.py
+    answer: ClassVar[Callable[..., Any]]  # calls function(*args, **kwargs); set in tables.py
 
     # Redefine the most common operators of NDArrayOperatorsMixin to avoid NumPy's slow dispatch.
     __add__ = operation(np.add)
@@ -49,7 +49,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     __truediv__ = operation(np.divide)
     __matmul__ = operation(np.matmul)
 
-    # x += y creates a new Tensor, because writing to x's array would make gradients wrong
+    # x += y creates a new Tensor, because changing x's array could make gradients wrong
     __iadd__ = __add__
     __isub__ = __sub__
     __imul__ = __mul__
@@ -68,7 +68,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         )
 
     def __repr__(self) -> str:
-        if isinstance(self.data, ArrayMethods):  # `grad` puts a Tensor inside a Tensor
+        if isinstance(self.data, ArrayMethods):  # a nested `grad` puts a Tensor inside a Tensor
             return f"Tensor({self.data!r})"
         body = np.array2string(self.data, separator=", ", prefix="Tensor(")
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"

@@ -61,7 +61,7 @@ derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
 derivative(
     np.power,
     lambda y, a, b: lambda g: g * b * a ** one_less(b, g.dtype),
-    # at a = 0 and b >= 0, use log(1) instead of log(0), so that the derivative is 0
+    # where a = 0 and b >= 0, use log(1) instead of log(0), so that the derivative is 0
     lambda y, a, b: (
         lambda g: (
             g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), g.dtype.type(1), a))
@@ -76,8 +76,8 @@ derivative(
 derivative(
     np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b))
 )
-# The derivative 1 / (1 + exp(b - a)) is computed in a form that does not overflow. Another form,
-# exp(a - y), would be NaN if a is infinity.
+# The derivative 1 / (1 + exp(b - a)) is computed in a form that does not overflow. The shorter form
+# exp(a - y) would be NaN if a is infinite.
 derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(-np.logaddexp(0, b - a))))
 derivative(
     np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(-np.logaddexp2(0, b - a)))
@@ -99,12 +99,12 @@ def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
     """Return ``b - 1``, but 0 where b is zero, so that ``b * a ** (b - 1)`` is zero there."""
     if isinstance(b, (int, float)):
         return b - 1 if b else 0
-    # in its own dtype, b - 1 might overflow (int8) or be rounded (float16)
+    # convert b first, because b - 1 might overflow in int8 or be rounded in float16
     b = b.astype(dtype)
     return np.where(b == 0, 0, b - 1)
 
 
-# Functions of one number
+# Elementwise functions of one argument
 
 derivative(np.square, lambda y, a: lambda g: 2 * g * a)
 derivative(np.sqrt, lambda y, a: lambda g: g / (2 * y))
@@ -151,7 +151,7 @@ derivative(np.minimum, *symmetric(lambda y, a, b: lambda g: share(g, b, a)))
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
-    # copy the condition, because the caller may change it
+    # copy the condition, because the caller may change it before the backward pass
     lambda y, condition, a, b: only_at(np.array(condition, bool)),
     lambda y, condition, a, b: only_at(np.logical_not(condition)),
 )
@@ -265,7 +265,7 @@ composition(np.vecdot)(
 def kron(a: Array, b: Array) -> Array:
     n = max(np.ndim(a), np.ndim(b))
     a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
-    # multiply arrays with interleaved axes, then join each axis of a with the same axis of b
+    # interleave the axes of a and b, multiply, then join each axis of a with the same axis of b
     products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(
         b, tuple(range(0, 2 * n, 2))
     )
@@ -283,7 +283,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    # compare the summed axes, because the product below only compares their numbers of entries
+    # compare the shapes of the summed axes, because the product below checks only their total size
     if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
@@ -324,7 +324,8 @@ def einsum_rule(
     shapes = [np.shape(a) for a in operands]
     left, _, output = subscripts.partition("->")
     inputs = left.split(",")
-    # the given path does not apply to the gradient, and finding the best one takes factorial time
+    # a path given for the result does not fit the gradient, and finding the best path takes
+    # factorial time
     optimize = "greedy" if optimize else False
 
     def pull(g: Array, i: int) -> Array:
@@ -333,12 +334,13 @@ def einsum_rule(
         ]
         read, free = "", [c for c in ALPHABET if c not in left]
         for letter, size in zip(inputs[i], shapes[i], strict=True):
-            # a repeated letter reads a diagonal: an identity matrix puts the gradient back on it
+            # a repeated letter selects a diagonal; an identity matrix puts the gradient on it
             if letter in read:
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
                 letter = free.pop(0)
             elif not reaches(size, letter, [(output, g), *others]):
-                # no other array has this axis at full length, so its entries share one gradient
+                # no other array has this axis at full length, so all its entries get the same
+                # gradient
                 others.append((letter, np.ones(size, dtype=g.dtype)))
             read += letter
         labels = ",".join([output, *(label for label, _ in others)])
@@ -386,7 +388,8 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
-        ties = np.where(ties == 0, np.nan, ties)  # if y is NaN, no entry equals it, so all get NaN
+        # no entry equals a y of NaN, so every entry gets a gradient of NaN
+        ties = np.where(ties == 0, np.nan, ties)
         part = with_axes(g, axis, keepdims, a.ndim) / ties
         return np.where(largest | np.isnan(ties), part, 0)
 
@@ -486,7 +489,7 @@ derivative(
 
 def reshape_back(a: Array, order: Literal["C", "F", "A"]) -> Pull:
     shape = np.shape(a)
-    if order in ("A", "a"):  # the order of a's memory, which need not be that of g
+    if order in ("A", "a"):  # use the memory order of a; the order of g can differ
         order = "F" if np.isfortran(value(a)) else "C"
     return lambda g: g.reshape(shape, order=order)
 
@@ -539,7 +542,7 @@ def column_stack(tup: Sequence[Array]) -> Array:
 composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, values], axis=axis))
 
 
-# Rearrangements: the function is applied to the indices of entries, which shows where each one goes
+# Rearrangements: applying a function to the indices of entries shows where each entry goes
 
 
 def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) -> Any:
@@ -604,7 +607,7 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
     """Return an array of zeros with ``g`` added at ``index``."""
     result = np.zeros(shape, dtype=g.dtype)
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.size:
-        rows = index.ravel().astype(np.intp) % shape[0]  # a uint8 may be too small for shape[0]
+        rows = index.ravel().astype(np.intp) % shape[0]  # uint8 cannot hold a large shape[0]
         add_rows(result, rows, g.reshape(index.size, *shape[1:]))
         return result
     if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
@@ -635,7 +638,7 @@ composition(np.trace)(
 )
 
 
-# Functions without a gradient, whose result is a plain array
+# Functions without a gradient; their results are plain arrays
 
 constant(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,

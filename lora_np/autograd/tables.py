@@ -20,7 +20,7 @@ from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names, plain, real
 
 Rule = Callable[..., Pull]  # takes the result y and the arguments, and returns a pull
-Joint = Callable[..., Pulls]  # one rule for all arguments; its pull returns all gradients
+Joint = Callable[..., Pulls]  # one rule for all arguments; its pull returns one gradient each
 Definition = TypeVar("Definition", bound=Callable[..., Any])
 Wanted = Sequence[bool]  # for each argument, whether its gradient is needed
 
@@ -64,7 +64,7 @@ class Row:
         self.spread = isinstance(rule, Each)  # whether the arguments are the items of one sequence
         self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
         names, places = signature(rule.rule if isinstance(rule, Each) else rule)
-        self.covers = names[1:]  # the rule's arguments after y
+        self.covers = names[1:]  # the names of the rule's arguments after y
         self.rules: tuple[Any, ...] = tuple(rules) or (joint,) * ((places or 1) - 1)
         self.fixed = [i for i, r in enumerate(self.rules) if r is NOT_DIFFERENTIABLE]
 
@@ -93,7 +93,7 @@ CONSTANTS: set[Callable[..., Any]] = set()
 # maps functions to definitions made of functions that have a derivative
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-NOT_DIFFERENTIABLE = None  # replaces a rule if a Tensor as this argument is an error
+NOT_DIFFERENTIABLE = None  # in place of a rule: the argument must not be a Tensor
 
 
 def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
@@ -190,7 +190,7 @@ def primitive(
         )
 
     row = Row(function, rules, joint, keeps, composed)
-    # whether integer arrays are numbers; with a NOT_DIFFERENTIABLE argument, they may be indices
+    # integer arrays are numbers, unless an argument is NOT_DIFFERENTIABLE: then they may be indices
     of_numbers = not row.fixed
 
     @functools.wraps(function)
@@ -282,7 +282,7 @@ def is_ours(part: Any) -> bool:
     return home.partition(".")[0] in ("lora_np", "numpy")
 
 
-# From a NumPy call to a step of the graph
+# Recording a NumPy call as a step of the graph
 
 
 def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -331,7 +331,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
             if a.level > level:
                 level = a.level
         elif type(a) is np.ndarray and (a.dtype.kind == "f" or function is row.forward):
-            continue  # floats need no conversion, and NumPy's functions convert arrays
+            continue  # floats need no conversion; NumPy's functions convert other arrays
         elif isinstance(a, HOLDERS) and i not in row.fixed:
             convert = plain if function is row.forward else real
             values[i] = convert(row.covers[0 if row.spread else i], a)
@@ -344,7 +344,7 @@ def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[s
                 values[i], wanted[i] = a.data, True
                 targets.append(a.node or a)
             if level and isinstance(values[i], Tensor):
-                forward = function  # `function` also records the step for an outer `grad`
+                forward = function  # calling `function` records the step for an outer `grad`
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
     kept = None
     if row.keeps:
@@ -462,8 +462,8 @@ def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
 
 
 REQUIRED = inspect.Parameter.empty
-# Defaults that signatures may not reveal: some show "no value", and in NumPy 2.0, functions in C
-# have no signature.
+# Defaults that a signature may lack: some signatures show only "no value", and in NumPy 2.0,
+# functions in C have no signature.
 USUAL = {
     "out": None,
     "where": True,

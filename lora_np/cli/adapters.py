@@ -62,7 +62,7 @@ def inspect(
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    # the files of an adapter's directory, such as adapter_config.json, may be named instead of it
+    # the user may name a file of an adapter, such as adapter_config.json, instead of its directory
     own = adapter.parent if adapter.is_file() and adapter.name.startswith("adapter") else adapter
     for path in (plot, html):
         if path is not None and path.exists() and path.resolve().is_relative_to(own.resolve()):

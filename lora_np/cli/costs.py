@@ -77,7 +77,7 @@ def _counted(
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
-        # also pass a rank, so that `count` raises an error if a config and a rank are given
+        # pass on any rank, because `count` raises an error if both a config and a rank are given
         asked |= {"rank": rank} if rank else {}
         counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
@@ -151,7 +151,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     options.show_as(vars(result), as_json, result.table)
 
 
-# If no model can measure the bits of a text, assume one bit per token and 4 bytes per token.
+# If the model's files are missing, assume one bit per token and 4 bytes per token.
 BYTES = 4
 
 

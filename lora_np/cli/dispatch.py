@@ -123,7 +123,7 @@ def run(arguments: list[str]) -> int:
     0
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the caller has closed the stream
+        if getattr(sys, name) is None:  # the stream was closed when Python started
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     with printable_output(), warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -17,7 +17,7 @@ from lora_np.checks import refuse
 from lora_np.cli import options
 from lora_np.work import usual_threads
 
-QUESTIONS = 5  # the HTML report shows this many questions
+QUESTIONS = 5  # the number of questions in the HTML report
 
 
 @click.command()
@@ -97,7 +97,8 @@ def tell(note: object) -> None:
 
 def refuse_failure(result: language.Adapted) -> None:
     """Raise an error if training diverged or changed nothing; warn if it overfitted."""
-    last = result.history.validation_loss[-1]  # not `after`, which is the lowest with --patience
+    # not result.after, which is the lowest loss if --patience is given
+    last = result.history.validation_loss[-1]
     advice = (
         f"training took the held-out loss from {result.before:.4g} to {last:.4g} nats a token;"
         " nothing was written: try a learning rate"

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-# the name of a new directory must not end in one of these extensions of files
+# the name of a new directory must not end in one of these file extensions
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
-# maps names in other programs, in lower case, to lora_np's names
+# maps names that other programs use, in lower case, to lora_np's names
 ALIASES = {
     "adamw_torch": "adamw", "paged_adamw_32bit": "paged_adamw", "4bit": "nf4", "8bit": "int8",
     "all_linear": "all-linear",
@@ -87,7 +87,7 @@ def whole_numbers(
         numbers = tuple(int(number) for number in text.split(",") if number.strip())
     except ValueError:
         raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
-    # lessons, which begin at 0, are checked where they are looked up
+    # check only ranks: a lesson can have the number 0, and is checked when it is looked up
     return checks.whole_numbers("rank", numbers) if option.name == "rank" else numbers
 
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from lora_np.checks import encodable, printable
 
-SECONDS = 30  # outside a terminal, a line is printed at this interval instead of a progress bar
+SECONDS = 30  # outside a terminal, a line at this interval replaces the progress bar
 
 
 class PrintableStream:
@@ -61,7 +61,7 @@ def printable_output() -> Iterator[None]:
     sys.stdout, sys.stderr = map(PrintableStream, before)
     try:
         if not before[1].isatty():
-            with suppress(RuntimeError):  # in a browser, a thread cannot start
+            with suppress(RuntimeError):  # Python in a browser cannot start threads
                 Thread(target=tell, daemon=True).start()
         yield
     finally:

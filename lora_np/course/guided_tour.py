@@ -37,7 +37,7 @@ RANKS = (20, 8)
 # The ridge parameter, relative to the inputs' mean square. Without it, the covariance of patches
 # would be singular.
 RIDGE = 0.01
-TITLE = "<title>lora-np tour: "  # a report that contains this was written by an earlier tour
+TITLE = "<title>lora-np tour: "  # marks a report of the tour, which a new tour may replace
 GOAL = 0.97  # a rank is enough if it achieves this share of the full update's improvement
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
@@ -270,7 +270,8 @@ def tour(
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # now, so that an invalid path fails before training
+    # make the folder before training, so that an invalid path fails at once
+    folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
@@ -310,7 +311,7 @@ class Task:
         self.steps = 500 if quick else 2_000
         x0, y0 = datasets.patches(datasets.photograph(), n, rng=self.rng)
         B, A = reduced_rank_regression(x0, y0, ridge=ridge_for(x0))
-        W0 = B @ A  # ridge regression, because the rank is not limited
+        W0 = B @ A  # without a limit on the rank, this is ridge regression
         x, y = datasets.patches(datasets.terrain(), n + held_out, rng=self.rng)
         self.x, self.y, self.held_out = x[:n], y[:n], (x[n:], y[n:])
         self.base = Linear(W0.astype(np.float32))

@@ -172,7 +172,7 @@ def open_lab(
     if port is not None:
         options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # Containers usually run as root. This is safe, because the server listens only on this
-        # machine, and requires its token.
+        # Containers usually run as root. Allowing root is safe, because the server listens only on
+        # this machine and requires a token.
         options.append("--allow-root")
     LabApp.launch_instance(options)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Picture = Array | Figure
 
-STATIC = 4  # largest number of pictures in the figure that replaces sliders
-WIDE = 3  # pictures whose width / height is above this are shown wider, or stacked
+STATIC = 4  # largest number of pictures in the figure shown if ipywidgets is missing
+WIDE = 3  # a picture with width / height above this is shown in a wider size, or stacked
 
 
 def sliders(

@@ -12,7 +12,7 @@ HEIGHT, LEFT, WIDTH = (
     10,
     12,
     22,
-)  # height of a pair of patches, width of the left patch, width of the pair
+)  # in pixels: height of both patches, width of the left patch, width of both together
 
 
 def photograph() -> Array:

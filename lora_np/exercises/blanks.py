@@ -28,9 +28,9 @@ from lora_np.exercises.values import Value
 from lora_np.work import one_thread
 
 BLANK = "___"
-TITLE = "# Puzzle {}: {}"  # the title above each blank in a script of puzzles
-SECONDS = 9.0  # a line is stopped as endless after this many seconds of CPU time
-solved: dict[str, str] = {}  # the lines that passed in this process, by the names of puzzles
+TITLE = "# Puzzle {}: {}"  # the heading of each puzzle in a script of puzzles
+SECONDS = 9.0  # a student's line may take this many seconds of CPU time
+solved: dict[str, str] = {}  # maps a puzzle's name to the line that solved it in this process
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
 
 
@@ -188,7 +188,7 @@ class Puzzle(Exercise):
             return slip[1] if slip[1].startswith("`") else f"{filled} {slip[1]}"
         other = "^(An answer is made of arrays|The answer has the type).*"
         message = re.sub(other, f"it is neither a number nor a matrix. {self.law}", message)
-        # leave out known mistakes without a hint, because they are not about this puzzle
+        # leave out known mistakes without a hint, because they are not specific to this puzzle
         hints = [line for line in known if " Hint: " in line]
         given = outcome.broken[0].call.rpartition("\n")[0]
         example = f"\nFor example with\n{given}" * bool(given)
@@ -238,7 +238,7 @@ def guarded(
     def asked(*arguments: Value) -> Value:
         nonlocal seconds
         before = sys.gettrace()
-        # the limit is on CPU time, but that clock is slow to read, so the wall clock is read first
+        # the limit is on CPU time, but `watch` reads the wall clock first, because that is faster
         end, cpu_end = time.monotonic() + seconds, time.process_time() + seconds
 
         def watch(frame: FrameType, event: str, _: object) -> Any:
@@ -261,10 +261,10 @@ def guarded(
                 if frame.filename.startswith("<cell") and whole.lstrip().startswith(line):
                     part = whole.encode()[frame.colno : frame.end_colno].decode()
                     said = f"`{part[-60:]}` raises {text}"
-            # `watch` raises the first error, and the puzzle's stub the second
+            # `watch` raises a TimeoutError, and the puzzle's stub an AssertionError
             if isinstance(error, (TimeoutError, AssertionError)):
                 said = str(error)
-                # after a timeout, stop later calls at once
+                # after a timeout, set the limit to zero, so that later calls stop at once
                 seconds *= isinstance(error, AssertionError)
             why = (more for of, more in says if re.search(of, f"{line}\n{text}"))
             raise Slip(". ".join([said, *why])) from None
@@ -328,7 +328,7 @@ def ending(lines: Mapping[str, str], folder: StrPath, **settings: object) -> Sce
         line = lines.get(one.name, one.right)
         code, stubs = code.replace(one.right, line), stubs + one.stub.replace(one.blank, line)
     found = table("puzzles")["ending"] | {"show": str, "lines": lines, "folder": folder} | settings
-    with one_thread():  # more threads do not speed up such small matrices
+    with one_thread():  # the matrices are too small to gain from more threads
         problem = run_cell(code + stubs + found["code"], "cell 0", found)
     if problem:
         raise ValueError(f"the lines do not train a model: {problem}")

@@ -13,7 +13,7 @@ from lora_np.exercises.running import ANYTHING, Mistake, Reply, values_alike
 from lora_np.exercises.values import Value
 
 Broken = Counterexample | None  # None if the law holds
-# A mistake is proved by at least this many inputs. A law needs this many tests in each region.
+# number of inputs needed to prove a mistake, and of tests that a law needs in each region
 OFTEN = 5
 
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from lora_np.exercises.values import Value
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath", "sys", "_thread")
-# functions of these packages are never forbidden, because they call a student's function
+# never forbid functions of these packages, because they wrap and call the student's function
 OURS = ("lora_np.exercises", "lora_np.grading")
 
-# packages of ready-made linear algebra, which most of the families below forbid as a whole
+# packages with ready-made linear algebra, which most of the families below forbid
 LINEAR = "scipy.linalg scipy.sparse scipy.optimize sklearn sympy mpmath"
 
 # Each key stands for the words in its value. A word that begins with the name of a library, such as
@@ -88,7 +88,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         If a forbidden function was called; `TooMuch` if a limit was exceeded.
     """
     forbids, within, steps = rules
-    # forbid these functions too, because they would end the profiling or start an unseen thread
+    # forbid functions that would end the profiling or start a thread that the profiler does not see
     unseen = "setprofile settrace start_new_thread start_joinable_thread"
     names = {word for rule in forbids for word in f"{FAMILIES.get(rule, rule)} {unseen}".split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
@@ -98,10 +98,10 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     def watch(frame: FrameType, event: str, called: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         if event == "c_call" and frame.f_globals is not globals():
-            # convert the module to text, because a method's module may be None
+            # format the module as text, because it is None for methods of built-in types
             module, name = f"{called.__module__}", called.__name__
         if (
-            "call" in event  # the event is "call" or "c_call", not a return
+            "call" in event  # "call" or "c_call"; other events are returns and exceptions
             and (name in names or (module.startswith(packages) and name != "<module>"))
             and module.startswith(LIBRARIES)
             and not module.startswith(OURS)
@@ -121,7 +121,7 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         tracemalloc.reset_peak()
         allocated = tracemalloc.get_traced_memory()[0]
     collecting = gc.isenabled()
-    # stop garbage collection, because closing a library's generator looks like a forbidden call
+    # stop garbage collection: it may close a library's generator, which the profiler sees as a call
     gc.disable()
     if names:
         sys.setprofile(watch)

@@ -37,8 +37,8 @@ class Drawn:
     """One input that a law has drawn."""
 
     value: Any  # a whole number, or an array; a real number is an array without axes
-    simplest: float  # the value that shrinking moves it towards
-    axes: tuple[str, ...] = ()  # the names of the sizes along an array's axes; "" if unnamed
+    simplest: float  # shrinking moves `value` towards this number
+    axes: tuple[str, ...] = ()  # the name of the size along each axis of an array; "" if unnamed
 
 
 Inputs = Mapping[str, Drawn]
@@ -69,7 +69,7 @@ class Draw:
         """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
-            # draw a small number half of the time
+            # half of the time, draw a small number, because a wide range rarely gives one
             if reach > low + 6 and self.rng.random() < 0.5:
                 reach = low + 3
             value = int(self.rng.integers(low, reach + 1))
@@ -103,7 +103,7 @@ class Draw:
                 value[common] = np.clip(old[common], low, high)
         axes = tuple(getattr(size, "name", "") for size in shape)
         self.drawn[name] = Drawn(value, simplest, axes)
-        return value + 0.0  # a copy in which -0.0 becomes 0.0
+        return value + 0.0  # adding 0.0 copies the array and turns -0.0 into 0.0
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
         """Draw a real number from ``low`` to ``high``, which is simple in early cases."""
@@ -173,7 +173,7 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
         if any(name in other.axes for other in drawn.values()) and one.value > one.simplest:
             yield from (without(drawn, name, i) for i in range(one.value))
     sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
-    # shrink two sizes at once, so that a square matrix stays square
+    # shrink pairs of sizes together, so that a square matrix stays square
     for first, second in itertools.combinations(sorted(sizes), 2):
         for i in range(min(drawn[first].value, drawn[second].value)):
             yield without(without(drawn, first, i), second, i)

@@ -9,7 +9,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike
 from lora_np.exercises.values import Value
 
-TOLERANCE = 1e-4  # largest error, relative to the largest number; float32 has smaller errors
+TOLERANCE = 1e-4  # allowed error relative to the largest entry; above float32's rounding errors
 
 
 class LawBroken(AssertionError):  # noqa: N818
@@ -122,8 +122,8 @@ def same(
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
         told = f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
-        # set entries that may be rounding errors to 0, so that they do not matter in the comparison
-        # of the answer with known mistakes
+        # Set entries that may be rounding errors to 0, because they would otherwise affect the
+        # comparison of the answer with known mistakes.
         raise LawBroken("", told, np.where(np.abs(got) > allowed, got, 0))
     return got
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# returns whether arguments are in a region; None if the region is for another kind of argument
+# returns whether arguments are in a region, or None if the region does not apply to their type
 Condition = Callable[..., bool | None]
 
 

@@ -17,7 +17,7 @@ from lora_np.exercises.forbidden import Forbidden, Rules, watched
 from lora_np.exercises.values import Source, Value
 
 Reply = dict[str, Value]  # the result of `call`
-Exchange = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
+Exchange = tuple[Sequence[Value], Reply]  # the arguments of a call, and its reply
 ANYTHING = Rules()
 # the first lines of every script, notebook and solution
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"
@@ -130,7 +130,7 @@ def unwritten(function: Callable[..., Value]) -> bool:
     >>> unwritten(unwritten)
     False
     """
-    # check this first, because reading `__code__` of another callable object may raise an error
+    # check the type first, because other callable objects may raise an error for `__code__`
     if not isinstance(function, FunctionType):
         return False
     code = function.__code__
@@ -153,7 +153,7 @@ def last_line(error: BaseException) -> str:
     return text + place
 
 
-# Known mistakes, with which a check compares a wrong answer
+# Known mistakes: a check compares a wrong answer with them
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def values_alike(a: Value, b: Value, tolerance: float = 1e-3, floor: float = 0.0
         x, y = np.asarray(a), np.asarray(b)
         if x.shape != y.shape or x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
             return x.shape == y.shape and bool((x == y).all())
-        # do not call np.allclose with equal_nan=True, because it takes three times as long
+        # np.allclose with equal_nan=True would take three times as long
         x, y, finite = x.astype(float), y.astype(float), np.isfinite(y)
         sizes = np.abs(y)
         sizes += max(floor, sizes.max(where=finite, initial=0.0))

@@ -30,18 +30,18 @@ from lora_np.exercises.regions import regions, table
 from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
-# a function that calls a student's function with arguments and enforces rules, as `call` does
+# calls a student's function with arguments and rules, as `call` does, and returns its reply
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0,)  # seeds of the inputs on which students check their own answers
-LARGEST = 200  # most characters to show of a counterexample, and of the reason why it breaks a law
-PATIENCE = 150  # give up after this many draws in a row without an input from a missing region
-ATTEMPTS = 15  # number of attempts to shrink an input, per case of the exercise
+LARGEST = 200  # at most this many characters are shown of a counterexample, and of its explanation
+PATIENCE = 150  # stop a test after this many draws in a row that are in no missing region
+ATTEMPTS = 15  # largest number of attempts to shrink an input, per case of the exercise
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
 GIVEN = "The statement's example holds"
-EXAMPLE = 5e-3  # the relative tolerance of examples, which may show only two digits
+EXAMPLE = 5e-3  # relative tolerance of a statement's examples, which may show only two digits
 LAWS = {  # maps the kind of a call's error to the law that the call breaks
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
@@ -295,9 +295,9 @@ class Answer:
     caller: Caller
     last: Exchange = ((), {})  # the arguments of the last call, and the reply
 
-    # a function that returns whether a call with these arguments is needed
+    # returns whether a law needs a call with these arguments
     wanted: Callable[[Sequence[Value]], bool] = lambda arguments: True
-    named: bool = False  # whether a known mistake has already been found in the answer
+    named: bool = False  # whether a known mistake has already been named for this answer
 
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
@@ -320,7 +320,8 @@ class Answer:
             if "Tensor" in detail:
                 detail += "; lora_np.value(x) is the array of a Tensor"
             raise LawBroken("An answer is made of arrays and numbers", detail)
-        # compare the arguments here: an answer that runs in another process cannot tamper with this
+        # compare the arguments in this process, because an answer that runs in another process
+        # cannot tamper with the comparison
         kept: Any = reply["arguments"]
         pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
@@ -364,7 +365,7 @@ def judge(
     """
     answer = Answer(exercise, caller)
     broken = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
-    # shrink after all laws are tested, so that shrinking costs a slow answer no points
+    # test all laws before shrinking, which could use up a slow answer's time and cost it points
     pairs = zip(exercise.laws, broken, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
     if not any(broken) and (message := example_broken(answer)):
@@ -449,7 +450,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # try few inputs if the cost is too high, because only large inputs show that, and are slow
+        # make few attempts if a call costs too much, because only large, slow inputs show the cost
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(likewise, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
@@ -512,13 +513,12 @@ def telling(one: Exercise, law: Law) -> list[tuple[Inputs, Sequence[Value]]]:
     found: dict[str, tuple[Inputs, Sequence[Value]]] = {}
 
     def check(draw: Draw, answer: Answer) -> None:
-        draw.effort = (
-            1.0  # use large inputs: on small ones, different mistakes often give equal answers
-        )
+        # use large inputs, because different mistakes often give equal answers on small ones
+        draw.effort = 1.0
         law.check(draw, answer)
         found[repr(encode(answer.last[0]))] = draw.drawn, answer.last[0]
 
-    # the last argument is a seed that no check uses
+    # the last argument is a seed that no check of this law uses
     first_broken(replace(law, check=check), by(one.answer, one), [1, one.laws.index(law)])
     return list(found.values())
 
@@ -561,7 +561,7 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            # drop printed output, because a function that prints would do so for every input
+            # hide the function's output, because it would be printed for every input
             with contextlib.redirect_stdout(io.StringIO()):
                 return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:

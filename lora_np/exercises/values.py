@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_np.checks import masked
 
-# values of answers and arguments, and JSON values
+# the type of answers, arguments and JSON values
 Value: TypeAlias = (
     "int | float | str | np.ndarray | np.generic | Sequence[Value] | Mapping[str, Value] | None"
 )
@@ -90,7 +90,8 @@ def encode(thing: Value) -> Json:
 
 
 # Limits of an answer: axes of an array, length of an axis, characters of a text, depth of lists.
-# The first two are checked before an array is made, because a short document can declare any shape.
+# The limits on axes are checked before an array is made, because a short document can declare any
+# shape.
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
@@ -141,7 +142,7 @@ def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
 
 
 def array_of(kind: str, shape: list[int], content: str) -> np.ndarray | np.generic:
-    # check the dtype first, because np.dtype would turn some texts into structures of any size
+    # check the dtype first, because np.dtype also accepts structured types of any size
     numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
     sizes = len(shape) <= AXES and all(type(n) is int and 0 <= n < ITEMS for n in shape)
     if not (numeric and sizes):

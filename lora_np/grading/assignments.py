@@ -10,7 +10,7 @@ from lora_np.files import write_new
 
 # the seed of the hidden tests' inputs; `exercises grade --seed 20000` draws the same inputs
 HIDDEN = 20_000
-DOTS = "    ...\n"  # the last line of a stub that consists of one function
+DOTS = "    ...\n"  # the body of a stub that has only one function
 CONFIG = f'''\
 """Settings of nbgrader for this course."""
 
@@ -73,9 +73,9 @@ def teacher_notebook(lesson: Lesson) -> str:
         if exercise.stub.endswith(DOTS):
             body = code.partition("\n")[2]
             answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
-        else:  # the whole stub, which has several definitions, stays before the solution
+        else:  # a stub with several definitions stays whole, and the solution follows it
             answered = f"\n\n### BEGIN SOLUTION\n{code}### END SOLUTION"
-        # nbgrader takes the printed text as feedback, and the last value as points
+        # nbgrader shows the printed text as feedback, and takes the cell's last value as points
         hidden = f"""
 ### BEGIN HIDDEN TESTS
 outcome = exercises.check({name}, rng={HIDDEN})

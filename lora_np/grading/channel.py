@@ -22,8 +22,8 @@ from lora_np.exercises import Value
 from lora_np.grading.wire import LARGE, receive, send
 
 TICK = 0.05  # seconds between two checks of the deadline
-STARTING = 60.0  # time limit in seconds for starting Python and NumPy, even on a busy machine
-PRINTED = 2_000  # characters of the process's output to keep
+STARTING = 60.0  # time limit in seconds to start Python and NumPy; enough on a busy machine
+PRINTED = 2_000  # number of characters to keep of the process's output
 CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.{} import main; main()"
 
 
@@ -50,17 +50,17 @@ class Channel:
                 command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment(folder),
                 start_new_session=True,
             )  # fmt: skip
-        except OSError:  # a browser has no processes
+        except OSError:  # a browser, for example, cannot start processes
             self.place.cleanup()
             raise
         self.over = threading.Event()
         self.output = b""
-        # The process and the thread that awaits its messages may have to wait for a processor. This
-        # maps the folder of each one's statistics in Linux to the seconds that it has waited.
+        # Linux reports how long the process, and the thread that awaits its messages, have waited
+        # for a processor. This dict maps the /proc folders of the reports to seconds.
         self.waiters = dict.fromkeys(
             (f"/proc/{self.process.pid}", f"/proc/self/task/{threading.get_native_id()}"), 0.0
         )
-        self.deadline = inf  # the deadline of the awaited message
+        self.deadline = inf  # the deadline of the awaited message; infinite if none is awaited
         self.late = False
         self.threads = [
             threading.Thread(target=work, daemon=True) for work in (self.watch, self.listen)
@@ -97,7 +97,7 @@ class Channel:
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
-        # read nothing after the deadline, because endlessly many messages may have arrived
+        # read nothing after the deadline, because the process may send messages without end
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
             if not self.late:
                 if request is not None:
@@ -122,7 +122,8 @@ class Channel:
         self.kill_group()
         for thread in self.threads:
             thread.join(timeout=1.0)
-        # end the threads before this, because it frees the id: a signal could hit another process
+        # join the threads before wait() frees the process id, because `watch` could otherwise kill
+        # another process that gets this id
         self.process.wait()
         with contextlib.suppress(OSError), self.process:  # leaving the context closes the pipes
             pass

@@ -20,10 +20,10 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests, trusted=True)
     take_standard_streams()
-    # Make a notebook's check cells do nothing. Use setattr, because mypy rejects an assignment.
+    # Make check cells in a notebook do nothing. Use setattr, because mypy rejects an assignment.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for _, source in settings["cells"]):
-        # import matplotlib before the limits are set, so that it can still write its font cache
+        # import matplotlib before the limits are set, because it may have to write its font cache
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")

@@ -25,11 +25,11 @@ from lora_np.grading.submissions import Report, kind, printable, text_of
 from lora_np.table import Cell, Table
 from lora_np.work import parallel_map
 
-DEEPEST = 10  # a student's folders are searched down to this depth
-MOST = 100  # number of files that are graded at most for one student
-NOTES = (".txt", ".md", ".csv")  # files beside the students' that are the teacher's own
+DEEPEST = 10  # depth to which a student's folders are searched
+MOST = 100  # largest number of files to grade for one student
+NOTES = (".txt", ".md", ".csv")  # extensions of the teacher's own files next to the submissions
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
-Record = dict[str, str]  # a student's row in a roster: maps each column to its value
+Record = dict[str, str]  # a student's row in a roster; maps the name of each column to its value
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def grade(
     students = {name: list(map(look_at, paths)) for name, paths in submissions_in(folder).items()}
     known = read_roster(roster) if roster else []
     students = by_roster(known, students)
-    try:  # check that processes can start, so that a later failure concerns only one file
+    try:  # check that processes can start, so that one file must be the cause of a later failure
         with Sandbox([], replace(limits, total_seconds=STARTING)):
             pass
     except Ended as ended:
@@ -350,7 +350,7 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
             continue
         if entry.is_dir():
             students.setdefault(entry.name, []).extend(files_below(entry))
-        # a file of another kind is reported, such as a Word document
+        # include files of other kinds, such as Word documents, so that the report mentions them
         elif entry.is_file() and (kind(entry) or entry.suffix.lower() not in NOTES):
             students.setdefault(Path(entry.name.removesuffix(".txt")).stem, []).append(entry)
     if not students:
@@ -358,7 +358,7 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
     readable: dict[str, list[Path]] = {}
     for name, files in students.items():
         shown = readable_name(name)
-        while shown in readable:  # two names on disk may have the same readable form
+        while shown in readable:  # two names on disk may become the same readable name
             shown += "'"
         readable[shown] = files
     return readable
@@ -374,7 +374,7 @@ class HandedIn:
     """A submitted file; this process searches its text but never runs it."""
 
     path: Path
-    answers: Collection[str] = ()  # the names of exercises that it seems to answer
+    answers: Collection[str] = ()  # the names of exercises that the file seems to answer
     failure: str = ""
 
 
@@ -388,7 +388,8 @@ def look_at(path: Path) -> HandedIn:
     except (OSError, ValueError) as error:
         return HandedIn(path, failure=printable(f"{error}".replace(f"{path}", path.name)))
     known = {exercise.name for lesson in lessons() for exercise in lesson.exercises}
-    # search a notebook's JSON, with \n between lines, because parsing it may take much memory
+    # Search a notebook's JSON without parsing it, which could take much memory. In JSON, a
+    # definition may follow the two characters \n.
     defined = r"(?:\b|\\n)(?:def\s+|(?=\w+\s*=\s*lambda))(\w{1,100})"
     return HandedIn(path, known.intersection(re.findall(defined, text)))
 
@@ -436,7 +437,7 @@ def file_name(student: str) -> str:
     return f"{clean}-{hashlib.sha256(student.encode()).hexdigest()[:12]}.md"
 
 
-# Rosters and gradebooks: find absent students, export points, and count broken laws
+# Functions for rosters, gradebooks and the table of broken laws
 
 
 def read_roster(path: Path) -> list[Record]:
@@ -487,7 +488,8 @@ def by_roster(
     """
 
     def start(name: str) -> str:
-        return unicodedata.normalize("NFC", f"{name}_")  # macOS stores letters apart from accents
+        # file names on macOS may store accents as separate characters
+        return unicodedata.normalize("NFC", f"{name}_")
 
     result: dict[str, list[HandedIn]] = {name_in(record): [] for record in records}
     for folder, files in handed_in.items():

@@ -97,7 +97,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
             "user",
             lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
         ),
-        # this step follows the change of user, which would cancel it
+        # `die_with` must follow the change of user, which would cancel its effect
         ("parent", lambda: die_with(parent)),
         ("calls", seccomp),
     ]
@@ -143,13 +143,13 @@ def start_a_process() -> None:
 
 
 def signal_the_parent() -> None:
-    if os.name == "posix":  # on Windows, signal 0 sends Ctrl-C instead of only testing
+    if os.name == "posix":  # on Windows, signal 0 would not only test, but send Ctrl-C
         os.kill(os.getppid(), 0)
 
 
 def die_with(parent: int) -> None:
     """Ask the kernel to end this process when its parent ends for any reason."""
-    prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: send this signal when the parent ends
     if os.getppid() != parent:
         raise SystemExit("the grader has ended")
 
@@ -159,12 +159,12 @@ def become_nobody(*, may_read: bool) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
-        prctl(8, 1)  # PR_SET_KEEPCAPS
+        prctl(8, 1)  # PR_SET_KEEPCAPS: keep capabilities when the user changes
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     if may_read:
-        read_search = 1 << 2  # keep only the capability CAP_DAC_READ_SEARCH
+        read_search = 1 << 2  # CAP_DAC_READ_SEARCH, the only capability to keep
         rights = struct.pack("6I", read_search, read_search, 0, 0, 0, 0)
         nonnegative(linux().capset(struct.pack("Ii", 0x20080522, 0), rights))
 
@@ -181,11 +181,11 @@ def limit_resources(limits: Limits) -> None:
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_AS: address_space(limits.memory),
-        resource.RLIMIT_FSIZE: 0,  # pipes have no limit, so the process can answer and print
+        resource.RLIMIT_FSIZE: 0,  # pipes are exempt, so the process can answer and print
         resource.RLIMIT_NOFILE: 64,
         # allow no other process or thread, so that killing the group ends everything
         resource.RLIMIT_NPROC: 0,
-        # end the process after this CPU time, even if the grader has ended
+        # CPU time in seconds; the kernel enforces this limit even if the grader has ended
         resource.RLIMIT_CPU: 1 + int(limits.total_seconds),
     }
     lower(wanted, hard=True)
@@ -198,20 +198,21 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
     for kind, most in wanted.items():
         _, ceiling = resource.getrlimit(kind)
         least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
-        # ignore errors, because macOS rejects some limits; `broken` tests what is enforced
+        # ignore errors, because macOS rejects some limits; `broken` tests later which limits hold
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
-# Landlock: only listed files and folders can be read, and only three devices can be written.
+# Landlock: the kernel lets the process read only listed files and folders, and write only to three
+# devices.
 
-# pairs of a Landlock version and the number of rights on files that it knows
+# pairs of a Landlock version and the number of file-system rights that it defines
 ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))
 READ = 0b1101  # the rights to execute a file, to read a file, and to list a folder
 LIST = 0b1000  # the right to list a folder
 READ_AND_WRITE = 0b110  # the rights to read and to write a file
-ON_A_FILE = 0b1100000000000111  # all of Landlock's rights that apply to files
-SCOPED = 0b11  # restrict abstract sockets and signals to this process
+ON_A_FILE = 0b1100000000000111  # the rights that apply to files; the others apply to folders
+SCOPED = 0b11  # restricts signals and abstract sockets to this process; needs version 6
 
 
 def landlock() -> None:
@@ -235,8 +236,8 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
     os.close(folder)
 
 
-# Packages that a submission may import, and their dependencies: the names of their files and
-# folders up to the first hyphen or dot.
+# Packages that a submission may import, and their dependencies. These are the names of files and
+# folders in the folders of installed packages, up to the first hyphen or dot.
 PACKAGES = {
     "numpy", "scipy", "scikit_learn", "sklearn", "joblib", "threadpoolctl", "narwhals", "sympy",
     "mpmath", "pandas", "pytz", "tzdata", "matplotlib", "mpl_toolkits", "pylab", "contourpy",
@@ -261,7 +262,7 @@ def readable() -> Iterator[tuple[Path, int]]:
     modules = {*sys.stdlib_module_names, "__pycache__"}
     for place in {*standard, *(f"{folder}/lib-dynload" for folder in standard)}:
         yield from entries(place, lambda name: name in modules or name.startswith("_sysconfigdata"))
-    # include the folder that contains NumPy, which may be none of the usual ones
+    # include the folder that contains NumPy, because it may be outside of the usual folders
     for place in {*sys.path, paths["purelib"], paths["platlib"], str(Path(np.__file__).parents[1])}:
         if place not in standard:
             yield from entries(place, lambda name: name.partition("-")[0] in PACKAGES)
@@ -302,12 +303,12 @@ def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
             yield from around(entry, hidden)
 
 
-# Seccomp: a filter in the kernel that rejects every system call that is not listed below. The
-# listed calls read and write files (Landlock decides which), manage memory, wait, or return
-# information. So the process cannot start a process or thread, send signals to others, open a
-# socket, use shared memory or queues, or change modes, owners or times.
+# Seccomp: a filter in the kernel that rejects every system call that is not listed below. Most of
+# the listed calls read and write files (Landlock decides which), manage memory, wait, or return
+# information. So the process cannot start a process or thread, send signals to other processes,
+# open a socket, use shared memory or queues, or change modes, owners or times.
 
-ALLOWED = {  # the number of each call on x86_64 and on aarch64; -1 if there is no such call
+ALLOWED = {  # the number of each call on x86_64 and on aarch64; -1 if it does not exist
     "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1),
     "fstat": (5, 80),
     "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226),
@@ -334,15 +335,16 @@ ALLOWED = {  # the number of each call on x86_64 and on aarch64; -1 if there is 
     283),
     "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
-# for each machine: number of the architecture, index in the values of `ALLOWED`, and the numbers of
-# fcntl, tgkill and prlimit64
+# maps a machine to its architecture number, its index in the values of `ALLOWED`, and its call
+# numbers of fcntl, tgkill and prlimit64
 MACHINES = {
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-# The allowed operations of fcntl copy a descriptor, or get or set flags. Others could send signals.
+# The allowed operations of fcntl copy a descriptor, or get or set flags. Some of the other
+# operations could send signals.
 FCNTL = (0, 1, 2, 3, 4, 1030)
-TO_THE_END = -1  # a jump to the last line, which allows the call
+TO_THE_END = -1  # stands for a jump to the last line of the filter, which allows the call
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # REFUSE sets errno to EPERM
@@ -354,9 +356,9 @@ def seccomp() -> None:
     program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
-    # a struct sock_fprog, which points to the program
+    # `head` is a struct sock_fprog, which points to the program
     head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
-    prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, with a filter
+    prctl(22, 2, ctypes.addressof(head))  # 22 is PR_SET_SECCOMP, and 2 is SECCOMP_MODE_FILTER
 
 
 def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
@@ -366,7 +368,7 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     by_argument = {
         fcntl: (SECOND, FCNTL),
         tgkill: (FIRST, (pid,)),  # a process may signal only itself, as abort() does
-        prlimit: (FIRST, (0,)),  # a process may read or set only its own limits: 0 means itself
+        prlimit: (FIRST, (0,)),  # 0 means the calling process, which may change only its own limits
     }
     lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]
     lines += [(LOAD, 0, 0, NUMBER), *((EQUAL, TO_THE_END, 0, number) for number in numbers)]
@@ -374,7 +376,7 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         lines += [(EQUAL, 0, 2 + len(allowed), call), (LOAD, 0, 0, place)]
         lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
     lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
-    last = len(lines) - 2  # a jump's length counts from the next line
+    last = len(lines) - 2  # last index minus 1, because a jump of length 0 goes to the next line
     return [
         (op, last - i if yes == TO_THE_END else yes, no, n)
         for i, (op, yes, no, n) in enumerate(lines)
@@ -391,7 +393,7 @@ def prctl(option: int, *arguments: int) -> None:
 
 
 def syscall(number: int, *arguments: int | bytes | None) -> int:
-    # pass integers as longs, because a variadic function does not declare their width
+    # pass integers as C longs, because ctypes would pass them to `syscall` as 32-bit ints
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return nonnegative(linux().syscall(ctypes.c_long(number), *values))
 

@@ -21,8 +21,8 @@ from lora_np.grading.confine import Limits, address_space, die_with, lower
 from lora_np.grading.submissions import Report, check_file, printable
 from lora_np.grading.wire import LARGE, receive, send
 
-MEMORY = 1024 * 2**20  # bytes beyond those that Python and the library use
-SLACK = 4  # the judge's time limit, as a multiple of the file's time limit
+MEMORY = 1024 * 2**20  # bytes that the judge may use beyond those in use at its start
+SLACK = 4  # the judge gets this multiple of the file's time limit, plus STARTING
 
 
 def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: Limits) -> Report:
@@ -35,7 +35,7 @@ def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: L
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
-            # set a generous limit, because the file's processes may wait for a processor
+            # this limit is generous, because the submission's processes may wait for a processor
             report = channel.message(
                 channel.clock() + SLACK * limits.total_seconds + STARTING, order
             )

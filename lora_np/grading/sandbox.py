@@ -17,7 +17,7 @@ from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
-# A cell that hangs or ends the process is cut off before the line where it did so. After this many
+# A cell that hangs or ends the process is cut off before the line that was running. After this many
 # cuts, the next such cell and all later cells are dropped.
 DROPPED = 5
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
@@ -92,7 +92,7 @@ class Sandbox:
                     f"the whole file took longer than {self.limits.total_seconds:g} seconds"
                 )
             self.process = process = Channel("child", environment)
-            # make a file outside the process's folder; the process tests that it cannot read it
+            # make a file outside the process's folder, to test that the process cannot read it
             secret = Path(process.place.name, "secret")
             secret.touch(mode=0o644)
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
@@ -106,7 +106,7 @@ class Sandbox:
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
-            # the number of the running cell, its line, and its deadline
+            # the number of the running cell is 0 until the first cell has started
             current, line, deadline = 0, 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:
@@ -153,7 +153,7 @@ class Sandbox:
             process = self.running()
             deadline = self.deadline(process, seconds)
             message = self.message(process, deadline, request)
-            # skip messages that an earlier call has written
+            # skip messages that belong to earlier calls
             while message.get("to") != self.calls:
                 message = self.message(process, deadline)
             return message

@@ -31,15 +31,15 @@ from lora_np.grading.sandbox import Sandbox
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # largest size of a file in bytes
 
-# in scripts up to this number of lines, errors give the line in the file instead of in the cell
+# in scripts of at most this many lines, errors give the line in the file, not in the cell
 NUMBERED = 5_000
 CELLS = 1_000  # largest number of code cells in a file; empty cells do not count
-PROBLEMS = 50  # largest number of cells whose problems are shown
+PROBLEMS = 50  # largest number of cells whose errors a report shows
 LONGEST = 2_000  # largest number of characters in one text that a report shows
 UNPRINTABLE = (
     r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-PATIENCE = 3  # the time limit of an exercise, as a multiple of the limit of one call
+PATIENCE = 3  # time limit of one exercise, as a multiple of the time limit of one call
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from lora_np.exercises import Value, WireError, decode, encode
 
-# largest size in bytes of an untrusted message; decoding may take sixty times as much memory
+# largest size in bytes of an untrusted message; decoding it may take sixty times this memory
 LIMIT = 8 * 2**20
 LARGE = 2**30  # largest size in bytes of a trusted message, such as one from the grader
 

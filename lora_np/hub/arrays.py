@@ -16,11 +16,11 @@ from lora_np.checks import Array, StrPath, matrix
 from lora_np.files import errors_at, open_regular
 from lora_np.hub import safetensors
 
-UNPACKED = 64 * 2**20  # any compressed file may unpack to this many bytes
-UNPACKED_RATIO = 20  # a large compressed file may unpack to this many times its size
-NUMBERS = "biufc"  # `dtype.kind` of booleans and numbers
+UNPACKED = 64 * 2**20  # a file of any size may unpack to this many bytes
+UNPACKED_RATIO = 20  # a file may also unpack to this many times its size
+NUMBERS = "biufc"  # the values of `dtype.kind` for booleans and numbers
 
-# The exceptions that NumPy and zipfile raise on damaged bytes.
+# The exceptions that NumPy and zipfile raise for damaged files.
 DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, TokenError, OverflowError,
     MemoryError, RecursionError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,

@@ -14,7 +14,7 @@ from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
 _NOTE = "quant_state.bitsandbytes__nf4"
 _OTHER_NOTE = "quant_state.bitsandbytes__fp4"
-# the endings of the names of tensors that only quantised weights have
+# suffixes of tensor names that show that bitsandbytes has quantised a weight
 BITSANDBYTES = (f".{_NOTE}", f".{_OTHER_NOTE}", ".SCB")
 _LARGEST = 2**31 - 1
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from lora_np.checks import Array, Rng, float_name, real
 from lora_np.lazy import numpy as np
 
-# The name of each dtype in safetensors, and the NumPy type that reads its bytes. The widest dtypes
-# come first, because this is the format's order of tensors. NumPy has neither bfloat16, which is
-# the upper half of a float32, nor 8-bit floats. So their bits are read as integers and converted.
+# The name of each dtype in safetensors, and the NumPy type that reads its bytes. The order is the
+# one in which safetensors files store tensors, widest dtypes first. NumPy has neither bfloat16,
+# which is the upper half of a float32, nor 8-bit floats, so their bits are read as integers and
+# converted.
 TABLE = {
     "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"),
     "float32": ("F32", "<f4"),
@@ -17,7 +18,7 @@ TABLE = {
     "float8_e5m2": ("F8_E5M2", "u1"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"),
     "bool": ("BOOL", "b1"),
 }  # fmt: skip
-# The kinds of tensors in GGUF files by number: name, entries per block, bytes per block. fmt: off
+# Maps the number of a GGUF tensor type to its name, entries and bytes per block. fmt: off
 GGUF_KINDS = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -59,7 +60,7 @@ BLOCKS = {name: (1, int(stored[-1])) for name, (_, stored) in TABLE.items()}
 BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 ALL_FLOATS = (*FLOATS, "float8_e4m3", "float8_e5m2")
-LACKED = ("bfloat16", *ALL_FLOATS[4:])  # floats that NumPy does not have
+LACKED = ("bfloat16", *ALL_FLOATS[4:])  # float dtypes that NumPy does not have
 
 # The number of fraction bits and the smallest normal exponent of each dtype.
 _GRIDS = {
@@ -168,7 +169,7 @@ def encoded(array: Array, dtype: str) -> Array:
     if dtype != "bfloat16":
         code = np.searchsorted(_eight(dtype), np.abs(_on_grid(array, dtype)))
         return np.asarray(code + 128 * np.signbit(array), np.uint8)
-    if array.dtype.itemsize > 4:  # rounding float64 to float32 first would round twice
+    if array.dtype.itemsize > 4:  # rounding to float32 first would round twice
         array = _on_grid(array, dtype)
     bits = array.astype(np.float32).view(np.uint32)
     result = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -181,7 +182,7 @@ def _eight(dtype: str) -> Array:
     power, rest = np.divmod(np.arange(128), 2**bits)
     whole = rest + 2.0**bits * (power > 0)
     values: Array = np.ldexp(whole, np.maximum(power, 1) - 1 + least - bits).astype(np.float32)
-    # The last code of e4m3 and the last three of e5m2 are NaN. The code of e5m2 before them is
-    # infinity, which becomes NaN too.
+    # The last code of e4m3 and the last three codes of e5m2 are NaN. In e5m2, the code before these
+    # is infinity, which is read as NaN as well.
     values[127 if bits == 3 else 124 :] = np.nan
     return values

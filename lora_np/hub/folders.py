@@ -19,11 +19,11 @@ from lora_np.hub.tensors import TensorInfo
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
-# The files that may hold a model or its index: transformers', then diffusers'.
+# Files that hold a model or its index: first as transformers names them, then as diffusers does.
 HOMES = (SINGLE, INDEX, DIFFUSERS, f"{DIFFUSERS}.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# For each file that may be missing: another file that shows what the directory contains instead,
-# and the text of the error.
+# Maps the name of a missing file to the name of another file, and to the error to raise if the
+# directory has that other file instead.
 _OTHERS = {
     "config.json": (
         "adapter_config.json",
@@ -33,7 +33,7 @@ _OTHERS = {
         "config.json", "a model, not an adapter: it has no adapter_config.json",
     ),
 }  # fmt: skip
-# The folder and the patterns of the shipped files. Shipped models and adapters are found by name.
+# The folder of the shipped files, and a pattern for each kind of file.
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
     "models": "*/config.json",
@@ -168,7 +168,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     ['q.weight']
     """
     opened = ModelDirectory.at(path)
-    len(opened.places)  # this reads and checks the headers and the index
+    len(opened.places)  # reading `places` checks the headers and the index
     return opened
 
 
@@ -356,7 +356,7 @@ def located(path: StrPath) -> Path:
     path = Path(path)
     if path.name != str(path):
         return path
-    # A folder of the same name hides a shipped model only if it has JSON or safetensors files.
+    # A folder with the name of a shipped model hides it only if it has JSON or safetensors files.
     files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
     if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
         return path

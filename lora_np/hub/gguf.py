@@ -33,11 +33,11 @@ _SCALAR_NUMBERS = {np.dtype(name): number for number, name in _SCALARS.items()}
 _STRING, _ARRAY = 8, 9
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-_MAX_HEADER = 2**28  # bytes; the largest vocabularies take about a tenth of this
-_MAX_NAME = 2**16 - 1  # the specification's limit
+_MAX_HEADER = 2**28  # largest header in bytes; the largest vocabularies take about a tenth
+_MAX_NAME = 2**16 - 1  # limit of the GGUF specification, in bytes
 _MAX_AXES = 4  # ggml's limit
 _ALIGNMENT = 32
-_Value = str | int | float | list[str] | Array  # a value in the metadata
+_Value = str | int | float | list[str] | Array  # the type of a metadata value
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class _Header:
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.position, self.items = stream, size, 0, 0
-        self.name = ""  # the name of the current key or tensor, which replaces ``{}`` in messages
+        self.name = ""  # name of the current key or tensor; replaces ``{}`` in messages
 
     def take(self, count: int, what: str) -> bytes:
         left = self.size - self.position
@@ -283,8 +283,8 @@ class _Header:
     def count(self, least: int, what: str) -> int:
         """Read the number of items that follow, which take at least ``least`` bytes each."""
         number, left = self.number("Q", what), self.size - self.position
-        # Limit the Python objects that the items become. An array of numbers, for which `least` is
-        # 1, does not count, because it is a single object.
+        # Count the items that become separate Python objects, to limit their memory. An array of
+        # numbers, for which `least` is 1, does not count, because it becomes a single object.
         self.items += number if least > 1 else 0
         if number * least > left:
             why = f", for which {left} bytes are too few"
@@ -429,7 +429,7 @@ def _packed_value(key: str, value: Any) -> bytes:
     if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_packed_text, value))
     array = np.asarray(value)
-    # Numbers of Python become 32-bit numbers, whereas numbers of NumPy keep their type.
+    # Python numbers become 32-bit numbers, whereas NumPy arrays and scalars keep their dtype.
     if type(value) in (int, float, list) and array.dtype.kind in "iuf":
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)

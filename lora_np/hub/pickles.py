@@ -26,8 +26,8 @@ from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.tensors import TensorInfo
 
 _MOST = 2**24  # largest size of a pickle in bytes, enough for a hundred thousand tensors
-_FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed opcodes
-# use Python's implementation, because the C version allocates as much memory as a file requests
+_FEW = b"\x80cqrhj})(t\x85\x86\x87XJKM\x8aN\x88\x89QRsu."  # the allowed pickle opcodes
+# use the Python implementation, because the C version allocates any memory that a file asks for
 Machine = pickle._Unpickler
 
 
@@ -66,7 +66,7 @@ def open_pickle(path: StrPath) -> SafetensorsFile:
     lora_np.files.FileError: ...: its pickle asks for os.system, which is no part of a tensor
     """
     path = Path(path)
-    # A damaged file may cause any exception.
+    # A damaged file may raise any exception, so all become a FileError.
     with open_regular(path) as stream, errors_at(path, (Exception,)), ZipFile(stream) as archive:
         end = os.fstat(stream.fileno()).st_size
         places: dict[str, tuple[int, int]] = {}

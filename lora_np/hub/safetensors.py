@@ -46,7 +46,7 @@ __all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _MAX_HEADER = 100_000_000  # the limit of the reference implementation
-# number of entries to convert at a time, because converting a whole tensor would need a second copy
+# `write` converts this many entries at a time, so that it needs no second copy of a whole tensor
 _BLOCK = 2**20
 _MAX_AXES = 64  # NumPy's limit
 Infos = Mapping[str, TensorInfo]
@@ -85,7 +85,7 @@ class SafetensorsFile(TensorFile):
             If no tensor has that name (the message lists close ones), it is in 8-bit floats with
             scales, or the file has changed since it was opened.
         """
-        # if there is no such tensor, `info` raises an error that lists close names
+        # `info` is called only for a missing tensor: it raises an error that lists close names
         info = self.tensors.get(name) or self.info(name)
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype.startswith("float8"):
@@ -290,7 +290,7 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
-# The first bytes of other formats that are often saved as .safetensors, and what errors call them
+# Maps the first bytes of other formats that are often named .safetensors to their descriptions
 _OTHERS = {
     b"version ": "a Git LFS pointer: git lfs pull fetches the file itself",
     b"PK\x03\x04": "a zip archive, such as a pickle of torch.save under another name",
@@ -316,7 +316,7 @@ def _checked(
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Validate a header; return its tensors in the order of their offsets, and its metadata."""
     metadata = header.pop("__metadata__", None)
-    if metadata is None:  # the key is missing, or its value is null, as in files that mlx writes
+    if metadata is None:  # the key is missing, or it is null, as in files that mlx writes
         metadata = {}
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
         raise FileError("its __metadata__ is not a map from text to text")

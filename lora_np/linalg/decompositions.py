@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # the most sweeps; about ten usually suffice, and no observed case needed more than 16
+SWEEPS = 60  # a limit; about ten sweeps usually suffice, and no observed case needed more than 16
 
 
 @np.errstate(under="ignore")
@@ -81,7 +81,7 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
         L[[j, best], :j] = L[[best, j], :j]
         order[[j, best]] = order[[best, j]]
         if U[j, j] == 0:
-            continue  # from row j on, the column is already zero
+            continue  # column j is already zero from row j on
         L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
         U[j + 1 :, j:] -= np.outer(L[j + 1 :, j], U[j, j:])
         U[j + 1 :, j] = 0
@@ -288,7 +288,7 @@ def _mirror(x: Array) -> Array:
     if size == 0:
         return np.zeros_like(x)
     v: Array = x / size  # scaled, so that squares neither overflow nor underflow
-    v[0] += np.copysign(np.linalg.norm(v), v[0])  # summands of equal sign do not cancel
+    v[0] += np.copysign(np.linalg.norm(v), v[0])  # an addend of equal sign avoids cancellation
     v /= np.linalg.norm(v)
     return v
 
@@ -308,7 +308,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 def _sweep(columns: Array, V: Array) -> bool:
     """Do one Jacobi sweep over all pairs of columns in place; return whether any was rotated."""
     k = columns.shape[1]
-    # a relative bound on the rounding error of an inner product whose exact value is zero
+    # bounds the rounding error of the inner product of orthogonal columns, relative to their norms
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     rotated = False

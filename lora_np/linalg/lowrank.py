@@ -399,7 +399,7 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
     width = rank + OVERSAMPLING
     total = float(np.vdot(M, M))
     rounding = float(np.finfo(M.dtype).eps)
-    hidden = (10 * rounding) ** 2 * total  # the squared error that rounding alone may cause
+    hidden = (10 * rounding) ** 2 * total  # the squared error that rounding alone can cause
     sketch = np.random.default_rng(0).standard_normal((M.shape[1], width))
     Q = np.linalg.qr(M @ sketch.astype(M.dtype))[0]
     P, T = np.linalg.qr(M.T @ Q)
@@ -408,7 +408,8 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         fresh, outside = _orthonormal_beyond(Q, image)
         V, s, Uh = np.linalg.svd(T.astype(np.float64))
         residuals = np.square(outside @ V[-width:, :rank]).sum(axis=0) - hidden
-        # two lower bounds on the squared error; each is accurate where rounding spoils the other
+        # Take the larger of two lower bounds on the squared error: cancellation spoils the first
+        # if the error is small, and the second counts only the error within Q.
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
         # If the squared error exceeds its optimum by the share ``tolerance``, the error exceeds its
@@ -424,11 +425,12 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
 def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
     """Return an orthonormal basis F of the part of X outside the span of Q, and ``C = F.T @ X``."""
     F, C = np.linalg.qr(X - Q @ (Q.T @ X))
-    # Orthogonalise twice, which is enough (Kahan): after one pass, rounding errors along Q dominate
-    # if little of X is left.
+    # Orthogonalise again, because rounding errors along Q dominate after one pass if little of X is
+    # left. Two passes are enough (Kahan).
     overlap = Q.T @ F
     F -= Q @ overlap
-    if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # F has lost its orthonormality
+    # a large overlap means that subtracting it spoilt F's orthonormality
+    if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):
         F, again = np.linalg.qr(F)
         C = again @ C
     return F, C

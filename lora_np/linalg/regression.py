@@ -162,14 +162,14 @@ def optimal_losses(
         X, residual = (
             np.ldexp(M, -power) for M, power in ((X, optima.into), (residual, optima.out))
         )
-        # B is orthonormal: in its coordinates, the best update of rank r predicts the first r
-        # columns of the target and leaves the others at zero.
+        # The columns of B are orthonormal. In this basis, the best update of rank r predicts the
+        # first r columns of the target, and zeros for the remaining columns.
         target = residual @ optima.B
         outside = np.square(residual - target @ optima.B.T).sum()
         left = tail_sums(np.square(target).sum(axis=0))
         missed = np.square(target - X @ optima.A.T).sum(axis=0)
         losses = (outside + left + np.append(0.0, np.cumsum(missed))) / residual.size
-        # ranks above the number of rows reach no less
+        # ranks above the number of rows do not lower the loss further
         losses = np.pad(losses, (0, min(W0.shape) + 1 - len(losses)), "edge")
         return restored("a loss", np.ldexp(losses, 2 * optima.out), 1, divide="Y and W0")
 
@@ -196,15 +196,15 @@ class _Optima:
 
     def __init__(self, X: Array, residual: Array, ridge: float, rank: int = 0) -> None:
         n, k = X.shape
-        # with ridge, X^T X becomes X^T X + n ridge I; without, there are at least as many rows as
-        # the rank
+        # Append rows to X: with ridge, rows that turn X^T X into X^T X + n ridge I; without ridge,
+        # rows of zeros, so that X has at least ``rank`` rows.
         added = np.sqrt(n * ridge) * np.eye(k) if ridge else np.zeros((max(rank - n, 0), k))
         X = np.concatenate([X.astype(np.float64), added])
         self.into, self.out = exponent(X), exponent(residual)
         U, s, Vh = np.linalg.svd(np.ldexp(X, -self.into), full_matrices=False)
         seen = s > s[0] * max(n, k) * np.finfo(np.float64).eps
         inverse = np.divide(1.0, s, out=np.zeros_like(s), where=seen)
-        # what no input can reach must not count in the choice of directions
-        whitened = np.ldexp(residual, -self.out).T @ U[:n] * seen  # (d, m)
+        # ignore the directions in which X is numerically zero, because no update can change them
+        whitened = np.ldexp(residual, -self.out).T @ U[:n] * seen  # (d, m), where m = len(s)
         self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # B (d, l), l = min(d, m)
         self.A = (gain[:, None] * Wh * inverse) @ Vh  # (l, k)

@@ -156,7 +156,7 @@ def inject(
         else {path for path, node in nodes if isinstance(node, Linear)}
     )
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
-    # Compare by identity, because a tied weight has several paths and is trained if any is named.
+    # Compare by identity: a tied weight has several paths, and naming any of them trains it.
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
     thawed = {id(weight) for path, weight in weights if under(path, trained)}
 

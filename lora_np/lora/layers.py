@@ -24,7 +24,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         convert_arrays(self)
-        # Store a plain float, because a NumPy scalar would turn float32 into float64 in every call.
+        # Store a plain float, because a float64 scalar would turn float32 outputs into float64.
         object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
 
     @property
@@ -202,7 +202,7 @@ class TrainableTokens:
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
-        # Maps each token to its index in the old rows (or outputs) with the trained ones appended.
+        # Maps each token to a row of the old rows (or outputs) followed by the trained ones.
         place = np.arange(self.base.W.shape[0])
         place[tokens] = len(place) + np.arange(len(tokens))
         if isinstance(self.base, Linear):

@@ -25,8 +25,8 @@ Rule = Callable[[Tensors, Weights], Array]
 
 # RegMean multiplies the off-diagonal entries of Gram matrices by this factor.
 _SHRUNK = 0.9
-# RegMean adds this share of a Gram matrix's largest entry to its diagonal, so that updates are
-# averaged in directions without inputs.
+# RegMean adds this share of a Gram matrix's largest entry to its diagonal, so that the matrix is
+# invertible even if some directions have no inputs.
 _RIDGE = 1e-6
 
 
@@ -238,8 +238,8 @@ def _of_agreeing(
     return total
 
 
-# PEFT divides by the number of entries that agree. mergekit divides by the sum of their weights;
-# with DARE, it does not divide.
+# PEFT divides the sum by the number of entries that agree, and mergekit by the sum of their
+# weights. For DARE, mergekit does not divide.
 _peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
 _mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
 _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)
@@ -372,7 +372,7 @@ _factors = MergeMethod(
 )
 _updates = MergeMethod(_on_updates, cut=True)
 
-# If PEFT has a method, its name here is its ``combination_type`` in PEFT.
+# Methods that PEFT also has are named by their ``combination_type`` in PEFT.
 MERGE_METHODS: dict[str, MergeMethod] = {
     "sum": _exact,
     "cat": _exact,

@@ -162,7 +162,7 @@ class Tuner:
         from lora_np.models import Patterns, peft
 
         general, patterns = dict(self.settings), {}
-        if "init_r" in self.settings:  # AdaLoRA's rank_pattern marks the directions that remain
+        if "init_r" in self.settings:  # AdaLoRA's rank_pattern has a boolean per direction
             left = {
                 f"^{re.escape(path.removesuffix('.lora_E'))}": sum(kept)
                 for path, kept in (raw.get("rank_pattern") or {}).items()

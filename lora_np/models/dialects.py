@@ -22,8 +22,8 @@ from lora_np.models.names import Place, names_table
 
 Program = Literal["llama_cpp", "mlx"]
 
-# maps config fields, which describe parts of a composite model, to possible paths of these parts;
-# if the model has a head, the path may start with `model.`
+# maps each config field that describes a part of a composite model to possible paths of the part;
+# in a model with a head, `model.` may precede the path
 _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),

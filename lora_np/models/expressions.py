@@ -18,9 +18,9 @@ from lora_np.checks import refuse
 
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_DEPTH = 100  # nested groups
-_MAX_STEPS = 1_000_000  # the most steps of one expression for all names together: about a second
+_MAX_STEPS = 1_000_000  # the most steps of one expression over all names; they take about a second
 _QUICK_NAME = 128  # the longest name, in characters, that is matched by Python's re
-_QUICK_STEPS = 20_000_000  # the most steps that re may need: a few tenths of a second
+_QUICK_STEPS = 20_000_000  # the most steps that re may need; they take a few tenths of a second
 
 # A function that matches one part of an expression: given the positions in a name where a match may
 # start, it returns the positions where the match may end. Bit i of an int stands for position i.
@@ -223,7 +223,7 @@ def _compiled(token: str) -> re.Pattern[str]:
 def _steps(text: str) -> float:
     """Return an upper bound on the steps that ``re`` needs, infinite if a group may be repeated."""
     text = re.sub(r"\\\D", "a", text)
-    # a comment, or a space under the flag x, could hide that a group is repeated
+    # a comment, or a space with the flag x, can stand between a group and its repeat
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):
         return inf
     repeats = len(re.findall(r"\\\d|\(\?P=|(?<!\()[*+?{][?+]?", text))

@@ -472,7 +472,8 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
     kept = {
         name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}
     }
-    merged["let"] = {**let, **kept}  # inherited formulas come last, because they may use new ones
+    # inherited formulas come last, because they may use the family's own formulas
+    merged["let"] = {**let, **kept}
     for table, inner in (("decoder", ("fields", "nodes")), ("gguf", ("keys", "assumed"))):
         lower, upper = below.get(table, {}), above.get(table, {})
         both = {key: {**lower.get(key, {}), **upper.get(key, {})} for key in inner}
@@ -646,7 +647,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
-    if "spelt" in field:  # the config has one letter for each layer, or older spellings
+    if "spelt" in field:  # the config may have a letter per layer or older spellings
         letters = value if isinstance(value, str) else several
         several = [field["spelt"].get(str(item), str(item)) for item in letters]
     wanted, words = _KINDS.get(kind, (object, ""))

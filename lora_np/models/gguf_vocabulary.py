@@ -18,7 +18,7 @@ import numpy as np
 from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
-Contents = Mapping[str, Any]  # a tokenizer.json, a tokenizer_config.json or a file's metadata
+Contents = Mapping[str, Any]  # a tokenizer.json, a tokenizer_config.json or GGUF metadata
 Part = dict[str, Any]  # a JSON file to be written, or a part of it
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(2, 7)  # types of tokens; 1 is a normal token
@@ -39,7 +39,7 @@ class Cuts(NamedTuple):
     names: list[str]
     steps: list[str]  # regular expressions or keys of `STEPS`
     normal: str | None = None  # the Unicode normal form that texts are converted to first
-    whole: bool = False  # whether a piece that is in the vocabulary becomes one token
+    whole: bool = False  # whether a piece that is in the vocabulary skips the merges
     bos: bool = False  # whether texts begin with BOS unless the file says otherwise
 
     def pre_tokenizer(self) -> Part:
@@ -158,7 +158,7 @@ def described(fields: Contents) -> Part:
         raise ValueError("its tokens are not texts that differ")
     if types.shape != (len(tokens),):
         raise ValueError(f"it needs one type for each of its {len(tokens)} tokens")
-    if kind == "llama":  # some files write spaces of user-defined tokens as SentencePiece does
+    if kind == "llama":  # some files write U+2581 for a space in user-defined tokens
         own = types == USER_DEFINED
         tokens = [token.replace(SPACE, " ") if own[i] else token for i, token in enumerate(tokens)]
     parts, bos = byte_pairs(fields) if kind == "gpt2" else sentence_pieces(fields, tokens, types)

@@ -27,7 +27,8 @@ from lora_np.quantise import Quantised
 HEAD = "lm_head.weight"
 # if a model's class name ends in one of these, it has the head `lm_head`
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-# if a model's class name ends in one of these, it has a tied head, whose name depends on the family
+# if a model's class name ends in one of these, its head is tied by default, and the head's name
+# depends on the family
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # a module is an embedding if the last part of its path is one of these
 _EMBEDDINGS = (
@@ -326,7 +327,7 @@ class OpenModel(ModelDirectory):
         return _best(tensor, wanted, parameters, self.places)
 
 
-Base = StrPath | Config | OpenModel  # what functions accept as a base model
+Base = StrPath | Config | OpenModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -753,7 +754,7 @@ def module_from_shapes(
     weight = weight[::-1] if transposed else weight
     fits = bias == weight[:1]
     if kind != known and bias is not None and not fits:
-        # the guess is wrong, for example for a transposed convolution or a norm of single heads
+        # the guess is wrong, for example for a transposed convolution or a per-head norm
         kind = "parameter"
     if kind == "parameter" or (last == "bias" and not fits):
         return ModuleSpec(name, "parameter", shapes[name])

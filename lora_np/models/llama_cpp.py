@@ -228,8 +228,8 @@ def gguf_families(names: Iterable[str] | None = None) -> list[str]:
 
 def family_in_gguf(architecture: object) -> str | None:
     """Find the family of a llama.cpp architecture; None if its models are not supported."""
-    # reading a data file is slow: read it only if the family's name, without "_", starts with the
-    # architecture
+    # reading a family's data file is slow: read only those of families whose names, without "_",
+    # start with the architecture
     near = (name for name in family_names() if name.replace("_", "").startswith(str(architecture)))
     tables = {name: family_of(name).tables for name in gguf_families(near)}
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)

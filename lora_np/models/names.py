@@ -132,7 +132,7 @@ def default_targets(model_type: str) -> tuple[str, ...] | str:
 @cache
 def names_table() -> dict[str, Any]:
     """Read the naming rules of transformers and PEFT, by model type."""
-    from lora_np.files import read_json  # imported late, because `lora_np.inject` works without it
+    from lora_np.files import read_json  # imported late, because `lora_np.inject` does not need it
 
     data = read_json(Path(__file__).parent / "data" / "_names.json")
     for key, what in (("rules", "rules"), ("fused", "names")):

@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
-# The first settings in every config that is written.
+# The settings with which each new config begins.
 FRESH = {
     "peft_type": "LORA",
     "task_type": None,
@@ -511,9 +511,10 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
         given and {name: config.rank_and_alpha(name) for name in modules} == modules
     ):
         return config
-    r = max(rank for rank, _ in modules.values())  # servers compare r with their largest rank
+    # r must be the largest rank, because servers compare r with the largest rank that they allow
+    r = max(rank for rank, _ in modules.values())
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
-    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of equally common ones
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # if several are equally common, the smallest
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {
         f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha

@@ -24,8 +24,8 @@ Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
 _MAX_PATTERNS = 1_000  # a limit, because each expression is compared with each path
-_PLAIN_PATTERNS = 200  # after this many expressions, plain names are looked up, not matched
-_MAX_DIGITS = 18  # further digits of a layer's index are ignored
+_PLAIN_PATTERNS = 200  # after this many expressions, plain names are looked up in a dictionary
+_MAX_DIGITS = 18  # digits read of a layer's index; further digits are ignored
 
 _EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # a pattern for one path, from `peft.compose`
 _PLAIN = re.compile(r"[\w.-]+")
@@ -218,7 +218,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
         match = matcher(targets)  # a target is not misspelt if only the filters exclude it
         every = chosen or any(match(path, module) for path, module in paths.items())
         missing = [] if every else [targets]
-    for target in missing:  # the target may be the name of a module in checkpoints
+    for target in missing:  # checkpoints may use a missing target as a module's name
         is_named = matcher([target] if listed else target, **filters)
         stored = replace(spec, groups=groups).modules
         aliased = {

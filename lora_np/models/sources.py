@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 
 _PRESETS = Path(__file__).parent / "presets"
 _HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
-# words in a name that do not identify the model: number formats, publishers, parts of Meta's names
+# words in a name that do not identify the model: number formats, publishers, and the affixes
+# `meta` and `hf` of Meta's models
 _NOISE = (
     r"\b(?:[48][- ]?bits?|i?q\d(?:_\w+)*|[iw]n?t?[48](?:a16)?|fp8|n?v?fp4|bf16|fp16|awq|gptq|gguf"
     r"|qat|ud|bnb|unsloth|hf|meta)\b"
 )
 _OPTIONAL = r"a|\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
-# words in names for variants of a model that have the same shapes
+# words for variants of a model, which have the same shapes as the model
 _FREE = r"instruct|chat|it|pt|sft|dpo|base|coder|math|reasoning|think|thinking|preview|exp"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
-_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # probably a mistyped size
+# a name that matches is probably a mistyped size of a matrix
+_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)
 
 
 def describe(source: object) -> ModelSpec:

@@ -130,7 +130,7 @@ class ModuleSpec(NamedTuple):
 
     def names(self) -> list[str]:
         """List the names of the modules, one for each copy."""
-        # a name without an index may contain braces that are not to be replaced
+        # do not format a name without indices, because it may contain literal braces
         return (
             list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
         )

@@ -235,7 +235,7 @@ class Sequential:
         return x
 
 
-# Products dequantise a quantised W a few rows at a time, and again in the backward pass.
+# To save memory, W is dequantised a few rows at a time, and again in the backward pass.
 def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Array:
     y = W.product(x.reshape(-1, *x.shape[-1:])).reshape(*x.shape[:-1], -1)
     return y if b is None else y + b

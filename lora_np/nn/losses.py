@@ -42,7 +42,7 @@ def mean_squared_error(prediction: Operand, target: Array) -> Operand:
     """
     residual = residual_of(prediction, target)
     flat = residual.ravel("K")
-    if flat.dtype == np.float16:  # sums of float16 would overflow at 65504
+    if flat.dtype == np.float16:  # sums of float16 would overflow beyond 65504
         flat = flat.astype(np.float32)
     # a dot product needs no array of squares; the residual is kept for the backward pass
     return flat.dot(flat) / flat.size, residual  # type: ignore[return-value]

@@ -385,7 +385,7 @@ class Run:
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             gradients = [bank.gradient for bank in self.banks]
-            # squares of float16 would overflow at 65504
+            # squares of float16 would overflow beyond 65504
             wide = (g.astype(np.result_type(g, np.float32), copy=False) for g in gradients)
             length = math.sqrt(sum(float(g.dot(g)) for g in wide))
             if length > self.clip:  # scale all banks equally, which keeps the direction

@@ -264,8 +264,9 @@ class Named:
 
 
 LEAVES = (Tensor, np.ndarray, Quantised)
-SETTINGS = frozenset((type(None), bool, int, float, str))  # frequent types without children
-FIELDS: dict[type, tuple[str, ...]] = {}  # names of a dataclass's fields; none for other types
+SETTINGS = frozenset((type(None), bool, int, float, str))  # common types without children
+# a cache of the names of each dataclass's fields; other types have an empty tuple
+FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
@@ -293,7 +294,8 @@ def children(node: Any) -> list[tuple[str, Any]]:
 def with_children(node: Any, changed: dict[str, Any]) -> Any:
     """Return a copy of ``node``, in which ``changed`` replaces children by name."""
     if isinstance(node, (tuple, list)):
-        make = getattr(node, "_make", type(node))  # a NamedTuple takes each field by itself
+        # a NamedTuple's constructor takes the fields one by one, but `_make` takes a list
+        make = getattr(node, "_make", type(node))
         return make([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):
         return {key: changed.get(str(key), child) for key, child in node.items()}

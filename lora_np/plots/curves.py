@@ -203,12 +203,13 @@ def _free_place(
     gaps, free = np.ones((1, len(x))), np.ones(len(x))
     for key, other in xs.items():
         order = np.argsort(other)
-        # if two lines coincide, this puts the label of the first above them
+        # of two lines that coincide, label the first above and the second below
         tie = 1e-9 if list(lines).index(key) > list(lines).index(name) else -1e-9
         gaps = np.concatenate([gaps, [y - np.interp(x, other[order], ys[key][order]) + tie]])
         free = np.minimum(free, np.hypot(x[:, None] - other, y[:, None] - ys[key]).min(axis=1))
     above = np.take_along_axis(gaps, np.abs(gaps).argmin(axis=0)[None], axis=0)[0] >= 0
-    # there is free space at the upper right and lower left of a falling line
+    # a falling line has free space at its upper right and lower left; a rising line, at its
+    # upper left and lower right
     right = above == (y[-1] < y[0])
     width = 0.012 * len(name)  # the estimated width of the name, as a share of the axes
     fits = np.where(right, x + width <= 1, x >= width)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-# The website uses the same colours. Lines have a contrast of at least 3:1 on white and, inverted,
-# on a dark page; their labels, which are darker, have at least 4.5:1.
+# The website uses the same colours. Lines have a contrast of at least 3:1 on a white page and, with
+# inverted colours, on a dark page. Their labels are darker and have a contrast of at least 4.5:1.
 _COLOURS = json.loads(Path(__file__).with_name("tokens.json").read_bytes())["light"]
 INK = _COLOURS["ink"]  # text, the data, the theoretical optimum
 FULL = _COLOURS["full"]  # an update of all weights

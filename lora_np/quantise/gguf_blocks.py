@@ -93,8 +93,8 @@ class Blocks(Quantised):
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         W = np.empty((flat.size, layout.entries), np.float32)
-        # Decode in pieces, so that intermediate codes and scales stay small. The scales of a
-        # damaged file may overflow.
+        # Decode in pieces to save memory. Suppress warnings, because a damaged file's scales may
+        # overflow.
         with overflow_allowed():
             for first in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
                 W[first : first + step] = decoded(layout, flat[first : first + step])
@@ -154,7 +154,7 @@ class Codes(Quantised):
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
         by_run = np.ascontiguousarray(x.T).reshape(self.scales.shape[2], -1, len(x))
-        # Use pieces larger than the cache: each is used only once, and fewer calls are faster.
+        # Pieces may exceed the cache, because each is read only once, and fewer calls are faster.
         for part in self.pieces(4 * PIECE):
             codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
             products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)

@@ -385,14 +385,14 @@ def _nearest_on_grid() -> Array:
 def normalised(flat: Array, block: int, kind: str) -> tuple[Array, Array]:
     """Divide each block's entries by its largest magnitude; return quotients and magnitudes."""
     tops = np.maximum.reduceat(np.abs(flat), np.arange(0, flat.size, block))
-    least = np.float32(1e-38)  # as in bitsandbytes: the smallest divisor, so that zeros stay zero
+    least = np.float32(1e-38)  # bitsandbytes' smallest divisor; blocks of zeros stay zero
     for size in tops[(tops > 0) & (tops < least)][:1]:
         raise ValueError(f"a block of W is too small for {kind}: its largest magnitude is {size:g}")
     values = flat.copy()
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
     scale_blocks(values[:whole], inverse[: whole // block], block)
-    if whole < flat.size:  # as in bitsandbytes: divide a shorter last block instead of multiplying
+    if whole < flat.size:  # as in bitsandbytes, divide a shorter last block by its magnitude
         tops[-1:] = np.maximum(tops[-1:], least)
         values[whole:] = flat[whole:] / tops[-1]
     return np.clip(values, -1, 1, out=values), tops

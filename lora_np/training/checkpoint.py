@@ -45,7 +45,7 @@ class Checkpoint:
                 raise ValueError(f"{self.path} belongs to another run: {why}")
         try:
             self.restore(arrays, facts)
-        except Exception as error:  # a damaged file may cause any error
+        except Exception as error:  # a damaged file can cause any error
             raise self.damaged(error) from None
 
     def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class Checkpoint:
                 raise ValueError("it does not say which run it is of")
             if facts["sum"] != digest(*arrays.values()):
                 raise ValueError("its sum does not match its content")
-        except Exception as error:  # zipfile, zlib and NumPy may raise any error for invalid bytes
+        except Exception as error:  # zipfile, zlib and NumPy can raise any error for invalid bytes
             raise self.damaged(error) from None
         return arrays, facts
 

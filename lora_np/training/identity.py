@@ -113,7 +113,7 @@ class Description:
         if kind is Tensor:
             values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
             return f"trained {thing.dtype} {thing.shape}{values}"
-        if kind in (set, frozenset):  # sort them, because their order depends on the process
+        if kind in (set, frozenset):  # sort the items: their order differs between processes
             return f"{kind.__name__}[{', '.join(sorted(map(self.of, thing)))}]"
         if isinstance(thing, tuple) or kind is list:
             return f"{kind.__name__}[{self.all(thing)}]"

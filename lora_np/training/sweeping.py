@@ -228,8 +228,7 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings, "lr": rate}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # the formula holds for variants that start at W0 and train both A and B; the
-            # others may have different optima
+            # the optimum is known only for variants that start at W0 and train both A and B
             record["optimum"] = problem.optimum(rank)
         chosen = decaying(rate, options["steps"]) if optimizer is None else optimizer(rate)
         taken: list[int] = []

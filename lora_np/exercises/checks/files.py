@@ -13,10 +13,10 @@ from lora_np.exercises.samples import rank_and_sides, scale
 from lora_np.exercises.testing import Answer
 from lora_np.exercises.values import Value
 
-# Count parameters
+# Checks of the lesson "Count parameters"
 
 
-# 1 if the target's weight has d rows, 0 if it has d_kv rows
+# 1 if the weight of the target module has d rows, 0 if it has d_kv rows
 ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}
 
 
@@ -40,7 +40,7 @@ def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
     a, b = draw.sizes("ab", high=9)
-    # sometimes draw sides for which d + k divides d k or d k - 1, to catch ranks wrong by one
+    # sometimes draw sides for which d + k divides d k or d k - 1, to catch ranks that are off by 1
     tie = draw.pick("tie", ("", "d k", "d k - 1"))
     if tie:
         d, k = (a * (a + b), b * (a + b)) if tie == "d k" else (a + 1, a * (a + 1) + 1)
@@ -102,7 +102,7 @@ def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
     exactly("the rank", answer(bits, shapes, per_parameter), -(-bits // room))
 
 
-# Open a real adapter
+# Checks of the lesson "Open a real adapter"
 
 
 def one_alpha_same(draw: Draw, answer: Answer) -> None:
@@ -166,7 +166,8 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
 def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
-    if large:  # a d x k matrix exceeds the memory limit
+    # with large sides, an answer that computes a d x k matrix exceeds the memory limit
+    if large:
         d, k = draw.whole("many rows", 150, 180), draw.whole("many columns", 150, 180)
     adapters, weights, ranks = [], [], 0
     total, size = np.zeros((d, k)), 0.0
@@ -214,7 +215,7 @@ def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
     same("the result", answer(single), np.ldexp(np.rint(256 * mantissa), exponent - 8), tolerance=0)
 
 
-# Train on four bits
+# Checks of the lesson "Train on four bits"
 
 
 def levels_of(draw: Draw) -> Array:

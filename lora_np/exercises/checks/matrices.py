@@ -19,21 +19,23 @@ from lora_np.exercises.samples import (
 )
 from lora_np.exercises.testing import Answer
 
-# See rank
+# Checks of the lesson "See rank"
 
 
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
-    if shape == "large":  # all columns together exceed the memory limit
+    # if large, an answer that computes all columns exceeds the memory limit
+    if shape == "large":
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
     within, steps = max(20_000, 2 * d * k), None
-    # A loop over so many columns exceeds the limit on steps. Counting steps takes memory, so the
-    # memory limit is higher here.
+    # If wide, a loop over all columns exceeds the limit on steps. Counting steps takes memory, so
+    # the memory limit is higher.
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
-    # if large, choose a column in the middle, so that many columns precede and follow it
+    # if large, choose the middle column, so that computing all columns up to it, or all from it on,
+    # also exceeds the memory limit
     low, high = (k // 2, k // 2) if shape == "large" else (0, k - 1)
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", low, high)
     same(
@@ -55,7 +57,7 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    # draw integers to catch an elimination that truncates fractions in an array of integers
+    # sometimes draw integers, to catch an elimination that truncates fractions in an integer array
     whole = draw.pick("whole", (False, True))
     d, k = draw.sizes("dk", low=3 if whole else 1)
     r = draw.whole("r", 2 if whole else 1, 5)
@@ -71,7 +73,7 @@ def as_typed(M: Array) -> Array:
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
-    # skip M if elimination, from the left or the right, finds a wrong rank due to rounding errors
+    # skip M if elimination from either side of M finds a wrong rank because of rounding errors
     draw.assume(M.any() and all(len(linalg.independent_columns(N)) == r for N in (M, M[:, ::-1])))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     if key == "thin":
@@ -87,13 +89,13 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "", "rows", "columns")) if draw.effort > 0.2 else ""
-    # different sides tell sqrt d + sqrt k from 2 sqrt(max(d, k)), which are equal if d = k
+    # a long side tells sqrt d + sqrt k from 2 sqrt(max(d, k)), which is a known mistake
     if long:
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    # the signal's singular values as multiples of sigma (sqrt d + sqrt k); the threshold is 2
+    # the signal's singular values in units of sigma (sqrt d + sqrt k); the threshold is 2 units
     loud = 2.55 + draw.array("signal", r, low=0, high=40)
     M = with_singular_values(
         draw,
@@ -135,13 +137,13 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         large, all_pivots = (
             linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4)
         )
-        # skip M if a pivot is small, because small pivots magnify rounding errors
+        # skip M if elimination has a small pivot, because small pivots magnify rounding errors
         draw.assume(faint == 1e-3 or large == all_pivots)
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
 
 def true_rank_rounding(draw: Draw, answer: Answer) -> None:
-    # rounding errors grow with the number of columns: with 20 or more, 2e-15 may be such an error
+    # with at least 20 columns, a relative size of 2e-15 is within the rounding errors
     k = draw.whole("k", 20, 40)
     M = np.zeros((2, k))
     M[0] = np.rint(draw.array("row", k, low=1, high=9))
@@ -149,7 +151,7 @@ def true_rank_rounding(draw: Draw, answer: Answer) -> None:
     exactly("the rank", answer(M), 1)
 
 
-# Factor a matrix
+# Checks of the lesson "Factor a matrix"
 
 
 def rank_one_terms_terms(draw: Draw, answer: Answer) -> None:
@@ -176,7 +178,7 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
-    # adding 16 on the diagonal keeps the pivots large that elimination divides by
+    # add 16 to the diagonal, so that no pivot is near zero
     if draw.pick("whole", (False, True)):
         M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
@@ -215,7 +217,7 @@ def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
         same("(U * s) @ Vh", (U * s) @ Vh, M)
 
 
-# Cut the SVD
+# Checks of the lesson "Cut the SVD"
 
 
 def matrix_and_rank(draw: Draw) -> tuple[Array, int]:
@@ -238,7 +240,7 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> None:
     got = real_array("the errors", answer(M), right.shape)
     if key == "ends":
         same("the first error", got[0], 1.0)
-        # allow a larger error: the right value is 0, where a square root magnifies rounding errors
+        # allow a larger error, because the square root magnifies rounding errors near 0
         same("the last error", got[-1], 0.0, size=10)
     if key == "squares":
         same("errors", got, right, size=10)
@@ -249,11 +251,11 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
     plain, kept = (total / total[-1] for total in sums)
-    # sometimes choose a share for which singular values without squares may give another rank
+    # sometimes choose a share that gives a different rank if singular values are not squared
     if draw.pick("between", (False, True)):
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
-    # the squares add up to 2, 4 or 16, so that the shares have no rounding errors
+    # the squares add up to a power of two, so that the shares have no rounding errors
     if draw.pick("tie", (False, False, True)):
         M = np.diag(draw.pick("s", ([1.0, 1], [1.0, 1, 1, 1], [3.0, 2, 1, 1, 1])))
         kept = np.cumsum(np.diag(M) ** 2) / np.sum(M**2)
@@ -266,10 +268,10 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
 def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     r, d, k = rank_and_sides(draw)
     M = np.zeros((d, k))
-    # use whole numbers, so that rounding errors do not affect the rank
+    # use whole numbers on the diagonal, so that rounding errors do not affect the rank
     entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))
     np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
-    size = draw.pick("scale", (1.0, 2.0**-40, 2.0**40))  # powers of two do not round either
+    size = draw.pick("scale", (1.0, 2.0**-40, 2.0**40))  # scaling by powers of two is exact
     exactly("the rank", answer(size * M, 1.0), int(r))
 
 
@@ -284,8 +286,8 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
 
 def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r, d, k = rank_and_sides(draw)
-    # draw ratios of at most 5, because with larger ratios, power iteration would turn all vectors
-    # towards the first direction
+    # limit the ratios of singular values to 5, because with larger ratios, power iteration would
+    # turn all vectors towards the first direction
     s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = with_singular_values(draw, "M", d, k, s)
@@ -302,7 +304,7 @@ def top_directions(draw: Draw, answer: Answer, key: str) -> None:
         same("Q Q^T", Q @ Q.T, U @ U.T, why="each basis of the top directions has the same")
 
 
-# Look inside an update
+# Checks of the lesson "Look inside an update"
 
 
 def chance_similarity_share(draw: Draw, answer: Answer) -> None:
@@ -347,7 +349,8 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     if key == "directions":
         W0 = draw.array("W0", d, k)
         right = linalg.amplification_factor(W0, dW, rank=r)
-        # skip W0 if it is nearly zero in the update's directions, because the factor divides by it
+        # skip W0 if its projection on the update's directions is nearly zero, because the factor
+        # divides by the norm of the projection
         draw.assume(right < 10 * np.linalg.norm(dW))
         same("the factor", answer(W0, dW, r), right)
 
@@ -378,7 +381,8 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
         with_singular_values(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3)
         for name in ("W0", "W")
     )
-    # without this, the cosines would often form a symmetric matrix, which hides a wrong axis
+    # Roll the rows, because the matrix of cosines would otherwise often be symmetric. A symmetric
+    # matrix would not show that an answer takes the maximum over the wrong axis.
     W = np.roll(W, 1, axis=0)
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)

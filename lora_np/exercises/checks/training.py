@@ -34,7 +34,7 @@ from lora_np.exercises.testing import Answer, literal
 from lora_np.exercises.values import Source, Value
 from lora_np.linalg import optimal_losses
 
-# Differentiate
+# Checks of the lesson "Differentiate"
 
 
 def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
@@ -95,7 +95,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 def backward(draw: Draw, answer: Answer, key: str) -> None:
     """Check gradients in a random graph of numbers, which may be a chain or repeat parents."""
     repeats = key == "repeats"
-    # following the paths of a deep graph one by one exceeds the limit on steps
+    # in a deep graph, an answer that follows each path separately exceeds the limit on steps
     deep = key == "paths" and draw.effort > 0.5 and draw.pick("deep", (False, False, False, True))
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
@@ -117,7 +117,7 @@ def backward(draw: Draw, answer: Answer, key: str) -> None:
     same("the gradients", got, right, size=max(size))
 
 
-# Train h = W0 x + BAx
+# Checks of the lesson "Train h = W0 x + BAx"
 
 
 # a Hadamard matrix: its columns are orthogonal, and each entry is 1 or -1
@@ -150,7 +150,7 @@ def lora_forward_sum(draw: Draw, answer: Callable[..., Value]) -> None:
 def lora_start(draw: Draw, answer: Callable[..., Value], key: str) -> None:
     r, rng = draw.whole("r", 1, 4), draw.whole("rng", 0, 100)
     d, k = int(draw.whole("d", r, 8)), int(draw.whole("k", r + 1, 8))
-    # use large matrices, because chance hardly affects their rank and spread
+    # use large matrices, whose statistics hardly depend on chance
     if key != "zero":
         d, k = draw.pick("shape", ((200, 1600), (1600, 200))) if key == "moves" else (40, 40)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
@@ -222,7 +222,7 @@ def train_lora(draw: Draw, answer: Answer, key: str) -> None:
         near_best(loss, losses[0], losses[r])
 
 
-# Adapt a real model
+# Checks of the lesson "Adapt a real model"
 
 
 def share_recovered_share(draw: Draw, answer: Answer) -> None:
@@ -253,7 +253,7 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
     mix = with_singular_values(
         draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1)
     )
-    # the columns of `free` are orthogonal to all inputs
+    # each column of `free` is orthogonal to all inputs in X
     X, free = scale(draw) * mix @ turn[:known], turn[known:].T
     if key == "mixtures":
         more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
@@ -296,7 +296,7 @@ def frozen_a_least(draw: Draw, answer: Answer) -> None:
     same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
 
 
-# A prompt is an update of rank one
+# Checks of the lesson "A prompt is an update of rank one"
 
 
 def kl_divergence(draw: Draw, answer: Answer, key: str) -> None:
@@ -306,7 +306,7 @@ def kl_divergence(draw: Draw, answer: Answer, key: str) -> None:
     i = draw.whole("smallest", 0, n - 1)
     p[i] *= draw.pick("factor of p", (1, 1e-4))
     if draw.pick("small q", (False, True)):
-        q[i] = 2e-14 * q.sum()  # the statement allows 1e-14
+        q[i] = 2e-14 * q.sum()  # the exercise allows entries of q down to 1e-14
     draw.assume(p.any())
     p, q = p / p.sum(), q / q.sum()
     same("the divergence", answer(p, q), p @ np.log(np.where(p > 0, p, q) / q), size=1)
@@ -328,12 +328,12 @@ def prompt_update(draw: Draw, answer: Answer, key: str) -> None:
     )
 
 
-# Adapt a language model
+# Checks of the lesson "Adapt a language model"
 
 
 def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 5)
-    least = -5 if key == "ignored" else 0  # the loss ignores labels below zero
+    least = -5 if key == "ignored" else 0  # labels below zero are not in the loss
     nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
     counts = labels >= 0
     draw.assume(counts.any())
@@ -359,7 +359,7 @@ def attention_weights(draw: Draw, answer: Answer, key: str) -> None:
         same("the weights", weights, right, tolerance=tolerance)
 
 
-# Ask whether a LoRA is enough
+# Checks of the lesson "Ask whether a LoRA is enough"
 
 
 def bits_per_parameter(draw: Draw, answer: Answer, key: str) -> None:
@@ -382,7 +382,7 @@ def fair_shares(draw: Draw, answer: Answer, key: str) -> None:
     same("the shares", answer(base, validation, test), right, size=20)
 
 
-# Choose rank, alpha and initialisation
+# Checks of the lesson "Choose rank, alpha and initialisation"
 
 
 def alpha_for_rank(draw: Draw, answer: Answer, key: str) -> None:
@@ -441,13 +441,13 @@ def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
     spread = np.round(losses - losses.mean(axis=1, keepdims=True), 3)
     error = spread[best].std(ddof=1) / np.sqrt(seeds)
     draw.assume(error == 0 or error > 0.1)
-    # distance of each mean from the best mean, in standard errors, or absolute if the error is 0
+    # the distance of each mean loss from the best one, in standard errors (absolute if these are 0)
     distance = np.array([draw.pick(f"distance {i}", (0.9, 1.1, 1.3, 0.5)) for i in range(n)])
     distance[best] = 0
     near = distance < 1 if error else distance == 0
     right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
     losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
-    # in a tie, the means of two ranks are exactly one standard error apart
+    # in a tie, the mean losses of two ranks are exactly one standard error apart
     if n > 1 and draw.pick("tie", (False, False, False, True)):
         losses = np.full((n, 4), 9.0)
         losses[best], losses[best - 1] = (4, 0, 0, 0), 2
