@@ -45,7 +45,7 @@
   function memory(text) {
     const [whole, number, unit] =
       /^([\d.]+)\s*(?:([kmgt])i?b|g)?$/.exec(text.trim().toLowerCase()) ?? [];
-    if (!whole || (whole === number && number.length > 3)) return 0;
+    if (!whole || (whole === number && number.split(".")[0].length > 3)) return 0;
     return Math.trunc(Number(number) * 1024 ** (1 + "kmgt".indexOf(unit ?? "g"))) || 0;
   }
 

@@ -547,7 +547,7 @@ def _gpu(name: str | int) -> GPU:
             return gpus()[meant]
         size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
         # a number of four digits or more without a unit, such as 4090, is a GPU's name
-        if not size or (size[0] == size[1] and len(size[1]) > 3):
+        if not size or (size[0] == size[1] and len(size[1].split(".")[0]) > 3):
             if len(several := names.several(name)) > 1:
                 which = " or ".join(map(repr, several))
                 refuse(f"gpu must say which: {which}, got {shown(name)}")

@@ -225,7 +225,7 @@ def test_one_gb_is_the_same_for_the_gpu_and_for_what_training_needs() -> None:
     assert found.table.title.startswith("gpt2 on a GPU, 1.50 GB: ")
     need = found.choices[0].memory.total / 2**30
     assert f"{need:.2f} GB" in str(found.table)
-    for text in ("1.5 GB", "1.5GiB", "1.5g", "1536 MB", 3 * 2**29):
+    for text in ("1.5 GB", "1.5GiB", "1.5g", "1536 MB", "1.5", "1.500", 3 * 2**29):
         assert accounting.plan("gpt2", gpu=text, rank=8).gpu == found.gpu
 
 

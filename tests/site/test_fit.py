@@ -227,7 +227,10 @@ def test_names_as_people_type_them_mean_the_same_in_the_page():
         for text in [row[0] for each in lists for row in TYPED[each]]:
             cut = int(rng.integers(len(text)))
             cases += [(kind, name) for name in (text, text[:cut] + text[cut + 1 :], f"{text} x")]
-    cases = few(cases, 4)  # of three forms, in turn
+    cases = [
+        *few(cases, 4),
+        *(("gpus", text) for text in ("24", "24.5", "1.500", "2400", "9999.5")),
+    ]
     script = """
         globalThis.window = globalThis;
         [window.loraFit, globalThis.cases] = JSON.parse(require("fs").readFileSync(0, "utf8"));
