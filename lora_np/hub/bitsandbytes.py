@@ -150,6 +150,9 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
 
 
 def _read_int8(model: ModelDirectory, name: str) -> Int8:
+    form = f"{name.removesuffix('.weight')}.weight_format"
+    if form in model and model.read(form).any():
+        raise FileError("its int8 codes are not in rows: save it again with a newer bitsandbytes")
     codes = _part(model, name, np.int8)
     scales = _part(model, f"{name.removesuffix('.weight')}.SCB", np.float32)
     if codes.ndim != 2 or scales.shape != codes.shape[:1]:
@@ -161,7 +164,8 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     note = _note(model, name)
     shape, block = _shape(note), whole_number("blocksize", note.get("blocksize"), maximum=_LARGEST)
     size = shape[0] * shape[1]
-    packed = _part(model, name, np.uint8).reshape(-1)
+    # the codes are bytes, whatever bnb_4bit_quant_storage says that they are
+    packed = np.frombuffer(model.files[model.places[name]].raw(model.info(name)), np.uint8)
     blocks = -(-size // block)
     if not np.array_equal(_part(model, f"{name}.quant_map", np.float32), nf4_levels()):
         raise FileError("its quant_map does not have the levels of nf4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ class ModelDirectory:
 
     def read(self, name: str) -> Array:
         """Read one tensor in its own dtype; bfloat16 and 8-bit floats become float32."""
+        safetensors.refuse_scaled(self.path, name, self.info(name).dtype, self.places)
         return self.files[self.places[name]].read(name)
 
 
@@ -266,7 +268,8 @@ def inside(folder: Path, name: str) -> Path:
             _refuse_pickles(folder)
         raise MissingFileError(f"{path}: no such file") from None
     home = folder.resolve()
-    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    snapshots = next((parent for parent in home.parents if parent.name == "snapshots"), None)
+    cache = snapshots.parent / "blobs" if snapshots else home
     if not (real.is_relative_to(home) or real.is_relative_to(cache)):
         raise FileError(f"{path}: a link that leads out of the directory")
     if not regular:
@@ -281,10 +284,14 @@ def _refuse_other(folder: Path, wanted: str) -> None:
         raise MissingFileError(f"{folder}: {why}")
 
 
+# files of a Trainer's checkpoint that have no weights
+_TRAINERS = r"(training_args|optimizer|scheduler|scaler|rng_state.*)\."
+
+
 def _refuse_pickles(folder: Path) -> None:
     """Raise an error that explains why pickles are not read, if a directory has any."""
     for path in sorted(folder.iterdir()):
-        if path.suffix in PICKLES:
+        if path.suffix in PICKLES and not re.match(_TRAINERS, path.name):
             raise FileError(
                 f"{path}: a pickle can run any code when it is opened; PEFT and transformers save"
                 " safetensors"

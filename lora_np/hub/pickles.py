@@ -110,6 +110,7 @@ class _Followed(Machine):
     """A restricted unpickler; ``places`` maps each storage to its byte range in the file."""
 
     dispatch = _Instructions({code: Machine.dispatch[code] for code in _FEW})
+    dispatch[ord("b")] = lambda self: self.stack.pop()  # type: ignore[attr-defined]  # _metadata
     dispatch[ord("}")] = lambda self: self.append(_Names())  # type: ignore[attr-defined]
 
     def __init__(self, content: bytes, places: Mapping[str, tuple[int, int]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
@@ -88,17 +88,22 @@ class SafetensorsFile(TensorFile):
         # `info` is called only for a missing tensor: it raises an error that lists close names
         info = self.tensors.get(name) or self.info(name)
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
-        if info.dtype.startswith("float8"):
-            owner = f"{name.rpartition('.')[0]}."
-            for other in self.tensors:
-                if other.startswith(owner) and "scale" in other:
-                    why = f"{info.dtype} times {other!r}, which is not supported: use bfloat16"
-                    raise FileError(f"{self.path}: {name!r} is {why}")
+        refuse_scaled(self.path, name, info.dtype, self.tensors)
         if info.dtype in LACKED:
             return decoded(stored, info.dtype)
         if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
             raise FileError(f"{self.path}: {name!r} is bool but holds bytes other than 0 and 1")
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+
+def refuse_scaled(path: Path, name: str, dtype: str, names: Iterable[str]) -> None:
+    """Raise an error if a tensor is in 8-bit floats and its scale is among ``names``."""
+    if dtype.startswith("float8"):
+        owner = f"{name.rpartition('.')[0]}."
+        for other in names:
+            if other != name and other.startswith(owner) and "scale" in other:
+                why = f"{dtype} times {other!r}, which is not supported: use bfloat16"
+                raise FileError(f"{path}: {name!r} is {why}")
 
 
 def open(path: StrPath) -> SafetensorsFile:

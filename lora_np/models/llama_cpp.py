@@ -181,6 +181,10 @@ def open_gguf(path: StrPath) -> GGUFModel:
         raise FileError(
             f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'"
         )
+    if (parts := file.metadata.get("split.count", 1)) != 1:
+        raise FileError(
+            f"{path}: one of {parts!r:.40} parts of a model: join them with llama-gguf-split"
+        )
     architecture = file.metadata.get("general.architecture")
     family = family_in_gguf(architecture)
     if family is None:

@@ -253,6 +253,7 @@ def encode_whole(x: Array, block: Block, half: Array) -> Array:
     d = np.abs(x).max(axis=1, keepdims=True) / 127
     size = np.abs(y := x * over(1, d))
     q = np.floor(size) + (size - np.floor(size) >= 1 - half)
+    q = np.minimum(q, 127)  # the largest quotient may be a little above 127
     return record(block, d=d, q=np.sign(y) * q)
 
 

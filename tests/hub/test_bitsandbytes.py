@@ -321,3 +321,15 @@ def test_a_gguf_is_not_merged_into_by_file_and_the_message_says_what_can_be_done
         FileError, match=r"s.gguf: a GGUF file: adapters.merge_gguf .lora-np merge -o NEW.gguf"
     ):
         adapters.merge(tmp_path / "s.gguf", tmp_path / "adapter", tmp_path / "out")
+
+
+def test_int8_codes_in_tiles_are_refused(tmp_path):
+    tensors = {"fc.weight": np.zeros((32, 64), np.int8), "fc.SCB": np.ones(32, np.float32)}
+    for form in (0, 1, 2, 3):
+        path = tmp_path / f"{form}.safetensors"
+        safetensors.save({**tensors, "fc.weight_format": np.uint8(form)}, path)
+        if form == 0:
+            read_bitsandbytes(open_model(path), "fc.weight")
+        else:
+            with pytest.raises(FileError, match="its int8 codes are not in rows"):
+                read_bitsandbytes(open_model(path), "fc.weight")

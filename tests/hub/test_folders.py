@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.files import FileError, read_json
-from lora_np.hub import safetensors
+from lora_np.hub import TensorInfo, open_directory, safetensors
 from lora_np.models import from_safetensors, open_model
 from tests.drawing import examples
 
@@ -211,3 +211,46 @@ def test_pipes_and_devices_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "base" / "model.safetensors")
     with pytest.raises(FileError, match="not a regular file"):
         open_model(tmp_path / "base")
+
+
+def split(folder, tensors):
+    """Write each tensor to a shard of its own, with an index."""
+    places = {}
+    for i, (name, array) in enumerate(tensors.items()):
+        places[name] = f"model-{i}.safetensors"
+        if isinstance(array, TensorInfo):
+            safetensors.write({name: array}, lambda n: np.eye(8), folder / places[name])
+        elif array is not None:
+            safetensors.save({name: array}, folder / places[name])
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def test_a_scale_in_another_shard_is_seen(tmp_path):
+    scale = {"a.weight_scale_inv": np.ones((1, 1), np.float32)}
+    split(tmp_path, {"a.weight": TensorInfo("float8_e4m3", (8, 8)), **scale})
+    with pytest.raises(FileError, match=r"float8_e4m3 times 'a.weight_scale_inv'"):
+        open_directory(tmp_path).read("a.weight")
+
+
+def test_a_tensor_is_no_scale_of_its_own(tmp_path):
+    split(tmp_path, {"block.scale_table": TensorInfo("float8_e4m3", (8, 8))})
+    assert (open_directory(tmp_path).read("block.scale_table") == np.eye(8)).all()
+
+
+def test_a_missing_shard_is_named_beside_a_trainer_s_files(tmp_path):
+    split(tmp_path, {"a.weight": np.eye(2), "b.weight": None})
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(FileError, match=r"model-1.safetensors: no such file"):
+        open_directory(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_folders_in_a_snapshot_of_the_cache_are_read(tmp_path, depth):
+    root = tmp_path / "models--x--y"
+    folder = root.joinpath("snapshots", "abc", *["part"] * depth)
+    folder.mkdir(parents=True)
+    (root / "blobs").mkdir()
+    safetensors.save({"a.weight": np.eye(2)}, root / "blobs" / "0")
+    (folder / "model.safetensors").symlink_to("../" * (depth + 2) + "blobs/0")
+    assert (open_directory(folder).read("a.weight") == np.eye(2)).all()

@@ -11,6 +11,7 @@ import pytest
 from lora_np.files import FileError
 from lora_np.hub import TensorInfo, gguf
 from lora_np.hub.dtypes import GGUF_KINDS
+from lora_np.models import open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 from tests.gguf_files import save_gguf
 from tests.mutations import overwritten
@@ -375,3 +376,12 @@ def test_of_kinds_that_are_not_read_the_size_is_known(kind, tmp_path):
     assert file.tensors["W"].nbytes == 6 * size
     with pytest.raises(FileError, match=f"'W' is stored as {kind}, which cannot be read"):
         file.read("W")
+
+
+def test_a_part_of_a_model_is_named_as_such(tmp_path):
+    path = tmp_path / "m-00001-of-00002.gguf"
+    gguf.write({}, None, path, metadata={"split.count": np.uint16(2)})
+    with pytest.raises(
+        FileError, match="one of 2 parts of a model: join them with llama-gguf-split"
+    ):
+        open_gguf(path)

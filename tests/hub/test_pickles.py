@@ -126,7 +126,7 @@ HOSTILE = {
     "an instance": (b"(cos\nsystem\no.", "asks for os.system|has OBJ"),
     "an old instance": (b"(ios\nsystem\n.", "its pickle has INST"),
     "a list": (packed([1]), "its pickle has EMPTY_LIST"),
-    "an attribute": (packed({"a": 1})[:-1] + b"}b.", "its pickle has BUILD"),
+    "an attribute": (packed({"a": 1})[:-1] + b"}b.", "'a' is a int, not a tensor"),
     "a far memo": (b"\x80\x02}r\xff\xff\xff\xff.", None),
     "a key that is no text": (packed({1: 2}), "a key that is not text"),
     "a key for ever": (ENDLESS, "a key that is not text"),
@@ -215,3 +215,13 @@ def test_we_read_what_torch_saves(path):
     assert file.tensors.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(file.read(name), tensor.double().numpy())
+
+
+@pytest.mark.peers
+def test_a_state_dict_is_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "model.bin")
+    found = open_pickle(tmp_path / "model.bin")
+    assert {name: info.shape for name, info in found.tensors.items()} == {
+        "weight": (2, 3), "bias": (2,)
+    }  # fmt: skip

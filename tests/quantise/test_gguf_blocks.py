@@ -10,7 +10,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.quantise import KINDS, LAYOUTS, Blocks, quantise
-from lora_np.quantise.gguf_blocks import Codes
+from lora_np.quantise.gguf_blocks import Codes, encode_whole
 from tests.drawing import every
 from tests.rounding import assert_near
 
@@ -126,3 +126,12 @@ def test_an_adapter_on_any_kind_learns_as_on_the_numbers(kind):
         found.append([x.data, y.data, x.grad, *(leaf.grad for _, leaf in lnp.trainable(model))])
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * np.abs(other).max())
+
+
+def test_random_rounding_keeps_the_sign_of_the_largest_entry():
+    """2.125 times the reciprocal of its scale is 127.00001 in single precision."""
+    x = np.zeros((1, 32), np.float32)
+    x[0, 0] = 2.125
+    almost = np.full_like(x, 1 - 2**-24)
+    assert encode_whole(x, LAYOUTS["Q8_0"].block, almost)["q"][0, 0] == 127
+    assert encode_whole(-x, LAYOUTS["Q8_0"].block, almost)["q"][0, 0] == -127
