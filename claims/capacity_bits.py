@@ -43,5 +43,5 @@ CLAIM = Claim(
     headline="r4",
     words="most bits held per trained parameter, rank 4",
     limits="Training stops after 400 steps of Adam, so each figure is a lower bound on what a LoRA can hold. A low figure therefore shows nothing. With four times the steps, rank 8 holds 1.95 bits per parameter instead of 1.6.",
-    advice="Plan one trainable parameter for each bit to memorise, and two at rank 1. In the best case, a parameter holds two bits.",
+    advice="On a last layer with independent inputs, plan one trainable parameter for each bit to memorise, and two at rank 1. Inside a language model, plan 2 to 14 (lora-np capacity).",
 )

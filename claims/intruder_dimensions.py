@@ -87,5 +87,5 @@ CLAIM = Claim(
     headline="r16",
     words="new directions in the first ten, LoRA of rank 16",
     limits="The matrices have 64 to 352 rows and 128 columns. We trained for 100 steps. The threshold is a choice: a lower threshold finds fewer intruders.",
-    advice="If the old task matters, use a lower learning rate or a higher rank. As a cheap repair, you can try to shrink the intruders.",
+    advice="If the old task matters, use a lower learning rate. As a cheap repair, you can try to shrink the intruders.",
 )

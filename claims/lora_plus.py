@@ -59,5 +59,5 @@ CLAIM = Claim(
         "a power of two and no gradient is clipped. Adam's epsilon for B must also be divided by x. Here we use the usual epsilon of 1e-8. With this epsilon, the logits on digits "
         "differ by 0.005 after 100 steps, and by as much as 5 after 300. If the norm of gradients is clipped, LoRA+ and LoRA with a larger alpha are different methods."
     ),
-    advice="Raise alpha instead. LoRA+ with ratio 16 is LoRA with 16 times alpha, so it is enough to tune one learning rate and alpha.",
+    advice="Tune alpha instead. LoRA+ with ratio 16 is LoRA with 16 times alpha, so it is enough to tune one learning rate and alpha.",
 )

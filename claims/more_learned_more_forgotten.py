@@ -53,5 +53,5 @@ CLAIM = Claim(
     headline="forgets",
     words="old loss, all layers − queries and values, nats",
     limits="Two methods on one text are enough to contradict a general rule, but not to establish one. A first run used only the best learning rates, and the claim held there. We added the other learning rates after that run.",
-    advice="Look at the losses on the old and the new text at several learning rates. Moving the learning rate by one place of the grid, a factor of two, changes forgetting more than the choice of method does.",
+    advice="Look at the losses on the old and the new text at several learning rates. Moving the learning rate by one place of the grid, a factor of two, changed forgetting by 0.06 to 0.34 nats; the choice of method changed it by 0.10.",
 )

@@ -81,7 +81,7 @@ CLAIM = Claim(
         "rule uses these figures. In the second setup, the mean losses also lie within 1 % of each other. With Kaiming initialisation, kappa is alpha / (3 r width), so "
         "alpha = r gives another kappa at another width."
     ),
-    advice="Tune two settings: the learning rate and alpha. At each rank, the best learning rate falls as 1 / sqrt(alpha). With alpha constant, it does not fall with the rank. Here alpha = 16 r was best. We do not know which alpha is best for your task.",
+    advice="Tune two settings: the learning rate and alpha. Up to an alpha of about 100, the best learning rate falls roughly as 1 / sqrt(alpha), and beyond that about as 1 / alpha. With alpha constant, it does not fall with the rank. At ranks 4 to 64, alpha = 16 r was near the best; at rank 1 a larger alpha was. We do not know which alpha is best for your task.",
     at_scale=AtScale(
         title="A larger kappa ends at a lower loss: 16 times from alpha 2 to 32, and again from 32 to 512.",
         finding="At rank 8, the loss at alpha 2 was {smaller:than} the loss at alpha 32. The loss at alpha 32 was {larger:than} the loss at alpha 512. Each alpha was run at its best learning rate.",

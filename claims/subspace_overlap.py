@@ -43,7 +43,7 @@ CLAIM = Claim(
     refuted_by="Top directions of two ranks that share no more than random ones.",
     setup="language",
     varied="the rank",
-    setting="We compute the paper's measure phi(A, A', 1, 1) for queries and values, and run two seeds on one base. Rank 4 takes the place of the paper's rank 8.",
+    setting="We compute the paper's measure phi(A, A', 1, 1) for queries and values, and compare two seeds on the same base, for eight seeds on four bases. Rank 4 takes the place of the paper's rank 8.",
     figures={
         "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",
         "rest": "overlap of A's next three directions at ranks 4 and 64, mean over all queries and values",

@@ -88,7 +88,8 @@ class SafetensorsFile(TensorFile):
         # `info` is called only for a missing tensor: it raises an error that lists close names
         info = self.tensors.get(name) or self.info(name)
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
-        refuse_scaled(self.path, name, info.dtype, self.tensors)
+        if info.dtype.startswith("float8"):
+            refuse_scaled(self.path, name, info.dtype, self.tensors)
         if info.dtype in LACKED:
             return decoded(stored, info.dtype)
         if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
@@ -97,13 +98,12 @@ class SafetensorsFile(TensorFile):
 
 
 def refuse_scaled(path: Path, name: str, dtype: str, names: Iterable[str]) -> None:
-    """Raise an error if a tensor is in 8-bit floats and its scale is among ``names``."""
-    if dtype.startswith("float8"):
-        owner = f"{name.rpartition('.')[0]}."
-        for other in names:
-            if other != name and other.startswith(owner) and "scale" in other:
-                why = f"{dtype} times {other!r}, which is not supported: use bfloat16"
-                raise FileError(f"{path}: {name!r} is {why}")
+    """Raise an error if the scale of a tensor in 8-bit floats is among ``names``."""
+    owner = f"{name.rpartition('.')[0]}."
+    for other in names:
+        if other != name and other.startswith(owner) and "scale" in other:
+            why = f"{dtype} times {other!r}, which is not supported: use bfloat16"
+            raise FileError(f"{path}: {name!r} is {why}")
 
 
 def open(path: StrPath) -> SafetensorsFile:

@@ -40,9 +40,9 @@ print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 # came next. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, so its loss is $\ln 96 = 4.56$. A model that is
 # always certain and right has a loss of 0. A model that hesitates between three equally likely characters has a loss of $\ln 3 = 1.10$.
 #
-# We use two texts: novels by Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the
-# **test** text. The tenth before it is the **validation** text, used to choose settings. The model reads both texts in **windows** of 64
-# characters.
+# We use two texts: the last twentieths of Austen's six novels, which the model was **not** trained on, and the book of Genesis. The
+# last tenth of Genesis is the **test** text. The tenth before it is the **validation** text, used to choose settings. The model reads both
+# texts in **windows** of 64 characters.
 
 # %%
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -133,10 +133,10 @@ axes.figure.set_size_inches(7, 5.6)
 assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 
 # %% [markdown]
-# Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost all of the probability moves, and
-# some changes still have an effect dozens of characters later. Everything that a position knows about other positions comes through $W_q$,
-# $W_k$, $W_v$ and $W_o$, which combines the heads. **All four are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix
-# times a vector -->
+# Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal 0.87 of the probability moves on
+# average, and some changes still have an effect dozens of characters later. Everything that a position knows about other
+# positions comes through $W_q$, $W_k$, $W_v$ and $W_o$, which combines the heads. **All four are linear layers, so a LoRA fits on
+# each.**<!-- proof: each is a matrix times a vector -->
 #
 # ## Where to put it
 #

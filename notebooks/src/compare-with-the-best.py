@@ -225,8 +225,9 @@ assert frozen[3] > 2 * optimum[4]
 assert frozen[11] < 1e-12
 
 # %% [markdown]
-# With $A$ frozen, you need two to three times the rank here. (Freezing saves memory, because the gradient of $B$ needs only the $r$ entries
-# of $Ax$. But for a model that reads handwritten digits, it nearly doubled the loss: `lora-np claims frozen-a`.)
+# With $A$ frozen, at ranks 1 to 5 you need two to three times the rank here, and less at higher ranks. (Freezing saves memory, because the
+# gradient of $B$ needs only the $r$ entries of $Ax$. But for a model that reads handwritten digits, it nearly doubled the loss:
+# `lora-np claims frozen-a`.)
 #
 # ## Real data: from a photograph to a map
 #

@@ -316,9 +316,10 @@ assert 0.6 < share < 0.95
 assert J["rank 1, 60 steps"] < J["ban"] + 0.002
 
 # %% [markdown]
-# More than three quarters of the way looks like a success. But **after 60 steps, rank 1 has learned only to ban the letter e**<!-- shown: J
-# of rank 1 and of the ban -->. An e is rare, so forbidding it outright scores as well. To get from the ban to the best policy, a model must
-# plan, and 60 steps of rank 1 do not teach that. Before you call a score a success, ask what the simplest trick would score.
+# More than three quarters of the way looks like a success. But **after 60 steps, rank 1 scores no better than a plain ban of the letter
+# e**<!-- shown: J of rank 1 and of the ban -->. A model that never plans gets 81 % of the way, so the score does not show that anything
+# more was learned. To get from the ban to the best policy, a model must plan. Before you call a score a success, ask what the simplest
+# trick would score.
 #
 # ## How many bits does a score carry?
 #

@@ -151,16 +151,18 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 
 # %% [markdown]
 # Rank 2 trains as many parameters as the last layer alone, and its **accuracy**, the share of digits that it reads correctly, is higher. At
-# rank 8, LoRA is as good as the full update.
+# rank 8, LoRA is nearly as good as the full update.
 #
 # So is it better to train a little in every layer than a lot in one? To find out, we need a **control**, a measurement that could show the
 # opposite. The new digits have the same pixels as the old digits in another order, and the first layer alone could restore the old order.
 # So we give the first layer all the parameters, at rank 5.
 #
-# We also ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson allows. For each claim, we
-# said in advance which measurement would contradict it. The verdict says that the claim is *supported*, *not shown* (the interval allows
-# either answer), *contradicted here* (that measurement was found, or the interval falls short of the smallest effect worth having), or that
-# it *depends on the task*. `lora-np claims` lists the verdicts in a terminal, and `claims` loads them here.
+# We also ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson allows. For each claim, its
+# page says which measurement would contradict it. Some rules changed after results were known; the report lists them.
+#
+# The verdict is *supported*, *mixed*, *not shown* (the interval allows either answer), *contradicted here* (that measurement was found, or
+# the interval falls short of the smallest effect worth having), *depends on the task* or *needs scale*. `lora-np claims` lists verdicts in
+# a terminal, and `claims` loads them here.
 
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)

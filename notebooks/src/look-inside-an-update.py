@@ -445,8 +445,8 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #   <details><summary>Answer</summary>
 #
 #   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven random
-#   ones of the others typically by 0.029 (the median, the middle of many tries). The whole update is worth 0.044: the intruders hardly
-#   matter here.
+#   ones of the other 13 of the first 20, typically by 0.029 (the median, the middle of many tries). The whole update is worth 0.044: the
+#   intruders hardly matter here.
 #
 #   </details>
 #

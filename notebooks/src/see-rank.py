@@ -293,8 +293,9 @@ assert rank == 8
 #
 #   <details><summary>Answer</summary>
 #
-#   Bands give rank 1, whether they are vertical or horizontal. A cross, as in the Nordic flags, gives rank 2: one row goes through its
-#   horizontal bar, and one does not. Slanted lines and stars need a high rank.
+#   Bands give rank 1, whether they are vertical or horizontal. A plain cross, as in the flags of Denmark, Sweden and Finland, gives rank 2:
+#   one row goes through its horizontal bar, and one does not. The bordered crosses of Norway and Iceland give 3. Slanted lines and stars
+#   need a high rank.
 #
 #   </details>
 # - Make the noise 1,000 times stronger. Where is the cliff now, and which rank is enough if 10 % may be missing?

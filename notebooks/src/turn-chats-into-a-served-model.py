@@ -250,9 +250,10 @@ assert rows[2][1] < 0.7 < 0.98 < rows[3][1]
 assert losses_of["Q8_0"] <= losses_of["Q4_1"] < losses_of["base"]
 
 # %% [markdown]
-# **In eight bits nothing is lost. In four bits, rounding removes about half of this update**<!-- shown: the shares of the two files -->.
-# Here the loss is hardly worse, because the remaining update points in the same direction. Do not count on that: measure share and loss
-# before you serve. The four-bit file is as large as the base, 98 MB, and the eight-bit file is half as large again.
+# **In eight bits nothing of this update is lost. In four bits, rounding removes about half of it**<!-- shown: the shares of the two files
+# -->. Weaker updates can lose much in eight bits too: three kept 64 to 75 %. In four bits the loss is hardly worse,
+# because the remaining update points in the same direction. Do not count on that: measure share and loss before you serve. The four-bit
+# file is as large as the base, 98 MB, and the eight-bit file is half as large again.
 #
 # ## Serve it
 #

@@ -95,7 +95,7 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    # the signal's singular values in units of sigma (sqrt d + sqrt k); the threshold is 2 units
+    # the signal's singular values in units of sigma (sqrt d + sqrt k); the threshold is 1.5 units
     loud = 2.55 + draw.array("signal", r, low=0, high=40)
     M = with_singular_values(
         draw,
