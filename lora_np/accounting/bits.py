@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MEASURED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"labels": (1.86, 2.78), "labels, rank 1": (0.92, 1.38), "text": (0.07, 0.61)}
 )
-SHARE = 4  # ranks were measured up to min(d, k) / SHARE
+SHARE = 4  # capacity was measured at ranks up to min(d, k) / SHARE
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,4 +1,4 @@
-"""Convert adapters between the formats of programs, and from any tuner to a LoRA."""
+"""Convert adapters between the file formats of programs, and any tuner's to a LoRA."""
 
 from __future__ import annotations
 

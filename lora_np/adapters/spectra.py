@@ -37,7 +37,7 @@ _NOT_FINITE = "the result is not finite: there is a NaN, or numbers overflow"
 
 
 def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
-    """Compute R (k, k) such that ``||D R^T||`` is the norm of D's outputs; None without grams."""
+    """Compute the root R (k, k) of the Gram matrix, ``R^T R``; return None if ``grams`` is None."""
     if grams is None:
         return None
     if name not in grams:

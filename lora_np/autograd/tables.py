@@ -20,7 +20,7 @@ from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names, plain, real
 
 Rule = Callable[..., Pull]  # takes the result y and the arguments, and returns a pull
-Joint = Callable[..., Pulls]  # one rule for all arguments; its pull returns one gradient each
+Joint = Callable[..., Pulls]  # one rule for all arguments; its pull returns a gradient for each
 Definition = TypeVar("Definition", bound=Callable[..., Any])
 Wanted = Sequence[bool]  # for each argument, whether its gradient is needed
 

@@ -213,7 +213,7 @@ class Puzzle(Exercise):
         return drawn(self.source(self.right), self.picture)
 
     def after(self, line: str) -> Scene:
-        """Draw the scene that a right line produces."""
+        """Draw the scene that a correct line produces."""
         return drawn(self.source(line), self.picture, self.victory)
 
 

@@ -91,7 +91,7 @@ class Draw:
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
-        """Draw an array with entries from ``low`` to ``high``, which are simple in early cases."""
+        """Draw an array with entries from ``low`` to ``high``; early cases get simple entries."""
         simplest = float(min(max(0.0, low), high))
         if self.remembered is None:
             value = self.fresh(shape, low, high, simplest)
@@ -106,7 +106,7 @@ class Draw:
         return value + 0.0  # adding 0.0 copies the array and turns -0.0 into 0.0
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
-        """Draw a real number from ``low`` to ``high``, which is simple in early cases."""
+        """Draw a real number from ``low`` to ``high``; early cases get simple numbers."""
         return float(self.array(name, low=low, high=high))
 
     def fresh(self, shape: Sequence[int], low: float, high: float, simplest: float) -> Array:

@@ -290,7 +290,7 @@ def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, i
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """Yield ``path`` and, if it contains ``hidden`` paths, its parts outside them, with rights.
+    """Yield paths that give access to all of ``path`` but ``hidden``, and the rights for each.
 
     A right on a folder covers everything below it.
     """

@@ -59,7 +59,7 @@ class GGUFFile(TensorFile):
     spans: Mapping[str, tuple[int, int]] = field(repr=False)
 
     def packed(self, name: str) -> bytes:
-        """Read the bytes of a value of the metadata, including its type.
+        """Read the raw bytes of a metadata value, including its type.
 
         Parameters
         ----------

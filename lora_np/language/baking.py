@@ -581,7 +581,8 @@ def closed_form(adapted: LanguageModel, lacks: Sequence[tuple[Array, Array]]) ->
         # X and Y stand for the data of all tokens: X.T @ X is gram + ridge, and X.T @ Y is product
         X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
         B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
-        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # gives A and scale * B equal norms
+        # the columns of B are orthonormal, so A and scale * B get equal spectral norms
+        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0
         B, A = B * balance / node.scale, A / balance
         return changed(node, A=Tensor(A.astype(dtype)), B=Tensor(B.astype(dtype)))
 

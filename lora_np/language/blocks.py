@@ -159,7 +159,7 @@ class Sequences(NamedTuple):
 
 
 def sequences(ids: Array, before: int) -> Sequences:
-    """Compute positions and lengths of packed sequences; the first ``before`` tokens are cached.
+    """Compute each token's position and sequence length, omitting the ``before`` cached tokens.
 
     Examples
     --------

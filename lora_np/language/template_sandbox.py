@@ -237,7 +237,7 @@ def weight_of(node: nodes.Node) -> int:
 
 
 def printed_size(value: Any, known: dict[int, int]) -> int:
-    """Estimate the length of a printed value, in which a shared part counts at each occurrence.
+    """Estimate the length of a value in print; a shared part counts each time that it occurs.
 
     ``known`` caches the sizes of containers by id, so that a structure of shared parts is measured
     in linear time although its print may be exponentially long.

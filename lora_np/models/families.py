@@ -571,7 +571,7 @@ _Alike = list[tuple[_Variables, list[int]]]
 
 
 def _alike(family: Family, formulas: Config, depth: int, env: _Variables) -> _Alike:
-    """Group the layers of a stack for which the formulas have the same values."""
+    """Group the layers of a stack by the values of the formulas."""
     alike: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}

@@ -656,7 +656,7 @@ def _shapes(
 
 
 def _head(model: OpenModel, modules: list[ModuleSpec], known: Mapping[str, str] | None) -> str:
-    """Return the name that a head would have, empty if unknown; add a tied head to ``modules``."""
+    """Return the head's name, also if it has no tensor, or ""; add a tied head to ``modules``."""
     if known is None:
         heads = [module.name for module in modules if module.leaf in _HEADS]
         return heads[0] if len(heads) == 1 else ""

@@ -700,7 +700,7 @@ class Patterns(Generic[T]):
         self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            # after 200 other patterns, plain names are looked up too, so a dot matches only a dot
+            # after 200 patterns, plain names go to a dictionary, where a dot matches only a dot
             if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
                 self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:

@@ -54,7 +54,7 @@ def digest(*arrays: Array) -> str:
 
 
 def describe(thing: Any, apart: Collection[int] = ()) -> str:
-    """Return a string that describes an object's content and is equal in every process.
+    """Return a string that describes an object's content and is the same in every process.
 
     Parameters
     ----------
