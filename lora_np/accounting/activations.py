@@ -25,7 +25,7 @@ OPTIMIZERS = (
 # The number of arrays that an activation function keeps for the backward pass, if not one. gelu_new
 # is computed in several steps and keeps the results of four steps.
 _KEPT = {"gelu_new": 4}
-_EXPANDING = ("gate", "up", "gate_up")  # the MLP's layers before the activation; gate_up joins two
+_EXPANDING = ("gate", "up", "gate_up")  # the layers that widen to the inner width of the MLP
 
 # If layer inputs are offloaded to host memory, the inputs of five layers stay on the GPU at a time,
 # as in TRL and torchtune.

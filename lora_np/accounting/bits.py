@@ -57,7 +57,8 @@ class Capacity(Shown):
         for any invertible M.
         """
         return self.count.trainable - sum(
-            adapted.rank**2 * adapted.copies for adapted in self.count.adapters
+            adapted.rank**2 * adapted.module.sides[0] * adapted.copies
+            for adapted in self.count.adapters
         )
 
     @property
@@ -139,7 +140,7 @@ def capacity(
 def _plain(model: Model, rank: int, options: Mapping[str, Option]) -> LoraCount:
     """Count a LoRA's parameters; raise an error if no measurement covers this kind of LoRA."""
     lora = count_adapter(model, {**options, "rank": rank})
-    if lora.dora or lora.tuner or lora.saved or lora.biases:
+    if lora.dora or lora.tuner or lora.saved or lora.biases or lora.frozen:
         raise ValueError(
             "only plain LoRA was measured: no DoRA, other tuners, or modules trained in full"
         )

@@ -574,9 +574,7 @@ def _token_rows(
     tables = [
         module for module in spec.modules if module.kind == "embedding" or module.name == spec.head
     ]
-    own = next(
-        (module for module in tables if not module.tied and module.kind == "embedding"), None
-    )
+    own = spec.embedding
     option = "trainable_token_indices"
     if own is None:
         raise ValueError(f"{option}: {spec.name} has no embedding")
@@ -598,7 +596,7 @@ def _token_rows(
     return {
         name: len(numbers) * module.shape[1]
         for name, (module, numbers) in rows.items()
-        if not (shared and module.tied and numbers == shared[1])
+        if not (shared and module.tied and name != own.name and numbers == shared[1])
     }
 
 
@@ -669,6 +667,8 @@ def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -
         names = [name for name in key.split(".") if name not in _AROUND_TABLES]
         if names[-1] == "weight" and names[-2] in peft.VOCABULARY:
             new = models.resized(new, info.shape[0])
+        elif names[-1] == "weight" and names[-2] in peft.HEADS.get(task, ("", ()))[1]:
+            new = {**new, "id2label": None, "num_labels": info.shape[0]}
     if new == spec.config:
         return spec
     return replace(models.from_config(new, name=spec.name), quantised=spec.quantised)

@@ -394,6 +394,9 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
         for one in model.adapters:
             many, outputs, inputs = one.module.sides
             inputs *= many
+            if model.tuner:
+                yield one.size, one.size, one.copies
+                continue
             left = one.size - one.rank * inputs
             magnitudes = min(model.dora * outputs, left)
             yield one.rank * inputs, one.rank + inputs, one.copies
@@ -403,13 +406,13 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
             name: module for module in model.spec.groups if model.saved for name in module.names()
         }
         for name, numbers in model.saved.items():
-            width = saved[name].shape[-1]
+            width = (saved[name].shape or (1,))[-1]
             yield numbers, numbers // width + width, 1
         yield model.biases, model.biases, 1
         return
     for module in model.groups:
         if not module.tied:
-            *rows, width = module.shape
+            *rows, width = module.shape or (1,)
             yield module.weight, (prod(rows) if rows else 0) + width, module.copies
         if not module.tied_bias:
             yield module.bias_size, module.bias_size, module.copies
@@ -462,8 +465,11 @@ def rank_that_fits(
     def needed(rank: int) -> int:
         return terms_of(counted_at(rank), training).memory.total
 
-    one, two = counted_at(1), counted_at(2)
-    limit = max(adapted.limit for adapted in one.adapters)
+    first_count = counted_at(1)
+    limit = max(adapted.limit for adapted in first_count.adapters)
+    # above every rank of a rank_pattern, so that both counts have the same groups of modules
+    top = 1 + max(adapted.rank for adapted in first_count.adapters)
+    one, two = counted_at(top), counted_at(top + 1)
     # Memory grows with the rank, except at ranks where a tensor becomes large enough for its
     # optimizer state to be kept in 8 bits or paged. Search each range between such ranks
     # separately.
@@ -477,7 +483,7 @@ def rank_that_fits(
             _trained_tensors(one), _trained_tensors(two), strict=True
         ):
             if more > numbers:
-                falls.add(max(min(1 - (numbers - size) // (more - numbers), limit), 1))
+                falls.add(max(min(top - (numbers - size) // (more - numbers), limit), 1))
     for first, end in reversed([*pairwise(sorted(falls))]):
         if needed(first) <= room:
             return bisect_right(range(end), room, lo=first, key=needed) - 1

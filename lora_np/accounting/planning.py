@@ -499,6 +499,10 @@ def _remedies(
     """Yield changes that make a choice fit; ``narrow`` counts a LoRA on ``attention`` only."""
     if choice.verdict == "fits":
         return
+    try:
+        narrowed = narrow() if narrow else None
+    except ValueError:  # the options leave nothing of attention, or it cannot be adapted by name
+        narrow = narrowed = None
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
     for chosen in [some for some in TRIALS if narrow or NARROW not in some]:
         options: dict[str, Option] = {}
@@ -508,7 +512,7 @@ def _remedies(
             prices.append(SWITCHES[name][1])
         changed, adapted = replace(training, **options), model  # type: ignore[arg-type]
         if narrow and NARROW in chosen:
-            options["targets"], adapted = attention, narrow()
+            options["targets"], adapted = attention, narrowed or model
         terms = terms_of(adapted, changed)
         memory = terms.memory.total
         if memory <= gpu.room:

@@ -316,9 +316,11 @@ def oft(
 
 
 def oft_shapes(k: int, *, r: int, oft_block_size: int) -> Shapes:
-    b = k // r if r else oft_block_size
-    if b < 1 or k % b:
-        raise ValueError(f"oft_block_size must divide {k}, got {b}")
+    given = r or oft_block_size
+    divisors = [n for n in range(1, k + 1) if k % n == 0]
+    # as in PEFT's adjust_oft_parameters: the closest divisor, the smaller one of two
+    own = min(divisors, key=lambda n: (abs(n - given), n)) if given < k else k
+    b = k // own if r else own
     return {"weight": (k // b, b * (b - 1) // 2)}
 
 

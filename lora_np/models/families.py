@@ -675,11 +675,10 @@ _KINDS = {"flag": (bool, "true or false"), "text": (str, "text"), "texts": (str,
 
 def _labels(values: Config) -> int:
     """Return a classifier's number of labels from its config; 2 by default."""
-    names = values.get("id2label")
-    if isinstance(names, (Mapping, list, tuple)):
-        return len(names)
-    given = values.get("num_labels")
-    return 2 if given is None else whole_number("num_labels", given, minimum=0, maximum=_LARGEST)
+    names, given = values.get("id2label"), values.get("num_labels")
+    if given is not None:  # as in transformers, the number counts if the two contradict each other
+        return whole_number("num_labels", given, minimum=0, maximum=_LARGEST)
+    return len(names) if isinstance(names, (Mapping, list, tuple)) else 2
 
 
 def _positions(values: Config, env: _Variables) -> int:

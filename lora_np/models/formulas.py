@@ -102,7 +102,10 @@ def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
 
 def _at(values: Json, key: int | str, default: Json) -> Json:
     """Return the entry for a key, or the default; raise an error for texts, fractions and null."""
-    entry = values.get(str(key), default) if isinstance(values, Mapping) else default
+    entry = default
+    if isinstance(values, Mapping):  # transformers pads the numbers of layers, as in "05"
+        names = {name.lstrip("0") or "0": name for name in values} if isinstance(key, int) else {}
+        entry = values.get(names.get(str(key), str(key)), default)
     if isinstance(entry, (int, list, Mapping)):
         return entry
     raise TypeError(f"{key} must be a number or an object, got {shown(entry)}")

@@ -404,15 +404,15 @@ def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
     With ``ensure_weight_tying``, PEFT adds these modules only if the last part of a selected name
     is among `EMBEDDINGS`.
     """
-    tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
+    table = spec.embedding
     tied = [module.name for module in spec.modules if module.tied]
     saved, targets = fields.get("modules_to_save") or [], fields.get("target_modules") or []
-    if not tied or not tables:
+    if not tied or table is None:
         return {}
     if _names_one(saved):
         kept = [end for end in saved if not any(ends_with(name, end) for name in tied)]
-        return {"modules_to_save": [*kept, tables[0].name]}
-    all_of_them = [tables[0].name, *tied]
+        return {"modules_to_save": [*kept, table.name]}
+    all_of_them = [table.name, *tied]
     if not isinstance(targets, str):
         return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
     if is_all_linear(targets) or not any(map(matcher(targets), EMBEDDINGS)):

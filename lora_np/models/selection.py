@@ -125,7 +125,10 @@ def select(
     targets, fused = _unfused(spec, targets)
     selections = _modules(spec, targets, filters) if targets else []
     parameters = _parameters(
-        spec, target_parameters, fused, {selection.module for selection in selections}
+        spec,
+        target_parameters,
+        fused,
+        {name for one in selections for name in one.names or one.module.names()},
     )
     if not selections and not parameters:
         raise ValueError(f"targets: all that they select of {spec.name} is left out again")
@@ -349,7 +352,7 @@ def _parameters(
     spec: ModelSpec,
     targets: Collection[str],
     fused: Mapping[str, int],
-    taken: Collection[ModuleSpec],
+    taken: set[str],
 ) -> list[Selected]:
     """Select the parameters whose names end with a target or with the name of fused experts."""
     wanted = {*targets, *fused}
@@ -368,7 +371,7 @@ def _parameters(
             raise ValueError(
                 f"target_parameters: {target!r} is {what}, neither a matrix nor a stack of them"
             )
-        if module in taken:
+        if not taken.isdisjoint(chosen):
             raise ValueError(
                 f"target_parameters: {target!r} is of a module that targets select as well"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -349,8 +350,12 @@ def from_named_modules(model: Any) -> ModelSpec:
     seen: set[int] = set()
     modules: list[ModuleSpec] = []
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    table = None
+    if hasattr(model, "get_input_embeddings"):
+        with suppress(NotImplementedError):  # transformers raises it if it finds no embedding
+            table = model.get_input_embeddings()
     for name, module in model.named_modules():
-        role = "head" if module is output else ""
+        role = "head" if module is output else "embedding" if module is table else ""
         own = _torch_modules(name, module, seen, fused or {})
         modules += [one._replace(role=role) for one in own]
     guessed = fused is None and any(module.kind == "experts" for module in modules)

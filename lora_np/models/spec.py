@@ -260,6 +260,12 @@ class ModelSpec:
         return next((module.name for module in self.groups if module.role == "head"), "")
 
     @cached_property
+    def embedding(self) -> ModuleSpec | None:
+        """The embedding of the tokens, which owns the weight of tied modules; None without one."""
+        tables = [module for module in self.modules if module.kind == "embedding"]
+        return max(tables, key=lambda x: (x.role == "embedding", not x.tied), default=None)
+
+    @cached_property
     def total(self) -> int:
         """The number of parameters; a tied weight is counted once."""
         return sum([module.parameters for module in self.groups])

@@ -94,6 +94,7 @@ def test_a_layer_may_have_a_rank_of_its_own():
     [
         {"rank": 26},
         {"rank": 4, "dora": True},
+        {"rank": 4, "mica": True},
         {"rank": 4, "content": "images"},
         {"rank": 4, "bits": -1.0},
     ],
@@ -135,3 +136,9 @@ def test_the_command_measures_or_says_what_it_assumes(tmp_path, capsys):
     assert "assumed: 500 tokens of 1 bit each" in said.err
     assert run(["capacity", "austen", "--rank", "4", "--data", str(data), "--bits", "9"]) == 2
     assert run(["capacity", "austen", "--rank", "99", "--bits", "9"]) == 2
+
+
+def test_each_expert_has_degrees_of_freedom_of_its_own():
+    found = accounting.capacity("mixtral-8x7b", rank=1, targets=["w1", "w2", "w3"])
+    # in transformers, w1 and w3 are one matrix, which PEFT adapts with twice the rank
+    assert found.free == 32 * 8 * (2 * (2 * 14336 + 4096 - 2) + (4096 + 14336 - 1))

@@ -14,6 +14,7 @@ from lora_np.accounting import (
     LoraCount,
     TrainingOptions,
     compare_memory,
+    count,
     count_flops,
     count_model,
     largest_batch,
@@ -370,3 +371,35 @@ def test_a_model_without_rows_to_adapt_has_no_rank():
     narrow = from_config({"model_type": "granite", "hidden_size": 4, "num_hidden_layers": 1})
     asked = {"targets": ["q_proj", "v_proj"], "optimizer": "adamw_8bit", "max_length": 1}
     assert largest_rank(narrow, budget="1 TB", **asked) == 0
+
+
+TINY = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
+    "num_attention_heads": 4, "vocab_size": 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor", "sgd"])
+@pytest.mark.parametrize("kind", ["IA3", "OFT", "LOHA", "LOKR", "VERA"])
+def test_every_method_of_peft_has_memory(kind: str, optimizer: str) -> None:
+    config = {"peft_type": kind, "target_modules": ["q_proj", "down_proj"]}
+    if kind == "IA3":
+        config["feedforward_modules"] = ["down_proj"]
+    found = training_memory(TINY, config=config, optimizer=optimizer)
+    trainable = count(TINY, config=config).trainable
+    assert 0 <= found.optimizer <= 8 * trainable
+    if optimizer == "adamw":
+        assert found.optimizer == 8 * trainable
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "paged_adamw"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_largest_rank_fits_beside_a_pattern(rank: int, optimizer: str) -> None:
+    options: dict[str, Any] = {
+        "rank_pattern": {"layers.0.self_attn.q_proj": rank},
+        "optimizer": optimizer,
+    }
+    budget = training_memory("llama-3.2-1b", rank=100, **options).total
+    found = largest_rank("llama-3.2-1b", budget=budget, **options)
+    assert training_memory("llama-3.2-1b", rank=found, **options).total <= budget
+    assert training_memory("llama-3.2-1b", rank=found + 1, **options).total > budget

@@ -453,3 +453,10 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(examples) == 3
     for example in examples:
         assert run(shlex.split(example)) == 0
+
+
+def test_a_remedy_that_cannot_be_counted_is_left_out() -> None:
+    found = accounting.plan("gemma-4-26b-a4b", gpu="24GB")
+    assert all("attention" not in one.change for one in found.remedies)
+    options: dict[str, Any] = {"targets": "all-linear", "exclude": ".*self_attn.*"}
+    assert accounting.plan("llama-3.2-1b", gpu="2GB", **options).choices

@@ -11,10 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lora_np.accounting import count, count_model, model_spec
 from lora_np.cli import run
+from lora_np.hub import safetensors
 from lora_np.models import from_config, preset
 
 SIZES = {
@@ -31,9 +33,38 @@ MODELS: dict[str, dict[str, Any]] = {
     "tied": {"model_type": "llama", **SIZES, "tie_word_embeddings": True},
     "qwen3_moe": {"model_type": "qwen3_moe", **SIZES, **ROUTED},
     "gpt_oss": {"model_type": "gpt_oss", **SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+    "gemma3": {
+        "model_type": "gemma3",
+        "text_config": {"model_type": "gemma3_text", **SIZES, "head_dim": 8},
+        "vision_config": {
+            "model_type": "siglip_vision_model", "hidden_size": 24, "intermediate_size": 40,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28, "patch_size": 14,
+        },
+    },
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97},
 }  # fmt: skip
+Q = {"target_modules": ["q_proj"]}
 CASES: list[tuple[str, dict[str, Any]]] = [
+    # the first embedding is the positions of the vision tower
+    ("gemma3", {**Q, "trainable_token_indices": [0, 90]}),
+    ("gemma3", {**Q, "modules_to_save": ["lm_head"], "ensure_weight_tying": True}),
+    ("gemma3", {**Q, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+    ("gemma3", {"target_modules": ["q_proj", "lm_head"], "ensure_weight_tying": True}),
+    # a parameter of another layer than the targets'
+    (
+        "llama",
+        {
+            "target_modules": ["layers.0.self_attn.q_proj"],
+            "target_parameters": ["layers.1.self_attn.k_proj.weight"],
+        },
+    ),
+    (
+        "llama",
+        {
+            "target_modules": ["layers.0.self_attn.q_proj"],
+            "target_parameters": ["layers.1.self_attn.q_proj.weight"],
+        },
+    ),
     ("llama", {"exclude_modules": ["layers.1.self_attn.q_proj"]}),
     # a container holds on to nothing
     ("llama", {"exclude_modules": ["mlp"], "target_modules": "all-linear"}),
@@ -81,6 +112,8 @@ def built(kind: str) -> Any:
     fields = dict(MODELS[kind])
     config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
     with torch.device("meta"):
+        if kind == "gemma3":
+            return transformers.Gemma3ForConditionalGeneration(config)
         return transformers.AutoModelForCausalLM.from_config(config)
 
 
@@ -170,3 +203,27 @@ def test_a_missing_model_type_is_said_to_be_missing() -> None:
     for fields in ({}, {"model_type": None}):
         with pytest.raises(ValueError, match="model_type is missing"):
             from_config(fields)
+
+
+def test_the_head_of_a_reward_model_is_read_from_its_file(tmp_path: Path) -> None:
+    fields = {"peft_type": "LORA", "r": 4, **Q, "task_type": "SEQ_CLS"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(fields))
+    path = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    tensors = {path.format(i, x): np.zeros((4, 32) if x == "A" else (32, 4), np.float32)
+               for i in range(3) for x in "AB"}  # fmt: skip
+    for rows in (1, 2, 3):
+        head = {"base_model.model.score.weight": np.zeros((rows, 32), np.float32)}
+        safetensors.save({**tensors, **head}, tmp_path / "adapter_model.safetensors")
+        found = count(MODELS["llama"], config=tmp_path)
+        assert found.trainable == sum(each.size for each in (tensors | head).values())
+
+
+def test_the_number_of_labels_wins_against_their_names() -> None:
+    fields = {**MODELS["llama"], "architectures": ["LlamaForSequenceClassification"]}
+    for more, rows in (
+        ({"num_labels": 5, "id2label": {"0": "a", "1": "b"}}, 5),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, 3),
+        ({}, 2),
+    ):
+        (head,) = (each for each in from_config({**fields, **more}).modules if each.name == "score")
+        assert head.shape[0] == rows

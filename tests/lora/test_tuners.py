@@ -159,8 +159,9 @@ def test_counts_on_one_matrix():
     assert TUNERS["LOHA"].count(256, 768) == 16_384
     assert TUNERS["LOKR"].count(256, 768) == 768
     assert TUNERS["OFT"].count(256, 768) == 11_904
-    with pytest.raises(ValueError, match="oft_block_size must divide 12, got 5"):
-        TUNERS["OFT"].trained(1, 12, oft_block_size=5)
+    # the divisor that is closest to the block size, the smaller one of two
+    assert TUNERS["OFT"].trained(1, 12, oft_block_size=5) == {"weight": (3, 6)}
+    assert TUNERS["OFT"].trained(1, 4304) == {"weight": (4304 // 16, 120)}
     # divisors: up to a factor that does not divide
     assert TUNERS["LOKR"].trained(12, 36, r=99, decompose_factor=3) == {"w1": (3, 3), "w2": (4, 12)}
     assert TUNERS["LOKR"].trained(14, 36, r=99, decompose_factor=5) == {"w1": (2, 4), "w2": (7, 9)}

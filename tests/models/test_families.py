@@ -504,3 +504,34 @@ def test_a_number_is_taken_whole() -> None:
     assert w1.shape[0] == -(-int(1.3 * (2 * 1000 // 3)) // 16) * 16
     with pytest.raises(TypeError, match="block_ffn_dim_multiplier must be"):
         from_config({"model_type": "lfm2", "block_ffn_dim_multiplier": "wide"})
+
+
+def test_padded_numbers_of_layers_are_read():
+    """transformers saves "05" for layer 5 of more than ten."""
+    base = {
+        "model_type": "gemma4_text", "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 12, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "hidden_size_per_layer_input": 0,
+    }  # fmt: skip
+    one, two = (
+        from_config({**base, "per_layer_config": {key: {"head_dim": 12}, "11": {"head_dim": 12}}})
+        for key in ("5", "05")
+    )
+    assert one.total == two.total == 100_112
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_text_model_may_say_that_the_head_is_tied(kind):
+    text = {
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    vision = {"depth": 1, "embed_dim": 24, "num_heads": 4, "hidden_size": 32}
+    tied, own = (
+        from_config({
+            "model_type": kind, "vision_config": vision,
+            "text_config": {**text, "tie_word_embeddings": value},
+        }).total
+        for value in (True, False)
+    )  # fmt: skip
+    assert own - tied == 97 * 32
