@@ -162,7 +162,9 @@ def rank_errors_of(
         enough = f"with an error of at most {tolerance:g} in the {norm} norm"
     else:
         curve, tolerance = frobenius, (1 - share) ** 0.5
-        enough = f"that keeps {share:.6g} of the squared norm (an error of at most {tolerance:.3g})"
+        which = "" if norm == "fro" else " in the Frobenius norm"
+        error = f"an error of at most {tolerance:.3g}{which}"
+        enough = f"that keeps {share:.6g} of the squared norm ({error})"
     rank = linalg.rank_within(curve, tolerance=tolerance)
     return RankErrors(
         source, M.shape, norm, rank, enough, tolerance, errors, 1 - np.square(frobenius)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -196,10 +197,11 @@ def _advice(
     # which suits every program.
     best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
     verb, *options = best.split(" ", 2)[1:]
-    model = base if isinstance(base, (str, os.PathLike)) else "MODEL"
-    name = adapter.path or "ADAPTER" if isinstance(adapter, Adapter) else adapter
-    given = f"{model} {name}" if verb == "merge" else str(name)
-    command = " ".join([verb, given, *options]).replace("MODEL", str(model))
+    model = shlex.quote(str(base)) if isinstance(base, (str, os.PathLike)) else "MODEL"
+    path = adapter.path or "ADAPTER" if isinstance(adapter, Adapter) else adapter
+    name = shlex.quote(str(path))
+    given = f"{model} {name}" if verb == "merge" else name
+    command = " ".join([verb, given, *options]).replace("MODEL", model)
     to = best.partition("--to ")[2].partition(" ")[0]
     kept = form if verb in ("repair", "resize") or to == "lora" else to
     ending = next((ending for ending, form in FILES.items() if form == kept), "")

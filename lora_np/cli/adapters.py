@@ -211,7 +211,9 @@ def merge(
     Example: lora-np merge llama my-adapter -o my-llama
     """
     asked = options.given(asked)
-    if ".gguf" in (base.suffix, out.suffix):
+    if base.suffix == ".gguf" != out.suffix:
+        refuse(f"a base that is a .gguf file gives one: -o must end in .gguf, got {str(out)!r}")
+    if out.suffix == ".gguf":
         if jobs > 1:
             refuse("--jobs is for shards, and a GGUF file has none")
         if "dtype" in asked:

@@ -4,6 +4,7 @@ own rules.
 
 import json
 import re
+import shlex
 import shutil
 from collections import Counter
 from itertools import product
@@ -319,6 +320,13 @@ def test_a_gguf_file_without_heads_is_checked_without_a_base(tmp_path):
     metadata = {key: value for key, value in file.metadata.items() if "head_count" not in key}
     save_gguf({name: file.read(name) for name in file.tensors}, path, metadata=metadata)
     assert adapters.check(path, runtime="llama.cpp").fine
+
+
+def test_an_advice_can_be_pasted(tmp_path):
+    path = tmp_path / "my adapter"
+    adapters.save(made(ranks=(4, 2), alphas=(8.0, 4.0)), path)
+    note = adapters.check(path, runtime="llama.cpp").notes[-1]
+    assert shlex.split(note.partition(": ")[2])[:3] == ["lora-np", "convert", str(path)]
 
 
 def test_an_advice_about_an_adapter_in_memory_has_a_word_in_its_place():

@@ -5,6 +5,7 @@ import pytest
 
 from lora_np import adapters, freeze, language
 from lora_np.adapters import AdapterModule
+from lora_np.cli import run
 from lora_np.files import FileError
 from lora_np.hub import gguf
 from lora_np.models import open_gguf
@@ -209,3 +210,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
         )
     with pytest.raises(FileError, match=r"a GGUF file: adapters\.merge_gguf"):
         adapters.merge(tmp_path / "base.gguf", adapter, tmp_path / "directory")
+
+
+def test_a_gguf_base_needs_a_gguf_result(tmp_path, capsys):
+    for name in ("mine", "mine.safetensors"):
+        command = ["merge", str(tmp_path / "base.gguf"), "king-james", "-o", str(tmp_path / name)]
+        assert run(command) == 2
+        assert "-o must end in .gguf, got" in capsys.readouterr().err
