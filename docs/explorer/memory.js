@@ -219,7 +219,8 @@
         [method],
       )[method];
     const asked = attempt({}),
-      wide = method !== "full" && asked.way.wide && model.attention.length;
+      attention = model.lora["attention" + (dora ? "+dora" : "")], // a text if it cannot be adapted
+      wide = method !== "full" && asked.way.wide && typeof attention === "object";
     const trials = tables.trials.filter(({ narrow }) => wide || !narrow);
     const enough = trials.find((trial) => attempt(trial).total <= gpu.room),
       found = enough ? [enough] : [];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations
@@ -499,20 +500,19 @@ def _remedies(
     """Yield changes that make a choice fit; ``narrow`` counts a LoRA on ``attention`` only."""
     if choice.verdict == "fits":
         return
-    try:
+    narrowed = None
+    with suppress(ValueError):  # the options leave nothing of attention, or its names are ambiguous
         narrowed = narrow() if narrow else None
-    except ValueError:  # the options leave nothing of attention, or it cannot be adapted by name
-        narrow = narrowed = None
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
-    for chosen in [some for some in TRIALS if narrow or NARROW not in some]:
+    for chosen in [some for some in TRIALS if narrowed or NARROW not in some]:
         options: dict[str, Option] = {}
         prices = []
         for name in chosen:
             options |= SWITCHES[name][0]
             prices.append(SWITCHES[name][1])
         changed, adapted = replace(training, **options), model  # type: ignore[arg-type]
-        if narrow and NARROW in chosen:
-            options["targets"], adapted = attention, narrowed or model
+        if narrowed and NARROW in chosen:
+            options["targets"], adapted = attention, narrowed
         terms = terms_of(adapted, changed)
         memory = terms.memory.total
         if memory <= gpu.room:
