@@ -219,8 +219,8 @@
         [method],
       )[method];
     const asked = attempt({}),
-      attention = model.lora["attention" + (dora ? "+dora" : "")], // a text if it cannot be adapted
-      wide = method !== "full" && asked.way.wide && typeof attention === "object";
+      able = model.lora["attention" + (dora ? "+dora" : "")].limits,
+      wide = method !== "full" && asked.way.wide && able;
     const trials = tables.trials.filter(({ narrow }) => wide || !narrow);
     const enough = trials.find((trial) => attempt(trial).total <= gpu.room),
       found = enough ? [enough] : [];

@@ -41,11 +41,11 @@
     return [...new Set([...several(kind, text), ...close])].slice(0, most);
   }
 
-  // A memory typed instead of a GPU, in bytes; one GB is 2^30 bytes. 0 if it is none.
+  // The bytes of a memory typed instead of a GPU, or 0; one GB is 2^30.
   function memory(text) {
     const [whole, number, unit] =
       /^([\d.]+)\s*(?:([kmgt])i?b|g)?$/.exec(text.trim().toLowerCase()) ?? [];
-    if (!whole || (whole === number && number.split(".")[0].length > 3)) return 0;
+    if (!whole || (whole === number && /^\d{4}/.test(number))) return 0;
     return Math.trunc(Number(number) * 1024 ** (1 + "kmgt".indexOf(unit ?? "g"))) || 0;
   }
 
