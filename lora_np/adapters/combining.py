@@ -42,7 +42,7 @@ from lora_np.files import FileError
 from lora_np.hub import directory
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
-from lora_np.models import OpenModel
+from lora_np.models import OpenModel, open_base
 from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def combine(
     choice("on_conflict", on_conflict, ON_CONFLICT)
     weights = _weighed(adapters, weights)
     _check_grams(grams, method, len(adapters))
-    loaded = [only_lora(load(path, base=base)) for path in adapters]
+    known = None if base is None else open_base(base)
+    loaded = [only_lora(load(path, base=known)) for path in adapters]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
     if rank is None and merge_method.cut and modules:
@@ -209,7 +210,7 @@ def combine(
             rows=tokens,
             pipeline=pipeline,
         )
-        _, notes = write(made_portable(made) if portable else made, stage)
+        _, notes = write(made_portable(made) if portable else made, stage, base=known)
     records = tuple(
         CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )

@@ -211,6 +211,8 @@ def merge(
     Example: lora-np merge llama my-adapter -o my-llama
     """
     asked = options.given(asked)
+    if "rng" in asked and asked.get("rounding") != "random":
+        refuse("--seed is for --rounding random, which is not given")
     if base.suffix == ".gguf" != out.suffix:
         refuse(f"a base that is a .gguf file gives one: -o must end in .gguf, got {str(out)!r}")
     if out.suffix == ".gguf":

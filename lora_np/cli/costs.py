@@ -27,7 +27,7 @@ _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 @options.ranks
 @options.targets
 @options.saved
-@click.option("--config", help="An adapter_config.json, instead of --rank, --targets and so on.")
+@click.option("--config", help="An adapter, or its config, instead of --rank, --targets, ...")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
 @click.option(
     "--experts",
@@ -161,9 +161,7 @@ BYTES = 4
 @options.every_linear
 @click.option("--data", help="Data to memorise: a file as for finetune.")
 @click.option("--bits", type=float, help="Bits to memorise, instead of --data.")
-@click.option(
-    "--target-loss", type=float, default=0.0, help="Loss to reach, in nats per token (0)."
-)
+@click.option("--target-loss", type=float, help="Loss on DATA to reach, in nats per token (0).")
 @options.as_json
 def capacity(
     model: str,
@@ -171,7 +169,7 @@ def capacity(
     targets: str | list[str],
     data: str | None,
     bits: float | None,
-    target_loss: float,
+    target_loss: float | None,
     as_json: bool,
 ) -> None:
     """Estimate how many bits an adapter can memorise.
@@ -182,7 +180,9 @@ def capacity(
     """
     if data is not None and bits is not None:
         refuse("give --data or --bits, not both")
-    number("target_loss", target_loss)
+    if data is None and target_loss is not None:
+        refuse("--target-loss is for --data, which is not given")
+    target_loss = number("target_loss", target_loss or 0.0)
     result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     if data is not None:
         try:

@@ -161,7 +161,7 @@ READ = click.Path(path_type=Path)
 BYTES, WORD = Parsed(byte_count), Parsed(str.lower)
 PICTURE, PAGE, SHEET, SCRIPT, FILE = (
     Parsed(partial(new_file, endings), "path")
-    for endings in (PICTURES, (".html",), (".csv",), (".py", ".ipynb"), ())
+    for endings in (PICTURES, (".html",), (".csv",), (".py",), ())
 )
 FOLDER = Parsed(partial(new_folder, ()), "path")
 ADAPTER = Parsed(partial(new_folder, (".gguf", ".safetensors")), "path")

@@ -28,7 +28,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OTHERS = {
     "config.json": (
         "adapter_config.json",
-        "an adapter, not a model: give its base instead (to count the adapter, use --config)",
+        "an adapter, not a model: give its base instead (to count it, add --config ADAPTER)",
     ),
     "adapter_config.json": (
         "config.json", "a model, not an adapter: it has no adapter_config.json",

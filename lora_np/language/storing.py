@@ -140,7 +140,8 @@ def load(
             " such tensors)"
         )
     if quantised and not any(isinstance(leaf, Quantised) for _, leaf in leaves(result)):
-        raise ValueError(f"{folder} holds no quantised weights: load it without quantised=True")
+        what = "load it without quantised=True (--quantised)"
+        raise ValueError(f"{folder} holds no quantised weights: {what}")
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from lora_np.checks import number, shown
 from lora_np.files import FileError, Json, read_json
-from lora_np.hub import inside
+from lora_np.hub import inside, located
 from lora_np.models.selection import (
     ALL_LINEAR,
     Patterns,
@@ -293,7 +293,8 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     Parameters
     ----------
     config : path, mapping or LoraConfig
-        The source. Sets, tuples and enumeration members are converted as in a JSON file.
+        The source, which may be the name of a shipped adapter. Sets, tuples and enumeration members
+        are converted as in a JSON file.
 
     Returns
     -------
@@ -311,7 +312,7 @@ def fields_of(config: ConfigSource) -> dict[str, Any]:
     {'peft_type': 'LORA', 'r': 8, 'target_modules': ['q_proj', 'v_proj']}
     """
     if isinstance(config, (str, Path)):
-        path = Path(config)
+        path = located(config)
         config = read(path) if path.is_dir() else read_json(path)
     elif not isinstance(config, Mapping):
         if not hasattr(config, "to_dict"):

@@ -730,3 +730,13 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
         adapters.combine([tmp_path / "head1", tmp_path / "head2"], tmp_path / "out")
     adapters.combine([tmp_path / "head1"] * 2, tmp_path / "same")  # equal copies contradict nothing
     assert list(adapters.load(tmp_path / "same").full) == ["head.weight"]
+
+
+def test_a_gguf_file_has_the_names_of_the_base_that_is_given(tmp_path):
+    stranger = adapters.load("king-james")
+    stranger.raw.pop("base_model_name_or_path")
+    out = tmp_path / "out.gguf"
+    with pytest.raises(FileError, match="the adapter names no base"):
+        adapters.combine([stranger], out)
+    adapters.combine([stranger], out, base="austen")
+    assert adapters.diff(out, "king-james", base="austen", tolerance=1e-2).same

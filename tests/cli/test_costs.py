@@ -112,3 +112,7 @@ def test_a_pipe_is_no_matrix(tmp_path, capsys):
     os.mkfifo(tmp_path / "M.npy")
     assert run(["errors", str(tmp_path / "M.npy")]) == 1
     assert "not a regular file" in capsys.readouterr().err
+
+
+def test_count_of_a_shipped_adapter():
+    assert "trainable params: 74,752 " in said("count", "austen", "--config", "king-james").stdout

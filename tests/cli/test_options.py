@@ -13,6 +13,9 @@ from tests.drawing import FULL
     (["combine", "--", "-adapter", "-o", "t"], "Missing option '-o' / '--out'.\n"),
     (["inspect", "adapter", "--jobs", "100000"], "'--jobs': 100000 is not in the range 1<=x<=1000.\n"),
     (["exercises", "grade", "sub", "--jobs", "0"], "'--jobs': 0 is not in the range 1<=x<=1000.\n"),
+    (["puzzles", "mine.ipynb"], "'[FILE]': must end in .py, got 'mine.ipynb'\n"),
+    (["merge", "austen", "king-james", "-o", "t", "--seed", "3"], "--seed is for --rounding random, which is not given\n"),
+    (["capacity", "austen", "--rank", "4", "--target-loss", "0.2"], "--target-loss is for --data, which is not given\n"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(arguments, words, capsys):
     assert run(arguments) != 0
