@@ -27,7 +27,7 @@ from lora_np.accounting.memory import (
 )
 from lora_np.checks import Names, choice, refuse, shown, whole_number, whole_numbers
 from lora_np.files import read_json
-from lora_np.models import ATTENTION, ModelSpec, ModuleSpec, family_names
+from lora_np.models import ATTENTION, ModelSpec, ModuleSpec, family_names, widest_targets
 from lora_np.table import Cell, Shown, Table, binary_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -391,14 +391,18 @@ def plan(
     spec = model_spec(model)
     if not spec.layers:
         what = "give its config.json, or its directory"
-        if spec.family not in ("", *family_names()):
+        if spec.family in family_names():
+            what = "its family's layers are not described. lora-np count counts a LoRA on it"
+        elif spec.family:
             what = f"the family {spec.family!r} is not described. lora-np count takes its directory"
         raise ValueError(f"plan needs the layers of {spec.name}: {what}")
     training = training_options(spec, of_training)
     settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(settings, [name for name, value in given.items() if value], training.dtype)
-    usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
+    usual = [None, widest_targets(spec)][not spec.default_targets :]
+    if "layers" in of_lora:  # which PEFT ignores with all-linear
+        usual = usual[:1]
     counts = {}
     for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
         named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)

@@ -64,6 +64,7 @@ with on_demand(globals()):
         saved_modules as saved_modules,
         select as select,
         targeted as targeted,
+        widest_targets as widest_targets,
     )
     from lora_np.models.sources import (
         Catalogue as Catalogue,

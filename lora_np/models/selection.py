@@ -324,6 +324,30 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
     return [target for target in targets if target not in fused_away], times
 
 
+def widest_targets(spec: ModelSpec) -> Targets:
+    """Return targets for every linear layer that PEFT adapts, except the output head.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+
+    Returns
+    -------
+    str or list of str
+        ``"all-linear"``; in a state-space model, where PEFT rejects some layers, the others' names.
+
+    Examples
+    --------
+    >>> from lora_np.models import from_config
+    >>> widest_targets(from_config({"model_type": "mamba"}))
+    ['dt_proj', 'in_proj', 'x_proj']
+    """
+    if spec.family not in _STATE_SPACE:
+        return ALL_LINEAR
+    return sorted(_leaves(spec, ALL_LINEAR, {}) - {*_UNCALLED})
+
+
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
     """Return the last parts of the paths of the modules that a pattern matches."""
     if is_all_linear(text):

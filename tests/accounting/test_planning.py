@@ -16,7 +16,7 @@ import pytest
 from lora_np import accounting, models
 from lora_np.accounting.planning import SWITCHES
 from lora_np.cli import costs, run
-from lora_np.models import ATTENTION, family_names, from_config
+from lora_np.models import ATTENTION, family_names, from_config, widest_targets
 from tests.drawing import every
 
 from .forum_questions import QUESTIONS
@@ -147,16 +147,12 @@ def test_the_largest_fits_and_one_more_does_not(model: str, gpu: str) -> None:
 @every("name", family_names())
 def test_every_family_has_an_estimate(name: str) -> None:
     spec = from_config({"model_type": name})
-    # of these PEFT adapts not every linear layer
-    some = {
-        "falcon_h1": ["q_proj", "in_proj"],
-        "nemotron_h": ["q_proj", "in_proj"],
-        "mamba": ["x_proj"],
-    }
-    count = accounting.count_model(spec, rank=4, targets=some.get(name, "all-linear"))
+    count = accounting.count_model(spec, rank=4, targets=widest_targets(spec))
     for memory in accounting.compare_memory(count).methods.values():
         assert bool(memory.activations) == (name != "mamba"), name  # which has no attention
         assert memory.total > memory.weights
+    if name != "mamba":
+        assert accounting.plan({"model_type": name}, gpu="24GB", methods=["LoRA"]).choices
     # what is assumed never is longer than the model allows
     longest = min(512, spec.positions or 512)
     assert accounting.training_memory(spec) == accounting.training_memory(spec, max_length=longest)
@@ -460,3 +456,13 @@ def test_a_remedy_that_cannot_be_counted_is_left_out() -> None:
     assert all("attention" not in one.change for one in found.remedies)
     options: dict[str, Any] = {"targets": "all-linear", "exclude": ".*self_attn.*"}
     assert accounting.plan("llama-3.2-1b", gpu="2GB", **options).choices
+
+
+def test_layers_alone_take_the_usual_targets() -> None:
+    found = accounting.plan("llama-3-8b", gpu="24GB", rank=8, layers=[0, 1], methods=["LoRA"])
+    assert [(one.targets, one.trainable) for one in found.choices] == [("q_proj,v_proj", 212_992)]
+
+
+def test_a_family_without_layers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"mamba: its family's layers are not described\."):
+        accounting.plan({"model_type": "mamba"}, gpu="24GB")
