@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, overload
 
 from lora_np import models
 from lora_np.accounting.matrix import pair_size
@@ -19,6 +19,7 @@ from lora_np.table import Cell, Shown, Table, shape_text
 if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
+T = TypeVar("T")
 Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 # the type of the options that counts and estimates accept
 Option: TypeAlias = (
@@ -343,7 +344,7 @@ def count_model(
     rank: int,
     targets: Targets | None = None,
     rank_pattern: Mapping[str, int] | None = None,
-    modules_to_save: str | Iterable[str] = (),
+    modules_to_save: str | Iterable[str] | None = (),
     dora: bool = False,
     bias: str = "none",
     target_parameters: Iterable[str] = (),
@@ -351,7 +352,7 @@ def count_model(
     lora_bias: bool = False,
     mica: bool = False,
     exclude: str | Sequence[str] = (),
-    layers: int | Sequence[int] = (),
+    layers: int | Iterable[int] | None = (),
     layers_pattern: str | Sequence[str] = (),
     experts: str = "peft",
 ) -> LoraCount:
@@ -418,7 +419,9 @@ def count_model(
     defaulted = targets is None and not (spec.default_targets or target_parameters)
     targets = models.ALL_LINEAR if defaulted else targets
     spec, convention = _by_convention(spec, targets, experts)
-    modules_to_save = [modules_to_save] if isinstance(modules_to_save, str) else [*modules_to_save]
+    if dora + mica + lora_bias > 1:
+        raise ValueError("PEFT takes only one of DoRA, MiCA and lora_bias")
+    modules_to_save, layers = _listed(modules_to_save), _listed(layers)
     ranks = {
         key: whole_number(f"rank_pattern[{key!r}]", own)
         for key, own in (rank_pattern or {}).items()
@@ -450,6 +453,13 @@ def count_model(
     biases = _bias_size(spec, bias, adapters, saved)
     found = tuple(adapters), copies, biases, convention, dora, frozen
     return LoraCount(spec, rank, *found, defaulted=defaulted)
+
+
+def _listed(value: T | Iterable[T] | None) -> tuple[T, ...]:
+    """Return the items of an option: none, a single one, or several."""
+    if value is None:
+        return ()
+    return (*value,) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank")

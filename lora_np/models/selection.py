@@ -324,7 +324,7 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
     return [target for target in targets if target not in fused_away], times
 
 
-def widest_targets(spec: ModelSpec) -> Targets:
+def widest_targets(spec: ModelSpec) -> str | list[str]:
     """Return targets for every linear layer that PEFT adapts, except the output head.
 
     Parameters

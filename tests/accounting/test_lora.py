@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lora_np.accounting import count_model
@@ -184,10 +186,17 @@ def test_all_linear_leaves_the_head_out_but_a_name_takes_it() -> None:
     assert count_model(LLAMA, rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
 
 
-def test_one_name_to_save_needs_no_list() -> None:
-    assert count_model(LLAMA, rank=2, modules_to_save="lm_head") == count_model(
-        LLAMA, rank=2, modules_to_save=["lm_head"]
-    )
+@pytest.mark.parametrize(
+    "same",
+    [
+        ({"modules_to_save": ["lm_head"]}, {"modules_to_save": "lm_head"}, {"modules_to_save": np.array(["lm_head"])}),
+        ({}, {"modules_to_save": None}, {"layers": None}, {"layers": []}),
+        ({"layers": [1]}, {"layers": 1}, {"layers": np.int64(1)}, {"layers": np.array([1])}, {"layers": range(1, 2)}),
+    ],
+)  # fmt: skip
+def test_an_option_is_one_value_or_several_or_none(same: Sequence[dict[str, Any]]) -> None:
+    first, *others = (count_model(LLAMA, rank=2, targets=["q_proj"], **each) for each in same)
+    assert others == [first] * len(others)
 
 
 def test_breakdowns_add_up() -> None:
@@ -283,6 +292,8 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         ({"bias": "some"}, "bias must be one of 'none', 'all', 'lora_only', got 'some'"),
         ({"experts": "both"}, "experts must be one of 'peft', 'per-expert'"),
         ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"dora": True, "lora_bias": True}, "only one of DoRA, MiCA and lora_bias"),
+        ({"dora": True, "mica": True}, "only one of DoRA, MiCA and lora_bias"),
     ],
 )
 def test_errors_name_the_value_and_what_would_be_right(
