@@ -30,6 +30,8 @@ NO_GROWTH = {
     "Whitespace",
     "WhitespaceSplit",
 }
+_SPECIAL = tuple(f"{name}_token" for name in ["bos", "eos", "unk", "sep", "pad", "cls", "mask"])
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 NO_FILES: Mapping[str, bytes] = {}
 
 
@@ -190,8 +192,29 @@ class Subwords(Described):
 
     @functools.cached_property
     def library(self) -> Any:
-        """The ``Tokenizer`` object of the library ``tokenizers``."""
-        return made(self.contents)
+        """The ``Tokenizer`` object of the library, with the tokens that files next to it add."""
+        library = made(self.contents)
+        known = {token["content"] for token in self.contents.get("added_tokens") or ()}
+        library.add_tokens([token for token in self.added() if token.content not in known])
+        return library
+
+    def added(self) -> list[Any]:
+        """List the tokens that files next to the ``tokenizer.json`` add, as transformers does."""
+        decoder, older = self.beside("tokenizer_config.json").get("added_tokens_decoder"), {}
+        if decoder is None:
+            older = self.beside("added_tokens.json")
+        special = [self.special[name] for name in _SPECIAL if name in self.special]
+        make = functools.partial(_tokenizers().AddedToken, normalized=False)
+        with errors_at("added tokens", (AttributeError, KeyError, TypeError, ValueError)):
+            tokens = [
+                make(x["content"], **{name: x[name] for name in _FLAGS if name in x})
+                for _, x in sorted((decoder or {}).items(), key=lambda item: int(item[0]))
+            ]
+            tokens += [
+                make(text, special=text in special) for text in sorted(older, key=older.__getitem__)
+            ]
+            listed = {token.content for token in tokens}
+            return tokens + [make(text, special=True) for text in special if text not in listed]
 
     @functools.cached_property
     def begins(self) -> tuple[int, ...]:
@@ -205,8 +228,8 @@ class Subwords(Described):
     @functools.cached_property
     def specials(self) -> frozenset[int]:
         """The numbers of the special tokens, which do not represent text."""
-        added = self.contents.get("added_tokens") or ()
-        return frozenset(token["id"] for token in added if token.get("special"))
+        added = self.library.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
 
     def number(self, token: str) -> int | None:
         """Return the number of a token, or None if the vocabulary lacks it."""
@@ -251,6 +274,13 @@ class Subwords(Described):
 Vocabulary = Characters | Subwords
 
 
+def _tokenizers() -> Any:
+    """Import the library ``tokenizers``; raise an error that names the extra if it is missing."""
+    return needed(
+        "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
+    )
+
+
 def growth(step: Any) -> float:
     """Return an upper bound on the factor by which a tokenizer's step can lengthen a text."""
     if not isinstance(step, Mapping):
@@ -276,9 +306,7 @@ def growth(step: Any) -> float:
 
 def made(contents: Mapping[str, Any]) -> Any:
     """Build a ``Tokenizer`` from a ``tokenizer.json``, whose steps must respect ``MAX_GROWTH``."""
-    tokenizers = needed(
-        "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
-    )
+    tokenizers = _tokenizers()
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(contents))
     except Exception as error:  # the library raises plain Exceptions

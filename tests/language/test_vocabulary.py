@@ -626,3 +626,57 @@ def test_the_map_of_special_tokens_wins_unless_the_settings_list_added_tokens(mo
 
 def test_a_number_beyond_the_vocabulary_is_no_text():
     assert Characters("abc").decode([0, 7, 2]) == "ac"
+
+
+#: files next to a tokenizer.json of 17 letters and "<|im|>", and tokens of texts, by transformers 5
+BESIDE = [
+    (
+        {"tokenizer_config.json": {
+            "eos_token": "<|im|>", "pad_token": "<pad>",
+            "added_tokens_decoder": {"18": {"content": "<xx>", "special": False}},
+        }, "added_tokens.json": {"<zz>": 18}},
+        {"ab<|im|>c": [0, 1, 17, 2], "a<xx>b": [0, 18, 1], "<pad>a": [19, 0], "<zz>": [9, 16, 16, 10]},
+        {17, 19},
+    ),
+    (
+        {"tokenizer_config.json": {"eos_token": "<|im|>", "pad_token": "<pad>"},
+         "added_tokens.json": {"<zz>": 18}, "special_tokens_map.json": {"bos_token": "<mm>"}},
+        {"ab<|im|>c": [0, 1, 17, 2], "a<zz>b": [0, 18, 1], "<pad>a": [20, 0], "<mm>b": [19, 1]},
+        {17, 19, 20},
+    ),
+]  # fmt: skip
+
+
+def with_a_special(vocab="abcdefgh <>|_mxyz"):
+    contents = language.Characters(vocab).tokenizer()
+    contents["model"]["vocab"]["<|im|>"] = len(vocab)
+    return contents
+
+
+@needs_tokenizers
+@pytest.mark.parametrize(("files", "texts", "specials"), BESIDE)
+def test_tokens_that_other_files_add(files, texts, specials):
+    files = {name: json.dumps(content).encode() for name, content in files.items()}
+    read = read_vocabulary(with_a_special(), files)
+    assert {text: read.encode(text).tolist() for text in texts} == texts
+    assert read.specials == specials
+    assert read.tokenizer() == with_a_special()  # which files keep as it is
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("files", "texts", "specials"), BESIDE)
+def test_tokens_that_other_files_add_in_transformers(files, texts, specials, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for name, content in {**files, "tokenizer.json": with_a_special()}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert {text: theirs.encode(text) for text in texts} == texts
+    assert {*theirs.all_special_ids} == specials
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("decoder", [[1], {"a": {"content": "b"}}, {"1": "b"}, {"1": {}}])
+def test_damaged_tokens_of_other_files(decoder):
+    files = {"tokenizer_config.json": json.dumps({"added_tokens_decoder": decoder}).encode()}
+    with pytest.raises(FileError, match="added tokens: "):
+        read_vocabulary(with_a_special(), files)
