@@ -6,6 +6,7 @@ import atexit
 import errno
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from stat import S_IMODE, S_ISREG
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, TypeVar
 
 from lora_np.checks import StrPath, brief
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # largest size of a JSON file in bytes; the indexes of the largest models have a few MiB
-MAX_JSON = 32 * 2**20
+MAX_JSON = 64 * 2**20
 
 # largest number of items in a JSON file; the largest vocabularies and their merges together have
 # two million
@@ -177,7 +178,7 @@ def decode_text(content: bytes) -> str:
 
 
 def read_json(path: StrPath) -> dict[str, Any]:
-    """Read the object in a JSON file of at most 32 MiB and 3 million items.
+    """Read the object in a JSON file of at most 64 MiB and 3 million items.
 
     Parameters
     ----------
@@ -192,9 +193,9 @@ def read_json(path: StrPath) -> dict[str, Any]:
     Raises
     ------
     FileError
-        If the file is not JSON or not an object; if a key is repeated, a number is NaN, infinite or
-        -0, or text cannot be encoded as UTF-8; or if it is nested too deeply, too large, or has too
-        many items.
+        If the file is not JSON or not an object; if a key is repeated, a number is NaN, -Infinity
+        or -0, or text cannot be encoded as UTF-8; or if it is nested too deeply, too large, or has
+        too many items.
     OSError
         If the file cannot be read.
 
@@ -249,7 +250,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
         content = json.loads(
             text,
             object_pairs_hook=_unique,
-            parse_constant=partial(_no_constant, text),
+            parse_constant=partial(_constant, text),
             parse_int=number,
         )
         if b"\\u" in data:  # an escape may be a lone surrogate, which encode() rejects
@@ -281,7 +282,10 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _no_constant(text: str, constant: str) -> NoReturn:
+def _constant(text: str, constant: str) -> float:
+    """Return infinity, which configs of Mamba models contain; refuse -Infinity and NaN."""
+    if constant == "Infinity":
+        return math.inf
     key = re.search(rf'"[^"]{{1,80}}"(?=\s*:\s*{constant})', text)
     raise FileError(f"{key[0] + ': ' if key else ''}{constant} is not JSON")
 

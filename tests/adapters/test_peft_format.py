@@ -315,7 +315,7 @@ def test_configs_that_are_not_json_are_refused(adapter, text, message):
 def test_a_config_of_absurd_size_is_not_read(adapter):
     with (adapter / "adapter_config.json").open("r+b") as file:
         file.truncate(2**40)
-    with pytest.raises(FileError, match="more than 33,554,432 bytes of JSON"):
+    with pytest.raises(FileError, match="more than 67,108,864 bytes of JSON"):
         adapters.load(adapter)
 
 

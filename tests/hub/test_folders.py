@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from lora_np import adapters
 from lora_np.files import FileError, read_json
 from lora_np.hub import TensorInfo, open_directory, safetensors
-from lora_np.models import from_safetensors, open_model
+from lora_np.models import describe, from_safetensors, open_model
 from tests.drawing import examples
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
@@ -124,6 +124,13 @@ def test_a_stray_file_is_named_where_there_is_no_model(tmp_path):
     write(tmp_path / "base", False, False, ("stray.safetensors",))
     with pytest.raises(FileError, match=r"name the file itself: stray\.safetensors"):
         open_model(tmp_path / "base")
+
+
+def test_infinity_is_read_as_transformers_writes_it(tmp_path):
+    config = {"model_type": "mamba", "time_step_limit": [0.0, float("inf")]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_json(tmp_path / "config.json") == config
+    assert describe(tmp_path / "config.json").total == describe({"model_type": "mamba"}).total
 
 
 @pytest.mark.parametrize(
