@@ -77,7 +77,7 @@ def check_base(base: OpenModel, adapter: Adapter) -> tuple[str, ...]:
     named = adapter.base or ""
     home = located(named)
     config_path = home / "config.json"
-    if named and config_path.is_file():
+    if named and os.path.isfile(config_path):
         wanted = config if path == home else read_json(config_path)
         if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
             wanted = {**wanted, "model_type": "llama"}

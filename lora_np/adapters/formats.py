@@ -277,7 +277,8 @@ def base_of(adapter: Adapter, base: OpenModel | None) -> OpenModel | None:
     if base and base.on_disk:
         return base if base.path.is_dir() else None
     path = located(adapter.base) if adapter.base else None
-    return OpenModel.at(path) if path and path.is_dir() else None
+    # unlike Path.is_dir, isdir raises no error for a name that is too long, or a forbidden folder
+    return OpenModel.at(path) if path and os.path.isdir(path) else None
 
 
 def has_effect(adapter: Adapter) -> bool:

@@ -366,7 +366,7 @@ def located(path: StrPath) -> Path:
     if path.name != str(path):
         return path
     # A folder with the name of a shipped model hides it only if it has JSON or safetensors files.
-    files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
+    files = [*path.iterdir()] if os.path.isdir(path) else [path] * os.path.exists(path)
     if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
         return path
     return (shipped_paths("models") | shipped_paths("adapters")).get(path.name, path)

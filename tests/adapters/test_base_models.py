@@ -27,6 +27,19 @@ def adapter(folder, base):
     return folder
 
 
+@pytest.mark.parametrize("base", ["x" * 5000, "\u00e9" * 200, "a\0b", "forbidden/base"])
+def test_a_base_that_cannot_be_looked_at_is_not_here(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    forbidden = tmp_path / "forbidden"
+    forbidden.mkdir(mode=0)
+    (source := adapters.load("king-james")).raw["base_model_name_or_path"] = base
+    adapters.save(source, "adapter")
+    assert adapters.check("adapter", runtime="peft").fine
+    assert any("not here" in note for note in adapters.merge("austen", "adapter", "merged").notes)
+    adapters.convert("adapter", "mlx", to="mlx")
+    forbidden.chmod(0o700)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
