@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from lora_np.checks import Array, StrPath, shown
 from lora_np.files import MAX_ITEMS, FileError, errors_at, open_regular, target_path, write_whole
-from lora_np.hub.dtypes import GGUF_KINDS
+from lora_np.hub.dtypes import BLOCKS, GGUF_KINDS
 from lora_np.hub.safetensors import as_stored
 from lora_np.hub.tensors import TensorFile, TensorInfo
 from lora_np.quantise import LAYOUTS, Blocks
@@ -226,6 +226,9 @@ def write(
     for name, info in tensors.items():
         header.append(_packed_text(name))
         sizes = info.shape[::-1]
+        if info.dtype not in _NUMBERS:
+            raise FileError(f"tensor {shown(name)} has kind {shown(info.dtype)}, which is unknown")
+        _check_shape(name, info.dtype, sizes)
         header.append(
             struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[info.dtype], position)
         )
@@ -361,8 +364,10 @@ def _scalars(header: _Header, kind: int, count: int) -> Array:
     return np.frombuffer(raw, dtype)
 
 
-def _alignment(metadata: Mapping[str, _Value]) -> int:
+def _alignment(metadata: Mapping[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
+    if isinstance(alignment, np.integer):
+        alignment = alignment.item()
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise FileError(f"'general.alignment' must be a power of two, got {shown(alignment)}")
     return alignment
@@ -372,22 +377,32 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     """Read the name, kind, shape and offset of a tensor."""
     name = header.name = header.text("the name of a tensor", most=_MAX_NAME)
     axes = header.number("I", "the number of axes of {}")
-    if not 1 <= axes <= _MAX_AXES:
-        raise FileError(
-            f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
-        )
+    _check_axes(name, axes)
     sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, "the shape of {}"))
     number = header.number("I", "the kind of {}")
     if number not in GGUF_KINDS:
         raise FileError(f"tensor {shown(name)} has kind {number}, which is unknown")
-    kind, numbers, _ = GGUF_KINDS[number]
-    if 0 in sizes or prod(sizes) >= 2**63:
+    kind = GGUF_KINDS[number][0]
+    _check_shape(name, kind, sizes)
+    return name, kind, sizes[::-1], header.number("Q", "the offset of {}")
+
+
+def _check_axes(name: str, axes: int) -> None:
+    if not 1 <= axes <= _MAX_AXES:
+        raise FileError(
+            f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
+        )
+
+
+def _check_shape(name: str, kind: str, sizes: Sequence[int]) -> None:
+    """Raise an error unless a file can hold a tensor of these sizes, of which rows come first."""
+    _check_axes(name, len(sizes))
+    if not all(isinstance(n, int) and n > 0 for n in sizes) or prod(sizes) >= 2**63:
         raise FileError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
-    if sizes[0] % numbers:
+    if sizes[0] % (numbers := BLOCKS[kind][0]):
         raise FileError(
             f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
         )
-    return name, kind, sizes[::-1], header.number("Q", "the offset of {}")
 
 
 def _padded(size: int, alignment: int) -> int:
@@ -396,9 +411,10 @@ def _padded(size: int, alignment: int) -> int:
 
 def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
     """Convert a tensor to blocks; raise an error unless kind and shape agree with ``info``."""
-    if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
+    kind = tensor.kind if isinstance(tensor, Blocks) else info.dtype
+    if (kind, tensor.shape) != (info.dtype, info.shape):
         raise FileError(
-            f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}"
+            f"{shown(name)} must be {info.dtype} {info.shape}, got {kind} {tensor.shape}"
         )
     if not isinstance(tensor, Blocks):
         if info.dtype not in _FLOATS:
@@ -406,14 +422,12 @@ def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
                 f"{shown(name)} must be Blocks of {info.dtype}, got dtype {tensor.dtype}"
             )
         tensor = Blocks(info.dtype, as_stored(name, tensor, _FLOATS[info.dtype]), tensor.shape)
-    if (tensor.kind, tensor.shape) != (info.dtype, info.shape):
-        raise FileError(
-            f"{shown(name)} must be {info.dtype} {info.shape}, got {tensor.kind} {tensor.shape}"
-        )
     return tensor
 
 
 def _packed_text(text: str) -> bytes:
+    if not isinstance(text, str):
+        raise FileError(f"a name must be text, got {shown(text)}")
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:

@@ -346,7 +346,7 @@ def _described(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BY_FILE:
         raise FileError(
-            f"tensor {name!r} has dtype {shown(dtype)}, not one of {', '.join(_BY_FILE)}"
+            f"tensor {name!r} has dtype {shown(dtype)}; supported are {', '.join(_BY_FILE)}"
         )
     if not _naturals(shape) or len(shape) > _MAX_AXES:
         raise FileError(

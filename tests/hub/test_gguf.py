@@ -216,12 +216,13 @@ def test_requests_that_do_not_fit(path, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "metadata", "message"),
     [
-        ({"W": np.ones((), np.float32)}, {}, "must have 1 to 4 axes"),
-        ({"W": np.ones((2, 0), np.float32)}, {}, "none empty"),
+        ({"W": np.ones((), np.float32)}, {}, "has 0 axes; between 1 and 4 are allowed"),
+        ({"W": np.ones((2, 0), np.float32)}, {}, "which no file can hold"),
         ({}, {"k": {}}, "'k' must be text"),
         ({}, {"k": 2**40}, "too large for 32 bits; give it as np.uint64"),
         ({}, {"k": "\ud800"}, "cannot be encoded as UTF-8"),
         ({}, {"general.alignment": 3}, "power of two"),
+        ({}, {8: "x"}, "a name must be text, got 8"),
     ],
 )
 def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metadata, message):
@@ -231,6 +232,18 @@ def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metad
         save_gguf(arguments, place, metadata=metadata)
     assert place.read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_alignment_may_be_a_numpy_number(tmp_path):
+    save_gguf(
+        {"W": np.ones(3, np.float32)},
+        tmp_path / "a.gguf",
+        metadata={"general.alignment": np.uint32(64)},
+    )
+    save_gguf(
+        {"W": np.ones(3, np.float32)}, tmp_path / "b.gguf", metadata={"general.alignment": 64}
+    )
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -251,6 +264,16 @@ def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metad
             np.ones((32, 2)),
             r"'W' must be F32 \(2, 32\), got F32 \(32, 2\)",
         ),
+        (TensorInfo("F33", (2,)), None, "tensor 'W' has kind 'F33', which is unknown"),
+        (
+            TensorInfo("F32", (2, -1)),
+            None,
+            r"tensor 'W' has shape \(2, -1\), which no file can hold",
+        ),
+        (TensorInfo("F32", (2**70,)), None, r"which no file can hold"),
+        (TensorInfo("F32", (2.0,)), None, r"which no file can hold"),
+        (TensorInfo("F32", (1,) * 5), None, "has 5 axes; between 1 and 4 are allowed"),
+        (TensorInfo("Q8_0", (32, 2)), None, "has rows of 2; Q8_0 needs whole blocks of 32"),
     ],
 )
 def test_numbers_that_are_not_as_announced_are_not_written(tmp_path, info, array, message):

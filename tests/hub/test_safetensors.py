@@ -346,7 +346,7 @@ EIGHT = bytes(8)
         ({"x": entry(0, 8, (-2,))}, EIGHT, r"shape \[-2\], not a list of at most 64 whole numbers"),
         ({"x": entry(0, 8, (2.0,))}, EIGHT, r"shape \[2\.0\]"),
         ({"x": entry(0, 8, (2, *[1] * 64))}, EIGHT, "not a list of at most 64"),
-        ({"x": entry(dtype="F7")}, EIGHT, "dtype 'F7', not one of U64, I64, F64"),
+        ({"x": entry(dtype="F7")}, EIGHT, "dtype 'F7'; supported are U64, I64, F64"),
         ({"x": entry(dtype=["F32"])}, EIGHT, r"dtype \['F32'\]"),
         ({"x": entry() | {"shape": 2}}, EIGHT, "shape 2, not a list"),
         ({"x": {"dtype": "F32", "shape": [2]}}, EIGHT, "data_offsets None"),
