@@ -312,6 +312,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise FileError(f"{path}: a device or a pipe, which no file replaces; name a file")
     stage = _stage(target)
     with _cleaned(partial(stage.unlink, missing_ok=True)), named(path, stage):
         with open(stage, "xb") as file:
@@ -470,8 +472,13 @@ def replacing(
         target = Path(os.path.realpath(target))
     stage = _stage(target)
     may_go = check or partial(_check_directory, target, writes, marks)
-    clean = _cleaned(lambda: shutil.rmtree(stage, ignore_errors=True))
-    with _parents(target), named(target, stage), clean:
+
+    def clean() -> None:
+        with suppress(OSError):
+            stage.chmod(0o700)  # the old directory, which is here now, may be read-only
+        shutil.rmtree(stage, ignore_errors=True)
+
+    with _parents(target), named(target, stage), _cleaned(clean):
         _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
         new = stage / target.name if check else stage

@@ -13,7 +13,7 @@ import pytest
 import lora_np
 from benchmarks.size import nodes_of
 from lora_np import adapters
-from lora_np.files import decode_text, write_figure, write_whole
+from lora_np.files import FileError, decode_text, write_figure, write_whole
 from tests.drawing import FULL
 
 
@@ -173,6 +173,32 @@ def test_errors_name_the_path_that_was_given(tmp_path):
         with pytest.raises(OSError, match="directory") as caught:
             write_whole(tmp_path / path, lambda file: file.write(b"new"))
         assert caught.value.filename == str(tmp_path / named)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="a device or a pipe"):
+        write_whole(tmp_path / "pipe", lambda file: file.write(b"new"))
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes as POSIX has them")
+def test_of_a_read_only_directory_nothing_is_left(tmp_path, monkeypatch):
+    seen, remove = [], shutil.rmtree
+
+    def watched(path, **how):
+        if os.path.exists(path) and os.path.dirname(path) == str(tmp_path):
+            seen.append(os.stat(path).st_mode & 0o777)
+        remove(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    for _ in range(2):
+        adapters.resize("king-james", tmp_path / "small", rank=1, force=True)
+        (tmp_path / "small").chmod(0o555)
+    assert seen == [0o700]  # root, unlike others, could remove what is in a read-only directory
+    assert os.listdir(tmp_path) == ["small"]
 
 
 def test_missing_folders_are_made(tmp_path):
