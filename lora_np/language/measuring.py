@@ -179,7 +179,7 @@ def bits_to_learn(model: LanguageModel, data: AnyData, *, target_loss: float = 0
     model : LanguageModel
         The base model.
     data : Data, str or sequence
-        The data, as for `finetune`.
+        The data, as for `finetune`. Examples are cut to ``model.context`` tokens.
     target_loss : float
         The loss to reach, in nats per token: 0 to memorise everything.
 
@@ -205,9 +205,14 @@ def bits_to_learn(model: LanguageModel, data: AnyData, *, target_loss: float = 0
     True
     """
     number("target_loss", target_loss)
-    rows = rows_of(model, data, None)
+    data, most = as_data(data), None
+    if data.whole is not None:
+        learnt = len(vocabulary_of(model).encode(data.whole)) - 1
+        most = min(within(model, None), max(learnt, 1))
+    rows = rows_of(model, data, most)
     loss = mean_loss(model, in_batches(rows, ROWS))
-    learnt = sum(document.learnt for row in rows for document in row)
+    if data.whole is None:  # else the loss of a remainder, which fills no window, is assumed equal
+        learnt = sum(document.learnt for row in rows for document in row)
     return learnt * max(loss - target_loss, 0.0) / math.log(2)
 
 

@@ -118,6 +118,11 @@ def test_bits_to_learn_are_the_loss_of_the_tokens_above_the_target():
         assert language.bits_to_learn(model, text, target_loss=target) == pytest.approx(
             expected, rel=1e-5
         )
+    for length in (2, 100, 300):  # shorter than a window, or with a remainder: all tokens count
+        counted = language.likelihood(model, text[:length], max_length=min(256, length - 1))
+        assert language.bits_to_learn(model, text[:length]) == pytest.approx(
+            (length - 1) * counted.loss / np.log(2), rel=1e-5
+        )
     pair = [{"prompt": "abc", "completion": "def"}]
     assert 0 < language.bits_to_learn(model, pair) < 3 * 40
 
