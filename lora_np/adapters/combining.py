@@ -198,17 +198,14 @@ def combine(
         work = _work(_by_module(loaded, weights, grams), aside, rng)
         combine_one = partial(_combined, merge_method, (density, rank, "bias" in parts), bases)
         results = parallel_map(combine_one, work, jobs=jobs, progress=progress, label="combine")
-        combined = {name: module for name, (module, *_) in results.items()}
+        combined = {name: result[0] for name, result in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
-        pipeline = any(source.pipeline for source in loaded)
-        if pipeline and full:
-            raise FileError(f"{min(full)!r} changes a bias or a norm, which cannot be combined")
         made = Adapter(
             combined,
             full,
             _raw(loaded, parts, combined, full, tokens),
             rows=tokens,
-            pipeline=pipeline,
+            pipeline=any(source.pipeline for source in loaded),
         )
         _, notes = write(made_portable(made) if portable else made, stage, base=known)
     records = tuple(
@@ -435,7 +432,10 @@ def _replaced(
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
             kept[key] = in_memory(spectra.no_overflow(key[0], mean), x.dtype)
     rows = {name: TokenRows(at, x) for (name, at), x in kept.items() if at is not None}
-    return {name: x for (name, at), x in kept.items() if at is None}, rows
+    full = {name: x for (name, at), x in kept.items() if at is None}
+    if full and any(source.pipeline for source in sources):
+        raise FileError(f"{min(full)!r} changes a bias or a norm, which cannot be combined")
+    return full, rows
 
 
 def _raw(

@@ -364,7 +364,7 @@ def _scalars(header: _Header, kind: int, count: int) -> Array:
     return np.frombuffer(raw, dtype)
 
 
-def _alignment(metadata: Mapping[str, Any]) -> int:
+def _alignment(metadata: Mapping[str, object]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if isinstance(alignment, np.integer):
         alignment = alignment.item()
@@ -377,7 +377,8 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     """Read the name, kind, shape and offset of a tensor."""
     name = header.name = header.text("the name of a tensor", most=_MAX_NAME)
     axes = header.number("I", "the number of axes of {}")
-    _check_axes(name, axes)
+    if not 1 <= axes <= _MAX_AXES:
+        raise _axes_error(name, axes)
     sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, "the shape of {}"))
     number = header.number("I", "the kind of {}")
     if number not in GGUF_KINDS:
@@ -387,17 +388,15 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     return name, kind, sizes[::-1], header.number("Q", "the offset of {}")
 
 
-def _check_axes(name: str, axes: int) -> None:
-    if not 1 <= axes <= _MAX_AXES:
-        raise FileError(
-            f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
-        )
+def _axes_error(name: str, axes: int) -> FileError:
+    return FileError(f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
 
 
 def _check_shape(name: str, kind: str, sizes: Sequence[int]) -> None:
     """Raise an error unless a file can hold a tensor of these sizes, of which rows come first."""
-    _check_axes(name, len(sizes))
-    if not all(isinstance(n, int) and n > 0 for n in sizes) or prod(sizes) >= 2**63:
+    if not 1 <= len(sizes) <= _MAX_AXES:
+        raise _axes_error(name, len(sizes))
+    if not {*map(type, sizes)} <= {int} or min(sizes) < 1 or prod(sizes) >= 2**63:
         raise FileError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % (numbers := BLOCKS[kind][0]):
         raise FileError(

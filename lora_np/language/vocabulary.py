@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -274,11 +275,11 @@ class Subwords(Described):
 Vocabulary = Characters | Subwords
 
 
-def _tokenizers() -> Any:
+def _tokenizers() -> ModuleType:
     """Import the library ``tokenizers``; raise an error that names the extra if it is missing."""
-    return needed(
-        "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
-    )
+    why = "this vocabulary needs the library tokenizers"
+    module: ModuleType = needed("tokenizers", extra="language", why=why)
+    return module
 
 
 def growth(step: Any) -> float:
