@@ -150,7 +150,7 @@ def rank_for_budget(d: int, k: int, *, budget: int) -> int:
     d, k : int
         Rows and columns of the adapted matrix.
     budget : int
-        The number of parameters.
+        The largest number of parameters.
 
     Returns
     -------

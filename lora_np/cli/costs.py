@@ -45,8 +45,8 @@ _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: Any) -> None:
     """Count a LoRA's parameters and memory, for a matrix or model.
 
-    SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
-    The options from --dtype on are for the memory.
+    SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors or *.gguf file, or
+    a directory. The options from --dtype on are for the memory.
 
     Example: lora-np count llama-3-8b --rank 8,16 --targets all-linear --group-by kind --memory
     """

@@ -390,7 +390,7 @@ def distilled(
     settings: BakeSettings,
     seed: int,
 ) -> tuple[LanguageModel, History | None, bool]:
-    """Train ``adapted`` on the teacher's answers; return ``model``, ... of `Baked`."""
+    """Train ``adapted``; return it with its history, and whether Ctrl-C ended the training."""
     if not settings.steps:
         return adapted, None, False
     run = settings.of_run(

@@ -141,7 +141,7 @@ class Cache:
 
 
 class Sequences(NamedTuple):
-    """Which sequence each token of packed rows is in, its position in it, and the length of that.
+    """The sequence of each token in packed rows, and the token's position and sequence length.
 
     Parameters
     ----------

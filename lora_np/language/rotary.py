@@ -185,7 +185,7 @@ class RopeParameters(NamedTuple):
     frequencies: Array  # pair i rotates by theta^(-2i/d) per token
 
     def stretched(self, kept: Array) -> Array:
-        """Interpolate between the frequencies (``kept`` = 1) and frequencies / ``factor`` (0)."""
+        """Interpolate from the frequencies / ``factor`` (``kept`` = 0) to the frequencies (1)."""
         return kept * self.frequencies + (1 - kept) * self.frequencies / self.factor
 
 

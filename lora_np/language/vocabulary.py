@@ -119,7 +119,7 @@ class Characters(Described):
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Encode ``text`` as an array of token numbers."""
+        """Encode ``text`` as an array of token indices."""
         try:
             return np.array([self.numbers[c] for c in text], dtype=np.int64)
         except KeyError as missing:
@@ -135,11 +135,11 @@ class Characters(Described):
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
     def number(self, token: str) -> int | None:
-        """Return the number of a token, or None if the vocabulary lacks it."""
+        """Return the index of a token, or None if the vocabulary lacks it."""
         return self.numbers.get(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Decode ``tokens`` to text; a number beyond the vocabulary becomes no text."""
+        """Decode ``tokens`` to text; an index beyond the vocabulary becomes no text."""
         return "".join(self.characters[int(i) : int(i) + 1] for i in tokens)
 
     def __len__(self) -> int:
@@ -228,12 +228,12 @@ class Subwords(Described):
 
     @functools.cached_property
     def specials(self) -> frozenset[int]:
-        """The numbers of the special tokens, which do not represent text."""
+        """The indices of the special tokens, which do not represent text."""
         added = self.library.get_added_tokens_decoder()
         return frozenset(number for number, token in added.items() if token.special)
 
     def number(self, token: str) -> int | None:
-        """Return the number of a token, or None if the vocabulary lacks it."""
+        """Return the index of a token, or None if the vocabulary lacks it."""
         number: int | None = self.library.token_to_id(token)
         return number
 
