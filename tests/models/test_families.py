@@ -272,6 +272,28 @@ def our_count(spec: Any, **options: Any) -> tuple[int, int]:
     return report.trainable, report.total
 
 
+TIED = {"tie_word_embeddings": True}
+FEW = {"num_hidden_layers": 2}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("family", "fields"), [
+    ("deepseek_v2", {**FEW, "mlp_bias": True}),
+    ("kimi_linear", {**FEW, **TIED}),
+    *(("llama4", {"text_config": {**FEW, **text}, "vision_config": FEW, **top}) for text, top in ((TIED, {}), ({}, TIED))),
+    *(("mllama", {"text_config": {**FEW, "cross_attention_layers": [1], **text}, **top}) for text, top in ((TIED, {}), ({}, TIED))),
+])  # fmt: skip
+def test_a_field_that_a_family_reads_in_its_own_way(family: str, fields: dict[str, Any]) -> None:
+    task = family_of(family).tasks[0]
+    model = meta_model(family, task, fields)
+    config = {**model.config.to_dict(), "architectures": [family_of(family).classes + task]}
+    for shown in (
+        config,
+        {"model_type": family, **fields, "architectures": config["architectures"]},
+    ):
+        assert from_config(shown).total == sum(p.numel() for p in model.parameters())
+
+
 DRAWN = twentieth(CASES)
 
 
