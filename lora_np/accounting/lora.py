@@ -372,7 +372,7 @@ def count_model(
     rank_pattern : mapping of str to int
         Other ranks for some modules, by a regular expression for the end of their names; the first
         match counts.
-    modules_to_save : str or iterable of str
+    modules_to_save : str or iterable of str, optional
         Ends of the names of modules that are also trained in full. PEFT keeps both the original and
         the copy, so both are counted.
     dora : bool

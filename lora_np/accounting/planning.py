@@ -400,9 +400,9 @@ def plan(
     settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(settings, [name for name, value in given.items() if value], training.dtype)
-    usual = [None, widest_targets(spec)][not spec.default_targets :]
-    if "layers" in of_lora:  # which PEFT ignores with all-linear
-        usual = usual[:1]
+    usual: list[str | list[str] | None] = [widest_targets(spec)]
+    if spec.default_targets:  # these alone with `layers`, which PEFT does not take with all-linear
+        usual = [None] if "layers" in of_lora else [None, *usual]
     counts = {}
     for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
         named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
