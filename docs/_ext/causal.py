@@ -313,6 +313,11 @@ def written() -> dict[str, tuple[str, str]]:
     return {kind.strip("`"): (found, why) for kind, found, why in cells}
 
 
+def is_newer() -> bool:
+    """Whether the installed transformers is not the release that the page was made with."""
+    return f"transformers {importlib.metadata.version('transformers')}:" not in PAGE.read_text()
+
+
 def main(only: list[str]) -> None:
     """Write both files; where some types are named, with all other rows as they were."""
     from lora_np.models.headers import kinds_by_type

@@ -63,7 +63,10 @@ def save(folder: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> None:
 
 @pytest.mark.peers
 def test_the_page_has_every_type() -> None:
-    assert ROWS.keys() == causal.types().keys(), "run python -m docs._ext.causal"
+    types = causal.types().keys()
+    # a newer release may have more types, which the page has once it is made again
+    known = types & ROWS.keys() if causal.is_newer() else types
+    assert ROWS.keys() == known, "run python -m docs._ext.causal"
 
 
 @pytest.mark.peers
