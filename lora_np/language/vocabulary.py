@@ -32,7 +32,7 @@ NO_GROWTH = {
     "WhitespaceSplit",
 }
 _SPECIAL = tuple(f"{name}_token" for name in ["bos", "eos", "unk", "sep", "pad", "cls", "mask"])
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 NO_FILES: Mapping[str, bytes] = {}
 
 
@@ -48,15 +48,20 @@ class Described:
     @functools.cached_property
     def special(self) -> dict[str, str]:
         """The special tokens by their names in transformers, such as ``eos_token``."""
-        named = self.beside("tokenizer_config.json")
-        if "added_tokens_decoder" not in named:  # else transformers does not read the older file
-            named = {**named, **self.beside("special_tokens_map.json")}
+        named = self.settings()
         texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
         return {
             name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)
         }
 
-    def chat_template(self) -> Any:
+    def settings(self) -> dict[str, Any]:
+        """Return the fields of ``tokenizer_config.json`` and of the older file that it replaces."""
+        fields = self.beside("tokenizer_config.json")
+        if "added_tokens_decoder" not in fields:  # else transformers does not read the older file
+            fields = {**fields, **self.beside("special_tokens_map.json")}
+        return fields
+
+    def chat_template(self) -> object:
         """Return the chat template, or None; if a model has several, return the default one."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
@@ -201,21 +206,25 @@ class Subwords(Described):
 
     def added(self) -> list[Any]:
         """List the tokens that files next to the ``tokenizer.json`` add, as transformers does."""
-        decoder, older = self.beside("tokenizer_config.json").get("added_tokens_decoder"), {}
-        if decoder is None:
-            older = self.beside("added_tokens.json")
-        special = [self.special[name] for name in _SPECIAL if name in self.special]
-        make = functools.partial(_tokenizers().AddedToken, normalized=False)
-        with errors_at("added tokens", (AttributeError, KeyError, TypeError, ValueError)):
-            tokens = [
-                make(x["content"], **{name: x[name] for name in _FLAGS if name in x})
-                for _, x in sorted((decoder or {}).items(), key=lambda item: int(item[0]))
-            ]
-            tokens += [
-                make(text, special=text in special) for text in sorted(older, key=older.__getitem__)
-            ]
-            listed = {token.content for token in tokens}
-            return tokens + [make(text, special=True) for text in special if text not in listed]
+        fields = self.settings()
+        decoder = fields.get("added_tokens_decoder") or {}
+        older = {} if "added_tokens_decoder" in fields else self.beside("added_tokens.json")
+        values = [fields.get(name) for name in _SPECIAL]
+        for name in ("extra_special_tokens", "additional_special_tokens"):
+            more = fields.get(name) or ()
+            values += more.values() if isinstance(more, dict) else more
+        named = [{"content": x} if isinstance(x, str) else x for x in values if x]
+        with errors_at("added tokens", (LookupError, TypeError, ValueError)):
+            tokens = [decoder[number] for number in sorted(decoder, key=int)]
+            special = {token["content"] for token in named}
+            for text in sorted(older, key=older.__getitem__):
+                tokens.append({"content": text, "normalized": False, "special": text in special})
+            listed = {token["content"] for token in tokens}
+            for token in named:
+                if token["content"] not in listed:
+                    tokens.append({"normalized": False, **token, "special": True})
+            make = _tokenizers().AddedToken
+            return [make(**{k: x for k, x in token.items() if k in _FLAGS}) for token in tokens]
 
     @functools.cached_property
     def begins(self) -> tuple[int, ...]:

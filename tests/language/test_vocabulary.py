@@ -644,6 +644,12 @@ BESIDE = [
         {"ab<|im|>c": [0, 1, 17, 2], "a<zz>b": [0, 18, 1], "<pad>a": [20, 0], "<mm>b": [19, 1]},
         {17, 19, 20},
     ),
+    (
+        {"special_tokens_map.json": {"additional_special_tokens": ["<mm>", "<xx>"], "eos_token": {"content": "<zz>", "lstrip": True}},
+         "tokenizer_config.json": {"extra_special_tokens": {"image_token": "<ee>"}}},
+        {"a<mm>": [0, 20], "a <xx>": [0, 8, 21], "a <zz>a": [0, 18, 0], "<ee>": [19]},
+        {18, 19, 20, 21},
+    ),
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 import benchmarks.size
 from benchmarks.size import ROOT, functions, measure, sources, unused_names
 
-MOST_TOKENS = 267_822
+MOST_TOKENS = 267_909
 MOST_ANY = 494
 LONG, BRANCHES = 600, 25  # tokens from which on a function is too long; the most branches
 
